@@ -1,0 +1,15 @@
+//! `eventsubd` keeps Twitch EventSub subscriptions alive and hands every event to your programs.
+//!
+//! The library holds everything; the binary only calls `cli`. `ARCHITECTURE.md` has the map and
+//! the invariants; `tests/tidy.rs` holds who may import whom.
+
+pub mod auth;
+pub mod config;
+pub mod delivery;
+pub mod helix;
+pub mod model;
+pub mod reconcile;
+pub mod sandbox;
+pub mod store;
+pub mod telemetry;
+pub mod transport;

@@ -1,0 +1,146 @@
+//! The catalogue of subscription types that this release knows: versions, condition fields, who
+//! must have granted which scopes, transports.
+//!
+//! It drives offline checks and hints only. Twitch adds types faster than anyone releases, so
+//! nothing at run time may depend on a type being listed here. Source: Twitch's "EventSub
+//! Subscription Types" and "EventSub Reference", with corrections from its changelog.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use serde::{Deserialize, Serialize};
+
+/// One version of one subscription type.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct TypeVersion {
+    /// For example `channel.follow`.
+    #[serde(rename = "type")]
+    pub name: String,
+    /// For example `2`, or `beta`.
+    pub version: String,
+    /// Twitch refuses to create it any more (410).
+    pub removed: bool,
+    /// Superseded; listed for the sake of old files.
+    pub deprecated: bool,
+    /// May vanish without notice.
+    pub beta: bool,
+    /// The fields of its condition.
+    pub condition: BTreeMap<String, ConditionField>,
+    /// Whose grant counts.
+    pub auth: Auth,
+    /// Groups of scopes: of each group the granting user needs at least one.
+    pub scopes: Vec<Vec<String>>,
+    /// The condition field whose user must have granted [`Self::scopes`].
+    pub scope_granted_by: Option<String>,
+    /// What the users of other condition fields must have granted.
+    pub additional_grants: Vec<AdditionalGrant>,
+    /// `webhook`, `websocket`, `conduit`.
+    pub transports: Vec<String>,
+    /// Notifications hold a list of `events`; creating needs `is_batching_enabled`.
+    pub batched: bool,
+    /// Remarks for people.
+    pub notes: String,
+}
+
+/// One field of a condition.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct ConditionField {
+    /// Whether a condition without it is refused.
+    pub required: bool,
+    /// What its value identifies: `user_id`, `reward_id`, `client_id`, ….
+    pub kind: String,
+}
+
+/// Whose grant counts for a type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    /// Nobody's.
+    None,
+    /// The user of `broadcaster_user_id`.
+    Broadcaster,
+    /// The user of `moderator_user_id`, who moderates the channel or owns it.
+    Moderator,
+    /// The chatting user of `user_id`, and the broadcaster.
+    Bot,
+    /// The user of `user_id`.
+    User,
+    /// The application itself must be entitled.
+    App,
+}
+
+/// A grant needed from a further user of the condition.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct AdditionalGrant {
+    /// The condition field that names the user.
+    pub field: String,
+    /// A fact that makes the grant unnecessary, in words.
+    pub alternative: Option<String>,
+    /// Groups of scopes, as in [`TypeVersion::scopes`].
+    pub scopes: Vec<Vec<String>>,
+}
+
+static CATALOG: LazyLock<Vec<TypeVersion>> = LazyLock::new(|| {
+    serde_json::from_str(include_str!("subscription-types.json"))
+        .expect("the embedded catalogue is checked by a test")
+});
+
+/// All rows, sorted by type, older versions first.
+pub fn all() -> &'static [TypeVersion] {
+    &CATALOG
+}
+
+/// The row of one version of one type.
+pub fn lookup(name: &str, version: &str) -> Option<&'static TypeVersion> {
+    versions(name).find(|row| row.version == version)
+}
+
+/// The rows of one type, older versions first; none when the type is unknown.
+pub fn versions(name: &str) -> impl Iterator<Item = &'static TypeVersion> {
+    all().iter().filter(move |row| row.name == name)
+}
+
+/// The version that is taken when the file names none: the newest that is neither beta nor removed,
+/// else the newest beta that is not removed.
+pub fn default_version(name: &str) -> Option<&'static TypeVersion> {
+    let usable = || versions(name).filter(|row| !row.removed);
+    usable().filter(|row| !row.beta).last().or_else(|| usable().last())
+}
+
+/// The names of all types, each once.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    let mut last = "";
+    all().iter().filter_map(move |row| {
+        let new = row.name != last;
+        last = &row.name;
+        new.then_some(row.name.as_str())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_unique_grouped_and_consistent() {
+        assert_eq!(all().len(), 89);
+        let mut seen = std::collections::HashSet::new();
+        for row in all() {
+            assert!(seen.insert((&row.name, &row.version)), "{} twice", row.name);
+            if let Some(field) = &row.scope_granted_by {
+                assert!(row.condition.contains_key(field), "{}: {field}", row.name);
+            }
+        }
+        let distinct: std::collections::HashSet<_> = all().iter().map(|row| &row.name).collect();
+        assert_eq!(names().count(), distinct.len(), "rows of one type stand together");
+    }
+
+    #[test]
+    fn default_versions_skip_removed_and_beta_ones() {
+        assert_eq!(default_version("channel.follow").expect("known").version, "2");
+        assert_eq!(default_version("channel.guest_star_session.begin").expect("known").version, "beta");
+        assert_eq!(default_version("channel.custom_power_up_redemption.add").expect("known").version, "1");
+        assert!(default_version("channel.nonsense").is_none());
+        assert!(names().all(|name| default_version(name).is_some()));
+    }
+}

@@ -1,0 +1,103 @@
+//! Events: what Twitch sent, and what the store keeps of it.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::time::Timestamp;
+
+/// The longest message id that is accepted, in bytes. Twitch's are UUIDs or 44 characters of
+/// base64; the bound keeps a hostile sender from filling the index.
+pub const MAX_MESSAGE_ID: usize = 255;
+
+/// Twitch's id of one message; the same on a resend, which is what makes deduplication possible
+/// (Twitch: "Handling WebSocket Events", "Handling Webhook Events").
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct MessageId(Box<str>);
+
+/// A text that cannot be a message id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a message id is 1 to {MAX_MESSAGE_ID} visible ASCII characters")]
+pub struct InvalidMessageId;
+
+impl MessageId {
+    /// Accepts 1 to [`MAX_MESSAGE_ID`] visible ASCII characters.
+    ///
+    /// # Errors
+    /// Anything else is [`InvalidMessageId`].
+    pub fn new(text: &str) -> Result<Self, InvalidMessageId> {
+        if (1..=MAX_MESSAGE_ID).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidMessageId)
+        }
+    }
+
+    /// The id as Twitch wrote it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The store's sequence number of an event: 1 for the first one ever stored, growing, never used
+/// twice. 0 stands before the first event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Seq(pub u64);
+
+impl fmt::Display for Seq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A notification as it came in, from whichever transport.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Twitch's id of the message.
+    pub message_id: MessageId,
+    /// Twitch's time of the message, verbatim.
+    pub message_timestamp: Box<str>,
+    /// For example `channel.follow`.
+    pub subscription_type: Box<str>,
+    /// For example `2`.
+    pub subscription_version: Box<str>,
+    /// Twitch's id of the subscription.
+    pub subscription_id: Box<str>,
+    /// The JSON object `{"subscription":{…},"event":{…}}`, byte for byte as it came: the
+    /// `payload` of a WebSocket message, or the body of a webhook request.
+    pub payload: Bytes,
+}
+
+/// An event that is on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// Its place in the order of storing.
+    pub seq: Seq,
+    /// When it was stored.
+    pub stored_at: Timestamp,
+    /// The event.
+    pub event: Event,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_ids_are_bounded_visible_ascii() {
+        assert!(MessageId::new("2f6f0c1e-0000-4000-8000-70a1c2de0101").is_ok());
+        assert!(MessageId::new(&"x".repeat(MAX_MESSAGE_ID)).is_ok());
+        for bad in ["", "a b", "a\n", "é", &"x".repeat(MAX_MESSAGE_ID + 1)] {
+            assert_eq!(MessageId::new(bad), Err(InvalidMessageId), "{bad:?}");
+        }
+    }
+}

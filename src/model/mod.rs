@@ -1,0 +1,12 @@
+//! The words of the field, shared by every room.
+//!
+//! Pure data: no runtime, no clock, no input or output, no logging. This room imports no other.
+
+pub mod catalog;
+pub mod event;
+pub mod route;
+pub mod secret;
+pub mod shard;
+pub mod status;
+pub mod subscription;
+pub mod time;

@@ -1,0 +1,80 @@
+//! Which sinks an event goes to.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::subscription::SubscriptionKey;
+
+/// The name of a sink: the `NAME` of `[sink.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SinkName(Arc<str>);
+
+impl SinkName {
+    /// Wraps a name; the configuration has checked it.
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SinkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The subscriptions whose events go to some sinks only. A subscription that is not in here goes
+/// to all sinks, and so does an event whose subscription is no longer in the file: what was
+/// accepted is handed on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routes {
+    restricted: HashMap<SubscriptionKey, Arc<[SinkName]>>,
+}
+
+impl Routes {
+    /// From the subscriptions that name their sinks.
+    pub fn new(restricted: HashMap<SubscriptionKey, Arc<[SinkName]>>) -> Self {
+        Self { restricted }
+    }
+
+    /// Whether every event goes to every sink, so that nobody needs to look at the condition.
+    pub fn is_open(&self) -> bool {
+        self.restricted.is_empty()
+    }
+
+    /// Whether events of this subscription go to this sink.
+    pub fn allows(&self, key: &SubscriptionKey, sink: &SinkName) -> bool {
+        self.restricted.get(key).is_none_or(|sinks| sinks.contains(sink))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::subscription::Condition;
+
+    #[test]
+    fn only_named_sinks_get_restricted_subscriptions() {
+        let key = |id: &str| SubscriptionKey {
+            subscription_type: "stream.online".into(),
+            version: "1".into(),
+            condition: Condition::from_pairs([("broadcaster_user_id", id)]),
+        };
+        let log = SinkName::new("log");
+        let other = SinkName::new("other");
+        let routes = Routes::new(HashMap::from([(key("1"), Arc::from([log.clone()]))]));
+        assert!(routes.allows(&key("1"), &log));
+        assert!(!routes.allows(&key("1"), &other));
+        assert!(routes.allows(&key("2"), &other));
+        assert!(!routes.is_open());
+        assert!(Routes::default().is_open());
+    }
+}

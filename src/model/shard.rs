@@ -1,0 +1,93 @@
+//! What the reconciler and the WebSocket shards tell each other, through `watch` values.
+//!
+//! Three values run between them: the reconciler says which shards there shall be
+//! ([`ShardTarget`]); the shards say which sessions they have ([`Sessions`]); the reconciler says
+//! which of those sessions Twitch has accepted for their shard ([`Bindings`]).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+/// The number of a shard within its conduit, 0 to `shard_count - 1`. Twitch writes it as a decimal
+/// string (Twitch: "Update Conduit Shards").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ShardId(pub u32);
+
+impl fmt::Display for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// The id of a WebSocket session, from its welcome message.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SessionId(Arc<str>);
+
+impl SessionId {
+    /// Wraps Twitch's text.
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// Twitch's text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which shards there shall be. While there is none, no socket is opened: a session that is not
+/// bound within 10 seconds is closed by Twitch with 4003, so everything that binding needs comes
+/// first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardTarget {
+    /// The conduit whose shards these are.
+    pub conduit_id: Arc<str>,
+    /// How many: shards `0..shards`.
+    pub shards: u32,
+}
+
+/// A session that waits to be bound, or is bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveSession {
+    /// From the welcome.
+    pub session_id: SessionId,
+    /// When the welcome came: Twitch counts 10 seconds from here.
+    pub welcomed_at: Instant,
+}
+
+/// The live session of each shard that has one.
+pub type Sessions = Arc<BTreeMap<ShardId, LiveSession>>;
+
+/// What Twitch said of a session that was offered for a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// The session that was offered.
+    pub session_id: SessionId,
+    /// Accepted, or why not.
+    pub outcome: BindOutcome,
+}
+
+/// Accepted, or why not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BindOutcome {
+    /// The shard delivers to this session.
+    Bound,
+    /// Twitch does not know the session any more: the socket must be replaced.
+    SessionGone,
+    /// The attempt failed for another reason, and will be repeated by the reconciler.
+    Failed(Box<str>),
+}
+
+/// The last answer of Twitch for each shard.
+pub type Bindings = Arc<BTreeMap<ShardId, Binding>>;

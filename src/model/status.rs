@@ -1,0 +1,328 @@
+//! What a person can ask of the running daemon: the values that each part publishes in a `watch`,
+//! and the whole of them as `status --json` prints it.
+//!
+//! Fields are added, never renamed: programs read this. Nothing in here may hold a secret.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::event::Seq;
+use super::route::SinkName;
+use super::shard::{SessionId, ShardId};
+use super::subscription::SubscriptionKey;
+use super::time::Timestamp;
+
+/// Everything, as `status --json` prints it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of the daemon.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When this status was made.
+    pub now: Timestamp,
+    /// Whether the token is valid, the transport is up, and the first reconcile is done.
+    pub ready: bool,
+    /// Whether Twitch matches the newest configuration, as far as it can.
+    pub converged: bool,
+    /// What is wrong, worst first, each with what to do.
+    pub problems: Vec<Problem>,
+    /// The configuration in force.
+    pub config: ConfigStatus,
+    /// The app access token.
+    pub token: TokenStatus,
+    /// The API client.
+    pub api: ApiStatus,
+    /// The reconciler, without its subscriptions.
+    pub reconcile: ReconcileStatus,
+    /// Every subscription of the file.
+    pub subscriptions: Arc<[SubscriptionEntry]>,
+    /// The WebSocket shards.
+    pub shards: Vec<ShardStatus>,
+    /// What came in.
+    pub intake: IntakeStatus,
+    /// The event store.
+    pub store: StoreStatus,
+    /// The sinks.
+    pub sinks: Vec<SinkStatus>,
+}
+
+/// Something that a person should know of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Which part: `token`, `store`, `shard 0`, `sink log`, ….
+    pub part: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+/// The configuration in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigStatus {
+    /// The file.
+    pub path: String,
+    /// 1 for the one that the daemon started with; one more for each reload that was accepted.
+    pub generation: u64,
+    /// When it was accepted.
+    pub loaded_at: Timestamp,
+    /// The last reload that was refused, until one is accepted.
+    pub refused: Option<RefusedReload>,
+}
+
+/// A reload that was refused: the old configuration stayed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedReload {
+    /// When.
+    pub at: Timestamp,
+    /// Every problem of the file, as `check` prints it.
+    pub errors: Vec<String>,
+}
+
+/// What the token keeper is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenState {
+    /// No token yet; one is being asked for.
+    #[default]
+    Minting,
+    /// A token that serves.
+    Valid,
+    /// A token that serves, while its successor is asked for.
+    Renewing,
+    /// Twitch refuses the client id or the secret.
+    Refused,
+    /// No token, and Twitch cannot be reached or fails.
+    Unavailable,
+}
+
+/// The app access token.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenStatus {
+    /// What the keeper is doing.
+    pub state: TokenState,
+    /// When the token ends, when Twitch has said.
+    pub expires_at: Option<Timestamp>,
+    /// When Twitch last confirmed it.
+    pub validated_at: Option<Timestamp>,
+    /// Tokens asked for and got since the start.
+    pub mints: u64,
+    /// Validations answered since the start.
+    pub validations: u64,
+    /// What is wrong, if anything.
+    pub problem: Option<String>,
+}
+
+/// The API client.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiStatus {
+    /// Size of the rate limit bucket, in points.
+    pub limit: Option<u32>,
+    /// Points left, as far as known.
+    pub remaining: Option<u32>,
+    /// Requests sent since the start.
+    pub requests: u64,
+    /// Answers of 429 since the start, of both meanings.
+    pub rate_limited: u64,
+    /// The last failure, until a request succeeds.
+    pub problem: Option<String>,
+}
+
+/// The reconciler.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ReconcileStatus {
+    /// The generation of the configuration that the last complete run was made for; 0 before.
+    pub generation: u64,
+    /// Whether that run left nothing to do but what is parked.
+    pub converged: bool,
+    /// The run in hand.
+    pub progress: Option<Progress>,
+    /// When the last complete run ended.
+    pub finished_at: Option<Timestamp>,
+    /// The conduit.
+    pub conduit: Option<ConduitStatus>,
+    /// Sum of the costs of all subscriptions of the client.
+    pub total_cost: Option<u64>,
+    /// Its limit.
+    pub max_total_cost: Option<u64>,
+    /// Deletes that wait for `apply --allow-deletes`.
+    pub deletes_held: Option<HeldDeletes>,
+    /// Why the last run ended early, until one is complete.
+    pub problem: Option<String>,
+    /// Things that need a person but do not stop the run, each with what to do.
+    pub warnings: Vec<String>,
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Actions done.
+    pub done: u64,
+    /// Actions planned.
+    pub total: u64,
+}
+
+/// The conduit in use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConduitStatus {
+    /// Twitch's id.
+    pub id: String,
+    /// Its number of shards.
+    pub shard_count: u32,
+}
+
+/// A plan that deletes more than `reconcile.max_delete` allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldDeletes {
+    /// How many would be deleted.
+    pub deletes: u64,
+    /// How many there are on our conduit.
+    pub ours: u64,
+}
+
+/// The state of one subscription of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SubscriptionState {
+    /// Twitch delivers.
+    Enabled,
+    /// Not looked at yet, or to be created in this run or the next.
+    Pending,
+    /// Cannot be created now; tried again slowly and on reload.
+    Parked,
+}
+
+/// One subscription of the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubscriptionEntry {
+    /// Type, version and condition; logins that are not resolved stand as `@login`.
+    #[serde(flatten)]
+    pub key: SubscriptionKey,
+    /// Its state.
+    pub state: SubscriptionState,
+    /// Twitch's id, when there is one.
+    pub id: Option<Box<str>>,
+    /// Why it is not enabled, and what to do.
+    pub reason: Option<Box<str>>,
+    /// When it is tried again.
+    pub retry_at: Option<Timestamp>,
+}
+
+/// What a WebSocket shard is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShardState {
+    /// Opening the connection, or waiting for its turn.
+    Connecting,
+    /// Connected, no welcome yet.
+    AwaitingWelcome,
+    /// Welcomed; waits to be bound to its shard.
+    AwaitingBinding,
+    /// Delivering.
+    Bound,
+    /// Twitch asked for a reconnect: the old socket is read until the new one is welcomed.
+    HandingOver,
+    /// Pausing before the next attempt.
+    Waiting,
+}
+
+/// One WebSocket shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardStatus {
+    /// Its number.
+    pub shard: ShardId,
+    /// What it is doing.
+    pub state: ShardState,
+    /// Since when.
+    pub since: Timestamp,
+    /// The session that it reads.
+    pub session_id: Option<SessionId>,
+    /// Connections lost since the start, server-asked reconnects not counted.
+    pub losses: u64,
+    /// Server-asked reconnects since the start.
+    pub reconnects: u64,
+    /// Notifications received since the start.
+    pub events: u64,
+    /// Why it is not delivering, or what happened last.
+    pub problem: Option<String>,
+}
+
+/// What came in, over all transports.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IntakeStatus {
+    /// Notifications received.
+    pub received: u64,
+    /// Notifications that were stored already.
+    pub duplicates: u64,
+    /// Messages that could not be read: not JSON, or without what every message has.
+    pub malformed: u64,
+    /// Messages of a type that this release does not know.
+    pub unknown: u64,
+    /// Revocations received.
+    pub revocations: u64,
+}
+
+/// The event store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreStatus {
+    /// Why nothing can be stored at present: the disk is full, or it fails. Intake waits.
+    pub problem: Option<String>,
+    /// Number of the newest event.
+    pub last_seq: Seq,
+    /// Number of the oldest event that is kept.
+    pub first_seq: Seq,
+    /// Events kept.
+    pub events: u64,
+    /// Size on disk, in bytes.
+    pub size: u64,
+    /// Its limit, in bytes.
+    pub max_size: u64,
+    /// Events removed by retention since the start.
+    pub removed: u64,
+}
+
+/// What a sink is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SinkState {
+    /// Everything stored has been handed over.
+    Idle,
+    /// Handing over.
+    Delivering,
+    /// The last try failed; waits for the next.
+    Retrying,
+    /// Ended by a failure of our own; started again soon.
+    Failed,
+}
+
+/// One sink.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinkStatus {
+    /// Its name.
+    pub name: SinkName,
+    /// `stdout`, `file`, ….
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What it is doing.
+    pub state: SinkState,
+    /// The last event that it is done with.
+    pub cursor: Seq,
+    /// Events stored after the cursor.
+    pub lag_events: u64,
+    /// Age of the oldest event that it has not got, in seconds.
+    pub lag_seconds: u64,
+    /// Events acknowledged since the start.
+    pub delivered: u64,
+    /// Tries that failed since the start.
+    pub retries: u64,
+    /// Events in its dead letters.
+    pub dead_letters: u64,
+    /// Events that retention removed before the sink had them, ever.
+    pub lost: u64,
+    /// The last failure, until a try succeeds.
+    pub problem: Option<String>,
+}

@@ -1,0 +1,1 @@
+//! Making Twitch match the file.

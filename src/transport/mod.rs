@@ -1,0 +1,3 @@
+//! Bringing events in.
+
+pub mod websocket;

@@ -1,0 +1,1 @@
+//! WebSocket shards of a conduit.
