@@ -3,6 +3,7 @@
 //! The library holds everything; the binary only calls `cli`. `ARCHITECTURE.md` has the map and
 //! the invariants; `tests/tidy.rs` holds who may import whom.
 
+pub mod admin;
 pub mod auth;
 pub mod config;
 pub mod delivery;

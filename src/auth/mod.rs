@@ -1,44 +1,75 @@
-//! The app access token: one for everybody, minted, validated and renewed by one task.
-#![allow(missing_docs, clippy::unused_async, clippy::needless_pass_by_value, reason = "skeleton")]
+//! The app access token: one for everybody, kept by one task.
+//!
+//! Owns minting, validating and renewing. Whatever number of requests meets a 401, one validation and
+//! at most one mint come of it. It never revokes a token: other processes may use the same one, and
+//! subscriptions do not depend on it. Nothing is written to disk; after a crash a new token is minted.
 
+mod http;
+mod keeper;
+pub mod oauth;
+pub mod token;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{mpsc, oneshot, watch};
 
+pub use self::http::{BodyError, HttpError, http_client, read_bounded, tls_config};
+pub use self::keeper::Keeper;
+use self::keeper::{Rejection, Serving};
 use crate::model::secret::Secret;
 use crate::model::status::TokenStatus;
 
+/// What the application authenticates with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
+    /// Public.
     pub client_id: String,
+    /// Secret.
     pub client_secret: Secret,
 }
 
-#[derive(Clone, Debug)]
+/// Settings of the keeper.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenOptions {
     /// `https://id.twitch.tv/oauth2`, without a slash at the end.
     pub auth_url: String,
+    /// How often the token is validated; Twitch asks for once an hour at least.
     pub validate_interval: Duration,
 }
 
 /// A token that was valid when it was handed out.
 #[derive(Clone, Debug)]
-pub struct AccessToken {}
+pub struct AccessToken {
+    generation: u64,
+    secret: Secret,
+    client_id: Arc<str>,
+}
 
 impl AccessToken {
+    /// Its text, for the `Authorization` header.
     pub fn secret(&self) -> &Secret {
-        todo!()
+        &self.secret
     }
+
+    /// The client id that it belongs to, for the `Client-Id` header.
     pub fn client_id(&self) -> &str {
-        todo!()
+        &self.client_id
     }
 }
 
+/// There is no token to be had.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum TokenError {
-    #[error("skeleton")]
-    Skeleton,
+    /// Twitch refuses the credentials.
+    #[error("Twitch refuses the credentials ({message}); check twitch.client_id and the client secret")]
+    Refused {
+        /// What Twitch says.
+        message: Arc<str>,
+    },
+    /// The keeper has ended.
+    #[error("the token keeper has ended")]
+    Closed,
 }
 
 /// What came of telling the keeper that Twitch answered 401.
@@ -50,38 +81,43 @@ pub enum Rejected {
     StillValid,
 }
 
-/// Handle; cheap to clone.
+/// For those who need the token; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Tokens {}
-
-impl Tokens {
-    /// The token; waits while one is being minted. Err at once while the credentials are refused.
-    pub async fn get(&self) -> Result<AccessToken, TokenError> {
-        todo!()
-    }
-    /// A request with this token was answered 401.
-    pub async fn reject(&self, _token: &AccessToken) -> Result<Rejected, TokenError> {
-        todo!()
-    }
-    pub fn status(&self) -> watch::Receiver<TokenStatus> {
-        todo!()
-    }
+pub struct Tokens {
+    serving: watch::Receiver<Serving>,
+    status: watch::Receiver<TokenStatus>,
+    rejections: mpsc::Sender<Rejection>,
 }
 
-#[derive(Debug)]
-pub struct Keeper {}
-
-impl Keeper {
-    /// `credentials` and `options` change on reload.
-    pub fn new(
-        _http: reqwest::Client,
-        _options: watch::Receiver<TokenOptions>,
-        _credentials: watch::Receiver<Credentials>,
-    ) -> (Self, Tokens) {
-        todo!()
+impl Tokens {
+    /// The token; waits while there is none.
+    ///
+    /// # Errors
+    /// At once while the credentials are refused, or when the keeper has ended.
+    pub async fn get(&self) -> Result<AccessToken, TokenError> {
+        let mut serving = self.serving.clone();
+        let settled =
+            serving.wait_for(|s| !matches!(s, Serving::Nothing)).await.map_err(|_| TokenError::Closed)?;
+        match &*settled {
+            Serving::Token(token) => Ok(token.clone()),
+            Serving::Refused(message) => Err(TokenError::Refused { message: Arc::clone(message) }),
+            Serving::Nothing => Err(TokenError::Closed),
+        }
     }
-    /// Runs until cancelled; no failure ends it.
-    pub async fn run(self, _cancel: CancellationToken) {
-        todo!()
+
+    /// A request with this token was answered 401. Waits until it is clear what that means.
+    ///
+    /// # Errors
+    /// The credentials are refused, or the keeper has ended.
+    pub async fn reject(&self, token: &AccessToken) -> Result<Rejected, TokenError> {
+        let (reply, answer) = oneshot::channel();
+        let rejection = Rejection { generation: token.generation, reply };
+        self.rejections.send(rejection).await.map_err(|_| TokenError::Closed)?;
+        answer.await.unwrap_or(Err(TokenError::Closed))
+    }
+
+    /// How the token is.
+    pub fn status(&self) -> watch::Receiver<TokenStatus> {
+        self.status.clone()
     }
 }

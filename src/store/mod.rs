@@ -1,143 +1,388 @@
 //! The event store: the only room that knows SQL.
-#![allow(missing_docs, clippy::unused_async, clippy::needless_pass_by_value, reason = "skeleton")]
+//!
+//! Owns the database, one file in SQLite with a write-ahead log, and its two threads. The writer takes
+//! what lies in its queue, writes it in one transaction with one sync, and answers all who wait
+//! (group commit). The reader serves everything else. What `append` or `push` has confirmed is on
+//! disk; at a crash only what nobody was told about is gone. Payloads are bytes in here: they are
+//! never parsed and never changed. While the disk fails, what was pushed is held and tried again, and
+//! the full queue stops whoever pushes.
+
+mod error;
+mod events;
+mod reader;
+mod retention;
+mod schema;
+mod settings;
+mod sinks;
+mod writer;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
+pub use self::error::StoreError;
+pub use self::reader::Reader;
+use self::reader::{ReadRequest, ReaderThread};
+use self::retention::Retention;
+use self::writer::{Command, Job, Published, Writer};
 use crate::model::event::{Event, Seq, StoredEvent};
 use crate::model::route::SinkName;
 use crate::model::status::StoreStatus;
-use crate::model::time::Timestamp;
 
-#[derive(Clone, Debug)]
+/// Bytes that one permit of the byte bound stands for.
+const BYTES_A_PERMIT: usize = 256;
+
+/// Tells the wall-clock time.
+pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+
+/// Settings of a store.
+#[derive(Clone)]
 pub struct StoreOptions {
     /// The database file, for example `/var/lib/eventsubd/events.db`.
     pub path: PathBuf,
+    /// How long events are kept.
     pub retain: Duration,
+    /// Size of the database above which the oldest events go, in bytes.
     pub max_size: u64,
-    /// Bounds of the queue in front of the writer.
+    /// Events that may wait to be written.
     pub queue_events: usize,
+    /// Bytes of payload that may wait to be written.
     pub queue_bytes: usize,
+    /// The time that events are stamped with.
+    pub clock: Clock,
 }
 
+impl std::fmt::Debug for StoreOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreOptions").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl StoreOptions {
+    /// With the system's clock.
+    pub fn new(
+        path: PathBuf,
+        retain: Duration,
+        max_size: u64,
+        queue_events: usize,
+        queue_bytes: usize,
+    ) -> Self {
+        Self { path, retain, max_size, queue_events, queue_bytes, clock: Arc::new(SystemTime::now) }
+    }
+
+    fn retention(&self) -> Retention {
+        retention(self.retain, self.max_size)
+    }
+}
+
+fn retention(retain: Duration, max_size: u64) -> Retention {
+    Retention { age: u64::try_from(retain.as_millis()).unwrap_or(u64::MAX), size: max_size }
+}
+
+/// What became of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appended {
+    /// It is on disk, under this number.
     Stored(Seq),
+    /// Its message id had been stored already.
     Duplicate,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    #[error("skeleton")]
-    Skeleton,
 }
 
 /// What the store knows of a sink.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SinkRecord {
+    /// The last event that the sink is done with.
     pub cursor: Seq,
+    /// Events in its dead letters.
     pub dead_letters: u64,
+    /// Events that retention removed before the sink had them, ever.
     pub lost: u64,
 }
 
-/// Handle; cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Store {}
+/// What was handed to the store since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IntakeCounts {
+    /// Events stored.
+    pub stored: u64,
+    /// Events whose message id had been stored already.
+    pub duplicates: u64,
+}
 
-/// Resolves once the event is on disk.
+/// Resolves once a pushed event is on disk.
 #[derive(Debug)]
-pub struct Receipt {}
+pub struct Receipt(oneshot::Receiver<Result<Appended, StoreError>>);
 
 impl Receipt {
+    /// Waits until the event is on disk.
+    ///
+    /// # Errors
+    /// The store was closed or died before.
     pub async fn stored(self) -> Result<Appended, StoreError> {
-        todo!()
+        self.0.await.unwrap_or(Err(StoreError::Closed))
     }
+}
+
+/// The store; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    commands: std::sync::mpsc::SyncSender<Command>,
+    reads: std::sync::mpsc::SyncSender<ReadRequest>,
+    /// One permit for each place in the queue of commands.
+    places: Arc<Semaphore>,
+    /// One permit for each [`BYTES_A_PERMIT`] of payload in the queue.
+    bytes: Arc<Semaphore>,
+    byte_permits: u32,
+    read_places: Arc<Semaphore>,
+    published: Published,
+    died: watch::Receiver<Option<&'static str>>,
 }
 
 impl Store {
-    /// Opens or makes the database and starts the threads. Blocking: call it before the runtime is busy.
-    pub fn open(_options: StoreOptions) -> Result<Self, StoreError> {
-        todo!()
+    /// Opens or makes the database, and starts the threads. Blocking.
+    ///
+    /// # Errors
+    /// Another daemon has the directory; the file is damaged, foreign or newer; the system refuses.
+    pub fn open(options: StoreOptions) -> Result<Self, StoreError> {
+        let folder = options.path.parent().unwrap_or(Path::new(".")).to_owned();
+        let lock = writer::lock(&folder)?;
+        let connection = schema::open(&options.path)?;
+        let read_connection = schema::open_read_only(&options.path)?;
+
+        // Room for the commands that are not events, beside the events.
+        let places = options.queue_events.clamp(1, 1 << 20);
+        let byte_permits =
+            u32::try_from((options.queue_bytes / BYTES_A_PERMIT).max(1)).unwrap_or(u32::MAX >> 3);
+        let (commands, queue) = std::sync::mpsc::sync_channel(places + 1);
+        let (reads, read_queue) = std::sync::mpsc::sync_channel(reader::QUEUE);
+        let (died_tx, died) = watch::channel(None);
+        let (writer, published) = Writer::new(connection, &options, lock)?;
+        writer.start(queue, died_tx.clone()).map_err(StoreError::io(&options.path))?;
+        ReaderThread::start(read_connection, read_queue, died_tx).map_err(StoreError::io(&options.path))?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                commands,
+                reads,
+                places: Arc::new(Semaphore::new(places)),
+                bytes: Arc::new(Semaphore::new(byte_permits as usize)),
+                byte_permits,
+                read_places: Arc::new(Semaphore::new(reader::QUEUE)),
+                published,
+                died,
+            }),
+        })
     }
-    /// For webhooks: stored and synced, or an error at once while the store is full or failing.
-    pub async fn append(&self, _event: Event) -> Result<Appended, StoreError> {
-        todo!()
+
+    /// Stores an event for somebody who can be told to come again: on disk, or an error at once while
+    /// the store is full or failing.
+    ///
+    /// # Errors
+    /// [`StoreError::Failing`], [`StoreError::Full`], [`StoreError::Closed`].
+    pub async fn append(&self, event: Event) -> Result<Appended, StoreError> {
+        if let Some(problem) = &self.inner.published.status.borrow().problem {
+            return Err(StoreError::Failing(problem.as_str().into()));
+        }
+        let permits = self.byte_permits(&event);
+        let bytes = Arc::clone(&self.inner.bytes).try_acquire_many_owned(permits);
+        let place = Arc::clone(&self.inner.places).try_acquire_owned();
+        let (Ok(bytes), Ok(place)) = (bytes, place) else {
+            return Err(if self.inner.places.is_closed() { StoreError::Closed } else { StoreError::Full });
+        };
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Append { event, reply: Some(reply), held: false, _bytes: bytes }, place)?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
     }
-    /// For sockets: waits for room in the queue; once it returns, the event is retried until it is
-    /// stored, however long the disk fails. Err only when the store is closed.
-    pub async fn push(&self, _event: Event) -> Result<Receipt, StoreError> {
-        todo!()
+
+    /// Takes an event from somebody who cannot send it again. Waits for room; once it returns, the
+    /// event is tried until it is stored, however long the disk fails.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`].
+    pub async fn push(&self, event: Event) -> Result<Receipt, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(event, Some(reply)).await?;
+        Ok(Receipt(answer))
     }
-    /// Up to `limit` events after `after`, at most about `max_bytes` of payload (but at least one).
+
+    /// As [`Self::push`], for who does not wait for the outcome: it is counted in
+    /// [`Self::intake_counts`].
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`].
+    pub async fn push_detached(&self, event: Event) -> Result<(), StoreError> {
+        self.enqueue(event, None).await
+    }
+
+    async fn enqueue(
+        &self,
+        event: Event,
+        reply: Option<oneshot::Sender<Result<Appended, StoreError>>>,
+    ) -> Result<(), StoreError> {
+        let permits = self.byte_permits(&event);
+        let bytes = Arc::clone(&self.inner.bytes)
+            .acquire_many_owned(permits)
+            .await
+            .map_err(|_| StoreError::Closed)?;
+        let place = self.place().await?;
+        self.send(Job::Append { event, reply, held: true, _bytes: bytes }, place)
+    }
+
+    fn byte_permits(&self, event: &Event) -> u32 {
+        let permits = event.payload.len() / BYTES_A_PERMIT + 1;
+        u32::try_from(permits).unwrap_or(u32::MAX).min(self.inner.byte_permits)
+    }
+
+    async fn place(&self) -> Result<OwnedSemaphorePermit, StoreError> {
+        Arc::clone(&self.inner.places).acquire_owned().await.map_err(|_| StoreError::Closed)
+    }
+
+    fn send(&self, job: Job, place: OwnedSemaphorePermit) -> Result<(), StoreError> {
+        // The permit is a place in the queue, so this fails only when the writer has gone.
+        self.inner.commands.try_send(Command { job, _place: Some(place) }).map_err(|_| StoreError::Closed)
+    }
+
+    async fn ask<T>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job,
+    ) -> Result<T, StoreError> {
+        let place = self.place().await?;
+        let (reply, answer) = oneshot::channel();
+        self.send(job(reply), place)?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    async fn read<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> ReadRequest,
+    ) -> Result<T, StoreError> {
+        let _place = self.inner.read_places.acquire().await.map_err(|_| StoreError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        self.inner.reads.try_send(request(reply)).map_err(|_| StoreError::Closed)?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// The events after `after`, oldest first: at most `limit`, and no more than about `max_bytes` of
+    /// payload, but one at least.
+    ///
+    /// # Errors
+    /// The database cannot be read, or the store was closed.
     pub async fn read_after(
         &self,
-        _after: Seq,
-        _limit: usize,
-        _max_bytes: usize,
+        after: Seq,
+        limit: usize,
+        max_bytes: usize,
     ) -> Result<Vec<StoredEvent>, StoreError> {
-        todo!()
+        self.read(|reply| ReadRequest::After { after, limit, max_bytes, reply }).await
     }
+
+    /// The number of the newest event on disk.
     pub fn last_seq(&self) -> watch::Receiver<Seq> {
-        todo!()
+        self.inner.published.last_seq.clone()
     }
-    /// The record of a sink; a new sink starts at the present.
-    pub async fn sink(&self, _name: &SinkName) -> Result<SinkRecord, StoreError> {
-        todo!()
+
+    /// The record of a sink; a new one starts at the present.
+    ///
+    /// # Errors
+    /// The database cannot be written at present, or the store was closed.
+    pub async fn sink(&self, name: &SinkName) -> Result<SinkRecord, StoreError> {
+        self.ask(|reply| Job::Sink { name: name.clone(), reply }).await
     }
-    pub async fn advance(&self, _name: &SinkName, _to: Seq) -> Result<SinkRecord, StoreError> {
-        todo!()
+
+    /// Moves a sink's cursor forward, never back.
+    ///
+    /// # Errors
+    /// The database cannot be written at present, or the store was closed.
+    pub async fn advance(&self, name: &SinkName, to: Seq) -> Result<SinkRecord, StoreError> {
+        self.ask(|reply| Job::Advance { name: name.clone(), to, reply }).await
     }
-    /// Copies the event to the sink's dead letters and advances its cursor past it, in one transaction.
+
+    /// Copies an event to a sink's dead letters, and moves the cursor past it, both or neither.
+    ///
+    /// # Errors
+    /// The database cannot be written at present, or the store was closed.
     pub async fn dead_letter(
         &self,
-        _name: &SinkName,
-        _event: &StoredEvent,
-        _error: &str,
+        name: &SinkName,
+        event: &StoredEvent,
+        error: &str,
     ) -> Result<SinkRecord, StoreError> {
-        todo!()
+        self.ask(|reply| Job::DeadLetter {
+            name: name.clone(),
+            event: Box::new(event.clone()),
+            error: error.into(),
+            reply,
+        })
+        .await
     }
-    /// Settings whose names start with `prefix`, sorted by name.
-    pub async fn settings(&self, _prefix: &str) -> Result<Vec<(String, String)>, StoreError> {
-        todo!()
+
+    /// The settings whose names start with `prefix`, sorted by name.
+    ///
+    /// # Errors
+    /// The database cannot be read, or the store was closed.
+    pub async fn settings(&self, prefix: &str) -> Result<Vec<(String, String)>, StoreError> {
+        self.read(|reply| ReadRequest::Settings { prefix: prefix.to_owned(), reply }).await
     }
+
     /// Sets (`Some`) or removes (`None`) settings, all or none.
-    pub async fn set_settings(&self, _changes: Vec<(String, Option<String>)>) -> Result<(), StoreError> {
-        todo!()
+    ///
+    /// # Errors
+    /// The database cannot be written at present, or the store was closed.
+    pub async fn set_settings(&self, changes: Vec<(String, Option<String>)>) -> Result<(), StoreError> {
+        self.ask(|reply| Job::Settings { changes, reply }).await
     }
-    pub fn set_retention(&self, _retain: Duration, _max_size: u64) {
-        todo!()
+
+    /// Changes what is kept.
+    pub fn set_retention(&self, retain: Duration, max_size: u64) {
+        self.inner.published.retention.send_replace(retention(retain, max_size));
     }
+
+    /// Keeps the database from growing beyond this many pages, as a full disk does; for tests.
+    #[doc(hidden)]
+    pub async fn limit_pages(&self, pages: Option<u32>) -> Result<(), StoreError> {
+        self.ask(|reply| Job::LimitPages { pages, reply }).await
+    }
+
+    /// How the store is.
     pub fn status(&self) -> watch::Receiver<StoreStatus> {
-        todo!()
+        self.inner.published.status.clone()
     }
-    /// Resolves when a store thread has ended though nobody closed the store.
+
+    /// What was handed to the store since it was opened.
+    pub fn intake_counts(&self) -> watch::Receiver<IntakeCounts> {
+        self.inner.published.counts.clone()
+    }
+
+    /// Resolves when a thread of the store has ended though nobody closed it.
     pub async fn failed(&self) -> StoreError {
-        todo!()
+        let mut died = self.inner.died.clone();
+        match died.wait_for(Option::is_some).await {
+            Ok(name) => StoreError::Died(name.unwrap_or("writer")),
+            Err(_) => std::future::pending().await,
+        }
     }
-    /// Commits what is queued, checkpoints, ends the threads. Later calls fail.
+
+    /// Writes what is queued, checkpoints, ends the threads and gives the directory free. Later calls
+    /// fail; a second close does nothing.
+    ///
+    /// # Errors
+    /// What is queued cannot be written at present.
     pub async fn close(&self) -> Result<(), StoreError> {
-        todo!()
+        self.inner.bytes.close();
+        self.inner.places.close();
+        self.inner.read_places.close();
+        let (reply, answer) = oneshot::channel();
+        if self.inner.commands.try_send(Command { job: Job::Close { reply }, _place: None }).is_err() {
+            return Ok(());
+        }
+        answer.await.unwrap_or(Ok(()))
     }
 }
 
-/// Read-only access from another process (`events`, `plan`). Blocking.
-#[derive(Debug)]
-pub struct Reader {}
-
-impl Reader {
-    pub fn open(_path: &Path) -> Result<Self, StoreError> {
-        todo!()
-    }
-    pub fn read_after(&self, _after: Seq, _limit: usize) -> Result<Vec<StoredEvent>, StoreError> {
-        todo!()
-    }
-    /// The number of the last event stored before `time`.
-    pub fn before(&self, _time: Timestamp) -> Result<Seq, StoreError> {
-        todo!()
-    }
-    pub fn settings(&self, _prefix: &str) -> Result<Vec<(String, String)>, StoreError> {
-        todo!()
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! Binding the control socket without a moment in which others could connect.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use tokio::net::UnixListener;
+
+/// The control socket could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// Somebody answers there.
+    #[error(
+        "another daemon answers on the control socket {}; stop it, or set another admin.socket or --state-dir",
+        path.display()
+    )]
+    InUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The system refuses.
+    #[error("cannot make the control socket {}; check that its directory exists and is writable", path.display())]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A bound control socket; its file is removed on drop.
+#[derive(Debug)]
+pub struct ControlSocket {
+    pub(super) listener: UnixListener,
+    pub(super) file: SocketFile,
+}
+
+/// The file of a bound socket, removed on drop.
+#[derive(Debug)]
+pub(super) struct SocketFile(PathBuf);
+
+impl ControlSocket {
+    /// Binds `path` with mode 0600, replacing the stale socket of a daemon that crashed.
+    ///
+    /// # Errors
+    /// Somebody answers there already, or the system refuses.
+    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+        if UnixStream::connect(path).is_ok() {
+            return Err(SocketError::InUse { path: path.to_owned() });
+        }
+        let listener =
+            Self::bind_privately(path).map_err(|source| SocketError::Io { path: path.to_owned(), source })?;
+        Ok(Self { listener, file: SocketFile(path.to_owned()) })
+    }
+
+    /// The socket is made in a directory that only we can enter, and moved once its mode is right.
+    fn bind_privately(path: &Path) -> io::Result<UnixListener> {
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+        let private = parent.join(format!(".control-{}", uuid::Uuid::new_v4().simple()));
+        fs::DirBuilder::new().mode(0o700).create(&private)?;
+        let made = (|| {
+            let inside = private.join("s");
+            let listener = UnixListener::bind(&inside)?;
+            fs::set_permissions(&inside, fs::Permissions::from_mode(0o600))?;
+            fs::rename(&inside, path)?;
+            Ok(listener)
+        })();
+        let _ = fs::remove_dir_all(&private);
+        made
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_socket_is_private_and_a_stale_one_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "a stale socket stays behind");
+
+        let socket = ControlSocket::bind(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(matches!(ControlSocket::bind(&path), Err(SocketError::InUse { .. })));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left behind");
+
+        drop(socket);
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,599 @@
+//! The life of the app access token, as a state machine that is told the time.
+//!
+//! none → minting → valid → renewing (the old token still serves). At most one mint and one
+//! validation are in flight. A token that is known to be dead, or that a request has just been
+//! refused with, is not handed out. Sources: Twitch, "Getting OAuth Access Tokens" and "Validating
+//! requests".
+
+use std::time::{Duration, Instant};
+
+use crate::model::secret::Secret;
+use crate::model::status::TokenState;
+
+/// The first pause of the exponential backoff, doubled with each failure.
+const BACKOFF_FIRST: Duration = Duration::from_secs(1);
+/// The longest pause of the backoff.
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// No pause is shorter.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// How often refused credentials are tried again: somebody may mend them at Twitch.
+const REFUSED_RETRY: Duration = Duration::from_secs(300);
+/// The part of its life after which a token is renewed.
+const RENEW_AT: f64 = 0.8;
+/// How far the moment of renewal is spread around that.
+const RENEW_SPREAD: f64 = 0.05;
+/// Pause before a validation that failed for a passing reason is tried again.
+const VALIDATE_RETRY: Duration = Duration::from_secs(30);
+
+/// What the driver has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Ask for a new token.
+    Mint,
+    /// Ask whether the token of this generation is alive.
+    Validate {
+        /// Its generation.
+        generation: u64,
+    },
+}
+
+/// What came of asking for a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MintOutcome {
+    /// A token.
+    Minted {
+        /// Its text.
+        secret: Secret,
+        /// How long it lives, when Twitch says so.
+        expires_in: Option<Duration>,
+    },
+    /// The client id or the secret is wrong.
+    Refused(String),
+    /// Something that may pass: no network, an outage, 429.
+    Temporary(String),
+}
+
+/// What came of validating a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ValidateOutcome {
+    /// It is alive.
+    Valid {
+        /// The client id that it belongs to.
+        client_id: String,
+        /// What is left of its life, when Twitch says so.
+        expires_in: Option<Duration>,
+    },
+    /// It is dead.
+    Dead,
+    /// Something that may pass.
+    Temporary(String),
+}
+
+/// A token and its generation: 1 for the first one, one more with each mint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Which one it is.
+    pub generation: u64,
+    /// Its text.
+    pub secret: Secret,
+}
+
+/// How a rejection stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// There is a newer token.
+    Renewed(Token),
+    /// Twitch has confirmed the token since.
+    StillValid,
+    /// The credentials are refused.
+    Refused(String),
+    /// Not known yet.
+    Open,
+}
+
+#[derive(Clone, Debug)]
+struct Current {
+    token: Token,
+    expires_at: Option<Instant>,
+    renew_at: Option<Instant>,
+    validate_at: Instant,
+    /// A request was refused with it.
+    suspect: bool,
+}
+
+/// The state machine. `jitter` is always a fresh random number in `[0, 1)`.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    client_id: String,
+    validate_interval: Duration,
+    current: Option<Current>,
+    generation: u64,
+    minting: bool,
+    validating: Option<u64>,
+    mint_at: Option<Instant>,
+    failures: u32,
+    refused: Option<String>,
+    problem: Option<String>,
+    /// The secret changed while a mint with the old one was in flight.
+    stale_mint: bool,
+}
+
+impl Machine {
+    /// A machine that wants its first token now.
+    pub fn new(client_id: String, validate_interval: Duration, now: Instant) -> Self {
+        Self {
+            client_id,
+            validate_interval,
+            current: None,
+            generation: 0,
+            minting: false,
+            validating: None,
+            mint_at: Some(now),
+            failures: 0,
+            refused: None,
+            problem: None,
+            stale_mint: false,
+        }
+    }
+
+    /// The next thing to do now, if any.
+    pub fn poll_command(&mut self, now: Instant) -> Option<Command> {
+        if !self.minting && self.mint_at.is_some_and(|at| at <= now) {
+            self.mint_at = None;
+            self.minting = true;
+            return Some(Command::Mint);
+        }
+        let current = self.current.as_ref()?;
+        if self.validating.is_none() && current.validate_at <= now {
+            let generation = current.token.generation;
+            self.validating = Some(generation);
+            return Some(Command::Validate { generation });
+        }
+        None
+    }
+
+    /// When [`Self::handle_timeout`] is due; none only while a reply is awaited.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let mint = self.mint_at.filter(|_| !self.minting);
+        let current = self.current.as_ref();
+        let validate = current.filter(|_| self.validating.is_none()).map(|c| c.validate_at);
+        let renew = current.and_then(|c| c.renew_at);
+        let expire = current.and_then(|c| c.expires_at);
+        [mint, validate, renew, expire].into_iter().flatten().min()
+    }
+
+    /// Lets time pass: renewal and expiry.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let Some(current) = &mut self.current else { return };
+        if current.renew_at.is_some_and(|at| at <= now) {
+            current.renew_at = None;
+            self.want_mint(now);
+        }
+        if self.current.as_ref().is_some_and(|c| c.expires_at.is_some_and(|at| at <= now)) {
+            self.current = None;
+            self.want_mint(now);
+        }
+    }
+
+    /// Takes the reply to [`Command::Mint`].
+    pub fn handle_mint(&mut self, outcome: MintOutcome, now: Instant, jitter: f64) {
+        self.minting = false;
+        if std::mem::take(&mut self.stale_mint) && !matches!(outcome, MintOutcome::Minted { .. }) {
+            // The answer is about a secret that is not in force any more.
+            self.mint_at = Some(now);
+            return;
+        }
+        match outcome {
+            MintOutcome::Minted { secret, expires_in } => {
+                self.generation += 1;
+                self.refused = None;
+                self.problem = None;
+                self.current = Some(Current {
+                    token: Token { generation: self.generation, secret },
+                    expires_at: expires_in.map(|life| now + life),
+                    renew_at: expires_in.map(|life| now + renewal(life, jitter)),
+                    validate_at: now,
+                    suspect: false,
+                });
+            }
+            MintOutcome::Refused(message) => {
+                self.problem = Some(message.clone());
+                self.refused = Some(message);
+                self.mint_at = Some(now + REFUSED_RETRY.mul_f64(0.75 + jitter / 2.0));
+            }
+            MintOutcome::Temporary(message) => {
+                self.problem = Some(message);
+                self.mint_later(now, jitter);
+            }
+        }
+    }
+
+    /// Takes the reply to [`Command::Validate`].
+    pub fn handle_validate(&mut self, generation: u64, outcome: ValidateOutcome, now: Instant, jitter: f64) {
+        self.validating = None;
+        let Some(current) = self.current.as_mut().filter(|c| c.token.generation == generation) else {
+            return;
+        };
+        match outcome {
+            ValidateOutcome::Valid { client_id, expires_in } if client_id == self.client_id => {
+                current.suspect = false;
+                current.validate_at = now + self.validate_interval;
+                if let Some(life) = expires_in {
+                    current.expires_at = Some(now + life);
+                }
+                if self.mint_at.is_none() && !self.minting {
+                    self.failures = 0;
+                    self.problem = None;
+                }
+            }
+            ValidateOutcome::Valid { client_id, .. } => {
+                let message = format!(
+                    "the token belongs to the client id {client_id}, not to twitch.client_id {}: the secret is another \
+                     application's",
+                    self.client_id
+                );
+                self.current = None;
+                self.problem = Some(message.clone());
+                self.refused = Some(message);
+                self.mint_at = Some(now + REFUSED_RETRY.mul_f64(0.75 + jitter / 2.0));
+            }
+            ValidateOutcome::Dead => self.replace_dead(now, jitter),
+            // Somebody was refused with it, and nobody can say that it lives: it costs less to replace it.
+            ValidateOutcome::Temporary(_) if current.suspect => self.replace_dead(now, jitter),
+            ValidateOutcome::Temporary(message) => {
+                current.validate_at = now + VALIDATE_RETRY.mul_f64(1.0 + jitter);
+                self.problem = Some(format!("the token could not be validated: {message}"));
+            }
+        }
+    }
+
+    /// A request was answered 401 with the token of this generation.
+    pub fn handle_rejection(&mut self, generation: u64, now: Instant) {
+        if let Some(current) = &mut self.current
+            && current.token.generation == generation
+            && !current.suspect
+        {
+            current.suspect = true;
+            current.validate_at = now;
+        }
+    }
+
+    /// How the rejection of the token of this generation stands.
+    pub fn verdict(&self, generation: u64) -> Verdict {
+        match (&self.current, &self.refused) {
+            (Some(current), _) if current.suspect => Verdict::Open,
+            (Some(current), _) if current.token.generation > generation => {
+                Verdict::Renewed(current.token.clone())
+            }
+            (Some(_), _) => Verdict::StillValid,
+            (None, Some(message)) => Verdict::Refused(message.clone()),
+            (None, None) => Verdict::Open,
+        }
+    }
+
+    /// The client secret was changed: it is tried at once; the old token serves meanwhile.
+    pub fn handle_new_secret(&mut self, now: Instant) {
+        self.refused = None;
+        self.failures = 0;
+        if self.minting {
+            self.stale_mint = true;
+        } else {
+            self.mint_at = Some(now);
+        }
+    }
+
+    /// The interval of validation was changed.
+    pub fn handle_new_interval(&mut self, interval: Duration, now: Instant) {
+        self.validate_interval = interval;
+        if let Some(current) = &mut self.current {
+            current.validate_at = current.validate_at.min(now + interval);
+        }
+    }
+
+    /// The wall clock ran ahead of the monotonic one (suspend, or a correction): nobody knows how old
+    /// the token is.
+    pub fn handle_clock_jump(&mut self, now: Instant) {
+        if let Some(current) = &mut self.current {
+            current.validate_at = now;
+        }
+        if self.mint_at.is_some() {
+            self.mint_at = Some(now);
+        }
+    }
+
+    /// The token that requests may use now.
+    pub fn serving(&self) -> Option<&Token> {
+        self.current.as_ref().filter(|c| !c.suspect).map(|c| &c.token)
+    }
+
+    /// The token of a generation, while it is the current one, suspect or not.
+    pub fn token(&self, generation: u64) -> Option<&Token> {
+        self.current.as_ref().map(|c| &c.token).filter(|token| token.generation == generation)
+    }
+
+    /// A reply will never come: whatever is in flight is taken for failed.
+    pub fn handle_lost_reply(&mut self, now: Instant, jitter: f64) {
+        if self.minting {
+            self.handle_mint(MintOutcome::Temporary("the request failed".to_owned()), now, jitter);
+        }
+        if let Some(generation) = self.validating {
+            self.handle_validate(
+                generation,
+                ValidateOutcome::Temporary("the request failed".to_owned()),
+                now,
+                jitter,
+            );
+        }
+    }
+
+    /// Why nobody gets a token for now: the credentials are refused.
+    pub fn refusal(&self) -> Option<&str> {
+        self.refused.as_deref().filter(|_| self.current.is_none())
+    }
+
+    /// When the token ends, if Twitch has said.
+    pub fn expires_at(&self) -> Option<Instant> {
+        self.current.as_ref().and_then(|c| c.expires_at)
+    }
+
+    /// In one word, for the status.
+    pub fn state(&self) -> TokenState {
+        let renewing = self.minting || self.mint_at.is_some();
+        match (&self.current, &self.refused) {
+            (Some(_), _) if renewing => TokenState::Renewing,
+            (Some(_), _) => TokenState::Valid,
+            (None, Some(_)) => TokenState::Refused,
+            (None, None) if self.failures > 0 => TokenState::Unavailable,
+            (None, None) => TokenState::Minting,
+        }
+    }
+
+    /// What is wrong, if anything.
+    pub fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
+    fn want_mint(&mut self, now: Instant) {
+        if !self.minting {
+            self.mint_at = Some(self.mint_at.map_or(now, |at| at.min(now)));
+        }
+    }
+
+    /// The first replacement comes at once; tokens that keep dying young come ever slower.
+    fn replace_dead(&mut self, now: Instant, jitter: f64) {
+        self.current = None;
+        if self.minting {
+            return;
+        }
+        if self.failures == 0 {
+            self.failures = 1;
+            self.mint_at = Some(now);
+        } else {
+            self.mint_later(now, jitter);
+        }
+    }
+
+    fn mint_later(&mut self, now: Instant, jitter: f64) {
+        let ceiling = BACKOFF_FIRST.saturating_mul(1 << self.failures.min(10)).min(BACKOFF_MAX);
+        self.failures = self.failures.saturating_add(1);
+        self.mint_at = Some(now + ceiling.mul_f64(jitter).max(BACKOFF_MIN));
+    }
+}
+
+fn renewal(life: Duration, jitter: f64) -> Duration {
+    life.mul_f64(RENEW_AT + RENEW_SPREAD * (2.0 * jitter - 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    fn minted(text: &str) -> MintOutcome {
+        MintOutcome::Minted { secret: Secret::new(text), expires_in: Some(1_000 * HOUR) }
+    }
+
+    fn valid() -> ValidateOutcome {
+        ValidateOutcome::Valid { client_id: "us".to_owned(), expires_in: Some(1_000 * HOUR) }
+    }
+
+    /// A machine with a token that was validated.
+    fn settled(now: Instant) -> Machine {
+        let mut machine = Machine::new("us".to_owned(), HOUR, now);
+        assert_eq!(machine.poll_command(now), Some(Command::Mint));
+        machine.handle_mint(minted("t1"), now, 0.5);
+        assert_eq!(machine.poll_command(now), Some(Command::Validate { generation: 1 }));
+        machine.handle_validate(1, valid(), now, 0.5);
+        assert_eq!(machine.poll_command(now), None);
+        assert_eq!(machine.state(), TokenState::Valid);
+        machine
+    }
+
+    #[test]
+    fn a_token_is_validated_every_interval_and_renewed_at_four_fifths_of_its_life() {
+        let now = Instant::now();
+        let mut machine = settled(now);
+        assert_eq!(machine.poll_timeout(), Some(now + HOUR));
+        assert_eq!(machine.poll_command(now + HOUR), Some(Command::Validate { generation: 1 }));
+        machine.handle_validate(1, valid(), now + HOUR, 0.5);
+        let renew = now + 800 * HOUR;
+        machine.handle_timeout(renew - Duration::from_secs(1));
+        assert_eq!(machine.state(), TokenState::Valid);
+        machine.handle_timeout(renew);
+        assert_eq!(machine.poll_command(renew), Some(Command::Mint));
+        assert_eq!(machine.state(), TokenState::Renewing);
+        assert_eq!(machine.serving().expect("the old one serves").generation, 1);
+        machine.handle_mint(minted("t2"), renew, 0.5);
+        assert_eq!(machine.serving().expect("the new one").generation, 2);
+    }
+
+    #[test]
+    fn a_rejection_validates_first_and_mints_once() {
+        let now = Instant::now();
+        let mut machine = settled(now);
+        machine.handle_rejection(1, now);
+        machine.handle_rejection(1, now);
+        assert_eq!(machine.serving(), None, "a suspect is not handed out");
+        assert_eq!(machine.verdict(1), Verdict::Open);
+        assert_eq!(machine.poll_command(now), Some(Command::Validate { generation: 1 }));
+        assert_eq!(machine.poll_command(now), None);
+        machine.handle_validate(1, ValidateOutcome::Dead, now, 0.5);
+        assert_eq!(machine.poll_command(now), Some(Command::Mint));
+        machine.handle_mint(minted("t2"), now, 0.5);
+        assert!(matches!(machine.verdict(1), Verdict::Renewed(token) if token.generation == 2));
+        machine.handle_rejection(1, now);
+        assert_eq!(machine.serving().expect("an older rejection does nothing").generation, 2);
+    }
+
+    #[test]
+    fn a_rejected_token_that_twitch_confirms_stays() {
+        let now = Instant::now();
+        let mut machine = settled(now);
+        machine.handle_rejection(1, now);
+        assert!(machine.poll_command(now).is_some());
+        machine.handle_validate(1, valid(), now, 0.5);
+        assert_eq!(machine.verdict(1), Verdict::StillValid);
+        assert_eq!(machine.poll_command(now), None);
+    }
+
+    #[test]
+    fn refused_credentials_are_retried_slowly_and_at_once_with_a_new_secret() {
+        let now = Instant::now();
+        let mut machine = Machine::new("us".to_owned(), HOUR, now);
+        machine.poll_command(now);
+        machine.handle_mint(MintOutcome::Refused("invalid client secret".to_owned()), now, 0.0);
+        assert_eq!(machine.state(), TokenState::Refused);
+        assert_eq!(machine.refusal(), Some("invalid client secret"));
+        assert!(machine.poll_timeout().expect("tried again") >= now + Duration::from_secs(200));
+        machine.handle_new_secret(now);
+        assert_eq!(machine.poll_command(now), Some(Command::Mint));
+    }
+
+    #[test]
+    fn the_token_of_another_application_is_a_refusal() {
+        let now = Instant::now();
+        let mut machine = settled(now);
+        machine.poll_command(now + HOUR);
+        let other = ValidateOutcome::Valid { client_id: "them".to_owned(), expires_in: None };
+        machine.handle_validate(1, other, now + HOUR, 0.5);
+        assert_eq!(machine.state(), TokenState::Refused);
+        assert!(machine.refusal().expect("a reason").contains("them"));
+    }
+
+    #[test]
+    fn a_token_without_known_expiry_is_kept() {
+        let now = Instant::now();
+        let mut machine = Machine::new("us".to_owned(), HOUR, now);
+        machine.poll_command(now);
+        machine.handle_mint(MintOutcome::Minted { secret: Secret::new("t"), expires_in: None }, now, 0.5);
+        machine.poll_command(now);
+        machine.handle_validate(
+            1,
+            ValidateOutcome::Valid { client_id: "us".into(), expires_in: None },
+            now,
+            0.5,
+        );
+        machine.handle_timeout(now + 100_000 * HOUR);
+        assert!(machine.serving().is_some());
+    }
+
+    #[test]
+    fn a_clock_jump_validates_at_once() {
+        let now = Instant::now();
+        let mut machine = settled(now);
+        machine.handle_clock_jump(now);
+        assert_eq!(machine.poll_command(now), Some(Command::Validate { generation: 1 }));
+    }
+
+    #[test]
+    fn a_secret_that_changes_during_a_mint_is_tried_next() {
+        let now = Instant::now();
+        let mut machine = Machine::new("us".to_owned(), HOUR, now);
+        machine.poll_command(now);
+        machine.handle_new_secret(now);
+        machine.handle_mint(MintOutcome::Refused("old".to_owned()), now, 0.5);
+        assert_eq!(machine.refusal(), None);
+        assert_eq!(machine.poll_command(now), Some(Command::Mint));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Reply(u8),
+        Reject(u64),
+        Pass(u64),
+        NewSecret,
+        Jump,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0..6_u8).prop_map(Step::Reply),
+            3 => (0..6_u64).prop_map(Step::Reject),
+            2 => (0..4_000_000_u64).prop_map(Step::Pass),
+            1 => Just(Step::NewSecret),
+            1 => Just(Step::Jump),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_in_whatever_order(steps in prop::collection::vec((step(), 0.0..1.0_f64), 1..120)) {
+            let mut now = Instant::now();
+            let mut machine = Machine::new("us".to_owned(), HOUR, now);
+            let mut flying: Vec<Command> = Vec::new();
+            let mut dead = std::collections::HashSet::new();
+            let mut mints_since_cause = 0;
+            let mut causes = 1;
+            for (step, jitter) in steps {
+                while let Some(command) = machine.poll_command(now) {
+                    let same_kind = flying.iter().any(|f| std::mem::discriminant(f) == std::mem::discriminant(&command));
+                    prop_assert!(!same_kind, "two of a kind in flight");
+                    mints_since_cause += u32::from(command == Command::Mint);
+                    flying.push(command);
+                }
+                match step {
+                    Step::Reply(kind) if !flying.is_empty() => match flying.remove(usize::from(kind) % flying.len()) {
+                        Command::Mint => {
+                            let outcome = match kind % 3 {
+                                0 => MintOutcome::Temporary("outage".to_owned()),
+                                1 => MintOutcome::Refused("no".to_owned()),
+                                _ => minted("t"),
+                            };
+                            if !matches!(outcome, MintOutcome::Minted { .. }) { causes += 1; }
+                            machine.handle_mint(outcome, now, jitter);
+                        }
+                        Command::Validate { generation } => {
+                            let outcome = match kind % 3 {
+                                0 => ValidateOutcome::Temporary("outage".to_owned()),
+                                1 => { dead.insert(generation); causes += 1; ValidateOutcome::Dead }
+                                _ => valid(),
+                            };
+                            if kind % 3 == 0 { causes += 1; }
+                            machine.handle_validate(generation, outcome, now, jitter);
+                        }
+                    },
+                    Step::Reply(_) => {}
+                    Step::Reject(generation) => machine.handle_rejection(generation, now),
+                    Step::Pass(seconds) => {
+                        now += Duration::from_secs(seconds);
+                        machine.handle_timeout(now);
+                        causes += 2;
+                    }
+                    Step::NewSecret => { machine.handle_new_secret(now); causes += 1; }
+                    Step::Jump => machine.handle_clock_jump(now),
+                }
+                if let Some(token) = machine.serving() {
+                    prop_assert!(!dead.contains(&token.generation), "a dead token is handed out");
+                }
+                prop_assert!(
+                    machine.poll_timeout().is_some() || !flying.is_empty(),
+                    "nothing would ever happen again"
+                );
+                prop_assert!(mints_since_cause <= causes, "{mints_since_cause} mints for {causes} causes");
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Reading: the daemon's own reader thread, and read-only access from another process.
+
+use std::io;
+use std::path::Path;
+use std::sync::mpsc::Receiver;
+use std::thread;
+
+use rusqlite::Connection;
+use tokio::sync::{oneshot, watch};
+
+use super::error::StoreError;
+use super::{events, schema, settings};
+use crate::model::event::{Seq, StoredEvent};
+use crate::model::time::Timestamp;
+
+/// Requests that may wait for the reader thread.
+pub(super) const QUEUE: usize = 64;
+
+/// Something to read.
+#[derive(Debug)]
+pub(super) enum ReadRequest {
+    /// Events after a cursor.
+    After {
+        after: Seq,
+        limit: usize,
+        max_bytes: usize,
+        reply: oneshot::Sender<Result<Vec<StoredEvent>, StoreError>>,
+    },
+    /// Settings by prefix.
+    Settings { prefix: String, reply: oneshot::Sender<Result<Vec<(String, String)>, StoreError>> },
+}
+
+/// The thread that reads for the daemon.
+pub(super) struct ReaderThread;
+
+impl ReaderThread {
+    /// Runs until the store's handles are gone.
+    pub(super) fn start(
+        connection: Connection,
+        requests: Receiver<ReadRequest>,
+        died: watch::Sender<Option<&'static str>>,
+    ) -> io::Result<()> {
+        thread::Builder::new().name("store-reader".to_owned()).spawn(move || {
+            let guard = super::writer::DeathNotice::new("reader", died);
+            while let Ok(request) = requests.recv() {
+                answer(&connection, request);
+            }
+            guard.expected();
+        })?;
+        Ok(())
+    }
+}
+
+fn answer(connection: &Connection, request: ReadRequest) {
+    // Somebody who no longer waits for the answer is no failure.
+    match request {
+        ReadRequest::After { after, limit, max_bytes, reply } => {
+            let read = events::read_after(connection, after, limit, max_bytes);
+            let _ = reply.send(read.map_err(StoreError::sql("read events")));
+        }
+        ReadRequest::Settings { prefix, reply } => {
+            let read = settings::load(connection, &prefix);
+            let _ = reply.send(read.map_err(StoreError::sql("read settings")));
+        }
+    }
+}
+
+/// Read-only access to a store, whether its daemon runs or not. Blocking.
+#[derive(Debug)]
+pub struct Reader {
+    connection: Connection,
+}
+
+impl Reader {
+    /// Opens the store's database.
+    ///
+    /// # Errors
+    /// There is none, it is not ours, or it cannot be read.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Ok(Self { connection: schema::open_read_only(path)? })
+    }
+
+    /// The events after `after`, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn read_after(&self, after: Seq, limit: usize) -> Result<Vec<StoredEvent>, StoreError> {
+        events::read_after(&self.connection, after, limit, 16 << 20).map_err(StoreError::sql("read events"))
+    }
+
+    /// The number of the last event stored before `time`.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn before(&self, time: Timestamp) -> Result<Seq, StoreError> {
+        events::before(&self.connection, time).map_err(StoreError::sql("search events"))
+    }
+
+    /// The number of the newest event.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn newest(&self) -> Result<Seq, StoreError> {
+        events::newest(&self.connection).map_err(StoreError::sql("read events"))
+    }
+
+    /// The settings whose names start with `prefix`, sorted by name.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn settings(&self, prefix: &str) -> Result<Vec<(String, String)>, StoreError> {
+        settings::load(&self.connection, prefix).map_err(StoreError::sql("read settings"))
+    }
+}

@@ -1,0 +1,164 @@
+//! Opening the database: identity, migrations, pragmas.
+//!
+//! A file that is not ours, is newer, or is damaged is reported and left untouched.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::error::StoreError;
+
+/// Marks a database as ours: "evsb".
+const APPLICATION_ID: u32 = 0x6576_7362;
+
+/// One entry a format version, in order; never edited, only added to.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE events (
+        seq               INTEGER PRIMARY KEY,
+        message_id        TEXT NOT NULL UNIQUE,
+        message_timestamp TEXT NOT NULL,
+        type              TEXT NOT NULL,
+        version           TEXT NOT NULL,
+        subscription_id   TEXT NOT NULL,
+        stored_at         INTEGER NOT NULL,
+        payload           BLOB
+    ) STRICT;
+    CREATE TABLE sinks (
+        name         TEXT PRIMARY KEY,
+        seq          INTEGER NOT NULL,
+        dead_letters INTEGER NOT NULL DEFAULT 0,
+        lost         INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE TABLE dead_letters (
+        id                INTEGER PRIMARY KEY,
+        sink              TEXT NOT NULL,
+        seq               INTEGER NOT NULL,
+        message_id        TEXT NOT NULL,
+        message_timestamp TEXT NOT NULL,
+        type              TEXT NOT NULL,
+        version           TEXT NOT NULL,
+        subscription_id   TEXT NOT NULL,
+        stored_at         INTEGER NOT NULL,
+        payload           BLOB NOT NULL,
+        failed_at         INTEGER NOT NULL,
+        error             TEXT NOT NULL,
+        UNIQUE (sink, seq)
+    ) STRICT;
+    CREATE TABLE settings (
+        name  TEXT PRIMARY KEY,
+        value TEXT NOT NULL
+    ) STRICT;
+"];
+
+/// The newest format version.
+const FORMAT: u32 = MIGRATIONS.len() as u32;
+
+/// Up to this size a database is checked page by page at every start; above it, only after an end
+/// that was not clean. About a second for each half GiB.
+const ALWAYS_CHECK: u64 = 64 << 20;
+
+/// Opens the database for writing, making or migrating it.
+pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(StoreError::io(folder))?;
+    // SQLite would make the file with the process's umask; events are nobody else's business.
+    let made = fs::OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path);
+    let size = made.and_then(|file| file.metadata()).map_err(StoreError::io(path))?.len();
+    let wal = path.with_extension("db-wal");
+    let unclean = fs::metadata(wal).is_ok_and(|wal| wal.len() > 0);
+
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(|e| classify(path, e))?;
+    identify(&connection, path)?;
+    if size > 0 && (unclean || size <= ALWAYS_CHECK) {
+        check(&connection, path)?;
+    }
+    pragmas(&connection).map_err(|e| classify(path, e))?;
+    migrate(&mut connection).map_err(|e| classify(path, e))?;
+    Ok(connection)
+}
+
+/// Opens the database for reading only, from this process or another.
+pub(super) fn open_read_only(path: &Path) -> Result<Connection, StoreError> {
+    if !path.exists() {
+        return Err(StoreError::Missing { path: path.to_owned() });
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(|e| classify(path, e))?;
+    connection.busy_timeout(Duration::from_secs(5)).map_err(|e| classify(path, e))?;
+    connection.set_prepared_statement_cache_capacity(16);
+    let format = identify(&connection, path)?;
+    if format == 0 {
+        return Err(StoreError::Missing { path: path.to_owned() });
+    }
+    Ok(connection)
+}
+
+/// The format version; an error when the file is not ours, or newer.
+fn identify(connection: &Connection, path: &Path) -> Result<u32, StoreError> {
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, u32>(0));
+    let application = pragma("application_id").map_err(|e| classify(path, e))?;
+    let format = pragma("user_version").map_err(|e| classify(path, e))?;
+    let tables: u32 = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(|e| classify(path, e))?;
+    if application != APPLICATION_ID && (application != 0 || format != 0 || tables != 0) {
+        return Err(StoreError::Foreign { path: path.to_owned() });
+    }
+    if format > FORMAT {
+        return Err(StoreError::Newer { path: path.to_owned(), found: format, known: FORMAT });
+    }
+    Ok(format)
+}
+
+fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let verdict: String =
+        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(|e| classify(path, e))?;
+    if verdict == "ok" {
+        return Ok(());
+    }
+    let source = rusqlite::Error::SqliteFailure(
+        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
+        Some(verdict),
+    );
+    Err(classify(path, source))
+}
+
+fn pragmas(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cache_size", -8_000)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(())
+}
+
+fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+    let format: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    for (index, sql) in MIGRATIONS.iter().enumerate().skip(format as usize) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(sql)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", index as u32 + 1)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+/// Tells a damaged file from one that cannot be used for another reason.
+fn classify(path: &Path, source: rusqlite::Error) -> StoreError {
+    let source = Arc::new(source);
+    match source.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            StoreError::Damaged { path: path.to_owned(), source }
+        }
+        _ => StoreError::Sql { action: "open its database", source },
+    }
+}

@@ -1,0 +1,421 @@
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::model::event::MessageId;
+use crate::model::time::Timestamp;
+
+const WAIT: Duration = Duration::from_secs(10);
+
+fn event(id: &str, payload: &[u8]) -> Event {
+    Event {
+        message_id: MessageId::new(id).unwrap(),
+        message_timestamp: "2026-11-02T09:00:01.512Z".into(),
+        subscription_type: "stream.online".into(),
+        subscription_version: "1".into(),
+        subscription_id: "8a40b7de-0000-4000-8000-12ce99310007".into(),
+        payload: Bytes::copy_from_slice(payload),
+    }
+}
+
+fn options(folder: &TempDir) -> StoreOptions {
+    StoreOptions::new(folder.path().join("events.db"), Duration::from_secs(7 * 86_400), 1 << 30, 64, 1 << 20)
+}
+
+/// Opens again after a drop: the lock is free once the threads have ended.
+fn reopen(options: &StoreOptions) -> Store {
+    for _ in 0..1_000 {
+        match Store::open(options.clone()) {
+            Err(StoreError::Locked { .. }) => std::thread::sleep(Duration::from_millis(5)),
+            other => return other.unwrap(),
+        }
+    }
+    panic!("the lock was never given free");
+}
+
+async fn stored(store: &Store) -> Vec<StoredEvent> {
+    store.read_after(Seq(0), usize::MAX, usize::MAX).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_event_comes_back_byte_for_byte_and_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(&folder)).unwrap();
+    let payload = b"{\"subscription\" : {},\r\n \"event\":{\"n\":1.0e0,\"t\":\"\xc3\xa9\"}}";
+    assert_eq!(store.append(event("a", payload)).await.unwrap(), Appended::Stored(Seq(1)));
+    assert_eq!(store.append(event("a", b"other")).await.unwrap(), Appended::Duplicate);
+    let read = stored(&store).await;
+    assert_eq!(read.len(), 1);
+    assert_eq!(read[0].event, event("a", payload));
+    assert_eq!(*store.last_seq().borrow(), Seq(1));
+    let mut counts = store.intake_counts();
+    counts.wait_for(|c| *c == IntakeCounts { stored: 1, duplicates: 1 }).await.unwrap();
+
+    let file = std::fs::metadata(folder.path().join("events.db")).unwrap();
+    assert_eq!(file.permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn one_id_from_many_sides_is_stored_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(&folder)).unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..40 {
+        let store = store.clone();
+        tasks.spawn(async move { store.append(event("same", b"{}")).await.unwrap() });
+    }
+    let outcomes = tasks.join_all().await;
+    assert_eq!(outcomes.iter().filter(|o| **o == Appended::Stored(Seq(1))).count(), 1);
+    assert_eq!(outcomes.iter().filter(|o| **o == Appended::Duplicate).count(), 39);
+}
+
+#[tokio::test]
+async fn reads_are_bounded_by_rows_and_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(&folder)).unwrap();
+    for id in 0..10 {
+        store.append(event(&id.to_string(), &[b'x'; 100])).await.unwrap();
+    }
+    let seqs = |events: Vec<StoredEvent>| events.iter().map(|e| e.seq.0).collect::<Vec<_>>();
+    assert_eq!(seqs(store.read_after(Seq(3), 2, usize::MAX).await.unwrap()), [4, 5]);
+    assert_eq!(seqs(store.read_after(Seq(0), 9, 150).await.unwrap()), [1, 2]);
+    assert_eq!(seqs(store.read_after(Seq(9), 9, 1).await.unwrap()), [10], "one at least");
+}
+
+#[tokio::test]
+async fn sinks_start_at_the_present_and_never_go_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(&folder)).unwrap();
+    store.append(event("a", b"{}")).await.unwrap();
+    let log = SinkName::new("log");
+    assert_eq!(store.sink(&log).await.unwrap().cursor, Seq(1));
+    store.append(event("b", b"{}")).await.unwrap();
+    assert_eq!(store.sink(&log).await.unwrap().cursor, Seq(1), "known now");
+    assert_eq!(store.advance(&log, Seq(2)).await.unwrap().cursor, Seq(2));
+    assert_eq!(store.advance(&log, Seq(1)).await.unwrap().cursor, Seq(2));
+
+    let dead = stored(&store).await.remove(1);
+    assert_eq!(store.dead_letter(&log, &dead, "gone").await.unwrap().dead_letters, 1);
+    assert_eq!(store.dead_letter(&log, &dead, "gone").await.unwrap().dead_letters, 1, "once");
+}
+
+#[tokio::test]
+async fn settings_are_set_all_or_none_and_read_by_prefix() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(&folder)).unwrap();
+    let set = |n: &str, v: &str| (n.to_owned(), Some(v.to_owned()));
+    store.set_settings(vec![set("login:b", "2"), set("login:a", "1"), set("loginx", "3")]).await.unwrap();
+    store.set_settings(vec![("login:b".to_owned(), None), set("login:c", "4")]).await.unwrap();
+    let found = store.settings("login:").await.unwrap();
+    assert_eq!(found, [("login:a".to_owned(), "1".to_owned()), ("login:c".to_owned(), "4".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_who_can_come_again_holds_the_rest_and_recovers() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(&folder)).unwrap();
+    store.append(event("before", b"{}")).await.unwrap();
+    store.limit_pages(Some(1)).await.unwrap();
+
+    let big = vec![b'x'; 20_000];
+    let receipts =
+        [store.push(event("held1", &big)).await.unwrap(), store.push(event("held2", &big)).await.unwrap()];
+    let mut status = store.status();
+    let problem = tokio::time::timeout(WAIT, status.wait_for(|s| s.problem.is_some()))
+        .await
+        .expect("the problem shows")
+        .unwrap()
+        .problem
+        .clone()
+        .unwrap();
+    assert!(problem.contains("no space left for"), "{problem}");
+    assert!(matches!(store.append(event("refused", &big)).await, Err(StoreError::Failing(_))));
+    assert!(matches!(store.advance(&SinkName::new("log"), Seq(1)).await, Err(StoreError::Failing(_))));
+
+    store.limit_pages(None).await.unwrap();
+    for receipt in receipts {
+        let outcome = tokio::time::timeout(WAIT, receipt.stored()).await.expect("stored in time").unwrap();
+        assert!(matches!(outcome, Appended::Stored(_)));
+    }
+    tokio::time::timeout(WAIT, status.wait_for(|s| s.problem.is_none())).await.expect("recovers").unwrap();
+    store.append(event("refused", &big)).await.unwrap();
+    let ids: Vec<_> = stored(&store).await.iter().map(|e| e.event.message_id.to_string()).collect();
+    assert_eq!(ids, ["before", "held1", "held2", "refused"]);
+}
+
+#[tokio::test]
+async fn the_queue_is_bounded_and_pushing_waits() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreOptions { queue_bytes: 40_000, ..options(&folder) }).unwrap();
+    store.append(event("first", b"{}")).await.unwrap();
+    store.limit_pages(Some(1)).await.unwrap();
+    let big = vec![b'x'; 30_000];
+    store.push_detached(event("fits", &big)).await.unwrap();
+    let mut blocked = Box::pin(store.push(event("waits", &big)));
+    let mut status = store.status();
+    tokio::select! {
+        biased;
+        _ = &mut blocked => panic!("there is no room for this one"),
+        _ = status.wait_for(|s| s.problem.is_some()) => {}
+    }
+    store.limit_pages(None).await.unwrap();
+    let receipt = tokio::time::timeout(WAIT, blocked).await.expect("room again").unwrap();
+    tokio::time::timeout(WAIT, receipt.stored()).await.expect("stored").unwrap();
+}
+
+#[tokio::test]
+async fn two_daemons_cannot_share_a_directory() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(&folder)).unwrap();
+    assert!(matches!(Store::open(options(&folder)), Err(StoreError::Locked { .. })));
+    store.close().await.unwrap();
+    Store::open(options(&folder)).unwrap();
+}
+
+#[tokio::test]
+async fn close_keeps_everything_and_later_calls_fail() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(&folder)).unwrap();
+    for id in 0..50 {
+        store.push_detached(event(&id.to_string(), b"{}")).await.unwrap();
+    }
+    store.close().await.unwrap();
+    assert!(matches!(store.append(event("late", b"{}")).await, Err(StoreError::Closed)));
+    store.close().await.unwrap();
+    drop(store);
+    assert_eq!(stored(&reopen(&options(&folder))).await.len(), 50);
+}
+
+#[test]
+fn damaged_foreign_and_newer_files_are_reported_and_left_alone() {
+    let damage = |name: &str, bytes: Vec<u8>| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.db");
+        std::fs::write(&path, &bytes).unwrap();
+        let error = Store::open(options(&folder)).expect_err(name);
+        assert_eq!(std::fs::read(&path).unwrap(), bytes, "{name}: left as it was");
+        error
+    };
+    let sample = |change: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        connection.execute_batch(change).unwrap();
+        drop(connection);
+        std::fs::read(&path).unwrap()
+    };
+    assert!(matches!(damage("garbage", vec![b'x'; 9_000]), StoreError::Damaged { .. }));
+    assert!(matches!(damage("foreign", sample("CREATE TABLE t (x)")), StoreError::Foreign { .. }));
+    let newer =
+        format!("PRAGMA application_id = {}; PRAGMA user_version = 99; CREATE TABLE t (x)", 0x6576_7362);
+    assert!(matches!(damage("newer", sample(&newer)), StoreError::Newer { found: 99, .. }));
+}
+
+#[tokio::test]
+async fn a_hole_in_the_file_is_found_at_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(&folder)).unwrap();
+    for id in 0..200 {
+        store.push_detached(event(&id.to_string(), &[b'x'; 500])).await.unwrap();
+    }
+    store.close().await.unwrap();
+    let path = folder.path().join("events.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2 / 4_096 * 4_096;
+    bytes[middle..middle + 4_096].fill(0xff);
+    std::fs::write(&path, &bytes).unwrap();
+    let error = Store::open(options(&folder)).expect_err("damaged");
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    assert!(error.to_string().contains("move it"), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+}
+
+/// A clock that a test moves.
+fn clock(start: u64) -> (Clock, Arc<Mutex<u64>>) {
+    let now = Arc::new(Mutex::new(start));
+    let shared = Arc::clone(&now);
+    (Arc::new(move || Timestamp::from_unix_millis(*shared.lock().unwrap()).0), now)
+}
+
+#[tokio::test]
+async fn old_events_go_and_what_a_sink_lost_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (clock, now) = clock(1_000_000_000_000);
+    let store =
+        Store::open(StoreOptions { clock, retain: Duration::from_secs(7_200), ..options(&folder) }).unwrap();
+    let [slow, fast] = [SinkName::new("slow"), SinkName::new("fast")];
+    store.sink(&slow).await.unwrap();
+    store.sink(&fast).await.unwrap();
+    for id in 0..10 {
+        store.append(event(&id.to_string(), b"{}")).await.unwrap();
+    }
+    store.advance(&fast, Seq(10)).await.unwrap();
+    store.advance(&slow, Seq(4)).await.unwrap();
+    *now.lock().unwrap() += 7_300_000;
+    store.append(event("young", b"{}")).await.unwrap();
+    let mut status = store.status();
+    tokio::time::timeout(WAIT, status.wait_for(|s| s.events == 1)).await.expect("retention works").unwrap();
+    assert_eq!(store.sink(&slow).await.unwrap().lost, 6);
+    assert_eq!(store.sink(&fast).await.unwrap().lost, 0);
+    assert_eq!(stored(&store).await.len(), 1);
+    let status = status.borrow().clone();
+    assert_eq!((status.removed, status.first_seq, status.last_seq), (10, Seq(11), Seq(11)));
+    assert!(
+        matches!(store.append(event("0", b"{}")).await.unwrap(), Appended::Stored(_)),
+        "its id is forgotten"
+    );
+}
+
+#[tokio::test]
+async fn the_size_stays_bounded_and_young_ids_are_still_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let limit = 1_000_000;
+    let store = Store::open(StoreOptions { max_size: limit, ..options(&folder) }).unwrap();
+    for id in 0..2_000 {
+        store.push_detached(event(&id.to_string(), &[b'x'; 1_000])).await.unwrap();
+    }
+    let mut status = store.status();
+    let settled = |s: &StoreStatus| s.last_seq == Seq(2_000) && s.size <= limit && s.removed > 0;
+    tokio::time::timeout(WAIT, status.wait_for(settled)).await.expect("settles below the limit").unwrap();
+    let left = stored(&store).await;
+    assert!(!left.is_empty() && left.len() < 1_000, "{} events left", left.len());
+    assert_eq!(left.last().unwrap().seq, Seq(2_000));
+    assert_eq!(store.append(event("0", b"{}")).await.unwrap(), Appended::Duplicate);
+}
+
+#[tokio::test]
+async fn another_process_reads_while_the_daemon_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(matches!(Reader::open(&folder.path().join("events.db")), Err(StoreError::Missing { .. })));
+    let (clock, now) = clock(1_000);
+    let store = Store::open(StoreOptions { clock, ..options(&folder) }).unwrap();
+    let reader = Reader::open(&folder.path().join("events.db")).unwrap();
+    for id in 0..20_u64 {
+        *now.lock().unwrap() = 1_000 + id * 10;
+        store.append(event(&id.to_string(), b"{}")).await.unwrap();
+        assert_eq!(reader.newest().unwrap(), Seq(id + 1));
+    }
+    assert_eq!(reader.read_after(Seq(18), 100).unwrap().len(), 2);
+    for (time, seq) in [(0, 0), (1_000, 0), (1_001, 1), (1_095, 10), (1_190, 19), (9_999, 20)] {
+        assert_eq!(reader.before(Timestamp::from_unix_millis(time)).unwrap(), Seq(seq), "{time}");
+    }
+    store.close().await.unwrap();
+    drop(store);
+    assert_eq!(
+        Reader::open(&folder.path().join("events.db")).unwrap().read_after(Seq(0), 100).unwrap().len(),
+        20
+    );
+}
+
+/// What the store must look like from outside.
+#[derive(Debug, Default)]
+struct Model {
+    events: Vec<(String, Vec<u8>)>,
+    cursors: BTreeMap<String, u64>,
+    settings: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug)]
+enum Operation {
+    Append(u8, Vec<u8>),
+    Push(u8),
+    Sink(u8),
+    Advance(u8, u64),
+    Set(u8, Option<String>),
+    Reopen { cleanly: bool },
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    prop_oneof![
+        3 => (0..30_u8, prop::collection::vec(any::<u8>(), 0..40)).prop_map(|(id, p)| Operation::Append(id, p)),
+        3 => (0..30_u8).prop_map(Operation::Push),
+        1 => (0..3_u8).prop_map(Operation::Sink),
+        2 => (0..3_u8, 0..40_u64).prop_map(|(sink, seq)| Operation::Advance(sink, seq)),
+        1 => (0..4_u8, prop::option::of("[a-z]{0,4}")).prop_map(|(name, value)| Operation::Set(name, value)),
+        1 => any::<bool>().prop_map(|cleanly| Operation::Reopen { cleanly }),
+    ]
+}
+
+async fn follow(model: &mut Model, store: &mut Store, options: &StoreOptions, operation: Operation) {
+    let add = |model: &mut Model, id: &str, payload: &[u8]| {
+        if model.events.iter().any(|(known, _)| known == id) {
+            return Appended::Duplicate;
+        }
+        model.events.push((id.to_owned(), payload.to_vec()));
+        Appended::Stored(Seq(model.events.len() as u64))
+    };
+    match operation {
+        Operation::Append(id, payload) => {
+            let id = format!("id{id}");
+            let expected = add(model, &id, &payload);
+            assert_eq!(store.append(event(&id, &payload)).await.unwrap(), expected);
+        }
+        Operation::Push(id) => {
+            let id = format!("id{id}");
+            let expected = add(model, &id, b"pushed");
+            let receipt = store.push(event(&id, b"pushed")).await.unwrap();
+            assert_eq!(receipt.stored().await.unwrap(), expected);
+        }
+        Operation::Sink(sink) => {
+            let present = model.events.len() as u64;
+            let expected = *model.cursors.entry(format!("s{sink}")).or_insert(present);
+            assert_eq!(store.sink(&SinkName::new(format!("s{sink}"))).await.unwrap().cursor, Seq(expected));
+        }
+        Operation::Advance(sink, to) => {
+            let cursor = model.cursors.entry(format!("s{sink}")).or_insert(to);
+            *cursor = to.max(*cursor);
+            let record = store.advance(&SinkName::new(format!("s{sink}")), Seq(to)).await.unwrap();
+            assert_eq!(record.cursor, Seq(*cursor));
+        }
+        Operation::Set(name, value) => {
+            let name = format!("n{name}");
+            match value.clone() {
+                Some(value) => model.settings.insert(name.clone(), value),
+                None => model.settings.remove(&name),
+            };
+            store.set_settings(vec![(name, value)]).await.unwrap();
+        }
+        Operation::Reopen { cleanly } => {
+            if cleanly {
+                store.close().await.unwrap();
+            }
+            let folder = tempfile::tempdir().unwrap();
+            // The handle must be gone before its lock is.
+            *store =
+                Store::open(StoreOptions { path: folder.path().join("x.db"), ..options.clone() }).unwrap();
+            *store = reopen(options);
+        }
+    }
+    let read: Vec<_> = stored(store)
+        .await
+        .into_iter()
+        .map(|e| (e.event.message_id.to_string(), e.event.payload.to_vec()))
+        .collect();
+    assert_eq!(read, model.events);
+    let settings: BTreeMap<_, _> = store.settings("").await.unwrap().into_iter().collect();
+    assert_eq!(settings, model.settings);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #[test]
+    fn the_store_does_what_the_model_does_with_reopen_at_any_step(
+        operations in prop::collection::vec(operation(), 1..25)
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let options = options(&folder);
+            let mut store = Store::open(options.clone()).unwrap();
+            let mut model = Model::default();
+            for operation in operations {
+                follow(&mut model, &mut store, &options, operation).await;
+            }
+        });
+    }
+}

@@ -1,0 +1,460 @@
+//! The writer thread: group commit, retention, and what to do while the disk fails.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+use tracing::{error, info};
+
+use super::error::{self, StoreError};
+use super::retention::{self, Removed, Retention};
+use super::{Appended, Clock, IntakeCounts, SinkRecord, StoreOptions, events, settings, sinks};
+use crate::model::event::{Event, Seq, StoredEvent};
+use crate::model::route::SinkName;
+use crate::model::status::StoreStatus;
+use crate::model::time::Timestamp;
+
+/// Commands in one transaction.
+const BATCH: usize = 4_096;
+/// Rows that retention looks at in one slice while there is other work.
+const SLICE: u64 = 500;
+/// How often retention looks while nothing is written.
+const IDLE: Duration = Duration::from_secs(1);
+/// The first and the longest pause between tries while the disk fails.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How often the status is published while nothing is wrong.
+const STATUS_PERIOD: Duration = Duration::from_millis(100);
+
+type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// Something to write.
+#[derive(Debug)]
+pub(super) enum Job {
+    Append { event: Event, reply: Option<Reply<Appended>>, held: bool, _bytes: OwnedSemaphorePermit },
+    Sink { name: SinkName, reply: Reply<SinkRecord> },
+    Advance { name: SinkName, to: Seq, reply: Reply<SinkRecord> },
+    DeadLetter { name: SinkName, event: Box<StoredEvent>, error: Box<str>, reply: Reply<SinkRecord> },
+    Settings { changes: Vec<(String, Option<String>)>, reply: Reply<()> },
+    LimitPages { pages: Option<u32>, reply: Reply<()> },
+    Close { reply: Reply<()> },
+}
+
+/// A job and its place in the queue.
+#[derive(Debug)]
+pub(super) struct Command {
+    pub(super) job: Job,
+    pub(super) _place: Option<OwnedSemaphorePermit>,
+}
+
+/// What a job came to, to be told once it is on disk.
+enum Done {
+    Appended(Appended),
+    Sink(SinkRecord),
+    Unit,
+}
+
+/// What the writer publishes, and what it is told by value.
+#[derive(Debug)]
+pub(super) struct Published {
+    pub(super) last_seq: watch::Receiver<Seq>,
+    pub(super) status: watch::Receiver<StoreStatus>,
+    pub(super) counts: watch::Receiver<IntakeCounts>,
+    pub(super) retention: watch::Sender<Retention>,
+}
+
+/// Takes the state directory for this process.
+pub(super) fn lock(folder: &Path) -> Result<File, StoreError> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(StoreError::io(folder))?;
+    let path = folder.join("eventsubd.lock");
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(StoreError::io(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(StoreError::Locked { path: folder.to_owned() }),
+        Err(fs::TryLockError::Error(error)) => Err(StoreError::io(&path)(error)),
+    }
+}
+
+/// Says that a thread ended, unless that was expected.
+pub(super) struct DeathNotice {
+    name: &'static str,
+    died: Option<watch::Sender<Option<&'static str>>>,
+}
+
+impl DeathNotice {
+    pub(super) fn new(name: &'static str, died: watch::Sender<Option<&'static str>>) -> Self {
+        Self { name, died: Some(died) }
+    }
+
+    pub(super) fn expected(mut self) {
+        self.died = None;
+    }
+}
+
+impl Drop for DeathNotice {
+    fn drop(&mut self) {
+        if let Some(died) = &self.died {
+            died.send_replace(Some(self.name));
+        }
+    }
+}
+
+/// Owns the connection that writes.
+pub(super) struct Writer {
+    connection: Connection,
+    path: PathBuf,
+    clock: Clock,
+    next: u64,
+    counts: IntakeCounts,
+    status: StoreStatus,
+    published_at: Option<Instant>,
+    last_seq_tx: watch::Sender<Seq>,
+    status_tx: watch::Sender<StoreStatus>,
+    counts_tx: watch::Sender<IntakeCounts>,
+    retention: watch::Receiver<Retention>,
+    retained_at: Option<Instant>,
+    _lock: File,
+}
+
+impl Writer {
+    pub(super) fn new(
+        connection: Connection,
+        options: &StoreOptions,
+        lock: File,
+    ) -> Result<(Self, Published), StoreError> {
+        let read = StoreError::sql("read its counters");
+        let newest = events::newest(&connection).map_err(&read)?;
+        let (count, first): (u64, u64) = connection
+            .query_row(
+                "SELECT count(*), coalesce(min(seq), 0) FROM events WHERE payload IS NOT NULL",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .map_err(&read)?;
+        let keep = options.retention();
+        let status = StoreStatus {
+            last_seq: newest,
+            first_seq: Seq(first),
+            events: count,
+            size: retention::used(&connection).map_err(&read)?,
+            max_size: keep.size,
+            ..StoreStatus::default()
+        };
+        let (last_seq_tx, last_seq) = watch::channel(newest);
+        let (status_tx, status_rx) = watch::channel(status.clone());
+        let (counts_tx, counts) = watch::channel(IntakeCounts::default());
+        let (retention_tx, retention) = watch::channel(keep);
+        let writer = Self {
+            connection,
+            path: options.path.clone(),
+            clock: Arc::clone(&options.clock),
+            next: newest.0 + 1,
+            counts: IntakeCounts::default(),
+            status,
+            published_at: None,
+            last_seq_tx,
+            status_tx,
+            counts_tx,
+            retention,
+            retained_at: None,
+            _lock: lock,
+        };
+        Ok((writer, Published { last_seq, status: status_rx, counts, retention: retention_tx }))
+    }
+
+    /// Runs the thread until the store is closed, or its handles are gone.
+    pub(super) fn start(
+        mut self,
+        queue: Receiver<Command>,
+        died: watch::Sender<Option<&'static str>>,
+    ) -> io::Result<()> {
+        thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
+            let guard = DeathNotice::new("writer", died);
+            let close = self.run(&queue);
+            let _ = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+            drop(self);
+            // Whoever waits for the close may open the database again at once.
+            guard.expected();
+            if let Some(reply) = close {
+                let _ = reply.send(Ok(()));
+            }
+        })?;
+        Ok(())
+    }
+
+    fn run(&mut self, queue: &Receiver<Command>) -> Option<Reply<()>> {
+        let mut batch = Vec::new();
+        loop {
+            match queue.recv_timeout(IDLE) {
+                Ok(command) => batch.push(command),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.idle();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+            while batch.len() < BATCH
+                && let Ok(command) = queue.try_recv()
+            {
+                batch.push(command);
+            }
+            let close = batch.iter().position(|c| matches!(c.job, Job::Close { .. }));
+            let mut closing = close.map(|index| batch.remove(index));
+            if let Some(command) = &mut closing {
+                // Nothing follows a close but what was queued before it by others.
+                batch.extend(queue.try_iter().filter(|c| !matches!(c.job, Job::Close { .. })));
+                if let Err(problem) = self.commit_once(&mut batch) {
+                    self.enter_failing(&problem);
+                    let refusal =
+                        StoreError::Failing(self.status.problem.as_deref().unwrap_or_default().into());
+                    if let Job::Close { reply } = std::mem::replace(
+                        &mut command.job,
+                        Job::LimitPages { pages: None, reply: oneshot::channel().0 },
+                    ) {
+                        let _ = reply.send(Err(refusal));
+                    }
+                    return None;
+                }
+                self.publish(true);
+                if let Some(Command { job: Job::Close { reply }, .. }) = closing {
+                    return Some(reply);
+                }
+                return None;
+            }
+            self.commit(&mut batch, queue);
+            self.retain(SLICE.max(2 * batch.len() as u64));
+            batch.clear();
+            self.publish(false);
+        }
+    }
+
+    /// Commits the batch; while that fails, refuses what can be refused and holds the rest.
+    fn commit(&mut self, batch: &mut Vec<Command>, queue: &Receiver<Command>) {
+        let mut pause = RETRY.0;
+        loop {
+            match self.commit_once(batch) {
+                Ok(()) => {
+                    if self.status.problem.take().is_some() {
+                        info!(path = %self.path.display(), "events can be stored again");
+                        self.publish(true);
+                    }
+                    return;
+                }
+                Err(problem) => self.enter_failing(&problem),
+            }
+            // While nothing else helps, room may: retention works on what is there.
+            self.retained_at = None;
+            self.retain(SLICE);
+            self.refuse(batch);
+            let until = Instant::now() + pause;
+            pause = (pause * 2).min(RETRY.1);
+            while let Some(left) = until.checked_duration_since(Instant::now()) {
+                match queue.recv_timeout(left) {
+                    Ok(Command { job: Job::LimitPages { pages, reply }, .. }) => {
+                        self.limit_pages(pages);
+                        let _ = reply.send(Ok(()));
+                    }
+                    Ok(command) => {
+                        let closing = matches!(command.job, Job::Close { .. });
+                        batch.push(command);
+                        self.refuse(batch);
+                        if closing {
+                            return;
+                        }
+                    }
+                    Err(RecvTimeoutError::Timeout) => break,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+            }
+            if batch.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Answers everybody who can come again, and keeps the events of those who cannot.
+    fn refuse(&self, batch: &mut Vec<Command>) {
+        let problem: Arc<str> = self.status.problem.as_deref().unwrap_or("the event store fails").into();
+        let failing = || StoreError::Failing(Arc::clone(&problem));
+        let mut held = Vec::new();
+        for command in batch.drain(..) {
+            match command.job {
+                Job::Append { held: true, .. } => held.push(command),
+                Job::Append { reply, .. } => {
+                    if let Some(reply) = reply {
+                        let _ = reply.send(Err(failing()));
+                    }
+                }
+                Job::Sink { reply, .. } | Job::Advance { reply, .. } | Job::DeadLetter { reply, .. } => {
+                    let _ = reply.send(Err(failing()));
+                }
+                Job::Settings { reply, .. } | Job::LimitPages { reply, .. } | Job::Close { reply } => {
+                    let _ = reply.send(Err(failing()));
+                }
+            }
+        }
+        *batch = held;
+    }
+
+    /// One transaction with everything; on success everybody is answered.
+    fn commit_once(&mut self, batch: &mut Vec<Command>) -> rusqlite::Result<()> {
+        let now = Timestamp((self.clock)()).unix_millis();
+        let first = self.next;
+        let mut done = Vec::with_capacity(batch.len());
+        let written = self.write(batch, now, &mut done);
+        if let Err(problem) = written {
+            self.next = first;
+            return Err(problem);
+        }
+        let stored = self.next - first;
+        self.counts.stored += stored;
+        if stored > 0 {
+            self.status.last_seq = Seq(self.next - 1);
+            self.status.events += stored;
+            if self.status.first_seq == Seq(0) {
+                self.status.first_seq = Seq(first);
+            }
+            self.last_seq_tx.send_replace(self.status.last_seq);
+        }
+        for (command, outcome) in batch.drain(..).zip(done) {
+            self.answer(command.job, outcome);
+        }
+        self.counts_tx.send_replace(self.counts);
+        Ok(())
+    }
+
+    fn write(&mut self, batch: &[Command], now: u64, done: &mut Vec<Done>) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for command in batch {
+            done.push(match &command.job {
+                Job::Append { event, .. } => {
+                    if events::insert(&transaction, self.next, event, now)? {
+                        self.next += 1;
+                        Done::Appended(Appended::Stored(Seq(self.next - 1)))
+                    } else {
+                        Done::Appended(Appended::Duplicate)
+                    }
+                }
+                Job::Sink { name, .. } => {
+                    Done::Sink(sinks::register(&transaction, name, Seq(self.next - 1))?)
+                }
+                Job::Advance { name, to, .. } => Done::Sink(sinks::advance(&transaction, name, *to)?),
+                Job::DeadLetter { name, event, error, .. } => {
+                    Done::Sink(sinks::dead_letter(&transaction, name, event, error, now)?)
+                }
+                Job::Settings { changes, .. } => {
+                    settings::save(&transaction, changes)?;
+                    Done::Unit
+                }
+                Job::LimitPages { pages, .. } => {
+                    transaction.pragma_update(None, "max_page_count", pages.unwrap_or(u32::MAX - 1))?;
+                    Done::Unit
+                }
+                Job::Close { .. } => Done::Unit,
+            });
+        }
+        transaction.commit()
+    }
+
+    fn answer(&mut self, job: Job, done: Done) {
+        // Somebody who no longer waits for the answer is no failure.
+        match (job, done) {
+            (Job::Append { reply, .. }, Done::Appended(appended)) => {
+                self.counts.duplicates += u64::from(appended == Appended::Duplicate);
+                if let Some(reply) = reply {
+                    let _ = reply.send(Ok(appended));
+                }
+            }
+            (
+                Job::Sink { reply, .. } | Job::Advance { reply, .. } | Job::DeadLetter { reply, .. },
+                Done::Sink(record),
+            ) => {
+                let _ = reply.send(Ok(record));
+            }
+            (Job::Settings { reply, .. } | Job::LimitPages { reply, .. } | Job::Close { reply }, _) => {
+                let _ = reply.send(Ok(()));
+            }
+            _ => {}
+        }
+    }
+
+    fn limit_pages(&self, pages: Option<u32>) {
+        let _ = self.connection.pragma_update(None, "max_page_count", pages.unwrap_or(u32::MAX - 1));
+    }
+
+    fn enter_failing(&mut self, problem: &rusqlite::Error) {
+        let text = error::problem(&self.path, problem);
+        if self.status.problem.is_none() {
+            error!(error = text, "events cannot be stored; intake waits");
+        }
+        self.status.problem = Some(text);
+        self.publish(true);
+    }
+
+    fn idle(&mut self) {
+        self.retain(4 * SLICE);
+        self.publish(true);
+    }
+
+    fn retain(&mut self, rows: u64) {
+        let keep = *self.retention.borrow_and_update();
+        self.status.max_size = keep.size;
+        let over = retention::used(&self.connection).is_ok_and(|used| used > keep.size);
+        let due = self.retained_at.is_none_or(|at| at.elapsed() >= IDLE);
+        if !over && !due {
+            return;
+        }
+        let now = Timestamp((self.clock)()).unix_millis();
+        match retention::slice(&mut self.connection, keep, now, rows) {
+            Ok(Removed { events, more }) => {
+                self.retained_at = (!more).then(Instant::now);
+                if events > 0 {
+                    self.status.events = self.status.events.saturating_sub(events);
+                    self.status.removed += events;
+                    if !more {
+                        retention::report(self.status.removed, now);
+                    }
+                    let first = self.connection.query_row(
+                        "SELECT seq FROM events WHERE payload IS NOT NULL ORDER BY seq LIMIT 1",
+                        [],
+                        |row| row.get(0),
+                    );
+                    self.status.first_seq = Seq(first.unwrap_or(0));
+                }
+            }
+            // A disk that fails shows in the next commit, with what to do.
+            Err(problem) => {
+                self.retained_at = Some(Instant::now());
+                tracing::debug!(error = %problem, "retention could not work");
+            }
+        }
+    }
+
+    fn publish(&mut self, now: bool) {
+        if !now && self.published_at.is_some_and(|at| at.elapsed() < STATUS_PERIOD) {
+            return;
+        }
+        self.published_at = Some(Instant::now());
+        if let Ok(used) = retention::used(&self.connection) {
+            self.status.size = used;
+        }
+        let status = &self.status;
+        self.status_tx.send_if_modified(|published| {
+            let changed = published != status;
+            published.clone_from(status);
+            changed
+        });
+    }
+}

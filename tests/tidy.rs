@@ -1,0 +1,277 @@
+//! The house rules that the compiler does not know: who may import whom, and which files are pure.
+//!
+//! `ARCHITECTURE.md` explains both tables. Every check asserts that it read files, so that a moved
+//! directory cannot make it pass by looking at nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+
+/// Who may import whom. Everybody may import itself.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("model", &[]),
+    ("config", &["model"]),
+    ("telemetry", &["model"]),
+    ("store", &["model"]),
+    ("sandbox", &["model"]),
+    ("auth", &["model", "telemetry"]),
+    ("helix", &["model", "auth", "telemetry"]),
+    ("transport", &["model", "store", "telemetry"]),
+    ("delivery", &["model", "store", "telemetry"]),
+    ("reconcile", &["model", "helix", "telemetry"]),
+    ("admin", &["model", "store", "telemetry"]),
+    (
+        "daemon",
+        &[
+            "model",
+            "config",
+            "telemetry",
+            "store",
+            "sandbox",
+            "auth",
+            "helix",
+            "transport",
+            "delivery",
+            "reconcile",
+            "admin",
+        ],
+    ),
+    (
+        "cli",
+        &[
+            "model",
+            "config",
+            "telemetry",
+            "store",
+            "sandbox",
+            "auth",
+            "helix",
+            "transport",
+            "delivery",
+            "reconcile",
+            "admin",
+            "daemon",
+        ],
+    ),
+];
+
+/// The pure files (or folders): told the time, no runtime, no input or output, no logging.
+const PURE: &[&str] = &[
+    "model",
+    "config/schema",
+    "config/expand",
+    "config/diagnostic",
+    "config/diff",
+    "auth/token",
+    "auth/oauth",
+    "helix/request",
+    "helix/pacer",
+    "reconcile/plan",
+    "reconcile/park",
+    "reconcile/conduit",
+    "transport/websocket/frame",
+    "transport/websocket/session",
+    "delivery/retry",
+    "delivery/format",
+    "delivery/select",
+];
+
+/// What a pure file must not name.
+const IMPURE_NAMES: &[&str] = &[
+    "tokio",
+    "tokio_util",
+    "tokio_tungstenite",
+    "tracing",
+    "reqwest",
+    "rusqlite",
+    "hyper",
+    "hyper_util",
+    "axum",
+    "fastrand",
+    "fs",
+    "net",
+    "thread",
+    "process",
+    "stdout",
+    "stderr",
+    "println",
+    "eprintln",
+    "elapsed",
+    "env",
+];
+
+struct Source {
+    /// Relative to `src`, without `.rs`; `mod.rs` stands for its folder.
+    name: String,
+    room: String,
+    tokens: TokenStream,
+}
+
+fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("readable folder") {
+        let path = entry.expect("readable entry").path();
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut paths = Vec::new();
+    rust_files(&root, &mut paths);
+    paths.sort();
+    paths
+        .iter()
+        .map(|path| {
+            let relative = path.strip_prefix(&root).expect("below src").with_extension("");
+            let name = relative.to_str().expect("UTF-8").trim_end_matches("/mod").to_owned();
+            let room = name.split('/').next().expect("not empty").to_owned();
+            let text = fs::read_to_string(path).expect("readable file");
+            let tokens = text.parse().unwrap_or_else(|e| panic!("{name}: {e}"));
+            Source { name, room, tokens }
+        })
+        .collect()
+}
+
+/// Calls `visit` with every run of tokens between two delimiters. `mod tests { … }` is left out
+/// unless `with_tests`.
+fn walk(tokens: TokenStream, with_tests: bool, visit: &mut impl FnMut(&[TokenTree])) {
+    let trees: Vec<TokenTree> = tokens.into_iter().collect();
+    visit(&trees);
+    let is = |tree: Option<&TokenTree>, text: &str| tree.is_some_and(|t| t.to_string() == text);
+    for (index, tree) in trees.iter().enumerate() {
+        let TokenTree::Group(group) = tree else { continue };
+        let of_tests = index >= 2
+            && group.delimiter() == Delimiter::Brace
+            && is(trees.get(index - 1), "tests")
+            && is(trees.get(index - 2), "mod");
+        if with_tests || !of_tests {
+            walk(group.stream(), with_tests, visit);
+        }
+    }
+}
+
+fn ident(tree: Option<&TokenTree>) -> Option<String> {
+    match tree {
+        Some(TokenTree::Ident(ident)) => Some(ident.to_string()),
+        _ => None,
+    }
+}
+
+/// The rooms that a file names by `crate::room` or `crate::{room, …}`.
+fn imports(source: &Source) -> BTreeSet<String> {
+    let mut rooms = BTreeSet::new();
+    walk(source.tokens.clone(), true, &mut |trees| {
+        for (index, tree) in trees.iter().enumerate() {
+            if ident(Some(tree)).is_none_or(|name| name != "crate") {
+                continue;
+            }
+            match trees.get(index + 3) {
+                Some(TokenTree::Ident(room)) => {
+                    rooms.insert(room.to_string());
+                }
+                Some(TokenTree::Group(group)) => {
+                    let mut first = true;
+                    for inner in group.stream() {
+                        match &inner {
+                            TokenTree::Ident(room) if first => {
+                                rooms.insert(room.to_string());
+                                first = false;
+                            }
+                            TokenTree::Punct(p) if p.as_char() == ',' => first = true,
+                            _ => first = false,
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    });
+    rooms
+}
+
+#[test]
+fn every_room_imports_only_what_the_table_allows() {
+    let table: BTreeMap<&str, &[&str]> = MAY_IMPORT.iter().copied().collect();
+    let mut wrong = Vec::new();
+    let mut read = BTreeMap::<String, usize>::new();
+    let mut arrows = 0;
+    for source in sources().iter().filter(|s| !["lib", "main"].contains(&s.room.as_str())) {
+        *read.entry(source.room.clone()).or_default() += 1;
+        let Some(allowed) = table.get(source.room.as_str()) else {
+            wrong.push(format!("src/{}.rs: the room `{}` is not in the table", source.name, source.room));
+            continue;
+        };
+        for room in imports(source) {
+            if table.contains_key(room.as_str()) && room != source.room {
+                arrows += 1;
+                if !allowed.contains(&room.as_str()) {
+                    wrong.push(format!("src/{}.rs imports crate::{room}", source.name));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "not in the import table:\n{}", wrong.join("\n"));
+    for (room, _) in MAY_IMPORT {
+        assert!(read.get(*room).is_some_and(|files| *files > 0), "no file of the room `{room}` was read");
+    }
+    assert!(arrows > 20, "only {arrows} imports between rooms were found: the check looks at nothing");
+}
+
+#[test]
+fn pure_files_are_told_the_time_and_touch_nothing() {
+    let sources = sources();
+    let mut wrong = Vec::new();
+    for pure in PURE {
+        let files: Vec<&Source> = sources
+            .iter()
+            .filter(|s| {
+                s.name == *pure || s.name.strip_prefix(pure).is_some_and(|rest| rest.starts_with('/'))
+            })
+            .collect();
+        assert!(!files.is_empty(), "no file is called src/{pure}.rs or lies in src/{pure}/");
+        for source in files {
+            walk(source.tokens.clone(), false, &mut |trees| {
+                for (index, tree) in trees.iter().enumerate() {
+                    let Some(name) = ident(Some(tree)) else { continue };
+                    let follows_path = index >= 1 && trees[index - 1].to_string() == ":";
+                    let starts_path =
+                        trees.get(index + 1).is_some_and(|t| [":", "!"].contains(&t.to_string().as_str()));
+                    if name == "now" && follows_path && index >= 3 {
+                        let of = trees[index - 3].to_string();
+                        if ["Instant", "SystemTime"].contains(&of.as_str()) {
+                            wrong.push(format!("src/{}.rs reads the clock: {of}::now", source.name));
+                        }
+                    }
+                    let is_method = index >= 1 && trees[index - 1].to_string() == ".";
+                    let named = IMPURE_NAMES.contains(&name.as_str());
+                    if named && (follows_path || starts_path || (is_method && name == "elapsed")) {
+                        wrong.push(format!("src/{}.rs names `{name}`", source.name));
+                    }
+                }
+            });
+        }
+    }
+    wrong.dedup();
+    assert!(wrong.is_empty(), "impure:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn nothing_reads_what_lies_beside_the_project() {
+    let mut read = 0;
+    for folder in ["src", "benches"] {
+        let mut paths = Vec::new();
+        rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut paths);
+        for path in paths {
+            read += 1;
+            let text = fs::read_to_string(&path).expect("readable file");
+            assert!(!text.contains("../shared"), "{} names ../shared", path.display());
+        }
+    }
+    assert!(read > 30, "only {read} files were read");
+}
