@@ -1,1 +1,354 @@
 //! One file to one validated configuration.
+//!
+//! Owns the way from text to [`Config`]: layers, checks, expansion, and what is said about
+//! problems. It never changes a file, never starts anything, and its messages never hold the text
+//! of a secret. A load is one plain call that keeps nothing: whoever reloads compares the result
+//! with what runs ([`diff`]) and goes on with the old one after errors.
+//!
+//! The text is parsed once with the place of each key and value. Every check goes on after an
+//! error, so that one report shows all problems of the file.
+
+mod check;
+mod diagnostic;
+mod diff;
+mod directories;
+mod entry;
+mod environment;
+mod expand;
+mod files;
+mod login;
+mod mask;
+mod merge;
+mod problems;
+mod schema;
+mod secrets;
+mod settings;
+mod sinks;
+mod source;
+mod types;
+mod url;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tracing_subscriber::EnvFilter;
+
+pub use self::diagnostic::{Diagnostic, Level, Location, Related};
+pub use self::diff::{Change, diff};
+pub use self::environment::Environment;
+pub use self::schema::{Key, Kind, keys};
+pub use self::settings::{Conduit, Config, Log, LogFormat, Policy, Reconcile, Sink, SinkKind, Store, Twitch};
+
+use self::check::{Document, Layer};
+use self::diagnostic::{closest, quote};
+use self::entry::Entry;
+use self::expand::LoginFile;
+use self::login::Logins;
+use self::merge::Merged;
+use self::problems::{At, Problems};
+use self::source::Place;
+
+/// Where the file is when nobody says so.
+const DEFAULT_PATH: &str = "/etc/eventsubd/config.toml";
+/// The client id of a sandbox whose file has none.
+const SANDBOX_CLIENT_ID: &str = "sandbox";
+
+/// What is loaded, and how.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// The file.
+    pub path: PathBuf,
+    /// `--state-dir`.
+    pub state_dir: Option<PathBuf>,
+    /// The variables that matter.
+    pub env: Environment,
+    /// Twitch is the sandbox: credentials are not needed, and the state is kept apart.
+    pub sandbox: bool,
+    /// Whether the client secret is needed.
+    pub secrets: Secrets,
+}
+
+/// Whether the client secret is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secrets {
+    /// A secret that is missing or cannot be read is an error.
+    Required,
+    /// It is not.
+    Optional,
+}
+
+/// A configuration that can be used.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What may not be as it was meant, by position.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Why a configuration cannot be used: all its problems.
+#[derive(Clone, Debug)]
+pub struct ConfigErrors {
+    /// By position; at least one.
+    pub errors: Vec<Diagnostic>,
+    /// By position.
+    pub warnings: Vec<Diagnostic>,
+}
+
+impl fmt::Display for ConfigErrors {
+    /// All problems, the errors first, each with its line and a caret, without colour.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, diagnostic) in self.errors.iter().chain(&self.warnings).enumerate() {
+            let gap = if index == 0 { "" } else { "\n\n" };
+            write!(f, "{gap}{diagnostic}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// The file when no `--config` names one: `$EVENTSUBD_CONFIG`, else the one in `/etc`.
+pub fn default_path(env: &Environment) -> PathBuf {
+    env.get("EVENTSUBD_CONFIG").unwrap_or(DEFAULT_PATH).into()
+}
+
+/// Reads and checks a configuration with all the files that it names. Blocks on the disk.
+///
+/// # Errors
+/// All problems of the file, of the files that it names, and of the environment.
+pub fn load(options: &LoadOptions) -> Result<Loaded, ConfigErrors> {
+    let mut problems = Problems::new();
+    let config = load_into(options, &mut problems).filter(|_| problems.is_clean());
+    let (mut errors, warnings) = problems.into_sorted();
+    match config {
+        Some(config) => Ok(Loaded { config, warnings }),
+        None => {
+            if errors.is_empty() {
+                errors.push(Diagnostic::new(Level::Error, "the configuration could not be read"));
+            }
+            Err(ConfigErrors { errors, warnings })
+        }
+    }
+}
+
+fn load_into(options: &LoadOptions, problems: &mut Problems) -> Option<Config> {
+    let path = &options.path;
+    let (bytes, metadata) = files::read(path, files::MAX_FILE)
+        .map_err(|unreadable| {
+            let diagnostic = problems.error(At::Nowhere, unreadable.message);
+            if unreadable.missing {
+                diagnostic.hint("name another one with `--config FILE` or in $EVENTSUBD_CONFIG");
+            }
+        })
+        .ok()?;
+    let (text, source) = add_text(path, bytes, true, problems)?;
+    let Document { layer: file, entries } = parse(&text, source, problems)?;
+    let variables = check::variables(&options.env, problems);
+    let merged = merge::merge(&file, &variables, &options.env)
+        .map_err(|error| {
+            problems.error(At::Nowhere, format!("the layers do not fit together: {error}")).message.len()
+        })
+        .ok()?;
+    let base = path.parent().unwrap_or(Path::new(""));
+
+    let client_id = client_id(options, &merged, &file, &variables, problems);
+    let search = secrets::Search {
+        file: &file,
+        variables: &variables,
+        environment: &options.env,
+        path,
+        metadata: &metadata,
+        secret_file: merged.twitch.client_secret_file.as_deref(),
+        secrets: options.secrets,
+    };
+    let (client_secret, client_secret_source) =
+        if options.sandbox { (None, "the sandbox".to_owned()) } else { search.run(problems) };
+    check_log_level(&merged.log.level, &file, &variables, problems);
+    let (state_directory, socket) = directories::find(options, &merged, base, problems);
+
+    let mut logins = Logins::default();
+    let login_files = read_login_files(&entries, base, &mut logins, problems);
+    let names = sinks::names(&file, &variables);
+    let input = expand::Input {
+        entries: &entries,
+        files: &login_files,
+        client_id: client_id.as_deref(),
+        sinks: &names,
+    };
+    let subscriptions = expand::expand(&input, &mut logins, problems);
+    if entries.is_empty() && problems.is_clean() {
+        problems
+            .warning(At::Nowhere, format!("{} asks for no subscription", quote(&path.display().to_string())))
+            .hint("add one with `[[subscription]]`, `type` and `broadcaster`");
+    }
+    let sinks = sinks::build(merged.sink, &file, &variables, base, problems);
+
+    Some(Config {
+        twitch: Twitch {
+            client_id: client_id?,
+            client_secret,
+            client_secret_source,
+            auth_url: without_slash(merged.twitch.auth_url),
+            api_url: without_slash(merged.twitch.api_url),
+            eventsub_url: without_slash(merged.twitch.eventsub_url),
+            validate_interval: merged.twitch.validate_interval,
+        },
+        reconcile: Reconcile {
+            interval: merged.reconcile.interval,
+            policy: if merged.reconcile.policy == "keep" { Policy::Keep } else { Policy::Sync },
+            max_delete: merged.reconcile.max_delete,
+        },
+        conduit: Conduit {
+            shards: merged.transport.conduit.shards,
+            id: merged.transport.conduit.id,
+            keepalive: merged.transport.conduit.keepalive,
+        },
+        subscriptions,
+        sinks,
+        store: Store { retain: merged.store.retain, max_size: merged.store.max_size },
+        state_directory,
+        socket,
+        log: Log {
+            level: merged.log.level,
+            format: match merged.log.format.as_str() {
+                "text" => LogFormat::Text,
+                "json" => LogFormat::Json,
+                _ => LogFormat::Auto,
+            },
+        },
+    })
+}
+
+/// Makes the bytes of a file a text that diagnostics can point into.
+fn add_text(
+    path: &Path,
+    bytes: Vec<u8>,
+    may_hold_secrets: bool,
+    problems: &mut Problems,
+) -> Option<(Arc<str>, u32)> {
+    let name = path.display().to_string();
+    match files::text(bytes) {
+        Ok(text) => {
+            let text: Arc<str> = text.into();
+            let source = problems.sources.add(name, text.clone(), may_hold_secrets);
+            Some((text, source))
+        }
+        Err((lossy, at)) => {
+            let message = format!("{} is not UTF-8", quote(&name));
+            let source = problems.sources.add(name, lossy.into(), may_hold_secrets);
+            problems
+                .error(Place::new(source, at..at + '\u{fffd}'.len_utf8()), message)
+                .hint("save it as UTF-8");
+            None
+        }
+    }
+}
+
+/// Parses and checks the file; `None` when it is no TOML, since guesses about the rest would only
+/// bury the error that matters.
+fn parse(text: &str, source: u32, problems: &mut Problems) -> Option<Document> {
+    let (table, errors) = toml::de::DeTable::parse_recoverable(text);
+    for error in &errors {
+        let at = error.span().map_or(At::Nowhere, |span| At::Place(Place::new(source, span)));
+        problems.error(at, error.message());
+    }
+    errors.is_empty().then(|| check::document(table.get_ref(), source, problems))
+}
+
+fn client_id(
+    options: &LoadOptions,
+    merged: &Merged,
+    file: &Layer,
+    variables: &Layer,
+    problems: &mut Problems,
+) -> Option<String> {
+    const PATH: &str = "twitch.client_id";
+    match &merged.twitch.client_id {
+        Some(id) if id.bytes().all(|b| b.is_ascii_graphic()) => Some(id.clone()),
+        Some(_) => {
+            let value = variables.values.get(PATH).or_else(|| file.values.get(PATH));
+            problems
+                .error(
+                    value.map_or(At::Nowhere, |(_, at)| at.clone()),
+                    format!("`{PATH}` may only hold letters, digits and signs"),
+                )
+                .hint("copy it from https://dev.twitch.tv/console");
+            None
+        }
+        None if options.sandbox => Some(SANDBOX_CLIENT_ID.to_owned()),
+        None => {
+            // A key that is there, but wrong, has been reported.
+            if !file.seen.contains_key(PATH) && !variables.seen.contains_key(PATH) {
+                let at = file.sections.get("twitch").cloned().unwrap_or(At::Nowhere);
+                problems.error(at, format!("`{PATH}` is missing")).hint(
+                    "make an application at https://dev.twitch.tv/console, and set `client_id` in `[twitch]`",
+                );
+            }
+            None
+        }
+    }
+}
+
+fn check_log_level(level: &str, file: &Layer, variables: &Layer, problems: &mut Problems) {
+    const PATH: &str = "log.level";
+    const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "off"];
+    let value = variables.values.get(PATH).or_else(|| file.values.get(PATH));
+    let at = value.map_or(At::Nowhere, |(_, at)| at.clone());
+    if EnvFilter::try_new(level).is_err() {
+        problems
+            .error(&at, format!("{} is no filter for log lines", quote(level)))
+            .hint("for example \"info\" or \"info,eventsubd::auth=debug\"");
+        return;
+    }
+    // A bare word is the name of a module to the filter, and would show everything of it.
+    for word in level.split(',').map(str::trim) {
+        let known =
+            LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word)) || word.contains(['=', '[', ':']);
+        if let Some(meant) = closest(word, LEVELS).filter(|_| !known) {
+            problems
+                .error(&at, format!("{} is no level of log lines", quote(word)))
+                .hint(format!("did you mean `{meant}`?"));
+        }
+    }
+}
+
+/// Reads each file of logins once, however many entries name it.
+fn read_login_files(
+    entries: &[Entry],
+    base: &Path,
+    logins: &mut Logins,
+    problems: &mut Problems,
+) -> HashMap<Box<str>, Option<LoginFile>> {
+    let mut read: HashMap<Box<str>, Option<LoginFile>> = HashMap::new();
+    for word in entries.iter().filter_map(|entry| entry.broadcaster_file.as_ref()) {
+        if read.contains_key(&word.text) {
+            continue;
+        }
+        let path = base.join(&*word.text);
+        let list = match files::read(&path, files::MAX_FILE) {
+            Err(unreadable) => {
+                let diagnostic = problems.error(word.place, unreadable.message);
+                if unreadable.missing {
+                    diagnostic.hint("the path is relative to the directory of the configuration file");
+                }
+                None
+            }
+            Ok((bytes, _)) => add_text(&path, bytes, false, problems)
+                .map(|(text, source)| login::read_file(&text, source, logins, problems)),
+        };
+        read.insert(word.text.clone(), list);
+    }
+    read
+}
+
+fn without_slash(mut url: String) -> String {
+    url.truncate(url.trim_end_matches('/').len());
+    url
+}
