@@ -3,7 +3,7 @@
 //! Pure. Goes on after each problem, so that one look at the report mends the file. What is wrong
 //! is left out of the layer, and its default stands in for it in the checks that follow.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::{BTreeMap, Entry as Slot};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -101,11 +101,12 @@ impl Walk<'_> {
             return;
         }
         let DeValue::Table(table) = value.get_ref() else {
-            let diagnostic = self.problems.error(at, format!("`{path}` must be a table"));
-            diagnostic.hint(format!("write it as `[{path}]`"));
-            if schema::find(&format!("sink.*.{name}")).is_some() {
-                diagnostic.hint("sinks have names: `[sink.NAME]`");
-            }
+            let misplaced = schema::find(&format!("sink.*.{name}")).is_some();
+            self.problems.error(at, format!("`{path}` must be a table")).hint(if misplaced {
+                "sinks have names: `[sink.NAME]`".to_owned()
+            } else {
+                format!("write it as `[{path}]`")
+            });
             return;
         };
         self.document.layer.sinks.insert(name.to_owned(), at.into());
@@ -191,7 +192,16 @@ pub(super) fn variables(environment: &Environment, problems: &mut Problems) -> L
             continue;
         };
         if let Some(sink) = sink {
-            layer.sinks.insert(sink.to_owned(), at.clone());
+            // Of the variables of a sink, that of its type stands for it.
+            match layer.sinks.entry(sink.to_owned()) {
+                Slot::Occupied(mut slot) if key.name() == "type" => {
+                    slot.insert(at.clone());
+                }
+                Slot::Occupied(_) => {}
+                Slot::Vacant(slot) => {
+                    slot.insert(at.clone());
+                }
+            }
         }
         layer.seen.insert(path.clone(), at.clone());
         if !key.supported {

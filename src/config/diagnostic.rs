@@ -101,29 +101,31 @@ impl Diagnostic {
         };
         let mut group = Group::with_title(level.primary_title(&self.message));
         if let Some(location) = &self.location {
-            group = group.element(origin(location)).element(snippet(location, AnnotationKind::Primary, None));
+            group = group.element(snippet(location, AnnotationKind::Primary, None));
         }
         if let Some(name) = &self.variable {
             group = group.element(Origin::path(format!("environment variable {name}")));
         }
         if let Some(Related { label, location }) = &self.related {
-            group = group.element(origin(location)).element(snippet(
-                location,
-                AnnotationKind::Context,
-                Some(label),
-            ));
+            group = group.element(snippet(location, AnnotationKind::Context, Some(label)));
         }
         for hint in &self.hints {
             group = group.element(Title::HELP.message(hint));
         }
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
         // Lines are cut to a window already: cutting them again would be wrong on wide text.
-        renderer.term_width(1000).render(&[group])
+        let mut text = renderer.term_width(1000).render(&[group]);
+        let related = self.related.as_ref().map(|related| &related.location);
+        for location in self.location.iter().chain(related) {
+            // The renderer counts within the text that it gets, which may have been cut.
+            let counted = location.text[..location.span.start].chars().count() + 1;
+            if counted != location.column {
+                let place = |column| format!("{}:{}:{column}", location.file, location.line);
+                text = text.replacen(&place(counted), &place(location.column), 1);
+            }
+        }
+        text
     }
-}
-
-fn origin(location: &Location) -> Origin<'_> {
-    Origin::path(&location.file).line(location.line).char_column(location.column)
 }
 
 fn snippet<'a>(
@@ -132,7 +134,7 @@ fn snippet<'a>(
     label: Option<&'a String>,
 ) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
     let annotation = kind.span(location.span.clone()).label(label.map(String::as_str));
-    Snippet::source(&location.text).line_start(location.line).annotation(annotation)
+    Snippet::source(&location.text).path(&location.file).line_start(location.line).annotation(annotation)
 }
 
 impl fmt::Display for Diagnostic {
@@ -193,12 +195,30 @@ mod tests {
 
     #[test]
     fn rendered_without_colour() {
-        check(&sample().render(false), expect![]);
+        check(
+            &sample().render(false),
+            expect![[r#"
+                error: unknown key `brodcaster`
+                  --> config.toml:12:3
+                   |
+                12 |     ébrodcaster = "日本"␛
+                   |      ^^^^^^^^^^
+                   |
+                   = help: did you mean `broadcaster`?
+                   = help: a second hint
+                           of two lines
+            "#]],
+        );
     }
 
     #[test]
     fn rendered_with_colour() {
-        check(&format!("{:?}", sample().render(true)), expect![]);
+        check(
+            &format!("{:?}", sample().render(true)),
+            expect![[r#"
+                "\u{1b}[1m\u{1b}[91merror\u{1b}[0m\u{1b}[1m: unknown key `brodcaster`\u{1b}[0m\n  \u{1b}[1m\u{1b}[94m--> \u{1b}[0mconfig.toml:12:3\n   \u{1b}[1m\u{1b}[94m|\u{1b}[0m\n\u{1b}[1m\u{1b}[94m12\u{1b}[0m \u{1b}[1m\u{1b}[94m|\u{1b}[0m     ébrodcaster = \"日本\"␛\n   \u{1b}[1m\u{1b}[94m|\u{1b}[0m      \u{1b}[1m\u{1b}[91m^^^^^^^^^^\u{1b}[0m\n   \u{1b}[1m\u{1b}[94m|\u{1b}[0m\n   \u{1b}[1m\u{1b}[94m= \u{1b}[0m\u{1b}[1mhelp\u{1b}[0m: did you mean `broadcaster`?\n   \u{1b}[1m\u{1b}[94m= \u{1b}[0m\u{1b}[1mhelp\u{1b}[0m: a second hint\n           of two lines"
+            "#]],
+        );
     }
 
     #[test]
@@ -206,18 +226,75 @@ mod tests {
         let mut diagnostic = sample();
         diagnostic.related =
             Some(Related { label: "first here".into(), location: diagnostic.location.clone().expect("set") });
-        check(&diagnostic.render(false), expect![]);
+        check(
+            &diagnostic.render(false),
+            expect![[r#"
+                error: unknown key `brodcaster`
+                  --> config.toml:12:3
+                   |
+                12 |     ébrodcaster = "日本"␛
+                   |      ^^^^^^^^^^
+                   |
+                  ::: config.toml:12:3
+                   |
+                12 |     ébrodcaster = "日本"␛
+                   |      ---------- first here
+                   |
+                   = help: did you mean `broadcaster`?
+                   = help: a second hint
+                           of two lines
+            "#]],
+        );
         let mut diagnostic = Diagnostic::new(Level::Warning, "unknown");
         diagnostic.variable = Some("EVENTSUBD_X".into());
         diagnostic.hint("hint");
-        check(&diagnostic.render(false), expect![]);
-        check(&diagnostic.summary(), expect![]);
+        check(
+            &diagnostic.render(false),
+            expect![[r#"
+            warning: unknown
+            --> environment variable EVENTSUBD_X
+             = help: hint
+        "#]],
+        );
+        check(
+            &diagnostic.summary(),
+            expect![[r#"
+            environment variable EVENTSUBD_X: unknown
+        "#]],
+        );
     }
 
     #[test]
     fn one_line_and_json() {
-        check(&sample().summary(), expect![]);
-        check(&serde_json::to_string_pretty(&sample()).expect("json"), expect![]);
+        check(
+            &sample().summary(),
+            expect![[r#"
+            config.toml:12:3: unknown key `brodcaster`
+        "#]],
+        );
+        check(
+            &serde_json::to_string_pretty(&sample()).expect("json"),
+            expect![[r#"
+            {
+              "level": "error",
+              "message": "unknown key `brodcaster`",
+              "location": {
+                "file": "config.toml",
+                "line": 12,
+                "column": 3,
+                "text": "\tébrodcaster = \"日本\"\u001b",
+                "span": {
+                  "start": 3,
+                  "end": 13
+                }
+              },
+              "hints": [
+                "did you mean `broadcaster`?",
+                "a second hint\nof two lines"
+              ]
+            }
+        "#]],
+        );
     }
 
     #[test]

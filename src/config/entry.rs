@@ -37,7 +37,6 @@ pub(super) struct Words {
 /// One `[[subscription]]`.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
-    pub(super) place: Place,
     pub(super) types: Option<Words>,
     pub(super) version: Option<Word>,
     /// By index in [`LOGIN_KEYS`].
@@ -56,7 +55,6 @@ pub(super) struct Entry {
 pub(super) fn read(table: &Spanned<DeValue<'_>>, source: u32, problems: &mut Problems) -> Entry {
     let place = Place::new(source, table.span());
     let mut entry = Entry {
-        place,
         types: None,
         version: None,
         logins: Default::default(),

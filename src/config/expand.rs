@@ -5,6 +5,7 @@
 //! by the caller.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::collections::hash_map::{Entry as Slot, HashMap};
 use std::sync::Arc;
 
@@ -98,12 +99,11 @@ impl<'a> Expander<'a> {
         if types.words.is_empty() {
             self.problems.warning(types.place, "`type` is an empty list: it makes no subscription");
         }
-        let mut seen: Vec<&str> = Vec::new();
+        let mut seen: HashSet<&str> = HashSet::new();
         for word in &types.words {
-            if seen.contains(&&*word.text) {
+            if !seen.insert(&word.text) {
                 continue;
             }
-            seen.push(&word.text);
             let Some(chosen) = types::choose(word, entry, self.problems) else { continue };
             if !right || entry.broken {
                 continue;
@@ -173,7 +173,7 @@ impl<'a> Expander<'a> {
     ) -> (Vec<(FieldValue, Place)>, bool) {
         let mut right = true;
         let mut values: Vec<(FieldValue, Place)> = Vec::new();
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         for word in words.map_or(&[][..], |words| &words.words) {
             match self.logins.take(&word.text) {
                 Ok(login) if seen.insert(login.clone()) => {

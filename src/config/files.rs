@@ -18,18 +18,24 @@ pub(super) struct Unreadable {
     pub(super) message: String,
 }
 
+impl Unreadable {
+    pub(super) fn new(path: &Path, error: &std::io::Error) -> Self {
+        let shown = quote(&path.display().to_string());
+        Self {
+            missing: matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
+            message: match error.kind() {
+                ErrorKind::NotFound | ErrorKind::NotADirectory => format!("there is no file {shown}"),
+                ErrorKind::PermissionDenied => format!("{shown} cannot be read: permission denied"),
+                ErrorKind::IsADirectory => format!("{shown} is a directory"),
+                _ => format!("{shown} cannot be read: {error}"),
+            },
+        }
+    }
+}
+
 /// The bytes of a file and what the system says about it.
 pub(super) fn read(path: &Path, limit: u64) -> Result<(Vec<u8>, Metadata), Unreadable> {
-    let shown = quote(&path.display().to_string());
-    let failed = |error: std::io::Error| Unreadable {
-        missing: matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
-        message: match error.kind() {
-            ErrorKind::NotFound => format!("there is no file {shown}"),
-            ErrorKind::PermissionDenied => format!("{shown} cannot be read: permission denied"),
-            ErrorKind::IsADirectory => format!("{shown} is a directory"),
-            _ => format!("{shown} cannot be read: {error}"),
-        },
-    };
+    let failed = |error: std::io::Error| Unreadable::new(path, &error);
     let file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     if metadata.is_dir() {
@@ -38,8 +44,9 @@ pub(super) fn read(path: &Path, limit: u64) -> Result<(Vec<u8>, Metadata), Unrea
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > limit {
-        let limit = bytesize::ByteSize(limit);
-        return Err(Unreadable { missing: false, message: format!("{shown} is larger than {limit}") });
+        let message =
+            format!("{} is larger than {}", quote(&path.display().to_string()), bytesize::ByteSize(limit));
+        return Err(Unreadable { missing: false, message });
     }
     Ok((bytes, metadata))
 }

@@ -27,10 +27,21 @@ pub(super) fn hidden_ranges(text: &str) -> Vec<Range<usize>> {
                 at = rest + 1;
             }
         } else {
+            if let Some(user) = user_info(&text[at..end]) {
+                ranges.push(at + user.start..at + user.end);
+            }
             at = end + 1;
         }
     }
     ranges
+}
+
+/// The user name and the password of a URL.
+fn user_info(line: &str) -> Option<Range<usize>> {
+    let start = line.find("://")? + "://".len();
+    let length = line[start..].find(|c: char| c == '/' || c == '"' || c == '\'' || c.is_whitespace());
+    let authority = &line[start..length.map_or(line.len(), |length| start + length)];
+    authority.rfind('@').map(|at| start..start + at)
 }
 
 fn line_end(text: &str, from: usize) -> usize {
@@ -134,6 +145,7 @@ mod tests {
             "client_secret = [\n \"hunter2\" \"x\"\n] hunter2\nx = 1",
             "twitch = { client_id = \"x\", client_secret = \"hunter2\" }",
             "SECRET = hunter2",
+            "auth_url = \"https://me:hunter2@host/\"",
         ] {
             assert!(!shown(text).contains("hunter2"), "{text:?}");
             assert!(shown(text).contains('*'), "{text:?}");

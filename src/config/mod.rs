@@ -56,6 +56,8 @@ use self::source::Place;
 
 /// Where the file is when nobody says so.
 const DEFAULT_PATH: &str = "/etc/eventsubd/config.toml";
+/// How many errors of the parser are looked at: what follows is most often their echo.
+const MAX_SYNTAX_ERRORS: usize = 20;
 /// The client id of a sandbox whose file has none.
 const SANDBOX_CLIENT_ID: &str = "sandbox";
 
@@ -117,6 +119,42 @@ impl std::error::Error for ConfigErrors {}
 /// The file when no `--config` names one: `$EVENTSUBD_CONFIG`, else the one in `/etc`.
 pub fn default_path(env: &Environment) -> PathBuf {
     env.get("EVENTSUBD_CONFIG").unwrap_or(DEFAULT_PATH).into()
+}
+
+/// Where a daemon keeps its state and listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// The state directory.
+    pub state_directory: PathBuf,
+    /// The control socket.
+    pub socket: PathBuf,
+}
+
+/// The paths that a daemon with this configuration has, for commands that talk to it. A file with
+/// errors elsewhere does, and so does none at all: a daemon runs on when its file is broken.
+///
+/// # Errors
+/// There is no state directory, or the path of the socket is too long.
+pub fn paths(options: &LoadOptions) -> Result<Paths, ConfigErrors> {
+    let mut ignored = Problems::new();
+    let document = files::read(&options.path, files::MAX_FILE)
+        .ok()
+        .and_then(|(bytes, _)| add_text(&options.path, bytes, true, &mut ignored))
+        .and_then(|(text, source)| parse(&text, source, &mut ignored))
+        .unwrap_or_default();
+    let variables = check::variables(&options.env, &mut ignored);
+    let mut problems = Problems::new();
+    let found = merge::merge(&document.layer, &variables, &options.env).ok().map(|merged| {
+        let base = options.path.parent().unwrap_or(Path::new(""));
+        directories::find(options, &merged, base, &mut problems)
+    });
+    match found.filter(|_| problems.is_clean()) {
+        Some((state_directory, socket)) => Ok(Paths { state_directory, socket }),
+        None => {
+            let (errors, warnings) = problems.into_sorted();
+            Err(ConfigErrors { errors, warnings })
+        }
+    }
 }
 
 /// Reads and checks a configuration with all the files that it names. Blocks on the disk.
@@ -255,9 +293,19 @@ fn add_text(
 /// bury the error that matters.
 fn parse(text: &str, source: u32, problems: &mut Problems) -> Option<Document> {
     let (table, errors) = toml::de::DeTable::parse_recoverable(text);
-    for error in &errors {
-        let at = error.span().map_or(At::Nowhere, |span| At::Place(Place::new(source, span)));
-        problems.error(at, error.message());
+    let mut last_line = None;
+    for error in errors.iter().take(MAX_SYNTAX_ERRORS) {
+        let place = error.span().map(|span| Place::new(source, span));
+        // One slip makes the parser stumble several times on its line.
+        let line = place.and_then(|place| problems.sources.locate(place)).map(|location| location.line);
+        if line.is_some() && line == last_line {
+            continue;
+        }
+        last_line = line;
+        let name =
+            error.span().filter(|_| error.message() == "duplicate key").and_then(|span| text.get(span));
+        let name = name.map(|name| format!(" {}", quote(name))).unwrap_or_default();
+        problems.error(place.map_or(At::Nowhere, At::Place), format!("{}{name}", error.message()));
     }
     errors.is_empty().then(|| check::document(table.get_ref(), source, problems))
 }

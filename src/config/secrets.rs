@@ -122,7 +122,9 @@ impl Search<'_> {
             }
             Err(unreadable) => {
                 let diagnostic = problems.error(at, format!("no client secret: {}", unreadable.message));
-                diagnostic.hint("the path is relative to the directory of the configuration file");
+                if unreadable.missing {
+                    diagnostic.hint("the path is relative to the directory of the configuration file");
+                }
                 return (None, path.display().to_string());
             }
         };

@@ -220,7 +220,16 @@ mod tests {
         let source = problems.sources.add("config.toml".into(), "type = \"stream.online\"".into(), true);
         assert!(!check_transport(&row, Place::new(source, 7..22), &mut problems));
         let (errors, _) = problems.into_sorted();
-        expect![].assert_eq(&format!("{}\n", errors[0]));
+        expect![[r#"
+            error: `stream.online` does not go through a conduit
+             --> config.toml:1:8
+              |
+            1 | type = "stream.online"
+              |        ^^^^^^^^^^^^^^^
+              |
+              = help: Twitch offers it over webhook, websocket
+        "#]]
+        .assert_eq(&format!("{}\n", errors[0]));
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub(super) fn check(path: &str, text: &str, schemes: [&str; 2]) -> Result<(), Co
     }
     if url.scheme() != secure && url.scheme() != open {
         return Err(Complaint::new(
-            format!("`{path}` must be a {secure}:// URL, not {}", quote(&format!("{}:", url.scheme()))),
+            format!("`{path}` must begin with {secure}://, not {}", quote(&format!("{}:", url.scheme()))),
             format!("plain {open}:// is for this machine only: localhost, 127.0.0.0/8 and [::1]"),
         ));
     }
@@ -33,7 +33,7 @@ pub(super) fn check(path: &str, text: &str, schemes: [&str; 2]) -> Result<(), Co
     }
     if url.scheme() == open && !is_loopback(host) {
         return Err(Complaint::new(
-            format!("`{path}` must be a {secure}:// URL: {} is not this machine", quote(host)),
+            format!("`{path}` must begin with {secure}://, since {} is not this machine", quote(host)),
             "the client secret and tokens travel there, and must be encrypted",
         ));
     }

@@ -84,7 +84,7 @@ pub(super) fn wrong_type(key: &Key, name: &str, value: &DeValue<'_>) -> Complain
     let found = match value {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "a whole number",
-        DeValue::Float(_) => "a number",
+        DeValue::Float(_) => "a decimal number",
         DeValue::Boolean(_) => "a boolean",
         DeValue::Datetime(_) => "a date",
         DeValue::Array(_) => "a list",
@@ -121,15 +121,16 @@ pub(super) fn wrong_type(key: &Key, name: &str, value: &DeValue<'_>) -> Complain
 }
 
 fn check_text(key: &Key, name: &str, text: &str) -> Result<Plain, Complaint> {
+    if text.trim().is_empty() {
+        let hint = (!key.required).then(|| "leave the key out instead".to_owned());
+        return Err(Complaint { message: format!("`{name}` is empty"), hint });
+    }
     let plain = Plain::Text(text.to_owned());
     match key.kind {
         Kind::Duration { min, max } => duration(key, name, text, min, max).map(|_| plain),
         Kind::Size { min } => size(key, name, text, min).map(|_| plain),
         Kind::Url { schemes } => url::check(name, text, schemes).map(|()| plain),
         Kind::Choice { values, later } => choice(name, text, values, later).map(|()| plain),
-        Kind::Path | Kind::Text if text.trim().is_empty() => {
-            Err(Complaint::new(format!("`{name}` is empty"), "leave the key out instead"))
-        }
         Kind::Path if text.contains('\0') => {
             Err(Complaint { message: format!("`{name}` is no path: it holds a NUL character"), hint: None })
         }
