@@ -189,7 +189,7 @@ mod tests {
         diagnostic
     }
 
-    fn check(text: &str, expect: Expect) {
+    fn check(text: &str, expect: &Expect) {
         expect.assert_eq(&format!("{text}\n"));
     }
 
@@ -197,7 +197,7 @@ mod tests {
     fn rendered_without_colour() {
         check(
             &sample().render(false),
-            expect![[r#"
+            &expect![[r#"
                 error: unknown key `brodcaster`
                   --> config.toml:12:3
                    |
@@ -215,7 +215,7 @@ mod tests {
     fn rendered_with_colour() {
         check(
             &format!("{:?}", sample().render(true)),
-            expect![[r#"
+            &expect![[r#"
                 "\u{1b}[1m\u{1b}[91merror\u{1b}[0m\u{1b}[1m: unknown key `brodcaster`\u{1b}[0m\n  \u{1b}[1m\u{1b}[94m--> \u{1b}[0mconfig.toml:12:3\n   \u{1b}[1m\u{1b}[94m|\u{1b}[0m\n\u{1b}[1m\u{1b}[94m12\u{1b}[0m \u{1b}[1m\u{1b}[94m|\u{1b}[0m     ébrodcaster = \"日本\"␛\n   \u{1b}[1m\u{1b}[94m|\u{1b}[0m      \u{1b}[1m\u{1b}[91m^^^^^^^^^^\u{1b}[0m\n   \u{1b}[1m\u{1b}[94m|\u{1b}[0m\n   \u{1b}[1m\u{1b}[94m= \u{1b}[0m\u{1b}[1mhelp\u{1b}[0m: did you mean `broadcaster`?\n   \u{1b}[1m\u{1b}[94m= \u{1b}[0m\u{1b}[1mhelp\u{1b}[0m: a second hint\n           of two lines"
             "#]],
         );
@@ -228,7 +228,7 @@ mod tests {
             Some(Related { label: "first here".into(), location: diagnostic.location.clone().expect("set") });
         check(
             &diagnostic.render(false),
-            expect![[r#"
+            &expect![[r#"
                 error: unknown key `brodcaster`
                   --> config.toml:12:3
                    |
@@ -250,7 +250,7 @@ mod tests {
         diagnostic.hint("hint");
         check(
             &diagnostic.render(false),
-            expect![[r#"
+            &expect![[r#"
             warning: unknown
             --> environment variable EVENTSUBD_X
              = help: hint
@@ -258,7 +258,7 @@ mod tests {
         );
         check(
             &diagnostic.summary(),
-            expect![[r#"
+            &expect![[r#"
             environment variable EVENTSUBD_X: unknown
         "#]],
         );
@@ -268,13 +268,13 @@ mod tests {
     fn one_line_and_json() {
         check(
             &sample().summary(),
-            expect![[r#"
+            &expect![[r#"
             config.toml:12:3: unknown key `brodcaster`
         "#]],
         );
         check(
             &serde_json::to_string_pretty(&sample()).expect("json"),
-            expect![[r#"
+            &expect![[r#"
             {
               "level": "error",
               "message": "unknown key `brodcaster`",

@@ -9,12 +9,12 @@ use std::collections::HashSet;
 use std::collections::hash_map::{Entry as Slot, HashMap};
 use std::sync::Arc;
 
-use crate::model::catalog::TypeVersion;
 use crate::model::route::SinkName;
 use crate::model::subscription::{FieldValue, SubscriptionSpec};
 
 use super::diagnostic::{Level, closest, quote};
-use super::entry::{Entry, LOGIN_KEYS, Word, Words};
+use super::entry::{Entry, Word};
+use super::fields::{self, Field};
 use super::login::Logins;
 use super::problems::{At, Problems};
 use super::source::Place;
@@ -65,16 +65,6 @@ pub(super) fn expand(
     expander.specs.into()
 }
 
-/// One field of the condition with all its values.
-struct Field<'a> {
-    name: Cow<'static, str>,
-    place: Place,
-    login_key: Option<&'static str>,
-    values: Vec<(FieldValue, Place)>,
-    /// Ids that were given, for a closer look.
-    literal: Option<&'a Word>,
-}
-
 type Condition = Box<[(Cow<'static, str>, FieldValue)]>;
 type Key = (Arc<str>, Arc<str>, Condition);
 
@@ -94,7 +84,7 @@ struct Expander<'a> {
 impl<'a> Expander<'a> {
     fn entry(&mut self, entry: &'a Entry) {
         let sinks = self.sinks(entry);
-        let (fields, right) = self.fields(entry);
+        let (fields, right) = fields::read(entry, self.input.files, self.logins, self.problems);
         let Some(types) = &entry.types else { return };
         if types.words.is_empty() {
             self.problems.warning(types.place, "`type` is an empty list: it makes no subscription");
@@ -116,113 +106,10 @@ impl<'a> Expander<'a> {
                 if !types::check_fields(row, word, entry, &given, self.problems) {
                     continue;
                 }
-                self.check_ids(row, &fields);
+                fields::check_ids(row, &fields, self.problems);
             }
             if entry.enabled {
                 self.multiply(word, &chosen, &fields, sinks.as_ref());
-            }
-        }
-    }
-
-    /// The fields that the entry gives, by name, and whether they are right.
-    fn fields(&mut self, entry: &'a Entry) -> (Vec<Field<'a>>, bool) {
-        let mut right = true;
-        let mut fields: Vec<Field<'a>> = Vec::new();
-        for ((key, name), words) in LOGIN_KEYS.iter().zip(&entry.logins) {
-            let file = if *key == "broadcaster" { entry.broadcaster_file.as_ref() } else { None };
-            let Some(place) = words.as_ref().map(|words| words.place).or(file.map(|file| file.place)) else {
-                continue;
-            };
-            let (values, ok) = self.login_values(key, words.as_ref(), file);
-            right &= ok;
-            let name = Cow::Borrowed(*name);
-            fields.push(Field { name, place, login_key: Some(key), values, literal: None });
-        }
-        for (name, value) in &entry.condition {
-            if let Some(field) = fields.iter().find(|field| *field.name == *name.text) {
-                let key = field.login_key.unwrap_or_default();
-                let at = At::Place(field.place);
-                self.problems
-                    .pair(
-                        Level::Error,
-                        name.place,
-                        format!("`{}` is given twice: here and as `{key}`", field.name),
-                        (&at, "the login"),
-                    )
-                    .hint("keep one of them: the login, or the id in the condition");
-                right = false;
-                continue;
-            }
-            fields.push(Field {
-                name: Cow::Owned(name.text.as_ref().to_owned()),
-                place: name.place,
-                login_key: None,
-                values: vec![(FieldValue::Literal(value.text.clone()), value.place)],
-                literal: Some(value),
-            });
-        }
-        fields.sort_by(|a, b| a.name.cmp(&b.name));
-        (fields, right)
-    }
-
-    fn login_values(
-        &mut self,
-        key: &str,
-        words: Option<&Words>,
-        file: Option<&Word>,
-    ) -> (Vec<(FieldValue, Place)>, bool) {
-        let mut right = true;
-        let mut values: Vec<(FieldValue, Place)> = Vec::new();
-        let mut seen = HashSet::new();
-        for word in words.map_or(&[][..], |words| &words.words) {
-            match self.logins.take(&word.text) {
-                Ok(login) if seen.insert(login.clone()) => {
-                    values.push((FieldValue::Login(login), word.place))
-                }
-                Ok(_) => {}
-                Err(complaint) => {
-                    right = false;
-                    self.problems.error(word.place, complaint.message).hints.extend(complaint.hint);
-                }
-            }
-        }
-        if let Some(words) = words.filter(|words| words.words.is_empty()) {
-            self.problems
-                .warning(words.place, format!("`{key}` is an empty list"))
-                .hint("nothing is subscribed for it");
-        }
-        if let Some(file) = file {
-            match self.input.files.get(&file.text) {
-                Some(Some(list)) => {
-                    if list.is_empty() {
-                        self.problems
-                            .warning(file.place, format!("{} holds no login", quote(&file.text)))
-                            .hint("nothing is subscribed for it");
-                    }
-                    let new = list.iter().filter(|(login, _)| seen.insert(login.clone()));
-                    values.extend(new.map(|(login, place)| (FieldValue::Login(login.clone()), *place)));
-                }
-                // What is wrong with the file was reported when it was read.
-                Some(None) | None => right = false,
-            }
-        }
-        (values, right)
-    }
-
-    /// Logins in the place of ids are the commonest mistake, and Twitch's answer does not name it.
-    fn check_ids(&mut self, row: &TypeVersion, fields: &[Field<'_>]) {
-        for field in fields {
-            let (Some(spec), Some(value)) = (row.condition.get(&*field.name), field.literal) else {
-                continue;
-            };
-            if spec.kind == "user_id" && !value.text.bytes().all(|b| b.is_ascii_digit()) {
-                let diagnostic = self.problems.warning(
-                    value.place,
-                    format!("{} is no id of a user: ids are digits", quote(&value.text)),
-                );
-                if let Some((key, _)) = LOGIN_KEYS.iter().find(|(_, name)| *name == field.name) {
-                    diagnostic.hint(format!("logins go into `{key}`, outside of the condition"));
-                }
             }
         }
     }

@@ -3,7 +3,7 @@
 //! Owns the way from text to [`Config`]: layers, checks, expansion, and what is said about
 //! problems. It never changes a file, never starts anything, and its messages never hold the text
 //! of a secret. A load is one plain call that keeps nothing: whoever reloads compares the result
-//! with what runs ([`diff`]) and goes on with the old one after errors.
+//! with what runs ([`diff()`]) and goes on with the old one after errors.
 //!
 //! The text is parsed once with the place of each key and value. Every check goes on after an
 //! error, so that one report shows all problems of the file.
@@ -15,7 +15,10 @@ mod directories;
 mod entry;
 mod environment;
 mod expand;
+mod fields;
 mod files;
+mod input;
+mod keys;
 mod login;
 mod mask;
 mod merge;
@@ -32,10 +35,8 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use tracing_subscriber::EnvFilter;
 
@@ -47,17 +48,12 @@ pub use self::settings::{Conduit, Config, Log, LogFormat, Policy, Reconcile, Sin
 
 use self::check::{Document, Layer};
 use self::diagnostic::{closest, quote};
-use self::entry::Entry;
-use self::expand::LoginFile;
 use self::login::Logins;
 use self::merge::Merged;
 use self::problems::{At, Problems};
-use self::source::Place;
 
 /// Where the file is when nobody says so.
 const DEFAULT_PATH: &str = "/etc/eventsubd/config.toml";
-/// How many errors of the parser are looked at: what follows is most often their echo.
-const MAX_SYNTAX_ERRORS: usize = 20;
 /// The client id of a sandbox whose file has none.
 const SANDBOX_CLIENT_ID: &str = "sandbox";
 
@@ -139,8 +135,8 @@ pub fn paths(options: &LoadOptions) -> Result<Paths, ConfigErrors> {
     let mut ignored = Problems::new();
     let document = files::read(&options.path, files::MAX_FILE)
         .ok()
-        .and_then(|(bytes, _)| add_text(&options.path, bytes, true, &mut ignored))
-        .and_then(|(text, source)| parse(&text, source, &mut ignored))
+        .and_then(|(bytes, _)| input::add_text(&options.path, bytes, true, &mut ignored))
+        .and_then(|(text, source)| input::parse(&text, source, &mut ignored))
         .unwrap_or_default();
     let variables = check::variables(&options.env, &mut ignored);
     let mut problems = Problems::new();
@@ -186,14 +182,16 @@ fn load_into(options: &LoadOptions, problems: &mut Problems) -> Option<Config> {
             }
         })
         .ok()?;
-    let (text, source) = add_text(path, bytes, true, problems)?;
-    let Document { layer: file, entries } = parse(&text, source, problems)?;
+    let (text, source) = input::add_text(path, bytes, true, problems)?;
+    let Document { layer: file, entries } = input::parse(&text, source, problems)?;
     let variables = check::variables(&options.env, problems);
-    let merged = merge::merge(&file, &variables, &options.env)
-        .map_err(|error| {
-            problems.error(At::Nowhere, format!("the layers do not fit together: {error}")).message.len()
-        })
-        .ok()?;
+    let merged = match merge::merge(&file, &variables, &options.env) {
+        Ok(merged) => merged,
+        Err(error) => {
+            problems.error(At::Nowhere, format!("the layers do not fit together: {error}"));
+            return None;
+        }
+    };
     let base = path.parent().unwrap_or(Path::new(""));
 
     let client_id = client_id(options, &merged, &file, &variables, problems);
@@ -212,7 +210,7 @@ fn load_into(options: &LoadOptions, problems: &mut Problems) -> Option<Config> {
     let (state_directory, socket) = directories::find(options, &merged, base, problems);
 
     let mut logins = Logins::default();
-    let login_files = read_login_files(&entries, base, &mut logins, problems);
+    let login_files = input::read_login_files(&entries, base, &mut logins, problems);
     let names = sinks::names(&file, &variables);
     let input = expand::Input {
         entries: &entries,
@@ -262,52 +260,6 @@ fn load_into(options: &LoadOptions, problems: &mut Problems) -> Option<Config> {
             },
         },
     })
-}
-
-/// Makes the bytes of a file a text that diagnostics can point into.
-fn add_text(
-    path: &Path,
-    bytes: Vec<u8>,
-    may_hold_secrets: bool,
-    problems: &mut Problems,
-) -> Option<(Arc<str>, u32)> {
-    let name = path.display().to_string();
-    match files::text(bytes) {
-        Ok(text) => {
-            let text: Arc<str> = text.into();
-            let source = problems.sources.add(name, text.clone(), may_hold_secrets);
-            Some((text, source))
-        }
-        Err((lossy, at)) => {
-            let message = format!("{} is not UTF-8", quote(&name));
-            let source = problems.sources.add(name, lossy.into(), may_hold_secrets);
-            problems
-                .error(Place::new(source, at..at + '\u{fffd}'.len_utf8()), message)
-                .hint("save it as UTF-8");
-            None
-        }
-    }
-}
-
-/// Parses and checks the file; `None` when it is no TOML, since guesses about the rest would only
-/// bury the error that matters.
-fn parse(text: &str, source: u32, problems: &mut Problems) -> Option<Document> {
-    let (table, errors) = toml::de::DeTable::parse_recoverable(text);
-    let mut last_line = None;
-    for error in errors.iter().take(MAX_SYNTAX_ERRORS) {
-        let place = error.span().map(|span| Place::new(source, span));
-        // One slip makes the parser stumble several times on its line.
-        let line = place.and_then(|place| problems.sources.locate(place)).map(|location| location.line);
-        if line.is_some() && line == last_line {
-            continue;
-        }
-        last_line = line;
-        let name =
-            error.span().filter(|_| error.message() == "duplicate key").and_then(|span| text.get(span));
-        let name = name.map(|name| format!(" {}", quote(name))).unwrap_or_default();
-        problems.error(place.map_or(At::Nowhere, At::Place), format!("{}{name}", error.message()));
-    }
-    errors.is_empty().then(|| check::document(table.get_ref(), source, problems))
 }
 
 fn client_id(
@@ -365,35 +317,6 @@ fn check_log_level(level: &str, file: &Layer, variables: &Layer, problems: &mut 
                 .hint(format!("did you mean `{meant}`?"));
         }
     }
-}
-
-/// Reads each file of logins once, however many entries name it.
-fn read_login_files(
-    entries: &[Entry],
-    base: &Path,
-    logins: &mut Logins,
-    problems: &mut Problems,
-) -> HashMap<Box<str>, Option<LoginFile>> {
-    let mut read: HashMap<Box<str>, Option<LoginFile>> = HashMap::new();
-    for word in entries.iter().filter_map(|entry| entry.broadcaster_file.as_ref()) {
-        if read.contains_key(&word.text) {
-            continue;
-        }
-        let path = base.join(&*word.text);
-        let list = match files::read(&path, files::MAX_FILE) {
-            Err(unreadable) => {
-                let diagnostic = problems.error(word.place, unreadable.message);
-                if unreadable.missing {
-                    diagnostic.hint("the path is relative to the directory of the configuration file");
-                }
-                None
-            }
-            Ok((bytes, _)) => add_text(&path, bytes, false, problems)
-                .map(|(text, source)| login::read_file(&text, source, logins, problems)),
-        };
-        read.insert(word.text.clone(), list);
-    }
-    read
 }
 
 fn without_slash(mut url: String) -> String {

@@ -58,7 +58,7 @@ impl Search<'_> {
             }
         }
         if let Some(text) = self.secret_file {
-            return self.from_file(text, problems);
+            return self.in_file(text, problems);
         }
         if let Some((secret, at)) = &self.file.secret {
             let found = one_line(secret.expose()).map(|()| secret.clone());
@@ -105,7 +105,7 @@ impl Search<'_> {
         }
     }
 
-    fn from_file(&self, text: &str, problems: &mut Problems) -> (Option<Secret>, String) {
+    fn in_file(&self, text: &str, problems: &mut Problems) -> (Option<Secret>, String) {
         let path = self.path.parent().unwrap_or(Path::new("")).join(text);
         let at = self.variables.values.get(FILE_PATH).or_else(|| self.file.values.get(FILE_PATH));
         let at = at.map_or(At::Nowhere, |(_, at)| at.clone());

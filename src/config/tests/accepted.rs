@@ -1,5 +1,7 @@
 //! What is accepted, and what becomes of it.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::model::route::SinkName;
 use crate::model::subscription::{FieldValue, SubscriptionSpec};
