@@ -1,1 +1,325 @@
 //! One file to one validated configuration.
+//!
+//! Owns the way from text to [`Config`]: layers, checks, expansion, and what is said about
+//! problems. It never changes a file, never starts anything, and its messages never hold the text
+//! of a secret. A load is one plain call that keeps nothing: whoever reloads compares the result
+//! with what runs ([`diff()`]) and goes on with the old one after errors.
+//!
+//! The text is parsed once with the place of each key and value. Every check goes on after an
+//! error, so that one report shows all problems of the file.
+
+mod check;
+mod diagnostic;
+mod diff;
+mod directories;
+mod entry;
+mod environment;
+mod expand;
+mod fields;
+mod files;
+mod input;
+mod keys;
+mod login;
+mod mask;
+mod merge;
+mod problems;
+mod schema;
+mod secrets;
+mod settings;
+mod sinks;
+mod source;
+mod types;
+mod url;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use tracing_subscriber::EnvFilter;
+
+pub use self::diagnostic::{Diagnostic, Level, Location, Related};
+pub use self::diff::{Change, diff};
+pub use self::environment::Environment;
+pub use self::schema::{Key, Kind, keys};
+pub use self::settings::{Conduit, Config, Log, LogFormat, Policy, Reconcile, Sink, SinkKind, Store, Twitch};
+
+use self::check::{Document, Layer};
+use self::diagnostic::{closest, quote};
+use self::login::Logins;
+use self::merge::Merged;
+use self::problems::{At, Problems};
+
+/// Where the file is when nobody says so.
+const DEFAULT_PATH: &str = "/etc/eventsubd/config.toml";
+/// The client id of a sandbox whose file has none.
+const SANDBOX_CLIENT_ID: &str = "sandbox";
+
+/// What is loaded, and how.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// The file.
+    pub path: PathBuf,
+    /// `--state-dir`.
+    pub state_dir: Option<PathBuf>,
+    /// The variables that matter.
+    pub env: Environment,
+    /// Twitch is the sandbox: credentials are not needed, and the state is kept apart.
+    pub sandbox: bool,
+    /// Whether the client secret is needed.
+    pub secrets: Secrets,
+}
+
+/// Whether the client secret is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secrets {
+    /// A secret that is missing or cannot be read is an error.
+    Required,
+    /// It is not.
+    Optional,
+}
+
+/// A configuration that can be used.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What may not be as it was meant, by position.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Why a configuration cannot be used: all its problems.
+#[derive(Clone, Debug)]
+pub struct ConfigErrors {
+    /// By position; at least one.
+    pub errors: Vec<Diagnostic>,
+    /// By position.
+    pub warnings: Vec<Diagnostic>,
+}
+
+impl fmt::Display for ConfigErrors {
+    /// All problems, the errors first, each with its line and a caret, without colour.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, diagnostic) in self.errors.iter().chain(&self.warnings).enumerate() {
+            let gap = if index == 0 { "" } else { "\n\n" };
+            write!(f, "{gap}{diagnostic}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// The file when no `--config` names one: `$EVENTSUBD_CONFIG`, else the one in `/etc`.
+pub fn default_path(env: &Environment) -> PathBuf {
+    env.get("EVENTSUBD_CONFIG").unwrap_or(DEFAULT_PATH).into()
+}
+
+/// Where a daemon keeps its state and listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// The state directory.
+    pub state_directory: PathBuf,
+    /// The control socket.
+    pub socket: PathBuf,
+}
+
+/// The paths that a daemon with this configuration has, for commands that talk to it. A file with
+/// errors elsewhere does, and so does none at all: a daemon runs on when its file is broken.
+///
+/// # Errors
+/// There is no state directory, or the path of the socket is too long.
+pub fn paths(options: &LoadOptions) -> Result<Paths, ConfigErrors> {
+    let mut ignored = Problems::new();
+    let document = files::read(&options.path, files::MAX_FILE)
+        .ok()
+        .and_then(|(bytes, _)| input::add_text(&options.path, bytes, true, &mut ignored))
+        .and_then(|(text, source)| input::parse(&text, source, &mut ignored))
+        .unwrap_or_default();
+    let variables = check::variables(&options.env, &mut ignored);
+    let mut problems = Problems::new();
+    let found = merge::merge(&document.layer, &variables, &options.env).ok().map(|merged| {
+        let base = options.path.parent().unwrap_or(Path::new(""));
+        directories::find(options, &merged, base, &mut problems)
+    });
+    match found.filter(|_| problems.is_clean()) {
+        Some((state_directory, socket)) => Ok(Paths { state_directory, socket }),
+        None => {
+            let (errors, warnings) = problems.into_sorted();
+            Err(ConfigErrors { errors, warnings })
+        }
+    }
+}
+
+/// Reads and checks a configuration with all the files that it names. Blocks on the disk.
+///
+/// # Errors
+/// All problems of the file, of the files that it names, and of the environment.
+pub fn load(options: &LoadOptions) -> Result<Loaded, ConfigErrors> {
+    let mut problems = Problems::new();
+    let config = load_into(options, &mut problems).filter(|_| problems.is_clean());
+    let (mut errors, warnings) = problems.into_sorted();
+    match config {
+        Some(config) => Ok(Loaded { config, warnings }),
+        None => {
+            if errors.is_empty() {
+                errors.push(Diagnostic::new(Level::Error, "the configuration could not be read"));
+            }
+            Err(ConfigErrors { errors, warnings })
+        }
+    }
+}
+
+fn load_into(options: &LoadOptions, problems: &mut Problems) -> Option<Config> {
+    let path = &options.path;
+    let (bytes, metadata) = files::read(path, files::MAX_FILE)
+        .map_err(|unreadable| {
+            let diagnostic = problems.error(At::Nowhere, unreadable.message);
+            if unreadable.missing {
+                diagnostic.hint("name another one with `--config FILE` or in $EVENTSUBD_CONFIG");
+            }
+        })
+        .ok()?;
+    let (text, source) = input::add_text(path, bytes, true, problems)?;
+    let Document { layer: file, entries } = input::parse(&text, source, problems)?;
+    let variables = check::variables(&options.env, problems);
+    let merged = match merge::merge(&file, &variables, &options.env) {
+        Ok(merged) => merged,
+        Err(error) => {
+            problems.error(At::Nowhere, format!("the layers do not fit together: {error}"));
+            return None;
+        }
+    };
+    let base = path.parent().unwrap_or(Path::new(""));
+
+    let client_id = client_id(options, &merged, &file, &variables, problems);
+    let search = secrets::Search {
+        file: &file,
+        variables: &variables,
+        environment: &options.env,
+        path,
+        metadata: &metadata,
+        secret_file: merged.twitch.client_secret_file.as_deref(),
+        secrets: options.secrets,
+    };
+    let (client_secret, client_secret_source) =
+        if options.sandbox { (None, "the sandbox".to_owned()) } else { search.run(problems) };
+    check_log_level(&merged.log.level, &file, &variables, problems);
+    let (state_directory, socket) = directories::find(options, &merged, base, problems);
+
+    let mut logins = Logins::default();
+    let login_files = input::read_login_files(&entries, base, &mut logins, problems);
+    let names = sinks::names(&file, &variables);
+    let input = expand::Input {
+        entries: &entries,
+        files: &login_files,
+        client_id: client_id.as_deref(),
+        sinks: &names,
+    };
+    let subscriptions = expand::expand(&input, &mut logins, problems);
+    if entries.is_empty() && problems.is_clean() {
+        problems
+            .warning(At::Nowhere, format!("{} asks for no subscription", quote(&path.display().to_string())))
+            .hint("add one with `[[subscription]]`, `type` and `broadcaster`");
+    }
+    let sinks = sinks::build(merged.sink, &file, &variables, base, problems);
+
+    Some(Config {
+        twitch: Twitch {
+            client_id: client_id?,
+            client_secret,
+            client_secret_source,
+            auth_url: without_slash(merged.twitch.auth_url),
+            api_url: without_slash(merged.twitch.api_url),
+            eventsub_url: without_slash(merged.twitch.eventsub_url),
+            validate_interval: merged.twitch.validate_interval,
+        },
+        reconcile: Reconcile {
+            interval: merged.reconcile.interval,
+            policy: if merged.reconcile.policy == "keep" { Policy::Keep } else { Policy::Sync },
+            max_delete: merged.reconcile.max_delete,
+        },
+        conduit: Conduit {
+            shards: merged.transport.conduit.shards,
+            id: merged.transport.conduit.id,
+            keepalive: merged.transport.conduit.keepalive,
+        },
+        subscriptions,
+        sinks,
+        store: Store { retain: merged.store.retain, max_size: merged.store.max_size },
+        state_directory,
+        socket,
+        log: Log {
+            level: merged.log.level,
+            format: match merged.log.format.as_str() {
+                "text" => LogFormat::Text,
+                "json" => LogFormat::Json,
+                _ => LogFormat::Auto,
+            },
+        },
+    })
+}
+
+fn client_id(
+    options: &LoadOptions,
+    merged: &Merged,
+    file: &Layer,
+    variables: &Layer,
+    problems: &mut Problems,
+) -> Option<String> {
+    const PATH: &str = "twitch.client_id";
+    match &merged.twitch.client_id {
+        Some(id) if id.bytes().all(|b| b.is_ascii_graphic()) => Some(id.clone()),
+        Some(_) => {
+            let value = variables.values.get(PATH).or_else(|| file.values.get(PATH));
+            problems
+                .error(
+                    value.map_or(At::Nowhere, |(_, at)| at.clone()),
+                    format!("`{PATH}` may only hold letters, digits and signs"),
+                )
+                .hint("copy it from https://dev.twitch.tv/console");
+            None
+        }
+        None if options.sandbox => Some(SANDBOX_CLIENT_ID.to_owned()),
+        None => {
+            // A key that is there, but wrong, has been reported.
+            if !file.seen.contains_key(PATH) && !variables.seen.contains_key(PATH) {
+                let at = file.sections.get("twitch").cloned().unwrap_or(At::Nowhere);
+                problems.error(at, format!("`{PATH}` is missing")).hint(
+                    "make an application at https://dev.twitch.tv/console, and set `client_id` in `[twitch]`",
+                );
+            }
+            None
+        }
+    }
+}
+
+fn check_log_level(level: &str, file: &Layer, variables: &Layer, problems: &mut Problems) {
+    const PATH: &str = "log.level";
+    const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "off"];
+    let value = variables.values.get(PATH).or_else(|| file.values.get(PATH));
+    let at = value.map_or(At::Nowhere, |(_, at)| at.clone());
+    if EnvFilter::try_new(level).is_err() {
+        problems
+            .error(&at, format!("{} is no filter for log lines", quote(level)))
+            .hint("for example \"info\" or \"info,eventsubd::auth=debug\"");
+        return;
+    }
+    // A bare word is the name of a module to the filter, and would show everything of it.
+    for word in level.split(',').map(str::trim) {
+        let known =
+            LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word)) || word.contains(['=', '[', ':']);
+        if let Some(meant) = closest(word, LEVELS).filter(|_| !known) {
+            problems
+                .error(&at, format!("{} is no level of log lines", quote(word)))
+                .hint(format!("did you mean `{meant}`?"));
+        }
+    }
+}
+
+fn without_slash(mut url: String) -> String {
+    url.truncate(url.trim_end_matches('/').len());
+    url
+}

@@ -1,0 +1,244 @@
+//! The file and the environment against the schema: unknown keys, wrong types, ranges.
+//!
+//! Pure. Goes on after each problem, so that one look at the report mends the file. What is wrong
+//! is left out of the layer, and its default stands in for it in the checks that follow.
+
+use std::collections::btree_map::{BTreeMap, Entry as Slot};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::diagnostic::{closest, quote};
+use super::entry::{self, Entry};
+use super::environment::Environment;
+use super::problems::{At, Problems};
+use super::schema::{self, Key, Kind};
+use super::source::Place;
+use super::value::{self, Complaint, Plain};
+use crate::model::secret::Secret;
+
+/// The variables that are no keys.
+const OTHER_VARIABLES: [&str; 1] = ["EVENTSUBD_CONFIG"];
+pub(super) const SECRET_PATH: &str = "twitch.client_secret";
+
+/// What one layer says.
+#[derive(Default)]
+pub(super) struct Layer {
+    /// The values that are right, by path.
+    pub(super) values: BTreeMap<String, (Plain, At)>,
+    /// All known keys that it names, right or wrong, by path.
+    pub(super) seen: BTreeMap<String, At>,
+    /// The sinks that it names.
+    pub(super) sinks: BTreeMap<String, At>,
+    /// The sections that it has, by path.
+    pub(super) sections: BTreeMap<String, At>,
+    /// `twitch.client_secret`, which goes no further than needed.
+    pub(super) secret: Option<(Secret, At)>,
+}
+
+/// What the file says.
+#[derive(Default)]
+pub(super) struct Document {
+    pub(super) layer: Layer,
+    pub(super) entries: Vec<Entry>,
+}
+
+/// Checks the parsed file.
+pub(super) fn document(table: &DeTable<'_>, source: u32, problems: &mut Problems) -> Document {
+    let mut document = Document::default();
+    let mut walk = Walk { source, problems, document: &mut document };
+    walk.section(table, "", "");
+    document
+}
+
+struct Walk<'a> {
+    source: u32,
+    problems: &'a mut Problems,
+    document: &'a mut Document,
+}
+
+impl Walk<'_> {
+    /// `pattern` is the path in the schema, `path` the one in the file: they differ for sinks.
+    fn section(&mut self, table: &DeTable<'_>, pattern: &str, path: &str) {
+        for (name, value) in table {
+            let at = Place::new(self.source, name.span());
+            let name: &str = name.get_ref();
+            let path = join(path, name);
+            if path == "subscription" {
+                self.document.entries = entry::read_all(value, at, self.problems);
+            } else if pattern == "sink" {
+                self.sink(name, value, &path, at);
+            } else {
+                let pattern = join(pattern, name);
+                match schema::find(&pattern) {
+                    Some(key) => self.leaf(key, value, path, at),
+                    None if schema::is_section(&pattern) => self.subsection(value, &pattern, &path, at),
+                    None => self.unknown(name, value, &pattern, at),
+                }
+            }
+        }
+    }
+
+    fn subsection(&mut self, value: &Spanned<DeValue<'_>>, pattern: &str, path: &str, at: Place) {
+        let DeValue::Table(table) = value.get_ref() else {
+            self.problems
+                .error(at, format!("`{path}` must be a table"))
+                .hint(format!("write it as `[{path}]`"));
+            return;
+        };
+        self.document.layer.sections.insert(path.to_owned(), at.into());
+        if !schema::is_supported_section(pattern) {
+            self.problems.error(at, format!("`[{path}]` is not supported yet"));
+        }
+        self.section(table, pattern, path);
+    }
+
+    fn sink(&mut self, name: &str, value: &Spanned<DeValue<'_>>, path: &str, at: Place) {
+        if !is_sink_name(name) {
+            self.problems
+                .error(at, format!("{} is no name for a sink", quote(name)))
+                .hint("a name has 1 to 64 of the characters a-z, 0-9, `_` and `-`");
+            return;
+        }
+        let DeValue::Table(table) = value.get_ref() else {
+            let misplaced = schema::find(&format!("sink.*.{name}")).is_some();
+            self.problems.error(at, format!("`{path}` must be a table")).hint(if misplaced {
+                "sinks have names: `[sink.NAME]`".to_owned()
+            } else {
+                format!("write it as `[{path}]`")
+            });
+            return;
+        };
+        self.document.layer.sinks.insert(name.to_owned(), at.into());
+        self.section(table, "sink.*", path);
+    }
+
+    fn leaf(&mut self, key: &'static Key, value: &Spanned<DeValue<'_>>, path: String, at: Place) {
+        self.document.layer.seen.insert(path.clone(), at.into());
+        if !key.supported {
+            // A section that is not supported has said so; the keys of sinks depend on their type.
+            let section = key.path.rsplit_once('.').map_or("", |(section, _)| section);
+            if key.only.is_empty() && schema::is_supported_section(section) {
+                self.problems.error(at, format!("`{path}` is not supported yet"));
+            }
+            return;
+        }
+        let at = Place::new(self.source, value.span());
+        match value::check(key, &path, value.get_ref()) {
+            Ok(Plain::Text(text)) if path == SECRET_PATH => {
+                self.document.layer.secret = Some((Secret::new(text), at.into()));
+            }
+            Ok(plain) => {
+                self.document.layer.values.insert(path, (plain, at.into()));
+            }
+            Err(Complaint { message, hint }) => self.problems.error(at, message).hints.extend(hint),
+        }
+    }
+
+    fn unknown(&mut self, name: &str, value: &Spanned<DeValue<'_>>, pattern: &str, at: Place) {
+        let section = pattern.rsplit_once('.').map_or("", |(section, _)| section);
+        let is_table = match value.get_ref() {
+            DeValue::Table(_) => true,
+            DeValue::Array(items) => items.iter().next().is_some_and(|item| item.get_ref().is_table()),
+            _ => false,
+        };
+        let what = if is_table { "section" } else { "key" };
+        let diagnostic = self.problems.error(at, format!("unknown {what} {}", quote(name)));
+        diagnostic.hints.extend(suggestion(name, section));
+    }
+}
+
+/// What was probably meant by an unknown name in a section.
+fn suggestion(name: &str, section: &str) -> Option<String> {
+    if let Some(meant) = closest(name, schema::children(section)) {
+        return Some(format!("did you mean `{meant}`?"));
+    }
+    let elsewhere = schema::keys().iter().find(|key| key.name() == name)?;
+    let (section, _) = elsewhere.path.rsplit_once('.')?;
+    Some(match section {
+        "subscription" => format!("`{name}` belongs into `[[subscription]]`"),
+        _ => format!("`{name}` belongs into `[{}]`", section.replace('*', "NAME")),
+    })
+}
+
+/// Checks the variables of the environment.
+pub(super) fn variables(environment: &Environment, problems: &mut Problems) -> Layer {
+    let mut layer = Layer::default();
+    for (variable, text) in environment.own() {
+        let at = At::Variable(variable.to_owned());
+        let name = variable.trim_start_matches("EVENTSUBD_");
+        if text.is_empty() || OTHER_VARIABLES.contains(&variable) {
+            continue;
+        }
+        if !name.contains("__") {
+            let diagnostic = problems.warning(at, "unknown, and passed over");
+            diagnostic.hints.extend(variable_suggestion(name));
+            continue;
+        }
+        let path = name.to_ascii_lowercase().replace("__", ".");
+        let (pattern, sink) = match path.split('.').collect::<Vec<_>>()[..] {
+            ["subscription", ..] => {
+                problems
+                    .error(at, "subscriptions cannot come from the environment")
+                    .hint("put them into the file");
+                continue;
+            }
+            ["sink", sink, key] if is_sink_name(sink) => (format!("sink.*.{key}"), Some(sink)),
+            _ => (path.clone(), None),
+        };
+        let Some(key) = schema::find(&pattern).filter(|_| name == name.to_ascii_uppercase()) else {
+            let diagnostic = problems.error(at, format!("unknown key {}", quote(&path)));
+            diagnostic.hints.extend(variable_suggestion(name));
+            continue;
+        };
+        if let Some(sink) = sink {
+            // Of the variables of a sink, that of its type stands for it.
+            match layer.sinks.entry(sink.to_owned()) {
+                Slot::Occupied(mut slot) if key.name() == "type" => {
+                    slot.insert(at.clone());
+                }
+                Slot::Occupied(_) => {}
+                Slot::Vacant(slot) => {
+                    slot.insert(at.clone());
+                }
+            }
+        }
+        layer.seen.insert(path.clone(), at.clone());
+        if !key.supported {
+            if key.only.is_empty() {
+                problems.error(at, format!("`{path}` is not supported yet"));
+            }
+            continue;
+        }
+        if path == SECRET_PATH {
+            layer.secret = Some((Secret::new(text), at));
+            continue;
+        }
+        match value::check_variable(key, &path, text) {
+            Ok(plain) => {
+                layer.values.insert(path, (plain, at));
+            }
+            Err(Complaint { message, hint }) => problems.error(at, message).hints.extend(hint),
+        }
+    }
+    layer
+}
+
+fn variable_suggestion(name: &str) -> Option<String> {
+    let known: Vec<String> = schema::keys()
+        .iter()
+        .filter(|key| key.supported && key.kind != Kind::Fields && !key.path.starts_with("subscription."))
+        .map(|key| key.path.replace('*', "name").replace('.', "__"))
+        .collect();
+    closest(name, known.iter().map(String::as_str))
+        .map(|meant| format!("did you mean `EVENTSUBD_{}`?", meant.to_ascii_uppercase()))
+}
+
+fn is_sink_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
+}
+
+fn join(section: &str, name: &str) -> String {
+    if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") }
+}

@@ -1,0 +1,57 @@
+//! Where the state and the control socket are.
+
+use std::path::{Path, PathBuf};
+
+use super::LoadOptions;
+use super::merge::Merged;
+use super::problems::{At, Problems};
+
+const NAME: &str = "eventsubd";
+const SOCKET: &str = "control.sock";
+/// `sun_path` of Linux has 108 bytes, the last one of which is zero.
+const MAX_SOCKET: usize = 107;
+
+/// The state directory and the control socket. Relative paths of keys start at `base`.
+pub(super) fn find(
+    options: &LoadOptions,
+    merged: &Merged,
+    base: &Path,
+    problems: &mut Problems,
+) -> (PathBuf, PathBuf) {
+    let env = &options.env;
+    // The sandbox of a file must not touch the state of the daemon that runs from the same file.
+    let apart = options.sandbox && options.state_dir.is_none();
+    let key = merged.state.directory.as_ref().filter(|_| !apart).map(|path| base.join(path));
+    let found =
+        options.state_dir.clone().or(key).or_else(|| env.directory("STATE_DIRECTORY")).or_else(|| {
+            // Relative ones are invalid, says the XDG Base Directory Specification.
+            let absolute = |name| env.get(name).map(PathBuf::from).filter(|path| path.is_absolute());
+            let home = || absolute("HOME").map(|home| home.join(".local/state"));
+            absolute("XDG_STATE_HOME").or_else(home).map(|path| path.join(NAME))
+        });
+    let Some(mut directory) = found else {
+        problems
+            .error(At::Nowhere, "there is no state directory")
+            .hint("give one with `--state-dir DIR`, or set `directory` in `[state]`");
+        return Default::default();
+    };
+    if apart {
+        let mut name = directory.file_name().unwrap_or(NAME.as_ref()).to_owned();
+        name.push("-sandbox");
+        directory.set_file_name(name);
+    }
+    let key = merged.admin.socket.as_ref().map(|path| base.join(path));
+    let runtime = || env.directory("RUNTIME_DIRECTORY").map(|path| path.join(SOCKET));
+    let socket = if apart { None } else { key.or_else(runtime) };
+    let socket = socket.unwrap_or_else(|| directory.join(SOCKET));
+    let length = socket.as_os_str().len();
+    if length > MAX_SOCKET {
+        problems
+            .error(
+                At::Nowhere,
+                format!("the path of the control socket is too long: {length} of {MAX_SOCKET} bytes"),
+            )
+            .hint("set `socket` in `[admin]` to a shorter path");
+    }
+    (directory, socket)
+}

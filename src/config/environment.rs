@@ -1,0 +1,53 @@
+//! The variables that matter, taken once, so that tests and reloads bring their own.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+/// What all variables of ours begin with.
+const PREFIX: &str = "EVENTSUBD_";
+/// The variables of others that are read.
+const TAKEN: [&str; 5] =
+    ["STATE_DIRECTORY", "RUNTIME_DIRECTORY", "CREDENTIALS_DIRECTORY", "XDG_STATE_HOME", "HOME"];
+
+/// The environment of one load.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// That of this process: `EVENTSUBD_*` and the directories of systemd and of the user.
+    pub fn from_process() -> Self {
+        std::env::vars_os()
+            .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+            .filter(|(name, _)| name.starts_with(PREFIX) || TAKEN.contains(&name.as_str()))
+            .collect()
+    }
+
+    /// A variable; `None` when it is empty too.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// The first directory of a variable in which systemd lists directories with colons.
+    pub(super) fn directory(&self, name: &str) -> Option<PathBuf> {
+        self.get(name)?.split(':').find(|part| !part.is_empty()).map(PathBuf::from)
+    }
+
+    /// Those with our prefix.
+    pub(super) fn own(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().filter(|(name, _)| name.starts_with(PREFIX)).map(|(name, value)| (&**name, &**value))
+    }
+}
+
+impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(variables: I) -> Self {
+        Self(variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+    }
+}
+
+impl fmt::Debug for Environment {
+    /// The names alone: values may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}

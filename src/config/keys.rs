@@ -1,0 +1,185 @@
+//! The table of keys: each one is defined here and nowhere else.
+
+use super::schema::Key;
+use super::schema::Kind::{
+    self, Choice, Duration, Fields, Flag, Fraction, Integer, Path, Size, Text, Texts, Url,
+};
+
+const fn key(path: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
+    Key { path, kind, default: Some(default), doc, supported: true, required: false, only: &[] }
+}
+
+const fn unset(path: &'static str, kind: Kind, doc: &'static str) -> Key {
+    Key { path, kind, default: None, doc, supported: true, required: false, only: &[] }
+}
+
+const fn required(path: &'static str, kind: Kind, doc: &'static str) -> Key {
+    Key { path, kind, default: None, doc, supported: true, required: true, only: &[] }
+}
+
+const fn later(path: &'static str, kind: Kind, doc: &'static str) -> Key {
+    Key { path, kind, default: None, doc, supported: false, required: false, only: &[] }
+}
+
+const fn of(key: Key, only: &'static [&'static str]) -> Key {
+    Key { only, ..key }
+}
+
+const HTTP: Kind = Url { schemes: ["https", "http"] };
+const WEBSOCKET: Kind = Url { schemes: ["wss", "ws"] };
+const METHODS: Kind = Choice { values: &["conduit"], later: &["webhook"] };
+const SHARD_TRANSPORTS: Kind = Choice { values: &["websocket"], later: &["webhook"] };
+const SINK_TYPES: Kind = Choice { values: &["stdout", "file"], later: &["command", "http", "nats"] };
+const FORMATS: Kind = Choice { values: &["eventsub"], later: &["cloudevents", "template"] };
+const LOG_FORMATS: Kind = Choice { values: &["auto", "text", "json"], later: &["journald"] };
+const POLICIES: Kind = Choice { values: &["sync", "keep"], later: &[] };
+
+const fn time(min: &'static str, max: &'static str) -> Kind {
+    Duration { min, max }
+}
+
+/// All keys, in the order of the manual.
+pub(super) static KEYS: &[Key] = &[
+    required("twitch.client_id", Text, "the id of the application, from https://dev.twitch.tv/console"),
+    unset(
+        "twitch.client_secret_file",
+        Path,
+        "a file that holds the client secret and that only its owner can read",
+    ),
+    unset(
+        "twitch.client_secret",
+        Text,
+        "the client secret itself; the file must then be readable by its owner only",
+    ),
+    key("twitch.auth_url", HTTP, r#""https://id.twitch.tv/oauth2""#, "where tokens are made and validated"),
+    key("twitch.api_url", HTTP, r#""https://api.twitch.tv/helix""#, "the API"),
+    key("twitch.eventsub_url", WEBSOCKET, r#""wss://eventsub.wss.twitch.tv/ws""#, "where shards connect to"),
+    key(
+        "twitch.validate_interval",
+        time("1m", "1h"),
+        r#""1h""#,
+        "how often the token is validated; Twitch asks for once an hour",
+    ),
+    key(
+        "reconcile.interval",
+        time("1m", "24h"),
+        r#""30m""#,
+        "how often everything is compared with Twitch, beside the times that events cause",
+    ),
+    key(
+        "reconcile.policy",
+        POLICIES,
+        r#""sync""#,
+        "`sync` also deletes subscriptions of ours that are no longer in the file, `keep` deletes nothing",
+    ),
+    key(
+        "reconcile.max_delete",
+        Fraction,
+        "0.5",
+        "a plan that deletes more than this part of ours (and more than 10) waits for `apply --allow-deletes`",
+    ),
+    key("transport.method", METHODS, r#""conduit""#, "how events come in"),
+    key(
+        "transport.conduit.shards",
+        Integer { min: 1, max: 20_000 },
+        "1",
+        "how many shards share the events; Twitch allows 20,000 a conduit",
+    ),
+    key(
+        "transport.conduit.shard_transport",
+        SHARD_TRANSPORTS,
+        r#""websocket""#,
+        "how the shards are reached",
+    ),
+    unset(
+        "transport.conduit.id",
+        Text,
+        "adopt this conduit; else one is made, and remembered in the state directory",
+    ),
+    key(
+        "transport.conduit.keepalive",
+        time("10s", "10m"),
+        r#""30s""#,
+        "how long a socket may be silent before it counts as broken",
+    ),
+    later("transport.webhook.callback", Text, "the public URL that Twitch calls"),
+    later("transport.webhook.listen", Text, "the address to listen on, or `systemd`"),
+    later("transport.webhook.secret_file", Path, "a file with the secret that signs webhooks"),
+    later("transport.webhook.tls_certificate", Path, "a certificate chain in PEM"),
+    later("transport.webhook.tls_key", Path, "the key of the certificate in PEM"),
+    required("subscription.type", Texts, "the subscription type, or a list of them"),
+    unset("subscription.version", Text, "its version; the newest that is not beta when left out"),
+    unset("subscription.broadcaster", Texts, "logins that stand for `broadcaster_user_id`"),
+    unset("subscription.broadcaster_file", Path, "a file with one login a line and `#` comments"),
+    unset(
+        "subscription.moderator",
+        Texts,
+        "logins that stand for `moderator_user_id`; the broadcaster when left out",
+    ),
+    unset("subscription.user", Texts, "logins that stand for `user_id`"),
+    unset("subscription.from_broadcaster", Texts, "logins that stand for `from_broadcaster_user_id`"),
+    unset("subscription.to_broadcaster", Texts, "logins that stand for `to_broadcaster_user_id`"),
+    unset("subscription.condition", Fields, "fields of the condition, passed on as they are"),
+    unset("subscription.sinks", Texts, "the sinks that get its events; all when left out"),
+    key("subscription.enabled", Flag, "true", "`false` leaves the entry out"),
+    required("sink.*.type", SINK_TYPES, "what kind of sink it is"),
+    key(
+        "sink.*.types",
+        Texts,
+        r#"["*"]"#,
+        "globs of the subscription types that it gets, such as `channel.chat.*`",
+    ),
+    key("sink.*.format", FORMATS, r#""eventsub""#, "how events are written"),
+    key("sink.*.retry_max", time("1s", "24h"), r#""5m""#, "the longest pause between tries"),
+    key(
+        "sink.*.give_up_after",
+        time("1s", "3650d"),
+        r#""24h""#,
+        "when an event goes to the dead letters of the sink",
+    ),
+    of(required("sink.*.path", Path, "the file that events are appended to"), &["file"]),
+    of(
+        unset(
+            "sink.*.rotate_size",
+            Size { min: "4KiB" },
+            "the size at which a new file is begun; never when left out",
+        ),
+        &["file"],
+    ),
+    of(
+        key("sink.*.rotate_keep", Integer { min: 1, max: 10_000 }, "5", "how many old files are kept"),
+        &["file"],
+    ),
+    of(later("sink.*.command", Texts, "the program and its arguments"), &["command"]),
+    of(later("sink.*.timeout", Text, "how long one event may take"), &["command", "http"]),
+    of(later("sink.*.concurrency", Text, "how many events are under way at once"), &["command", "http"]),
+    of(later("sink.*.url", Text, "where events are sent to"), &["http", "nats"]),
+    of(later("sink.*.method", Text, "the HTTP method"), &["http"]),
+    of(later("sink.*.headers", Fields, "headers of the request"), &["http"]),
+    of(later("sink.*.secret_file", Path, "a file with the secret that signs requests"), &["http"]),
+    of(later("sink.*.body", Text, "a template of the request's body"), &["http"]),
+    of(later("sink.*.subject", Text, "a template of the subject"), &["nats"]),
+    of(later("sink.*.stream", Text, "the JetStream stream"), &["nats"]),
+    of(later("sink.*.credentials", Path, "a NATS credentials file"), &["nats"]),
+    key(
+        "store.retain",
+        time("1h", "3650d"),
+        r#""7d""#,
+        "how long events are kept; at least an hour, since Twitch may send a message again within 10 minutes",
+    ),
+    key(
+        "store.max_size",
+        Size { min: "16MiB" },
+        r#""2GiB""#,
+        "how large the store may grow before the oldest events go",
+    ),
+    unset("state.directory", Path, "where the store and the conduit's id are kept"),
+    later("admin.listen", Text, "the address of the admin endpoint"),
+    unset(
+        "admin.socket",
+        Path,
+        "the control socket; `control.sock` in the runtime or the state directory when left out",
+    ),
+    key("log.level", Text, r#""info""#, "which log lines are written, in the filter syntax of `tracing`"),
+    key("log.format", LOG_FORMATS, r#""auto""#, "how log lines are written; `auto` is text on a terminal"),
+];

@@ -1,0 +1,121 @@
+//! Logins: their form, and files with one a line.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::diagnostic::quote;
+use super::problems::Problems;
+use super::source::Place;
+use super::value::Complaint;
+
+/// How many errors of one file are reported one by one.
+const MAX_ERRORS: usize = 10;
+
+/// Each login once in memory, however many lists name it.
+#[derive(Default)]
+pub(super) struct Logins(HashSet<Arc<str>>);
+
+impl Logins {
+    /// The shared form of a login in lower case.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn take(&mut self, text: &str) -> Result<Arc<str>, Complaint> {
+        if let Some(known) = self.0.get(text) {
+            return Ok(known.clone());
+        }
+        let lower = text.to_ascii_lowercase();
+        if !is_login(&lower) {
+            return Err(complaint(text));
+        }
+        if let Some(known) = self.0.get(lower.as_str()) {
+            return Ok(known.clone());
+        }
+        let login: Arc<str> = lower.into();
+        self.0.insert(login.clone());
+        Ok(login)
+    }
+}
+
+fn is_login(text: &str) -> bool {
+    (1..=25).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+}
+
+fn complaint(text: &str) -> Complaint {
+    let bare = text.trim().trim_start_matches(['#', '@']);
+    let bare = bare.split_once("://").map_or(bare, |(_, rest)| rest);
+    let path =
+        ["www.twitch.tv/", "m.twitch.tv/", "twitch.tv/"].iter().find_map(|host| bare.strip_prefix(host));
+    let bare = path.map_or(bare, |path| path.split(['/', '?', '#']).next().unwrap_or(path)).trim();
+    let lower = bare.to_ascii_lowercase();
+    let hint = if is_login(&lower) {
+        format!("write the login alone: `{lower}`")
+    } else {
+        "a login has 1 to 25 of the characters a-z, 0-9 and `_`; a display name may differ from it".to_owned()
+    };
+    Complaint::new(format!("{} is no login", quote(text)), hint)
+}
+
+/// Reads a file of logins: one a line, `#` comments, blank lines. Duplicates count once.
+pub(super) fn read_file(
+    text: &str,
+    source: u32,
+    logins: &mut Logins,
+    problems: &mut Problems,
+) -> Vec<(Arc<str>, Place)> {
+    let mut list = Vec::new();
+    let mut seen = HashSet::new();
+    let mut errors = 0;
+    let mut start = 0;
+    for line in text.split('\n') {
+        let content = line.split('#').next().unwrap_or_default();
+        let word = content.trim();
+        if !word.is_empty() {
+            let from = start + (content.len() - content.trim_start().len());
+            let place = Place::new(source, from..from + word.len());
+            match logins.take(word) {
+                Ok(login) if seen.insert(login.clone()) => list.push((login, place)),
+                Ok(_) => {}
+                Err(Complaint { message, hint }) => {
+                    errors += 1;
+                    if errors <= MAX_ERRORS {
+                        problems.error(place, message).hints.extend(hint);
+                    }
+                }
+            }
+        }
+        start += line.len() + 1;
+    }
+    if errors > MAX_ERRORS {
+        let end = Place::new(source, text.len()..text.len());
+        problems.error(end, format!("and {} more lines that are no logins", errors - MAX_ERRORS));
+    }
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logins_are_lowered_and_shared() {
+        let mut logins = Logins::default();
+        let first = logins.take("Ninja_1").expect("valid");
+        assert_eq!(&*first, "ninja_1");
+        assert!(Arc::ptr_eq(&first, &logins.take("ninja_1").expect("valid")));
+        for bad in ["", "a b", "ä", "a-b", "abcdefghijklmnopqrstuvwxyz", "#x", "@x", "https://twitch.tv/x"] {
+            assert!(logins.take(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn hints_name_the_login_that_was_meant() {
+        for text in
+            ["#Ninja", "@ninja", " ninja ", "https://www.twitch.tv/ninja/videos?x=1", "twitch.tv/ninja"]
+        {
+            assert_eq!(complaint(text).hint.expect("a hint"), "write the login alone: `ninja`", "{text}");
+        }
+        assert!(complaint("Ninja!").hint.expect("a hint").starts_with("a login has"));
+    }
+}

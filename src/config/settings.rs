@@ -1,0 +1,141 @@
+//! The validated configuration.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::route::SinkName;
+use crate::model::secret::Secret;
+use crate::model::subscription::SubscriptionSpec;
+
+/// Everything that a file, the environment and the defaults say, checked and with paths resolved.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// `[twitch]`.
+    pub twitch: Twitch,
+    /// `[reconcile]`.
+    pub reconcile: Reconcile,
+    /// `[transport.conduit]`.
+    pub conduit: Conduit,
+    /// Every `[[subscription]]` that is enabled, expanded; each key once, in the order of the file.
+    pub subscriptions: Arc<[SubscriptionSpec]>,
+    /// `[sink.*]`; at least one.
+    pub sinks: BTreeMap<SinkName, Sink>,
+    /// `[store]`.
+    pub store: Store,
+    /// Where the store and the conduit's id are kept.
+    pub state_directory: PathBuf,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// `[log]`.
+    pub log: Log,
+}
+
+/// The application, and where Twitch is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Twitch {
+    /// The application's id; `sandbox` when the sandbox is asked for and the file has none.
+    pub client_id: String,
+    /// The application's secret; `None` only when it was not required.
+    pub client_secret: Option<Secret>,
+    /// Where the secret comes from, or would: a path, or the name of a variable.
+    pub client_secret_source: String,
+    /// `https://id.twitch.tv/oauth2`; no slash at the end.
+    pub auth_url: String,
+    /// `https://api.twitch.tv/helix`; no slash at the end.
+    pub api_url: String,
+    /// `wss://eventsub.wss.twitch.tv/ws`; no slash at the end.
+    pub eventsub_url: String,
+    /// From 1 minute to 1 hour.
+    pub validate_interval: Duration,
+}
+
+/// How Twitch is made to match the file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reconcile {
+    /// From 1 minute to 24 hours.
+    pub interval: Duration,
+    /// Whether it deletes.
+    pub policy: Policy,
+    /// The part of our subscriptions that a plan may delete unasked, from 0 to 1.
+    pub max_delete: f64,
+}
+
+/// What happens to subscriptions of ours that the file does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// They are deleted.
+    Sync,
+    /// They are kept.
+    Keep,
+}
+
+/// The conduit and its shards.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conduit {
+    /// From 1 to 20,000.
+    pub shards: u32,
+    /// The conduit to adopt.
+    pub id: Option<String>,
+    /// How long a socket may be silent, from 10 seconds to 10 minutes.
+    pub keepalive: Duration,
+}
+
+/// Where events go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sink {
+    /// Globs of the subscription types that it gets: valid for `globset`; `*` is all.
+    pub types: Vec<String>,
+    /// The longest pause between tries.
+    pub retry_max: Duration,
+    /// When an event goes to the dead letters.
+    pub give_up_after: Duration,
+    /// What it is.
+    pub kind: SinkKind,
+}
+
+/// The kinds of sinks.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SinkKind {
+    /// Standard output; at most one sink.
+    Stdout,
+    /// A file that is appended to.
+    File {
+        /// No other sink has it.
+        path: PathBuf,
+        /// The bytes at which a new file is begun, at least 4 KiB; never when `None`.
+        rotate_size: Option<u64>,
+        /// How many old files are kept, at least 1.
+        rotate_keep: u32,
+    },
+}
+
+/// What is kept, and how long.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Store {
+    /// At least 1 hour.
+    pub retain: Duration,
+    /// In bytes, at least 16 MiB.
+    pub max_size: u64,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// A valid filter of `tracing`.
+    pub level: String,
+    /// The form of a line.
+    pub format: LogFormat,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal; elsewhere what suits the place.
+    Auto,
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

@@ -1,0 +1,116 @@
+//! What a reload changes.
+
+use super::*;
+use crate::model::secret::Secret;
+use expect_test::expect;
+
+fn config(text: &str) -> Config {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("config.toml");
+    std::fs::write(&path, text).expect("written");
+    let mut config = load(&LoadOptions {
+        path,
+        state_dir: None,
+        env: Environment::from_iter([("HOME", "/home/me"), ("EVENTSUBD_TWITCH__CLIENT_ID", "abc")]),
+        sandbox: false,
+        secrets: Secrets::Optional,
+    })
+    .unwrap_or_else(|errors| panic!("{errors}"))
+    .config;
+    config.twitch.client_secret = Some(Secret::new("s3cr3t"));
+    config
+}
+
+#[test]
+fn each_change_in_one_line() {
+    let old = config(
+        r#"
+        [[subscription]]
+        type = ["stream.online", "stream.offline"]
+        broadcaster = "ninja"
+        [sink.a]
+        type = "stdout"
+        "#,
+    );
+    let mut new = config(
+        r#"
+        twitch = { api_url = "http://localhost:1", validate_interval = "30m" }
+        reconcile = { interval = "1h", policy = "keep", max_delete = 1.0 }
+        transport.conduit = { shards = 3, id = "x", keepalive = "1m" }
+        store = { retain = "1d", max_size = "1GiB" }
+        state.directory = "/var/lib/other"
+        log = { level = "debug", format = "json" }
+        [[subscription]]
+        type = ["stream.online", "channel.update"]
+        broadcaster = "ninja"
+        sinks = ["a"]
+        [sink.a]
+        type = "stdout"
+        types = "stream.*"
+        [sink.b]
+        type = "file"
+        path = "/tmp/b"
+        "#,
+    );
+    new.twitch.client_secret = Some(Secret::new("oth3r"));
+    let show = |old: &Config, new: &Config| -> String {
+        diff(old, new).iter().map(|change| format!("{change}\n")).collect()
+    };
+    expect![[r#"
+        credentials changed
+        urls of twitch changed
+        validate interval 1h -> 30m
+        reconcile interval 30m -> 1h
+        policy sync -> keep
+        max_delete 0.5 -> 1
+        shards 1 -> 3
+        conduit none -> x
+        keepalive 30s -> 1m
+        subscriptions +1 -1, 1 to other sinks
+        sink a changed
+        sink b added
+        retention 7days -> 1day
+        store size 2.0 GiB -> 1.0 GiB
+        log level info -> debug
+        log format auto -> json
+        state directory /home/me/.local/state/eventsubd -> /var/lib/other (needs a restart)
+        control socket /home/me/.local/state/eventsubd/control.sock -> /var/lib/other/control.sock (needs a restart)
+    "#]].assert_eq(&show(&old, &new));
+    expect![[r#"
+        credentials changed
+        urls of twitch changed
+        validate interval 30m -> 1h
+        reconcile interval 1h -> 30m
+        policy keep -> sync
+        max_delete 1 -> 0.5
+        shards 3 -> 1
+        conduit x -> none
+        keepalive 1m -> 30s
+        subscriptions +1 -1, 1 to other sinks
+        sink a changed
+        sink b removed
+        retention 1day -> 7days
+        store size 1.0 GiB -> 2.0 GiB
+        log level debug -> info
+        log format json -> auto
+        state directory /var/lib/other -> /home/me/.local/state/eventsubd (needs a restart)
+        control socket /var/lib/other/control.sock -> /home/me/.local/state/eventsubd/control.sock (needs a restart)
+    "#]].assert_eq(&show(&new, &old));
+    assert_eq!(diff(&old, &new).iter().filter(|change| change.needs_restart()).count(), 2);
+    assert_eq!(diff(&old, &old), []);
+}
+
+#[test]
+fn order_and_source_are_no_change() {
+    let text = r#"
+        [[subscription]]
+        type = ["stream.online", "stream.offline"]
+        broadcaster = "ninja"
+        "#;
+    let old = config(text);
+    let mut new = old.clone();
+    new.subscriptions = old.subscriptions.iter().rev().cloned().collect();
+    new.twitch.client_secret_source = "elsewhere".into();
+    assert_ne!(old, new);
+    assert_eq!(diff(&old, &new), []);
+}

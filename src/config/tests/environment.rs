@@ -1,0 +1,223 @@
+//! The layer of the environment, and where state and socket are.
+
+use super::*;
+use crate::model::route::SinkName;
+use expect_test::expect;
+
+#[test]
+fn messages() {
+    Case::with("")
+        .env(&[
+            ("EVENTSUBD_LOG__LEVL", "info"),
+            ("EVENTSUBD_LOG_LEVEL", "info"),
+            ("EVENTSUBD_WOMBAT", "info"),
+            ("EVENTSUBD_log__format", "text"),
+            ("EVENTSUBD_CONFIG", "elsewhere"),
+            ("EVENTSUBD_RECONCILE__INTERVAL", "5"),
+            ("EVENTSUBD_RECONCILE__MAX_DELETE", "2"),
+            ("EVENTSUBD_SUBSCRIPTION__TYPE", "stream.online"),
+            ("EVENTSUBD_TRANSPORT__CONDUIT__SHARDS", "many"),
+            ("EVENTSUBD_TRANSPORT__WEBHOOK__LISTEN", "127.0.0.1:1"),
+            ("EVENTSUBD_SINK__A[0]__PATH", "x"),
+            ("EVENTSUBD_SINK__OUT__TYPE", "fiel"),
+            ("EVENTSUBD_SINK__OTHER__TYPES", "x"),
+        ])
+        .expect(&expect![[r#"
+            error: unknown key `log.levl`
+            --> environment variable EVENTSUBD_LOG__LEVL
+             = help: did you mean `EVENTSUBD_LOG__LEVEL`?
+
+            error: `reconcile.interval` has no unit: `5`
+            --> environment variable EVENTSUBD_RECONCILE__INTERVAL
+             = help: a duration has a unit: "5s", "5m" or "5h"
+
+            error: `reconcile.max_delete` must be a number from 0 to 1, not `2`
+            --> environment variable EVENTSUBD_RECONCILE__MAX_DELETE
+             = help: a plan that deletes more than this part of ours (and more than 10) waits for `apply --allow-deletes`
+
+            error: unknown key `sink.a[0].path`
+            --> environment variable EVENTSUBD_SINK__A[0]__PATH
+             = help: did you mean `EVENTSUBD_SINK__NAME__PATH`?
+
+            error: sink `other` has no `type`
+            --> environment variable EVENTSUBD_SINK__OTHER__TYPES
+             = help: for example `type = "stdout"` or `type = "file"`
+
+            error: `fiel` is no value of `sink.out.type`
+            --> environment variable EVENTSUBD_SINK__OUT__TYPE
+             = help: did you mean `file`?
+
+            error: subscriptions cannot come from the environment
+            --> environment variable EVENTSUBD_SUBSCRIPTION__TYPE
+             = help: put them into the file
+
+            error: `transport.conduit.shards` must be a whole number from 1 to 20000, not `many`
+            --> environment variable EVENTSUBD_TRANSPORT__CONDUIT__SHARDS
+             = help: how many shards share the events; Twitch allows 20,000 a conduit
+
+            error: `transport.webhook.listen` is not supported yet
+            --> environment variable EVENTSUBD_TRANSPORT__WEBHOOK__LISTEN
+
+            error: unknown key `log.format`
+            --> environment variable EVENTSUBD_log__format
+             = help: did you mean `EVENTSUBD_LOG__FORMAT`?
+
+            warning: unknown, and passed over
+            --> environment variable EVENTSUBD_LOG_LEVEL
+             = help: did you mean `EVENTSUBD_LOG__LEVEL`?
+
+            warning: `x` matches no known type
+            --> environment variable EVENTSUBD_SINK__OTHER__TYPES
+
+            warning: unknown, and passed over
+            --> environment variable EVENTSUBD_WOMBAT
+        "#]]);
+}
+
+#[test]
+fn sinks_of_both_layers() {
+    Case::with("[sink.out]\ntype = \"stdout\"\nrotate_keep = 3\n")
+        .env(&[("EVENTSUBD_SINK__MORE__TYPE", "stdout"), ("EVENTSUBD_SINK__MORE__URL", "x")])
+        .expect(&expect![[r#"
+            error: sinks `more` and `out` are both of type `stdout`
+             --> /etc/eventsubd/config.toml:5:7
+              |
+            5 | [sink.out]
+              |       ^^^
+              |
+              = help: the other one: environment variable EVENTSUBD_SINK__MORE__TYPE
+              = help: one sink can take all events: `sinks` and `types` choose among them
+
+            error: a sink of type `stdout` has no `rotate_keep`
+             --> /etc/eventsubd/config.toml:7:1
+              |
+            7 | rotate_keep = 3
+              | ^^^^^^^^^^^
+              |
+              = help: it belongs to sinks of type `file`
+
+            error: a sink of type `stdout` has no `url`
+            --> environment variable EVENTSUBD_SINK__MORE__URL
+             = help: it belongs to sinks of type `http` and `nats`, which are not supported yet
+        "#]]);
+}
+
+#[test]
+fn later_layers_win() {
+    let case = Case::with(
+        "[transport.conduit]\nshards = 2\nkeepalive = \"20s\"\n[sink.log]\ntype = \"file\"\npath = \"a\"\n",
+    )
+    .env(&[
+        ("EVENTSUBD_TRANSPORT__CONDUIT__SHARDS", "3"),
+        ("EVENTSUBD_TWITCH__CLIENT_ID", "00123"),
+        ("EVENTSUBD_RECONCILE__MAX_DELETE", "0.25"),
+        ("EVENTSUBD_STORE__MAX_SIZE", "1GiB"),
+        ("EVENTSUBD_LOG__LEVEL", ""),
+        ("EVENTSUBD_SINK__LOG__PATH", "/var/log/b"),
+        ("EVENTSUBD_SINK__LOG__TYPES", "stream.*, channel.*"),
+        ("EVENTSUBD_SINK__LOG__ROTATE_SIZE", "1MiB"),
+        ("EVENTSUBD_SINK__OUT__TYPE", "stdout"),
+    ]);
+    let config = case.config();
+    assert_eq!(config.conduit.shards, 3);
+    assert_eq!(config.conduit.keepalive.as_secs(), 20);
+    assert_eq!(config.twitch.client_id, "00123");
+    assert!((config.reconcile.max_delete - 0.25).abs() < 1e-9);
+    assert_eq!(config.store.max_size, 1 << 30);
+    assert_eq!(config.log.level, "info", "empty is unset");
+    let log = &config.sinks[&SinkName::new("log")];
+    assert_eq!(log.types, ["stream.*", "channel.*"]);
+    assert_eq!(
+        log.kind,
+        SinkKind::File { path: "/var/log/b".into(), rotate_size: Some(1 << 20), rotate_keep: 5 }
+    );
+    assert_eq!(config.sinks[&SinkName::new("out")].kind, SinkKind::Stdout);
+}
+
+#[test]
+fn directories() {
+    let paths = |case: &Case| {
+        let config = case.config();
+        let base = case.directory.path().display().to_string();
+        let show = |path: PathBuf| path.display().to_string().replace(&base, "BASE");
+        (show(config.state_directory), show(config.socket))
+    };
+    let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+    let home = "/home/me/.local/state/eventsubd";
+    assert_eq!(paths(&Case::with("")), pair(home, &format!("{home}/control.sock")));
+    let case = Case::with("").env(&[("XDG_STATE_HOME", "/xdg")]);
+    assert_eq!(paths(&case), pair("/xdg/eventsubd", "/xdg/eventsubd/control.sock"));
+    let case = case.env(&[("XDG_STATE_HOME", "relative")]);
+    assert_eq!(paths(&case).0, home);
+    let systemd = [
+        ("XDG_STATE_HOME", "/xdg"),
+        ("STATE_DIRECTORY", "/var/lib/eventsubd:/var/lib/other"),
+        ("RUNTIME_DIRECTORY", "/run/eventsubd:/run/other"),
+    ];
+    let case = case.env(&systemd);
+    assert_eq!(paths(&case), pair("/var/lib/eventsubd", "/run/eventsubd/control.sock"));
+    let mut case = Case::with("[state]\ndirectory = \"state\"\n[admin]\nsocket = \"s\"\n").env(&systemd);
+    assert_eq!(paths(&case), pair("BASE/state", "BASE/s"));
+    case.options.sandbox = true;
+    assert_eq!(
+        paths(&case),
+        pair("/var/lib/eventsubd-sandbox", "/var/lib/eventsubd-sandbox/control.sock"),
+        "apart from the daemon of the same file"
+    );
+    case.options.sandbox = false;
+    case.options.state_dir = Some("/mine".into());
+    assert_eq!(paths(&case), pair("/mine", "BASE/s"));
+    case.options.env = Environment::default();
+    case.file("config.toml", format!("{HEAD}{ONE}"), 0o600);
+    assert_eq!(paths(&case), pair("/mine", "/mine/control.sock"));
+}
+
+#[test]
+fn no_directory() {
+    let mut case = Case::with("");
+    case.options.env = Environment::default();
+    case.expect(&expect![[r#"
+        error: there is no state directory
+         |
+         = help: give one with `--state-dir DIR`, or set `directory` in `[state]`
+    "#]]);
+    case.options.state_dir = Some(format!("/{}", "x".repeat(100)).into());
+    case.expect(&expect![[r#"
+        error: the path of the control socket is too long: 114 of 107 bytes
+         |
+         = help: set `socket` in `[admin]` to a shorter path
+    "#]]);
+}
+
+#[test]
+fn the_default_path() {
+    assert_eq!(default_path(&Environment::default()), PathBuf::from("/etc/eventsubd/config.toml"));
+    let env = Environment::from_iter([("EVENTSUBD_CONFIG", "mine.toml")]);
+    assert_eq!(default_path(&env), PathBuf::from("mine.toml"));
+    assert_eq!(format!("{env:?}"), "{\"EVENTSUBD_CONFIG\"}");
+}
+
+#[test]
+fn paths_are_found_with_any_file() {
+    let paths = |case: &Case| {
+        let Paths { state_directory, socket } = paths(&case.options).expect("paths");
+        (state_directory.display().to_string(), socket.display().to_string())
+    };
+    let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+    let text = "[state]\ndirectory = \"/state\"\n[admin]\nsocket = \"/socket\"\n";
+    let case = Case::with(text);
+    let config = case.config();
+    assert_eq!(paths(&case), pair("/state", "/socket"));
+    assert_eq!((config.state_directory, config.socket), ("/state".into(), "/socket".into()));
+    case.file("config.toml", format!("{text}x = 1\n[log]\nlevel = 5\n"), 0o600);
+    assert_eq!(paths(&case), pair("/state", "/socket"));
+    let home = "/home/me/.local/state/eventsubd";
+    case.file("config.toml", "[state", 0o600);
+    assert_eq!(paths(&case), pair(home, &format!("{home}/control.sock")));
+    fs::remove_file(&case.options.path).expect("removed");
+    let case = case.env(&[("EVENTSUBD_STATE__DIRECTORY", "/other")]);
+    assert_eq!(paths(&case), pair("/other", "/other/control.sock"));
+    let mut case = case;
+    case.options.env = Environment::default();
+    assert_eq!(super::paths(&case.options).expect_err("no directory").errors.len(), 1);
+}

@@ -1,0 +1,230 @@
+//! One value against its key: type, unit, range.
+//!
+//! Pure. Values from the environment are text and take the same way as far as they are; nothing
+//! here quotes a value of `client_secret`, since nothing can be wrong with its text.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use toml::de::DeValue;
+
+use super::diagnostic::{closest, quote};
+use super::schema::{Key, Kind};
+use super::url;
+
+/// A value that has passed the check of its key.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Plain {
+    Text(String),
+    Integer(i64),
+    Fraction(f64),
+    Flag(bool),
+    Texts(Vec<String>),
+}
+
+/// What is wrong with a value, and what to do.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Complaint {
+    pub(super) message: String,
+    pub(super) hint: Option<String>,
+}
+
+impl Complaint {
+    pub(super) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: Some(hint.into()) }
+    }
+}
+
+/// Checks a value of the file. Tables are not its business.
+pub(super) fn check(key: &Key, name: &str, value: &DeValue<'_>) -> Result<Plain, Complaint> {
+    match (&key.kind, value) {
+        (Kind::Integer { .. }, DeValue::Integer(number)) => {
+            let parsed = i64::from_str_radix(number.as_str(), number.radix());
+            integer(key, name, parsed.ok(), &number.to_string())
+        }
+        (Kind::Fraction, DeValue::Integer(number)) => fraction(key, name, number.as_str()),
+        (Kind::Fraction, DeValue::Float(number)) => fraction(key, name, number.as_str()),
+        (Kind::Flag, DeValue::Boolean(flag)) => Ok(Plain::Flag(*flag)),
+        (Kind::Texts, DeValue::Array(items)) => items
+            .iter()
+            .map(|item| match item.get_ref() {
+                DeValue::String(text) => Ok(text.clone().into_owned()),
+                other => Err(wrong_type(key, name, other)),
+            })
+            .collect::<Result<_, _>>()
+            .map(Plain::Texts),
+        (Kind::Texts, DeValue::String(text)) => Ok(Plain::Texts(vec![text.clone().into_owned()])),
+        (Kind::Integer { .. } | Kind::Fraction | Kind::Flag | Kind::Fields, other) => {
+            Err(wrong_type(key, name, other))
+        }
+        (_, DeValue::String(text)) => check_text(key, name, text),
+        (_, other) => Err(wrong_type(key, name, other)),
+    }
+}
+
+/// Checks a value of the environment, where everything is text and lists have commas.
+pub(super) fn check_variable(key: &Key, name: &str, text: &str) -> Result<Plain, Complaint> {
+    match key.kind {
+        Kind::Integer { .. } => integer(key, name, text.parse().ok(), text),
+        Kind::Fraction => fraction(key, name, text),
+        Kind::Flag => text.parse().map(Plain::Flag).map_err(|_| Complaint {
+            message: format!("`{name}` must be true or false, not {}", quote(text)),
+            hint: None,
+        }),
+        Kind::Texts => Ok(Plain::Texts(text.split(',').map(|item| item.trim().to_owned()).collect())),
+        Kind::Fields => {
+            Err(Complaint { message: format!("`{name}` must be {}", key.kind.noun()), hint: None })
+        }
+        _ => check_text(key, name, text),
+    }
+}
+
+/// What stands there instead of what the key takes.
+pub(super) fn wrong_type(key: &Key, name: &str, value: &DeValue<'_>) -> Complaint {
+    let found = match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a decimal number",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    };
+    let message = format!("`{name}` must be {}, not {found}", key.kind.noun());
+    let hint = match (&key.kind, value) {
+        (Kind::Duration { .. }, DeValue::Integer(n)) => {
+            Some(unit_hint("a duration", n.as_str(), ["s", "m", "h"]))
+        }
+        (Kind::Size { .. }, DeValue::Integer(n)) => {
+            Some(unit_hint("a size", n.as_str(), ["B", "KiB", "MiB"]))
+        }
+        (Kind::Integer { .. } | Kind::Fraction | Kind::Flag, DeValue::String(_)) => {
+            Some("write it without quotes".to_owned())
+        }
+        (Kind::Text | Kind::Texts, DeValue::Integer(_) | DeValue::Float(_))
+            if !super::mask::is_secret_key(key.name(), "") =>
+        {
+            match key.path {
+                "subscription.broadcaster"
+                | "subscription.moderator"
+                | "subscription.user"
+                | "subscription.from_broadcaster"
+                | "subscription.to_broadcaster" => {
+                    Some("these are logins in quotes; ids go into `condition`, in quotes as well".to_owned())
+                }
+                _ => Some("put it in quotes".to_owned()),
+            }
+        }
+        _ => None,
+    };
+    Complaint { message, hint }
+}
+
+fn check_text(key: &Key, name: &str, text: &str) -> Result<Plain, Complaint> {
+    if text.trim().is_empty() {
+        let hint = (!key.required).then(|| "leave the key out instead".to_owned());
+        return Err(Complaint { message: format!("`{name}` is empty"), hint });
+    }
+    let plain = Plain::Text(text.to_owned());
+    match key.kind {
+        Kind::Duration { min, max } => duration(key, name, text, min, max).map(|_| plain),
+        Kind::Size { min } => size(key, name, text, min).map(|_| plain),
+        Kind::Url { schemes } => url::check(name, text, schemes).map(|()| plain),
+        Kind::Choice { values, later } => choice(name, text, values, later).map(|()| plain),
+        Kind::Path if text.contains('\0') => {
+            Err(Complaint { message: format!("`{name}` is no path: it holds a NUL character"), hint: None })
+        }
+        _ => Ok(plain),
+    }
+}
+
+/// How a bare number is written with a unit.
+fn unit_hint(what: &str, number: &str, units: [&str; 3]) -> String {
+    let number = if number.len() <= 12 { number.trim() } else { "1" };
+    let [a, b, c] = units.map(|unit| format!("\"{number}{unit}\""));
+    format!("{what} has a unit: {a}, {b} or {c}")
+}
+
+fn out_of_range(key: &Key, name: &str, bounds: &str, found: &str) -> Complaint {
+    Complaint::new(format!("`{name}` must be {bounds}, not {found}"), key.doc)
+}
+
+fn integer(key: &Key, name: &str, number: Option<i64>, text: &str) -> Result<Plain, Complaint> {
+    let Kind::Integer { min, max } = key.kind else {
+        return Err(Complaint { message: format!("`{name}` must be {}", key.kind.noun()), hint: None });
+    };
+    match number {
+        Some(number) if (min..=max).contains(&number) => Ok(Plain::Integer(number)),
+        _ => Err(out_of_range(key, name, &format!("a whole number from {min} to {max}"), &quote(text))),
+    }
+}
+
+fn fraction(key: &Key, name: &str, text: &str) -> Result<Plain, Complaint> {
+    match text.parse::<f64>() {
+        Ok(number) if (0.0..=1.0).contains(&number) => Ok(Plain::Fraction(number)),
+        _ => Err(out_of_range(key, name, "a number from 0 to 1", &quote(text))),
+    }
+}
+
+fn duration(key: &Key, name: &str, text: &str, min: &str, max: &str) -> Result<Duration, Complaint> {
+    if text.parse::<f64>().is_ok() {
+        return Err(Complaint::new(
+            format!("`{name}` has no unit: {}", quote(text)),
+            unit_hint("a duration", text, ["s", "m", "h"]),
+        ));
+    }
+    let parsed = humantime::parse_duration(text).map_err(|error| {
+        let hint = match error {
+            humantime::DurationError::UnknownUnit { .. } => "the units are ms, s, m, h, d and w",
+            humantime::DurationError::NumberOverflow => "that is more than can be counted",
+            _ => "durations are written \"30s\", \"10m\" or \"7d\"",
+        };
+        Complaint::new(format!("`{name}` must be {}, not {}", key.kind.noun(), quote(text)), hint)
+    })?;
+    let bound = |text| humantime::parse_duration(text).unwrap_or_default();
+    if parsed < bound(min) || parsed > bound(max) {
+        return Err(out_of_range(key, name, &format!("from {min} to {max}"), &quote(text)));
+    }
+    Ok(parsed)
+}
+
+fn size(key: &Key, name: &str, text: &str, min: &str) -> Result<u64, Complaint> {
+    if text.parse::<f64>().is_ok() {
+        return Err(Complaint::new(
+            format!("`{name}` has no unit: {}", quote(text)),
+            unit_hint("a size", text, ["B", "KiB", "MiB"]),
+        ));
+    }
+    let parsed = text.parse::<ByteSize>().map_err(|_| {
+        Complaint::new(
+            format!("`{name}` must be {}, not {}", key.kind.noun(), quote(text)),
+            "the units are B, KiB, MiB, GiB and TiB",
+        )
+    })?;
+    if parsed < min.parse::<ByteSize>().unwrap_or_default() {
+        return Err(out_of_range(key, name, &format!("at least {min}"), &quote(text)));
+    }
+    // The store counts in signed 64 bits.
+    if i64::try_from(parsed.as_u64()).is_err() {
+        return Err(Complaint { message: format!("`{name}` is too large: {}", quote(text)), hint: None });
+    }
+    Ok(parsed.as_u64())
+}
+
+fn choice(name: &str, text: &str, values: &[&str], later: &[&str]) -> Result<(), Complaint> {
+    if values.contains(&text) {
+        return Ok(());
+    }
+    let list = values.iter().map(|value| format!("`{value}`")).collect::<Vec<_>>().join(", ");
+    if later.contains(&text) {
+        return Err(Complaint::new(
+            format!("{} of `{name}` is not supported yet", quote(text)),
+            format!("this release has {list}"),
+        ));
+    }
+    let hint = match closest(text, values.iter().chain(later).copied()) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!("it is one of {list}"),
+    };
+    Err(Complaint::new(format!("{} is no value of `{name}`", quote(text)), hint))
+}
