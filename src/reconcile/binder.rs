@@ -130,7 +130,7 @@ impl<A: Api> Binder<A> {
                                     tracing::info!(shard = shard.0, conduit_id = &*conduit, "shard is bound");
                                 }
                                 Err(why) => {
-                                    tracing::warn!(shard = shard.0, error = ?why, "shard is not bound")
+                                    tracing::warn!(shard = shard.0, error = ?why, "shard is not bound");
                                 }
                             }
                             shards.answered(&conduit, shard, &session, answer.as_ref().copied(), now);

@@ -382,7 +382,7 @@ enum Event {
 /// Returns once more was asked than had been seen.
 async fn asked(requests: &mut watch::Receiver<Requests>, seen: u64) {
     if requests.wait_for(|requests| requests.asked != seen).await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -16,6 +16,9 @@ use crate::model::time::Timestamp;
 /// Names and values to save.
 pub(super) type Changes = Vec<(String, Option<String>)>;
 
+/// A login and the id that it stands for.
+pub(super) type LoginId = (Arc<str>, Box<str>);
+
 /// Logins or ids in one call (Twitch: "Get Users").
 pub(super) const USERS_PER_CALL: usize = 100;
 
@@ -147,12 +150,8 @@ impl Logins {
 
     /// Ids that should be looked at again, at most a call's worth, with their logins; logins that
     /// are not wanted any more are forgotten instead (second value: what to save).
-    pub(super) fn stale(
-        &mut self,
-        wanted: &HashSet<&str>,
-        now: Instant,
-    ) -> (Vec<(Arc<str>, Box<str>)>, Changes) {
-        let due: Vec<(Arc<str>, Box<str>)> = self
+    pub(super) fn stale(&mut self, wanted: &HashSet<&str>, now: Instant) -> (Vec<LoginId>, Changes) {
+        let due: Vec<LoginId> = self
             .known
             .iter()
             .filter(|(_, known)| known.refresh_at <= now)
@@ -174,7 +173,7 @@ impl Logins {
     /// turned out to be another's or nobody's since the last look.
     pub(super) fn refreshed(
         &mut self,
-        asked: &[(Arc<str>, Box<str>)],
+        asked: &[LoginId],
         users: &[User],
         now: Instant,
         wall: Timestamp,

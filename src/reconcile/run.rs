@@ -1,6 +1,5 @@
 //! One run: conduit, logins, list, plan, execution. Nothing is planned before all of it was read.
 
-use std::cell::OnceCell;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -314,15 +313,20 @@ impl<A: Api> Engine<A> {
         }
         tracing::debug!(logins = missing.len(), "looking up logins");
         let api = self.api.clone();
-        let mut answers = futures_util::stream::iter(missing.chunks(USERS_PER_CALL).map(|asked| {
-            let api = api.clone();
-            async move { (asked, look_up(&api, asked).await) }
-        }))
-        .buffer_unordered(LOOKUPS);
+        let calls: Vec<_> = missing.chunks(USERS_PER_CALL).map(<[_]>::to_vec).collect();
+        let mut answers = futures_util::stream::iter(calls)
+            .map(|asked: Vec<Arc<str>>| {
+                let api = api.clone();
+                async move {
+                    let users = look_up(&api, &asked).await;
+                    (asked, users)
+                }
+            })
+            .buffer_unordered(LOOKUPS);
         let mut unknown = 0;
         while let Some((asked, users)) = answers.next().await {
             let users = users.map_err(|failure| stop("logins could not be looked up", &failure))?;
-            let changes = self.logins.answered(asked, &users, Instant::now().into_std(), wall());
+            let changes = self.logins.answered(&asked, &users, Instant::now().into_std(), wall());
             unknown += asked.len() - changes.len().min(asked.len());
             self.remember_logins(changes).await;
         }
@@ -435,7 +439,7 @@ impl<A: Api> Engine<A> {
             drain: self.options.drain,
         };
         let mut tally = Tally::default();
-        let by_id = OnceCell::new();
+        let mut by_id = None;
         let (logins, parked, publisher, warnings) =
             (&self.logins, &mut self.parked, &mut self.publisher, &mut self.warnings);
         let end = execute(&job, &planned.plan.actions, &mut costs, stopped, |action, outcome, costs| {
@@ -466,7 +470,7 @@ impl<A: Api> Engine<A> {
                     None
                 }
                 Outcome::Refused(failure) => {
-                    let names = by_id.get_or_init(|| logins.by_id());
+                    let names = by_id.get_or_insert_with(|| logins.by_id());
                     reason::of_failure(key, &failure, |id| names.get(id).copied())
                 }
                 Outcome::Conflicted(reason) => Some((Obstacle::Ended, reason)),
@@ -533,9 +537,10 @@ async fn newer(
     mut requests: watch::Receiver<Requests>,
     applies: u64,
 ) {
+    let applied = async { requests.wait_for(|requests| requests.applies != applies).await.map(|_| ()) };
     tokio::select! {
         Ok(()) = desired.changed() => {}
-        Ok(_) = requests.wait_for(|requests| requests.applies != applies) => {}
+        Ok(()) = applied => {}
         else => std::future::pending().await,
     }
 }
