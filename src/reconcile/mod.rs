@@ -1,1 +1,227 @@
-//! Making Twitch match the file.
+//! Making Twitch match the file: the conduit, its shards, the subscriptions. The only room that
+//! writes to Twitch.
+//!
+//! It is woken, never fed: each run reads all that is desired and all that there is, makes a plan
+//! ([`plan`], a pure function) and executes it without making choices. There are no retries inside a
+//! run; the next run is the retry. A list that failed or came in part ends the run.
+//!
+//! It never deletes what is not on our conduit, never deletes a conduit, and never adopts one that
+//! the configuration does not name. After a crash at any point the next run finds things as they
+//! are and goes on: what was created is in Twitch's list, and a conduit whose id was lost is found by
+//! the intent that was saved before it was made.
+//!
+//! What is parked, and why, is not remembered over a restart: each is tried once more.
+
+mod api;
+mod binder;
+mod conduit;
+mod engine;
+mod execute;
+mod logins;
+mod memory;
+mod park;
+mod plan;
+mod preview;
+mod publish;
+mod reason;
+mod run;
+mod shards;
+mod wanted;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod plan_tests;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use self::engine::Engine;
+pub use self::memory::{Memory, MemoryError};
+pub use self::park::{Obstacle, RetryTimes};
+pub use self::plan::{Action, Blocked, DeleteReason, Plan};
+pub use self::preview::{Preview, PreviewConduit, PreviewError, preview};
+use crate::helix::Helix;
+use crate::model::route::Routes;
+use crate::model::shard::{Bindings, Sessions, ShardTarget};
+use crate::model::status::{ReconcileStatus, SubscriptionEntry};
+use crate::model::subscription::SubscriptionSpec;
+
+/// What to do with live subscriptions on our conduit that the file does not have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// Delete them.
+    #[default]
+    Sync,
+    /// Keep them. Dead rows are cleared even so: they deliver nothing and cannot be revived.
+    Keep,
+}
+
+/// What a person wants, from one accepted configuration.
+#[derive(Clone, Debug)]
+pub struct Desired {
+    /// Its generation, from 1; each reload has a higher one.
+    pub generation: u64,
+    /// Every subscription.
+    pub specs: Arc<[SubscriptionSpec]>,
+    /// What to do with others.
+    pub policy: Policy,
+    /// A plan that deletes more than this part of our live subscriptions, and more than 10, holds
+    /// its deletes until [`ReconcileHandle::apply`] allows them. 0 to 1.
+    pub max_delete: f64,
+    /// Longest pause between two runs.
+    pub interval: Duration,
+    /// Shards of the conduit, 1 to 20,000.
+    pub shards: u32,
+    /// The conduit that the configuration names; else one is made and remembered.
+    pub conduit_id: Option<String>,
+}
+
+/// Settings of the reconciler; tests shorten the times.
+#[derive(Clone, Debug)]
+pub struct ReconcileOptions {
+    /// Whose conduit is remembered.
+    pub client_id: String,
+    /// Least and greatest pause between two looks at Twitch's list of shards: 60 to 120 s.
+    pub shard_poll: (Duration, Duration),
+    /// How long after its welcome a session may be bound (Twitch: "Handling WebSocket Events", 4003): 10 s.
+    pub bind_window: Duration,
+    /// Pause between attempts to bind within that time: 1 s. Later ones take five times as long.
+    pub bind_retry: Duration,
+    /// How long new subscriptions wait for the shards to be bound at the start: 15 s.
+    pub bind_wait: Duration,
+    /// How long all shards may be unbound before that is a warning: 60 s.
+    pub unbound_warning: Duration,
+    /// Pauses between tries of what is parked.
+    pub retry: RetryTimes,
+    /// First and longest pause after a run that failed: 1 s and 60 s.
+    pub backoff: (Duration, Duration),
+    /// How long the id of a login is believed before it is looked at again: 24 h.
+    pub login_refresh: Duration,
+    /// Pause between two such looks, of 100 logins each: 10 s.
+    pub login_refresh_pause: Duration,
+    /// Least pause between two publications of the status during a run: 500 ms.
+    pub publish_pause: Duration,
+    /// Creates and deletes handed to the API client at a time, which bounds the requests itself: 16.
+    pub concurrency: usize,
+    /// How long a run that is stopped waits for the requests in hand: 3 s.
+    pub drain: Duration,
+}
+
+impl ReconcileOptions {
+    /// The defaults for this client.
+    pub fn new(client_id: impl Into<String>) -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            client_id: client_id.into(),
+            shard_poll: (seconds(60), seconds(120)),
+            bind_window: seconds(10),
+            bind_retry: seconds(1),
+            bind_wait: seconds(15),
+            unbound_warning: seconds(60),
+            retry: RetryTimes::default(),
+            backoff: (seconds(1), seconds(60)),
+            login_refresh: seconds(24 * 3600),
+            login_refresh_pause: seconds(10),
+            publish_pause: Duration::from_millis(500),
+            concurrency: 16,
+            drain: seconds(3),
+        }
+    }
+}
+
+/// What was asked of the reconciler, as counts, so that nothing asked is ever lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Requests {
+    /// All calls.
+    asked: u64,
+    /// Those of `apply`.
+    applies: u64,
+    /// Those that allow deletes.
+    allows: u64,
+}
+
+/// Handle; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ReconcileHandle {
+    /// Which shards there shall be; `None` until the conduit is known.
+    pub target: watch::Receiver<Option<ShardTarget>>,
+    /// Twitch's answer for each session.
+    pub bindings: watch::Receiver<Bindings>,
+    /// Which sinks events go to; `None` until what is remembered was read.
+    pub routes: watch::Receiver<Option<Arc<Routes>>>,
+    /// How the reconciler is.
+    pub status: watch::Receiver<ReconcileStatus>,
+    /// Every subscription of the file, sorted.
+    pub subscriptions: watch::Receiver<Arc<[SubscriptionEntry]>>,
+    requests: Arc<watch::Sender<Requests>>,
+    answered: watch::Receiver<u64>,
+    revoked: Arc<Notify>,
+}
+
+impl ReconcileHandle {
+    /// Has it run soon.
+    pub fn wake(&self) {
+        self.requests.send_modify(|requests| requests.asked += 1);
+    }
+
+    /// Has it run at once, trying again what is parked; with `allow_deletes` that run, and those
+    /// after it until one is complete, may delete more than `max_delete`. The allowance is for the
+    /// configuration in force: a reload ends it. Returns a ticket for [`Self::answered`].
+    pub fn apply(&self, allow_deletes: bool) -> u64 {
+        let mut ticket = 0;
+        self.requests.send_modify(|requests| {
+            requests.asked += 1;
+            requests.applies += 1;
+            requests.allows += u64::from(allow_deletes);
+            ticket = requests.asked;
+        });
+        ticket
+    }
+
+    /// Returns once a run that began after [`Self::apply`] gave this ticket has ended, complete or
+    /// not (the status says which), or the reconciler has.
+    pub async fn answered(&self, ticket: u64) {
+        // An error is the end of the reconciler: nothing more will be answered.
+        let _ = self.answered.clone().wait_for(|answered| *answered >= ticket).await;
+    }
+
+    /// To be notified when a transport hears of a revocation.
+    pub fn revoked(&self) -> Arc<Notify> {
+        self.revoked.clone()
+    }
+}
+
+/// The task; see [`reconciler`].
+#[derive(Debug)]
+pub struct Reconciler {
+    engine: Engine<Helix>,
+}
+
+impl Reconciler {
+    /// Runs until cancelled; then ends once the requests in hand are answered, or after
+    /// [`ReconcileOptions::drain`]. Deletes nothing at Twitch on its way out.
+    pub async fn run(self, cancel: CancellationToken) {
+        Box::pin(self.engine.run(cancel)).await;
+    }
+}
+
+/// Builds the reconciler; nothing happens until it is run.
+///
+/// `sessions` are the sessions that the WebSocket shards have. They are bound by a task of its own,
+/// which never waits for creates.
+pub fn reconciler(
+    helix: Helix,
+    memory: Arc<dyn Memory>,
+    desired: watch::Receiver<Arc<Desired>>,
+    sessions: watch::Receiver<Sessions>,
+    options: ReconcileOptions,
+) -> (Reconciler, ReconcileHandle) {
+    let (engine, handle) = engine::build(helix, memory, desired, sessions, options);
+    (Reconciler { engine }, handle)
+}

@@ -1,0 +1,161 @@
+//! The part of the API client that the reconciler needs, and what its errors mean here.
+//!
+//! It is a trait so that the loop can be tested against a fake in memory. Nothing else in this room
+//! names an error of the API client.
+
+use std::error::Error;
+use std::future::Future;
+
+use crate::helix::{
+    Conduit, Created, Filter, Helix, HelixError, ShardRefused, ShardRow, SubscriptionList, User,
+};
+use crate::model::shard::{SessionId, ShardId};
+use crate::model::subscription::{SubscriptionKey, TransportTarget};
+
+/// The answers of Update Conduit Shards, one for each shard.
+pub(super) type BindAnswers = Vec<(ShardId, Result<(), Refused>)>;
+
+/// Why a shard was not bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// The session is over; binding it again is pointless.
+    SessionGone,
+    /// Anything else.
+    Other(Box<str>),
+}
+
+impl From<ShardRefused> for Refused {
+    fn from(refused: ShardRefused) -> Self {
+        if refused.session_gone() { Self::SessionGone } else { Self::Other(refused.message) }
+    }
+}
+
+/// What a failed request means for the reconciler.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("twitch has an equal one already")]
+    Conflict { id: Option<Box<str>> },
+    #[error("twitch refuses it as invalid (400): {message}")]
+    Invalid { message: Box<str> },
+    #[error("twitch refuses it for want of a grant (403): {message}")]
+    Forbidden { message: Box<str> },
+    #[error("twitch does not know it (404): {message}")]
+    NotFound { message: Box<str> },
+    #[error("twitch has removed it (410): {message}")]
+    Gone { message: Box<str> },
+    #[error("a limit of twitch is reached (429): {message}")]
+    Quota { message: Box<str> },
+    /// Nothing works before a person acts or the token is renewed.
+    #[error("twitch does not accept our credentials: {message}")]
+    Credentials { message: Box<str> },
+    /// May work the next time; what was asked for may have been done.
+    #[error("{message}")]
+    Passing { message: Box<str> },
+}
+
+impl From<HelixError> for Failure {
+    fn from(error: HelixError) -> Self {
+        match error {
+            HelixError::Conflict { id, .. } => Self::Conflict { id },
+            HelixError::Invalid { message, .. } => Self::Invalid { message },
+            HelixError::Forbidden { message, .. } => Self::Forbidden { message },
+            HelixError::NotFound { message, .. } => Self::NotFound { message },
+            HelixError::Gone { message, .. } => Self::Gone { message },
+            HelixError::Quota { message, .. } => Self::Quota { message },
+            error @ (HelixError::Unauthorized { .. } | HelixError::Token(_)) => {
+                Self::Credentials { message: chain(&error).into() }
+            }
+            error => Self::Passing { message: chain(&error).into() },
+        }
+    }
+}
+
+/// An error with its sources, as `a: b: c`.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// See [`Helix`] for what each call does.
+pub(super) trait Api: Clone + Send + Sync + 'static {
+    fn users_by_login(&self, logins: &[&str]) -> impl Future<Output = Result<Vec<User>, Failure>> + Send;
+    fn users_by_id(&self, ids: &[&str]) -> impl Future<Output = Result<Vec<User>, Failure>> + Send;
+    fn subscriptions(
+        &self,
+        filter: &Filter,
+    ) -> impl Future<Output = Result<SubscriptionList, Failure>> + Send;
+    fn create_subscription(
+        &self,
+        key: &SubscriptionKey,
+        target: &TransportTarget,
+        batching: bool,
+    ) -> impl Future<Output = Result<Created, Failure>> + Send;
+    fn delete_subscription(&self, id: &str) -> impl Future<Output = Result<(), Failure>> + Send;
+    fn conduits(&self) -> impl Future<Output = Result<Vec<Conduit>, Failure>> + Send;
+    fn create_conduit(&self, shards: u32) -> impl Future<Output = Result<Conduit, Failure>> + Send;
+    fn resize_conduit(&self, id: &str, shards: u32) -> impl Future<Output = Result<Conduit, Failure>> + Send;
+    fn shards(&self, conduit_id: &str) -> impl Future<Output = Result<Vec<ShardRow>, Failure>> + Send;
+    fn bind_shards(
+        &self,
+        conduit_id: &str,
+        shards: &[(ShardId, SessionId)],
+    ) -> impl Future<Output = Result<BindAnswers, Failure>> + Send;
+}
+
+impl Api for Helix {
+    async fn users_by_login(&self, logins: &[&str]) -> Result<Vec<User>, Failure> {
+        Ok(self.users_by_login(logins).await?)
+    }
+
+    async fn users_by_id(&self, ids: &[&str]) -> Result<Vec<User>, Failure> {
+        Ok(self.users_by_id(ids).await?)
+    }
+
+    async fn subscriptions(&self, filter: &Filter) -> Result<SubscriptionList, Failure> {
+        Ok(self.subscriptions(filter).await?)
+    }
+
+    async fn create_subscription(
+        &self,
+        key: &SubscriptionKey,
+        target: &TransportTarget,
+        batching: bool,
+    ) -> Result<Created, Failure> {
+        Ok(self.create_subscription(key, target, batching).await?)
+    }
+
+    async fn delete_subscription(&self, id: &str) -> Result<(), Failure> {
+        Ok(self.delete_subscription(id).await?)
+    }
+
+    async fn conduits(&self) -> Result<Vec<Conduit>, Failure> {
+        Ok(self.conduits().await?)
+    }
+
+    async fn create_conduit(&self, shards: u32) -> Result<Conduit, Failure> {
+        Ok(self.create_conduit(shards).await?)
+    }
+
+    async fn resize_conduit(&self, id: &str, shards: u32) -> Result<Conduit, Failure> {
+        Ok(self.resize_conduit(id, shards).await?)
+    }
+
+    async fn shards(&self, conduit_id: &str) -> Result<Vec<ShardRow>, Failure> {
+        Ok(self.shards(conduit_id).await?)
+    }
+
+    async fn bind_shards(
+        &self,
+        conduit_id: &str,
+        shards: &[(ShardId, SessionId)],
+    ) -> Result<BindAnswers, Failure> {
+        let answers = self.bind_shards(conduit_id, shards).await?;
+        Ok(answers.into_iter().map(|(shard, answer)| (shard, answer.map_err(Refused::from))).collect())
+    }
+}

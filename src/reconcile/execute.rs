@@ -1,0 +1,286 @@
+//! Carries out a plan, several requests at a time. Makes no choices: it does not retry, and what
+//! Twitch answers is handed back.
+//!
+//! A request whose answer is lost, or that is cut off, may have been carried out: the next run lists
+//! and sees.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::{Instant, sleep_until};
+
+use super::api::{Api, Failure};
+use super::plan::Action;
+use super::reason;
+use crate::helix::Filter;
+use crate::model::subscription::{SubscriptionKey, SubscriptionRow, TransportTarget};
+
+/// So many failures without a success between them end a run.
+const FAILURES_IN_A_ROW: u32 = 5;
+
+/// Sum of the costs of the client's subscriptions, as far as it is known during a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Costs {
+    /// From the list, less what was deleted and more what was created since.
+    counted: u64,
+    /// The highest that Twitch has told since.
+    told: u64,
+    /// 0 when it is not known.
+    pub(super) max: u64,
+    /// Twitch has refused one for its cost.
+    full: bool,
+}
+
+impl Costs {
+    pub(super) fn new(total: u64, max: u64) -> Self {
+        Self { counted: total, told: 0, max, full: false }
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.counted.max(self.told)
+    }
+
+    /// How much may still be added; `None` when the limit is not known.
+    fn room(&self) -> Option<u64> {
+        if self.full {
+            return Some(0);
+        }
+        (self.max > 0).then(|| self.max.saturating_sub(self.total()))
+    }
+}
+
+/// What came of one action.
+#[derive(Clone, Debug)]
+pub(super) enum Outcome {
+    /// It is there now, made or found.
+    There {
+        id: Box<str>,
+        adopted: bool,
+    },
+    Deleted,
+    /// Twitch refuses it, for a reason that lies in the action.
+    Refused(Failure),
+    /// Twitch says that an equal one exists, and it is not usable.
+    Conflicted(String),
+    /// It was not sent: there is no room for its cost.
+    NoRoom,
+    /// Neither done nor refused, as far as we know.
+    Failed,
+}
+
+/// How it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Every action was carried out or refused.
+    Complete,
+    /// It was stopped.
+    Stopped,
+    /// The conduit is gone.
+    ConduitGone,
+    /// At least one action failed.
+    Failed(Failure),
+}
+
+/// Its circumstances.
+pub(super) struct Job<'a, A> {
+    pub(super) api: &'a A,
+    pub(super) conduit_id: &'a Arc<str>,
+    pub(super) concurrency: usize,
+    /// How long requests in hand may take once it is stopped.
+    pub(super) drain: Duration,
+}
+
+enum Done {
+    Outcome(Outcome),
+    Created { id: Box<str>, cost: u64, total: u64, max: u64 },
+    ConduitGone,
+    Failed(Failure),
+}
+
+/// Carries out the actions in order; groups of creates and of deletes do not overlap. Nothing new is
+/// begun once `stop` is ready. `report` hears of every action that was begun or held back.
+pub(super) async fn execute<A: Api>(
+    job: &Job<'_, A>,
+    actions: &[Action],
+    costs: &mut Costs,
+    stop: impl Future<Output = ()>,
+    mut report: impl FnMut(&Action, Outcome, &Costs),
+) -> End {
+    let mut stop = pin!(stop);
+    let mut deadline = None;
+    let mut failed: Option<Failure> = None;
+    let mut over = false;
+    let mut in_a_row = 0;
+    for group in actions.chunk_by(|a, b| a.is_create() == b.is_create()) {
+        let mut queue = group.iter().peekable();
+        let mut flight = FuturesUnordered::new();
+        let mut costly_in_flight: u64 = 0;
+        loop {
+            while !over && flight.len() < job.concurrency.max(1) {
+                let Some(action) = queue.peek() else { break };
+                if is_costly(action)
+                    && let Some(room) = costs.room()
+                    && room <= costly_in_flight
+                {
+                    if costly_in_flight > 0 {
+                        break;
+                    }
+                    report(action, Outcome::NoRoom, costs);
+                    queue.next();
+                    continue;
+                }
+                costly_in_flight += u64::from(is_costly(action));
+                let action = *action;
+                flight.push(async move { (action, perform(job, action).await) });
+                queue.next();
+            }
+            let (action, done) = tokio::select! {
+                biased;
+                Some(done) = flight.next() => done,
+                () = &mut stop, if deadline.is_none() => {
+                    deadline = Some(Instant::now() + job.drain);
+                    over = true;
+                    if flight.is_empty() { return End::Stopped }
+                    continue;
+                }
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    return End::Stopped;
+                }
+                else => break,
+            };
+            costly_in_flight -= u64::from(is_costly(action));
+            let outcome = match done {
+                Done::Outcome(outcome) => {
+                    in_a_row = 0;
+                    if let (Outcome::Deleted, Action::Delete { cost, .. }) = (&outcome, action) {
+                        costs.counted = costs.counted.saturating_sub(*cost);
+                    }
+                    costs.full |=
+                        matches!(&outcome, Outcome::Refused(failure) if reason::is_cost_limit(failure));
+                    outcome
+                }
+                Done::Created { id, cost, total, max } => {
+                    in_a_row = 0;
+                    costs.counted = costs.counted.saturating_add(cost);
+                    costs.told = costs.told.max(total);
+                    costs.max = if max > 0 { max } else { costs.max };
+                    Outcome::There { id, adopted: false }
+                }
+                Done::ConduitGone => return End::ConduitGone,
+                Done::Failed(failure) => {
+                    in_a_row += 1;
+                    over |= in_a_row >= FAILURES_IN_A_ROW || matches!(failure, Failure::Credentials { .. });
+                    failed.get_or_insert(failure);
+                    Outcome::Failed
+                }
+            };
+            report(action, outcome, costs);
+        }
+        if over {
+            break;
+        }
+    }
+    match failed {
+        Some(failure) => End::Failed(failure),
+        None if deadline.is_some() => End::Stopped,
+        None => End::Complete,
+    }
+}
+
+fn is_costly(action: &Action) -> bool {
+    matches!(action, Action::Create { worst_cost: 1.., .. })
+}
+
+async fn perform<A: Api>(job: &Job<'_, A>, action: &Action) -> Done {
+    match action {
+        Action::Delete { id, .. } => match job.api.delete_subscription(id).await {
+            Ok(()) | Err(Failure::NotFound { .. }) => Done::Outcome(Outcome::Deleted),
+            Err(failure) => failed_or_refused(failure),
+        },
+        Action::Create { key, batching, .. } => create(job, key, *batching).await,
+    }
+}
+
+fn failed_or_refused(failure: Failure) -> Done {
+    match failure {
+        Failure::Credentials { .. } | Failure::Passing { .. } => Done::Failed(failure),
+        refused => Done::Outcome(Outcome::Refused(refused)),
+    }
+}
+
+async fn create<A: Api>(job: &Job<'_, A>, key: &SubscriptionKey, batching: bool) -> Done {
+    let target = TransportTarget::Conduit { conduit_id: job.conduit_id.clone() };
+    let failure = match job.api.create_subscription(key, &target, batching).await {
+        Ok(created) => {
+            return Done::Created {
+                id: created.row.id,
+                cost: created.row.cost,
+                total: created.total_cost,
+                max: created.max_total_cost,
+            };
+        }
+        Err(failure) => failure,
+    };
+    match &failure {
+        Failure::Conflict { id } => adopt(job, key, id.as_deref()).await,
+        // The conduit, or something that the condition names? One request tells.
+        Failure::NotFound { .. } => conduit_gone_or(job, failure).await,
+        Failure::Invalid { message } if message.to_ascii_lowercase().contains("conduit") => {
+            conduit_gone_or(job, failure).await
+        }
+        _ => failed_or_refused(failure),
+    }
+}
+
+async fn conduit_gone_or<A: Api>(job: &Job<'_, A>, refused: Failure) -> Done {
+    match job.api.conduits().await {
+        Ok(conduits) if conduits.iter().any(|conduit| *conduit.id == **job.conduit_id) => {
+            Done::Outcome(Outcome::Refused(refused))
+        }
+        Ok(_) => Done::ConduitGone,
+        Err(failure) => Done::Failed(failure),
+    }
+}
+
+/// 409: an equal one is there. It is ours if it is on our conduit and alive.
+async fn adopt<A: Api>(job: &Job<'_, A>, key: &SubscriptionKey, id: Option<&str>) -> Done {
+    let filter = match id {
+        Some(id) => Filter::Id(id.to_owned()),
+        None => match user_of(key) {
+            Some(user) => Filter::User(user.to_owned()),
+            None => Filter::Type(key.subscription_type.to_string()),
+        },
+    };
+    let rows = match job.api.subscriptions(&filter).await {
+        Ok(list) => list.rows,
+        Err(failure @ (Failure::Credentials { .. } | Failure::Passing { .. })) => {
+            return Done::Failed(failure);
+        }
+        Err(_) => Vec::new(),
+    };
+    let ours = |row: &&SubscriptionRow| {
+        row.key == *key
+            && matches!(&row.target, TransportTarget::Conduit { conduit_id } if conduit_id == job.conduit_id)
+    };
+    if let Some(row) = rows.iter().filter(ours).find(|row| row.status.is_live()) {
+        return Done::Outcome(Outcome::There { id: row.id.clone(), adopted: true });
+    }
+    // Dead ones do not conflict, says Twitch; one that does all the same is in the way.
+    for row in rows.iter().filter(ours) {
+        if let Err(failure @ (Failure::Credentials { .. } | Failure::Passing { .. })) =
+            job.api.delete_subscription(&row.id).await
+        {
+            return Done::Failed(failure);
+        }
+    }
+    Done::Outcome(Outcome::Conflicted(reason::conflict(id)))
+}
+
+/// A user in the condition, by whom Twitch can be asked.
+fn user_of(key: &SubscriptionKey) -> Option<&str> {
+    key.condition.iter().find(|(field, _)| field.ends_with("user_id")).map(|(_, value)| value)
+}

@@ -1,0 +1,507 @@
+//! A Twitch in memory, with the manners of the real one that matter here, and a pool of sockets.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::api::{Api, BindAnswers, Failure, Refused};
+use super::engine::build;
+use super::{Desired, Memory, MemoryError, Policy, ReconcileHandle, ReconcileOptions};
+use crate::helix::{Conduit, Created, Filter, ShardRow, SubscriptionList, User};
+use crate::model::shard::{BindOutcome, Bindings, LiveSession, SessionId, Sessions, ShardId, ShardTarget};
+use crate::model::status::{ReconcileStatus, SubscriptionEntry};
+use crate::model::subscription::{
+    FieldValue, SubscriptionKey, SubscriptionRow, SubscriptionSpec, SubscriptionStatus, TransportTarget,
+};
+
+/// A failure to come.
+#[derive(Debug)]
+pub(super) struct Fault {
+    /// Of calls whose text begins like this.
+    pub(super) call: &'static str,
+    pub(super) times: usize,
+    pub(super) failure: Failure,
+    /// The call is carried out, and its answer is lost.
+    pub(super) lost_answer: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct World {
+    pub(super) users: BTreeMap<String, String>,
+    pub(super) conduits: Vec<Conduit>,
+    pub(super) rows: Vec<SubscriptionRow>,
+    pub(super) shards: BTreeMap<(String, ShardId), (SessionId, &'static str)>,
+    pub(super) over: HashSet<SessionId>,
+    pub(super) max_cost: u64,
+    pub(super) latency: Duration,
+    pub(super) faults: Vec<Fault>,
+    pub(super) calls: Vec<String>,
+    pub(super) in_flight: usize,
+    pub(super) most_in_flight: usize,
+    serial: u64,
+}
+
+impl World {
+    fn total(&self) -> u64 {
+        self.rows.iter().filter(|row| row.status.is_live()).map(|row| row.cost).sum()
+    }
+
+    pub(super) fn count(&self, call: &str) -> usize {
+        self.calls.iter().filter(|made| made.starts_with(call)).count()
+    }
+
+    pub(super) fn live(&self) -> Vec<String> {
+        let mut live: Vec<String> =
+            self.rows.iter().filter(|row| row.status.is_live()).map(|row| row.key.to_string()).collect();
+        live.sort();
+        live
+    }
+
+    pub(super) fn revoke(&mut self, of: &str, status: &str) {
+        let mut found = false;
+        for row in self.rows.iter_mut().filter(|row| row.key.to_string().contains(of)) {
+            row.status = SubscriptionStatus::parse(status);
+            found = true;
+        }
+        assert!(found, "{of}");
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fake(Arc<Mutex<World>>);
+
+impl Fake {
+    pub(super) fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap()
+    }
+
+    pub(super) fn fault(&self, call: &'static str, times: usize, failure: Failure, lost_answer: bool) {
+        self.world().faults.push(Fault { call, times, failure, lost_answer });
+    }
+
+    async fn call<T>(
+        &self,
+        text: String,
+        act: impl FnOnce(&mut World) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        struct InFlight(Fake);
+        impl Drop for InFlight {
+            fn drop(&mut self) {
+                self.0.world().in_flight -= 1;
+            }
+        }
+        let latency = {
+            let mut world = self.world();
+            world.calls.push(text.clone());
+            world.in_flight += 1;
+            world.most_in_flight = world.most_in_flight.max(world.in_flight);
+            world.latency
+        };
+        let _in_flight = InFlight(self.clone());
+        tokio::time::sleep(latency).await;
+        let mut world = self.world();
+        let fault = world.faults.iter_mut().find(|fault| fault.times > 0 && text.starts_with(fault.call));
+        if let Some(fault) = fault {
+            fault.times -= 1;
+            let (failure, lost) = (fault.failure.clone(), fault.lost_answer);
+            if lost {
+                let _ = act(&mut world);
+            }
+            return Err(failure);
+        }
+        act(&mut world)
+    }
+}
+
+fn not_found() -> Failure {
+    Failure::NotFound { message: "not found".into() }
+}
+
+impl Api for Fake {
+    async fn users_by_login(&self, logins: &[&str]) -> Result<Vec<User>, Failure> {
+        assert!((1..=100).contains(&logins.len()));
+        let logins: Vec<String> = logins.iter().map(|&login| login.to_owned()).collect();
+        self.call(format!("users {}", logins.join(" ")), |world| {
+            let user = |login: &String| {
+                Some(User { id: world.users.get(login)?.as_str().into(), login: login.as_str().into() })
+            };
+            Ok(logins.iter().filter_map(user).collect())
+        })
+        .await
+    }
+
+    async fn users_by_id(&self, ids: &[&str]) -> Result<Vec<User>, Failure> {
+        let ids: HashSet<String> = ids.iter().map(|&id| id.to_owned()).collect();
+        self.call("ids".to_owned(), |world| {
+            let users = world.users.iter().filter(|(_, id)| ids.contains(*id));
+            Ok(users
+                .map(|(login, id)| User { id: id.as_str().into(), login: login.as_str().into() })
+                .collect())
+        })
+        .await
+    }
+
+    async fn subscriptions(&self, filter: &Filter) -> Result<SubscriptionList, Failure> {
+        let filter = filter.clone();
+        self.call(format!("list {filter:?}"), |world| {
+            let wanted = |row: &&SubscriptionRow| match &filter {
+                Filter::Conduit(id) => {
+                    matches!(&row.target, TransportTarget::Conduit { conduit_id } if **conduit_id == **id)
+                }
+                Filter::Id(id) => *row.id == **id,
+                Filter::Type(name) => *row.key.subscription_type == **name,
+                Filter::User(id) => row.key.condition.iter().any(|(_, value)| value == id),
+                _ => true,
+            };
+            Ok(SubscriptionList {
+                rows: world.rows.iter().filter(wanted).cloned().collect(),
+                total_cost: world.total(),
+                max_total_cost: world.max_cost,
+            })
+        })
+        .await
+    }
+
+    async fn create_subscription(
+        &self,
+        key: &SubscriptionKey,
+        target: &TransportTarget,
+        _batching: bool,
+    ) -> Result<Created, Failure> {
+        let (key, target) = (key.clone(), target.clone());
+        self.call(format!("create {key}"), |world| {
+            let TransportTarget::Conduit { conduit_id } = &target else { panic!("{target:?}") };
+            if !world.conduits.iter().any(|conduit| *conduit.id == **conduit_id) {
+                return Err(not_found());
+            }
+            let twin =
+                world.rows.iter().find(|row| row.key == key && row.target == target && row.status.is_live());
+            if let Some(twin) = twin {
+                return Err(Failure::Conflict { id: Some(twin.id.clone()) });
+            }
+            let cost = u64::from(&*key.subscription_type == "stream.online");
+            if world.total() + cost > world.max_cost {
+                return Err(Failure::Quota { message: "subscriptions total cost exceeded".into() });
+            }
+            world.serial += 1;
+            let row = SubscriptionRow {
+                id: format!("sub-{}", world.serial).into(),
+                status: SubscriptionStatus::Enabled,
+                key,
+                target,
+                cost,
+            };
+            world.rows.push(row.clone());
+            Ok(Created { row, total_cost: world.total(), max_total_cost: world.max_cost })
+        })
+        .await
+    }
+
+    async fn delete_subscription(&self, id: &str) -> Result<(), Failure> {
+        let id = id.to_owned();
+        self.call(format!("delete {id}"), |world| {
+            world.rows.retain(|row| *row.id != *id);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn conduits(&self) -> Result<Vec<Conduit>, Failure> {
+        self.call("conduits".to_owned(), |world| Ok(world.conduits.clone())).await
+    }
+
+    async fn create_conduit(&self, shards: u32) -> Result<Conduit, Failure> {
+        self.call(format!("make conduit {shards}"), |world| {
+            if world.conduits.len() == 5 {
+                return Err(Failure::Quota { message: "conduit limit reached".into() });
+            }
+            world.serial += 1;
+            let conduit = Conduit { id: format!("conduit-{}", world.serial), shard_count: shards };
+            world.conduits.push(conduit.clone());
+            Ok(conduit)
+        })
+        .await
+    }
+
+    async fn resize_conduit(&self, id: &str, shards: u32) -> Result<Conduit, Failure> {
+        let id = id.to_owned();
+        self.call(format!("resize {shards}"), |world| {
+            let conduit = world.conduits.iter_mut().find(|conduit| conduit.id == id).ok_or_else(not_found)?;
+            conduit.shard_count = shards;
+            Ok(conduit.clone())
+        })
+        .await
+    }
+
+    async fn shards(&self, conduit_id: &str) -> Result<Vec<ShardRow>, Failure> {
+        let id = conduit_id.to_owned();
+        self.call("shards".to_owned(), |world| {
+            if !world.conduits.iter().any(|conduit| conduit.id == id) {
+                return Err(not_found());
+            }
+            let ours = world.shards.iter().filter(|((conduit, _), _)| *conduit == id);
+            Ok(ours
+                .map(|((_, shard), (session, status))| ShardRow {
+                    id: *shard,
+                    status: (*status).into(),
+                    session_id: Some(session.clone()),
+                    callback: None,
+                })
+                .collect())
+        })
+        .await
+    }
+
+    async fn bind_shards(
+        &self,
+        conduit_id: &str,
+        shards: &[(ShardId, SessionId)],
+    ) -> Result<BindAnswers, Failure> {
+        let (id, shards) = (conduit_id.to_owned(), shards.to_vec());
+        self.call(format!("bind {}", shards.len()), |world| {
+            let Some(conduit) = world.conduits.iter().find(|conduit| conduit.id == id) else {
+                return Err(not_found());
+            };
+            let count = conduit.shard_count;
+            let mut answers = Vec::new();
+            for (shard, session) in shards {
+                let answer = if world.over.contains(&session) {
+                    Err(Refused::SessionGone)
+                } else if shard.0 >= count {
+                    Err(Refused::Other("The shard id is outside the conduit's range".into()))
+                } else {
+                    world.shards.insert((id.clone(), shard), (session, "enabled"));
+                    Ok(())
+                };
+                answers.push((shard, answer));
+            }
+            Ok(answers)
+        })
+        .await
+    }
+}
+
+/// Remembers in memory.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    pub(super) pairs: Mutex<BTreeMap<String, String>>,
+    pub(super) broken: Mutex<bool>,
+}
+
+impl Notes {
+    fn check(&self) -> Result<(), MemoryError> {
+        if *self.broken.lock().unwrap() { Err(MemoryError("disk full".into())) } else { Ok(()) }
+    }
+}
+
+impl Memory for Notes {
+    fn load(&self, prefix: &str) -> BoxFuture<'_, Result<Vec<(String, String)>, MemoryError>> {
+        let prefix = prefix.to_owned();
+        async move {
+            self.check()?;
+            let pairs = self.pairs.lock().unwrap();
+            Ok(pairs
+                .iter()
+                .filter(|(name, _)| name.starts_with(&prefix))
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect())
+        }
+        .boxed()
+    }
+
+    fn save(&self, changes: Vec<(String, Option<String>)>) -> BoxFuture<'_, Result<(), MemoryError>> {
+        async move {
+            self.check()?;
+            let mut pairs = self.pairs.lock().unwrap();
+            for (name, value) in changes {
+                match value {
+                    Some(value) => drop(pairs.insert(name, value)),
+                    None => drop(pairs.remove(&name)),
+                }
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+}
+
+/// A reconciler at work.
+pub(super) struct Bench {
+    pub(super) fake: Fake,
+    pub(super) notes: Arc<Notes>,
+    pub(super) desired: watch::Sender<Arc<Desired>>,
+    pub(super) sessions: watch::Sender<Sessions>,
+    pub(super) handle: ReconcileHandle,
+    pub(super) cancel: CancellationToken,
+    pub(super) task: JoinHandle<()>,
+    pub(super) pool: Option<JoinHandle<()>>,
+}
+
+/// Longer than any test may wait, in virtual time.
+const PATIENCE: Duration = Duration::from_secs(40 * 86_400);
+
+impl Bench {
+    /// With a pool that opens a socket for each shard.
+    pub(super) fn start(fake: &Fake, notes: &Arc<Notes>, desired: Desired) -> Self {
+        let mut bench = Self::without_pool(fake, notes, desired);
+        let pool = pool(bench.handle.target.clone(), bench.handle.bindings.clone(), bench.sessions.clone());
+        bench.pool = Some(tokio::spawn(pool));
+        bench
+    }
+
+    pub(super) fn without_pool(fake: &Fake, notes: &Arc<Notes>, desired: Desired) -> Self {
+        let (desired, desired_out) = watch::channel(Arc::new(desired));
+        let (sessions, sessions_out) = watch::channel(Sessions::default());
+        let options = ReconcileOptions::new("client");
+        let (engine, handle) = build(fake.clone(), notes.clone(), desired_out, sessions_out, options);
+        let cancel = CancellationToken::new();
+        let task = tokio::spawn(engine.run(cancel.clone()));
+        Self { fake: fake.clone(), notes: notes.clone(), desired, sessions, handle, cancel, task, pool: None }
+    }
+
+    pub(super) fn reload(&self, specs: &[SubscriptionSpec], change: impl FnOnce(&mut Desired)) {
+        let mut desired = Desired::clone(&self.desired.borrow());
+        desired.generation += 1;
+        desired.specs = specs.into();
+        change(&mut desired);
+        self.desired.send_replace(Arc::new(desired));
+    }
+
+    /// Waits for a status.
+    pub(super) async fn status(&self, mut like: impl FnMut(&ReconcileStatus) -> bool) -> ReconcileStatus {
+        let mut status = self.handle.status.clone();
+        let found = tokio::time::timeout(PATIENCE, status.wait_for(|status| like(status))).await;
+        match found {
+            Ok(found) => found.unwrap().clone(),
+            Err(_) => panic!("never: {:?}", self.handle.status.borrow()),
+        }
+    }
+
+    /// Waits until the newest generation is converged.
+    pub(super) async fn converged(&self) -> ReconcileStatus {
+        let generation = self.desired.borrow().generation;
+        self.status(|status| status.converged && status.generation == generation && status.problem.is_none())
+            .await
+    }
+
+    pub(super) async fn entries(
+        &self,
+        mut like: impl FnMut(&[SubscriptionEntry]) -> bool,
+    ) -> Arc<[SubscriptionEntry]> {
+        let mut entries = self.handle.subscriptions.clone();
+        let found = tokio::time::timeout(PATIENCE, entries.wait_for(|entries| like(entries))).await;
+        match found {
+            Ok(found) => found.unwrap().clone(),
+            Err(_) => panic!("never: {:?}", self.handle.subscriptions.borrow()),
+        }
+    }
+
+    /// Waits for something in the world; looks every virtual 100 ms.
+    pub(super) async fn world(&self, mut like: impl FnMut(&World) -> bool) {
+        let looked = async {
+            while !like(&self.fake.world()) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, looked).await.is_err() {
+            panic!("never: {:?}", self.fake.world());
+        }
+    }
+
+    /// A run that began from now on has ended.
+    pub(super) async fn apply(&self, allow_deletes: bool) {
+        let ticket = self.handle.apply(allow_deletes);
+        tokio::time::timeout(PATIENCE, self.handle.answered(ticket)).await.expect("answered");
+    }
+
+    pub(super) async fn end(self) {
+        self.cancel.cancel();
+        tokio::time::timeout(Duration::from_secs(60), self.task).await.expect("ends").expect("no panic");
+        if let Some(pool) = self.pool {
+            pool.abort();
+        }
+    }
+}
+
+/// Has a session for each shard there shall be, and a new one when its session is over.
+async fn pool(
+    mut target: watch::Receiver<Option<ShardTarget>>,
+    mut bindings: watch::Receiver<Bindings>,
+    sessions: watch::Sender<Sessions>,
+) {
+    let mut serial = 0;
+    loop {
+        let count = target.borrow_and_update().as_ref().map_or(0, |target| target.shards);
+        let told = bindings.borrow_and_update().clone();
+        let mut next = BTreeMap::clone(&sessions.borrow());
+        next.retain(|shard, _| shard.0 < count);
+        for shard in (0..count).map(ShardId) {
+            let gone = told.get(&shard).filter(|binding| binding.outcome == BindOutcome::SessionGone);
+            if next
+                .get(&shard)
+                .is_some_and(|live| gone.is_none_or(|binding| binding.session_id != live.session_id))
+            {
+                continue;
+            }
+            serial += 1;
+            let session_id = SessionId::new(format!("session-{serial}"));
+            let welcomed_at = tokio::time::Instant::now().into_std();
+            next.insert(shard, LiveSession { session_id, welcomed_at });
+        }
+        if next != **sessions.borrow() {
+            sessions.send_replace(Arc::new(next));
+        }
+        tokio::select! {
+            Ok(()) = target.changed() => {}
+            Ok(()) = bindings.changed() => {}
+            else => return,
+        }
+    }
+}
+
+pub(super) fn spec(name: &str, login: &str) -> SubscriptionSpec {
+    let version = if name == "channel.follow" { "2" } else { "1" };
+    SubscriptionSpec {
+        subscription_type: name.into(),
+        version: version.into(),
+        condition: Box::new([("broadcaster_user_id".into(), FieldValue::Login(login.into()))]),
+        sinks: None,
+    }
+}
+
+pub(super) fn literal(name: &str, id: &str) -> SubscriptionSpec {
+    let mut spec = spec(name, "");
+    spec.condition[0].1 = FieldValue::Literal(id.into());
+    spec
+}
+
+pub(super) fn desired(specs: &[SubscriptionSpec]) -> Desired {
+    Desired {
+        generation: 1,
+        specs: specs.into(),
+        policy: Policy::Sync,
+        max_delete: 0.5,
+        interval: Duration::from_secs(1800),
+        shards: 2,
+        conduit_id: None,
+    }
+}
+
+pub(super) fn fake() -> Fake {
+    let fake = Fake::default();
+    {
+        let mut world = fake.world();
+        world.max_cost = 10_000;
+        world.latency = Duration::from_millis(50);
+        for (at, login) in ["ann", "bob", "cat"].iter().enumerate() {
+            world.users.insert((*login).to_owned(), (at + 1).to_string());
+        }
+    }
+    fake
+}

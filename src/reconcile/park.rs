@@ -1,0 +1,280 @@
+//! Subscriptions that cannot be created now: why, and when each is tried again. ◆
+//!
+//! Kept in memory only: after a restart each is tried once more, and Twitch says again why not.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::model::subscription::SubscriptionKey;
+
+/// What kind of obstacle it is; it decides how soon another try makes sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Obstacle {
+    /// It ended for no lasting reason: created again at once, and with growing pauses when it keeps
+    /// ending.
+    Ended,
+    /// A grant, or a moderator's role, is missing.
+    Grant,
+    /// The chatting user cannot join the channel.
+    Chat,
+    /// A beta type is under maintenance.
+    Beta,
+    /// Too many equal subscriptions.
+    Quota,
+    /// There is no room left under `max_total_cost`; tried as soon as there is.
+    Cost,
+    /// Twitch refuses it as invalid.
+    Invalid,
+    /// A user, or the version of the type, is gone: not tried again by itself.
+    Removed,
+    /// A login is not known to Twitch.
+    Login,
+}
+
+/// How long the pauses between tries are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryTimes {
+    /// First and longest pause for what a person must change: 5 minutes and 6 hours.
+    pub slow: (Duration, Duration),
+    /// First and longest pause for what ended for no lasting reason: 10 seconds and 1 hour.
+    pub soon: (Duration, Duration),
+}
+
+impl Default for RetryTimes {
+    fn default() -> Self {
+        Self {
+            slow: (Duration::from_secs(300), Duration::from_secs(6 * 3600)),
+            soon: (Duration::from_secs(10), Duration::from_secs(3600)),
+        }
+    }
+}
+
+impl RetryTimes {
+    /// The pause after so many failed tries (from 1); `None` for never.
+    pub(super) fn pause(&self, obstacle: Obstacle, attempts: u32) -> Option<Duration> {
+        let (first, longest) = match obstacle {
+            Obstacle::Removed => return None,
+            Obstacle::Ended => self.soon,
+            Obstacle::Grant | Obstacle::Chat | Obstacle::Cost | Obstacle::Invalid | Obstacle::Login => {
+                self.slow
+            }
+            Obstacle::Beta | Obstacle::Quota => (self.slow.0.saturating_mul(6), self.slow.1),
+        };
+        let doubled = first.saturating_mul(1 << attempts.saturating_sub(1).min(20));
+        Some(doubled.min(longest))
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    obstacle: Obstacle,
+    reason: Box<str>,
+    attempts: u32,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Parked {
+        retry_at: Option<Instant>,
+    },
+    /// It was created again; when it ends soon, the pauses go on growing where they stopped.
+    Trial {
+        since: Instant,
+    },
+}
+
+/// How a key stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing<'a> {
+    /// Nothing is known against it.
+    Free,
+    /// It was created again a while ago, after it had ended.
+    Trial,
+    /// It is parked, and due to be tried.
+    Due,
+    /// It is parked.
+    Waiting { obstacle: Obstacle, reason: &'a str, retry_at: Option<Instant> },
+}
+
+/// The table of them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ParkTable {
+    entries: HashMap<SubscriptionKey, Entry>,
+    times: RetryTimes,
+}
+
+impl ParkTable {
+    pub(super) fn new(times: RetryTimes) -> Self {
+        Self { entries: HashMap::new(), times }
+    }
+
+    pub(super) fn standing(&self, key: &SubscriptionKey, now: Instant) -> Standing<'_> {
+        match self.entries.get(key) {
+            None => Standing::Free,
+            Some(Entry { state: State::Trial { since }, .. }) => {
+                if now.saturating_duration_since(*since) > self.times.slow.1 {
+                    Standing::Free
+                } else {
+                    Standing::Trial
+                }
+            }
+            Some(Entry { state: State::Parked { retry_at }, obstacle, reason, .. }) => match retry_at {
+                Some(at) if *at <= now => Standing::Due,
+                _ => Standing::Waiting { obstacle: *obstacle, reason, retry_at: *retry_at },
+            },
+        }
+    }
+
+    /// The failed tries that count, with one more.
+    fn next_attempt(&self, key: &SubscriptionKey, now: Instant) -> u32 {
+        let free = self.standing(key, now) == Standing::Free;
+        self.entries.get(key).filter(|_| !free).map_or(0, |entry| entry.attempts).saturating_add(1)
+    }
+
+    /// How long it would wait if it were parked now.
+    pub(super) fn next_pause(
+        &self,
+        key: &SubscriptionKey,
+        obstacle: Obstacle,
+        now: Instant,
+    ) -> Option<Duration> {
+        self.times.pause(obstacle, self.next_attempt(key, now))
+    }
+
+    /// Parks it, or parks it again with a longer pause; tells when it is due.
+    pub(super) fn park(
+        &mut self,
+        key: &SubscriptionKey,
+        obstacle: Obstacle,
+        reason: &str,
+        now: Instant,
+    ) -> Option<Instant> {
+        let attempts = self.next_attempt(key, now);
+        let retry_at = self.times.pause(obstacle, attempts).map(|pause| now + pause);
+        let entry = Entry { obstacle, reason: reason.into(), attempts, state: State::Parked { retry_at } };
+        self.entries.insert(key.clone(), entry);
+        retry_at
+    }
+
+    /// It ended and is created again at once: the next end is parked.
+    pub(super) fn try_at_once(&mut self, key: &SubscriptionKey, reason: &str, now: Instant) {
+        let entry = Entry {
+            obstacle: Obstacle::Ended,
+            reason: reason.into(),
+            attempts: 1,
+            state: State::Trial { since: now },
+        };
+        self.entries.insert(key.clone(), entry);
+    }
+
+    /// It was created or found alive.
+    pub(super) fn settled(&mut self, key: &SubscriptionKey, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(key)
+            && matches!(entry.state, State::Parked { .. })
+        {
+            entry.state = State::Trial { since: now };
+        }
+    }
+
+    /// Forgets what is known against it.
+    pub(super) fn forget(&mut self, key: &SubscriptionKey) {
+        self.entries.remove(key);
+    }
+
+    /// Everything is due now, with short pauses again: a person has asked, or has edited the file.
+    pub(super) fn release(&mut self, now: Instant) {
+        for entry in self.entries.values_mut() {
+            entry.attempts = 0;
+            if let State::Parked { retry_at } = &mut entry.state {
+                *retry_at = Some(now);
+            }
+        }
+    }
+
+    /// Forgets what is not wanted any more, and trials that were passed.
+    pub(super) fn retain(&mut self, wanted: impl Fn(&SubscriptionKey) -> bool, now: Instant) {
+        let longest = self.times.slow.1;
+        self.entries.retain(|key, entry| {
+            let passed =
+                matches!(entry.state, State::Trial { since } if now.saturating_duration_since(since) > longest);
+            !passed && wanted(key)
+        });
+    }
+
+    /// When the next one is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.entries
+            .values()
+            .filter_map(|entry| match entry.state {
+                State::Parked { retry_at } => retry_at,
+                State::Trial { .. } => None,
+            })
+            .min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::subscription::Condition;
+
+    fn key() -> SubscriptionKey {
+        SubscriptionKey {
+            subscription_type: "stream.online".into(),
+            version: "1".into(),
+            condition: Condition::from_pairs([("broadcaster_user_id", "1")]),
+        }
+    }
+
+    #[test]
+    fn pauses_grow_by_obstacle_and_are_bounded() {
+        let times = RetryTimes::default();
+        let minutes = |obstacle, attempts| times.pause(obstacle, attempts).map(|pause| pause.as_secs() / 60);
+        assert_eq!(minutes(Obstacle::Grant, 1), Some(5));
+        assert_eq!(minutes(Obstacle::Grant, 2), Some(10));
+        assert_eq!(minutes(Obstacle::Grant, 99), Some(360));
+        assert_eq!(minutes(Obstacle::Quota, 1), Some(30));
+        assert_eq!(minutes(Obstacle::Removed, 1), None);
+        assert_eq!(times.pause(Obstacle::Ended, 1), Some(Duration::from_secs(10)));
+        assert_eq!(times.pause(Obstacle::Ended, u32::MAX), Some(Duration::from_secs(3600)));
+    }
+
+    #[test]
+    fn what_keeps_ending_waits_longer_each_time_and_is_forgiven_in_the_end() {
+        let mut table = ParkTable::default();
+        let mut now = Instant::now();
+        table.try_at_once(&key(), "ended", now);
+        assert_eq!(table.standing(&key(), now), Standing::Trial);
+        let mut last = Duration::ZERO;
+        for _ in 0..5 {
+            let due = table.park(&key(), Obstacle::Ended, "ended", now).expect("retried");
+            assert!(due - now > last);
+            last = due - now;
+            assert!(matches!(table.standing(&key(), now), Standing::Waiting { .. }));
+            assert_eq!(table.next_due(), Some(due));
+            now = due;
+            assert_eq!(table.standing(&key(), now), Standing::Due);
+            table.settled(&key(), now);
+        }
+        now += Duration::from_secs(6 * 3600 + 1);
+        assert_eq!(table.standing(&key(), now), Standing::Free);
+        table.retain(|_| true, now);
+        assert_eq!(table.entries.len(), 0);
+    }
+
+    #[test]
+    fn a_release_makes_even_the_hopeless_due() {
+        let mut table = ParkTable::default();
+        let now = Instant::now();
+        assert_eq!(table.park(&key(), Obstacle::Removed, "gone", now), None);
+        assert_eq!(table.next_due(), None);
+        table.release(now);
+        assert_eq!(table.standing(&key(), now), Standing::Due);
+        table.retain(|_| false, now);
+        assert_eq!(table.standing(&key(), now), Standing::Free);
+    }
+}

@@ -1,0 +1,323 @@
+//! What a run would do, for `eventsubd plan`: reads everything, changes nothing at Twitch and
+//! nothing that is remembered.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::api::{Api, Failure};
+use super::conduit::{self, Choice};
+use super::engine::recall_one;
+use super::logins::{Logins, USERS_PER_CALL};
+use super::memory::{Intent, LOGIN_PREFIX, Memory, MemoryError, conduit_name, hold_name, intent_name};
+use super::park::{Obstacle, ParkTable, RetryTimes};
+use super::plan::{Action, Blocked, DeleteReason, Input, Plan, plan};
+use super::publish::wall;
+use super::run::{is_unused, login_not_found, look_up};
+use super::{Desired, wanted};
+use crate::helix::{Filter, Helix, SubscriptionList};
+use crate::model::subscription::SubscriptionKey;
+
+/// Why there is no preview.
+#[derive(Debug, thiserror::Error)]
+pub enum PreviewError {
+    /// What is remembered could not be read.
+    #[error("what is remembered could not be read")]
+    Memory(#[source] MemoryError),
+    /// Twitch does not accept the credentials.
+    #[error("{0}")]
+    Credentials(String),
+    /// Twitch cannot be reached, or fails; may work the next time.
+    #[error("{0}")]
+    Unavailable(String),
+    /// A run would end early, for a reason that a person must remove.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl From<Failure> for PreviewError {
+    fn from(failure: Failure) -> Self {
+        let text = failure.to_string();
+        match failure {
+            Failure::Credentials { .. } => Self::Credentials(text),
+            Failure::Passing { .. } => Self::Unavailable(text),
+            _ => Self::Refused(text),
+        }
+    }
+}
+
+/// What happens to the conduit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PreviewConduit {
+    /// It stays as it is.
+    Keep {
+        /// Twitch's id.
+        id: String,
+        /// Its shards.
+        shards: u32,
+    },
+    /// Its number of shards changes.
+    Resize {
+        /// Twitch's id.
+        id: String,
+        /// Shards now.
+        from: u32,
+        /// Shards then.
+        to: u32,
+    },
+    /// One is made.
+    Make {
+        /// The one that we had, and that does not exist any more.
+        gone: Option<String>,
+        /// Its shards.
+        shards: u32,
+    },
+}
+
+/// What a run would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Preview {
+    /// The conduit.
+    pub conduit: PreviewConduit,
+    /// The subscriptions. What the running daemon has parked is not known here, and shows as to be
+    /// created.
+    #[serde(flatten)]
+    pub plan: Plan,
+    /// Sum of the costs of the client's subscriptions; `None` when there is no conduit to ask about.
+    pub total_cost: Option<u64>,
+    /// Its limit.
+    pub max_total_cost: Option<u64>,
+    /// Things that a person should know.
+    pub warnings: Vec<String>,
+    /// The logins of the ids that are shown.
+    pub logins: BTreeMap<String, String>,
+}
+
+/// Observes and plans. `client_id` is the one whose conduit is remembered.
+///
+/// # Errors
+/// When a run would end early: see [`PreviewError`].
+pub async fn preview(
+    helix: &Helix,
+    memory: &dyn Memory,
+    client_id: &str,
+    desired: &Desired,
+) -> Result<Preview, PreviewError> {
+    observe(helix, memory, client_id, desired).await
+}
+
+pub(super) async fn observe<A: Api>(
+    api: &A,
+    memory: &dyn Memory,
+    client_id: &str,
+    desired: &Desired,
+) -> Result<Preview, PreviewError> {
+    let now = Instant::now().into_std();
+    let remembered = recall_one(memory, &conduit_name(client_id)).await.map_err(PreviewError::Memory)?;
+    let intent = recall_one(memory, &intent_name(client_id)).await.map_err(PreviewError::Memory)?;
+    let held_of = recall_one(memory, &hold_name(client_id)).await.map_err(PreviewError::Memory)?;
+    let pairs = memory.load(LOGIN_PREFIX).await.map_err(PreviewError::Memory)?;
+    let mut logins = Logins::new(Duration::from_secs(86_400), RetryTimes::default());
+    logins.remember(&pairs, now, wall());
+
+    let existing = api.conduits().await?;
+    let intent = intent.as_deref().and_then(Intent::parse);
+    let configured = desired.conduit_id.as_deref();
+    let shards = conduit::shard_count(desired.shards);
+    let found = match conduit::choose(configured, remembered.as_deref(), intent.as_ref(), &existing, wall()) {
+        Choice::Use(conduit) => Ok(conduit),
+        Choice::Recover(conduit) => match is_unused(api, &conduit.id).await {
+            Ok(true) => Ok(conduit),
+            Ok(false) => Err(remembered),
+            Err(stop) => return Err(PreviewError::Unavailable(stop.0)),
+        },
+        Choice::Make { gone } => Err(gone),
+        Choice::Missing { id } => {
+            return Err(PreviewError::Refused(format!(
+                "the conduit {id} of `transport.conduit.id` does not exist; there are: {}",
+                conduit::list(&existing)
+            )));
+        }
+    };
+
+    let missing = logins.missing(desired.specs.iter().flat_map(super::SubscriptionSpec::logins), now);
+    for asked in missing.chunks(USERS_PER_CALL) {
+        let users = look_up(api, asked).await?;
+        logins.answered(asked, &users, now, wall());
+    }
+    let wanted = wanted::resolve(&desired.specs, &logins);
+
+    let (conduit, id, list) = match found {
+        Ok(found) => {
+            let list = api.subscriptions(&Filter::Conduit(found.id.clone())).await?;
+            let id = found.id.clone();
+            let conduit = if found.shard_count == shards {
+                PreviewConduit::Keep { id: found.id, shards }
+            } else {
+                PreviewConduit::Resize { id: found.id, from: found.shard_count, to: shards }
+            };
+            (conduit, id, Some(list))
+        }
+        Err(gone) => (PreviewConduit::Make { gone, shards }, String::new(), None),
+    };
+    let SubscriptionList { rows, total_cost, max_total_cost } = list.clone().unwrap_or_default();
+    let mut planned = plan(&Input {
+        conduit_id: &id,
+        wanted: &wanted.keys,
+        rows: &rows,
+        parked: &ParkTable::default(),
+        now,
+        policy: desired.policy,
+        max_delete: desired.max_delete,
+        allow_deletes: false,
+        held_of: held_of.and_then(|text| text.parse().ok()),
+        total_cost,
+        max_total_cost,
+    })
+    .plan;
+    for (key, login) in wanted.unresolved {
+        let reason = login_not_found(&login);
+        planned.blocked.push(Blocked { key, obstacle: Obstacle::Login, reason, retry_in: None });
+    }
+    let by_id = logins.by_id();
+    let shown = shown_ids(&planned, &by_id);
+    Ok(Preview {
+        conduit,
+        plan: planned,
+        total_cost: list.is_some().then_some(total_cost),
+        max_total_cost: Some(max_total_cost).filter(|max| *max > 0),
+        warnings: logins.warnings(),
+        logins: shown,
+    })
+}
+
+fn shown_ids(plan: &Plan, by_id: &std::collections::HashMap<&str, &str>) -> BTreeMap<String, String> {
+    let keys =
+        plan.actions.iter().chain(&plan.held).map(Action::key).chain(plan.blocked.iter().map(|b| &b.key));
+    keys.flat_map(|key| key.condition.iter())
+        .filter_map(|(_, id)| Some((id.to_owned(), (*by_id.get(id)?).to_owned())))
+        .collect()
+}
+
+/// The colours of a sign.
+const GREEN: &str = "32";
+const RED: &str = "31";
+const YELLOW: &str = "33";
+
+impl Preview {
+    /// Whether Twitch differs from what is wanted, so far as a run could change it (held deletes
+    /// among them).
+    pub fn has_changes(&self) -> bool {
+        !matches!(self.conduit, PreviewConduit::Keep { .. })
+            || !self.plan.actions.is_empty()
+            || !self.plan.held.is_empty()
+    }
+
+    /// Writes it for people, with a last line that says how much of each there is.
+    ///
+    /// # Errors
+    /// When `out` fails.
+    pub fn render(&self, out: &mut dyn Write, color: bool) -> io::Result<()> {
+        let sign = |code: &str, sign: &str| {
+            if color { format!("\x1b[{code}m{sign}\x1b[0m") } else { sign.to_owned() }
+        };
+        match &self.conduit {
+            PreviewConduit::Keep { .. } => {}
+            PreviewConduit::Resize { id, from, to } => {
+                writeln!(out, "{} conduit {id}: {from} shards -> {to}", sign(YELLOW, "~"))?;
+            }
+            PreviewConduit::Make { gone, shards } => {
+                let gone =
+                    gone.as_ref().map(|id| format!(", in place of {id}, which is gone")).unwrap_or_default();
+                writeln!(out, "{} conduit with {shards} shards{gone}", sign(GREEN, "+"))?;
+            }
+        }
+        for action in &self.plan.actions {
+            match action {
+                Action::Create { key, worst_cost, .. } => {
+                    let cost = if *worst_cost > 0 {
+                        format!(" (costs at most {worst_cost})")
+                    } else {
+                        String::new()
+                    };
+                    writeln!(out, "{} {}{cost}", sign(GREEN, "+"), self.name(key))?;
+                }
+                Action::Delete { key, reason, .. } => {
+                    writeln!(out, "{} {} ({})", sign(RED, "-"), self.name(key), why(reason))?;
+                }
+            }
+        }
+        for action in &self.plan.held {
+            writeln!(
+                out,
+                "{} {} (not in the file; waits for `eventsubd apply --allow-deletes`)",
+                sign(YELLOW, "!"),
+                self.name(action.key())
+            )?;
+        }
+        for blocked in &self.plan.blocked {
+            writeln!(out, "{} {}: {}", sign(YELLOW, "!"), self.name(&blocked.key), blocked.reason)?;
+        }
+        for warning in &self.warnings {
+            writeln!(out, "{} {warning}", sign(YELLOW, "!"))?;
+        }
+        if self.plan.keep > 0 {
+            writeln!(out, "  keep {}", self.plan.keep)?;
+        }
+        if let (Some(total), Some(max)) = (self.total_cost, self.max_total_cost) {
+            writeln!(out, "  cost {total} of {max}, and at most {} more", self.added_cost())?;
+        }
+        writeln!(out, "{}", self.summary())
+    }
+
+    /// `Plan: 3 to create, 1 to delete, 120 to keep, 2 parked.`
+    pub fn summary(&self) -> String {
+        let creates = self.plan.actions.iter().filter(|action| action.is_create()).count();
+        let mut text = format!(
+            "Plan: {creates} to create, {} to delete, {} to keep, {} parked",
+            self.plan.actions.len() - creates,
+            self.plan.keep,
+            self.plan.blocked.len()
+        );
+        if !self.plan.held.is_empty() {
+            text.push_str(&format!(", {} deletes held", self.plan.held.len()));
+        }
+        text.push('.');
+        text
+    }
+
+    fn added_cost(&self) -> u64 {
+        let costs = self.plan.actions.iter().map(|action| match action {
+            Action::Create { worst_cost, .. } => *worst_cost,
+            Action::Delete { .. } => 0,
+        });
+        costs.sum()
+    }
+
+    /// `channel.follow v2 broadcaster ninja (19571641) moderator ninja (19571641)`
+    fn name(&self, key: &SubscriptionKey) -> String {
+        let mut text = format!("{} v{}", key.subscription_type, key.version);
+        for (field, value) in key.condition.iter() {
+            text.push(' ');
+            text.push_str(field.strip_suffix("_user_id").unwrap_or(field));
+            text.push(' ');
+            match self.logins.get(value).filter(|_| field.ends_with("user_id")) {
+                Some(login) => text.push_str(&format!("{login} ({value})")),
+                None => text.push_str(value),
+            }
+        }
+        text
+    }
+}
+
+fn why(reason: &DeleteReason) -> String {
+    match reason {
+        DeleteReason::Dead(status) => format!("dead: {status}"),
+        DeleteReason::Duplicate => "an equal one stays".to_owned(),
+        DeleteReason::Unwanted => "not in the file".to_owned(),
+    }
+}

@@ -1,0 +1,175 @@
+//! What the reconciler says of itself: collected at once, published at most twice a second.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::wanted::Wanted;
+use crate::model::status::{ReconcileStatus, SubscriptionEntry, SubscriptionState};
+use crate::model::subscription::SubscriptionKey;
+use crate::model::time::Timestamp;
+
+/// Publishing a table of so many rows takes about a millisecond; the pause between two publications
+/// grows with the table, so that they stay a small part of the work.
+const ROWS_PER_PAUSE: usize = 10_000;
+
+/// The wall-clock time of an instant.
+pub(super) fn timestamp_of(instant: std::time::Instant) -> Timestamp {
+    let now = Instant::now().into_std();
+    let wall = SystemTime::now();
+    let time = match instant.checked_duration_since(now) {
+        Some(ahead) => wall.checked_add(ahead),
+        None => wall.checked_sub(now.saturating_duration_since(instant)),
+    };
+    Timestamp(time.unwrap_or(wall))
+}
+
+/// The wall-clock time.
+pub(super) fn wall() -> Timestamp {
+    Timestamp(SystemTime::now())
+}
+
+/// What becomes of one entry.
+#[derive(Clone, Debug)]
+pub(super) enum Change {
+    Enabled(Box<str>),
+    Pending(Option<Box<str>>),
+    Parked { reason: Box<str>, retry_at: Option<std::time::Instant> },
+}
+
+/// The status in the making.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    pub(super) status: ReconcileStatus,
+    /// Sorted by key.
+    entries: Vec<SubscriptionEntry>,
+    entries_changed: bool,
+    pause: Duration,
+    next_status: Instant,
+    next_entries: Instant,
+    status_out: watch::Sender<ReconcileStatus>,
+    entries_out: watch::Sender<Arc<[SubscriptionEntry]>>,
+}
+
+impl Publisher {
+    pub(super) fn new(
+        pause: Duration,
+        status_out: watch::Sender<ReconcileStatus>,
+        entries_out: watch::Sender<Arc<[SubscriptionEntry]>>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            status: ReconcileStatus::default(),
+            entries: Vec::new(),
+            entries_changed: false,
+            pause,
+            next_status: now,
+            next_entries: now,
+            status_out,
+            entries_out,
+        }
+    }
+
+    /// Has an entry for each wanted key and no other; what is known of one is kept.
+    pub(super) fn rebase(&mut self, wanted: &Wanted) {
+        let all = wanted.keys.iter().chain(wanted.unresolved.iter().map(|(key, _)| key));
+        let count = wanted.keys.len() + wanted.unresolved.len();
+        if self.entries.len() == count && all.clone().all(|key| self.find(key).is_some()) {
+            return;
+        }
+        let mut entries: Vec<SubscriptionEntry> = Vec::with_capacity(count);
+        for key in all {
+            entries.push(match self.find(key) {
+                Some(at) => self.entries[at].clone(),
+                None => SubscriptionEntry {
+                    key: key.clone(),
+                    state: SubscriptionState::Pending,
+                    id: None,
+                    reason: None,
+                    retry_at: None,
+                },
+            });
+        }
+        entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        self.entries = entries;
+        self.entries_changed = true;
+    }
+
+    fn find(&self, key: &SubscriptionKey) -> Option<usize> {
+        self.entries.binary_search_by(|entry| entry.key.cmp(key)).ok()
+    }
+
+    /// Changes one entry; a key that is not wanted has none.
+    pub(super) fn set(&mut self, key: &SubscriptionKey, change: Change) {
+        let Some(at) = self.find(key) else { return };
+        let entry = &mut self.entries[at];
+        let (state, id, reason, retry_at) = match change {
+            Change::Enabled(id) => (SubscriptionState::Enabled, Some(id), None, None),
+            Change::Pending(id) => (SubscriptionState::Pending, id, None, None),
+            Change::Parked { reason, retry_at } => {
+                (SubscriptionState::Parked, None, Some(reason), retry_at.map(timestamp_of))
+            }
+        };
+        if entry.state != state
+            || entry.id != id
+            || entry.reason != reason
+            || entry.retry_at.is_some() != retry_at.is_some()
+        {
+            self.entries_changed = true;
+        }
+        (entry.state, entry.id, entry.reason) = (state, id, reason);
+        // The time is computed anew each time and wavers by some milliseconds.
+        if entry.retry_at.is_none_or(|old| {
+            retry_at.is_none_or(|new| old.since(new).max(new.since(old)) > Duration::from_secs(1))
+        }) && entry.retry_at != retry_at
+        {
+            entry.retry_at = retry_at;
+            self.entries_changed = true;
+        }
+    }
+
+    /// The number of entries that Twitch delivers, and of those that are pending.
+    pub(super) fn pending(&self) -> usize {
+        self.entries.iter().filter(|entry| entry.state == SubscriptionState::Pending).count()
+    }
+
+    /// Publishes what is new, unless it was done a moment ago.
+    pub(super) fn tick(&mut self) {
+        let now = Instant::now();
+        if now >= self.next_status {
+            self.publish_status(now);
+        }
+        if self.entries_changed && now >= self.next_entries {
+            self.publish_entries(now);
+        }
+    }
+
+    /// Publishes what is new.
+    pub(super) fn flush(&mut self) {
+        let now = Instant::now();
+        self.publish_status(now);
+        if self.entries_changed {
+            self.publish_entries(now);
+        }
+    }
+
+    fn publish_status(&mut self, now: Instant) {
+        self.next_status = now + self.pause;
+        self.status_out.send_if_modified(|published| {
+            let changed = *published != self.status;
+            if changed {
+                published.clone_from(&self.status);
+            }
+            changed
+        });
+    }
+
+    fn publish_entries(&mut self, now: Instant) {
+        let pauses = u32::try_from(self.entries.len() / ROWS_PER_PAUSE).unwrap_or(u32::MAX).saturating_add(1);
+        self.next_entries = now + self.pause.saturating_mul(pauses);
+        self.entries_changed = false;
+        self.entries_out.send_replace(self.entries.as_slice().into());
+    }
+}

@@ -1,0 +1,343 @@
+//! Which sessions are bound to their shards, which must be, and which were taken away. ◆
+//!
+//! Twitch closes a session that is not bound within 10 seconds of its welcome (4003), and whoever
+//! binds last has the shard: both is watched here. It never decides how many shards there are.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::api::Refused;
+use crate::helix::ShardRow;
+use crate::model::shard::{BindOutcome, Binding, Bindings, SessionId, Sessions, ShardId, ShardTarget};
+
+/// After a binding Twitch's list may be behind for some seconds.
+const LIST_LAG: Duration = Duration::from_secs(10);
+
+/// Pauses between attempts to bind.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BindTimes {
+    /// How long after the welcome Twitch waits for the binding.
+    pub(super) window: Duration,
+    /// Between attempts within the window.
+    pub(super) retry: Duration,
+    /// Between attempts after it, for sessions that were bound before.
+    pub(super) late_retry: Duration,
+}
+
+#[derive(Clone, Debug)]
+struct Slot {
+    session: SessionId,
+    welcomed_at: Instant,
+    /// The session before this one: finding it in Twitch's list is no theft.
+    previous: Option<SessionId>,
+    state: State,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Unbound,
+    Asked,
+    Bound { since: Instant },
+    Gone,
+    Failed { why: Box<str>, retry_at: Instant },
+}
+
+/// A bound shard that Twitch shows otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Mismatch {
+    /// It has another session or a callback, which is not ours: it is bound again.
+    Taken(ShardId),
+    /// It lost its session, or has an older one of ours: it is bound again.
+    Lost(ShardId),
+    /// Twitch says that our session is over.
+    Disconnected(ShardId, Box<str>),
+}
+
+/// The table of them.
+#[derive(Clone, Debug)]
+pub(super) struct Shards {
+    target: Option<ShardTarget>,
+    slots: BTreeMap<ShardId, Slot>,
+    times: BindTimes,
+}
+
+impl Shards {
+    pub(super) fn new(times: BindTimes) -> Self {
+        Self { target: None, slots: BTreeMap::new(), times }
+    }
+
+    pub(super) fn target(&self) -> Option<&ShardTarget> {
+        self.target.as_ref()
+    }
+
+    /// Takes the newest target and sessions. On another conduit everything is bound anew.
+    pub(super) fn update(&mut self, target: Option<&ShardTarget>, sessions: &Sessions) {
+        let conduit = |target: Option<&ShardTarget>| target.map(|target| target.conduit_id.clone());
+        if conduit(target) != conduit(self.target.as_ref()) {
+            for slot in self.slots.values_mut() {
+                slot.state = State::Unbound;
+            }
+        }
+        self.target = target.cloned();
+        let count = target.map_or(0, |target| target.shards);
+        self.slots.retain(|shard, _| shard.0 < count && sessions.contains_key(shard));
+        for (shard, live) in sessions.range(..ShardId(count)) {
+            let previous = match self.slots.get(shard) {
+                Some(slot) if slot.session == live.session_id => continue,
+                other => other.map(|slot| slot.session.clone()),
+            };
+            let slot = Slot {
+                session: live.session_id.clone(),
+                welcomed_at: live.welcomed_at,
+                previous,
+                state: State::Unbound,
+            };
+            self.slots.insert(*shard, slot);
+        }
+    }
+
+    /// What must be bound now; it counts as asked for from here on.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<(ShardId, SessionId)> {
+        let mut due = Vec::new();
+        for (shard, slot) in &mut self.slots {
+            let now_due = match &slot.state {
+                State::Unbound => true,
+                State::Failed { retry_at, .. } => *retry_at <= now,
+                State::Asked | State::Bound { .. } | State::Gone => false,
+            };
+            if now_due {
+                slot.state = State::Asked;
+                due.push((*shard, slot.session.clone()));
+            }
+        }
+        due
+    }
+
+    /// When the next retry is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.slots
+            .values()
+            .filter_map(|slot| match slot.state {
+                State::Failed { retry_at, .. } => Some(retry_at),
+                _ => None,
+            })
+            .min()
+    }
+
+    /// Takes Twitch's answer for one shard. One that is about another conduit or a session that was
+    /// replaced meanwhile says nothing.
+    pub(super) fn answered(
+        &mut self,
+        conduit: &str,
+        shard: ShardId,
+        session: &SessionId,
+        answer: Result<(), &Refused>,
+        now: Instant,
+    ) {
+        let outcome = match answer {
+            Ok(()) => State::Bound { since: now },
+            Err(Refused::SessionGone) => State::Gone,
+            Err(Refused::Other(message)) => self.failed(shard, message, now),
+        };
+        self.set(conduit, shard, session, outcome);
+    }
+
+    /// The whole call failed.
+    pub(super) fn call_failed(
+        &mut self,
+        conduit: &str,
+        asked: &[(ShardId, SessionId)],
+        why: &str,
+        now: Instant,
+    ) {
+        for (shard, session) in asked {
+            let outcome = self.failed(*shard, why, now);
+            self.set(conduit, *shard, session, outcome);
+        }
+    }
+
+    fn failed(&self, shard: ShardId, why: &str, now: Instant) -> State {
+        let late = self.slots.get(&shard).is_some_and(|slot| now > slot.welcomed_at + self.times.window);
+        let pause = if late { self.times.late_retry } else { self.times.retry };
+        State::Failed { why: why.into(), retry_at: now + pause }
+    }
+
+    fn set(&mut self, conduit: &str, shard: ShardId, session: &SessionId, state: State) {
+        let current = self.target.as_ref().is_some_and(|target| *target.conduit_id == *conduit);
+        if let Some(slot) = self.slots.get_mut(&shard)
+            && current
+            && slot.session == *session
+            && slot.state == State::Asked
+        {
+            slot.state = state;
+        }
+    }
+
+    /// Compares with Twitch's list, which was asked for at `asked_at`. Shards that were bound
+    /// shortly before are left out, since the list may be older than the binding.
+    pub(super) fn compare(&mut self, conduit: &str, rows: &[ShardRow], asked_at: Instant) -> Vec<Mismatch> {
+        if self.target.as_ref().is_none_or(|target| *target.conduit_id != *conduit) {
+            return Vec::new();
+        }
+        let rows: BTreeMap<ShardId, &ShardRow> = rows.iter().map(|row| (row.id, row)).collect();
+        let mut found = Vec::new();
+        for (shard, slot) in &mut self.slots {
+            let State::Bound { since } = slot.state else { continue };
+            if since + LIST_LAG > asked_at {
+                continue;
+            }
+            let row = rows.get(shard);
+            let session = row.and_then(|row| row.session_id.as_ref());
+            if session == Some(&slot.session) {
+                let status = row.map_or("", |row| &row.status);
+                if status != "enabled" {
+                    slot.state = State::Gone;
+                    found.push(Mismatch::Disconnected(*shard, status.into()));
+                }
+                continue;
+            }
+            slot.state = State::Unbound;
+            let foreign = row.is_some_and(|row| session.is_some() || row.callback.is_some())
+                && (session.is_none() || session != slot.previous.as_ref());
+            found.push(if foreign { Mismatch::Taken(*shard) } else { Mismatch::Lost(*shard) });
+        }
+        found
+    }
+
+    /// How many shards deliver to our sessions.
+    pub(super) fn bound(&self) -> u32 {
+        let bound = self.slots.values().filter(|slot| matches!(slot.state, State::Bound { .. })).count();
+        u32::try_from(bound).unwrap_or(u32::MAX)
+    }
+
+    /// What the shards are told.
+    pub(super) fn bindings(&self) -> Bindings {
+        let told = self.slots.iter().filter_map(|(shard, slot)| {
+            let outcome = match &slot.state {
+                State::Unbound | State::Asked => return None,
+                State::Bound { .. } => BindOutcome::Bound,
+                State::Gone => BindOutcome::SessionGone,
+                State::Failed { why, .. } => BindOutcome::Failed(why.clone()),
+            };
+            Some((*shard, Binding { session_id: slot.session.clone(), outcome }))
+        });
+        Arc::new(told.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::shard::LiveSession;
+
+    const TIMES: BindTimes = BindTimes {
+        window: Duration::from_secs(10),
+        retry: Duration::from_secs(1),
+        late_retry: Duration::from_secs(5),
+    };
+
+    fn target(conduit: &str, shards: u32) -> ShardTarget {
+        ShardTarget { conduit_id: conduit.into(), shards }
+    }
+
+    fn sessions(of: &[(u32, &str)], welcomed_at: Instant) -> Sessions {
+        let live = |id: &str| LiveSession { session_id: SessionId::new(id), welcomed_at };
+        Arc::new(of.iter().map(|(shard, id)| (ShardId(*shard), live(id))).collect())
+    }
+
+    fn bound(of: &[(u32, &str)], now: Instant) -> Shards {
+        let mut shards = Shards::new(TIMES);
+        shards.update(Some(&target("c", 9)), &sessions(of, now));
+        for (shard, session) in shards.due(now) {
+            shards.answered("c", shard, &session, Ok(()), now);
+        }
+        assert_eq!(shards.bound() as usize, of.len());
+        shards
+    }
+
+    fn row(shard: u32, status: &str, session: Option<&str>) -> ShardRow {
+        ShardRow {
+            id: ShardId(shard),
+            status: status.into(),
+            session_id: session.map(SessionId::new),
+            callback: None,
+        }
+    }
+
+    #[test]
+    fn sessions_are_asked_for_once_and_again_after_a_failure() {
+        let now = Instant::now();
+        let mut shards = Shards::new(TIMES);
+        shards.update(None, &sessions(&[(0, "a")], now));
+        assert!(shards.due(now).is_empty(), "no conduit yet");
+        shards.update(Some(&target("c", 1)), &sessions(&[(0, "a"), (1, "beyond")], now));
+        let asked = shards.due(now);
+        assert_eq!(asked, [(ShardId(0), SessionId::new("a"))]);
+        assert!(shards.due(now).is_empty());
+        shards.call_failed("c", &asked, "no network", now);
+        assert!(matches!(shards.bindings()[&ShardId(0)].outcome, BindOutcome::Failed(_)));
+        assert_eq!(shards.next_due(), Some(now + TIMES.retry));
+        let late = now + Duration::from_secs(11);
+        assert_eq!(shards.due(late), asked);
+        shards.call_failed("c", &asked, "no network", late);
+        assert_eq!(shards.next_due(), Some(late + TIMES.late_retry));
+    }
+
+    #[test]
+    fn answers_about_the_past_say_nothing() {
+        let now = Instant::now();
+        let mut shards = Shards::new(TIMES);
+        shards.update(Some(&target("c", 1)), &sessions(&[(0, "a")], now));
+        let asked = shards.due(now);
+        shards.update(Some(&target("c", 1)), &sessions(&[(0, "b")], now));
+        shards.answered("c", ShardId(0), &asked[0].1, Ok(()), now);
+        assert_eq!(shards.bound(), 0);
+        let asked = shards.due(now);
+        shards.update(Some(&target("d", 1)), &sessions(&[(0, "b")], now));
+        shards.answered("c", ShardId(0), &asked[0].1, Ok(()), now);
+        assert_eq!(shards.bound(), 0);
+        assert_eq!(shards.due(now).len(), 1, "bound anew on the new conduit");
+    }
+
+    #[test]
+    fn twitchs_list_shows_thefts_losses_and_ends() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(60);
+        let mut shards = bound(&[(0, "a"), (1, "b"), (2, "c"), (3, "d"), (4, "e")], now);
+        let rows = [
+            row(0, "enabled", Some("a")),
+            row(1, "enabled", Some("foreign")),
+            row(2, "websocket_disconnected", Some("c")),
+            ShardRow { callback: Some("https://x".into()), ..row(4, "enabled", None) },
+            row(7, "enabled", Some("not ours")),
+        ];
+        assert_eq!(shards.clone().compare("c", &rows, now), [], "the list is older than the bindings");
+        assert_eq!(shards.clone().compare("other", &rows, later), []);
+        let found = shards.compare("c", &rows, later);
+        assert_eq!(
+            found,
+            [
+                Mismatch::Taken(ShardId(1)),
+                Mismatch::Disconnected(ShardId(2), "websocket_disconnected".into()),
+                Mismatch::Lost(ShardId(3)),
+                Mismatch::Taken(ShardId(4)),
+            ]
+        );
+        assert_eq!(shards.bindings()[&ShardId(2)].outcome, BindOutcome::SessionGone);
+        let again: Vec<u32> = shards.due(later).iter().map(|(shard, _)| shard.0).collect();
+        assert_eq!(again, [1, 3, 4]);
+    }
+
+    #[test]
+    fn an_older_session_of_ours_is_no_theft() {
+        let now = Instant::now();
+        let mut shards = bound(&[(0, "a")], now);
+        shards.update(Some(&target("c", 1)), &sessions(&[(0, "b")], now));
+        for (shard, session) in shards.due(now) {
+            shards.answered("c", shard, &session, Ok(()), now);
+        }
+        let found = shards.compare("c", &[row(0, "enabled", Some("a"))], now + Duration::from_secs(60));
+        assert_eq!(found, [Mismatch::Lost(ShardId(0))]);
+    }
+}

@@ -1,0 +1,699 @@
+//! The loop, its runs and the binder against a Twitch in memory, in virtual time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use expect_test::expect;
+use tokio::time::Instant;
+
+use super::api::Failure;
+use super::fake::{Bench, Fake, Notes, desired, fake, literal, spec};
+use super::preview::observe;
+use super::{Policy, PreviewError};
+use crate::helix::Conduit;
+use crate::model::route::SinkName;
+use crate::model::shard::{BindOutcome, SessionId, ShardId};
+use crate::model::status::SubscriptionState;
+use crate::model::subscription::{SubscriptionRow, SubscriptionSpec, TransportTarget};
+
+/// The daemon spawns it.
+#[allow(dead_code, reason = "it is enough that it compiles")]
+fn it_can_be_spawned(reconciler: super::Reconciler) -> impl Future<Output = ()> + Send {
+    reconciler.run(tokio_util::sync::CancellationToken::new())
+}
+
+fn passing() -> Failure {
+    Failure::Passing { message: "no network".into() }
+}
+
+fn three() -> [SubscriptionSpec; 3] {
+    [spec("stream.online", "ann"), spec("stream.online", "bob"), spec("channel.follow", "cat")]
+}
+
+fn many(count: usize) -> Vec<SubscriptionSpec> {
+    (0..count).map(|n| literal("stream.online", &format!("{}", 1000 + n))).collect()
+}
+
+async fn settled(specs: &[SubscriptionSpec]) -> Bench {
+    let bench = Bench::start(&fake(), &Arc::default(), desired(specs));
+    bench.converged().await;
+    bench
+}
+
+#[tokio::test(start_paused = true)]
+async fn from_nothing_to_everything_in_the_right_order() {
+    let bench = Bench::start(&fake(), &Arc::default(), desired(&three()));
+    let status = bench.converged().await;
+    let entries =
+        bench.entries(|entries| entries.iter().all(|e| e.state == SubscriptionState::Enabled)).await;
+    assert_eq!(entries.len(), 3);
+    assert!(entries.iter().all(|entry| entry.id.is_some() && entry.reason.is_none()));
+    assert_eq!((status.total_cost, status.max_total_cost), (Some(2), Some(10_000)));
+    assert_eq!(status.conduit.as_ref().map(|conduit| conduit.shard_count), Some(2));
+    {
+        let world = bench.fake.world();
+        assert_eq!(world.live().len(), 3);
+        let at = |call: &str| world.calls.iter().position(|made| made.starts_with(call)).unwrap();
+        assert!(at("make conduit 2") < at("bind"));
+        assert!(at("bind") < at("create"), "the first events would be lost");
+        assert_eq!(world.count("users"), 1);
+    }
+    let remembered = bench.notes.pairs.lock().unwrap().clone();
+    assert_eq!(remembered["conduit_id:client"], status.conduit.unwrap().id);
+    assert!(remembered["login:ann"].starts_with("1 "));
+    assert!(!remembered.contains_key("conduit_intent:client"));
+    assert!(bench.handle.routes.borrow().as_ref().is_some_and(|routes| routes.is_open()));
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_start_changes_nothing_and_ending_deletes_nothing() {
+    let bench = settled(&three()).await;
+    let (fake, notes) = (bench.fake.clone(), bench.notes.clone());
+    bench.end().await;
+    let before = fake.world().live();
+    assert_eq!(before.len(), 3);
+    fake.world().calls.clear();
+    let bench = Bench::start(&fake, &notes, desired(&three()));
+    bench.converged().await;
+    let world = fake.world();
+    assert_eq!(world.live(), before);
+    for call in ["create", "delete", "users", "make", "resize"] {
+        assert_eq!(world.count(call), 0, "{call}: {:?}", world.calls);
+    }
+    drop(world);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn routes_are_there_before_any_network_and_stay_after_a_reload() {
+    let notes = Arc::new(Notes::default());
+    notes.pairs.lock().unwrap().insert("login:ann".into(), "1 0".into());
+    let fake = fake();
+    fake.fault("conduits", usize::MAX, passing(), false);
+    let mut only = spec("stream.online", "ann");
+    only.sinks = Some([SinkName::new("log")].into());
+    let bench = Bench::start(&fake, &notes, desired(&[only]));
+    let mut routes = bench.handle.routes.clone();
+    let routes = routes.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+    assert!(!routes.is_open());
+    bench.status(|status| status.problem.is_some()).await;
+    fake.world().faults.clear();
+    bench.converged().await;
+    bench.reload(&[spec("stream.online", "bob")], |_| {});
+    bench.converged().await;
+    assert_eq!(bench.handle.routes.borrow().as_deref(), Some(&*routes), "its last events are on their way");
+    bench.reload(&[spec("stream.online", "ann")], |_| {});
+    bench.converged().await;
+    assert!(bench.handle.routes.borrow().as_ref().is_some_and(|routes| routes.is_open()));
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_before_what_is_remembered_was_read() {
+    let (fake, notes) = (fake(), Arc::new(Notes::default()));
+    *notes.broken.lock().unwrap() = true;
+    let bench = Bench::start(&fake, &notes, desired(&three()));
+    let status = bench.status(|status| status.problem.is_some()).await;
+    assert!(status.problem.unwrap().contains("disk full"));
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert!(fake.world().calls.is_empty());
+    assert!(bench.handle.routes.borrow().is_none());
+    *notes.broken.lock().unwrap() = false;
+    bench.converged().await;
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_fails_ends_the_run_and_runs_back_off() {
+    let fake = fake();
+    fake.fault("list", 8, passing(), false);
+    let bench = Bench::start(&fake, &Arc::default(), desired(&three()));
+    let start = Instant::now();
+    let status = bench.status(|status| status.problem.is_some()).await;
+    assert!(status.problem.unwrap().contains("could not be listed: no network"));
+    bench.converged().await;
+    let took = start.elapsed().as_secs();
+    // 1 + 2 + 4 + 8 + 16 + 32 + 60 + 60 seconds, a quarter more or less.
+    assert!((130..240).contains(&took), "{took}");
+    assert_eq!(fake.world().count("create"), 3);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_costs_no_second_subscription() {
+    let fake = fake();
+    fake.fault("create", 2, passing(), true);
+    let bench = Bench::start(&fake, &Arc::default(), desired(&three()));
+    bench.converged().await;
+    let world = fake.world();
+    assert_eq!((world.rows.len(), world.count("create")), (3, 3));
+    drop(world);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_equal_one_is_adopted_and_a_dead_one_cleared() {
+    for (id, listed) in [(Some("sub-1"), "Id"), (None, "User")] {
+        let bench = settled(&three()[..1]).await;
+        // It is not in the list at first.
+        let row = {
+            let mut world = bench.fake.world();
+            world.rows.remove(0)
+        };
+        let id = id.map(|_| row.id.clone());
+        bench.fake.fault("create", 1, Failure::Conflict { id }, false);
+        let fake = bench.fake.clone();
+        let put_back = async {
+            let before = fake.world().count("create");
+            while fake.world().count("create") == before {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            fake.world().rows.push(row.clone());
+        };
+        tokio::join!(bench.apply(false), put_back);
+        bench.entries(|entries| entries[0].id == Some(row.id.clone())).await;
+        assert_eq!(bench.fake.world().count(&format!("list {listed}")), 1);
+        bench.end().await;
+    }
+    let bench = settled(&three()[..1]).await;
+    bench.fake.world().rows.clear();
+    bench.fake.fault("create", 1, Failure::Conflict { id: Some("nowhere".into()) }, false);
+    bench.apply(false).await;
+    let entries = bench.entries(|entries| entries[0].state == SubscriptionState::Parked).await;
+    assert!(entries[0].reason.as_deref().unwrap().contains("nowhere"));
+    bench.entries(|entries| entries[0].state == SubscriptionState::Enabled).await;
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_parks_one_and_the_others_go_on() {
+    let fake = fake();
+    let refused = Failure::Forbidden { message: "subscription missing proper authorization".into() };
+    fake.fault("create channel.follow", 2, refused, false);
+    let start = Instant::now();
+    let bench = Bench::start(&fake, &Arc::default(), desired(&three()));
+    bench.converged().await;
+    let entries = bench.entries(|entries| entries.iter().any(|e| e.state == SubscriptionState::Parked)).await;
+    assert_eq!(entries.iter().filter(|e| e.state == SubscriptionState::Enabled).count(), 2);
+    let parked = entries.iter().find(|e| e.state == SubscriptionState::Parked).unwrap();
+    assert!(parked.reason.as_deref().unwrap().contains("moderator:read:followers"), "{parked:?}");
+    assert!(parked.retry_at.is_some());
+    // After 5 minutes it is refused again, after 10 more it is not.
+    bench.entries(|entries| entries.iter().all(|e| e.state == SubscriptionState::Enabled)).await;
+    let took = start.elapsed().as_secs();
+    assert!((900..1000).contains(&took), "{took}");
+    assert_eq!(fake.world().count("create channel.follow"), 3);
+    assert_eq!(fake.world().count("create stream.online"), 2);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_parked_for_good_is_tried_on_apply_and_on_reload() {
+    let fake = fake();
+    fake.fault("create channel.follow", 2, Failure::Gone { message: "removed".into() }, false);
+    let bench = Bench::start(&fake, &Arc::default(), desired(&three()));
+    bench.converged().await;
+    tokio::time::sleep(Duration::from_secs(30 * 86_400)).await;
+    assert_eq!(fake.world().count("create channel.follow"), 1);
+    bench.apply(false).await;
+    assert_eq!(fake.world().count("create channel.follow"), 2);
+    bench.reload(&three(), |_| {});
+    bench.entries(|entries| entries.iter().all(|e| e.state == SubscriptionState::Enabled)).await;
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_that_are_refused_end_the_run_at_once() {
+    let fake = fake();
+    fake.fault("create", 1, Failure::Credentials { message: "invalid client secret".into() }, false);
+    let bench = Bench::start(&fake, &Arc::default(), desired(&many(50)));
+    let status = bench.status(|status| status.problem.is_some()).await;
+    assert!(status.problem.unwrap().contains("invalid client secret"));
+    assert!(fake.world().count("create") <= 32);
+    bench.converged().await;
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conduit_that_vanishes_is_made_again_with_everything() {
+    let bench = settled(&three()).await;
+    let old = bench.handle.target.borrow().clone().unwrap();
+    {
+        let mut world = bench.fake.world();
+        world.conduits.clear();
+        world.rows.clear();
+        world.shards.clear();
+    }
+    // The next look at the shards finds out.
+    let start = Instant::now();
+    let mut target = bench.handle.target.clone();
+    let new = target.wait_for(|target| target.as_ref() != Some(&old)).await.unwrap().clone().unwrap();
+    assert!(start.elapsed() <= Duration::from_secs(125), "{:?}", start.elapsed());
+    bench.world(|world| world.live().len() == 3).await;
+    let world = bench.fake.world();
+    assert!(world.shards.keys().all(|(conduit, _)| **conduit == *new.conduit_id));
+    assert_eq!(world.shards.len(), 2);
+    drop(world);
+    assert_eq!(bench.notes.pairs.lock().unwrap()["conduit_id:client"], *new.conduit_id);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conduit_that_vanishes_during_creates_ends_the_run() {
+    let fake = fake();
+    let bench = Bench::start(&fake, &Arc::default(), desired(&many(200)));
+    bench.world(|world| world.count("create") > 50).await;
+    {
+        let mut world = fake.world();
+        world.conduits.clear();
+        world.rows.clear();
+        world.shards.clear();
+    }
+    bench.converged().await;
+    assert_eq!(fake.world().live().len(), 200);
+    assert_eq!(fake.world().count("make conduit"), 2);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_configured_conduit_is_adopted_or_missed_but_never_made() {
+    let fake = fake();
+    fake.world().conduits.push(Conduit { id: "theirs".into(), shard_count: 2 });
+    let wanted = |id: &str| super::Desired { conduit_id: Some(id.into()), ..desired(&three()) };
+    let bench = Bench::start(&fake, &Arc::default(), wanted("x"));
+    let problem = bench.status(|status| status.problem.is_some()).await.problem.unwrap();
+    assert!(problem.contains("conduit x") && problem.contains("theirs (2 shards)"), "{problem}");
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(fake.world().count("make"), 0);
+    assert!(bench.handle.target.borrow().is_none());
+    bench.reload(&three(), |desired| desired.conduit_id = Some("theirs".into()));
+    bench.converged().await;
+    assert_eq!(fake.world().count("make"), 0);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn foreign_conduits_are_left_alone_and_named_when_there_is_no_room() {
+    let fake = fake();
+    for n in 0..5 {
+        fake.world().conduits.push(Conduit { id: format!("foreign-{n}"), shard_count: 1 });
+    }
+    let bench = Bench::start(&fake, &Arc::default(), desired(&three()));
+    let problem = bench.status(|status| status.problem.is_some()).await.problem.unwrap();
+    assert!(problem.contains("foreign-4") && problem.contains("transport.conduit.id"), "{problem}");
+    assert!(!bench.notes.pairs.lock().unwrap().contains_key("conduit_intent:client"));
+    fake.world().conduits.pop();
+    bench.converged().await;
+    assert_eq!(fake.world().conduits.len(), 5);
+    assert_eq!(fake.world().count("resize"), 0);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conduit_whose_answer_was_lost_is_found_again() {
+    let fake = fake();
+    fake.world().conduits.push(Conduit { id: "foreign".into(), shard_count: 1 });
+    fake.fault("make conduit", 1, passing(), true);
+    let bench = Bench::start(&fake, &Arc::default(), desired(&three()));
+    bench.converged().await;
+    assert_eq!(fake.world().count("make conduit"), 1);
+    assert_eq!(fake.world().conduits.len(), 2);
+    assert_ne!(&*bench.handle.target.borrow().clone().unwrap().conduit_id, "foreign");
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn shards_grow_and_shrink_with_the_file() {
+    let bench = settled(&three()).await;
+    bench.reload(&three(), |desired| desired.shards = 5);
+    bench.world(|world| world.shards.len() == 5).await;
+    bench.converged().await;
+    assert_eq!(bench.handle.bindings.borrow().len(), 5);
+    bench.reload(&three(), |desired| desired.shards = 1);
+    let mut sessions = bench.sessions.subscribe();
+    sessions.wait_for(|sessions| sessions.len() == 1).await.unwrap();
+    bench.world(|world| world.conduits[0].shard_count == 1).await;
+    bench.converged().await;
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_are_bound_within_a_second_even_in_the_midst_of_creates() {
+    let fake = fake();
+    fake.world().latency = Duration::from_millis(500);
+    let bench = Bench::start(&fake, &Arc::default(), desired(&many(500)));
+    bench.world(|world| world.count("create") > 30).await;
+    let first = bench.sessions.borrow()[&ShardId(0)].session_id.clone();
+    fake.world().over.insert(first.clone());
+    fake.world().shards.insert(("conduit-1".into(), ShardId(0)), (first, "websocket_disconnected"));
+    let mut bindings = bench.handle.bindings.clone();
+    let second = SessionId::new("session-3");
+    let bound = bindings.wait_for(|bindings| {
+        bindings.get(&ShardId(0)).is_some_and(|b| b.session_id == second && b.outcome == BindOutcome::Bound)
+    });
+    // By a look at the shards, 60 to 120 seconds later, or by the pool.
+    let pool = async {
+        let mut next = std::collections::BTreeMap::clone(&bench.sessions.borrow());
+        next.get_mut(&ShardId(0)).unwrap().session_id = second.clone();
+        bench.sessions.send_replace(Arc::new(next));
+    };
+    let start = Instant::now();
+    let (bound, ()) = tokio::join!(bound, pool);
+    bound.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert!(fake.world().live().len() < 500);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stolen_shard_is_taken_back_and_told_of() {
+    let bench = settled(&three()).await;
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    bench.fake.world().shards.insert(("conduit-1".into(), ShardId(1)), (SessionId::new("thief"), "enabled"));
+    let status = bench.status(|status| !status.warnings.is_empty()).await;
+    assert!(status.warnings[0].contains("shard 1 was bound to another session"), "{:?}", status.warnings);
+    bench.world(|world| world.shards.values().all(|(session, _)| session.as_str() != "thief")).await;
+    bench.status(|status| status.warnings.is_empty()).await;
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_over_is_replaced() {
+    let bench = settled(&three()).await;
+    let old = bench.sessions.borrow()[&ShardId(0)].session_id.clone();
+    bench.fake.world().over.insert(old.clone());
+    bench
+        .fake
+        .world()
+        .shards
+        .insert(("conduit-1".into(), ShardId(0)), (old.clone(), "websocket_disconnected"));
+    let mut bindings = bench.handle.bindings.clone();
+    bindings
+        .wait_for(|bindings| {
+            bindings.get(&ShardId(0)).is_some_and(|b| b.session_id != old && b.outcome == BindOutcome::Bound)
+        })
+        .await
+        .unwrap();
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn binding_is_repeated_each_second_while_it_can_help() {
+    let fake = fake();
+    fake.world().latency = Duration::from_millis(10);
+    fake.fault("bind", 5, passing(), false);
+    let bench = Bench::start(&fake, &Arc::default(), desired(&three()));
+    let start = Instant::now();
+    bench.converged().await;
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert_eq!(
+        bench.handle.bindings.borrow().values().filter(|b| b.outcome == BindOutcome::Bound).count(),
+        2
+    );
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_shards_it_waits_a_little_goes_on_and_warns() {
+    let bench = Bench::without_pool(&fake(), &Arc::default(), desired(&three()));
+    let start = Instant::now();
+    bench.converged().await;
+    assert!((15..20).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    let status = bench.status(|status| !status.warnings.is_empty()).await;
+    assert!(status.warnings[0].contains("72 hours"), "{:?}", status.warnings);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_emptied_file_deletes_nothing_until_it_is_allowed() {
+    let bench = settled(&many(30)).await;
+    bench.reload(&[], |_| {});
+    let held = bench.status(|status| status.deletes_held.is_some()).await;
+    assert_eq!(held.deletes_held.map(|held| (held.deletes, held.ours)), Some((30, 30)));
+    bench.status(|status| status.generation == 2 && !status.converged).await;
+    // Neither runs, nor a restart, nor new subscriptions let it slip.
+    bench.apply(false).await;
+    bench.reload(&many(100)[30..], |_| {});
+    bench.status(|status| status.generation == 3).await;
+    assert_eq!(bench.fake.world().live().len(), 100);
+    let (fake, notes) = (bench.fake.clone(), bench.notes.clone());
+    bench.end().await;
+    let bench = Bench::start(&fake, &notes, desired(&many(100)[30..]));
+    bench.status(|status| status.deletes_held.is_some()).await;
+    assert_eq!(fake.world().count("delete"), 0);
+    // The allowance outlives a run that fails.
+    fake.fault("delete", 1, passing(), false);
+    bench.apply(true).await;
+    bench.converged().await;
+    assert_eq!(fake.world().live().len(), 70);
+    assert!(!notes.pairs.lock().unwrap().contains_key("deletes_held:client"));
+    // And is used up by then.
+    bench.reload(&[], |_| {});
+    bench.status(|status| status.deletes_held.is_some()).await;
+    assert_eq!(fake.world().live().len(), 70);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_file_drops_is_deleted_and_foreign_rows_stay() {
+    let bench = settled(&three()).await;
+    {
+        let mut world = bench.fake.world();
+        let row = world.rows[0].clone();
+        for (id, target) in [
+            ("theirs-1", TransportTarget::Conduit { conduit_id: "theirs".into() }),
+            ("theirs-2", TransportTarget::Webhook { callback: "https://x".into() }),
+        ] {
+            world.rows.push(SubscriptionRow { id: id.into(), target, ..row.clone() });
+        }
+    }
+    bench.reload(&three()[..1], |desired| desired.policy = Policy::Keep);
+    bench.converged().await;
+    assert_eq!(bench.fake.world().rows.len(), 5);
+    bench.reload(&three()[..1], |desired| desired.policy = Policy::Sync);
+    bench.converged().await;
+    let ids: Vec<String> = bench.fake.world().rows.iter().map(|row| row.id.to_string()).collect();
+    assert_eq!(ids.len(), 3);
+    assert!(ids.iter().any(|id| id == "theirs-1") && ids.iter().any(|id| id == "theirs-2"));
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_cuts_a_long_run_short() {
+    let fake = fake();
+    fake.world().latency = Duration::from_secs(1);
+    let bench = Bench::start(&fake, &Arc::default(), desired(&many(2000)));
+    bench.world(|world| world.count("create") > 100).await;
+    bench.reload(&many(2000)[..40], |desired| desired.max_delete = 1.0);
+    let start = Instant::now();
+    bench.converged().await;
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    assert_eq!(fake.world().live().len(), 40);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancelling_finishes_what_is_in_hand_and_no_more() {
+    let fake = fake();
+    fake.world().latency = Duration::from_secs(1);
+    let bench = Bench::start(&fake, &Arc::default(), desired(&many(500)));
+    bench.world(|world| world.count("create") > 100).await;
+    let start = Instant::now();
+    bench.end().await;
+    assert!(start.elapsed() <= Duration::from_secs(3), "{:?}", start.elapsed());
+    let world = fake.world();
+    assert_eq!(world.count("create"), world.live().len(), "each that was sent was awaited");
+}
+
+#[tokio::test(start_paused = true)]
+async fn costs_are_filled_to_the_limit_and_never_beyond() {
+    let fake = fake();
+    fake.world().max_cost = 40;
+    let mut specs = many(60);
+    specs.extend((0..10).map(|n| literal("channel.follow", &n.to_string())));
+    let bench = Bench::start(&fake, &Arc::default(), desired(&specs));
+    let status = bench.converged().await;
+    assert_eq!((status.total_cost, status.max_total_cost), (Some(40), Some(40)));
+    assert!(status.warnings.iter().any(|text| text.contains("cost 40 of 40")), "{:?}", status.warnings);
+    {
+        let world = fake.world();
+        assert_eq!((world.live().len(), world.count("create")), (50, 50), "none was sent in vain");
+        assert!(world.most_in_flight >= 10, "{}", world.most_in_flight);
+    }
+    let entries = bench.entries(|entries| entries.iter().any(|e| e.state == SubscriptionState::Parked)).await;
+    assert_eq!(entries.iter().filter(|e| e.state == SubscriptionState::Parked).count(), 20);
+    // Room appears: the file swaps some, and all of the new ones fit.
+    let swapped: Vec<_> = specs[30..].to_vec();
+    bench.reload(&swapped, |desired| desired.max_delete = 1.0);
+    bench
+        .entries(|entries| {
+            entries.len() == 40 && entries.iter().all(|e| e.state == SubscriptionState::Enabled)
+        })
+        .await;
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_login_parks_its_subscription_until_it_is_known() {
+    let specs = [spec("stream.online", "ann"), spec("stream.online", "dan")];
+    let bench = Bench::start(&fake(), &Arc::default(), desired(&specs));
+    bench.converged().await;
+    let entries = bench.entries(|entries| entries.iter().any(|e| e.state == SubscriptionState::Parked)).await;
+    let parked = entries.iter().find(|e| e.state == SubscriptionState::Parked).unwrap();
+    assert_eq!(parked.key.to_string(), "stream.online v1 broadcaster_user_id=@dan");
+    assert!(parked.reason.as_deref().unwrap().contains("no user with the login dan"));
+    assert!(parked.retry_at.is_some());
+    bench.fake.world().users.insert("dan".into(), "44".into());
+    let entries =
+        bench.entries(|entries| entries.iter().all(|e| e.state == SubscriptionState::Enabled)).await;
+    assert_eq!(entries.len(), 2);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renamed_user_keeps_the_subscription_and_is_told_of() {
+    let bench = settled(&three()).await;
+    {
+        let mut world = bench.fake.world();
+        world.users.remove("ann");
+        world.users.insert("anna".into(), "1".into());
+        world.users.insert("ann".into(), "99".into());
+    }
+    let start = Instant::now();
+    let status = bench.status(|status| !status.warnings.is_empty()).await;
+    assert!(start.elapsed() > Duration::from_secs(86_000));
+    assert!(status.warnings[0].contains("called anna now"), "{:?}", status.warnings);
+    bench.apply(false).await;
+    assert_eq!(bench.fake.world().count("create"), 3);
+    assert_eq!(bench.fake.world().count("delete"), 0);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_is_looked_at_soon() {
+    let bench = settled(&three()).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    bench.fake.world().revoke("broadcaster_user_id=1", "notification_failures_exceeded");
+    bench.fake.world().revoke("channel.follow", "authorization_revoked");
+    let start = Instant::now();
+    bench.handle.revoked().notify_one();
+    let entries = bench.entries(|entries| entries.iter().any(|e| e.state == SubscriptionState::Parked)).await;
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    let parked = entries.iter().find(|e| e.state == SubscriptionState::Parked).unwrap();
+    assert!(parked.reason.as_deref().unwrap().contains("authorization_revoked"), "{parked:?}");
+    bench.world(|world| world.live().len() == 2 && world.rows.len() == 2).await;
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_revoked_again_and_again_is_no_tight_loop() {
+    let bench = settled(&three()).await;
+    let until = Instant::now() + Duration::from_secs(3600);
+    let revoked = bench.handle.revoked();
+    while Instant::now() < until {
+        let again = bench.fake.world().live().len() == 3;
+        if again {
+            bench.fake.world().revoke("channel.follow", "notification_failures_exceeded");
+            revoked.notify_one();
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let creates = bench.fake.world().count("create channel.follow");
+    assert!((5..14).contains(&creates), "{creates} in an hour");
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn thousands_are_created_with_few_requests_at_a_time_and_few_publications() {
+    let fake = fake();
+    let bench = Bench::start(&fake, &Arc::default(), desired(&many(3000)));
+    let (mut status, mut publications) = (bench.handle.status.clone(), 0);
+    let start = Instant::now();
+    while !status.borrow_and_update().converged {
+        status.changed().await.unwrap();
+        publications += 1;
+    }
+    let seconds = start.elapsed().as_secs() + 1;
+    assert!(publications < 2 * seconds + 20, "{publications} in {seconds} s");
+    assert_eq!(fake.world().live().len(), 3000);
+    // The binder may have one of its own beside them.
+    assert!(fake.world().most_in_flight <= 18, "{}", fake.world().most_in_flight);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_failures_in_a_row_end_a_run_and_a_few_do_not() {
+    let fake = fake();
+    fake.fault("create", 3, passing(), false);
+    let bench = Bench::start(&fake, &Arc::default(), desired(&many(100)));
+    bench.world(|world| world.count("create") >= 100).await;
+    bench.converged().await;
+    assert_eq!(fake.world().count("list"), 2);
+    assert_eq!(fake.world().count("create"), 103);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_spoils_its_call_is_found_out() {
+    let fake = fake();
+    fake.fault("users ann bob cat", 1, Failure::Invalid { message: "bad login".into() }, false);
+    fake.fault("users bob cat", 1, Failure::Invalid { message: "bad login".into() }, false);
+    fake.fault("users bob", 1, Failure::Invalid { message: "bad login".into() }, false);
+    let bench = Bench::start(&fake, &Arc::default(), desired(&three()));
+    bench.converged().await;
+    let entries = bench.entries(|entries| entries.iter().any(|e| e.state == SubscriptionState::Parked)).await;
+    assert_eq!(entries.iter().filter(|e| e.state == SubscriptionState::Enabled).count(), 2);
+    bench.end().await;
+}
+
+async fn render(fake: &Fake, notes: &Notes, desired: &super::Desired) -> (String, bool) {
+    let preview = observe(fake, notes, "client", desired).await.unwrap();
+    let mut text = Vec::new();
+    preview.render(&mut text, false).unwrap();
+    let json: serde_json::Value = serde_json::to_value(&preview).unwrap();
+    assert_eq!(json["actions"].as_array().unwrap().len(), preview.plan.actions.len());
+    let mut colored = Vec::new();
+    preview.render(&mut colored, true).unwrap();
+    assert_eq!(colored.contains(&0x1b), preview.has_changes() || !preview.plan.blocked.is_empty());
+    (String::from_utf8(text).unwrap(), preview.has_changes())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_preview_says_what_a_run_would_do_and_does_nothing() {
+    let (new, notes) = (fake(), Notes::default());
+    let (text, changes) = render(&new, &notes, &desired(&three())).await;
+    assert!(changes);
+    expect![[r#"
+        + conduit with 2 shards
+        + channel.follow v2 broadcaster cat (3)
+        + stream.online v1 broadcaster ann (1) (costs at most 1)
+        + stream.online v1 broadcaster bob (2) (costs at most 1)
+        Plan: 3 to create, 0 to delete, 0 to keep, 0 parked.
+    "#]].assert_eq(&text);
+    assert!(notes.pairs.lock().unwrap().is_empty());
+
+    let bench = settled(&three()).await;
+    let (fake, notes) = (bench.fake.clone(), bench.notes.clone());
+    bench.end().await;
+    let (text, changes) = render(&fake, &notes, &desired(&three())).await;
+    assert!(!changes);
+    expect![[""]].assert_eq(&text);
+
+    fake.world().revoke("broadcaster_user_id=1", "authorization_revoked");
+    let mut specs = vec![three()[0].clone(), three()[2].clone(), spec("stream.online", "nobody")];
+    specs.push(spec("stream.offline", "cat"));
+    let before = fake.world().rows.clone();
+    fake.world().calls.clear();
+    let (text, _) = render(&fake, &notes, &super::Desired { shards: 3, ..desired(&specs) }).await;
+    expect![[""]].assert_eq(&text);
+    assert_eq!(fake.world().rows, before);
+    for call in ["create", "delete", "make", "resize", "bind"] {
+        assert_eq!(fake.world().count(call), 0);
+    }
+
+    fake.fault("conduits", 1, Failure::Credentials { message: "refused".into() }, false);
+    let error = observe(&fake, &*notes, "client", &desired(&specs)).await.unwrap_err();
+    assert!(matches!(error, PreviewError::Credentials(_)), "{error}");
+}

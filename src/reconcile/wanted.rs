@@ -1,0 +1,130 @@
+//! The file's subscriptions with ids in place of logins, as far as they are known. ◆
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::logins::Logins;
+use crate::model::route::SinkName;
+use crate::model::subscription::{Condition, FieldValue, SubscriptionKey, SubscriptionSpec};
+
+/// The outcome.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wanted {
+    /// Sorted, each once.
+    pub(super) keys: Vec<SubscriptionKey>,
+    /// Those with a login whose id is not known, which stands as `@login`; and that login. Sorted,
+    /// each once.
+    pub(super) unresolved: Vec<(SubscriptionKey, Arc<str>)>,
+    /// The sinks of those that name some.
+    pub(super) restricted: HashMap<SubscriptionKey, Arc<[SinkName]>>,
+}
+
+/// Two of the file's subscriptions can turn out to be one, when a login and an id name the same
+/// user: it goes to the sinks of both.
+pub(super) fn resolve(specs: &[SubscriptionSpec], logins: &Logins) -> Wanted {
+    let mut resolved: Vec<(SubscriptionKey, Option<Arc<[SinkName]>>)> = Vec::with_capacity(specs.len());
+    let mut wanted = Wanted::default();
+    for spec in specs {
+        match spec.resolve(|login| logins.id_of(login)) {
+            Ok(key) => resolved.push((key, spec.sinks.clone())),
+            Err(login) => wanted.unresolved.push((shown(spec, logins), login)),
+        }
+    }
+    wanted.unresolved.sort_unstable();
+    wanted.unresolved.dedup_by(|a, b| a.0 == b.0);
+    resolved.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    resolved.dedup_by(|later, first| {
+        let same = later.0 == first.0;
+        if same {
+            first.1 = union(first.1.take(), later.1.take());
+        }
+        same
+    });
+    wanted.keys.reserve_exact(resolved.len());
+    for (key, sinks) in resolved {
+        if let Some(sinks) = sinks {
+            wanted.restricted.insert(key.clone(), sinks);
+        }
+        wanted.keys.push(key);
+    }
+    wanted
+}
+
+/// The logins that the subscriptions name.
+pub(super) fn logins(specs: &[SubscriptionSpec]) -> HashSet<&str> {
+    specs.iter().flat_map(SubscriptionSpec::logins).map(|login| &**login).collect()
+}
+
+/// `None` is all sinks.
+fn union(a: Option<Arc<[SinkName]>>, b: Option<Arc<[SinkName]>>) -> Option<Arc<[SinkName]>> {
+    let (a, b) = (a?, b?);
+    if a == b {
+        return Some(a);
+    }
+    let mut both: Vec<SinkName> = a.iter().chain(b.iter()).cloned().collect();
+    both.sort_unstable();
+    both.dedup();
+    Some(both.into())
+}
+
+fn shown(spec: &SubscriptionSpec, logins: &Logins) -> SubscriptionKey {
+    let values: Vec<(&str, String)> = spec
+        .condition
+        .iter()
+        .map(|(name, value)| {
+            let value = match value {
+                FieldValue::Literal(text) => text.to_string(),
+                FieldValue::Login(login) => {
+                    logins.id_of(login).map_or_else(|| format!("@{login}"), ToOwned::to_owned)
+                }
+            };
+            (name.as_ref(), value)
+        })
+        .collect();
+    SubscriptionKey {
+        subscription_type: spec.subscription_type.as_ref().into(),
+        version: spec.version.as_ref().into(),
+        condition: Condition::from_pairs(values.iter().map(|(name, value)| (*name, value.as_str()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::model::time::Timestamp;
+    use crate::reconcile::RetryTimes;
+
+    fn spec(value: FieldValue, sinks: Option<&[&str]>) -> SubscriptionSpec {
+        SubscriptionSpec {
+            subscription_type: "stream.online".into(),
+            version: "1".into(),
+            condition: Box::new([("broadcaster_user_id".into(), value)]),
+            sinks: sinks.map(|sinks| sinks.iter().map(|name| SinkName::new(*name)).collect()),
+        }
+    }
+
+    #[test]
+    fn one_subscription_under_two_names_has_the_sinks_of_both() {
+        let mut logins = Logins::new(Duration::from_secs(60), RetryTimes::default());
+        let now = Timestamp::from_unix_millis(0);
+        logins.remember(&[("login:a".into(), "1 0".into())], Instant::now(), now);
+        let login = |name: &str| FieldValue::Login(name.into());
+        let specs = [
+            spec(login("a"), Some(&["x"])),
+            spec(FieldValue::Literal("1".into()), Some(&["y"])),
+            spec(login("b"), None),
+            spec(FieldValue::Literal("2".into()), Some(&["x"])),
+            spec(FieldValue::Literal("2".into()), None),
+        ];
+        let wanted = resolve(&specs, &logins);
+        assert_eq!(wanted.keys.len(), 2);
+        let names: Vec<&str> = wanted.restricted[&wanted.keys[0]].iter().map(SinkName::as_str).collect();
+        assert_eq!(names, ["x", "y"]);
+        assert!(!wanted.restricted.contains_key(&wanted.keys[1]));
+        assert_eq!(wanted.unresolved.len(), 1);
+        assert_eq!(wanted.unresolved[0].0.to_string(), "stream.online v1 broadcaster_user_id=@b");
+        assert_eq!(super::logins(&specs), HashSet::from(["a", "b"]));
+    }
+}
