@@ -77,45 +77,17 @@ pub enum HelixError {
     Token(#[source] TokenError),
 }
 
-/// What kind of failure it is, for those who decide what comes next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ErrorClass {
-    /// It may pass by itself: try again with backoff.
-    Transient,
-    /// It will be refused for ever: do not try again before the request changes.
-    Permanent,
-    /// A user has to allow it.
-    NeedsGrant,
-    /// A quota has to have room.
-    Quota,
-    /// The credentials have to be mended.
-    Credentials,
-    /// The thing exists already.
-    Exists,
-    /// The thing does not exist.
-    Missing,
-}
-
 impl HelixError {
-    /// What kind of failure it is.
-    pub fn class(&self) -> ErrorClass {
-        match self {
-            Self::Invalid { .. } | Self::Gone { .. } => ErrorClass::Permanent,
-            Self::Unauthorized { .. } | Self::Token(TokenError::Refused { .. }) => ErrorClass::Credentials,
-            Self::Forbidden { .. } => ErrorClass::NeedsGrant,
-            Self::NotFound { .. } => ErrorClass::Missing,
-            Self::Conflict { .. } => ErrorClass::Exists,
-            Self::Quota { .. } => ErrorClass::Quota,
-            Self::RateLimited
-            | Self::Outage { .. }
-            | Self::Unreachable { .. }
-            | Self::Garbled { .. }
-            | Self::Token(TokenError::Closed) => ErrorClass::Transient,
-        }
-    }
-
-    /// Whether the request may have been carried out although no good answer came.
-    pub fn may_have_happened(&self) -> bool {
-        matches!(self, Self::Outage { .. } | Self::Unreachable { .. } | Self::Garbled { .. })
+    /// Whether Twitch, or the way to it, is what fails: not an answer to the request itself.
+    pub fn is_outage(&self) -> bool {
+        matches!(
+            self,
+            Self::Unauthorized { .. }
+                | Self::RateLimited
+                | Self::Outage { .. }
+                | Self::Unreachable { .. }
+                | Self::Garbled { .. }
+                | Self::Token(_)
+        )
     }
 }

@@ -1,181 +1,217 @@
-//! The API client.
-#![allow(missing_docs, clippy::unused_async, clippy::needless_pass_by_value, reason = "skeleton")]
+//! The API client: every call that the daemon makes, at the pace that Twitch allows.
+//!
+//! Owns the rate limit and the sending again of requests after a 401, a 429 and a 503. It decides
+//! nothing about subscriptions, and it never returns part of a list. It remembers nothing over a
+//! restart.
 
+mod client;
+mod error;
+pub mod pacer;
+pub mod request;
+mod types;
+
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
+use self::client::Sender;
+pub use self::error::HelixError;
+pub use self::request::{MAX_SHARDS, MAX_USERS};
+use self::request::{Bound, Call, Page, Request};
+pub use self::types::{Conduit, Created, Filter, ShardRefused, ShardRow, SubscriptionList, User};
 use crate::auth::Tokens;
 use crate::model::shard::{SessionId, ShardId};
 use crate::model::status::ApiStatus;
-use crate::model::subscription::{SubscriptionKey, SubscriptionRow, TransportTarget};
+use crate::model::subscription::SubscriptionKey;
 
+/// Most pages of one list: a million subscriptions.
+const MAX_PAGES: usize = 10_000;
+
+/// Settings of the client.
 #[derive(Clone, Debug)]
 pub struct HelixOptions {
     /// `https://api.twitch.tv/helix`, without a slash at the end.
     pub api_url: String,
-    /// Requests in flight at most.
+    /// Requests in flight at most: 10. Bursts of more have been answered 400.
     pub in_flight: usize,
-    /// Points kept for shard bindings and deletes.
+    /// Points of the rate limit kept for shards and deletes: 20.
     pub reserve: u32,
+    /// Longest wait for one answer, its body included: 15 s.
     pub timeout: Duration,
+    /// Time in which an empty rate limit bucket is full again: 60 s ("Twitch API Concepts").
+    pub refill_window: Duration,
 }
 
 impl HelixOptions {
     /// The defaults for an API at this URL.
     pub fn new(api_url: impl Into<String>) -> Self {
-        Self { api_url: api_url.into(), in_flight: 10, reserve: 20, timeout: Duration::from_secs(15) }
+        Self {
+            api_url: api_url.into(),
+            in_flight: 10,
+            reserve: 20,
+            timeout: Duration::from_secs(15),
+            refill_window: Duration::from_secs(60),
+        }
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct User {
-    pub id: Box<str>,
-    pub login: Box<str>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Filter {
-    All,
-    Conduit(String),
-    Type(String),
-    Id(String),
-    User(String),
-    Status(String),
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SubscriptionList {
-    pub rows: Vec<SubscriptionRow>,
-    pub total_cost: u64,
-    pub max_total_cost: u64,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Created {
-    pub row: SubscriptionRow,
-    pub total_cost: u64,
-    pub max_total_cost: u64,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Conduit {
-    pub id: String,
-    pub shard_count: u32,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ShardRow {
-    pub id: ShardId,
-    /// Twitch's text, `enabled` among others.
-    pub status: Box<str>,
-    pub session_id: Option<SessionId>,
-    pub callback: Option<Box<str>>,
-}
-
-/// Twitch's answer for one shard of Update Conduit Shards.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ShardRefused {
-    pub code: Box<str>,
-    pub message: Box<str>,
-}
-
-impl ShardRefused {
-    /// Whether the session is gone, so that repeating the call is pointless.
-    pub fn session_gone(&self) -> bool {
-        todo!()
-    }
-}
-
-/// Every documented case; see `twitch/helix.md`. The helix room refines this.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum HelixError {
-    /// 409: an equal one exists; its id when the answer names it.
-    #[error("skeleton")]
-    Conflict { id: Option<Box<str>> },
-    /// 400: permanent for this request.
-    #[error("skeleton")]
-    Invalid { message: Box<str> },
-    /// 403: a grant is missing.
-    #[error("skeleton")]
-    Forbidden { message: Box<str> },
-    /// 404
-    #[error("skeleton")]
-    NotFound { message: Box<str> },
-    /// 410: the type and version were removed.
-    #[error("skeleton")]
-    Gone { message: Box<str> },
-    /// 429 of the second meaning: too many equal ones, too many conduits, cost exceeded.
-    #[error("skeleton")]
-    Quota { message: Box<str> },
-    /// 401 again after a renewal, or a 401 though the token is valid.
-    #[error("skeleton")]
-    Unauthorized { message: Box<str> },
-    /// No token to be had.
-    #[error("skeleton")]
-    Token(#[source] crate::auth::TokenError),
-    /// 429 of the first meaning, 5xx, time-outs, network: passing.
-    #[error("skeleton")]
-    Unavailable { message: Box<str> },
-    /// An answer that cannot be understood (or too large, or a repeated cursor).
-    #[error("skeleton")]
-    Garbled { message: Box<str> },
-}
-
-/// Handle; cheap to clone.
+/// The API, for those who ask it; cheap to clone. Dropping a call's future cancels it.
 #[derive(Clone, Debug)]
-pub struct Helix {}
+pub struct Helix {
+    sender: Arc<Sender>,
+}
 
 impl Helix {
-    pub fn new(_http: reqwest::Client, _options: HelixOptions, _tokens: Tokens) -> Self {
-        todo!()
+    /// A client that uses these tokens.
+    pub fn new(http: reqwest::Client, options: HelixOptions, tokens: Tokens) -> Self {
+        Self { sender: Sender::new(http, options, tokens) }
     }
+
+    /// How the client is.
     pub fn status(&self) -> watch::Receiver<ApiStatus> {
-        todo!()
+        self.sender.status()
     }
-    /// At most 100 logins; unknown ones are missing from the answer.
-    pub async fn users_by_login(&self, _logins: &[&str]) -> Result<Vec<User>, HelixError> {
-        todo!()
+
+    /// Users by login, at most [`MAX_USERS`]; unknown ones are missing from the answer.
+    ///
+    /// # Errors
+    /// See [`HelixError`]; this holds for every call.
+    pub async fn users_by_login(&self, logins: &[&str]) -> Result<Vec<User>, HelixError> {
+        self.users("login", logins).await
     }
-    /// At most 100 ids.
-    pub async fn users_by_id(&self, _ids: &[&str]) -> Result<Vec<User>, HelixError> {
-        todo!()
+
+    /// Users by id, at most [`MAX_USERS`]; unknown ones are missing from the answer.
+    ///
+    /// # Errors
+    /// See [`HelixError`].
+    pub async fn users_by_id(&self, ids: &[&str]) -> Result<Vec<User>, HelixError> {
+        self.users("id", ids).await
     }
-    /// All pages, or an error: never part of a list.
-    pub async fn subscriptions(&self, _filter: &Filter) -> Result<SubscriptionList, HelixError> {
-        todo!()
+
+    async fn users(&self, field: &'static str, values: &[&str]) -> Result<Vec<User>, HelixError> {
+        // Twitch answers 400 to a question about nobody.
+        if values.is_empty() {
+            return Ok(Vec::new());
+        }
+        request::parse_users(&self.sender.send(&request::users(field, values)).await?)
     }
+
+    /// All pages of the list, or an error: never part of it.
+    ///
+    /// # Errors
+    /// See [`HelixError`].
+    pub async fn subscriptions(&self, filter: &Filter) -> Result<SubscriptionList, HelixError> {
+        let ask = |after: Option<&str>| request::subscriptions(filter, after);
+        let mut all = SubscriptionList::default();
+        for page in self.pages(Call::GetSubscriptions, ask, request::parse_subscriptions).await? {
+            all.rows.extend(page.rows);
+            all.total_cost = page.total_cost;
+            all.max_total_cost = page.max_total_cost;
+        }
+        Ok(all)
+    }
+
+    /// Creates a subscription on a conduit. `batching` is `is_batching_enabled`, which
+    /// `drop.entitlement.grant` demands.
+    ///
+    /// # Errors
+    /// See [`HelixError`].
     pub async fn create_subscription(
         &self,
-        _key: &SubscriptionKey,
-        _target: &TransportTarget,
-        _batching: bool,
+        key: &SubscriptionKey,
+        conduit_id: &str,
+        batching: bool,
     ) -> Result<Created, HelixError> {
-        todo!()
+        request::parse_created(&self.sender.send(&request::create(key, conduit_id, batching)).await?)
     }
-    /// 404 counts as success.
-    pub async fn delete_subscription(&self, _id: &str) -> Result<(), HelixError> {
-        todo!()
+
+    /// Deletes a subscription. One that is gone already is success.
+    ///
+    /// # Errors
+    /// See [`HelixError`].
+    pub async fn delete_subscription(&self, id: &str) -> Result<(), HelixError> {
+        match self.sender.send(&request::delete(id)).await {
+            Ok(_) | Err(HelixError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
+
+    /// The conduits of the client.
+    ///
+    /// # Errors
+    /// See [`HelixError`].
     pub async fn conduits(&self) -> Result<Vec<Conduit>, HelixError> {
-        todo!()
+        request::parse_conduits(Call::GetConduits, &self.sender.send(&request::conduits()).await?)
     }
-    pub async fn create_conduit(&self, _shards: u32) -> Result<Conduit, HelixError> {
-        todo!()
+
+    /// Makes a conduit of this many shards.
+    ///
+    /// # Errors
+    /// See [`HelixError`].
+    pub async fn create_conduit(&self, shards: u32) -> Result<Conduit, HelixError> {
+        self.conduit(&request::create_conduit(shards)).await
     }
-    pub async fn resize_conduit(&self, _id: &str, _shards: u32) -> Result<Conduit, HelixError> {
-        todo!()
+
+    /// Changes the number of shards. Those at the end go, with their transports.
+    ///
+    /// # Errors
+    /// See [`HelixError`].
+    pub async fn resize_conduit(&self, id: &str, shards: u32) -> Result<Conduit, HelixError> {
+        self.conduit(&request::resize_conduit(id, shards)).await
     }
-    /// All pages.
-    pub async fn shards(&self, _conduit_id: &str) -> Result<Vec<ShardRow>, HelixError> {
-        todo!()
+
+    async fn conduit(&self, request: &Request) -> Result<Conduit, HelixError> {
+        let conduits = request::parse_conduits(request.call, &self.sender.send(request).await?)?;
+        let none = || HelixError::Garbled { message: format!("{}: no conduit", request.call.name()).into() };
+        conduits.into_iter().next().ok_or_else(none)
     }
-    /// Any number of shards, 100 a call, from the reserve when need be; one answer for each.
+
+    /// All shards that have, or had, a transport.
+    ///
+    /// # Errors
+    /// See [`HelixError`].
+    pub async fn shards(&self, conduit_id: &str) -> Result<Vec<ShardRow>, HelixError> {
+        let ask = |after: Option<&str>| request::shards(conduit_id, after);
+        Ok(self.pages(Call::GetShards, ask, request::parse_shards).await?.into_iter().flatten().collect())
+    }
+
+    /// Binds any number of shards to sessions, [`MAX_SHARDS`] a call; one answer for each.
+    ///
+    /// # Errors
+    /// See [`HelixError`]; earlier calls of the same batch may have been carried out.
     pub async fn bind_shards(
         &self,
-        _conduit_id: &str,
-        _shards: &[(ShardId, SessionId)],
-    ) -> Result<Vec<(ShardId, Result<(), ShardRefused>)>, HelixError> {
-        todo!()
+        conduit_id: &str,
+        shards: &[(ShardId, SessionId)],
+    ) -> Result<Bound, HelixError> {
+        let mut bound = Vec::with_capacity(shards.len());
+        for part in shards.chunks(MAX_SHARDS) {
+            let body = self.sender.send(&request::bind_shards(conduit_id, part)).await?;
+            bound.extend(request::parse_bound(part, &body)?);
+        }
+        Ok(bound)
+    }
+
+    async fn pages<T>(
+        &self,
+        call: Call,
+        ask: impl Fn(Option<&str>) -> Request,
+        parse: impl Fn(&[u8]) -> Result<Page<T>, HelixError>,
+    ) -> Result<Vec<T>, HelixError> {
+        let mut pages = Vec::new();
+        let mut seen = HashSet::new();
+        let mut after: Option<String> = None;
+        loop {
+            let page = parse(&self.sender.send(&ask(after.as_deref())).await?)?;
+            pages.push(page.rows);
+            let Some(cursor) = page.cursor else { return Ok(pages) };
+            if pages.len() >= MAX_PAGES || !seen.insert(cursor.clone()) {
+                let message = format!("{}: the list does not end, its cursors repeat", call.name()).into();
+                return Err(HelixError::Garbled { message });
+            }
+            after = Some(cursor);
+        }
     }
 }

@@ -110,6 +110,7 @@ pub fn subscriptions(filter: &Filter, after: Option<&str>) -> Request {
         Filter::Conduit(id) => vec![("conduit_id", id.clone())],
         Filter::Type(name) => vec![("type", name.clone())],
         Filter::Id(id) => vec![("subscription_id", id.clone())],
+        Filter::User(id) => vec![("user_id", id.clone())],
         Filter::Status(status) => vec![("status", status.clone())],
     };
     query.extend(after.map(|cursor| ("after", cursor.to_owned())));
@@ -391,10 +392,12 @@ pub fn parse_shards(body: &[u8]) -> Result<Page<Vec<ShardRow>>, HelixError> {
     let mut answer = parse::<ShardAnswer<'_>>(Call::GetShards, body)?;
     let cursor = answer.cursor();
     let row = |row: ShardAnswer<'_>| {
+        let (session_id, callback) = row.transport.map(|t| (t.session_id, t.callback)).unwrap_or_default();
         Some(ShardRow {
             id: ShardId(row.id.parse().ok()?),
             status: row.status,
-            session_id: row.transport.and_then(|t| t.session_id).map(SessionId::new),
+            session_id: session_id.map(SessionId::new),
+            callback: callback.map(Into::into),
         })
     };
     Ok(Page { rows: answer.data.into_iter().filter_map(row).collect(), cursor })
@@ -552,26 +555,26 @@ mod tests {
 
     #[test]
     fn failures_are_told_apart() {
-        use crate::helix::ErrorClass::*;
-        let create = Call::CreateSubscription;
-        let class = |status, remaining, message: &str| {
-            classify(create, status, remaining, format!(r#"{{"message":"{message}"}}"#).as_bytes()).class()
+        let name = |status, remaining, message: &str| {
+            let body = format!(r#"{{"message":"{message}"}}"#);
+            let error = classify(Call::CreateSubscription, status, remaining, body.as_bytes());
+            format!("{error:?}").split([' ', '{']).next().unwrap().to_owned()
         };
         for (status, remaining, message, expected) in [
-            (400, Some(5), "bad", Permanent),
-            (401, None, "Invalid OAuth token", Credentials),
-            (403, None, "subscription missing proper authorization", NeedsGrant),
-            (404, None, "", Missing),
-            (409, None, "subscription already exists", Exists),
-            (410, None, "", Permanent),
-            (429, Some(0), "maximum subscriptions with type and condition exceeded", Transient),
-            (429, Some(7), "maximum subscriptions with type and condition exceeded", Quota),
-            (429, None, "websocket transport subscriptions total cost exceeded", Quota),
-            (429, None, "Too Many Requests", Transient),
-            (500, None, "", Transient),
-            (302, None, "", Transient),
+            (400, Some(5), "bad", "Invalid"),
+            (401, None, "Invalid OAuth token", "Unauthorized"),
+            (403, None, "subscription missing proper authorization", "Forbidden"),
+            (404, None, "", "NotFound"),
+            (409, None, "subscription already exists", "Conflict"),
+            (410, None, "", "Gone"),
+            (429, Some(0), "maximum subscriptions with type and condition exceeded", "RateLimited"),
+            (429, Some(7), "maximum subscriptions with type and condition exceeded", "Quota"),
+            (429, None, "websocket transport subscriptions total cost exceeded", "Quota"),
+            (429, None, "Too Many Requests", "RateLimited"),
+            (500, None, "", "Outage"),
+            (302, None, "", "Garbled"),
         ] {
-            assert_eq!(class(status, remaining, message), expected, "{status} {remaining:?} {message}");
+            assert_eq!(name(status, remaining, message), expected, "{status} {remaining:?} {message}");
         }
     }
 

@@ -23,6 +23,8 @@ pub enum Filter {
     Type(String),
     /// One, by its id.
     Id(String),
+    /// Those whose condition names this user.
+    User(String),
     /// Those in a status.
     Status(String),
 }
@@ -67,6 +69,8 @@ pub struct ShardRow {
     pub status: Box<str>,
     /// The session that it delivers to, for WebSockets.
     pub session_id: Option<SessionId>,
+    /// The URL that it delivers to, for webhooks.
+    pub callback: Option<Box<str>>,
 }
 
 /// Why Twitch did not assign a shard.

@@ -10,7 +10,7 @@ use crate::helix::{
     Conduit, Created, Filter, Helix, HelixError, ShardRefused, ShardRow, SubscriptionList, User,
 };
 use crate::model::shard::{SessionId, ShardId};
-use crate::model::subscription::{SubscriptionKey, TransportTarget};
+use crate::model::subscription::SubscriptionKey;
 
 /// The answers of Update Conduit Shards, one for each shard.
 pub(super) type BindAnswers = Vec<(ShardId, Result<(), Refused>)>;
@@ -93,7 +93,7 @@ pub(super) trait Api: Clone + Send + Sync + 'static {
     fn create_subscription(
         &self,
         key: &SubscriptionKey,
-        target: &TransportTarget,
+        conduit_id: &str,
         batching: bool,
     ) -> impl Future<Output = Result<Created, Failure>> + Send;
     fn delete_subscription(&self, id: &str) -> impl Future<Output = Result<(), Failure>> + Send;
@@ -124,10 +124,10 @@ impl Api for Helix {
     async fn create_subscription(
         &self,
         key: &SubscriptionKey,
-        target: &TransportTarget,
+        conduit_id: &str,
         batching: bool,
     ) -> Result<Created, Failure> {
-        Ok(self.create_subscription(key, target, batching).await?)
+        Ok(self.create_subscription(key, conduit_id, batching).await?)
     }
 
     async fn delete_subscription(&self, id: &str) -> Result<(), Failure> {

@@ -162,15 +162,14 @@ impl<A: Api> Engine<A> {
     /// Runs until cancelled.
     pub(super) async fn run(mut self, cancel: CancellationToken) {
         let Some(binder) = self.binder.take() else { return };
-        let stop = cancel.child_token();
+        // Shards stay watched until the last request of a stopped run is answered.
+        let stop = CancellationToken::new();
         let guard = stop.clone().drop_guard();
         let mut binder = tokio::spawn(binder.run(stop));
         tokio::select! {
             () = self.main(&cancel) => {}
             ended = &mut binder => {
-                if !cancel.is_cancelled() {
-                    tracing::error!(error = ?ended.err(), "the task that binds shards ended");
-                }
+                tracing::error!(error = ?ended.err(), "the task that binds shards ended");
                 return;
             }
         }

@@ -138,19 +138,20 @@ pub(super) async fn execute<A: Api>(
                 flight.push(async move { (action, perform(job, action).await) });
                 queue.next();
             }
+            if flight.is_empty() {
+                break;
+            }
             let (action, done) = tokio::select! {
                 biased;
                 Some(done) = flight.next() => done,
                 () = &mut stop, if deadline.is_none() => {
                     deadline = Some(Instant::now() + job.drain);
                     over = true;
-                    if flight.is_empty() { return End::Stopped }
                     continue;
                 }
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     return End::Stopped;
                 }
-                else => break,
             };
             costly_in_flight -= u64::from(is_costly(action));
             let outcome = match done {
@@ -213,8 +214,7 @@ fn failed_or_refused(failure: Failure) -> Done {
 }
 
 async fn create<A: Api>(job: &Job<'_, A>, key: &SubscriptionKey, batching: bool) -> Done {
-    let target = TransportTarget::Conduit { conduit_id: job.conduit_id.clone() };
-    let failure = match job.api.create_subscription(key, &target, batching).await {
+    let failure = match job.api.create_subscription(key, &job.conduit_id, batching).await {
         Ok(created) => {
             return Done::Created {
                 id: created.row.id,

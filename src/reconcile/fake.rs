@@ -171,13 +171,13 @@ impl Api for Fake {
     async fn create_subscription(
         &self,
         key: &SubscriptionKey,
-        target: &TransportTarget,
+        conduit_id: &str,
         _batching: bool,
     ) -> Result<Created, Failure> {
-        let (key, target) = (key.clone(), target.clone());
+        let key = key.clone();
+        let target = TransportTarget::Conduit { conduit_id: conduit_id.into() };
         self.call(format!("create {key}"), |world| {
-            let TransportTarget::Conduit { conduit_id } = &target else { panic!("{target:?}") };
-            if !world.conduits.iter().any(|conduit| *conduit.id == **conduit_id) {
+            if !world.conduits.iter().any(|conduit| conduit.id == conduit_id) {
                 return Err(not_found());
             }
             let twin =

@@ -679,7 +679,11 @@ async fn a_preview_says_what_a_run_would_do_and_does_nothing() {
     bench.end().await;
     let (text, changes) = render(&fake, &notes, &desired(&three())).await;
     assert!(!changes);
-    expect![[""]].assert_eq(&text);
+    expect![[r#"
+          keep 3
+          cost 2 of 10000, and at most 0 more
+        Plan: 0 to create, 0 to delete, 3 to keep, 0 parked.
+    "#]].assert_eq(&text);
 
     fake.world().revoke("broadcaster_user_id=1", "authorization_revoked");
     let mut specs = vec![three()[0].clone(), three()[2].clone(), spec("stream.online", "nobody")];
@@ -687,7 +691,17 @@ async fn a_preview_says_what_a_run_would_do_and_does_nothing() {
     let before = fake.world().rows.clone();
     fake.world().calls.clear();
     let (text, _) = render(&fake, &notes, &super::Desired { shards: 3, ..desired(&specs) }).await;
-    expect![[""]].assert_eq(&text);
+    expect![[r#"
+        ~ conduit conduit-1: 2 shards -> 3
+        - stream.online v1 broadcaster ann (1) (dead: authorization_revoked)
+        + stream.offline v1 broadcaster cat (3) (costs at most 1)
+        - stream.online v1 broadcaster bob (2) (not in the file)
+        ! stream.online v1 broadcaster ann (1): a user of the condition disconnected the application or changed the password; have that user authorize the application again (authorization_revoked)
+        ! stream.online v1 broadcaster @nobody: Twitch knows no user with the login nobody: misspelt, renamed, banned or deleted; correct the file
+          keep 1
+          cost 1 of 10000, and at most 1 more
+        Plan: 1 to create, 2 to delete, 1 to keep, 2 parked.
+    "#]].assert_eq(&text);
     assert_eq!(fake.world().rows, before);
     for call in ["create", "delete", "make", "resize", "bind"] {
         assert_eq!(fake.world().count(call), 0);

@@ -1,0 +1,226 @@
+//! Sending requests: the token, the pace, the second attempt.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use reqwest::header::HeaderMap;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::HelixOptions;
+use super::error::HelixError;
+use super::pacer::{Decision, Headers, Pacer, PacerOptions, Permit};
+use super::request::{self, Request, Verb};
+use crate::auth::{AccessToken, BodyError, Rejected, Tokens, read_bounded};
+use crate::model::status::ApiStatus;
+
+/// Largest answer that is read; a page of 100 subscriptions has about 60 KiB.
+const MAX_ANSWER: usize = 4 << 20;
+/// How often a request is sent again after a 429 that the pacer has waited for.
+const RATE_LIMIT_TRIES: u32 = 3;
+/// Pause before the one repetition after a 503.
+const OUTAGE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Shared by all clones of the client. The lock is held for arithmetic only, never over an await.
+#[derive(Debug)]
+pub(super) struct Sender {
+    http: reqwest::Client,
+    options: HelixOptions,
+    tokens: Tokens,
+    pacer: Mutex<Pacer>,
+    changed: Notify,
+    status: watch::Sender<ApiStatus>,
+}
+
+/// Gives the permit back however the request ends.
+struct Flight<'a> {
+    sender: &'a Sender,
+    permit: Option<Permit>,
+}
+
+impl Flight<'_> {
+    fn answered(mut self, headers: Headers) {
+        if let Some(permit) = self.permit.take() {
+            self.sender.pacer().answered(permit, headers, Instant::now().into_std());
+        }
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            self.sender.pacer().abandoned(permit);
+        }
+        self.sender.changed.notify_waiters();
+    }
+}
+
+struct Answer {
+    status: u16,
+    headers: Headers,
+    /// Time until the bucket is full.
+    reset_in: Option<Duration>,
+    body: Vec<u8>,
+}
+
+impl Sender {
+    pub(super) fn new(http: reqwest::Client, options: HelixOptions, tokens: Tokens) -> Arc<Self> {
+        let pacing = PacerOptions {
+            in_flight: u32::try_from(options.in_flight).unwrap_or(u32::MAX),
+            reserve: options.reserve,
+            refill_window: options.refill_window,
+        };
+        Arc::new(Self {
+            http,
+            tokens,
+            pacer: Mutex::new(Pacer::new(pacing, Instant::now().into_std())),
+            changed: Notify::new(),
+            status: watch::Sender::default(),
+            options,
+        })
+    }
+
+    pub(super) fn status(&self) -> watch::Receiver<ApiStatus> {
+        self.status.subscribe()
+    }
+
+    fn pacer(&self) -> MutexGuard<'_, Pacer> {
+        self.pacer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The body of a good answer.
+    pub(super) async fn send(&self, request: &Request) -> Result<Vec<u8>, HelixError> {
+        let outcome = self.attempts(request).await;
+        let problem = outcome.as_ref().err().filter(|error| error.is_outage()).map(ToString::to_string);
+        if problem.is_some() || outcome.is_ok() {
+            self.status.send_if_modified(|status| {
+                let changed = status.problem != problem;
+                status.problem = problem;
+                changed
+            });
+        }
+        outcome
+    }
+
+    async fn attempts(&self, request: &Request) -> Result<Vec<u8>, HelixError> {
+        let mut token = self.tokens.get().await.map_err(HelixError::Token)?;
+        let (mut renewed, mut repeated, mut limited) = (false, false, 0);
+        loop {
+            match self.attempt(request, &token).await {
+                Err(HelixError::Unauthorized { message }) if !renewed => {
+                    renewed = true;
+                    match self.tokens.reject(&token).await.map_err(HelixError::Token)? {
+                        Rejected::Renewed(other) => token = other,
+                        Rejected::StillValid => return Err(HelixError::Unauthorized { message }),
+                    }
+                }
+                Err(HelixError::RateLimited) if limited < RATE_LIMIT_TRIES => limited += 1,
+                Err(HelixError::Outage { status: 503, .. }) if !repeated => {
+                    repeated = true;
+                    tokio::time::sleep(OUTAGE_PAUSE).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn attempt(&self, request: &Request, token: &AccessToken) -> Result<Vec<u8>, HelixError> {
+        let flight = self.pace(request.call.is_urgent()).await;
+        let answer = tokio::time::timeout(self.options.timeout, self.exchange(request, token)).await;
+        let answer = answer.unwrap_or_else(|_| {
+            let message = format!("{}: no answer within {:?}", request.call.name(), self.options.timeout).into();
+            Err(HelixError::Unreachable { message })
+        });
+        let answer = answer.inspect_err(|error| debug!(call = request.call.name(), %error, "request failed"))?;
+        flight.answered(answer.headers);
+        let limited = answer.status == 429;
+        self.status.send_modify(|status| {
+            status.limit = answer.headers.limit.or(status.limit);
+            status.remaining = answer.headers.remaining.or(status.remaining);
+            status.rate_limited += u64::from(limited);
+        });
+        debug!(call = request.call.name(), status = answer.status, remaining = answer.headers.remaining, "answer");
+        if (200..300).contains(&answer.status) {
+            return Ok(answer.body);
+        }
+        let error = request::classify(request.call, answer.status, answer.headers.remaining, &answer.body);
+        if matches!(error, HelixError::RateLimited) {
+            warn!(reset_in = ?answer.reset_in, "Twitch's rate limit is reached; waiting");
+            self.pacer().limited(answer.reset_in, fastrand::f64(), Instant::now().into_std());
+        }
+        Err(error)
+    }
+
+    async fn pace(&self, urgent: bool) -> Flight<'_> {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let decision = self.pacer().ask(urgent, Instant::now().into_std());
+            match decision {
+                Decision::Go(permit) => return Flight { sender: self, permit: Some(permit) },
+                Decision::At(at) => {
+                    let _ = tokio::time::timeout_at(Instant::from_std(at), changed).await;
+                }
+                Decision::Later => changed.await,
+            }
+        }
+    }
+
+    async fn exchange(&self, request: &Request, token: &AccessToken) -> Result<Answer, HelixError> {
+        let name = request.call.name();
+        let url = format!("{}{}", self.options.api_url, request.path);
+        let method = match request.verb {
+            Verb::Get => reqwest::Method::GET,
+            Verb::Post => reqwest::Method::POST,
+            Verb::Patch => reqwest::Method::PATCH,
+            Verb::Delete => reqwest::Method::DELETE,
+        };
+        let mut builder = self
+            .http
+            .request(method, url)
+            .query(&request.query)
+            .bearer_auth(token.secret().expose())
+            .header("Client-Id", token.client_id());
+        if !request.body.is_empty() {
+            builder = builder.header("Content-Type", "application/json").body(request.body.clone());
+        }
+        self.status.send_modify(|status| status.requests += 1);
+        let unreachable = |error: reqwest::Error| HelixError::Unreachable {
+            message: format!("{name}: {}", chain(&error.without_url())).into(),
+        };
+        let response = builder.send().await.map_err(unreachable)?;
+        let (headers, reset_in) = rate_headers(response.headers());
+        let status = response.status().as_u16();
+        let body = read_bounded(response, MAX_ANSWER).await.map_err(|error| match error {
+            BodyError::Broken(error) => unreachable(error),
+            error @ BodyError::TooLarge { .. } => HelixError::Garbled { message: format!("{name}: {error}").into() },
+        })?;
+        Ok(Answer { status, headers, reset_in, body })
+    }
+}
+
+fn rate_headers(headers: &HeaderMap) -> (Headers, Option<Duration>) {
+    fn number<T: std::str::FromStr>(headers: &HeaderMap, name: &str) -> Option<T> {
+        headers.get(name)?.to_str().ok()?.trim().parse().ok()
+    }
+    let reset: Option<u64> = number(headers, "Ratelimit-Reset");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let reset_in = reset.map(|at| Duration::from_secs(at).saturating_sub(now));
+    let limits =
+        Headers { limit: number(headers, "Ratelimit-Limit"), remaining: number(headers, "Ratelimit-Remaining") };
+    (limits, reset_in)
+}
+
+/// An error with its sources, as `a: b: c`.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
