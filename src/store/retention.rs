@@ -77,10 +77,7 @@ pub(super) fn slice(
             if let Some(whole) = whole {
                 transaction.execute("DELETE FROM events WHERE seq <= ?1", params![whole.seq])?;
             }
-            transaction.execute(
-                "UPDATE events SET payload = NULL WHERE seq <= ?1 AND payload IS NOT NULL",
-                params![last.seq],
-            )?;
+            strip(&transaction, last.seq)?;
             removed.events = visible.iter().filter(|row| row.seq <= last.seq).count() as u64;
             removed.more = true;
         } else if let Some(last) = oldest.iter().rfind(|row| row.seq != newest) {
@@ -91,6 +88,30 @@ pub(super) fn slice(
     }
     transaction.commit()?;
     Ok(removed)
+}
+
+/// Takes the payloads away up to a row. Rows that are made shorter in place leave their pages half
+/// empty, which frees nothing: they go, and come back short.
+fn strip(connection: &Connection, up_to: u64) -> rusqlite::Result<()> {
+    const OF: &str = "FROM events WHERE seq <= ?1 AND payload IS NOT NULL";
+    connection.execute_batch(
+        "CREATE TEMP TABLE IF NOT EXISTS stripped AS
+         SELECT seq, message_id, message_timestamp, type, version, subscription_id, stored_at
+         FROM main.events LIMIT 0",
+    )?;
+    connection.execute(
+        &format!(
+            "INSERT INTO stripped
+             SELECT seq, message_id, message_timestamp, type, version, subscription_id, stored_at {OF}"
+        ),
+        params![up_to],
+    )?;
+    connection.execute(&format!("DELETE {OF}"), params![up_to])?;
+    connection.execute_batch(
+        "INSERT INTO events (seq, message_id, message_timestamp, type, version, subscription_id, stored_at)
+         SELECT seq, message_id, message_timestamp, type, version, subscription_id, stored_at FROM stripped;
+         DELETE FROM stripped",
+    )
 }
 
 struct OldRow {
