@@ -1,3 +1,3 @@
-//! Bringing events in.
+//! Bringing events in: each transport hands what it accepts to the store, and nothing else.
 
 pub mod websocket;

@@ -1,0 +1,278 @@
+//! What a text frame says (Twitch: "Handling WebSocket Events", "WebSocket message reference").
+//!
+//! The payload of a notification is a slice of the frame: it is neither copied nor written anew.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::model::event::{Event, MessageId};
+use crate::model::shard::SessionId;
+
+/// Keepalive timeout of a welcome that names none: Twitch's default.
+const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(10);
+/// The longest excerpt of a foreign text that is repeated, in characters.
+const EXCERPT: usize = 100;
+
+/// A message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// The session has begun.
+    Welcome {
+        /// Its id.
+        session_id: SessionId,
+        /// Silence longer than this means that the connection is dead.
+        keepalive: Duration,
+    },
+    /// Nothing happened, and the connection is alive.
+    Keepalive,
+    /// An event.
+    Notification(Event),
+    /// Twitch wants us on another host.
+    Reconnect {
+        /// Where, exactly as given.
+        url: Option<Box<str>>,
+    },
+    /// A subscription has ended.
+    Revocation {
+        /// Its id.
+        subscription_id: Box<str>,
+        /// Its type.
+        subscription_type: Box<str>,
+        /// Why.
+        status: Box<str>,
+    },
+    /// A type that this release does not know.
+    Unknown {
+        /// Its name, shortened.
+        message_type: Box<str>,
+    },
+}
+
+/// A frame that is no message.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// Not JSON, or without what every message has.
+    #[error("a message from Twitch cannot be read")]
+    Json(#[source] serde_json::Error),
+    /// Without what its type must have.
+    #[error("a {message_type} message from Twitch has no {field}")]
+    Incomplete {
+        /// Its type.
+        message_type: &'static str,
+        /// What is missing or unusable.
+        field: &'static str,
+    },
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    metadata: Metadata<'a>,
+    #[serde(borrow, default)]
+    payload: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Metadata<'a> {
+    #[serde(borrow)]
+    message_id: Cow<'a, str>,
+    #[serde(borrow)]
+    message_type: Cow<'a, str>,
+    #[serde(borrow)]
+    message_timestamp: Cow<'a, str>,
+    #[serde(borrow, default)]
+    subscription_type: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    subscription_version: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct SessionPayload<'a> {
+    #[serde(borrow)]
+    session: SessionPart<'a>,
+}
+
+#[derive(Deserialize)]
+struct SessionPart<'a> {
+    #[serde(borrow, default)]
+    id: Option<Cow<'a, str>>,
+    #[serde(default)]
+    keepalive_timeout_seconds: Option<u64>,
+    #[serde(borrow, default)]
+    reconnect_url: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct SubscriptionPayload<'a> {
+    #[serde(borrow)]
+    subscription: SubscriptionPart<'a>,
+}
+
+#[derive(Deserialize)]
+struct SubscriptionPart<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow, default)]
+    status: Cow<'a, str>,
+    #[serde(borrow, default, rename = "type")]
+    subscription_type: Cow<'a, str>,
+}
+
+/// Reads one text frame.
+///
+/// # Errors
+/// It is no message; unknown types and fields are none.
+pub fn parse(frame: &Bytes) -> Result<Message, FrameError> {
+    let envelope: Envelope<'_> = serde_json::from_slice(frame).map_err(FrameError::Json)?;
+    let metadata = &envelope.metadata;
+    match &*metadata.message_type {
+        "session_keepalive" => Ok(Message::Keepalive),
+        "notification" => notification(frame, metadata, envelope.payload),
+        "session_welcome" => {
+            let session = session(envelope.payload, "session_welcome")?;
+            let id = session.id.filter(|id| !id.is_empty() && id.len() <= 1024);
+            let id = id.ok_or(FrameError::Incomplete { message_type: "session_welcome", field: "session id" })?;
+            let keepalive = session.keepalive_timeout_seconds.filter(|s| (1..=86_400).contains(s));
+            Ok(Message::Welcome {
+                session_id: SessionId::new(&*id),
+                keepalive: keepalive.map_or(DEFAULT_KEEPALIVE, Duration::from_secs),
+            })
+        }
+        "session_reconnect" => {
+            let session = session(envelope.payload, "session_reconnect")?;
+            Ok(Message::Reconnect { url: session.reconnect_url.map(|url| url.into_owned().into()) })
+        }
+        "revocation" => {
+            let part = subscription(envelope.payload, "revocation")?;
+            Ok(Message::Revocation {
+                subscription_id: excerpt(&part.id),
+                subscription_type: excerpt(&part.subscription_type),
+                status: excerpt(&part.status),
+            })
+        }
+        other => Ok(Message::Unknown { message_type: excerpt(other) }),
+    }
+}
+
+fn notification(
+    frame: &Bytes,
+    metadata: &Metadata<'_>,
+    payload: Option<&RawValue>,
+) -> Result<Message, FrameError> {
+    let incomplete = |field| FrameError::Incomplete { message_type: "notification", field };
+    let message_id = MessageId::new(&metadata.message_id).map_err(|_| incomplete("usable message_id"))?;
+    let subscription_id = subscription(payload, "notification")?.id;
+    let payload = payload.ok_or_else(|| incomplete("payload"))?;
+    Ok(Message::Notification(Event {
+        message_id,
+        message_timestamp: excerpt(&metadata.message_timestamp),
+        subscription_type: excerpt(
+            metadata.subscription_type.as_deref().ok_or_else(|| incomplete("subscription_type"))?,
+        ),
+        subscription_version: excerpt(
+            metadata.subscription_version.as_deref().ok_or_else(|| incomplete("subscription_version"))?,
+        ),
+        subscription_id: excerpt(&subscription_id),
+        payload: frame.slice_ref(payload.get().as_bytes()),
+    }))
+}
+
+fn session<'a>(
+    payload: Option<&'a RawValue>,
+    message_type: &'static str,
+) -> Result<SessionPart<'a>, FrameError> {
+    let payload = payload.ok_or(FrameError::Incomplete { message_type, field: "payload" })?;
+    let payload: SessionPayload<'a> = serde_json::from_str(payload.get()).map_err(FrameError::Json)?;
+    Ok(payload.session)
+}
+
+fn subscription<'a>(
+    payload: Option<&'a RawValue>,
+    message_type: &'static str,
+) -> Result<SubscriptionPart<'a>, FrameError> {
+    let payload = payload.ok_or(FrameError::Incomplete { message_type, field: "payload" })?;
+    let payload: SubscriptionPayload<'a> = serde_json::from_str(payload.get()).map_err(FrameError::Json)?;
+    Ok(payload.subscription)
+}
+
+fn excerpt(text: &str) -> Box<str> {
+    if text.len() <= EXCERPT { text.into() } else { text.chars().take(EXCERPT).collect::<String>().into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn message(kind: &str, payload: &str) -> Bytes {
+        format!(
+            r#"{{"metadata":{{"message_id":"m-1","message_type":"{kind}","message_timestamp":"2026-11-02T09:00:01.512Z","subscription_type":"stream.online","subscription_version":"1"}},"payload":{payload}}}"#
+        )
+        .into()
+    }
+
+    #[test]
+    fn a_payload_is_a_slice_of_its_frame_byte_for_byte() {
+        let payload = r#"{"subscription": {"id":"s-1","type":"stream.online"},  "event":{"n":1.50,"é":"\u0041"}}"#;
+        let frame = message("notification", payload);
+        let Message::Notification(event) = parse(&frame).unwrap() else { panic!("a notification") };
+        assert_eq!(event.payload, payload.as_bytes());
+        assert!(frame.as_ptr_range().contains(&event.payload.as_ptr()), "no copy");
+        assert_eq!(event.message_id.as_str(), "m-1");
+        assert_eq!((&*event.subscription_type, &*event.subscription_version), ("stream.online", "1"));
+        assert_eq!(&*event.subscription_id, "s-1");
+        assert_eq!(&*event.message_timestamp, "2026-11-02T09:00:01.512Z");
+    }
+
+    #[test]
+    fn each_type_is_read() {
+        let welcome = message("session_welcome", r#"{"session":{"id":"abc","status":"connected","keepalive_timeout_seconds":30,"reconnect_url":null,"recovery_url":null}}"#);
+        let expected = Message::Welcome { session_id: SessionId::new("abc"), keepalive: Duration::from_secs(30) };
+        assert_eq!(parse(&welcome).unwrap(), expected);
+        let reconnect = message("session_reconnect", r#"{"session":{"id":"abc","keepalive_timeout_seconds":null,"reconnect_url":"wss://x/ws?a=b"}}"#);
+        assert_eq!(parse(&reconnect).unwrap(), Message::Reconnect { url: Some("wss://x/ws?a=b".into()) });
+        assert_eq!(parse(&message("session_keepalive", "{}")).unwrap(), Message::Keepalive);
+        let revocation = message("revocation", r#"{"subscription":{"id":"s","status":"user_removed","type":"channel.follow"}}"#);
+        assert_eq!(
+            parse(&revocation).unwrap(),
+            Message::Revocation {
+                subscription_id: "s".into(),
+                subscription_type: "channel.follow".into(),
+                status: "user_removed".into()
+            }
+        );
+        assert_eq!(parse(&message("new", "[]")).unwrap(), Message::Unknown { message_type: "new".into() });
+    }
+
+    #[test]
+    fn what_is_incomplete_is_an_error_and_no_panic() {
+        for (kind, payload) in [
+            ("session_welcome", "{}"),
+            ("session_welcome", r#"{"session":{"id":""}}"#),
+            ("notification", r#"{"event":{}}"#),
+            ("notification", "null"),
+            ("revocation", "{}"),
+            ("session_reconnect", "[]"),
+        ] {
+            assert!(parse(&message(kind, payload)).is_err(), "{kind} {payload}");
+        }
+        assert!(parse(&Bytes::from_static(b"{}")).is_err());
+        assert!(parse(&Bytes::from(format!("{}{}", "[".repeat(10_000), "]".repeat(10_000)))).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..200), kind in "[a-z_]{0,20}", payload in ".{0,60}"
+        ) {
+            let _ = parse(&Bytes::from(bytes));
+            let _ = parse(&message(&kind, &payload));
+            let _ = parse(&message("notification", &payload));
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! As many shards as there shall be.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_tungstenite::tungstenite::http::Uri;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use super::session::Timings;
+use super::shard::{Shard, Statuses};
+use super::socket::Shared;
+use crate::model::shard::{Bindings, Sessions, ShardId, ShardTarget};
+use crate::model::status::{IntakeStatus, ShardStatus};
+use crate::store::Store;
+
+/// Connections being opened at once, at most. Twitch publishes no limit; clients that open many
+/// at once go in batches of ten.
+const CONNECTS: usize = 10;
+
+/// Settings of the pool.
+#[derive(Clone, Debug)]
+pub struct PoolOptions {
+    /// `wss://eventsub.wss.twitch.tv/ws`.
+    pub url: String,
+    /// The keepalive timeout that is asked for, 10 to 600 s.
+    pub keepalive: Duration,
+    /// TLS for `wss`.
+    pub tls: Arc<rustls::ClientConfig>,
+    /// Time limits.
+    pub timings: Timings,
+}
+
+impl PoolOptions {
+    /// With the ordinary time limits.
+    pub fn new(url: impl Into<String>, keepalive: Duration, tls: Arc<rustls::ClientConfig>) -> Self {
+        Self { url: url.into(), keepalive, tls, timings: Timings::default() }
+    }
+
+    /// The address with its query.
+    pub(super) fn uri(&self) -> Option<Uri> {
+        let separator = if self.url.contains('?') { '&' } else { '?' };
+        format!("{}{separator}keepalive_timeout_seconds={}", self.url, self.keepalive.as_secs()).parse().ok()
+    }
+}
+
+/// What the pool says of itself.
+#[derive(Clone, Debug)]
+pub struct PoolHandle {
+    /// Every shard.
+    pub shards: watch::Receiver<BTreeMap<ShardId, ShardStatus>>,
+    /// What came in, duplicates not told apart.
+    pub intake: watch::Receiver<IntakeStatus>,
+}
+
+/// The task; see [`pool`].
+#[derive(Debug)]
+pub struct Pool {
+    options: watch::Receiver<PoolOptions>,
+    store: Store,
+    target: watch::Receiver<Option<ShardTarget>>,
+    bindings: watch::Receiver<Bindings>,
+    sessions: Arc<watch::Sender<Sessions>>,
+    statuses: Arc<watch::Sender<Statuses>>,
+    intake: Arc<watch::Sender<IntakeStatus>>,
+    revoked: Arc<Notify>,
+}
+
+/// Builds the pool; nothing happens until it is run.
+///
+/// `target` says which shards there shall be, `bindings` which sessions are bound; `sessions` tells
+/// which there are. `revoked` is notified of each revocation. New options hold for new connections.
+pub fn pool(
+    options: watch::Receiver<PoolOptions>,
+    store: Store,
+    target: watch::Receiver<Option<ShardTarget>>,
+    bindings: watch::Receiver<Bindings>,
+    sessions: watch::Sender<Sessions>,
+    revoked: Arc<Notify>,
+) -> (Pool, PoolHandle) {
+    let (statuses, shards) = watch::channel(BTreeMap::new());
+    let (intake_in, intake) = watch::channel(IntakeStatus::default());
+    let pool = Pool {
+        options,
+        store,
+        target,
+        bindings,
+        sessions: Arc::new(sessions),
+        statuses: Arc::new(statuses),
+        intake: Arc::new(intake_in),
+        revoked,
+    };
+    (pool, PoolHandle { shards, intake })
+}
+
+impl Pool {
+    /// Runs until cancelled; then ends once every socket is closed and read to its end.
+    pub async fn run(mut self, cancel: CancellationToken) {
+        let connects = Arc::new(Semaphore::new(CONNECTS));
+        let mut running: BTreeMap<ShardId, CancellationToken> = BTreeMap::new();
+        let mut tasks = JoinSet::new();
+        loop {
+            let count = self.target.borrow_and_update().as_ref().map_or(0, |target| target.shards);
+            for (_, stop) in running.split_off(&ShardId(count)) {
+                stop.cancel();
+            }
+            for id in (0..count).map(ShardId) {
+                if running.contains_key(&id) {
+                    continue;
+                }
+                let Some(shard) = self.shard(id, &connects) else { break };
+                let stop = cancel.child_token();
+                running.insert(id, stop.clone());
+                tasks.spawn(shard.run(stop));
+            }
+            tokio::select! {
+                () = cancel.cancelled() => break,
+                Ok(()) = self.target.changed() => {}
+                Some(ended) = tasks.join_next() => if let Err(panic) = ended {
+                    // A shard that cannot be trusted any more ends the pool, and that the daemon.
+                    error!(error = %panic, "a shard's task failed");
+                    return;
+                },
+            }
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+
+    fn shard(&mut self, id: ShardId, connects: &Arc<Semaphore>) -> Option<Shard> {
+        let options = self.options.borrow().clone();
+        let Some(base) = options.uri() else {
+            error!(url = options.url, "twitch.eventsub_url is no address; no shard is opened");
+            return None;
+        };
+        Some(Shard {
+            id,
+            base,
+            shared: Shared {
+                store: self.store.clone(),
+                tls: Arc::clone(&options.tls),
+                intake: Arc::clone(&self.intake),
+                revoked: Arc::clone(&self.revoked),
+            },
+            timings: options.timings,
+            options: self.options.clone(),
+            connects: Arc::clone(connects),
+            target: self.target.clone(),
+            bindings: self.bindings.clone(),
+            sessions: Arc::clone(&self.sessions),
+            statuses: Arc::clone(&self.statuses),
+        })
+    }
+}

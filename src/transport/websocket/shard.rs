@@ -1,0 +1,202 @@
+//! One shard: the machine of [`super::session`] and the sockets that it asks for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::http::Uri;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::pool::PoolOptions;
+use super::session::{Input, Output, Session, SocketId, Timings};
+use super::socket::{News, Shared, Socket};
+use crate::model::shard::{Bindings, Sessions, ShardId, ShardTarget};
+use crate::model::status::{ShardState, ShardStatus};
+use crate::model::time::Timestamp;
+
+/// The state of every shard, by its number.
+pub(super) type Statuses = BTreeMap<ShardId, ShardStatus>;
+
+/// One shard's task.
+pub(super) struct Shard {
+    pub(super) id: ShardId,
+    pub(super) base: Uri,
+    /// Read anew for each connection.
+    pub(super) options: watch::Receiver<PoolOptions>,
+    pub(super) timings: Timings,
+    pub(super) shared: Shared,
+    pub(super) connects: Arc<Semaphore>,
+    pub(super) target: watch::Receiver<Option<ShardTarget>>,
+    pub(super) bindings: watch::Receiver<Bindings>,
+    pub(super) sessions: Arc<watch::Sender<Sessions>>,
+    pub(super) statuses: Arc<watch::Sender<Statuses>>,
+}
+
+struct Running {
+    session: Session,
+    sockets: BTreeMap<SocketId, CancellationToken>,
+    tasks: JoinSet<()>,
+    permit: Option<OwnedSemaphorePermit>,
+    events: u64,
+    conduit: Option<Arc<str>>,
+    shown: Option<(ShardState, Timestamp)>,
+}
+
+impl Shard {
+    /// Runs until cancelled; then closes its sockets and stores what they still deliver.
+    pub(super) async fn run(mut self, cancel: CancellationToken) {
+        let (news_in, mut news) = mpsc::channel(64);
+        let mut running = Running {
+            session: Session::new(self.base.clone(), self.timings.clone(), now()),
+            sockets: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            permit: None,
+            events: 0,
+            conduit: self.target.borrow().as_ref().map(|target| target.conduit_id.clone()),
+            shown: None,
+        };
+        loop {
+            if !running.session.is_opening() {
+                running.permit = None;
+            }
+            self.show(&mut running);
+            let wants = running.session.wants_connection(now());
+            let deadline = Instant::from_std(running.session.deadline());
+            let input = tokio::select! {
+                biased;
+                () = cancel.cancelled() => break,
+                Some((socket, news)) = news.recv() => self.read(&mut running, socket, news),
+                Ok(()) = self.bindings.changed() => {
+                    Input::Binding(self.bindings.borrow_and_update().get(&self.id).cloned())
+                }
+                Ok(()) = self.target.changed() => {
+                    let conduit = self.target.borrow_and_update().as_ref().map(|t| t.conduit_id.clone());
+                    if conduit.is_none() || conduit == running.conduit {
+                        continue;
+                    }
+                    running.conduit = conduit;
+                    Input::Unbound
+                }
+                Ok(permit) = Arc::clone(&self.connects).acquire_owned(), if wants => {
+                    running.permit = Some(permit);
+                    Input::MayConnect
+                }
+                () = tokio::time::sleep_until(deadline), if !wants => Input::Tick,
+            };
+            for output in running.session.step(input, now(), fastrand::f64()) {
+                self.perform(&mut running, output, &news_in);
+            }
+        }
+        for close in running.sockets.values() {
+            close.cancel();
+        }
+        // Sockets store what they still read; what they report is of no use any more.
+        news.close();
+        while running.tasks.join_next().await.is_some() {}
+        self.announce(None);
+        self.statuses.send_modify(|statuses| drop(statuses.remove(&self.id)));
+    }
+
+    fn read(&self, running: &mut Running, socket: SocketId, news: News) -> Input {
+        match news {
+            News::Welcome { session_id, keepalive } => Input::Welcome { socket, session_id, keepalive },
+            News::Heard(events) => {
+                running.events += events;
+                Input::Heard(socket)
+            }
+            News::Reconnect(url) => {
+                info!(shard = self.id.0, "Twitch asks for a reconnect");
+                Input::Reconnect { socket, url }
+            }
+            News::Ended(events, why) => {
+                running.events += events;
+                let expected = running.sockets.remove(&socket).is_none();
+                if !expected {
+                    warn!(shard = self.id.0, error = %why, "connection ended");
+                }
+                Input::Ended { socket, why }
+            }
+        }
+    }
+
+    fn perform(&self, running: &mut Running, output: Output, news: &mpsc::Sender<(SocketId, News)>) {
+        match output {
+            Output::Connect { socket: id, url } => {
+                // The machine has parsed the address; the configured one stands in otherwise.
+                let uri = url.and_then(|url| url.parse().ok()).unwrap_or_else(|| {
+                    self.options.borrow().uri().unwrap_or_else(|| self.base.clone())
+                });
+                let close = CancellationToken::new();
+                let socket = Socket {
+                    id,
+                    shard: self.id,
+                    uri,
+                    shared: self.shared.clone(),
+                    news: news.clone(),
+                    drain: self.timings.drain,
+                };
+                running.sockets.insert(id, close.clone());
+                running.tasks.spawn(socket.run(close));
+                while running.tasks.try_join_next().is_some() {}
+            }
+            Output::Close(socket) => {
+                if let Some(close) = running.sockets.remove(&socket) {
+                    close.cancel();
+                }
+            }
+            Output::Announce(live) => self.announce(live),
+        }
+    }
+
+    fn announce(&self, live: Option<crate::model::shard::LiveSession>) {
+        self.sessions.send_if_modified(|sessions| {
+            if sessions.get(&self.id) == live.as_ref() {
+                return false;
+            }
+            let sessions = Arc::make_mut(sessions);
+            match live {
+                Some(live) => drop(sessions.insert(self.id, live)),
+                None => drop(sessions.remove(&self.id)),
+            }
+            true
+        });
+    }
+
+    fn show(&self, running: &mut Running) {
+        let mut state = running.session.shard_state();
+        if running.session.wants_connection(now()) {
+            state = ShardState::Connecting;
+        }
+        let since = match running.shown {
+            Some((shown, since)) if shown == state => since,
+            _ => Timestamp(SystemTime::now()),
+        };
+        running.shown = Some((state, since));
+        let (losses, reconnects) = running.session.counts();
+        let status = ShardStatus {
+            shard: self.id,
+            state,
+            since,
+            session_id: running.session.session().cloned(),
+            losses,
+            reconnects,
+            events: running.events,
+            problem: running.session.problem().map(str::to_owned),
+        };
+        self.statuses.send_if_modified(|statuses| {
+            let changed = statuses.get(&self.id) != Some(&status);
+            if changed {
+                statuses.insert(self.id, status);
+            }
+            changed
+        });
+    }
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}

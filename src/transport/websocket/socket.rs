@@ -1,0 +1,257 @@
+//! One socket: opening it, reading it to its end, handing events to the store.
+//!
+//! A task of its own, so that both sockets of a handover are read at full speed.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::http::Uri;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, trace, warn};
+
+use super::frame::{self, Message};
+use super::session::SocketId;
+use crate::model::shard::{SessionId, ShardId};
+use crate::model::status::IntakeStatus;
+use crate::store::Store;
+
+/// The largest message that is accepted, in bytes. Twitch's have less than 10 KiB.
+const MAX_MESSAGE: usize = 1 << 20;
+/// How often a sign of life is reported, at most.
+const REPORT: Duration = Duration::from_secs(1);
+
+type Stream = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// What a socket tells its shard.
+#[derive(Debug)]
+pub(super) enum News {
+    /// A welcome.
+    Welcome {
+        /// The session's id.
+        session_id: SessionId,
+        /// Its keepalive timeout.
+        keepalive: Duration,
+    },
+    /// It is alive; so many notifications since the last report.
+    Heard(u64),
+    /// Twitch asks for a reconnect.
+    Reconnect(Option<Box<str>>),
+    /// It is over: so many notifications since the last report, and why.
+    Ended(u64, Box<str>),
+}
+
+/// What all sockets share.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    pub(super) store: Store,
+    pub(super) tls: Arc<rustls::ClientConfig>,
+    pub(super) intake: Arc<watch::Sender<IntakeStatus>>,
+    /// Told of each revocation.
+    pub(super) revoked: Arc<Notify>,
+}
+
+/// One socket's task.
+pub(super) struct Socket {
+    pub(super) id: SocketId,
+    pub(super) shard: ShardId,
+    pub(super) uri: Uri,
+    pub(super) shared: Shared,
+    pub(super) news: mpsc::Sender<(SocketId, News)>,
+    /// From our close frame to the end.
+    pub(super) drain: Duration,
+}
+
+/// What has not been reported yet.
+struct Unreported {
+    events: u64,
+    next: Instant,
+    pause: Duration,
+    unknown: BTreeSet<Box<str>>,
+}
+
+impl Socket {
+    /// Opens it and reads it to its end. `close` closes it politely; what still comes is stored.
+    pub(super) async fn run(self, close: CancellationToken) {
+        let mut seen =
+            Unreported { events: 0, next: Instant::now() + REPORT, pause: REPORT, unknown: BTreeSet::new() };
+        let opened = tokio::select! {
+            biased;
+            () = close.cancelled() => return,
+            opened = self.open() => opened,
+        };
+        let why = match opened {
+            Ok(stream) => self.read(stream, &close, &mut seen).await,
+            Err(why) => why,
+        };
+        // The shard may be gone already: then nobody needs to know.
+        let _ = self.news.send((self.id, News::Ended(seen.events, why))).await;
+    }
+
+    async fn open(&self) -> Result<Stream, Box<str>> {
+        let host = self.uri.host().ok_or("the address has no host")?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let encrypted = self.uri.scheme_str() == Some("wss");
+        let port = self.uri.port_u16().unwrap_or(if encrypted { 443 } else { 80 });
+        let cannot = |error: &dyn std::fmt::Display| -> Box<str> {
+            format!("cannot connect to {host} port {port}: {error}").into()
+        };
+        let stream = TcpStream::connect((host, port)).await.map_err(|error| cannot(&error))?;
+        // Pongs are small and must not wait.
+        let _ = stream.set_nodelay(true);
+        let config =
+            WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
+        let connector = Connector::Rustls(Arc::clone(&self.shared.tls));
+        let opened = client_async_tls_with_config(&self.uri, stream, Some(config), Some(connector)).await;
+        opened.map(|(stream, _answer)| stream).map_err(|error| match error {
+            WsError::Http(answer) => format!("{host} refuses the WebSocket ({})", answer.status()).into(),
+            error => cannot(&error),
+        })
+    }
+
+    async fn read(
+        &self,
+        mut stream: Stream,
+        close: &CancellationToken,
+        seen: &mut Unreported,
+    ) -> Box<str> {
+        let mut end = pin!(None::<tokio::time::Sleep>);
+        let mut closing = false;
+        loop {
+            let message = tokio::select! {
+                biased;
+                () = close.cancelled(), if !closing => {
+                    closing = true;
+                    end.set(Some(tokio::time::sleep(self.drain)));
+                    // A connection that does not take the frame is given up with the drain.
+                    let _ = tokio::time::timeout(self.drain, stream.close(None)).await;
+                    continue;
+                }
+                message = stream.next() => message,
+                () = async { match end.as_mut().as_pin_mut() { Some(end) => end.await, None => std::future::pending().await } } => {
+                    return "we closed it".into();
+                }
+            };
+            match message {
+                Some(Ok(WsMessage::Text(text))) => {
+                    if let Err(why) = self.take(text.into(), seen).await {
+                        return why;
+                    }
+                }
+                Some(Ok(WsMessage::Close(frame))) => return describe_close(frame.as_ref()),
+                Some(Ok(WsMessage::Binary(bytes))) => {
+                    warn!(shard = self.shard.0, bytes = bytes.len(), "a binary message came; it is passed over");
+                    self.shared.intake.send_modify(|intake| intake.malformed += 1);
+                }
+                // The library answers pings by itself; Twitch does not count them as a sign of life.
+                Some(Ok(WsMessage::Ping(_) | WsMessage::Pong(_) | WsMessage::Frame(_))) => {}
+                Some(Err(WsError::ConnectionClosed | WsError::AlreadyClosed)) | None => {
+                    return "the connection ended without a close frame".into();
+                }
+                Some(Err(error)) => return format!("the connection broke: {error}").into(),
+            }
+        }
+    }
+
+    async fn take(&self, text: Bytes, seen: &mut Unreported) -> Result<(), Box<str>> {
+        trace!(shard = self.shard.0, bytes = text.len(), "frame");
+        match frame::parse(&text) {
+            Ok(Message::Notification(event)) => {
+                seen.events += 1;
+                self.store(event, seen).await?;
+                self.shared.intake.send_modify(|intake| intake.received += 1);
+            }
+            Ok(Message::Keepalive) => {}
+            Ok(Message::Welcome { session_id, keepalive }) => {
+                seen.pause = REPORT.min(keepalive / 10);
+                self.tell(News::Welcome { session_id, keepalive }).await;
+            }
+            Ok(Message::Reconnect { url }) => self.tell(News::Reconnect(url)).await,
+            Ok(Message::Revocation { subscription_id, subscription_type, status }) => {
+                warn!(%subscription_id, subscription_type, status, "Twitch has ended a subscription");
+                self.shared.intake.send_modify(|intake| intake.revocations += 1);
+                self.shared.revoked.notify_one();
+            }
+            Ok(Message::Unknown { message_type }) => {
+                self.shared.intake.send_modify(|intake| intake.unknown += 1);
+                if seen.unknown.len() < 16 && !seen.unknown.contains(&message_type) {
+                    warn!(shard = self.shard.0, message_type, "a message of an unknown type came; it is passed over");
+                    seen.unknown.insert(message_type);
+                }
+            }
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                warn!(shard = self.shard.0, %error, cause, "a message could not be read; it is passed over");
+                self.shared.intake.send_modify(|intake| intake.malformed += 1);
+            }
+        }
+        let now = Instant::now();
+        if now >= seen.next {
+            self.report(seen, now).await;
+        }
+        Ok(())
+    }
+
+    /// Hands an event to the store. While the store has no room, the connection is not to blame for the
+    /// silence, and the shard hears so.
+    async fn store(&self, event: crate::model::event::Event, seen: &mut Unreported) -> Result<(), Box<str>> {
+        let mut push = pin!(self.shared.store.push_detached(event));
+        let first = std::future::poll_fn(|context| Poll::Ready(push.as_mut().poll(context))).await;
+        let stored = match first {
+            Poll::Ready(stored) => stored,
+            Poll::Pending => loop {
+                tokio::select! {
+                    biased;
+                    stored = &mut push => break stored,
+                    () = tokio::time::sleep(seen.pause) => self.report(seen, Instant::now()).await,
+                }
+            },
+        };
+        stored.map_err(|error| format!("the event store takes no more: {error}").into())
+    }
+
+    async fn report(&self, seen: &mut Unreported, now: Instant) {
+        seen.next = now + seen.pause;
+        self.tell(News::Heard(std::mem::take(&mut seen.events))).await;
+    }
+
+    async fn tell(&self, news: News) {
+        debug!(shard = self.shard.0, socket = self.id.0, ?news, "socket");
+        // The shard may have ended: then its sockets are being closed.
+        let _ = self.news.send((self.id, news)).await;
+    }
+}
+
+fn describe_close(frame: Option<&tokio_tungstenite::tungstenite::protocol::CloseFrame>) -> Box<str> {
+    let Some(frame) = frame else { return "Twitch closed the connection without a code".into() };
+    let code = u16::from(frame.code);
+    let meaning = match code {
+        4000 => "an internal error of Twitch",
+        4001 => "we sent what we must not, which is a defect of eventsubd: please report it",
+        4002 => "no pong in time; is this machine overloaded?",
+        4003 => "the session was not bound to its shard in time",
+        4004 => "the reconnect that Twitch asked for took too long",
+        4005 => "a network time-out at Twitch",
+        4006 => "a network error at Twitch",
+        4007 => "the address of the reconnect was not valid any more",
+        _ => "",
+    };
+    let reason: String = frame.reason.chars().filter(|c| !c.is_control()).take(100).collect();
+    let detail = if meaning.is_empty() { &*reason } else { meaning };
+    if detail.is_empty() {
+        format!("Twitch closed the connection ({code})").into()
+    } else {
+        format!("Twitch closed the connection ({code}): {detail}").into()
+    }
+}
