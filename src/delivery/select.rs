@@ -1,0 +1,127 @@
+//! Which events a sink gets.
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use serde::Deserialize;
+
+use crate::model::event::Event;
+use crate::model::route::{Routes, SinkName};
+use crate::model::subscription::{Condition, SubscriptionKey};
+
+/// One sink's choice.
+#[derive(Clone, Debug)]
+pub struct Selector {
+    name: SinkName,
+    /// None for every type.
+    types: Option<GlobSet>,
+}
+
+#[derive(Deserialize)]
+struct Payload {
+    subscription: Subscription,
+}
+
+#[derive(Deserialize)]
+struct Subscription {
+    condition: Condition,
+}
+
+impl Selector {
+    /// `types` are globs over subscription types.
+    ///
+    /// # Errors
+    /// One of them is no glob.
+    pub fn new(name: SinkName, types: &[String]) -> Result<Self, globset::Error> {
+        if types.iter().any(|glob| glob == "*" || glob == "**") {
+            return Ok(Self { name, types: None });
+        }
+        let mut set = GlobSetBuilder::new();
+        for glob in types {
+            set.add(Glob::new(glob)?);
+        }
+        Ok(Self { name, types: Some(set.build()?) })
+    }
+
+    /// Whether the sink gets it. What cannot be told apart is handed on: nothing is kept back by
+    /// mistake.
+    pub fn wants(&self, event: &Event, routes: &Routes) -> bool {
+        if self.types.as_ref().is_some_and(|types| !types.is_match(&*event.subscription_type)) {
+            return false;
+        }
+        if routes.is_open() {
+            return true;
+        }
+        let Ok(payload) = serde_json::from_slice::<Payload>(&event.payload) else { return true };
+        let key = SubscriptionKey {
+            subscription_type: event.subscription_type.clone(),
+            version: event.subscription_version.clone(),
+            condition: payload.subscription.condition,
+        };
+        routes.allows(&key, &self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::event::MessageId;
+
+    fn event(kind: &str, payload: &str) -> Event {
+        Event {
+            message_id: MessageId::new("m").unwrap(),
+            message_timestamp: "t".into(),
+            subscription_type: kind.into(),
+            subscription_version: "1".into(),
+            subscription_id: "s".into(),
+            payload: payload.as_bytes().to_vec().into(),
+        }
+    }
+
+    fn selector(name: &str, types: &[&str]) -> Selector {
+        let types: Vec<String> = types.iter().map(|&t| t.to_owned()).collect();
+        Selector::new(SinkName::new(name), &types).unwrap()
+    }
+
+    #[test]
+    fn types_are_globs() {
+        for (types, kind, wanted) in [
+            (&["*"][..], "stream.online", true),
+            (&["stream.*"], "stream.online", true),
+            (&["stream.*"], "channel.follow", false),
+            (&["channel.chat.*", "channel.follow"], "channel.chat.message", true),
+            (&["channel.chat.*", "channel.follow"], "channel.follow", true),
+            (&["channel.*"], "channel.chat.message", true),
+            (&[], "channel.follow", false),
+        ] {
+            assert_eq!(
+                selector("a", types).wants(&event(kind, "{}"), &Routes::default()),
+                wanted,
+                "{types:?} {kind}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_subscription_that_names_its_sinks_goes_there_only() {
+        let key = SubscriptionKey {
+            subscription_type: "stream.online".into(),
+            version: "1".into(),
+            condition: Condition::from_pairs([("broadcaster_user_id", "1")]),
+        };
+        let routes = Routes::new(HashMap::from([(key, Arc::from([SinkName::new("a")]))]));
+        let of = |id: &str| {
+            event(
+                "stream.online",
+                &format!(
+                    r#"{{"subscription":{{"condition":{{"broadcaster_user_id":"{id}"}}}},"event":{{}}}}"#
+                ),
+            )
+        };
+        let (a, b) = (selector("a", &["*"]), selector("b", &["*"]));
+        assert_eq!([a.wants(&of("1"), &routes), b.wants(&of("1"), &routes)], [true, false]);
+        assert_eq!([a.wants(&of("2"), &routes), b.wants(&of("2"), &routes)], [true, true]);
+        assert!(b.wants(&event("stream.online", "garbage"), &routes), "rather once too often than lost");
+    }
+}

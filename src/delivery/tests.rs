@@ -1,0 +1,283 @@
+//! Workers and their supervisor on a real store.
+
+use std::io::{self, Write};
+use std::sync::Mutex;
+
+use super::*;
+use crate::model::event::{Event, MessageId, Seq};
+
+const WAIT: Duration = Duration::from_secs(20);
+
+/// Standard output of a test, which can be made to fail.
+#[derive(Clone, Default)]
+struct Tap {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    broken: Arc<Mutex<bool>>,
+}
+
+impl Tap {
+    fn options(&self) -> DeliveryOptions {
+        let tap = self.clone();
+        DeliveryOptions { stdout: Arc::new(move || Box::new(tap.clone())) }
+    }
+
+    /// The message ids, in order.
+    fn ids(&self) -> Vec<String> {
+        ids(&self.bytes.lock().unwrap())
+    }
+}
+
+impl Write for Tap {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if *self.broken.lock().unwrap() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.bytes.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn ids(lines: &[u8]) -> Vec<String> {
+    std::str::from_utf8(lines)
+        .unwrap()
+        .lines()
+        .map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).expect("whole lines of JSON");
+            line["metadata"]["message_id"].as_str().unwrap().to_owned()
+        })
+        .collect()
+}
+
+fn event(id: usize, kind: &str) -> Event {
+    Event {
+        message_id: MessageId::new(&format!("m{id}")).unwrap(),
+        message_timestamp: "2026-11-02T09:00:01Z".into(),
+        subscription_type: kind.into(),
+        subscription_version: "1".into(),
+        subscription_id: "s".into(),
+        payload: b"{\"subscription\":{},\"event\":{}}".as_slice().into(),
+    }
+}
+
+fn sink(name: &str, kind: SinkKind) -> SinkOptions {
+    SinkOptions {
+        name: SinkName::new(name),
+        types: vec!["*".into()],
+        retry_max: Duration::from_millis(100),
+        give_up_after: Duration::from_secs(3600),
+        kind,
+    }
+}
+
+fn file(folder: &tempfile::TempDir, name: &str) -> SinkOptions {
+    let path = folder.path().join(format!("{name}.jsonl"));
+    sink(name, SinkKind::File(FileOptions { path, rotate_size: None, rotate_keep: 1 }))
+}
+
+fn open(folder: &tempfile::TempDir) -> Store {
+    let options = crate::store::StoreOptions::new(
+        folder.path().join("events.db"),
+        Duration::from_secs(3600),
+        1 << 30,
+        10_000,
+        64 << 20,
+    );
+    Store::open(options).unwrap()
+}
+
+struct Bench {
+    store: Store,
+    sinks: watch::Sender<Arc<[SinkOptions]>>,
+    handle: DeliveryHandle,
+    cancel: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Bench {
+    async fn start(store: Store, sinks: &[SinkOptions], options: DeliveryOptions) -> Self {
+        // A sink that is not known yet starts at the present.
+        for sink in sinks {
+            store.sink(&sink.name).await.unwrap();
+        }
+        let (sinks_in, sinks_out) = watch::channel(Arc::from(sinks));
+        let (_routes, routes) = watch::channel(Some(Arc::new(Routes::default())));
+        let (delivery, handle) = delivery(store.clone(), routes, sinks_out, options);
+        let cancel = CancellationToken::new();
+        let task = tokio::spawn(delivery.run(cancel.clone()));
+        Self { store, sinks: sinks_in, handle, cancel, task }
+    }
+
+    async fn push(&self, range: std::ops::Range<usize>, kind: &str) {
+        let mut last = None;
+        for id in range {
+            last = Some(self.store.push(event(id, kind)).await.unwrap());
+        }
+        last.expect("some events").stored().await.unwrap();
+    }
+
+    async fn status(&self, name: &str, like: impl Fn(&SinkStatus) -> bool) -> SinkStatus {
+        let mut status = self.handle.status.clone();
+        let name = SinkName::new(name);
+        let found =
+            tokio::time::timeout(WAIT, status.wait_for(|all| all.get(&name).is_some_and(&like))).await;
+        match found {
+            Ok(all) => all.unwrap()[&name].clone(),
+            Err(_) => panic!("never: {:?}", self.handle.status.borrow()),
+        }
+    }
+
+    async fn caught_up(&self, name: &str) -> SinkStatus {
+        let newest = *self.store.last_seq().borrow();
+        self.status(name, |status| status.cursor == newest && status.state == SinkState::Idle).await
+    }
+
+    async fn end(self) -> Store {
+        self.cancel.cancel();
+        tokio::time::timeout(WAIT, self.task).await.expect("ends").expect("no panic");
+        self.store
+    }
+}
+
+fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|id| format!("m{id}")).collect()
+}
+
+#[tokio::test]
+async fn every_sink_gets_its_events_in_order_and_a_restart_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let tap = Tap::default();
+    let mut only = file(&folder, "online");
+    only.types = vec!["stream.*".into()];
+    let sinks = [sink("out", SinkKind::Stdout), only.clone()];
+    let bench = Bench::start(open(&folder), &sinks, tap.options()).await;
+    bench.push(0..2_500, "stream.online").await;
+    bench.push(2_500..2_600, "channel.follow").await;
+    bench.caught_up("out").await;
+    let status = bench.caught_up("online").await;
+    assert_eq!((status.delivered, status.lag_events), (2_500, 0));
+    assert_eq!(tap.ids(), numbers(0..2_600));
+    let store = bench.end().await;
+
+    let bench = Bench::start(store, &sinks, tap.options()).await;
+    bench.push(2_600..2_610, "stream.online").await;
+    bench.caught_up("out").await;
+    bench.caught_up("online").await;
+    assert_eq!(tap.ids(), numbers(0..2_610), "each once");
+    let SinkKind::File(FileOptions { path, .. }) = &only.kind else { panic!() };
+    assert_eq!(ids(&std::fs::read(path).unwrap()).len(), 2_510);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_sink_that_fails_is_tried_again_and_holds_up_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let tap = Tap::default();
+    *tap.broken.lock().unwrap() = true;
+    let sinks = [sink("out", SinkKind::Stdout), file(&folder, "file")];
+    let bench = Bench::start(open(&folder), &sinks, tap.options()).await;
+    bench.push(0..10, "stream.online").await;
+    bench.caught_up("file").await;
+    let status = bench.status("out", |status| status.retries >= 3).await;
+    assert_eq!((status.state, status.cursor), (SinkState::Retrying, Seq(0)));
+    assert!(status.problem.is_some() && status.lag_events == 10);
+    *tap.broken.lock().unwrap() = false;
+    let status = bench.caught_up("out").await;
+    assert_eq!((status.problem, status.delivered), (None, 10));
+    assert_eq!(tap.ids(), numbers(0..10));
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn what_is_given_up_is_in_the_dead_letters_and_the_next_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let tap = Tap::default();
+    *tap.broken.lock().unwrap() = true;
+    let out = SinkOptions { give_up_after: Duration::from_millis(200), ..sink("out", SinkKind::Stdout) };
+    let bench = Bench::start(open(&folder), &[out], tap.options()).await;
+    bench.push(0..3, "stream.online").await;
+    let status = bench.status("out", |status| status.dead_letters == 3).await;
+    assert_eq!(status.delivered, 0);
+    *tap.broken.lock().unwrap() = false;
+    bench.push(3..5, "stream.online").await;
+    bench.caught_up("out").await;
+    assert_eq!(tap.ids(), numbers(3..5));
+    let store = bench.end().await;
+    assert_eq!(store.sink(&SinkName::new("out")).await.unwrap().dead_letters, 3);
+}
+
+#[tokio::test]
+async fn a_change_touches_only_what_it_concerns() {
+    let folder = tempfile::tempdir().unwrap();
+    let tap = Tap::default();
+    let (out, first, second) = (sink("out", SinkKind::Stdout), file(&folder, "a"), file(&folder, "b"));
+    let bench = Bench::start(open(&folder), &[out.clone(), first.clone()], tap.options()).await;
+    bench.push(0..10, "stream.online").await;
+    bench.caught_up("out").await;
+    bench.caught_up("a").await;
+    let moved = SinkOptions { kind: second.kind.clone(), ..first.clone() };
+    bench.sinks.send_replace(
+        [out.clone(), moved.clone(), second.clone()].into_iter().filter(|s| s.name != second.name).collect(),
+    );
+    bench.push(10..20, "stream.online").await;
+    bench.caught_up("a").await;
+    bench.caught_up("out").await;
+    let read = |sink: &SinkOptions| {
+        let SinkKind::File(FileOptions { path, .. }) = &sink.kind else { panic!() };
+        ids(&std::fs::read(path).unwrap())
+    };
+    let (old, new) = (read(&first), read(&moved));
+    assert_eq!([old, new].concat(), numbers(0..20), "nothing twice, nothing lost");
+    assert_eq!(tap.ids(), numbers(0..20));
+    bench.sinks.send_replace(Arc::from([out]));
+    let mut status = bench.handle.status.clone();
+    tokio::time::timeout(WAIT, status.wait_for(|all| all.len() == 1)).await.expect("it goes").unwrap();
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_does_not_read_does_not_hold_up_the_end() {
+    struct Stuck(std::sync::mpsc::Receiver<()>);
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv_timeout(WAIT);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (release, stuck) = std::sync::mpsc::channel();
+    let stuck = Mutex::new(Some(stuck));
+    let options = DeliveryOptions {
+        stdout: Arc::new(move || Box::new(Stuck(stuck.lock().unwrap().take().expect("opened once")))),
+    };
+    let bench = Bench::start(open(&folder), &[sink("out", SinkKind::Stdout)], options).await;
+    bench.push(0..1, "stream.online").await;
+    bench.status("out", |status| status.state == SinkState::Delivering).await;
+    let begun = std::time::Instant::now();
+    bench.end().await;
+    assert!(begun.elapsed() < Duration::from_secs(8));
+    drop(release);
+}
+
+#[test]
+fn what_cannot_work_is_found_without_touching_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path =
+        |path: PathBuf| sink("f", SinkKind::File(FileOptions { path, rotate_size: None, rotate_keep: 1 }));
+    let good = path(folder.path().join("new.jsonl"));
+    let bad_glob = SinkOptions { types: vec!["[".into()], ..sink("g", SinkKind::Stdout) };
+    let sinks = [good, path(folder.path().join("no").join("f")), path(folder.path().to_owned()), bad_glob];
+    let errors: Vec<String> = check_sinks(&sinks).iter().map(ToString::to_string).collect();
+    assert_eq!(errors.len(), 3, "{errors:?}");
+    assert!(
+        errors[0].contains("does not exist")
+            && errors[1].contains("is a folder")
+            && errors[2].contains("glob")
+    );
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
