@@ -5,7 +5,9 @@
 
 pub mod admin;
 pub mod auth;
+pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod delivery;
 pub mod helix;
 pub mod model;

@@ -28,6 +28,13 @@ impl Environment {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// With one more variable, in place of an equal one.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.0.insert(name.to_owned(), value.into());
+        self
+    }
+
     /// The first directory of a variable in which systemd lists directories with colons.
     pub(super) fn directory(&self, name: &str) -> Option<PathBuf> {
         self.get(name)?.split(':').find(|part| !part.is_empty()).map(PathBuf::from)

@@ -129,10 +129,12 @@ impl Sender {
         let flight = self.pace(request.call.is_urgent()).await;
         let answer = tokio::time::timeout(self.options.timeout, self.exchange(request, token)).await;
         let answer = answer.unwrap_or_else(|_| {
-            let message = format!("{}: no answer within {:?}", request.call.name(), self.options.timeout).into();
+            let message =
+                format!("{}: no answer within {:?}", request.call.name(), self.options.timeout).into();
             Err(HelixError::Unreachable { message })
         });
-        let answer = answer.inspect_err(|error| debug!(call = request.call.name(), %error, "request failed"))?;
+        let answer =
+            answer.inspect_err(|error| debug!(call = request.call.name(), %error, "request failed"))?;
         flight.answered(answer.headers);
         let limited = answer.status == 429;
         self.status.send_modify(|status| {
@@ -140,7 +142,12 @@ impl Sender {
             status.remaining = answer.headers.remaining.or(status.remaining);
             status.rate_limited += u64::from(limited);
         });
-        debug!(call = request.call.name(), status = answer.status, remaining = answer.headers.remaining, "answer");
+        debug!(
+            call = request.call.name(),
+            status = answer.status,
+            remaining = answer.headers.remaining,
+            "answer"
+        );
         if (200..300).contains(&answer.status) {
             return Ok(answer.body);
         }
@@ -195,7 +202,9 @@ impl Sender {
         let status = response.status().as_u16();
         let body = read_bounded(response, MAX_ANSWER).await.map_err(|error| match error {
             BodyError::Broken(error) => unreachable(error),
-            error @ BodyError::TooLarge { .. } => HelixError::Garbled { message: format!("{name}: {error}").into() },
+            error @ BodyError::TooLarge { .. } => {
+                HelixError::Garbled { message: format!("{name}: {error}").into() }
+            }
         })?;
         Ok(Answer { status, headers, reset_in, body })
     }
@@ -208,8 +217,10 @@ fn rate_headers(headers: &HeaderMap) -> (Headers, Option<Duration>) {
     let reset: Option<u64> = number(headers, "Ratelimit-Reset");
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let reset_in = reset.map(|at| Duration::from_secs(at).saturating_sub(now));
-    let limits =
-        Headers { limit: number(headers, "Ratelimit-Limit"), remaining: number(headers, "Ratelimit-Remaining") };
+    let limits = Headers {
+        limit: number(headers, "Ratelimit-Limit"),
+        remaining: number(headers, "Ratelimit-Remaining"),
+    };
     (limits, reset_in)
 }
 

@@ -18,8 +18,8 @@ use tokio::sync::watch;
 
 use self::client::Sender;
 pub use self::error::HelixError;
-pub use self::request::{MAX_SHARDS, MAX_USERS};
 use self::request::{Bound, Call, Page, Request};
+pub use self::request::{MAX_SHARDS, MAX_USERS};
 pub use self::types::{Conduit, Created, Filter, ShardRefused, ShardRow, SubscriptionList, User};
 use crate::auth::Tokens;
 use crate::model::shard::{SessionId, ShardId};

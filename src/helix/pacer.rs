@@ -133,7 +133,8 @@ impl Pacer {
     pub fn limited(&mut self, reset_in: Option<Duration>, jitter: f64, now: Instant) {
         self.refill(now);
         self.level = self.level.min(0.0);
-        let wait = reset_in.unwrap_or(WAIT.0).clamp(WAIT.0, WAIT.1) + Duration::from_secs_f64(jitter.clamp(0.0, 1.0));
+        let wait = reset_in.unwrap_or(WAIT.0).clamp(WAIT.0, WAIT.1)
+            + Duration::from_secs_f64(jitter.clamp(0.0, 1.0));
         self.closed_until = self.closed_until.max(Some(now + wait));
     }
 
@@ -231,7 +232,9 @@ mod tests {
     #[test]
     fn a_429_closes_for_a_bounded_time() {
         let now = Instant::now();
-        for (reset_in, least, most) in [(None, 1, 2), (Some(0), 1, 2), (Some(20), 20, 21), (Some(86_400), 60, 61)] {
+        for (reset_in, least, most) in
+            [(None, 1, 2), (Some(0), 1, 2), (Some(20), 20, 21), (Some(86_400), 60, 61)]
+        {
             let mut pacer = Pacer::new(OPTIONS, now);
             pacer.limited(reset_in.map(Duration::from_secs), 0.5, now);
             let Decision::At(at) = pacer.ask(true, now) else { panic!("closed") };
@@ -252,7 +255,10 @@ mod tests {
             pacer.answered(permit, Headers { limit: Some(limit), remaining: Some(remaining) }, now);
             assert!(pacer.level <= f64::from(pacer.limit));
         }
-        assert!(matches!(pacer.ask(false, now + Duration::from_secs(61)), Decision::Go(_)), "a bucket of one serves");
+        assert!(
+            matches!(pacer.ask(false, now + Duration::from_secs(61)), Decision::Go(_)),
+            "a bucket of one serves"
+        );
     }
 
     proptest! {

@@ -198,7 +198,8 @@ struct ShardsBody<'a> {
 
 /// Update Conduit Shards, at most [`MAX_SHARDS`].
 pub fn bind_shards(conduit_id: &str, shards: &[(ShardId, SessionId)]) -> Request {
-    let transport = |session| TransportBody { method: "websocket", conduit_id: None, session_id: Some(session) };
+    let transport =
+        |session| TransportBody { method: "websocket", conduit_id: None, session_id: Some(session) };
     let shards = shards
         .iter()
         .map(|(id, session)| ShardBody { id: id.to_string(), transport: transport(session.as_str()) })
@@ -429,9 +430,14 @@ pub fn parse_bound(asked: &[(ShardId, SessionId)], body: &[u8]) -> Result<Bound,
             let text = id.to_string();
             let refused = answer.errors.iter().find(|e| *e.id == *text);
             let outcome = match refused {
-                Some(error) => Err(ShardRefused { code: error.code.clone(), message: excerpt(&error.message) }),
+                Some(error) => {
+                    Err(ShardRefused { code: error.code.clone(), message: excerpt(&error.message) })
+                }
                 None if answer.data.iter().any(|row| *row.id == *text) => Ok(()),
-                None => Err(ShardRefused { code: "unnamed".into(), message: "Twitch's answer does not name it".into() }),
+                None => Err(ShardRefused {
+                    code: "unnamed".into(),
+                    message: "Twitch's answer does not name it".into(),
+                }),
             };
             (*id, outcome)
         })
@@ -460,7 +466,9 @@ pub fn classify(call: Call, status: u16, remaining: Option<u32>, body: &[u8]) ->
         401 => HelixError::Unauthorized { message },
         403 => HelixError::Forbidden { message },
         404 => HelixError::NotFound { message },
-        409 => HelixError::Conflict { id: refusal.id.filter(|id| is_uuid(id)).map(Into::into).or_else(|| find_uuid(&message)) },
+        409 => HelixError::Conflict {
+            id: refusal.id.filter(|id| is_uuid(id)).map(Into::into).or_else(|| find_uuid(&message)),
+        },
         410 => HelixError::Gone { message },
         429 if is_quota(call, remaining, &message) => HelixError::Quota { message },
         429 => HelixError::RateLimited,
@@ -472,7 +480,9 @@ pub fn classify(call: Call, status: u16, remaining: Option<u32>, body: &[u8]) ->
 /// By the header first, by the text second.
 fn is_quota(call: Call, remaining: Option<u32>, message: &str) -> bool {
     let text = message.to_ascii_lowercase();
-    let names_quota = ["exceeded", "maximum", "limit reached", "conduit limit", "total cost"].iter().any(|p| text.contains(p))
+    let names_quota = ["exceeded", "maximum", "limit reached", "conduit limit", "total cost"]
+        .iter()
+        .any(|p| text.contains(p))
         && !text.contains("rate limit");
     match remaining {
         Some(0) => false,
@@ -537,7 +547,9 @@ mod tests {
         assert_eq!(page.rows.rows[0].target, TransportTarget::Conduit { conduit_id: "c".into() });
         assert_eq!(page.rows.rows[1].status.as_str(), "new_status");
         assert_eq!((page.rows.total_cost, page.rows.max_total_cost), (1, 10_000));
-        for last in [r#"{"data":[],"pagination":{}}"#, r#"{"data":[]}"#, r#"{"data":[],"pagination":{"cursor":""}}"#] {
+        for last in
+            [r#"{"data":[],"pagination":{}}"#, r#"{"data":[]}"#, r#"{"data":[],"pagination":{"cursor":""}}"#]
+        {
             assert_eq!(parse_subscriptions(last.as_bytes()).unwrap().cursor, None, "{last}");
         }
     }
@@ -582,7 +594,9 @@ mod tests {
     fn the_id_of_a_conflict_is_found_in_either_place() {
         let uuid = "0d9e4a52-0000-4000-8000-6f21c5b70002";
         for body in [
-            format!(r#"{{"error":"Conflict","status":409,"message":"subscription already exists; id={uuid}"}}"#),
+            format!(
+                r#"{{"error":"Conflict","status":409,"message":"subscription already exists; id={uuid}"}}"#
+            ),
             format!(r#"{{"message":"subscription already exists","id":"{uuid}"}}"#),
         ] {
             let error = classify(Call::CreateSubscription, 409, None, body.as_bytes());

@@ -671,7 +671,8 @@ async fn a_preview_says_what_a_run_would_do_and_does_nothing() {
         + stream.online v1 broadcaster ann (1) (costs at most 1)
         + stream.online v1 broadcaster bob (2) (costs at most 1)
         Plan: 3 to create, 0 to delete, 0 to keep, 0 parked.
-    "#]].assert_eq(&text);
+    "#]]
+    .assert_eq(&text);
     assert!(notes.pairs.lock().unwrap().is_empty());
 
     let bench = settled(&three()).await;
@@ -683,7 +684,8 @@ async fn a_preview_says_what_a_run_would_do_and_does_nothing() {
           keep 3
           cost 2 of 10000, and at most 0 more
         Plan: 0 to create, 0 to delete, 3 to keep, 0 parked.
-    "#]].assert_eq(&text);
+    "#]]
+    .assert_eq(&text);
 
     fake.world().revoke("broadcaster_user_id=1", "authorization_revoked");
     let mut specs = vec![three()[0].clone(), three()[2].clone(), spec("stream.online", "nobody")];

@@ -1,4 +1,187 @@
-//! A stand-in for Twitch, on loopback: authentication, API, conduits, WebSocket sessions.
-#![allow(missing_docs, clippy::unused_async, clippy::needless_pass_by_value, reason = "skeleton")]
+//! A stand-in for Twitch on this machine: authentication, API, conduits, WebSocket sessions.
+//!
+//! For trying things out without an account, and for tests. It behaves as Twitch's pages and those
+//! who use Twitch describe it, down to error texts, limits and time-outs, and it can be made to
+//! fail. It keeps nothing: when it ends, everything in it is gone. It must never be reachable from
+//! outside: it gives a token to whoever asks.
 
+mod api;
+mod auth;
+mod bucket;
+mod conduits;
+mod control;
+mod dispatch;
+mod fault;
 pub mod samples;
+mod server;
+mod session;
+mod state;
+mod subscriptions;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use self::control::{SubscriptionInfo, TriggerError};
+pub use self::fault::{Fault, Route};
+use self::state::Inner;
+pub use self::state::Stats;
+
+/// Who exists.
+#[derive(Clone, Debug)]
+pub enum Users {
+    /// Everybody, with an id made from the login; but not whose login begins with `missing_`.
+    Any,
+    /// These: id and login.
+    Listed(Vec<(String, String)>),
+}
+
+/// Settings.
+#[derive(Clone, Debug)]
+pub struct SandboxOptions {
+    /// Where to listen; port 0 lets the system pick one.
+    pub listen: SocketAddr,
+    /// The application that exists.
+    pub client_id: String,
+    /// Its secret.
+    pub client_secret: String,
+    /// Any other application exists as well, with any secret.
+    pub accept_any_client: bool,
+    /// Who exists.
+    pub users: Users,
+    /// The life of a token: 60 days.
+    pub token_life: Duration,
+    /// Points of the rate limit: 800.
+    pub bucket: u32,
+    /// Points that come in within a minute: 800.
+    pub refill_per_minute: u32,
+    /// How long a session may stay unbound: 10 s (close code 4003).
+    pub unused_timeout: Duration,
+    /// How long a reconnect that was asked for may take: 30 s (4004).
+    pub reconnect_grace: Duration,
+    /// Whether the session after a reconnect has an id of its own. At Twitch it has not.
+    pub reconnect_changes_id: bool,
+    /// The length of one second of `keepalive_timeout_seconds`; tests shorten it.
+    pub keepalive_unit: Duration,
+    /// How long a pong may take: 10 s (4002).
+    pub pong_timeout: Duration,
+    /// What all subscriptions may cost: 10,000.
+    pub max_total_cost: u64,
+    /// What a subscription costs whose user granted nothing: 1.
+    pub cost_of_strangers: u64,
+    /// Rows on one page of a list: 100.
+    pub page_size: usize,
+    /// Conduits of one application: 5.
+    pub max_conduits: usize,
+    /// How long each answer of the API takes.
+    pub latency: Duration,
+    /// The pause between sample events, which go round all subscriptions; none when unset.
+    pub sample_pace: Option<Duration>,
+    /// Whether a subscription that needs a scope is refused (403) unless its user granted it.
+    pub require_grants: bool,
+}
+
+impl Default for SandboxOptions {
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            client_id: "sandbox".to_owned(),
+            client_secret: "sandbox-secret".to_owned(),
+            accept_any_client: false,
+            users: Users::Any,
+            token_life: Duration::from_secs(60 * 86_400),
+            bucket: 800,
+            refill_per_minute: 800,
+            unused_timeout: Duration::from_secs(10),
+            reconnect_grace: Duration::from_secs(30),
+            reconnect_changes_id: false,
+            keepalive_unit: Duration::from_secs(1),
+            pong_timeout: Duration::from_secs(10),
+            max_total_cost: 10_000,
+            cost_of_strangers: 1,
+            page_size: 100,
+            max_conduits: 5,
+            latency: Duration::ZERO,
+            sample_pace: None,
+            require_grants: false,
+        }
+    }
+}
+
+/// A running stand-in; cheap to clone. It ends with [`Sandbox::stop`], or when the last clone goes.
+#[derive(Clone, Debug)]
+pub struct Sandbox {
+    inner: Arc<Inner>,
+    _stop: Arc<tokio_util::sync::DropGuard>,
+}
+
+impl Sandbox {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// The address cannot be listened on.
+    pub async fn start(options: SandboxOptions) -> io::Result<Self> {
+        let listener = TcpListener::bind(options.listen).await?;
+        let address = listener.local_addr()?;
+        let stop = CancellationToken::new();
+        let pace = options.sample_pace;
+        let inner = Arc::new(Inner::new(options, address, stop.clone()));
+        tokio::spawn(server::serve(listener, Arc::clone(&inner)));
+        if let Some(pace) = pace {
+            tokio::spawn(dispatch::feed(Arc::clone(&inner), pace));
+        }
+        Ok(Self { inner, _stop: Arc::new(stop.drop_guard()) })
+    }
+
+    /// Ends it: connections break, and everything in it is gone.
+    pub fn stop(&self) {
+        self.inner.stop.cancel();
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.inner.address
+    }
+
+    /// The value of `twitch.auth_url`.
+    pub fn auth_url(&self) -> String {
+        format!("http://{}/oauth2", self.inner.address)
+    }
+
+    /// The value of `twitch.api_url`.
+    pub fn api_url(&self) -> String {
+        format!("http://{}/helix", self.inner.address)
+    }
+
+    /// The value of `twitch.eventsub_url`.
+    pub fn eventsub_url(&self) -> String {
+        format!("ws://{}/ws", self.inner.address)
+    }
+
+    /// The application that exists.
+    pub fn client_id(&self) -> String {
+        self.inner.options.client_id.clone()
+    }
+
+    /// Its secret at present.
+    pub fn client_secret(&self) -> String {
+        self.inner.lock().secret.clone()
+    }
+
+    /// The `[twitch]` table of a configuration that uses this stand-in.
+    pub fn twitch_block(&self) -> String {
+        format!(
+            "[twitch]\nclient_id = \"{}\"\nauth_url = \"{}\"\napi_url = \"{}\"\neventsub_url = \"{}\"\n\
+             # The secret: EVENTSUBD_TWITCH__CLIENT_SECRET={} in the environment.\n",
+            self.inner.options.client_id,
+            self.auth_url(),
+            self.api_url(),
+            self.eventsub_url(),
+            self.client_secret()
+        )
+    }
+}

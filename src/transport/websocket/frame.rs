@@ -135,7 +135,8 @@ pub fn parse(frame: &Bytes) -> Result<Message, FrameError> {
         "session_welcome" => {
             let session = session(envelope.payload, "session_welcome")?;
             let id = session.id.filter(|id| !id.is_empty() && id.len() <= 1024);
-            let id = id.ok_or(FrameError::Incomplete { message_type: "session_welcome", field: "session id" })?;
+            let id =
+                id.ok_or(FrameError::Incomplete { message_type: "session_welcome", field: "session id" })?;
             let keepalive = session.keepalive_timeout_seconds.filter(|s| (1..=86_400).contains(s));
             Ok(Message::Welcome {
                 session_id: SessionId::new(&*id),
@@ -218,7 +219,8 @@ mod tests {
 
     #[test]
     fn a_payload_is_a_slice_of_its_frame_byte_for_byte() {
-        let payload = r#"{"subscription": {"id":"s-1","type":"stream.online"},  "event":{"n":1.50,"é":"\u0041"}}"#;
+        let payload =
+            r#"{"subscription": {"id":"s-1","type":"stream.online"},  "event":{"n":1.50,"é":"\u0041"}}"#;
         let frame = message("notification", payload);
         let Message::Notification(event) = parse(&frame).unwrap() else { panic!("a notification") };
         assert_eq!(event.payload, payload.as_bytes());
@@ -231,13 +233,23 @@ mod tests {
 
     #[test]
     fn each_type_is_read() {
-        let welcome = message("session_welcome", r#"{"session":{"id":"abc","status":"connected","keepalive_timeout_seconds":30,"reconnect_url":null,"recovery_url":null}}"#);
-        let expected = Message::Welcome { session_id: SessionId::new("abc"), keepalive: Duration::from_secs(30) };
+        let welcome = message(
+            "session_welcome",
+            r#"{"session":{"id":"abc","status":"connected","keepalive_timeout_seconds":30,"reconnect_url":null,"recovery_url":null}}"#,
+        );
+        let expected =
+            Message::Welcome { session_id: SessionId::new("abc"), keepalive: Duration::from_secs(30) };
         assert_eq!(parse(&welcome).unwrap(), expected);
-        let reconnect = message("session_reconnect", r#"{"session":{"id":"abc","keepalive_timeout_seconds":null,"reconnect_url":"wss://x/ws?a=b"}}"#);
+        let reconnect = message(
+            "session_reconnect",
+            r#"{"session":{"id":"abc","keepalive_timeout_seconds":null,"reconnect_url":"wss://x/ws?a=b"}}"#,
+        );
         assert_eq!(parse(&reconnect).unwrap(), Message::Reconnect { url: Some("wss://x/ws?a=b".into()) });
         assert_eq!(parse(&message("session_keepalive", "{}")).unwrap(), Message::Keepalive);
-        let revocation = message("revocation", r#"{"subscription":{"id":"s","status":"user_removed","type":"channel.follow"}}"#);
+        let revocation = message(
+            "revocation",
+            r#"{"subscription":{"id":"s","status":"user_removed","type":"channel.follow"}}"#,
+        );
         assert_eq!(
             parse(&revocation).unwrap(),
             Message::Revocation {

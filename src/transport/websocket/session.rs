@@ -124,13 +124,22 @@ struct Opening {
 
 #[derive(Clone, Debug)]
 enum State {
-    Waiting { until: Instant },
+    Waiting {
+        until: Instant,
+    },
     Opening(Opening),
     Live(Live),
     /// Twitch asked for a reconnect: the successor is being opened.
-    Reconnecting { current: Live, next: Opening },
+    Reconnecting {
+        current: Live,
+        next: Opening,
+    },
     /// The successor has another session id: the predecessor is read until the new one is bound.
-    Overlapping { current: Live, old: SocketId, until: Instant },
+    Overlapping {
+        current: Live,
+        old: SocketId,
+        until: Instant,
+    },
 }
 
 /// The machine.
@@ -293,7 +302,8 @@ impl Session {
                     self.state = State::Live(live);
                 } else {
                     out.push(Output::Announce(Some(live.session.clone())));
-                    self.state = State::Overlapping { current: live, old, until: now + self.timings.handover };
+                    self.state =
+                        State::Overlapping { current: live, old, until: now + self.timings.handover };
                     self.bound = false;
                     self.bind_until = Some(now + self.timings.bind);
                 }
@@ -479,7 +489,8 @@ fn may_follow(base: &Uri, url: &str) -> bool {
 fn same_domain(ours: &str, theirs: &str) -> bool {
     let is_name = ours.bytes().any(|b| b.is_ascii_alphabetic()) && !ours.contains(':');
     let mut dots = ours.rmatch_indices('.').map(|(at, _)| at + 1);
-    let Some(domain) = dots.nth(1).and_then(|at| ours.get(at..)).or_else(|| ours.contains('.').then_some(ours))
+    let Some(domain) =
+        dots.nth(1).and_then(|at| ours.get(at..)).or_else(|| ours.contains('.').then_some(ours))
     else {
         return false;
     };

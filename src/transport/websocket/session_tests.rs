@@ -151,7 +151,11 @@ fn a_session_that_is_not_bound_is_given_up_and_says_why() {
     session.step(Input::MayConnect, now, 0.5);
     session.step(welcome(1, "a"), now, 0.5);
     let failed = BindOutcome::Failed("503".into());
-    session.step(Input::Binding(Some(Binding { session_id: SessionId::new("a"), outcome: failed })), now, 0.5);
+    session.step(
+        Input::Binding(Some(Binding { session_id: SessionId::new("a"), outcome: failed })),
+        now,
+        0.5,
+    );
     assert_eq!(session.step(Input::Tick, now + seconds(30), 0.5), [close(1), Output::Announce(None)]);
     assert!(session.problem().unwrap().contains("not bound in time: 503"), "{:?}", session.problem());
 

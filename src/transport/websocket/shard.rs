@@ -127,9 +127,9 @@ impl Shard {
         match output {
             Output::Connect { socket: id, url } => {
                 // The machine has parsed the address; the configured one stands in otherwise.
-                let uri = url.and_then(|url| url.parse().ok()).unwrap_or_else(|| {
-                    self.options.borrow().uri().unwrap_or_else(|| self.base.clone())
-                });
+                let uri = url
+                    .and_then(|url| url.parse().ok())
+                    .unwrap_or_else(|| self.options.borrow().uri().unwrap_or_else(|| self.base.clone()));
                 let close = CancellationToken::new();
                 let socket = Socket {
                     id,

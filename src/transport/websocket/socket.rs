@@ -120,12 +120,7 @@ impl Socket {
         })
     }
 
-    async fn read(
-        &self,
-        mut stream: Stream,
-        close: &CancellationToken,
-        seen: &mut Unreported,
-    ) -> Box<str> {
+    async fn read(&self, mut stream: Stream, close: &CancellationToken, seen: &mut Unreported) -> Box<str> {
         let mut end = pin!(None::<tokio::time::Sleep>);
         let mut closing = false;
         loop {
@@ -151,7 +146,11 @@ impl Socket {
                 }
                 Some(Ok(WsMessage::Close(frame))) => return describe_close(frame.as_ref()),
                 Some(Ok(WsMessage::Binary(bytes))) => {
-                    warn!(shard = self.shard.0, bytes = bytes.len(), "a binary message came; it is passed over");
+                    warn!(
+                        shard = self.shard.0,
+                        bytes = bytes.len(),
+                        "a binary message came; it is passed over"
+                    );
                     self.shared.intake.send_modify(|intake| intake.malformed += 1);
                 }
                 // The library answers pings by itself; Twitch does not count them as a sign of life.
@@ -186,7 +185,10 @@ impl Socket {
             Ok(Message::Unknown { message_type }) => {
                 self.shared.intake.send_modify(|intake| intake.unknown += 1);
                 if seen.unknown.len() < 16 && !seen.unknown.contains(&message_type) {
-                    warn!(shard = self.shard.0, message_type, "a message of an unknown type came; it is passed over");
+                    warn!(
+                        shard = self.shard.0,
+                        message_type, "a message of an unknown type came; it is passed over"
+                    );
                     seen.unknown.insert(message_type);
                 }
             }

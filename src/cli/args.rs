@@ -1,0 +1,204 @@
+//! Every command and flag, once.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+/// Keeps Twitch EventSub subscriptions alive and hands every event to your programs.
+///
+/// A person edits a TOML list of subscriptions; the daemon makes Twitch match it, stores each event,
+/// and hands it to the sinks that the file names.
+#[derive(Debug, Parser)]
+#[command(
+    name = "eventsubd",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 fine; 1 failed; 2 wrong usage; 75 Twitch cannot be reached; 77 Twitch refused the \
+                  credentials; 78 bad configuration."
+)]
+pub struct Args {
+    /// The configuration file [default: $EVENTSUBD_CONFIG, else /etc/eventsubd/config.toml]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub config: Option<PathBuf>,
+
+    /// Where events and the conduit id are kept [default: state.directory, else $STATE_DIRECTORY, else
+    /// $XDG_STATE_HOME/eventsubd]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    pub state_dir: Option<PathBuf>,
+
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon
+    Run(RunArgs),
+    /// Check the configuration file, offline
+    Check(CheckArgs),
+    /// Show what `run` would create, delete and keep; changes nothing
+    Plan(PlanArgs),
+    /// Show how the running daemon is
+    Status(StatusArgs),
+    /// Have the running daemon make Twitch match the file now, and follow it to the end
+    Apply(ApplyArgs),
+    /// Have the running daemon read its configuration again
+    Reload,
+    /// Show stored events
+    Events(EventsArgs),
+    /// Show the subscription types: versions, condition fields, scopes, cost
+    Types(TypesArgs),
+    /// Run a stand-in for Twitch on this machine
+    Sandbox(SandboxArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page
+    Man,
+}
+
+/// Flags of `run`.
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    /// Run against a stand-in for Twitch inside the process: no account is needed, and sample events
+    /// come for the configured subscriptions
+    #[arg(long)]
+    pub sandbox: bool,
+}
+
+/// Flags of `check`.
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// Ask Twitch as well: are the credentials accepted, does each login exist
+    #[arg(long)]
+    pub online: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `plan`.
+#[derive(Debug, clap::Args)]
+pub struct PlanArgs {
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+    /// Exit with 2 when something would change
+    #[arg(long)]
+    pub detailed_exitcode: bool,
+}
+
+/// Flags of `status`.
+#[derive(Debug, clap::Args)]
+pub struct StatusArgs {
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+    /// Return when Twitch matches the file
+    #[arg(long)]
+    pub wait: bool,
+    /// With --wait: give up after this long
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "5m")]
+    pub timeout: Duration,
+}
+
+/// Flags of `apply`.
+#[derive(Debug, clap::Args)]
+pub struct ApplyArgs {
+    /// Delete what the file no longer has, however much that is
+    #[arg(long)]
+    pub allow_deletes: bool,
+    /// Give up following after this long
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "1h")]
+    pub timeout: Duration,
+}
+
+/// Flags of `events`.
+#[derive(Debug, clap::Args)]
+pub struct EventsArgs {
+    /// Wait for further events, and print them as they come
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Only types that match, for example `channel.chat.*`
+    #[arg(long = "type", value_name = "GLOB")]
+    pub types: Vec<String>,
+    /// Only events stored since then: an RFC 3339 time, or how long ago, for example `15m`
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Print Twitch's own message of each event, one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `types`.
+#[derive(Debug, clap::Args)]
+pub struct TypesArgs {
+    /// One type, for example `channel.follow`
+    #[arg(value_name = "TYPE")]
+    pub name: Option<String>,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `sandbox`.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct SandboxArgs {
+    /// Where to listen; port 0 picks a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8790")]
+    pub listen: SocketAddr,
+    /// Pause between sample events; none are sent without it
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub pace: Option<Duration>,
+    /// Something to do with a sandbox that runs already
+    #[command(subcommand)]
+    pub command: Option<SandboxCommand>,
+}
+
+/// Something to do with a sandbox that runs already.
+#[derive(Debug, Subcommand)]
+pub enum SandboxCommand {
+    /// Send one sample event to every enabled subscription of a type
+    Trigger {
+        /// The type, for example `stream.online`
+        #[arg(value_name = "TYPE")]
+        name: String,
+        /// Only subscriptions for this broadcaster
+        #[arg(long, value_name = "LOGIN")]
+        broadcaster: Option<String>,
+        /// Where the sandbox listens [default: the one of `run --sandbox` with this configuration, else
+        /// 127.0.0.1:8790]
+        #[arg(long, value_name = "ADDR")]
+        address: Option<SocketAddr>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_holds() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn global_flags_stand_before_and_after_the_command() {
+        for line in [
+            ["eventsubd", "--config", "a.toml", "--state-dir", "s", "status"],
+            ["eventsubd", "status", "--config", "a.toml", "--state-dir", "s"],
+        ] {
+            let args = Args::try_parse_from(line).unwrap();
+            assert_eq!(args.config.as_deref(), Some("a.toml".as_ref()), "{line:?}");
+            assert_eq!(args.state_dir.as_deref(), Some("s".as_ref()), "{line:?}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! `eventsubd check`: the whole file, offline; with `--online` Twitch is asked as well.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use serde::Serialize;
+
+use super::args::{Args, CheckArgs};
+use super::control::{block_on, load_options};
+use super::plan::{Api, exit_code};
+use super::term::{self, Failure};
+use super::{BAD_CONFIG, FAILED};
+use crate::config::{self, Config, Diagnostic};
+use crate::daemon;
+use crate::delivery::check_sinks;
+
+/// Logins in one Get Users request (Twitch: "Get Users").
+const LOGINS_A_REQUEST: usize = 100;
+
+/// How one part stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Mark {
+    Good,
+    Remark,
+    Bad,
+}
+
+/// One line of the report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Line {
+    part: &'static str,
+    mark: Mark,
+    text: String,
+}
+
+/// Everything that `check` found.
+#[derive(Debug, Serialize)]
+struct Report {
+    path: String,
+    valid: bool,
+    parts: Vec<Line>,
+    errors: Vec<Diagnostic>,
+    warnings: Vec<Diagnostic>,
+}
+
+/// `eventsubd check`
+pub(super) fn run(args: &Args, flags: &CheckArgs) -> Result<u8, Failure> {
+    let options = load_options(args);
+    let path = options.path.display().to_string();
+    let (mut report, config) = match config::load(&options) {
+        Ok(loaded) => {
+            let parts = parts(&loaded.config);
+            let valid = parts.iter().all(|line| line.mark != Mark::Bad);
+            (Report { path, valid, parts, errors: vec![], warnings: loaded.warnings }, Some(loaded.config))
+        }
+        Err(found) => {
+            let report =
+                Report { path, valid: false, parts: vec![], errors: found.errors, warnings: found.warnings };
+            (report, None)
+        }
+    };
+    let mut code = if report.valid { 0 } else { BAD_CONFIG };
+    if flags.online
+        && report.valid
+        && let Some(config) = &config
+    {
+        let (lines, online_code) = block_on(online(config))?;
+        report.valid = lines.iter().all(|line| line.mark != Mark::Bad);
+        report.parts.extend(lines);
+        code = online_code;
+    }
+    if flags.json {
+        term::write_json(&report)?;
+    } else {
+        term::write(render(&report, term::colour(&io::stdout())).as_bytes())?;
+    }
+    Ok(code)
+}
+
+fn line(part: &'static str, mark: Mark, text: impl Into<String>) -> Line {
+    Line { part, mark, text: text.into() }
+}
+
+/// A line for each part of a file that has no errors.
+fn parts(config: &Config) -> Vec<Line> {
+    let mut lines = vec![line(
+        "twitch",
+        Mark::Good,
+        format!("client id {}, secret from {}", config.twitch.client_id, config.twitch.client_secret_source),
+    )];
+    let conduit = match &config.conduit.id {
+        Some(id) => format!("the conduit {id}"),
+        None => "a conduit of its own".to_owned(),
+    };
+    lines.push(line(
+        "transport",
+        Mark::Good,
+        format!("{conduit}, {} WebSocket shards", config.conduit.shards),
+    ));
+    let types: BTreeSet<_> = config.subscriptions.iter().map(|s| &s.subscription_type).collect();
+    let logins: BTreeSet<_> = config.subscriptions.iter().flat_map(|s| s.logins()).collect();
+    let mark = if config.subscriptions.is_empty() { Mark::Remark } else { Mark::Good };
+    lines.push(line(
+        "subscriptions",
+        mark,
+        format!("{} of {} types, {} logins", config.subscriptions.len(), types.len(), logins.len()),
+    ));
+    let problems = check_sinks(&daemon::sinks(config));
+    if problems.is_empty() {
+        let names: Vec<_> = config.sinks.keys().map(|name| name.as_str()).collect();
+        lines.push(line("sinks", Mark::Good, names.join(", ")));
+    }
+    lines.extend(problems.iter().map(|problem| line("sinks", Mark::Bad, problem.to_string())));
+    lines.push(line(
+        "store",
+        Mark::Good,
+        format!(
+            "{}, kept {}, at most {}",
+            config.state_directory.display(),
+            humantime::format_duration(config.store.retain),
+            bytesize::ByteSize(config.store.max_size)
+        ),
+    ));
+    lines
+}
+
+/// What Twitch says of the credentials and the logins.
+async fn online(config: &Config) -> Result<(Vec<Line>, u8), Failure> {
+    let api = Api::connect(config).await?;
+    let mut lines = vec![line("credentials", Mark::Good, "Twitch accepts them")];
+    let logins: BTreeSet<&str> =
+        config.subscriptions.iter().flat_map(|s| s.logins()).map(AsRef::as_ref).collect();
+    let logins: Vec<&str> = logins.into_iter().collect();
+    let mut unknown: BTreeSet<&str> = logins.iter().copied().collect();
+    for batch in logins.chunks(LOGINS_A_REQUEST) {
+        let users = api.helix.users_by_login(batch).await.map_err(|error| {
+            Failure::new("the logins could not be looked up").because(&error).code(exit_code(&error))
+        })?;
+        for user in &users {
+            unknown.remove(user.login.as_ref());
+        }
+    }
+    if unknown.is_empty() {
+        lines.push(line("logins", Mark::Good, format!("{} known to Twitch", logins.len())));
+        return Ok((lines, 0));
+    }
+    let names: Vec<_> = unknown.into_iter().collect();
+    lines.push(line("logins", Mark::Bad, format!("Twitch knows nobody called {}", names.join(", "))));
+    Ok((lines, FAILED))
+}
+
+fn render(report: &Report, colour: bool) -> String {
+    let mut text = String::new();
+    for diagnostic in report.errors.iter().chain(&report.warnings) {
+        text.push_str(diagnostic.render(colour).trim_end());
+        text.push_str("\n\n");
+    }
+    for line in &report.parts {
+        let (mark, code) = match line.mark {
+            Mark::Good => ("✓", "32"),
+            Mark::Remark => ("!", "33"),
+            Mark::Bad => ("✗", "31"),
+        };
+        let mark = if colour { format!("\x1b[{code}m{mark}\x1b[0m") } else { mark.to_owned() };
+        text.push_str(&format!("{mark} {:<14} {}\n", line.part, line.text));
+    }
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let bad = report.errors.len() + report.parts.iter().filter(|l| l.mark == Mark::Bad).count();
+    let verdict = if report.valid { "is valid" } else { "cannot be used" };
+    text.push_str(&format!(
+        "{} {verdict}: {}, {}\n",
+        report.path,
+        count(bad, "error"),
+        count(report.warnings.len(), "warning")
+    ));
+    text
+}

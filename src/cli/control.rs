@@ -1,0 +1,212 @@
+//! Talking to the running daemon through its control socket.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+use super::args::{ApplyArgs, Args};
+use super::term::{self, Failure};
+use super::{BAD_CONFIG, FAILED};
+use crate::admin::{ReloadAccepted, ReloadRefused};
+use crate::config::{self, Environment, LoadOptions};
+use crate::model::status::Status;
+
+/// The largest answer that is read, in bytes: a status with 130,000 subscriptions fits.
+const MAX_ANSWER: usize = 256 << 20;
+/// How long the daemon may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+/// How often a command that follows the daemon asks for its status.
+const POLL: Duration = Duration::from_millis(200);
+
+/// Which file, and whose environment, a command works with.
+pub(super) fn load_options(args: &Args) -> LoadOptions {
+    let env = Environment::from_process();
+    let path = args.config.clone().unwrap_or_else(|| config::default_path(&env));
+    LoadOptions {
+        path,
+        state_dir: args.state_dir.clone(),
+        env,
+        sandbox: false,
+        secrets: config::Secrets::Required,
+    }
+}
+
+/// The daemon's control socket, and that of `run --sandbox` with the same file.
+pub(super) fn sockets(args: &Args) -> Result<[PathBuf; 2], Failure> {
+    let mut options = load_options(args);
+    options.secrets = config::Secrets::Optional;
+    let locate = |options: &LoadOptions| config::paths(options).map(|paths| paths.socket);
+    let own = locate(&options).map_err(|errors| Failure::new(errors.to_string()).code(BAD_CONFIG))?;
+    options.sandbox = true;
+    let sandbox = locate(&options).map_err(|errors| Failure::new(errors.to_string()).code(BAD_CONFIG))?;
+    Ok([own, sandbox])
+}
+
+/// A running daemon.
+#[derive(Debug)]
+pub(super) struct Connection {
+    path: PathBuf,
+}
+
+impl Connection {
+    /// The daemon of these arguments.
+    pub(super) async fn open(args: &Args) -> Result<Self, Failure> {
+        let [own, sandbox] = sockets(args)?;
+        let mut reason = String::new();
+        for path in [&own, &sandbox] {
+            match UnixStream::connect(path).await {
+                Ok(_) => return Ok(Self { path: path.clone() }),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    return Err(Failure::new(format!(
+                        "no permission for the control socket {}",
+                        path.display()
+                    ))
+                    .hint("run this as root or as the daemon's own user"));
+                }
+                Err(error) if reason.is_empty() => reason = error.to_string(),
+                Err(_) => {}
+            }
+        }
+        Err(Failure::new(format!("no daemon answers on {} ({reason})", own.display())).hint(
+            "is it running (`systemctl status eventsubd`)? if it is, give this command the same --config and \
+             --state-dir",
+        ))
+    }
+
+    async fn ask(&self, method: Method, path: &str) -> Result<(StatusCode, Bytes), Failure> {
+        let broken = |error: &dyn std::error::Error| {
+            Failure::new(format!("the daemon on {} did not answer", self.path.display()))
+                .because(error)
+                .hint("is it stopping? see its log")
+        };
+        let exchange = async {
+            let stream = UnixStream::connect(&self.path).await.map_err(|e| broken(&e))?;
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
+            let driver = tokio::spawn(connection);
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header("host", "eventsubd")
+                .body(Empty::<Bytes>::new())
+                .map_err(|e| broken(&e))?;
+            let answer = sender.send_request(request).await.map_err(|e| broken(&e))?;
+            let status = answer.status();
+            let body =
+                Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|e| broken(&*e))?;
+            driver.abort();
+            Ok((status, body.to_bytes()))
+        };
+        match tokio::time::timeout(ANSWER_LIMIT, exchange).await {
+            Ok(result) => result,
+            Err(elapsed) => Err(broken(&elapsed)),
+        }
+    }
+
+    /// How it is.
+    pub(super) async fn status(&self) -> Result<Status, Failure> {
+        let (_, body) = self.ask(Method::GET, "/status").await?;
+        serde_json::from_slice(&body).map_err(|error| {
+            Failure::new("the daemon's status cannot be read")
+                .because(&error)
+                .hint("is it of another version than this command? restart it after an upgrade")
+        })
+    }
+
+    /// Asks until `done`, or fails after `limit`.
+    pub(super) async fn follow(
+        &self,
+        limit: Duration,
+        mut done: impl FnMut(&Status) -> bool,
+    ) -> Result<Result<Status, Status>, Failure> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let status = self.status().await?;
+            if done(&status) {
+                return Ok(Ok(status));
+            }
+            if Instant::now() >= deadline {
+                return Ok(Err(status));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+/// A runtime for one command.
+pub(super) fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new("cannot start the runtime").because(&error))?
+        .block_on(future)
+}
+
+/// `eventsubd reload`
+pub(super) fn reload(args: &Args) -> Result<u8, Failure> {
+    let (status, body) =
+        block_on(async { Connection::open(args).await?.ask(Method::POST, "/reload").await })?;
+    if status.is_success() {
+        let accepted: ReloadAccepted = parse(&body)?;
+        for warning in &accepted.warnings {
+            term::say(warning);
+        }
+        for change in &accepted.changes {
+            term::say(change);
+        }
+        let what = if accepted.changes.is_empty() { "nothing is different" } else { "in force" };
+        term::say(&format!("generation {}: {what}", accepted.generation));
+        return Ok(0);
+    }
+    let refused: ReloadRefused = parse(&body)?;
+    for error in &refused.errors {
+        term::say(error);
+    }
+    term::say("the old configuration stays in force");
+    Ok(BAD_CONFIG)
+}
+
+fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body)
+        .map_err(|error| Failure::new("the daemon's answer cannot be read").because(&error))
+}
+
+/// `eventsubd apply`
+pub(super) fn apply(args: &Args, flags: &ApplyArgs) -> Result<u8, Failure> {
+    block_on(async {
+        let connection = Connection::open(args).await?;
+        let before = connection.status().await?.reconcile.finished_at;
+        let path = if flags.allow_deletes { "/apply?allow_deletes=true" } else { "/apply" };
+        connection.ask(Method::POST, path).await?;
+        let mut shown = None;
+        let followed = connection
+            .follow(flags.timeout, |status| {
+                let progress = status.reconcile.progress;
+                if progress != shown
+                    && let Some(progress) = progress
+                {
+                    term::say(&format!("{} of {} changes made", progress.done, progress.total));
+                }
+                shown = progress;
+                status.reconcile.finished_at > before && progress.is_none()
+            })
+            .await?;
+        match followed {
+            Ok(status) => {
+                super::status::print(&status)?;
+                Ok(if status.converged { 0 } else { FAILED })
+            }
+            Err(status) => {
+                super::status::print(&status)?;
+                Err(Failure::new("the daemon has not finished yet")
+                    .hint("it goes on by itself: see `eventsubd status`"))
+            }
+        }
+    })
+}

@@ -1,0 +1,150 @@
+//! `eventsubd events`: reads the store, whether the daemon runs or not.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::time::{Duration, SystemTime};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::BAD_CONFIG;
+use super::args::{Args, EventsArgs};
+use super::control::load_options;
+use super::term::{self, Failure};
+use crate::config::{self, Secrets};
+use crate::daemon;
+use crate::delivery::format::eventsub_line;
+use crate::delivery::select::Selector;
+use crate::model::event::{Seq, StoredEvent};
+use crate::model::route::{Routes, SinkName};
+use crate::model::time::Timestamp;
+use crate::store::{Reader, StoreError};
+
+/// Events that are read at once.
+const BATCH: usize = 500;
+/// How often `--follow` looks.
+const POLL: Duration = Duration::from_millis(200);
+/// The longest line for people, in characters of the event.
+const WIDTH: usize = 160;
+
+/// `eventsubd events`
+pub(super) fn run(args: &Args, flags: &EventsArgs) -> Result<u8, Failure> {
+    let types = if flags.types.is_empty() { vec!["*".to_owned()] } else { flags.types.clone() };
+    let selector = Selector::new(SinkName::new("events"), &types)
+        .map_err(|error| Failure::new("--type is no glob").because(&error).code(2))?;
+    let since = flags.since.as_deref().map(|text| since(text, SystemTime::now())).transpose()?;
+    let reader = open(args, flags)?;
+    let broken = |error: StoreError| Failure::new("cannot read the event store").because(&error);
+
+    let mut cursor = match since {
+        Some(time) => reader.before(time).map_err(broken)?,
+        None if flags.follow => reader.newest().map_err(broken)?,
+        None => Seq(0),
+    };
+    let colour = term::colour(&io::stdout());
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut lines = Vec::new();
+    loop {
+        let events = reader.read_after(cursor, BATCH).map_err(broken)?;
+        let Some(last) = events.last() else {
+            if !flags.follow {
+                return Ok(0);
+            }
+            std::thread::sleep(POLL);
+            continue;
+        };
+        cursor = last.seq;
+        lines.clear();
+        for stored in events.iter().filter(|stored| selector.wants(&stored.event, &Routes::default())) {
+            if flags.json {
+                eventsub_line(&stored.event, &mut lines);
+            } else {
+                lines.extend_from_slice(line(stored, colour).as_bytes());
+            }
+        }
+        match out.write_all(&lines).and_then(|()| out.flush()) {
+            // A reader that has gone has seen enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(0),
+            Err(error) => return Err(Failure::new("cannot write to stdout").because(&error)),
+            Ok(()) => {}
+        }
+    }
+}
+
+/// The store of the daemon, or of `run --sandbox` with the same file when only that has one.
+fn open(args: &Args, flags: &EventsArgs) -> Result<Reader, Failure> {
+    let mut load = load_options(args);
+    load.secrets = Secrets::Optional;
+    let mut missing = None;
+    loop {
+        for sandbox in [false, true] {
+            load.sandbox = sandbox;
+            let paths =
+                config::paths(&load).map_err(|errors| Failure::new(errors.to_string()).code(BAD_CONFIG))?;
+            match Reader::open(&paths.state_directory.join(daemon::DATABASE)) {
+                Ok(reader) => return Ok(reader),
+                Err(error @ StoreError::Missing { .. }) => drop(missing.get_or_insert(error)),
+                Err(error) => return Err(Failure::new("cannot read the event store").because(&error)),
+            }
+        }
+        if !flags.follow {
+            let failure = Failure::new("there are no events yet")
+                .hint("has the daemon run? if it has, give this command the same --config and --state-dir");
+            return Err(match &missing {
+                Some(error) => failure.because(error),
+                None => failure,
+            });
+        }
+        // It may be about to start.
+        std::thread::sleep(POLL);
+    }
+}
+
+fn since(text: &str, now: SystemTime) -> Result<Timestamp, Failure> {
+    if let Some(time) = Timestamp::parse(text) {
+        return Ok(time);
+    }
+    let ago = humantime::parse_duration(text).ok().and_then(|ago| now.checked_sub(ago));
+    ago.map(Timestamp).ok_or_else(|| {
+        Failure::new(format!("--since {text}: neither a time nor a duration"))
+            .hint("for example 2026-11-02T08:15:00Z, or 15m for a quarter of an hour ago")
+            .code(2)
+    })
+}
+
+#[derive(Deserialize)]
+struct Payload<'a> {
+    #[serde(borrow, default)]
+    event: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    events: Option<&'a RawValue>,
+}
+
+/// One line for people: when, what, and the beginning of the event.
+fn line(stored: &StoredEvent, colour: bool) -> String {
+    let event = &stored.event;
+    let payload: Option<Payload<'_>> = serde_json::from_slice(&event.payload).ok();
+    let body = payload.and_then(|p| p.event.or(p.events)).map_or("", RawValue::get);
+    let (bold, off) = if colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+    let mut text = format!("{} {} {bold}{}{off} ", stored.seq, stored.stored_at, event.subscription_type);
+    let shown = body.chars().filter(|c| !c.is_control()).take(WIDTH);
+    text.extend(shown);
+    if body.chars().nth(WIDTH).is_some() {
+        text.push('…');
+    }
+    let _ = writeln!(text);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn since_is_a_time_or_how_long_ago() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        assert_eq!(since("1970-01-01T00:00:01Z", now).unwrap(), Timestamp::from_unix_millis(1_000));
+        assert_eq!(since("15m", now).unwrap(), Timestamp::from_unix_millis((1_000_000 - 900) * 1_000));
+        assert!(since("yesterday", now).is_err());
+    }
+}

@@ -1,0 +1,84 @@
+//! What a person types.
+//!
+//! One file a command. Data goes to stdout, all else to stderr; nothing in here decides what the
+//! daemon does. Flags are defined once, in [`args`]: help, man page and completions come from it.
+
+pub mod args;
+mod check;
+mod control;
+pub mod events;
+mod plan;
+mod run;
+mod sandbox;
+mod status;
+mod term;
+pub mod types;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use self::args::{Args, Command};
+use self::term::Failure;
+
+/// Exit code: something failed.
+pub(crate) const FAILED: u8 = 1;
+/// Exit code: `plan --detailed-exitcode` has changes.
+pub(crate) const CHANGES: u8 = 2;
+/// Exit code: Twitch cannot be reached (`EX_TEMPFAIL` of `sysexits.h`).
+pub(crate) const TEMPORARY: u8 = 75;
+/// Exit code: Twitch refused the credentials (`EX_NOPERM`).
+pub(crate) const REFUSED: u8 = 77;
+/// Exit code: the configuration is bad (`EX_CONFIG`).
+pub(crate) const BAD_CONFIG: u8 = 78;
+
+/// Parses the command line and does what it says.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let outcome = match &args.command {
+        Command::Run(run) => run::run(&args, run),
+        Command::Check(check) => check::run(&args, check),
+        Command::Plan(plan) => plan::run(&args, plan),
+        Command::Status(status) => status::run(&args, status),
+        Command::Apply(apply) => control::apply(&args, apply),
+        Command::Reload => control::reload(&args),
+        Command::Events(events) => events::run(&args, events),
+        Command::Types(types) => types::run(types),
+        Command::Sandbox(sandbox) => sandbox::run(&args, sandbox),
+        Command::Completions { shell } => completions(*shell),
+        Command::Man => man(),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => failure.report(),
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<u8, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "eventsubd", &mut script);
+    term::write(&script)
+}
+
+fn man() -> Result<u8, Failure> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(Args::command())
+        .render(&mut page)
+        .map_err(|source| Failure::new("cannot make the man page").because(&source))?;
+    for sub in Args::command().get_subcommands() {
+        if sub.is_hide_set() {
+            continue;
+        }
+        // One page for everything: each command's own part follows the general one.
+        let mut part = Vec::new();
+        let rendered = clap_mangen::Man::new(sub.clone())
+            .render_description_section(&mut part)
+            .and_then(|()| clap_mangen::Man::new(sub.clone()).render_options_section(&mut part));
+        rendered.map_err(|source| Failure::new("cannot make the man page").because(&source))?;
+        page.extend_from_slice(format!(".SH \"eventsubd {}\"\n", sub.get_name()).as_bytes());
+        let part =
+            String::from_utf8_lossy(&part).replace(".SH DESCRIPTION\n", "").replace(".SH OPTIONS\n", "");
+        page.extend_from_slice(part.as_bytes());
+    }
+    term::write(&page)
+}

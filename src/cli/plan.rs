@@ -1,0 +1,111 @@
+//! `eventsubd plan`: what `run` would do, from Twitch's answers; changes nothing.
+
+use std::io;
+
+use tokio_util::sync::CancellationToken;
+
+use super::args::{Args, PlanArgs};
+use super::control::{block_on, load_options};
+use super::term::{self, Failure};
+use super::{BAD_CONFIG, CHANGES, FAILED, REFUSED, TEMPORARY};
+use crate::config::{self, Config};
+use crate::daemon::{self, ReadOnlyMemory};
+use crate::helix::{Helix, HelixError};
+use crate::model::status::{TokenState, TokenStatus};
+use crate::reconcile::{self, PreviewError};
+use crate::store::Reader;
+
+/// `eventsubd plan`
+pub(super) fn run(args: &Args, flags: &PlanArgs) -> Result<u8, Failure> {
+    let loaded = config::load(&load_options(args))
+        .map_err(|errors| Failure::new(errors.to_string()).code(BAD_CONFIG))?;
+    let config = loaded.config;
+    let database = daemon::database(&config);
+    let memory = if database.exists() {
+        Reader::open(&database)
+            .and_then(|reader| ReadOnlyMemory::read(&reader))
+            .map_err(|error| Failure::new("cannot read the event store").because(&error))?
+    } else {
+        ReadOnlyMemory::default()
+    };
+    let preview = block_on(async {
+        let api = Api::connect(&config).await?;
+        let desired = daemon::desired(&config);
+        reconcile::preview(&api.helix, &memory, &config.twitch.client_id, &desired)
+            .await
+            .map_err(|error| explain(&error))
+    })?;
+    if flags.json {
+        term::write_json(&preview)?;
+    } else {
+        let mut text = Vec::new();
+        preview
+            .render(&mut text, term::colour(&io::stdout()))
+            .map_err(|e| Failure::new("cannot print the plan").because(&e))?;
+        term::write(&text)?;
+    }
+    Ok(if flags.detailed_exitcode && preview.has_changes() { CHANGES } else { 0 })
+}
+
+/// An API client for one command, with a token that Twitch has accepted.
+pub(super) struct Api {
+    pub(super) helix: Helix,
+    cancel: CancellationToken,
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+impl Api {
+    /// Mints a token, or fails with the exit code that says why.
+    pub(super) async fn connect(config: &Config) -> Result<Self, Failure> {
+        let cancel = CancellationToken::new();
+        let (helix, mut token) = daemon::one_shot_api(config, &cancel)
+            .map_err(|error| Failure::new("cannot set up connections to Twitch").because(&error))?;
+        let api = Self { helix, cancel };
+        let settled = token
+            .wait_for(|t| !matches!(t.state, TokenState::Minting))
+            .await
+            .map_err(|error| Failure::new("the token keeper ended").because(&error))?;
+        refuse_dead(&settled)?;
+        drop(settled);
+        Ok(api)
+    }
+}
+
+fn refuse_dead(token: &TokenStatus) -> Result<(), Failure> {
+    let problem = token.problem.clone().unwrap_or_default();
+    match token.state {
+        TokenState::Refused => Err(Failure::new(format!("Twitch refused the credentials: {problem}"))
+            .hint(
+                "compare twitch.client_id and the client secret with the application's page at \
+                 https://dev.twitch.tv/console/apps",
+            )
+            .code(REFUSED)),
+        TokenState::Unavailable => Err(Failure::new(format!("Twitch cannot be reached: {problem}"))
+            .hint("try again later")
+            .code(TEMPORARY)),
+        TokenState::Minting | TokenState::Valid | TokenState::Renewing => Ok(()),
+    }
+}
+
+fn explain(error: &PreviewError) -> Failure {
+    let code = match error {
+        PreviewError::Credentials(_) => REFUSED,
+        PreviewError::Unavailable(_) => TEMPORARY,
+        PreviewError::Memory(_) | PreviewError::Refused(_) => FAILED,
+    };
+    Failure::new("Twitch's side could not be read").because(error).code(code)
+}
+
+/// The exit code that a failed API request stands for.
+pub(super) fn exit_code(error: &HelixError) -> u8 {
+    match error {
+        HelixError::Unauthorized { .. } | HelixError::Token(_) => REFUSED,
+        error if error.is_outage() => TEMPORARY,
+        _ => FAILED,
+    }
+}

@@ -1,0 +1,137 @@
+//! `eventsubd run`: the daemon in the foreground, with its signals.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::args::{Args, RunArgs};
+use super::control::load_options;
+use super::term::{self, Failure};
+use super::{BAD_CONFIG, FAILED, REFUSED, sandbox};
+use crate::config::{self, LogFormat};
+use crate::daemon::{BuildError, Daemon, DaemonOptions, Exit};
+use crate::telemetry::{self, Format, LogHandle, LogOptions};
+
+/// `eventsubd run`
+pub(super) fn run(args: &Args, flags: &RunArgs) -> Result<u8, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new("cannot start the runtime").because(&error))?;
+    let code = runtime.block_on(start(args, flags));
+    // A blocked read of a terminal or a stuck disk must not keep the process alive.
+    runtime.shutdown_background();
+    code
+}
+
+async fn start(args: &Args, flags: &RunArgs) -> Result<u8, Failure> {
+    let mut load = load_options(args);
+    load.sandbox = flags.sandbox;
+    let signals = Signals::new()?;
+
+    // The log's level stands in the file, so errors of the file come before there is a log.
+    let loaded = config::load(&load).map_err(|errors| Failure::new(errors.to_string()).code(BAD_CONFIG))?;
+    let log = set_up_log(&loaded.config.log)?;
+    let sandbox = match flags.sandbox {
+        true => Some(sandbox::embed(&mut load, &loaded.config).await?),
+        false => None,
+    };
+    let path = load.path.clone();
+
+    let mut options = DaemonOptions::new(load);
+    options.log = Some(log);
+    options.notify_systemd = true;
+    let daemon = Daemon::build(options).await.map_err(|error| failure(&error))?;
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        config = %path.display(),
+        state = %loaded.config.state_directory.display(),
+        subscriptions = loaded.config.subscriptions.len(),
+        "started"
+    );
+
+    let stop = CancellationToken::new();
+    let at_once = CancellationToken::new();
+    let listener = signals.listen(daemon.handle(), stop.clone(), at_once.clone());
+    let exit = tokio::select! {
+        exit = daemon.run(stop, at_once) => exit,
+        () = listener => Exit::Stopped,
+    };
+    if let Some(sandbox) = sandbox {
+        sandbox.stop();
+    }
+    Ok(match exit {
+        Exit::Stopped => 0,
+        Exit::Refused(message) => {
+            error!(error = message, "Twitch refused the credentials");
+            term::say(
+                "hint: compare twitch.client_id and the client secret with the application's page at \
+                 https://dev.twitch.tv/console/apps",
+            );
+            REFUSED
+        }
+        Exit::Failed(_) => FAILED,
+    })
+}
+
+fn set_up_log(log: &config::Log) -> Result<LogHandle, Failure> {
+    let format = match log.format {
+        LogFormat::Auto | LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+    };
+    let level = std::env::var("RUST_LOG").ok().filter(|l| !l.is_empty()).unwrap_or_else(|| log.level.clone());
+    telemetry::init(&LogOptions { level, format })
+        .map_err(|error| Failure::new("cannot set up the log").because(&error).code(BAD_CONFIG))
+}
+
+fn failure(error: &BuildError) -> Failure {
+    let code = match error {
+        BuildError::Config(_) | BuildError::Sinks(_) => BAD_CONFIG,
+        BuildError::Store(_) | BuildError::Socket(_) | BuildError::Http(_) => FAILED,
+    };
+    Failure::new(term::chain(error)).code(code)
+}
+
+/// The signals that the daemon knows, caught from the start so that none is lost.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let catch = |kind| signal(kind).map_err(|error| Failure::new("cannot catch signals").because(&error));
+        Ok(Self {
+            terminate: catch(SignalKind::terminate())?,
+            interrupt: catch(SignalKind::interrupt())?,
+            hang_up: catch(SignalKind::hangup())?,
+        })
+    }
+
+    /// The first SIGTERM or SIGINT asks the daemon to stop, the second ends it at once.
+    async fn listen(
+        mut self,
+        daemon: crate::daemon::DaemonHandle,
+        stop: CancellationToken,
+        at_once: CancellationToken,
+    ) {
+        loop {
+            let name = tokio::select! {
+                _ = self.terminate.recv() => "SIGTERM",
+                _ = self.interrupt.recv() => "SIGINT",
+                _ = self.hang_up.recv() => {
+                    info!("SIGHUP: reading the configuration again, reopening files");
+                    daemon.hang_up();
+                    continue;
+                }
+            };
+            if stop.is_cancelled() {
+                at_once.cancel();
+            } else {
+                info!(signal = name, "stopping; a second signal ends it at once");
+                stop.cancel();
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! `eventsubd sandbox`, and the stand-in inside `run --sandbox`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+
+use super::args::{Args, SandboxArgs, SandboxCommand};
+use super::control::{block_on, load_options};
+use super::term::{self, Failure};
+use super::{BAD_CONFIG, FAILED};
+use crate::config::{self, Config, LoadOptions, Secrets};
+use crate::daemon::SANDBOX_SECRET;
+use crate::sandbox::{Sandbox, SandboxOptions};
+
+/// Where a stand-in listens unless it is told otherwise.
+const DEFAULT: &str = "127.0.0.1:8790";
+/// Pause between the sample events of `run --sandbox`.
+const PACE: Duration = Duration::from_secs(2);
+/// The file in the state directory that says where the stand-in inside a daemon listens.
+const ADDRESS_FILE: &str = "sandbox.address";
+/// How long `sandbox trigger` waits.
+const LIMIT: Duration = Duration::from_secs(10);
+
+fn options(listen: SocketAddr, pace: Option<Duration>) -> SandboxOptions {
+    SandboxOptions {
+        listen,
+        client_secret: SANDBOX_SECRET.to_owned(),
+        accept_any_client: true,
+        sample_pace: pace,
+        ..SandboxOptions::default()
+    }
+}
+
+/// `eventsubd sandbox`
+pub(super) fn run(args: &Args, flags: &SandboxArgs) -> Result<u8, Failure> {
+    match &flags.command {
+        None => block_on(listen(flags)),
+        Some(SandboxCommand::Trigger { name, broadcaster, address }) => {
+            block_on(trigger(args, name, broadcaster.as_deref(), *address))
+        }
+    }
+}
+
+async fn listen(flags: &SandboxArgs) -> Result<u8, Failure> {
+    let sandbox = Sandbox::start(options(flags.listen, flags.pace)).await.map_err(|error| {
+        Failure::new(format!("cannot listen on {}", flags.listen))
+            .because(&error)
+            .hint("does another sandbox run? --listen 127.0.0.1:0 takes a free port")
+    })?;
+    if !sandbox.address().ip().is_loopback() {
+        term::say(
+            "warning: this address can be reached from outside, and the sandbox gives a token to whoever asks",
+        );
+    }
+    term::write(sandbox.twitch_block().as_bytes())?;
+    term::say(&format!(
+        "the sandbox listens on {}; any client id and secret will do; end it with Ctrl-C",
+        sandbox.address()
+    ));
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .map_err(|error| Failure::new("cannot catch signals").because(&error))?;
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+    sandbox.stop();
+    Ok(0)
+}
+
+/// Starts a stand-in for `run --sandbox`, and has the configuration point to it.
+pub(super) async fn embed(load: &mut LoadOptions, config: &Config) -> Result<Sandbox, Failure> {
+    let fixed = DEFAULT.parse().map_err(|error: std::net::AddrParseError| Failure::new(error.to_string()))?;
+    let free = (std::net::Ipv4Addr::LOCALHOST, 0).into();
+    let sandbox = match Sandbox::start(options(fixed, Some(PACE))).await {
+        Ok(sandbox) => sandbox,
+        Err(_) => Sandbox::start(options(free, Some(PACE)))
+            .await
+            .map_err(|error| Failure::new("cannot start the sandbox").because(&error))?,
+    };
+    load.env = std::mem::take(&mut load.env)
+        .with("EVENTSUBD_TWITCH__AUTH_URL", sandbox.auth_url())
+        .with("EVENTSUBD_TWITCH__API_URL", sandbox.api_url())
+        .with("EVENTSUBD_TWITCH__EVENTSUB_URL", sandbox.eventsub_url());
+    let folder = &config.state_directory;
+    let noted = std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(folder.join(ADDRESS_FILE), sandbox.address().to_string()));
+    noted.map_err(|error| {
+        Failure::new(format!("cannot write into the state directory {}", folder.display())).because(&error)
+    })?;
+    tracing::info!(
+        address = %sandbox.address(),
+        "Twitch's stand-in runs inside; `eventsubd sandbox trigger TYPE` sends a sample event"
+    );
+    Ok(sandbox)
+}
+
+/// Where the stand-in of this configuration listens.
+fn address_of(args: &Args) -> Result<SocketAddr, Failure> {
+    let mut load = load_options(args);
+    load.sandbox = true;
+    load.secrets = Secrets::Optional;
+    // Without a configuration there may still be a stand-in on the usual port.
+    let noted: Option<PathBuf> =
+        config::paths(&load).ok().map(|paths| paths.state_directory.join(ADDRESS_FILE));
+    let text = match noted.map(std::fs::read_to_string) {
+        Some(Ok(text)) => text,
+        Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(Failure::new("cannot read where the sandbox listens")
+                .because(&error)
+                .code(BAD_CONFIG));
+        }
+        _ => DEFAULT.to_owned(),
+    };
+    text.trim().parse().map_err(|error: std::net::AddrParseError| {
+        Failure::new(format!("{text:?} is no address"))
+            .because(&error)
+            .hint("say where it listens with --address")
+    })
+}
+
+async fn trigger(
+    args: &Args,
+    name: &str,
+    broadcaster: Option<&str>,
+    address: Option<SocketAddr>,
+) -> Result<u8, Failure> {
+    let address = match address {
+        Some(address) => address,
+        None => address_of(args)?,
+    };
+    let silent = |error: &dyn std::error::Error| {
+        Failure::new(format!("no sandbox answers on {address}"))
+            .because(error)
+            .hint("start one with `eventsubd run --sandbox` or `eventsubd sandbox`, or give --address")
+    };
+    let exchange = async {
+        let stream = TcpStream::connect(address).await.map_err(|e| silent(&e))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| silent(&e))?;
+        let driver = tokio::spawn(connection);
+        let body = json!({"type": name, "broadcaster": broadcaster}).to_string();
+        let request = Request::post("/sandbox/trigger")
+            .header("Host", address.to_string())
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|e| silent(&e))?;
+        let answer = sender.send_request(request).await.map_err(|e| silent(&e))?;
+        let good = answer.status().is_success();
+        let body = Limited::new(answer.into_body(), 1 << 16).collect().await.map_err(|e| silent(&*e))?;
+        driver.abort();
+        let body: Value = serde_json::from_slice(&body.to_bytes()).map_err(|e| silent(&e))?;
+        Ok((good, body))
+    };
+    let (good, body) = tokio::time::timeout(LIMIT, exchange).await.map_err(|e| silent(&e))??;
+    let text = |field: &str| body.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+    if good {
+        return term::write(format!("{}\n", text("message_id")).as_bytes());
+    }
+    Err(Failure::new(text("message")).code(FAILED))
+}

@@ -1,0 +1,92 @@
+//! Writing for people: output, colour, failures.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use super::FAILED;
+
+/// A command failed: what it says on stderr, and its exit code.
+#[derive(Debug)]
+pub(super) struct Failure {
+    code: u8,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure with exit code 1.
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self { code: FAILED, message: message.into(), hint: None }
+    }
+
+    /// With another exit code.
+    pub(super) fn code(mut self, code: u8) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// With what to do.
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// With the chain of causes.
+    pub(super) fn because(mut self, source: &dyn Error) -> Self {
+        let _ = write!(self.message, ": {}", chain(source));
+        self
+    }
+
+    /// Says it on stderr.
+    pub(super) fn report(&self) -> ExitCode {
+        let (red, off) = if colour(&io::stderr()) { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
+        let mut text = format!("{red}error:{off} {}\n", self.message);
+        if let Some(hint) = &self.hint {
+            let _ = writeln!(text, "hint: {hint}");
+        }
+        let _ = io::stderr().write_all(text.as_bytes());
+        ExitCode::from(self.code)
+    }
+}
+
+/// An error and all its causes, in one line.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let _ = write!(text, ": {error}");
+        source = error.source();
+    }
+    text
+}
+
+/// Whether colour is welcome there.
+pub(super) fn colour(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Writes data to stdout. A reader that has gone is no failure.
+pub(super) fn write(data: &[u8]) -> Result<u8, Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(data).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new("cannot write to stdout").because(&error))
+        }
+        _ => Ok(0),
+    }
+}
+
+/// Writes one JSON document to stdout.
+pub(super) fn write_json(value: &impl serde::Serialize) -> Result<u8, Failure> {
+    let mut text =
+        serde_json::to_vec_pretty(value).map_err(|e| Failure::new("cannot make JSON").because(&e))?;
+    text.push(b'\n');
+    write(&text)
+}
+
+/// Writes a line for people to stderr.
+pub(super) fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}

@@ -1,0 +1,434 @@
+//! Building, starting, watching over, reloading and stopping the parts.
+//!
+//! Owns the order of things: everything that can fail is built before anything is started, one
+//! reload is one publication, and stopping follows the way of an event, from the sockets to the
+//! store. It maps the configuration to each part's options and wires their `watch` values together;
+//! it makes no decision that belongs to a part. At a crash the store holds all that was accepted.
+
+mod memory;
+mod options;
+mod reload;
+mod status;
+mod systemd;
+mod tasks;
+
+use std::future::Future;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+pub use memory::ReadOnlyMemory;
+pub use options::{DATABASE, SANDBOX_SECRET};
+
+use self::reload::{Publishers, ReloadRequest, Reloader};
+use self::status::Sources;
+use self::tasks::Tasks;
+use crate::admin::{self, Control, ControlSocket, ReloadAccepted, ReloadRefused, SocketError};
+use crate::auth::{self, HttpError, Keeper};
+use crate::config::{self, Config, ConfigErrors, LoadOptions};
+use crate::delivery::{Delivery, DeliveryHandle, DeliveryOptions, check_sinks, delivery};
+use crate::helix::{Helix, HelixOptions};
+use crate::model::status::{ConfigStatus, Status, TokenState, TokenStatus};
+use crate::model::time::Timestamp;
+use crate::reconcile::{ReconcileHandle, ReconcileOptions, Reconciler, reconciler};
+use crate::store::{Store, StoreError};
+use crate::telemetry::LogHandle;
+use crate::transport::websocket::{Pool, Timings, pool};
+
+/// What requests to Twitch say of who sends them.
+pub const USER_AGENT: &str =
+    concat!("eventsubd/", env!("CARGO_PKG_VERSION"), " (+", env!("CARGO_PKG_REPOSITORY"), ")");
+
+/// How long stopping may take before what is left is cut off; systemd's limit is longer.
+const STOP_LIMIT: Duration = Duration::from_secs(8);
+/// How long the sockets may take to close, within that.
+const INTAKE_LIMIT: Duration = Duration::from_secs(3);
+
+/// Settings that no file has: how fast things go in a test or a benchmark.
+#[derive(Clone, Debug, Default)]
+pub struct Tuning {
+    /// Changes the API client's options.
+    pub helix: Option<fn(&mut HelixOptions)>,
+    /// Changes the reconciler's options.
+    pub reconcile: Option<fn(&mut ReconcileOptions)>,
+    /// The time limits of WebSocket sessions.
+    pub timings: Timings,
+}
+
+/// What a daemon is made from.
+#[derive(Clone)]
+pub struct DaemonOptions {
+    /// Where the configuration is read from, at the start and on every reload.
+    pub load: LoadOptions,
+    /// The log whose level follows the configuration; none in tests.
+    pub log: Option<LogHandle>,
+    /// Where `stdout` sinks write; the process's own when none.
+    pub stdout: Option<Arc<dyn Fn() -> Box<dyn Write + Send> + Send + Sync>>,
+    /// Whether systemd is told how things are.
+    pub notify_systemd: bool,
+    /// Speeds.
+    pub tuning: Tuning,
+}
+
+impl std::fmt::Debug for DaemonOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DaemonOptions").field("load", &self.load).finish_non_exhaustive()
+    }
+}
+
+impl DaemonOptions {
+    /// For a daemon that reads this configuration.
+    pub fn new(load: LoadOptions) -> Self {
+        Self { load, log: None, stdout: None, notify_systemd: false, tuning: Tuning::default() }
+    }
+}
+
+/// The daemon could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The configuration has errors.
+    #[error(transparent)]
+    Config(ConfigErrors),
+    /// Sinks that cannot work.
+    #[error("{}", .0.join("\n"))]
+    Sinks(Vec<String>),
+    /// The event store cannot be opened.
+    #[error("cannot open the event store")]
+    Store(#[source] StoreError),
+    /// The control socket cannot be made.
+    #[error("cannot listen for commands")]
+    Socket(#[source] SocketError),
+    /// TLS or the HTTP client cannot be set up.
+    #[error("cannot set up connections to Twitch")]
+    Http(#[source] HttpError),
+}
+
+/// How a daemon ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It was asked to.
+    Stopped,
+    /// Twitch refused the credentials at the start.
+    Refused(String),
+    /// An essential part ended by itself.
+    Failed(String),
+}
+
+/// The file in force for a start, with its warnings logged.
+fn load(options: &LoadOptions) -> Result<Config, BuildError> {
+    let loaded = config::load(options).map_err(BuildError::Config)?;
+    for warning in &loaded.warnings {
+        warn!("{}", warning.summary());
+    }
+    Ok(loaded.config)
+}
+
+/// The path of the event store of a configuration.
+pub fn database(config: &Config) -> PathBuf {
+    config.state_directory.join(options::DATABASE)
+}
+
+/// The client for requests to Twitch, and the TLS settings that sockets share with it.
+///
+/// # Errors
+/// TLS or the client cannot be set up.
+pub fn connections() -> Result<(reqwest::Client, Arc<rustls::ClientConfig>), HttpError> {
+    let tls = auth::tls_config()?;
+    Ok((auth::http_client(USER_AGENT, tls.clone())?, Arc::new(tls)))
+}
+
+/// A token keeper and an API client for one command, which end with the `CancellationToken`.
+///
+/// # Errors
+/// TLS or the client cannot be set up.
+pub fn one_shot_api(
+    config: &Config,
+    cancel: &CancellationToken,
+) -> Result<(Helix, watch::Receiver<TokenStatus>), HttpError> {
+    let (http, _) = connections()?;
+    let (_options, token_options) = watch::channel(options::token(config));
+    let (_credentials, credentials) = watch::channel(options::credentials(config));
+    let (keeper, tokens) = Keeper::new(http.clone(), token_options, credentials);
+    tokio::spawn(keeper.run(cancel.clone()));
+    let status = tokens.status();
+    Ok((Helix::new(http, HelixOptions::new(config.twitch.api_url.clone()), tokens), status))
+}
+
+/// What `plan` compares Twitch with.
+pub fn desired(config: &Config) -> Arc<crate::reconcile::Desired> {
+    options::desired(config, 1)
+}
+
+/// Everything is built, nothing is started.
+#[derive(Debug)]
+pub struct Daemon {
+    keeper: Keeper,
+    reconciler: Reconciler,
+    pool: Pool,
+    delivery: Delivery,
+    reloader: Reloader,
+    reload_requests: mpsc::Receiver<ReloadRequest>,
+    socket: ControlSocket,
+    store: Store,
+    handle: DaemonHandle,
+    notify_systemd: bool,
+}
+
+/// Asks things of a daemon, from inside the process.
+#[derive(Clone, Debug)]
+pub struct DaemonHandle {
+    sources: Sources,
+    reloads: mpsc::Sender<ReloadRequest>,
+    reconcile: ReconcileHandle,
+    delivery: DeliveryHandle,
+}
+
+impl DaemonHandle {
+    /// What SIGHUP does: reads the file again, and reopens the files that sinks write to.
+    pub fn hang_up(&self) {
+        self.delivery.reopen();
+        // A full queue means that a reload is about to read the file anyway.
+        let _ = self.reloads.try_send(None);
+    }
+}
+
+impl Control for DaemonHandle {
+    fn status(&self) -> Status {
+        self.sources.snapshot()
+    }
+
+    fn reload(&self) -> Pin<Box<dyn Future<Output = Result<ReloadAccepted, ReloadRefused>> + Send + '_>> {
+        Box::pin(async move {
+            let stopping = || ReloadRefused { errors: vec!["the daemon is stopping".to_owned()] };
+            self.delivery.reopen();
+            let (reply, outcome) = oneshot::channel();
+            self.reloads.send(Some(reply)).await.map_err(|_| stopping())?;
+            outcome.await.map_err(|_| stopping())?
+        })
+    }
+
+    fn apply(&self, allow_deletes: bool) {
+        self.reconcile.apply(allow_deletes);
+    }
+}
+
+impl Daemon {
+    /// Reads the configuration and builds every part. Nothing reaches Twitch before [`Self::run`].
+    ///
+    /// # Errors
+    /// Whatever would keep the daemon from running.
+    pub async fn build(options: DaemonOptions) -> Result<Self, BuildError> {
+        let config = load(&options.load)?;
+        let sinks = options::sinks(&config);
+        let failing = check_sinks(&sinks);
+        if !failing.is_empty() {
+            return Err(BuildError::Sinks(failing.iter().map(ToString::to_string).collect()));
+        }
+        let (http, tls) = connections().map_err(BuildError::Http)?;
+        let store = open_store(&config).await.map_err(BuildError::Store)?;
+        let socket = ControlSocket::bind(&config.socket).map_err(BuildError::Socket)?;
+
+        let (credentials_tx, credentials) = watch::channel(options::credentials(&config));
+        let (token_tx, token_options) = watch::channel(options::token(&config));
+        let (pool_tx, pool_options) =
+            watch::channel(options::pool(&config, tls, options.tuning.timings.clone()));
+        let (desired_tx, desired) = watch::channel(options::desired(&config, 1));
+        let (sinks_tx, sinks) = watch::channel(sinks);
+        let (config_tx, config_status) = watch::channel(config_status(&options.load.path));
+        let (reloads, reload_requests) = mpsc::channel(4);
+
+        let (keeper, tokens) = Keeper::new(http.clone(), token_options, credentials);
+        let token = tokens.status();
+        let mut helix_options = HelixOptions::new(config.twitch.api_url.clone());
+        if let Some(tune) = options.tuning.helix {
+            tune(&mut helix_options);
+        }
+        let helix = Helix::new(http, helix_options, tokens);
+        let api = helix.status();
+        let mut reconcile_options = ReconcileOptions::new(config.twitch.client_id.clone());
+        if let Some(tune) = options.tuning.reconcile {
+            tune(&mut reconcile_options);
+        }
+        // The pool needs the reconciler's values and the reconciler the pool's: this one is handed on.
+        let (sessions_tx, sessions) = watch::channel(Default::default());
+        let memory = Arc::new(memory::StoreMemory(store.clone()));
+        let (reconciler, reconcile) = reconciler(helix, memory, desired, sessions, reconcile_options);
+        let (pool, pool_handle) = pool(
+            pool_options,
+            store.clone(),
+            reconcile.target.clone(),
+            reconcile.bindings.clone(),
+            sessions_tx,
+            reconcile.revoked(),
+        );
+        let mut delivery_options = DeliveryOptions::default();
+        if let Some(stdout) = options.stdout {
+            delivery_options.stdout = stdout;
+        }
+        let (delivery, delivery_handle) =
+            delivery(store.clone(), reconcile.routes.clone(), sinks, delivery_options);
+
+        let sources = Sources {
+            started_at: Timestamp(SystemTime::now()),
+            config: config_status,
+            token,
+            api,
+            reconcile: reconcile.status.clone(),
+            subscriptions: reconcile.subscriptions.clone(),
+            shards: pool_handle.shards,
+            intake: pool_handle.intake,
+            counts: store.intake_counts(),
+            store: store.status(),
+            sinks: delivery_handle.status.clone(),
+        };
+        let publish = Publishers {
+            config: config_tx,
+            credentials: credentials_tx,
+            token: token_tx,
+            pool: pool_tx,
+            desired: desired_tx,
+            sinks: sinks_tx,
+        };
+        let reloader =
+            Reloader { load: options.load, config, publish, store: store.clone(), log: options.log };
+        Ok(Self {
+            keeper,
+            reconciler,
+            pool,
+            delivery,
+            reloader,
+            reload_requests,
+            socket,
+            store,
+            handle: DaemonHandle { sources, reloads, reconcile, delivery: delivery_handle },
+            notify_systemd: options.notify_systemd,
+        })
+    }
+
+    /// Asks things of this daemon once it runs.
+    pub fn handle(&self) -> DaemonHandle {
+        self.handle.clone()
+    }
+
+    /// Runs until `stop`, or until something essential ends. `at_once` cuts stopping short.
+    pub async fn run(self, stop: CancellationToken, at_once: CancellationToken) -> Exit {
+        let intake = CancellationToken::new();
+        let api = CancellationToken::new();
+        let rest = CancellationToken::new();
+        let handle = self.handle.clone();
+
+        let mut intake_tasks = Tasks::default();
+        let mut api_tasks = Tasks::default();
+        let mut rest_tasks = Tasks::default();
+        intake_tasks.spawn("WebSocket shards", self.pool.run(intake.clone()));
+        api_tasks.spawn("token keeper", self.keeper.run(api.clone()));
+        api_tasks.spawn("reconciler", self.reconciler.run(api.clone()));
+        rest_tasks.spawn("delivery", self.delivery.run(rest.clone()));
+        rest_tasks.spawn("reloader", self.reloader.run(self.reload_requests, rest.clone()));
+        rest_tasks.spawn("control socket", serve(self.socket, handle.clone(), rest.clone()));
+        if self.notify_systemd {
+            rest_tasks.spawn("systemd", systemd::keep_told(handle.sources.clone(), rest.clone()));
+        }
+
+        let mut exit = tokio::select! {
+            () = stop.cancelled() => Exit::Stopped,
+            message = refused_at_start(handle.sources.token.clone()) => Exit::Refused(message),
+            error = self.store.failed() => Exit::Failed(format!("the event store ended: {error}")),
+            ended = intake_tasks.ended() => failed(ended),
+            ended = api_tasks.ended() => failed(ended),
+            ended = rest_tasks.ended() => failed(ended),
+        };
+        if let Exit::Failed(what) = &exit {
+            error!(error = what, "an essential part ended by itself; the daemon stops");
+        }
+        if self.notify_systemd {
+            systemd::stopping();
+        }
+
+        let begun = Instant::now();
+        let stopping = async {
+            let mut cut = Vec::new();
+            let deadline = begun + STOP_LIMIT;
+            intake.cancel();
+            cut.extend(intake_tasks.join(begun + INTAKE_LIMIT).await);
+            api.cancel();
+            cut.extend(api_tasks.join(deadline).await);
+            rest.cancel();
+            cut.extend(rest_tasks.join(deadline).await);
+            match tokio::time::timeout_at(deadline + Duration::from_secs(1), self.store.close()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => warn!(%error, "the event store did not close cleanly"),
+                Err(_) => cut.push("event store"),
+            }
+            cut
+        };
+        tokio::select! {
+            cut = stopping => {
+                if !cut.is_empty() {
+                    warn!(parts = cut.join(", "), "cut off while stopping");
+                }
+                info!(seconds = begun.elapsed().as_secs_f64(), "stopped");
+            }
+            () = at_once.cancelled() => {
+                warn!("stopped at once on a second signal; the store holds what was accepted");
+                exit = if exit == Exit::Stopped { Exit::Failed("stopped at once on a second signal".to_owned()) } else { exit };
+            }
+        }
+        exit
+    }
+}
+
+fn failed(ended: tasks::Ended) -> Exit {
+    let how = if ended.panicked { "panicked" } else { "ended by itself" };
+    Exit::Failed(format!("the {} {how}", ended.name))
+}
+
+async fn serve(socket: ControlSocket, handle: DaemonHandle, cancel: CancellationToken) {
+    if let Err(error) = admin::serve(socket, Arc::new(handle), cancel).await {
+        error!(%error, "the control socket failed");
+    }
+}
+
+async fn open_store(config: &Config) -> Result<Store, StoreError> {
+    let options = options::store(config);
+    match tokio::task::spawn_blocking(move || Store::open(options)).await {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+fn config_status(path: &Path) -> ConfigStatus {
+    ConfigStatus {
+        path: path.display().to_string(),
+        generation: 1,
+        loaded_at: Timestamp(SystemTime::now()),
+        refused: None,
+    }
+}
+
+/// Resolves when the credentials are refused before there was ever a token.
+async fn refused_at_start(mut token: watch::Receiver<TokenStatus>) -> String {
+    let refused = match token.wait_for(|t| t.mints > 0 || t.state == TokenState::Refused).await {
+        Ok(status) if status.state == TokenState::Refused && status.mints == 0 => {
+            Some(status.problem.clone().unwrap_or_else(|| "no reason given".to_owned()))
+        }
+        _ => None,
+    };
+    // The guard of the value is gone by here: it would lock the keeper out.
+    match refused {
+        Some(message) => message,
+        None => std::future::pending().await,
+    }
+}
+
+/// The sinks of a configuration, for those who check them.
+pub fn sinks(config: &Config) -> Arc<[crate::delivery::SinkOptions]> {
+    options::sinks(config)
+}

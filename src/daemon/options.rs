@@ -1,0 +1,87 @@
+//! From the configuration to the options of each part. Nobody else maps one to the other.
+
+use std::sync::Arc;
+
+use crate::auth::{Credentials, TokenOptions};
+use crate::config::{self, Config};
+use crate::delivery::{FileOptions, SinkKind, SinkOptions};
+use crate::model::secret::Secret;
+use crate::reconcile::{Desired, Policy};
+use crate::store::StoreOptions;
+use crate::transport::websocket::{PoolOptions, Timings};
+
+/// The database within the state directory.
+pub const DATABASE: &str = "events.db";
+
+/// The sandbox needs no secret from the file; this is the one that it takes.
+pub const SANDBOX_SECRET: &str = "sandbox-secret";
+/// Events that may wait for the writer of the store.
+const QUEUE_EVENTS: usize = 8_192;
+/// Bytes of payload that may wait for the writer of the store.
+const QUEUE_BYTES: usize = 16 << 20;
+
+pub(super) fn store(config: &Config) -> StoreOptions {
+    StoreOptions::new(
+        config.state_directory.join(DATABASE),
+        config.store.retain,
+        config.store.max_size,
+        QUEUE_EVENTS,
+        QUEUE_BYTES,
+    )
+}
+
+pub(super) fn credentials(config: &Config) -> Credentials {
+    Credentials {
+        client_id: config.twitch.client_id.clone(),
+        client_secret: config.twitch.client_secret.clone().unwrap_or_else(|| Secret::new(SANDBOX_SECRET)),
+    }
+}
+
+pub(super) fn token(config: &Config) -> TokenOptions {
+    TokenOptions {
+        auth_url: config.twitch.auth_url.clone(),
+        validate_interval: config.twitch.validate_interval,
+    }
+}
+
+pub(super) fn pool(config: &Config, tls: Arc<rustls::ClientConfig>, timings: Timings) -> PoolOptions {
+    let mut options = PoolOptions::new(config.twitch.eventsub_url.clone(), config.conduit.keepalive, tls);
+    options.timings = timings;
+    options
+}
+
+pub(super) fn desired(config: &Config, generation: u64) -> Arc<Desired> {
+    Arc::new(Desired {
+        generation,
+        specs: Arc::clone(&config.subscriptions),
+        policy: match config.reconcile.policy {
+            config::Policy::Sync => Policy::Sync,
+            config::Policy::Keep => Policy::Keep,
+        },
+        max_delete: config.reconcile.max_delete,
+        interval: config.reconcile.interval,
+        shards: config.conduit.shards,
+        conduit_id: config.conduit.id.clone(),
+    })
+}
+
+pub(super) fn sinks(config: &Config) -> Arc<[SinkOptions]> {
+    config
+        .sinks
+        .iter()
+        .map(|(name, sink)| SinkOptions {
+            name: name.clone(),
+            types: sink.types.clone(),
+            retry_max: sink.retry_max,
+            give_up_after: sink.give_up_after,
+            kind: match &sink.kind {
+                config::SinkKind::Stdout => SinkKind::Stdout,
+                config::SinkKind::File { path, rotate_size, rotate_keep } => SinkKind::File(FileOptions {
+                    path: path.clone(),
+                    rotate_size: *rotate_size,
+                    rotate_keep: *rotate_keep,
+                }),
+            },
+        })
+        .collect()
+}

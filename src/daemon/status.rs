@@ -1,0 +1,161 @@
+//! The whole status, put together from what each part publishes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+
+use crate::model::route::SinkName;
+use crate::model::shard::ShardId;
+use crate::model::status::{
+    ApiStatus, ConfigStatus, IntakeStatus, Problem, ReconcileStatus, ShardState, ShardStatus, SinkState,
+    SinkStatus, Status, StoreStatus, SubscriptionEntry, SubscriptionState, TokenState, TokenStatus,
+};
+use crate::model::time::Timestamp;
+use crate::store::IntakeCounts;
+
+/// A sink that lags longer than this is a problem.
+const LAG_ALARM: Duration = Duration::from_secs(300);
+
+/// The receiving ends of everything that is published.
+#[derive(Clone, Debug)]
+pub(super) struct Sources {
+    pub(super) started_at: Timestamp,
+    pub(super) config: watch::Receiver<ConfigStatus>,
+    pub(super) token: watch::Receiver<TokenStatus>,
+    pub(super) api: watch::Receiver<ApiStatus>,
+    pub(super) reconcile: watch::Receiver<ReconcileStatus>,
+    pub(super) subscriptions: watch::Receiver<Arc<[SubscriptionEntry]>>,
+    pub(super) shards: watch::Receiver<BTreeMap<ShardId, ShardStatus>>,
+    pub(super) intake: watch::Receiver<IntakeStatus>,
+    pub(super) counts: watch::Receiver<IntakeCounts>,
+    pub(super) store: watch::Receiver<StoreStatus>,
+    pub(super) sinks: watch::Receiver<BTreeMap<SinkName, SinkStatus>>,
+}
+
+impl Sources {
+    /// How things are now.
+    pub(super) fn snapshot(&self) -> Status {
+        let mut intake = self.intake.borrow().clone();
+        intake.duplicates = self.counts.borrow().duplicates;
+        let mut status = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started_at: self.started_at,
+            now: Timestamp(SystemTime::now()),
+            ready: false,
+            converged: false,
+            problems: Vec::new(),
+            config: copy(&self.config),
+            token: copy(&self.token),
+            api: copy(&self.api),
+            reconcile: copy(&self.reconcile),
+            subscriptions: copy(&self.subscriptions),
+            shards: copy(&self.shards).into_values().collect(),
+            intake,
+            store: copy(&self.store),
+            sinks: copy(&self.sinks).into_values().collect(),
+        };
+        judge(&mut status);
+        status
+    }
+}
+
+/// Fills in `ready`, `converged` and `problems` from the rest.
+/// The value, with its lock released at once: several held together could lock each other out.
+fn copy<T: Clone>(value: &watch::Receiver<T>) -> T {
+    value.borrow().clone()
+}
+
+fn judge(status: &mut Status) {
+    let token_serves = matches!(status.token.state, TokenState::Valid | TokenState::Renewing);
+    let bound = |shard: &ShardStatus| matches!(shard.state, ShardState::Bound | ShardState::HandingOver);
+    let target = status.reconcile.conduit.as_ref().map_or(0, |c| c.shard_count as usize);
+    let bound_shards = status.shards.iter().filter(|s| bound(s)).count();
+    let reconciled = status.reconcile.generation == status.config.generation;
+    status.ready = token_serves && bound_shards > 0 && status.reconcile.generation > 0;
+    status.converged = status.ready && reconciled && status.reconcile.converged && bound_shards >= target;
+    status.problems = problems(status);
+}
+
+fn problems(status: &Status) -> Vec<Problem> {
+    let mut found = Vec::new();
+    let mut add = |part: &str, message: &str, hint: &str| {
+        found.push(Problem { part: part.to_owned(), message: message.to_owned(), hint: hint.to_owned() });
+    };
+    if let Some(problem) = &status.store.problem {
+        add(
+            "store",
+            problem,
+            "events wait in the sockets until the store can be written again; it tries by itself",
+        );
+    }
+    if let Some(problem) = &status.token.problem {
+        let hint = match status.token.state {
+            TokenState::Refused => {
+                "compare twitch.client_id and the secret with the application's page at https://dev.twitch.tv/console/apps, \
+                 then run `eventsubd reload`"
+            }
+            _ => "it tries again by itself; check the network if this lasts",
+        };
+        add("token", problem, hint);
+    }
+    if let Some(refused) = &status.config.refused {
+        let message = format!(
+            "the reload of {} was refused, {} problems; the old configuration stays",
+            refused.at,
+            refused.errors.len()
+        );
+        add("configuration", &message, "run `eventsubd check`, mend the file, then `eventsubd reload`");
+    }
+    if let Some(problem) = &status.reconcile.problem {
+        add("reconcile", problem, "it tries again by itself");
+    }
+    if let Some(problem) = &status.api.problem {
+        add("api", problem, "it tries again by itself");
+    }
+    if let Some(held) = status.reconcile.deletes_held {
+        let message = format!(
+            "{} of {} subscriptions would be deleted, more than reconcile.max_delete allows",
+            held.deletes, held.ours
+        );
+        add(
+            "reconcile",
+            &message,
+            "look at `eventsubd plan`; if it is right, run `eventsubd apply --allow-deletes`",
+        );
+    }
+    for shard in &status.shards {
+        let settled = matches!(shard.state, ShardState::Bound | ShardState::HandingOver);
+        if let (Some(problem), false) = (&shard.problem, settled) {
+            add(
+                &format!("shard {}", shard.shard),
+                problem,
+                "it reconnects by itself; events of its channels may be missed meanwhile",
+            );
+        }
+    }
+    for sink in &status.sinks {
+        let part = format!("sink {}", sink.name);
+        if let Some(problem) = &sink.problem {
+            add(&part, problem, "events stay in the store and are tried again");
+        } else if sink.lag_seconds > LAG_ALARM.as_secs() && sink.state != SinkState::Idle {
+            let message = format!("{} events behind, the oldest {} s", sink.lag_events, sink.lag_seconds);
+            add(&part, &message, "the receiver is slower than the events come");
+        }
+        if sink.lost > 0 {
+            let message = format!("{} events were removed by retention before this sink had them", sink.lost);
+            add(&part, &message, "raise store.retain or store.max_size, or mend the sink");
+        }
+    }
+    for warning in &status.reconcile.warnings {
+        add("reconcile", warning, "");
+    }
+    let parked = status.subscriptions.iter().filter(|s| s.state == SubscriptionState::Parked).count();
+    if parked > 0 {
+        let message = format!("{parked} of {} subscriptions cannot be created", status.subscriptions.len());
+        add("subscriptions", &message, "each says why in `eventsubd status`");
+    }
+    found
+}

@@ -1,0 +1,382 @@
+//! What tests and `sandbox trigger` can make happen.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::watch;
+
+use super::Sandbox;
+use super::dispatch::{self, notification, post, revocation};
+use super::fault::{Fault, Planned, Route};
+use super::server::{Answer, Call};
+use super::session;
+use super::state::{Conduit, Order, Session, Shard, Shared, Stats, Subscription, Target};
+use crate::model::time::Timestamp;
+
+/// A subscription as a test sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubscriptionInfo {
+    /// Its id.
+    pub id: String,
+    /// Its status.
+    pub status: String,
+    /// Its type.
+    pub kind: String,
+    /// Its version.
+    pub version: String,
+    /// Every field of its condition; empty when omitted.
+    pub condition: Vec<(String, String)>,
+    /// Its conduit; none for webhooks.
+    pub conduit_id: Option<String>,
+    /// Its cost.
+    pub cost: u64,
+}
+
+/// An event could not be sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TriggerError {
+    /// There is no such type.
+    #[error("there is no subscription type {0}; `eventsubd types` lists them")]
+    UnknownType(String),
+    /// There is no subscription that fits.
+    #[error("no enabled subscription fits; `eventsubd status` shows what is subscribed to")]
+    NoSubscription,
+    /// There is one, and no shard that takes it.
+    #[error("no shard of the conduit is connected, so the event is lost, as at Twitch")]
+    NoShard,
+}
+
+#[derive(Deserialize)]
+struct TriggerBody {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    broadcaster: Option<String>,
+}
+
+/// `POST /sandbox/trigger`.
+pub(super) async fn trigger_request(inner: &Shared, call: &Call) -> Answer {
+    let Ok(body) = serde_json::from_slice::<TriggerBody>(&call.body) else {
+        return Answer::error(400, "the body must be {\"type\": …, \"broadcaster\": … or null}");
+    };
+    match trigger(inner, &body.kind, body.broadcaster.as_deref()).await {
+        Ok(id) => Answer::json(200, &json!({"message_id": id})),
+        Err(error) => Answer::error(404, &error.to_string()),
+    }
+}
+
+async fn trigger(inner: &Shared, kind: &str, broadcaster: Option<&str>) -> Result<String, TriggerError> {
+    if crate::model::catalog::versions(kind).next().is_none() {
+        return Err(TriggerError::UnknownType(kind.to_owned()));
+    }
+    let (subscription, event) = {
+        let mut state = inner.lock();
+        let id = broadcaster.map(|login| inner.id_of(&mut state, login).unwrap_or_default());
+        let fits = |subscription: &&Subscription| {
+            subscription.status == "enabled"
+                && subscription.kind == kind
+                && id.as_ref().is_none_or(|id| subscription.condition.iter().any(|(_, value)| value == id))
+        };
+        let found = state.subscriptions.values().find(fits).cloned().ok_or(TriggerError::NoSubscription)?;
+        state.serial += 1;
+        let event = dispatch::sample(inner, &state, &found, state.serial);
+        (found, event)
+    };
+    send(inner, &subscription, &event).await
+}
+
+async fn send(inner: &Shared, subscription: &Subscription, event: &str) -> Result<String, TriggerError> {
+    let letter = {
+        let mut state = inner.lock();
+        let id = inner.uuid(&mut state);
+        let text = notification(subscription, &id, event);
+        dispatch::address(inner, &mut state, subscription, id, text)
+    };
+    let letter = letter.ok_or(TriggerError::NoShard)?;
+    let id = letter.id.clone();
+    if post(inner, letter).await { Ok(id) } else { Err(TriggerError::NoShard) }
+}
+
+impl Sandbox {
+    /// Makes every token invalid, as when Twitch revokes them.
+    pub fn revoke_all_tokens(&self) {
+        self.inner.lock().tokens.clear();
+    }
+
+    /// Changes the secret; tokens stay.
+    pub fn set_secret(&self, secret: &str) {
+        secret.clone_into(&mut self.inner.lock().secret);
+    }
+
+    /// Has requests fail; `u32::MAX` times is until [`Self::clear_faults`].
+    pub fn fault(&self, route: Route, fault: Fault, times: u32) {
+        self.inner.lock().faults.push(Planned { route, fault, times });
+    }
+
+    /// Ends all faults that are still to come.
+    pub fn clear_faults(&self) {
+        self.inner.lock().faults.clear();
+    }
+
+    /// Has a user grant scopes to the application.
+    pub fn grant(&self, login: &str, scopes: &[&str]) {
+        let mut state = self.inner.lock();
+        if let Some(id) = self.inner.id_of(&mut state, login) {
+            state.grants.entry(id).or_default().extend(scopes.iter().map(|&scope| scope.to_owned()));
+        }
+    }
+
+    /// The id of a login, if there is such a user.
+    pub fn user_id(&self, login: &str) -> Option<String> {
+        self.inner.id_of(&mut self.inner.lock(), login)
+    }
+
+    /// The conduits: id and number of shards.
+    pub fn conduits(&self) -> Vec<(String, u32)> {
+        self.inner.lock().conduits.iter().map(|c| (c.id.clone(), c.shard_count)).collect()
+    }
+
+    /// Makes a conduit, as somebody else with the same application.
+    pub fn create_conduit(&self, shards: u32) -> String {
+        let mut state = self.inner.lock();
+        let id = self.inner.uuid(&mut state);
+        let client_id = self.inner.options.client_id.clone();
+        let shards_of = std::collections::BTreeMap::new();
+        state.conduits.push(Conduit { id: id.clone(), client_id, shard_count: shards, shards: shards_of });
+        id
+    }
+
+    /// Deletes a conduit, as Twitch does after 72 hours without a shard.
+    pub fn delete_conduit(&self, id: &str) {
+        self.inner.lock().delete_conduit(id);
+    }
+
+    /// Every subscription, oldest first.
+    pub fn subscriptions(&self) -> Vec<SubscriptionInfo> {
+        let state = self.inner.lock();
+        let info = |subscription: &Subscription| SubscriptionInfo {
+            id: subscription.id.clone(),
+            status: subscription.status.clone(),
+            kind: subscription.kind.clone(),
+            version: subscription.version.clone(),
+            condition: subscription.condition.clone(),
+            conduit_id: match &subscription.target {
+                Target::Conduit(id) => Some(id.clone()),
+                Target::Webhook(_) => None,
+            },
+            cost: subscription.cost,
+        };
+        state.subscriptions.values().map(info).collect()
+    }
+
+    /// Adds a subscription, as somebody else with the same application: on this conduit, or with a
+    /// webhook.
+    pub fn add_subscription(
+        &self,
+        kind: &str,
+        version: &str,
+        condition: &[(&str, &str)],
+        conduit: Option<&str>,
+    ) -> String {
+        let mut state = self.inner.lock();
+        let id = self.inner.uuid(&mut state);
+        let target = match conduit {
+            Some(id) => Target::Conduit(id.to_owned()),
+            None => Target::Webhook("https://elsewhere.example/callback".to_owned()),
+        };
+        state.add(Subscription {
+            id: id.clone(),
+            client_id: self.inner.options.client_id.clone(),
+            status: "enabled".to_owned(),
+            kind: kind.to_owned(),
+            version: version.to_owned(),
+            condition: condition.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect(),
+            target,
+            cost: 0,
+            created_at: Timestamp(SystemTime::now()),
+        });
+        id
+    }
+
+    /// Gives a subscription another status and sends the revocation that goes with it.
+    pub async fn revoke_subscription(&self, id: &str, status: &str) {
+        let letter = {
+            let mut state = self.inner.lock();
+            let Some(subscription) = state.subscription_mut(id) else { return };
+            status.clone_into(&mut subscription.status);
+            subscription.cost = 0;
+            let subscription = subscription.clone();
+            let id = self.inner.uuid(&mut state);
+            let text = revocation(&subscription, &id);
+            dispatch::address(&self.inner, &mut state, &subscription, id, text)
+        };
+        if let Some(letter) = letter {
+            post(&self.inner, letter).await;
+        }
+    }
+
+    /// Takes a subscription away without a word.
+    pub fn remove_subscription(&self, id: &str) {
+        self.inner.lock().remove(id);
+    }
+
+    /// The shards of a conduit: number, status, session.
+    pub fn shards(&self, conduit: &str) -> Vec<(u32, String, Option<String>)> {
+        let state = self.inner.lock();
+        let conduit = state.conduits.iter().find(|c| c.id == conduit);
+        let rows = conduit.into_iter().flat_map(|c| &c.shards);
+        rows.map(|(id, shard)| (*id, shard.status.clone(), shard.session.clone())).collect()
+    }
+
+    /// Binds a shard to a session that is not ours, as another process would.
+    pub fn seize_shard(&self, conduit: &str, shard: u32) {
+        let mut state = self.inner.lock();
+        let connected_at = Timestamp(SystemTime::now());
+        let (orders, _nobody) = tokio::sync::mpsc::channel(1);
+        let session = Session { socket: 0, orders, silent: true, connected_at, challenge: None };
+        state.sessions.insert("AgoSomebodyElse".to_owned(), session);
+        if let Some(conduit) = state.conduits.iter_mut().find(|c| c.id == conduit) {
+            conduit.shards.insert(
+                shard,
+                Shard {
+                    status: "enabled".to_owned(),
+                    session: Some("AgoSomebodyElse".to_owned()),
+                    callback: None,
+                    connected_at,
+                    disconnected_at: None,
+                },
+            );
+        }
+    }
+
+    /// The ids of the live sessions.
+    pub fn sessions(&self) -> Vec<String> {
+        let mut ids: Vec<_> = self.inner.lock().sessions.keys().cloned().collect();
+        ids.sort();
+        ids
+    }
+
+    /// Closes a session with this code.
+    pub fn close_session(&self, id: &str, code: u16) {
+        session::order(&self.inner, id, Order::Close(code));
+    }
+
+    /// Breaks a session's connection without a close frame.
+    pub fn kill_session(&self, id: &str) {
+        session::order(&self.inner, id, Order::Kill);
+    }
+
+    /// Makes a session half-open: the connection stays, and nothing comes any more.
+    pub fn silence_session(&self, id: &str) {
+        session::order(&self.inner, id, Order::Silence);
+    }
+
+    /// Asks a session to reconnect; its old socket is ended with 4004 when it does not.
+    pub fn ask_reconnect(&self, id: &str) {
+        tokio::spawn(session::ask_reconnect(Arc::clone(&self.inner), id.to_owned()));
+    }
+
+    /// Sends any text to a session.
+    pub fn send_raw(&self, id: &str, text: &str) {
+        session::order(&self.inner, id, Order::Text(text.into()));
+    }
+
+    /// Pings a session; without a pong it is closed with 4002.
+    pub fn ping(&self, id: &str) {
+        session::order(&self.inner, id, Order::Ping);
+    }
+
+    /// Sends a sample event to an enabled subscription of this type, for this broadcaster if given.
+    ///
+    /// # Errors
+    /// There is none, or no shard takes it.
+    pub async fn trigger(&self, kind: &str, broadcaster: Option<&str>) -> Result<String, TriggerError> {
+        trigger(&self.inner, kind, broadcaster).await
+    }
+
+    /// Sends an event with this JSON to a subscription.
+    ///
+    /// # Errors
+    /// There is no such subscription, or no shard takes it.
+    pub async fn send_event(&self, subscription: &str, event: &str) -> Result<String, TriggerError> {
+        let subscription = self.inner.lock().subscription(subscription).cloned();
+        send(&self.inner, &subscription.ok_or(TriggerError::NoSubscription)?, event).await
+    }
+
+    /// Sends a message again, under the same id.
+    ///
+    /// # Errors
+    /// It is not remembered any more, or its session is gone.
+    pub async fn resend(&self, message_id: &str) -> Result<(), TriggerError> {
+        let letter = {
+            let state = self.inner.lock();
+            let kept = state.messages.iter().find(|(id, ..)| id == message_id).cloned();
+            let (id, session, text) = kept.ok_or(TriggerError::NoSubscription)?;
+            dispatch::letter(&state, id, &session, text).ok_or(TriggerError::NoShard)?
+        };
+        if post(&self.inner, letter).await { Ok(()) } else { Err(TriggerError::NoShard) }
+    }
+
+    /// Sends `count` events of about `size` bytes each as fast as the socket takes them; returns the
+    /// ids of those that were handed over.
+    pub async fn flood(&self, subscription: &str, count: usize, size: usize) -> Vec<String> {
+        let Some(found) = self.inner.lock().subscription(subscription).cloned() else { return Vec::new() };
+        let template = notification(&found, "MESSAGE-ID", "{\"filler\":\"FILLER\"}");
+        let filler = "x".repeat(size.saturating_sub(template.len() + 20));
+        let template = template.replace("FILLER", &filler);
+        let (before, after) = template.split_once("MESSAGE-ID").unwrap_or_default();
+        let mut ids = Vec::with_capacity(count);
+        while ids.len() < count {
+            let letter = {
+                let mut state = self.inner.lock();
+                let id = self.inner.uuid(&mut state);
+                let mut text = String::with_capacity(template.len() + 40);
+                let _ = write!(text, "{before}{id}{after}");
+                dispatch::address(&self.inner, &mut state, &found, id, text)
+            };
+            let Some(letter) = letter else {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                if self.inner.stop.is_cancelled() {
+                    break;
+                }
+                continue;
+            };
+            let id = letter.id.clone();
+            if post(&self.inner, letter).await {
+                ids.push(id);
+            }
+        }
+        ids
+    }
+
+    /// The ids of the messages that were written to a socket, oldest first; the last 200,000.
+    pub fn sent(&self) -> Vec<String> {
+        self.inner.lock().sent.iter().cloned().collect()
+    }
+
+    /// What happened so far.
+    pub fn stats(&self) -> Stats {
+        *self.inner.stats.borrow()
+    }
+
+    /// The same, as it changes.
+    pub fn watch_stats(&self) -> watch::Receiver<Stats> {
+        self.inner.stats.subscribe()
+    }
+
+    /// Waits until the stand-in is like this; it looks again after every request and message. False
+    /// when the time is over.
+    pub async fn wait_for(&self, limit: Duration, mut like: impl FnMut(&Self) -> bool) -> bool {
+        let mut stats = self.watch_stats();
+        let waiting = async {
+            while !like(self) {
+                // What tasks do after a request is not counted, so look from time to time as well.
+                let _ = tokio::time::timeout(Duration::from_millis(20), stats.changed()).await;
+            }
+        };
+        tokio::time::timeout(limit, waiting).await.is_ok()
+    }
+}

@@ -1,0 +1,391 @@
+//! Everything that the stand-in knows. One lock, held for bookkeeping only, never over an await.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use tokio::sync::{mpsc, watch};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+use tokio_util::sync::CancellationToken;
+
+use super::bucket::Bucket;
+use super::fault::Planned;
+use super::{SandboxOptions, Users};
+use crate::model::subscription::Condition;
+use crate::model::time::Timestamp;
+
+/// Message texts that are kept for sending again.
+const KEPT_MESSAGES: usize = 1_000;
+/// Message ids that are kept.
+const KEPT_IDS: usize = 200_000;
+
+/// What happened so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Requests of any kind.
+    pub requests: u64,
+    /// Tokens given out.
+    pub mints: u64,
+    /// Requests for a token that were refused.
+    pub mints_refused: u64,
+    /// Tokens validated.
+    pub validations: u64,
+    /// Get Users.
+    pub users: u64,
+    /// Pages of subscriptions.
+    pub lists: u64,
+    /// Attempts to create a subscription.
+    pub creates: u64,
+    /// Subscriptions created.
+    pub created: u64,
+    /// Attempts to delete one.
+    pub deletes: u64,
+    /// Calls on conduits, other than on shards.
+    pub conduits: u64,
+    /// Lists of shards.
+    pub shards: u64,
+    /// Updates of shards.
+    pub binds: u64,
+    /// Answers of 429 because the bucket was empty.
+    pub rate_limited: u64,
+    /// Answers of 401.
+    pub unauthorized: u64,
+    /// WebSockets opened.
+    pub connects: u64,
+    /// WebSockets ended, however.
+    pub disconnects: u64,
+    /// Events handed to a socket.
+    pub sent: u64,
+    /// Events that no shard took.
+    pub undeliverable: u64,
+    /// Sockets closed because the client sent something.
+    pub inbound_traffic: u64,
+}
+
+/// A token.
+#[derive(Clone, Debug)]
+pub(super) struct Token {
+    pub(super) client_id: String,
+    pub(super) until: Instant,
+}
+
+/// What a subscription points to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    Conduit(String),
+    Webhook(String),
+}
+
+/// A subscription.
+#[derive(Clone, Debug)]
+pub(super) struct Subscription {
+    pub(super) id: String,
+    pub(super) client_id: String,
+    pub(super) status: String,
+    pub(super) kind: String,
+    pub(super) version: String,
+    /// Every field of the type, in the catalogue's order; empty when omitted.
+    pub(super) condition: Vec<(String, String)>,
+    pub(super) target: Target,
+    pub(super) cost: u64,
+    pub(super) created_at: Timestamp,
+}
+
+impl Subscription {
+    pub(super) fn is_live(&self) -> bool {
+        self.status == "enabled" || self.status == "webhook_callback_verification_pending"
+    }
+
+    /// What makes two equal, transports aside.
+    pub(super) fn key(&self) -> String {
+        key(&self.client_id, &self.kind, &self.version, &self.condition)
+    }
+
+    pub(super) fn condition(&self) -> Condition {
+        Condition::from_pairs(self.condition.iter().map(|(k, v)| (k.as_str(), v.as_str())))
+    }
+
+    /// The user whose channel decides on the shard.
+    pub(super) fn channel(&self) -> &str {
+        let field = |name: &str| {
+            self.condition.iter().find(|(k, v)| k == name && !v.is_empty()).map(|(_, v)| v.as_str())
+        };
+        [
+            "broadcaster_user_id",
+            "broadcaster_id",
+            "to_broadcaster_user_id",
+            "from_broadcaster_user_id",
+            "user_id",
+        ]
+        .into_iter()
+        .find_map(field)
+        .unwrap_or_default()
+    }
+}
+
+pub(super) fn key(client_id: &str, kind: &str, version: &str, condition: &[(String, String)]) -> String {
+    let mut text = format!("{client_id}\n{kind}\n{version}");
+    for (name, value) in condition {
+        text.push('\n');
+        text.push_str(name);
+        text.push('=');
+        text.push_str(value);
+    }
+    text
+}
+
+/// A shard that has, or had, a transport.
+#[derive(Clone, Debug)]
+pub(super) struct Shard {
+    pub(super) status: String,
+    pub(super) session: Option<String>,
+    pub(super) callback: Option<String>,
+    pub(super) connected_at: Timestamp,
+    pub(super) disconnected_at: Option<Timestamp>,
+}
+
+/// A conduit.
+#[derive(Clone, Debug)]
+pub(super) struct Conduit {
+    pub(super) id: String,
+    pub(super) client_id: String,
+    pub(super) shard_count: u32,
+    pub(super) shards: BTreeMap<u32, Shard>,
+}
+
+/// What a session's task is told.
+#[derive(Clone, Debug)]
+pub(super) enum Order {
+    /// An event or another message.
+    Text(Utf8Bytes),
+    /// Count this id once the text before it is written.
+    Sent(String),
+    Ping,
+    Close(u16),
+    /// End the connection without a close frame.
+    Kill,
+    /// Send and read nothing any more, and keep the connection.
+    Silence,
+}
+
+/// A session.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    /// Its present socket; an old one may live beside it for a while.
+    pub(super) socket: u64,
+    pub(super) orders: mpsc::Sender<Order>,
+    pub(super) silent: bool,
+    pub(super) connected_at: Timestamp,
+    /// The reconnect that was asked for.
+    pub(super) challenge: Option<String>,
+}
+
+/// What changes.
+pub(super) struct State {
+    pub(super) secret: String,
+    pub(super) tokens: HashMap<String, Token>,
+    pub(super) buckets: HashMap<String, Bucket>,
+    pub(super) faults: Vec<Planned>,
+    pub(super) conduits: Vec<Conduit>,
+    /// By order of creation.
+    pub(super) subscriptions: BTreeMap<u64, Subscription>,
+    pub(super) by_id: HashMap<String, u64>,
+    pub(super) by_key: HashMap<String, Vec<u64>>,
+    pub(super) sessions: HashMap<String, Session>,
+    /// Login by id.
+    pub(super) logins: HashMap<String, String>,
+    /// Scopes by user id.
+    pub(super) grants: BTreeMap<String, Vec<String>>,
+    pub(super) messages: VecDeque<(String, String, Utf8Bytes)>,
+    pub(super) sent: VecDeque<String>,
+    pub(super) serial: u64,
+}
+
+/// What a task of the stand-in holds.
+pub(super) struct Inner {
+    pub(super) options: SandboxOptions,
+    pub(super) address: SocketAddr,
+    pub(super) stop: CancellationToken,
+    pub(super) stats: watch::Sender<Stats>,
+    state: Mutex<State>,
+    /// Makes the ids of one run differ from those of another.
+    run: u32,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sandbox").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    pub(super) fn new(options: SandboxOptions, address: SocketAddr, stop: CancellationToken) -> Self {
+        let logins = match &options.users {
+            Users::Any => HashMap::new(),
+            Users::Listed(users) => users.iter().cloned().collect(),
+        };
+        let state = State {
+            secret: options.client_secret.clone(),
+            tokens: HashMap::new(),
+            buckets: HashMap::new(),
+            faults: Vec::new(),
+            conduits: Vec::new(),
+            subscriptions: BTreeMap::new(),
+            by_id: HashMap::new(),
+            by_key: HashMap::new(),
+            sessions: HashMap::new(),
+            logins,
+            grants: BTreeMap::new(),
+            messages: VecDeque::new(),
+            sent: VecDeque::new(),
+            serial: 0,
+        };
+        Self {
+            options,
+            address,
+            stop,
+            stats: watch::Sender::default(),
+            state: Mutex::new(state),
+            run: fastrand::u32(..),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn count(&self, change: impl FnOnce(&mut Stats)) {
+        self.stats.send_modify(change);
+    }
+
+    /// An id in the form of a UUID.
+    pub(super) fn uuid(&self, state: &mut State) -> String {
+        state.serial += 1;
+        let (high, low) = ((state.serial >> 16) & 0xffff, state.serial & 0xffff);
+        format!(
+            "{:08x}-{high:04x}-4{:03x}-8000-{:08x}{low:04x}",
+            self.run,
+            low & 0xfff,
+            self.run.rotate_left(7)
+        )
+    }
+
+    /// A text of this many letters and digits that nobody can guess.
+    pub(super) fn random_text(length: usize) -> String {
+        std::iter::repeat_with(fastrand::alphanumeric).take(length).collect()
+    }
+
+    /// The id of a login, if there is such a user.
+    pub(super) fn id_of(&self, state: &mut State, login: &str) -> Option<String> {
+        let login = login.to_ascii_lowercase();
+        match &self.options.users {
+            Users::Listed(users) => users.iter().find(|(_, l)| *l == login).map(|(id, _)| id.clone()),
+            Users::Any if login.starts_with("missing_") || login.is_empty() => None,
+            Users::Any => {
+                let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+                for byte in login.bytes() {
+                    hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+                }
+                let id = (100_000_000 + hash % 900_000_000_000).to_string();
+                state.logins.insert(id.clone(), login);
+                Some(id)
+            }
+        }
+    }
+
+    /// The login of an id, if there is such a user.
+    pub(super) fn login_of(&self, state: &State, id: &str) -> Option<String> {
+        let known = state.logins.get(id).cloned();
+        match &self.options.users {
+            Users::Listed(_) => known,
+            Users::Any if id.bytes().all(|b| b.is_ascii_digit()) && !id.is_empty() => {
+                Some(known.unwrap_or_else(|| format!("user_{id}")))
+            }
+            Users::Any => None,
+        }
+    }
+}
+
+impl State {
+    pub(super) fn add(&mut self, subscription: Subscription) {
+        self.serial += 1;
+        self.by_id.insert(subscription.id.clone(), self.serial);
+        self.by_key.entry(subscription.key()).or_default().push(self.serial);
+        self.subscriptions.insert(self.serial, subscription);
+    }
+
+    pub(super) fn remove(&mut self, id: &str) -> Option<Subscription> {
+        let serial = self.by_id.remove(id)?;
+        let subscription = self.subscriptions.remove(&serial)?;
+        let key = subscription.key();
+        if let Some(equal) = self.by_key.get_mut(&key) {
+            equal.retain(|other| *other != serial);
+            if equal.is_empty() {
+                self.by_key.remove(&key);
+            }
+        }
+        Some(subscription)
+    }
+
+    pub(super) fn subscription(&self, id: &str) -> Option<&Subscription> {
+        self.subscriptions.get(self.by_id.get(id)?)
+    }
+
+    pub(super) fn subscription_mut(&mut self, id: &str) -> Option<&mut Subscription> {
+        self.subscriptions.get_mut(self.by_id.get(id)?)
+    }
+
+    pub(super) fn conduit_mut(&mut self, client_id: &str, id: &str) -> Option<&mut Conduit> {
+        self.conduits.iter_mut().find(|conduit| conduit.id == id && conduit.client_id == client_id)
+    }
+
+    pub(super) fn total_cost(&self, client_id: &str) -> u64 {
+        let mine = self.subscriptions.values().filter(|s| s.client_id == client_id && s.is_live());
+        mine.map(|subscription| subscription.cost).sum()
+    }
+
+    /// Takes a conduit away; what pointed to it is dead.
+    pub(super) fn delete_conduit(&mut self, id: &str) -> bool {
+        let before = self.conduits.len();
+        self.conduits.retain(|conduit| conduit.id != id);
+        for subscription in self.subscriptions.values_mut() {
+            if matches!(&subscription.target, Target::Conduit(of) if of == id) && subscription.is_live() {
+                "conduit_deleted".clone_into(&mut subscription.status);
+            }
+        }
+        self.conduits.len() < before
+    }
+
+    /// A session has ended: its shards are disabled.
+    pub(super) fn end_session(&mut self, id: &str, status: &str) {
+        self.sessions.remove(id);
+        let shards = self.conduits.iter_mut().flat_map(|conduit| conduit.shards.values_mut());
+        for shard in shards.filter(|shard| shard.session.as_deref() == Some(id)) {
+            status.clone_into(&mut shard.status);
+            shard.disconnected_at = Some(Timestamp(SystemTime::now()));
+        }
+    }
+
+    pub(super) fn is_bound(&self, session: &str) -> bool {
+        let mut shards = self.conduits.iter().flat_map(|conduit| conduit.shards.values());
+        shards.any(|shard| shard.session.as_deref() == Some(session))
+    }
+
+    pub(super) fn keep_message(&mut self, id: String, session: String, text: Utf8Bytes) {
+        if self.messages.len() == KEPT_MESSAGES {
+            self.messages.pop_front();
+        }
+        self.messages.push_back((id, session, text));
+    }
+
+    pub(super) fn note_sent(&mut self, id: String) {
+        if self.sent.len() == KEPT_IDS {
+            self.sent.pop_front();
+        }
+        self.sent.push_back(id);
+    }
+}
+
+/// What handlers share.
+pub(super) type Shared = Arc<Inner>;
