@@ -86,8 +86,7 @@ impl Keeper {
                 self.send(command, &machine, &known, &mut requests);
             }
             self.publish(&machine, &mut waiting);
-            let wake =
-                machine.poll_timeout().map(Instant::from_std).unwrap_or_else(|| Instant::now() + CLOCK_CHECK);
+            let wake = machine.poll_timeout().map_or_else(|| Instant::now() + CLOCK_CHECK, Instant::from_std);
             tokio::select! {
                 () = cancel.cancelled() => return,
                 Some(finished) = requests.join_next() => self.take(finished, &mut machine),
@@ -154,7 +153,7 @@ impl Keeper {
                         warn!(error = message, "Twitch refuses the client id or the client secret");
                     }
                     MintOutcome::Temporary(message) => {
-                        warn!(error = message, "no token for now; trying again")
+                        warn!(error = message, "no token for now; trying again");
                     }
                 }
                 machine.handle_mint(outcome, now(), jitter);
@@ -170,7 +169,7 @@ impl Keeper {
                     }
                     ValidateOutcome::Dead => info!(generation, "the token is dead; asking for another"),
                     ValidateOutcome::Temporary(message) => {
-                        debug!(error = message, "the token could not be validated")
+                        debug!(error = message, "the token could not be validated");
                     }
                 }
                 machine.handle_validate(generation, outcome, now(), jitter);
@@ -287,11 +286,8 @@ async fn mint(http: &reqwest::Client, base: &str, credentials: &Credentials) -> 
 }
 
 async fn validate(http: &reqwest::Client, base: &str, token: &Token) -> ValidateOutcome {
-    let mut header = match reqwest::header::HeaderValue::from_str(&format!("OAuth {}", token.secret.expose()))
-    {
-        Ok(header) => header,
-        Err(_) => return ValidateOutcome::Dead,
-    };
+    let header = reqwest::header::HeaderValue::from_str(&format!("OAuth {}", token.secret.expose()));
+    let Ok(mut header) = header else { return ValidateOutcome::Dead };
     header.set_sensitive(true);
     let request = http
         .get(format!("{base}/validate"))

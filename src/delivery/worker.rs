@@ -185,7 +185,7 @@ impl Worker {
         self.show(
             |status| {
                 if status.state == SinkState::Idle {
-                    status.state = SinkState::Delivering
+                    status.state = SinkState::Delivering;
                 }
             },
             cursor,

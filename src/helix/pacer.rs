@@ -104,6 +104,7 @@ impl Pacer {
     }
 
     /// An answer came.
+    #[allow(clippy::needless_pass_by_value, reason = "a permit is handed back once")]
     pub fn answered(&mut self, permit: Permit, headers: Headers, now: Instant) {
         self.refill(now);
         self.returned += 1;
@@ -122,9 +123,9 @@ impl Pacer {
         }
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "a permit is handed back once")]
     /// A request ended without an answer; its point counts as spent.
-    pub fn abandoned(&mut self, permit: Permit) {
-        let Permit { .. } = permit;
+    pub fn abandoned(&mut self, _permit: Permit) {
         self.returned += 1;
     }
 

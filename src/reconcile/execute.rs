@@ -214,7 +214,7 @@ fn failed_or_refused(failure: Failure) -> Done {
 }
 
 async fn create<A: Api>(job: &Job<'_, A>, key: &SubscriptionKey, batching: bool) -> Done {
-    let failure = match job.api.create_subscription(key, &job.conduit_id, batching).await {
+    let failure = match job.api.create_subscription(key, job.conduit_id, batching).await {
         Ok(created) => {
             return Done::Created {
                 id: created.row.id,

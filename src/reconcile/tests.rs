@@ -1,5 +1,10 @@
 //! The loop, its runs and the binder against a Twitch in memory, in virtual time.
 
+#![allow(
+    clippy::await_holding_lock,
+    reason = "the guard of the fake is only looked at before the bench ends"
+)]
+
 use std::sync::Arc;
 use std::time::Duration;
 

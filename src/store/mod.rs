@@ -149,6 +149,7 @@ impl Store {
     ///
     /// # Errors
     /// Another daemon has the directory; the file is damaged, foreign or newer; the system refuses.
+    #[allow(clippy::needless_pass_by_value, reason = "the store owns its settings")]
     pub fn open(options: StoreOptions) -> Result<Self, StoreError> {
         let folder = options.path.parent().unwrap_or(Path::new(".")).to_owned();
         let lock = writer::lock(&folder)?;
@@ -361,8 +362,9 @@ impl Store {
     /// Resolves when a thread of the store has ended though nobody closed it.
     pub async fn failed(&self) -> StoreError {
         let mut died = self.inner.died.clone();
-        match died.wait_for(Option::is_some).await {
-            Ok(name) => StoreError::Died(name.unwrap_or("writer")),
+        let name = died.wait_for(Option::is_some).await.map(|name| name.unwrap_or("writer"));
+        match name {
+            Ok(name) => StoreError::Died(name),
             Err(_) => std::future::pending().await,
         }
     }

@@ -2,7 +2,7 @@
 //! to do comes out.
 //!
 //! At most two sockets exist at once: the current one, and either its successor on the way to its
-//! welcome or its predecessor, read until the successor is bound. The successor takes over only once
+//! welcome or its predecessor, read until the successor is bound and a little longer. The successor takes over only once
 //! it is welcomed, so that nothing that Twitch sends on either is missed (Twitch: "Handling
 //! WebSocket Events", "Reconnect message").
 
@@ -25,6 +25,9 @@ pub struct Timings {
     pub keepalive_grace: Duration,
     /// From a request to reconnect to the new welcome (Twitch: 4004): 30 s.
     pub handover: Duration,
+    /// How long the predecessor is read on once its successor serves: what is on its way comes over it:
+    /// 2 s.
+    pub linger: Duration,
     /// Pause before the second attempt, and the longest pause: 1 s and 60 s. Each is spread by half.
     pub backoff: (Duration, Duration),
     /// Pause before the first attempt after a loss, at most: 1 s.
@@ -41,6 +44,7 @@ impl Default for Timings {
             bind: seconds(30),
             keepalive_grace: seconds(5),
             handover: seconds(30),
+            linger: seconds(2),
             backoff: (seconds(1), seconds(60)),
             first: seconds(1),
             drain: seconds(1),
@@ -134,7 +138,7 @@ enum State {
         current: Live,
         next: Opening,
     },
-    /// The successor has another session id: the predecessor is read until the new one is bound.
+    /// The successor serves, or waits to be bound: the predecessor is read on until then.
     Overlapping {
         current: Live,
         old: SocketId,
@@ -298,8 +302,7 @@ impl Session {
                 let old = current.socket;
                 if current.session.session_id == live.session.session_id {
                     live.session.welcomed_at = current.session.welcomed_at;
-                    out.push(Output::Close(old));
-                    self.state = State::Live(live);
+                    self.state = State::Overlapping { current: live, old, until: now + self.timings.linger };
                 } else {
                     out.push(Output::Announce(Some(live.session.clone())));
                     self.state =
@@ -407,9 +410,9 @@ impl Session {
                 self.attempts = 0;
                 self.bind_until = None;
                 self.problem = None;
-                if let State::Overlapping { current, old, .. } = &self.state {
-                    out.push(Output::Close(*old));
-                    self.state = State::Live(current.clone());
+                let linger = self.timings.linger;
+                if let State::Overlapping { until, .. } = &mut self.state {
+                    *until = (*until).min(now + linger);
                 }
             }
             BindOutcome::SessionGone => {

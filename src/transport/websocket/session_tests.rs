@@ -58,9 +58,12 @@ fn a_reconnect_with_the_same_id_hands_over_without_binding_again() {
     let url = "wss://cell-b.eventsub.wss.twitch.tv/ws?challenge=0f3c&id=a";
     assert_eq!(session.step(reconnect(1, url), now, 0.5), [connect(2, Some(url))]);
     assert_eq!(session.step(reconnect(1, url), now, 0.5), [], "asked twice");
-    assert_eq!(session.step(welcome(2, "a"), now, 0.5), [close(1)]);
+    assert_eq!(session.step(welcome(2, "a"), now, 0.5), [], "the old one is read a little longer");
+    assert_eq!(session.shard_state(), ShardState::HandingOver);
+    assert_eq!(session.deadline(), now + seconds(2));
+    assert_eq!(session.step(Input::Tick, now + seconds(2), 0.5), [close(1)]);
     assert_eq!(session.shard_state(), ShardState::Bound);
-    assert_eq!(session.step(ended(1), now, 0.5), [], "its end is expected");
+    assert_eq!(session.step(ended(1), now + seconds(2), 0.5), [], "its end is expected");
     assert_eq!(session.counts(), (0, 1));
 }
 
@@ -72,7 +75,8 @@ fn a_new_id_is_bound_before_the_old_socket_is_closed() {
     let out = session.step(welcome(2, "b"), now, 0.5);
     assert!(matches!(&out[..], [Output::Announce(Some(live))] if live.session_id.as_str() == "b"));
     assert_eq!(session.step(bound("a"), now, 0.5), [], "an old answer");
-    assert_eq!(session.step(bound("b"), now, 0.5), [close(1)]);
+    assert_eq!(session.step(bound("b"), now, 0.5), []);
+    assert_eq!(session.step(Input::Tick, now + seconds(2), 0.5), [close(1)]);
     assert_eq!(session.shard_state(), ShardState::Bound);
 }
 

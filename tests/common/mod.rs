@@ -1,0 +1,225 @@
+//! A daemon in this process, against a stand-in for Twitch in this process.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use eventsubd::admin::Control;
+use eventsubd::config::{Environment, LoadOptions, Secrets};
+use eventsubd::daemon::{Daemon, DaemonHandle, DaemonOptions, Exit, Tuning};
+use eventsubd::model::status::Status;
+use eventsubd::sandbox::{Sandbox, SandboxOptions};
+use eventsubd::transport::websocket::Timings;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Longer than anything here takes, unless it fails.
+pub const WAIT: Duration = Duration::from_secs(60);
+/// The secret of the stand-in's application.
+pub const SECRET: &str = "kGv8x2ExampleSecretOfThisTest0";
+
+/// What stdout sinks write to.
+#[derive(Clone, Debug, Default)]
+pub struct Tap(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Tap {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Tap {
+    /// Message ids, in order.
+    pub fn ids(&self) -> Vec<String> {
+        ids(&self.0.lock().unwrap())
+    }
+}
+
+/// The message ids of lines.
+pub fn ids(lines: &[u8]) -> Vec<String> {
+    let text = std::str::from_utf8(lines).expect("UTF-8");
+    let id = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).expect("a line is a JSON object");
+        line["metadata"]["message_id"].as_str().expect("with an id").to_owned()
+    };
+    text.lines().map(id).collect()
+}
+
+/// A stand-in whose times suit tests.
+pub fn quick() -> SandboxOptions {
+    SandboxOptions {
+        client_secret: SECRET.to_owned(),
+        keepalive_unit: Duration::from_millis(100),
+        reconnect_grace: Duration::from_secs(5),
+        refill_per_minute: 800 * 60,
+        ..SandboxOptions::default()
+    }
+}
+
+/// Times that suit tests.
+pub fn tuning() -> Tuning {
+    Tuning {
+        helix: Some(|helix| helix.refill_window = Duration::from_secs(1)),
+        reconcile: Some(|options| {
+            options.shard_poll = (Duration::from_millis(300), Duration::from_millis(600));
+            options.backoff = (Duration::from_millis(50), Duration::from_millis(500));
+        }),
+        timings: Timings {
+            keepalive_grace: Duration::from_millis(500),
+            backoff: (Duration::from_millis(50), Duration::from_millis(500)),
+            first: Duration::from_millis(50),
+            ..Timings::default()
+        },
+    }
+}
+
+/// A folder with a configuration, a secret and a state directory.
+pub struct Home {
+    pub folder: tempfile::TempDir,
+    pub sandbox: Sandbox,
+}
+
+impl Home {
+    pub async fn new(options: SandboxOptions) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let sandbox = Sandbox::start(options).await.expect("a free port");
+        let home = Self { folder, sandbox };
+        home.set_secret(SECRET);
+        home
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn set_secret(&self, secret: &str) {
+        fs::write(self.path("secret"), secret).unwrap();
+        fs::set_permissions(self.path("secret"), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    /// Writes the configuration: the part for Twitch, and this.
+    pub fn configure(&self, rest: &str) {
+        let mut text = String::from("[twitch]\nclient_secret_file = \"secret\"\n");
+        for line in self.sandbox.twitch_block().lines().skip(1).filter(|line| !line.starts_with('#')) {
+            writeln!(text, "{line}").unwrap();
+        }
+        // The keepalive that is asked for, in the stand-in's own short seconds.
+        writeln!(text, "\n[transport.conduit]\nshards = 2\nkeepalive = \"10s\"\n\n{rest}").unwrap();
+        fs::write(self.path("config.toml"), text).unwrap();
+    }
+
+    pub fn load(&self) -> LoadOptions {
+        LoadOptions {
+            path: self.path("config.toml"),
+            state_dir: Some(self.path("state")),
+            env: Environment::default(),
+            sandbox: false,
+            secrets: Secrets::Required,
+        }
+    }
+
+    pub async fn start(&self) -> Running {
+        Running::start(self.load(), tuning()).await
+    }
+
+    /// The conduit that the daemon made.
+    pub fn conduit(&self) -> String {
+        self.sandbox.conduits().first().expect("a conduit").0.clone()
+    }
+
+    /// The id of the first live subscription of a type.
+    pub fn subscription(&self, kind: &str) -> String {
+        let all = self.sandbox.subscriptions();
+        all.into_iter().find(|s| s.kind == kind && s.status == "enabled").expect("a subscription").id
+    }
+
+    pub fn live(&self) -> usize {
+        self.sandbox.subscriptions().iter().filter(|s| s.status == "enabled").count()
+    }
+}
+
+/// A daemon at work.
+pub struct Running {
+    pub handle: DaemonHandle,
+    pub stdout: Tap,
+    pub stop: CancellationToken,
+    task: JoinHandle<Exit>,
+}
+
+impl Running {
+    pub async fn start(load: LoadOptions, tuning: Tuning) -> Self {
+        let stdout = Tap::default();
+        let tap = stdout.clone();
+        let mut options = DaemonOptions::new(load);
+        options.stdout = Some(Arc::new(move || Box::new(tap.clone())));
+        options.tuning = tuning;
+        let daemon = Daemon::build(options).await.expect("the daemon can be built");
+        let handle = daemon.handle();
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(daemon.run(stop.clone(), CancellationToken::new()));
+        Self { handle, stdout, stop, task }
+    }
+
+    pub fn status(&self) -> Status {
+        self.handle.status()
+    }
+
+    /// Waits for a status.
+    pub async fn until(&self, what: &str, mut like: impl FnMut(&Status) -> bool) -> Status {
+        let begun = std::time::Instant::now();
+        loop {
+            let status = self.status();
+            if like(&status) {
+                return status;
+            }
+            assert!(begun.elapsed() < WAIT, "never: {what}; {status:#?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub async fn converged(&self) -> Status {
+        self.until("converged", |status| status.converged).await
+    }
+
+    /// Waits until every event of the store is with every sink.
+    pub async fn delivered(&self, events: u64) -> Status {
+        self.until("delivered", |status| {
+            status.store.last_seq.0 >= events
+                && status.sinks.iter().all(|sink| sink.cursor == status.store.last_seq)
+        })
+        .await
+    }
+
+    pub async fn end(self) -> Exit {
+        self.stop.cancel();
+        tokio::time::timeout(WAIT, self.task).await.expect("it ends").expect("no panic")
+    }
+
+    /// For a daemon that ends by itself.
+    pub async fn ended(self) -> Exit {
+        tokio::time::timeout(WAIT, self.task).await.expect("it ends").expect("no panic")
+    }
+}
+
+/// The text of every file below a folder, as far as it can be read.
+pub fn all_bytes(folder: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            bytes.extend(all_bytes(&path));
+        } else if path.is_file() {
+            bytes.extend(fs::read(&path).unwrap());
+        }
+    }
+    bytes
+}
