@@ -42,9 +42,10 @@ pub(super) fn sockets(args: &Args) -> Result<[PathBuf; 2], Failure> {
     let mut options = load_options(args);
     options.secrets = config::Secrets::Optional;
     let locate = |options: &LoadOptions| config::paths(options).map(|paths| paths.socket);
-    let own = locate(&options).map_err(|errors| Failure::new(errors.to_string()).code(BAD_CONFIG))?;
+    let own = locate(&options).map_err(|errors| Failure::verbatim(errors.to_string()).code(BAD_CONFIG))?;
     options.sandbox = true;
-    let sandbox = locate(&options).map_err(|errors| Failure::new(errors.to_string()).code(BAD_CONFIG))?;
+    let sandbox =
+        locate(&options).map_err(|errors| Failure::verbatim(errors.to_string()).code(BAD_CONFIG))?;
     Ok([own, sandbox])
 }
 

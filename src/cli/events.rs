@@ -79,8 +79,8 @@ fn open(args: &Args, flags: &EventsArgs) -> Result<Reader, Failure> {
     loop {
         for sandbox in [false, true] {
             load.sandbox = sandbox;
-            let paths =
-                config::paths(&load).map_err(|errors| Failure::new(errors.to_string()).code(BAD_CONFIG))?;
+            let paths = config::paths(&load)
+                .map_err(|errors| Failure::verbatim(errors.to_string()).code(BAD_CONFIG))?;
             match Reader::open(&paths.state_directory.join(daemon::DATABASE)) {
                 Ok(reader) => return Ok(reader),
                 Err(error @ StoreError::Missing { .. }) => drop(missing.get_or_insert(error)),

@@ -18,7 +18,7 @@ use crate::store::Reader;
 /// `eventsubd plan`
 pub(super) fn run(args: &Args, flags: &PlanArgs) -> Result<u8, Failure> {
     let loaded = config::load(&load_options(args))
-        .map_err(|errors| Failure::new(errors.to_string()).code(BAD_CONFIG))?;
+        .map_err(|errors| Failure::verbatim(errors.to_string()).code(BAD_CONFIG))?;
     let config = loaded.config;
     let database = daemon::database(&config);
     let memory = if database.exists() {

@@ -30,7 +30,8 @@ async fn start(args: &Args, flags: &RunArgs) -> Result<u8, Failure> {
     let signals = Signals::new()?;
 
     // The log's level stands in the file, so errors of the file come before there is a log.
-    let loaded = config::load(&load).map_err(|errors| Failure::new(errors.to_string()).code(BAD_CONFIG))?;
+    let loaded =
+        config::load(&load).map_err(|errors| Failure::verbatim(errors.to_string()).code(BAD_CONFIG))?;
     let log = set_up_log(&loaded.config.log)?;
     let sandbox = match flags.sandbox {
         true => Some(sandbox::embed(&mut load, &loaded.config).await?),

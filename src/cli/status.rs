@@ -346,7 +346,27 @@ mod tests {
             message: "1 of 2 subscriptions cannot be created".to_owned(),
             hint: "each says why in `eventsubd status`".to_owned(),
         });
-        expect![[r#""#]].assert_eq(&render(&status, false));
+        expect![[r#"
+            eventsubd 0.1.0 (pid 4711), up 1day 2h: running, with remarks
+            ! subscriptions: 1 of 2 subscriptions cannot be created
+              hint: each says why in `eventsubd status`
+
+            config         /etc/eventsubd/config.toml, generation 2, loaded 10m ago
+            token          valid, expires in 1month 15days, validated 20m ago, 1 minted
+            api            64 requests, 799 of 800 points left
+            conduit        5b1f2c7a, 1 shards
+            shard 0 bound for 2h 1m, 12 events, 0 losses, 1 reconnects asked by Twitch
+            subscriptions  2, 1 enabled, 1 parked; cost 1 of 10000
+            reconciled     8m 20s ago, generation 2
+            received       12 events, 1 duplicates, 0 malformed, 0 of unknown types, 0 revocations
+            store          11 events, 40.0 KiB of 2.0 GiB, newest 11
+            sink log       file, idle, 11 delivered
+
+            Parked subscriptions:
+              channel.follow v2 broadcaster_user_id=2 moderator_user_id=2
+                the user in moderator_user_id has not granted moderator:read:followers
+                tried again in 5m
+        "#]].assert_eq(&render(&status, false));
     }
 
     #[test]

@@ -13,12 +13,19 @@ pub(super) struct Failure {
     code: u8,
     message: String,
     hint: Option<String>,
+    /// The message is whole as it is.
+    verbatim: bool,
 }
 
 impl Failure {
     /// A failure with exit code 1.
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self { code: FAILED, message: message.into(), hint: None }
+        Self { code: FAILED, message: message.into(), hint: None, verbatim: false }
+    }
+
+    /// A failure that says who, what and where by itself, over several lines.
+    pub(super) fn verbatim(message: impl Into<String>) -> Self {
+        Self { verbatim: true, ..Self::new(message) }
     }
 
     /// With another exit code.
@@ -42,7 +49,11 @@ impl Failure {
     /// Says it on stderr.
     pub(super) fn report(&self) -> ExitCode {
         let (red, off) = if colour(&io::stderr()) { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
-        let mut text = format!("{red}error:{off} {}\n", self.message);
+        let mut text = if self.verbatim {
+            format!("{}\n", self.message.trim_end())
+        } else {
+            format!("{red}error:{off} {}\n", self.message)
+        };
         if let Some(hint) = &self.hint {
             let _ = writeln!(text, "hint: {hint}");
         }

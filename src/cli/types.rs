@@ -129,7 +129,21 @@ mod tests {
     #[test]
     fn one_type_in_words() {
         let text: String = catalog::versions("channel.follow").map(|row| detail(row, false)).collect();
-        expect![[""]].assert_eq(&text);
+        expect![[r#"
+            channel.follow version 1 (removed, superseded)
+              broadcaster_user_id        required, user id
+              nobody has to grant anything
+              cost: 0 when a user of the condition has authorized the application, else 1
+              transports: webhook, websocket, conduit
+              Removed version (2023). Creating it answers 410 Gone. Use version 2.
+            channel.follow version 2
+              broadcaster_user_id        required, user id
+              moderator_user_id          required, user id
+              granted by the user of moderator_user_id: moderator:read:followers
+              cost: 0
+              transports: webhook, websocket, conduit
+              The user in moderator_user_id must have granted the scope to this client id and must be a moderator of the channel or its broadcaster. Put the broadcaster id in both fields when the broadcaster is the one who authorized.
+        "#]].assert_eq(&text);
     }
 
     #[test]

@@ -106,6 +106,11 @@ impl Sandbox {
         self.inner.lock().tokens.clear();
     }
 
+    /// The tokens that are valid, for tests that look for them where they must not be.
+    pub fn tokens(&self) -> Vec<String> {
+        self.inner.lock().tokens.keys().cloned().collect()
+    }
+
     /// Changes the secret; tokens stay.
     pub fn set_secret(&self, secret: &str) {
         secret.clone_into(&mut self.inner.lock().secret);

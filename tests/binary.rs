@@ -1,0 +1,314 @@
+//! The program itself, as a person or systemd runs it: exit codes, signals, output.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Home, SECRET, WAIT, all_bytes, ids, quick};
+use eventsubd::model::status::Status;
+use rustix::process::{Pid, Signal, kill_process};
+
+const EXE: &str = env!("CARGO_BIN_EXE_eventsubd");
+
+fn command(home: &Home, arguments: &[&str]) -> Command {
+    let mut command = Command::new(EXE);
+    command
+        .args(arguments)
+        .arg("--config")
+        .arg(home.path("config.toml"))
+        .arg("--state-dir")
+        .arg(home.path("state"))
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .stdin(Stdio::null());
+    command
+}
+
+async fn output(mut command: Command) -> Output {
+    tokio::task::spawn_blocking(move || command.output().expect("the program runs")).await.unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// `run` in the background; killed when it is dropped.
+struct Daemon {
+    child: std::process::Child,
+}
+
+impl Daemon {
+    fn start(home: &Home, level: &str) -> Self {
+        let log = |name: &str| {
+            fs::OpenOptions::new().create(true).append(true).open(home.path(name)).expect("a log file")
+        };
+        let mut command = command(home, &["run"]);
+        command.env("RUST_LOG", level).stdout(log("stdout.log")).stderr(log("stderr.log"));
+        Self { child: command.spawn().expect("the program runs") }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("it lives");
+    }
+
+    async fn ended(&mut self) -> std::process::ExitStatus {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(begun.elapsed() < WAIT, "it does not end");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn status(home: &Home) -> Status {
+    let answer = output(command(home, &["status", "--json"])).await;
+    assert!(answer.status.success(), "{}", text(&answer.stderr));
+    serde_json::from_slice(&answer.stdout).expect("one JSON document")
+}
+
+async fn converged(home: &Home) {
+    let begun = Instant::now();
+    // A daemon that was killed leaves its socket behind.
+    while !output(command(home, &["status"])).await.status.success() {
+        let log = || fs::read_to_string(home.path("stderr.log")).unwrap();
+        assert!(begun.elapsed() < WAIT, "no daemon answers: {}", log());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let answer = output(command(home, &["status", "--wait", "--timeout", "30s"])).await;
+    assert!(answer.status.success(), "{}{}", text(&answer.stdout), text(&answer.stderr));
+}
+
+fn config(home: &Home) -> String {
+    format!(
+        "[[subscription]]\ntype = \"stream.online\"\nbroadcaster = [\"ann\", \"bob\"]\n\n[sink.file]\ntype = \"file\"\npath = \"{}\"\n",
+        home.path("events.jsonl").display()
+    )
+}
+
+fn lines(path: &Path) -> Vec<String> {
+    ids(&fs::read(path).unwrap_or_default())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kill_under_load_loses_nothing_that_was_stored() {
+    let home = Home::new(quick()).await;
+    home.configure(&config(&home));
+    let mut kept = BTreeSet::new();
+    for round in 0..3_u64 {
+        let mut daemon = Daemon::start(&home, "info");
+        converged(&home).await;
+        let before = status(&home).await.store.events;
+        let sandbox = home.sandbox.clone();
+        let subscription = home.subscription("stream.online");
+        let flood = tokio::spawn(async move { sandbox.flood(&subscription, 20_000, 600).await });
+        let begun = Instant::now();
+        while status(&home).await.store.events < before + 300 {
+            assert!(begun.elapsed() < WAIT);
+        }
+        daemon.signal(Signal::KILL);
+        daemon.ended().await;
+        flood.abort();
+        let _ = flood.await;
+        let stored = output(command(&home, &["events", "--json"])).await;
+        assert!(stored.status.success(), "{}", text(&stored.stderr));
+        let stored = ids(&stored.stdout);
+        let unique: BTreeSet<String> = stored.iter().cloned().collect();
+        assert_eq!(unique.len(), stored.len(), "none twice in the store, round {round}");
+        assert!(kept.is_subset(&unique), "what was stored stays");
+        kept = unique;
+    }
+    let mut daemon = Daemon::start(&home, "info");
+    converged(&home).await;
+    let begun = Instant::now();
+    loop {
+        let status = status(&home).await;
+        if status.sinks[0].cursor == status.store.last_seq {
+            break;
+        }
+        assert!(begun.elapsed() < WAIT);
+    }
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ended().await.code(), Some(0));
+    let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+    for id in lines(&home.path("events.jsonl")) {
+        *counts.entry(id).or_default() += 1;
+    }
+    assert!(kept.len() > 900 && kept.iter().all(|id| counts.contains_key(id)), "each reached the file");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn signals_do_what_they_say() {
+    let home = Home::new(quick()).await;
+    home.configure(&config(&home));
+    let mut daemon = Daemon::start(&home, "info");
+    converged(&home).await;
+    home.sandbox.trigger("stream.online", Some("ann")).await.unwrap();
+    let begun = Instant::now();
+    while lines(&home.path("events.jsonl")).is_empty() {
+        assert!(begun.elapsed() < WAIT);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    fs::rename(home.path("events.jsonl"), home.path("events.old")).unwrap();
+    home.configure(&config(&home).replace("\"bob\"", "\"cat\""));
+    daemon.signal(Signal::HUP);
+    while status(&home).await.config.generation < 2 {
+        assert!(begun.elapsed() < WAIT);
+    }
+    converged(&home).await;
+    home.sandbox.trigger("stream.online", Some("cat")).await.unwrap();
+    while lines(&home.path("events.jsonl")).is_empty() {
+        assert!(begun.elapsed() < WAIT, "logrotate's way works");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let begun = Instant::now();
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ended().await.code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert!(!home.path("state/control.sock").exists(), "it cleans up");
+    assert_eq!(home.live(), 2, "stopping deletes nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reload_tells_the_outcome() {
+    let home = Home::new(quick()).await;
+    home.configure(&config(&home));
+    let daemon = Daemon::start(&home, "info");
+    converged(&home).await;
+    home.configure(&config(&home).replace("broadcaster =", "brodcaster ="));
+    let answer = output(command(&home, &["reload"])).await;
+    assert_eq!(answer.status.code(), Some(78), "{}", text(&answer.stderr));
+    let said = text(&answer.stderr);
+    assert!(said.contains("broadcaster") && said.contains("config.toml:"), "{said}");
+    assert_eq!(output(command(&home, &["check"])).await.status.code(), Some(78));
+    home.configure(&config(&home));
+    let answer = output(command(&home, &["reload"])).await;
+    assert_eq!(answer.status.code(), Some(0), "{}", text(&answer.stderr));
+    drop(daemon);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exit_codes_say_what_is_wrong() {
+    let home = Home::new(quick()).await;
+    home.configure(&config(&home));
+    let plan = output(command(&home, &["plan", "--detailed-exitcode"])).await;
+    assert_eq!(plan.status.code(), Some(2), "{}", text(&plan.stderr));
+    assert!(text(&plan.stdout).contains("2 to create"), "{}", text(&plan.stdout));
+    assert_eq!(home.sandbox.stats().creates, 0, "a plan changes nothing");
+    let check = output(command(&home, &["check", "--online"])).await;
+    assert_eq!(check.status.code(), Some(0), "{}", text(&check.stdout));
+
+    home.set_secret("wrong-secret-of-thirty-letters");
+    for arguments in [&["run"][..], &["plan"], &["check", "--online"]] {
+        let answer = output(command(&home, arguments)).await;
+        assert_eq!(answer.status.code(), Some(77), "{arguments:?}: {}", text(&answer.stderr));
+        assert!(text(&answer.stderr).contains("client secret"), "{}", text(&answer.stderr));
+    }
+    fs::remove_file(home.path("secret")).unwrap();
+    let answer = output(command(&home, &["run"])).await;
+    assert_eq!(answer.status.code(), Some(78), "{}", text(&answer.stderr));
+    home.set_secret(SECRET);
+    home.sandbox.stop();
+    let answer = output(command(&home, &["plan"])).await;
+    assert_eq!(answer.status.code(), Some(75), "{}", text(&answer.stderr));
+    let answer = output(command(&home, &["status"])).await;
+    assert_eq!(answer.status.code(), Some(1));
+    assert!(text(&answer.stderr).contains("hint:"), "{}", text(&answer.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_secret_and_no_token_is_ever_written() {
+    let home = Home::new(quick()).await;
+    home.configure(&config(&home));
+    let mut daemon = Daemon::start(&home, "trace");
+    converged(&home).await;
+    home.sandbox.trigger("stream.online", Some("ann")).await.unwrap();
+    let mut tokens: BTreeSet<String> = home.sandbox.tokens().into_iter().collect();
+    home.sandbox.revoke_all_tokens();
+    home.configure(&config(&home).replace("\"bob\"", "\"cat\""));
+    let mut all = Vec::new();
+    for arguments in [
+        &["reload"][..],
+        &["status", "--wait"],
+        &["status", "--json"],
+        &["apply"],
+        &["check"],
+        &["check", "--json", "--online"],
+        &["plan", "--json"],
+        &["events", "--json"],
+    ] {
+        let answer = output(command(&home, arguments)).await;
+        assert!(answer.status.success(), "{arguments:?}: {}", text(&answer.stderr));
+        all.extend([answer.stdout, answer.stderr].concat());
+    }
+    tokens.extend(home.sandbox.tokens());
+    home.sandbox.set_secret("another-secret-so-this-is-bad0");
+    home.sandbox.revoke_all_tokens();
+    output(command(&home, &["plan"])).await;
+    daemon.signal(Signal::TERM);
+    daemon.ended().await;
+    fs::remove_file(home.path("secret")).unwrap();
+    all.extend(all_bytes(home.folder.path()));
+    assert!(all.len() > 10_000, "TRACE says a lot");
+    assert!(tokens.len() >= 3, "{}", tokens.len());
+    for secret in tokens.iter().map(String::as_str).chain([SECRET]) {
+        let found = all.windows(secret.len()).position(|part| part == secret.as_bytes());
+        if let Some(at) = found {
+            panic!("found: {}", text(&all[at.saturating_sub(200)..at]));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_that_need_no_daemon() {
+    let home = Home::new(quick()).await;
+    let help = [
+        (&["types", "channel.follow"][..], "moderator:read:followers"),
+        (&["types", "--json"], "\"channel.chat.message\""),
+        (&["completions", "bash"], "_eventsubd"),
+        (&["man"], ".TH"),
+        (&["--help"], "sandbox"),
+    ];
+    for (arguments, expected) in help {
+        let answer = output(command(&home, arguments)).await;
+        assert!(answer.status.success(), "{arguments:?}: {}", text(&answer.stderr));
+        assert!(text(&answer.stdout).contains(expected), "{arguments:?}");
+    }
+    let answer = output(command(&home, &["types", "channel.folow"])).await;
+    assert!(text(&answer.stderr).contains("did you mean channel.follow?"), "{}", text(&answer.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_example_runs_against_the_sandbox_inside() {
+    let home = Home::new(quick()).await;
+    fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/config.toml.example"), home.path("config.toml")).unwrap();
+    let mut run = command(&home, &["run", "--sandbox"]);
+    let log = fs::File::create(home.path("stderr.log")).unwrap();
+    let out = fs::File::create(home.path("stdout.log")).unwrap();
+    let mut daemon = Daemon { child: run.stdout(out).stderr(log).spawn().unwrap() };
+    converged(&home).await;
+    let answer = output(command(&home, &["sandbox", "trigger", "stream.online"])).await;
+    assert!(answer.status.success(), "{}", text(&answer.stderr));
+    let id = text(&answer.stdout).trim().to_owned();
+    let begun = Instant::now();
+    while !lines(&home.path("stdout.log")).contains(&id) {
+        assert!(begun.elapsed() < WAIT, "{}", fs::read_to_string(home.path("stderr.log")).unwrap());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    daemon.signal(Signal::INT);
+    assert_eq!(daemon.ended().await.code(), Some(0));
+}
