@@ -366,7 +366,8 @@ mod tests {
               channel.follow v2 broadcaster_user_id=2 moderator_user_id=2
                 the user in moderator_user_id has not granted moderator:read:followers
                 tried again in 5m
-        "#]].assert_eq(&render(&status, false));
+        "#]]
+        .assert_eq(&render(&status, false));
     }
 
     #[test]

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Uri;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio_tungstenite::tungstenite::http::Uri;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 

@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use tokio_tungstenite::tungstenite::http::Uri;
+use http::Uri;
 
 use crate::model::shard::{BindOutcome, Binding, LiveSession, SessionId};
 use crate::model::status::ShardState;
