@@ -285,7 +285,9 @@ async fn memory() {
 
 /// Standard output that notes when each line came.
 #[derive(Clone, Default)]
-struct Stamps(Arc<Mutex<Vec<(Instant, Vec<u8>)>>>);
+struct Stamps(Arc<Mutex<Vec<Stamp>>>);
+
+type Stamp = (Instant, Vec<u8>);
 
 impl Write for Stamps {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -1,4 +1,5 @@
 //! The program itself, as a person or systemd runs it: exit codes, signals, output.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The whole daemon against the stand-in: what a person would see.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! `config.toml.example`: it loads as it is and with every line in force, names every key, and states
 //! the true defaults.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -2,7 +2,7 @@
 //! writes to Twitch.
 //!
 //! It is woken, never fed: each run reads all that is desired and all that there is, makes a plan
-//! ([`plan`], a pure function) and executes it without making choices. There are no retries inside a
+//! (`plan`, a pure function) and executes it without making choices. There are no retries inside a
 //! run; the next run is the retry. A list that failed or came in part ends the run.
 //!
 //! It never deletes what is not on our conduit, never deletes a conduit, and never adopts one that

@@ -16,6 +16,9 @@ use super::session;
 use super::state::{Conduit, Order, Session, Shard, Shared, Stats, Subscription, Target};
 use crate::model::time::Timestamp;
 
+/// Events that a flood hands to a socket at once.
+const FLOOD_BATCH: usize = 16;
+
 /// A subscription as a test sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubscriptionInfo {
@@ -335,23 +338,26 @@ impl Sandbox {
         let (before, after) = template.split_once("MESSAGE-ID").unwrap_or_default();
         let mut ids = Vec::with_capacity(count);
         while ids.len() < count {
-            let letter = {
+            let mut letters = Vec::new();
+            {
                 let mut state = self.inner.lock();
-                let id = self.inner.uuid(&mut state);
-                let mut text = String::with_capacity(template.len() + 40);
-                let _ = write!(text, "{before}{id}{after}");
-                dispatch::address(&self.inner, &mut state, &found, id, text)
-            };
-            let Some(letter) = letter else {
+                for _ in 0..FLOOD_BATCH.min(count - ids.len()) {
+                    let id = self.inner.uuid(&mut state);
+                    let mut text = String::with_capacity(template.len() + 40);
+                    let _ = write!(text, "{before}{id}{after}");
+                    letters.extend(dispatch::address(&self.inner, &mut state, &found, id, text));
+                }
+            }
+            if letters.is_empty() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
                 if self.inner.stop.is_cancelled() {
                     break;
                 }
                 continue;
-            };
-            let id = letter.id.clone();
-            if post(&self.inner, letter).await {
-                ids.push(id);
+            }
+            let handed: Vec<String> = letters.iter().map(|letter| letter.id.clone()).collect();
+            if dispatch::post_all(&self.inner, letters).await {
+                ids.extend(handed);
             }
         }
         ids

@@ -108,12 +108,18 @@ pub(super) fn letter(state: &State, id: String, session: &str, text: Utf8Bytes) 
 
 /// Hands a message to its socket; false when that is gone. A silent socket swallows it.
 pub(super) async fn post(inner: &Inner, letter: Letter) -> bool {
-    if letter.silent {
-        inner.count(|stats| stats.undeliverable += 1);
+    post_all(inner, vec![letter]).await
+}
+
+/// The same for messages that go to one socket.
+pub(super) async fn post_all(inner: &Inner, letters: Vec<Letter>) -> bool {
+    let Some(first) = letters.first() else { return true };
+    if first.silent {
+        inner.count(|stats| stats.undeliverable += letters.len() as u64);
         return true;
     }
-    let Letter { id, text, orders, .. } = letter;
-    orders.send(Order::Text(text)).await.is_ok() && orders.send(Order::Sent(id)).await.is_ok()
+    let orders = first.orders.clone();
+    orders.send(Order::Events(letters.into_iter().map(|l| (l.id, l.text)).collect())).await.is_ok()
 }
 
 /// A sample event for a subscription.

@@ -22,7 +22,7 @@ use super::state::{Inner, Order, Session, Shared};
 use crate::model::time::Timestamp;
 
 /// Orders that wait for a slow socket.
-const ORDERS: usize = 256;
+const ORDERS: usize = 64;
 /// How long a client may take to answer a close frame.
 const CLOSING: Duration = Duration::from_secs(2);
 /// Seconds between two pings.
@@ -248,19 +248,15 @@ impl Socket<'_> {
             match order {
                 Some(Order::Text(text)) => {
                     self.spoken = Instant::now();
-                    if self.stream.feed(Message::Text(text)).await.is_err() {
-                        return 1006;
-                    }
-                    if self.orders.is_empty() && self.stream.flush().await.is_err() {
+                    if self.stream.send(Message::Text(text)).await.is_err() {
                         return 1006;
                     }
                 }
-                Some(Order::Sent(id)) => {
-                    if self.orders.is_empty() && self.stream.flush().await.is_err() {
+                Some(Order::Events(events)) => {
+                    self.spoken = Instant::now();
+                    if self.write(events).await.is_err() {
                         return 1006;
                     }
-                    self.inner.lock().note_sent(id);
-                    self.inner.count(|stats| stats.sent += 1);
                 }
                 Some(Order::Ping) => {
                     self.pong_until = Some(Instant::now() + self.inner.options.pong_timeout);
@@ -278,6 +274,24 @@ impl Socket<'_> {
                 None => return self.wait_for_client().await,
             }
         }
+    }
+
+    async fn write(
+        &mut self,
+        events: Vec<(String, Utf8Bytes)>,
+    ) -> Result<(), tokio_tungstenite::tungstenite::Error> {
+        let mut ids = Vec::with_capacity(events.len());
+        for (id, text) in events {
+            self.stream.feed(Message::Text(text)).await?;
+            ids.push(id);
+        }
+        self.stream.flush().await?;
+        self.inner.count(|stats| stats.sent += ids.len() as u64);
+        let mut state = self.inner.lock();
+        for id in ids {
+            state.note_sent(id);
+        }
+        Ok(())
     }
 
     fn deadline(&self) -> Instant {

@@ -157,10 +157,10 @@ pub(super) struct Conduit {
 /// What a session's task is told.
 #[derive(Clone, Debug)]
 pub(super) enum Order {
-    /// An event or another message.
+    /// A message of the session itself.
     Text(Utf8Bytes),
-    /// Count this id once the text before it is written.
-    Sent(String),
+    /// Events, with their ids, which are counted once they are written.
+    Events(Vec<(String, Utf8Bytes)>),
     Ping,
     Close(u16),
     /// End the connection without a close frame.

@@ -1,5 +1,5 @@
 //! A daemon in this process, against a stand-in for Twitch in this process.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses its part")]
 
 use std::fmt::Write as _;
 use std::fs;
