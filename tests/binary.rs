@@ -313,3 +313,31 @@ async fn the_example_runs_against_the_sandbox_inside() {
     daemon.signal(Signal::INT);
     assert_eq!(daemon.ended().await.code(), Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_can_be_followed_while_the_daemon_runs() {
+    use tokio::io::AsyncBufReadExt;
+    let home = Home::new(quick()).await;
+    home.configure(&config(&home));
+    let _daemon = Daemon::start(&home, "info");
+    converged(&home).await;
+    let mut follow = tokio::process::Command::from(command(
+        &home,
+        &["events", "--follow", "--json", "--type", "stream.*"],
+    ));
+    let mut follow = follow.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut lines = tokio::io::BufReader::new(follow.stdout.take().unwrap()).lines();
+    // It shows what comes from its start on, so events are sent until it has shown one.
+    let begun = Instant::now();
+    let shown = loop {
+        assert!(begun.elapsed() < WAIT);
+        home.sandbox.trigger("stream.online", Some("ann")).await.unwrap();
+        if let Ok(line) = tokio::time::timeout(Duration::from_millis(300), lines.next_line()).await {
+            break line.unwrap().unwrap();
+        }
+    };
+    let id = ids(shown.as_bytes()).remove(0);
+    assert!(home.sandbox.sent().contains(&id));
+    let since = output(command(&home, &["events", "--since", "1h"])).await;
+    assert!(text(&since.stdout).contains(" stream.online {"), "{}", text(&since.stdout));
+}

@@ -359,3 +359,56 @@ async fn the_bucket_is_never_overrun() {
     assert_eq!((stats.rate_limited, stats.created), (0, 300));
     daemon.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strange_messages_are_counted_and_passed_over() {
+    let home = Home::new(SandboxOptions { pong_timeout: Duration::from_secs(1), ..quick() }).await;
+    home.configure(ONLINE);
+    let daemon = home.start().await;
+    daemon.converged().await;
+    let session = home.sandbox.sessions()[0].clone();
+    for text in [
+        r#"{"metadata":{"message_id":"1","message_type":"session_novelty","message_timestamp":"x"},"payload":{}}"#,
+        r#"{"metadata":{"message_id":"2","message_type":"notification","message_timestamp":"x"},"payload":{}}"#,
+        "no JSON",
+        "{}",
+    ] {
+        home.sandbox.send_raw(&session, text);
+    }
+    home.sandbox.ping(&session);
+    let status = daemon.until("all were seen", |s| s.intake.unknown == 1 && s.intake.malformed == 3).await;
+    assert_eq!((status.intake.received, status.store.events), (0, 0));
+    // A pong that does not come ends the session within this time.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert!(home.sandbox.sessions().contains(&session), "it was answered");
+    home.sandbox.send_raw(&session, &"x".repeat(2 << 20));
+    let lost = |s: &eventsubd::model::status::Status| s.shards.iter().any(|shard| shard.losses == 1);
+    daemon.until("too large a message ends the connection", lost).await;
+    daemon.converged().await;
+    assert_eq!(home.sandbox.stats().inbound_traffic, 0);
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shards_grow_and_shrink_with_the_file() {
+    let home = Home::new(quick()).await;
+    home.configure(ONLINE);
+    let daemon = home.start().await;
+    daemon.converged().await;
+    for shards in [5, 1] {
+        let text = fs::read_to_string(home.path("config.toml")).unwrap();
+        let old = text.lines().find(|line| line.starts_with("shards = ")).unwrap().to_owned();
+        fs::write(home.path("config.toml"), text.replace(&old, &format!("shards = {shards}"))).unwrap();
+        let generation = daemon.handle.reload().await.unwrap().generation;
+        let status = daemon
+            .until("resized", |s| {
+                s.converged && s.config.generation == generation && s.shards.len() == shards
+            })
+            .await;
+        assert!(status.shards.iter().all(|shard| shard.state == ShardState::Bound));
+        assert_eq!(home.sandbox.conduits()[0].1 as usize, shards);
+        home.sandbox.trigger("stream.online", Some("bob")).await.unwrap();
+    }
+    daemon.delivered(2).await;
+    daemon.end().await;
+}
