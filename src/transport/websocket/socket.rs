@@ -76,6 +76,7 @@ pub(super) struct Socket {
 /// What has not been reported yet.
 struct Unreported {
     events: u64,
+    uncounted: u64,
     next: Instant,
     pause: Duration,
     unknown: BTreeSet<Box<str>>,
@@ -84,8 +85,13 @@ struct Unreported {
 impl Socket {
     /// Opens it and reads it to its end. `close` closes it politely; what still comes is stored.
     pub(super) async fn run(self, close: CancellationToken) {
-        let mut seen =
-            Unreported { events: 0, next: Instant::now() + REPORT, pause: REPORT, unknown: BTreeSet::new() };
+        let mut seen = Unreported {
+            events: 0,
+            uncounted: 0,
+            next: Instant::now() + REPORT,
+            pause: REPORT,
+            unknown: BTreeSet::new(),
+        };
         let opened = tokio::select! {
             biased;
             () = close.cancelled() => return,
@@ -95,6 +101,7 @@ impl Socket {
             Ok(stream) => self.read(stream, &close, &mut seen).await,
             Err(why) => why,
         };
+        self.count(&mut seen);
         // The shard may be gone already: then nobody needs to know.
         let _ = self.news.send((self.id, News::Ended(seen.events, why))).await;
     }
@@ -133,7 +140,7 @@ impl Socket {
                     let _ = tokio::time::timeout(self.drain, stream.close(None)).await;
                     continue;
                 }
-                message = stream.next() => message,
+                message = next(&mut stream, || self.count(seen)) => message,
                 () = async { match end.as_mut().as_pin_mut() { Some(end) => end.await, None => std::future::pending().await } } => {
                     return "we closed it".into();
                 }
@@ -168,8 +175,8 @@ impl Socket {
         match frame::parse(&text) {
             Ok(Message::Notification(event)) => {
                 seen.events += 1;
+                seen.uncounted += 1;
                 self.store(event, seen).await?;
-                self.shared.intake.send_modify(|intake| intake.received += 1);
             }
             Ok(Message::Keepalive) => {}
             Ok(Message::Welcome { session_id, keepalive }) => {
@@ -223,8 +230,17 @@ impl Socket {
         stored.map_err(|error| format!("the event store takes no more: {error}").into())
     }
 
+    /// Events that came in a row are counted together.
+    fn count(&self, seen: &mut Unreported) {
+        let received = std::mem::take(&mut seen.uncounted);
+        if received > 0 {
+            self.shared.intake.send_modify(|intake| intake.received += received);
+        }
+    }
+
     async fn report(&self, seen: &mut Unreported, now: Instant) {
         seen.next = now + seen.pause;
+        self.count(seen);
         self.tell(News::Heard(std::mem::take(&mut seen.events))).await;
     }
 
@@ -233,6 +249,19 @@ impl Socket {
         // The shard may have ended: then its sockets are being closed.
         let _ = self.news.send((self.id, news)).await;
     }
+}
+
+/// The next message; `idle` is called when none is there yet.
+async fn next(stream: &mut Stream, mut idle: impl FnMut()) -> Option<Result<WsMessage, WsError>> {
+    let mut next = stream.next();
+    std::future::poll_fn(|context| {
+        let polled = std::pin::Pin::new(&mut next).poll(context);
+        if polled.is_pending() {
+            idle();
+        }
+        polled
+    })
+    .await
 }
 
 fn describe_close(frame: Option<&tokio_tungstenite::tungstenite::protocol::CloseFrame>) -> Box<str> {
