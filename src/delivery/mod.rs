@@ -223,6 +223,7 @@ impl Delivery {
             }
             let restart = failed.values().min().copied();
             tokio::select! {
+                biased;
                 () = cancel.cancelled() => break,
                 Ok(()) = self.sinks.changed() => {}
                 () = async { match restart { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {}

@@ -31,9 +31,14 @@ impl Timestamp {
     }
 }
 
+/// The end of the year 9999, the last that RFC 3339 can write, in milliseconds since the Unix epoch.
+const LAST: u64 = 253_402_300_799_999;
+
 impl fmt::Display for Timestamp {
+    /// Times that RFC 3339 cannot write are shown as the nearest that it can.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", humantime::format_rfc3339_millis(self.0))
+        let shown = UNIX_EPOCH + Duration::from_millis(self.unix_millis().min(LAST));
+        write!(f, "{}", humantime::format_rfc3339_millis(shown))
     }
 }
 
@@ -59,6 +64,8 @@ mod tests {
         let time = Timestamp::parse("2026-11-02T08:15:27.441930118Z").expect("valid");
         assert_eq!(time.to_string(), "2026-11-02T08:15:27.441Z");
         assert_eq!(Timestamp::parse("yesterday"), None);
+        assert_eq!(Timestamp::from_unix_millis(u64::MAX).to_string(), "9999-12-31T23:59:59.999Z");
+        assert_eq!(Timestamp(UNIX_EPOCH - Duration::from_secs(1)).to_string(), "1970-01-01T00:00:00.000Z");
         assert_eq!(Timestamp::from_unix_millis(time.unix_millis()).to_string(), time.to_string());
     }
 }

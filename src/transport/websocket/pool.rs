@@ -117,6 +117,7 @@ impl Pool {
                 tasks.spawn(shard.run(stop));
             }
             tokio::select! {
+                biased;
                 () = cancel.cancelled() => break,
                 Ok(()) = self.target.changed() => {}
                 Some(ended) = tasks.join_next() => if let Err(panic) = ended {
