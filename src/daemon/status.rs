@@ -62,12 +62,12 @@ impl Sources {
     }
 }
 
-/// Fills in `ready`, `converged` and `problems` from the rest.
 /// The value, with its lock released at once: several held together could lock each other out.
 fn copy<T: Clone>(value: &watch::Receiver<T>) -> T {
     value.borrow().clone()
 }
 
+/// Fills in `ready`, `converged` and `problems` from the rest.
 fn judge(status: &mut Status) {
     let token_serves = matches!(status.token.state, TokenState::Valid | TokenState::Renewing);
     let bound = |shard: &ShardStatus| matches!(shard.state, ShardState::Bound | ShardState::HandingOver);
