@@ -6,93 +6,11 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::{Home, SECRET, WAIT, all_bytes, ids, quick};
-use eventsubd::model::status::Status;
-use rustix::process::{Pid, Signal, kill_process};
-
-const EXE: &str = env!("CARGO_BIN_EXE_eventsubd");
-
-fn command(home: &Home, arguments: &[&str]) -> Command {
-    let mut command = Command::new(EXE);
-    command
-        .args(arguments)
-        .arg("--config")
-        .arg(home.path("config.toml"))
-        .arg("--state-dir")
-        .arg(home.path("state"))
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .stdin(Stdio::null());
-    command
-}
-
-async fn output(mut command: Command) -> Output {
-    tokio::task::spawn_blocking(move || command.output().expect("the program runs")).await.unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// `run` in the background; killed when it is dropped.
-struct Daemon {
-    child: std::process::Child,
-}
-
-impl Daemon {
-    fn start(home: &Home, level: &str) -> Self {
-        let log = |name: &str| {
-            fs::OpenOptions::new().create(true).append(true).open(home.path(name)).expect("a log file")
-        };
-        let mut command = command(home, &["run"]);
-        command.env("RUST_LOG", level).stdout(log("stdout.log")).stderr(log("stderr.log"));
-        Self { child: command.spawn().expect("the program runs") }
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, signal).expect("it lives");
-    }
-
-    async fn ended(&mut self) -> std::process::ExitStatus {
-        let begun = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(begun.elapsed() < WAIT, "it does not end");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-async fn status(home: &Home) -> Status {
-    let answer = output(command(home, &["status", "--json"])).await;
-    assert!(answer.status.success(), "{}", text(&answer.stderr));
-    serde_json::from_slice(&answer.stdout).expect("one JSON document")
-}
-
-async fn converged(home: &Home) {
-    let begun = Instant::now();
-    // A daemon that was killed leaves its socket behind.
-    while !output(command(home, &["status"])).await.status.success() {
-        let log = || fs::read_to_string(home.path("stderr.log")).unwrap();
-        assert!(begun.elapsed() < WAIT, "no daemon answers: {}", log());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let answer = output(command(home, &["status", "--wait", "--timeout", "30s"])).await;
-    assert!(answer.status.success(), "{}{}", text(&answer.stdout), text(&answer.stderr));
-}
+use common::{Home, Process, SECRET, WAIT, all_bytes, command, converged, ids, output, quick, status, text};
+use rustix::process::Signal;
 
 fn config(home: &Home) -> String {
     format!(
@@ -111,7 +29,7 @@ async fn kill_under_load_loses_nothing_that_was_stored() {
     home.configure(&config(&home));
     let mut kept = BTreeSet::new();
     for round in 0..3_u64 {
-        let mut daemon = Daemon::start(&home, "info");
+        let mut daemon = Process::start(&home, "info");
         converged(&home).await;
         let before = status(&home).await.store.events;
         let sandbox = home.sandbox.clone();
@@ -133,7 +51,7 @@ async fn kill_under_load_loses_nothing_that_was_stored() {
         assert!(kept.is_subset(&unique), "what was stored stays");
         kept = unique;
     }
-    let mut daemon = Daemon::start(&home, "info");
+    let mut daemon = Process::start(&home, "info");
     converged(&home).await;
     let begun = Instant::now();
     loop {
@@ -156,7 +74,7 @@ async fn kill_under_load_loses_nothing_that_was_stored() {
 async fn signals_do_what_they_say() {
     let home = Home::new(quick()).await;
     home.configure(&config(&home));
-    let mut daemon = Daemon::start(&home, "info");
+    let mut daemon = Process::start(&home, "info");
     converged(&home).await;
     home.sandbox.trigger("stream.online", Some("ann")).await.unwrap();
     let begun = Instant::now();
@@ -188,7 +106,7 @@ async fn signals_do_what_they_say() {
 async fn reload_tells_the_outcome() {
     let home = Home::new(quick()).await;
     home.configure(&config(&home));
-    let daemon = Daemon::start(&home, "info");
+    let daemon = Process::start(&home, "info");
     converged(&home).await;
     home.configure(&config(&home).replace("broadcaster =", "brodcaster ="));
     let answer = output(command(&home, &["reload"])).await;
@@ -235,7 +153,7 @@ async fn exit_codes_say_what_is_wrong() {
 async fn no_secret_and_no_token_is_ever_written() {
     let home = Home::new(quick()).await;
     home.configure(&config(&home));
-    let mut daemon = Daemon::start(&home, "trace");
+    let mut daemon = Process::start(&home, "trace");
     converged(&home).await;
     home.sandbox.trigger("stream.online", Some("ann")).await.unwrap();
     let mut tokens: BTreeSet<String> = home.sandbox.tokens().into_iter().collect();
@@ -300,7 +218,7 @@ async fn the_example_runs_against_the_sandbox_inside() {
     let mut run = command(&home, &["run", "--sandbox"]);
     let log = fs::File::create(home.path("stderr.log")).unwrap();
     let out = fs::File::create(home.path("stdout.log")).unwrap();
-    let mut daemon = Daemon { child: run.stdout(out).stderr(log).spawn().unwrap() };
+    let mut daemon = Process { child: run.stdout(out).stderr(log).spawn().unwrap() };
     converged(&home).await;
     let answer = output(command(&home, &["sandbox", "trigger", "stream.online"])).await;
     assert!(answer.status.success(), "{}", text(&answer.stderr));
@@ -319,7 +237,7 @@ async fn events_can_be_followed_while_the_daemon_runs() {
     use tokio::io::AsyncBufReadExt;
     let home = Home::new(quick()).await;
     home.configure(&config(&home));
-    let _daemon = Daemon::start(&home, "info");
+    let _daemon = Process::start(&home, "info");
     converged(&home).await;
     let mut follow = tokio::process::Command::from(command(
         &home,

@@ -46,11 +46,18 @@ fn it_loads_as_it_is_and_with_every_line_in_force() {
     assert_eq!(plain.config.subscriptions.len(), 10);
 
     fs::write(folder.path().join("channels.txt"), "somebody\n# a remark\n").unwrap();
-    fs::write(folder.path().join("client_secret"), "an-example-secret").unwrap();
-    fs::set_permissions(folder.path().join("client_secret"), fs::Permissions::from_mode(0o600)).unwrap();
+    for (name, text) in [
+        ("client_secret", "an-example-secret"),
+        ("web_secret", "another-secret"),
+        ("chat_headers", "Authorization: Bearer nobody"),
+        ("nats.creds", "nobody"),
+    ] {
+        fs::write(folder.path().join(name), text).unwrap();
+        fs::set_permissions(folder.path().join(name), fs::Permissions::from_mode(0o600)).unwrap();
+    }
     let text = uncommented().replace("version = \"1\"", "").replace("from_broadcaster = \"twitch\"", "");
     let full = load(folder.path(), &text);
-    assert_eq!(full.config.sinks.len(), 2);
+    assert_eq!(full.config.sinks.len(), 6);
     assert_eq!(full.config.subscriptions.len(), 13);
     // What is shown as a default is one.
     assert_eq!(full.config.store, plain.config.store);

@@ -76,6 +76,9 @@ const PURE: &[&str] = &[
     "delivery/retry",
     "delivery/format",
     "delivery/select",
+    "delivery/template",
+    "delivery/window",
+    "daemon/gap/watcher",
 ];
 
 /// What a pure file must not name.

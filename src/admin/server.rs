@@ -14,16 +14,43 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::socket::ControlSocket;
+use crate::model::event::{Seq, Since};
+use crate::model::route::SinkName;
 use crate::model::status::Status;
+use crate::model::time::Timestamp;
+use crate::store::LetterFilter;
 
 /// What the daemon does for those who ask over the socket.
 pub trait Control: Send + Sync + 'static {
     /// How things are.
     fn status(&self) -> Status;
     /// Reads the file again and puts it in force, whole or not at all.
-    fn reload(&self) -> Pin<Box<dyn Future<Output = Result<ReloadAccepted, ReloadRefused>> + Send + '_>>;
+    fn reload(&self) -> Answer<'_, Result<ReloadAccepted, ReloadRefused>>;
     /// Reconciles now; `allow_deletes` lets that one run delete more than `reconcile.max_delete`.
     fn apply(&self, allow_deletes: bool);
+    /// Sends a sink again what was stored since.
+    fn replay(&self, sink: SinkName, since: Since) -> Answer<'_, Result<Count, Refused>>;
+    /// Sends dead letters again.
+    fn resend(&self, filter: LetterFilter) -> Answer<'_, Result<Count, Refused>>;
+    /// Removes dead letters for good.
+    fn drop_letters(&self, filter: LetterFilter) -> Answer<'_, Result<Count, Refused>>;
+}
+
+/// What somebody is waiting for.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// How many events or dead letters it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    /// So many.
+    pub count: u64,
+}
+
+/// Why it was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// What is wrong.
+    pub error: String,
 }
 
 /// A reload that is in force.
@@ -50,6 +77,25 @@ struct ApplyQuery {
     allow_deletes: bool,
 }
 
+#[derive(Debug, Deserialize)]
+struct ReplayQuery {
+    sink: String,
+    seq: Option<u64>,
+    time: Option<Timestamp>,
+}
+
+#[derive(Debug, Deserialize)]
+struct LettersQuery {
+    sink: Option<String>,
+    id: Option<i64>,
+}
+
+impl From<LettersQuery> for LetterFilter {
+    fn from(query: LettersQuery) -> Self {
+        Self { sink: query.sink.map(SinkName::new), id: query.id }
+    }
+}
+
 type Shared = Arc<dyn Control>;
 
 async fn status(State(control): State<Shared>) -> Json<Status> {
@@ -68,6 +114,30 @@ async fn apply(State(control): State<Shared>, Query(query): Query<ApplyQuery>) -
     StatusCode::ACCEPTED
 }
 
+fn counted(outcome: Result<Count, Refused>) -> Response {
+    match outcome {
+        Ok(count) => Json(count).into_response(),
+        Err(refused) => (StatusCode::UNPROCESSABLE_ENTITY, Json(refused)).into_response(),
+    }
+}
+
+async fn replay(State(control): State<Shared>, Query(query): Query<ReplayQuery>) -> Response {
+    let since = match (query.seq, query.time) {
+        (Some(seq), None) => Since::Seq(Seq(seq)),
+        (None, Some(time)) => Since::Time(time),
+        _ => return counted(Err(Refused { error: "either `seq` or `time` has to be given".to_owned() })),
+    };
+    counted(control.replay(SinkName::new(query.sink), since).await)
+}
+
+async fn resend(State(control): State<Shared>, Query(query): Query<LettersQuery>) -> Response {
+    counted(control.resend(query.into()).await)
+}
+
+async fn drop_letters(State(control): State<Shared>, Query(query): Query<LettersQuery>) -> Response {
+    counted(control.drop_letters(query.into()).await)
+}
+
 /// Answers on the socket until cancelled; requests in hand get a second to end.
 ///
 /// # Errors
@@ -81,6 +151,9 @@ pub async fn serve(
         .route("/status", get(status))
         .route("/reload", post(reload))
         .route("/apply", post(apply))
+        .route("/replay", post(replay))
+        .route("/dead-letters/replay", post(resend))
+        .route("/dead-letters/drop", post(drop_letters))
         .with_state(control);
     let ControlSocket { listener, file: _file } = socket;
     let ended = cancel.clone();

@@ -50,6 +50,11 @@ pub enum Command {
     Reload,
     /// Show stored events
     Events(EventsArgs),
+    /// Have the running daemon send stored events to a sink again
+    Replay(ReplayArgs),
+    /// Show, send again or drop the events that sinks gave up on
+    #[command(subcommand)]
+    DeadLetters(LettersCommand),
     /// Show the subscription types: versions, condition fields, scopes, cost
     Types(TypesArgs),
     /// Run a stand-in for Twitch on this machine
@@ -134,6 +139,50 @@ pub struct EventsArgs {
     /// Print Twitch's own message of each event, one JSON object a line
     #[arg(long)]
     pub json: bool,
+}
+
+/// Flags of `replay`.
+#[derive(Debug, clap::Args)]
+pub struct ReplayArgs {
+    /// The sink that gets them
+    #[arg(long, value_name = "NAME")]
+    pub sink: String,
+    /// From then on: an RFC 3339 time, how long ago (for example `15m`), or the number of an event
+    #[arg(long, value_name = "TIME|SEQ")]
+    pub since: String,
+}
+
+/// What to do with dead letters.
+#[derive(Debug, Subcommand)]
+pub enum LettersCommand {
+    /// Show them, oldest first
+    List(LettersListArgs),
+    /// Send them to their sinks again; those that fail once more stay
+    Replay(LettersArgs),
+    /// Remove them for good
+    Drop(LettersArgs),
+}
+
+/// Flags of `dead-letters list`.
+#[derive(Debug, clap::Args)]
+pub struct LettersListArgs {
+    /// Only those of this sink
+    #[arg(long, value_name = "NAME")]
+    pub sink: Option<String>,
+    /// Print one JSON document, with the events
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which dead letters.
+#[derive(Debug, clap::Args)]
+pub struct LettersArgs {
+    /// Only those of this sink
+    #[arg(long, value_name = "NAME")]
+    pub sink: Option<String>,
+    /// Only the one with this number, as `list` shows it
+    #[arg(long, value_name = "ID")]
+    pub id: Option<i64>,
 }
 
 /// Flags of `types`.

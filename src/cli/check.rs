@@ -12,7 +12,6 @@ use super::term::{self, Failure};
 use super::{BAD_CONFIG, FAILED};
 use crate::config::{self, Config, Diagnostic};
 use crate::daemon;
-use crate::delivery::check_sinks;
 
 /// Logins in one Get Users request (Twitch: "Get Users").
 const LOGINS_A_REQUEST: usize = 100;
@@ -106,12 +105,12 @@ fn parts(config: &Config) -> Vec<Line> {
         mark,
         format!("{} of {} types, {} logins", config.subscriptions.len(), types.len(), logins.len()),
     ));
-    let problems = check_sinks(&daemon::sinks(config));
+    let problems = daemon::sink_problems(config).unwrap_or_else(|error| vec![error.to_string()]);
     if problems.is_empty() {
         let names: Vec<_> = config.sinks.keys().map(|name| name.as_str()).collect();
         lines.push(line("sinks", Mark::Good, names.join(", ")));
     }
-    lines.extend(problems.iter().map(|problem| line("sinks", Mark::Bad, problem.to_string())));
+    lines.extend(problems.iter().map(|problem| line("sinks", Mark::Bad, problem.as_str())));
     lines.push(line(
         "store",
         Mark::Good,

@@ -110,6 +110,11 @@ impl Connection {
         }
     }
 
+    /// Asks for a change.
+    pub(super) async fn post(&self, path: &str) -> Result<(StatusCode, Bytes), Failure> {
+        self.ask(Method::POST, path).await
+    }
+
     /// How it is.
     pub(super) async fn status(&self) -> Result<Status, Failure> {
         let (_, body) = self.ask(Method::GET, "/status").await?;
@@ -151,8 +156,7 @@ pub(super) fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> R
 
 /// `eventsubd reload`
 pub(super) fn reload(args: &Args) -> Result<u8, Failure> {
-    let (status, body) =
-        block_on(async { Connection::open(args).await?.ask(Method::POST, "/reload").await })?;
+    let (status, body) = block_on(async { Connection::open(args).await?.post("/reload").await })?;
     if status.is_success() {
         let accepted: ReloadAccepted = parse(&body)?;
         for warning in &accepted.warnings {
@@ -173,7 +177,7 @@ pub(super) fn reload(args: &Args) -> Result<u8, Failure> {
     Ok(BAD_CONFIG)
 }
 
-fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+pub(super) fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
     serde_json::from_slice(body)
         .map_err(|error| Failure::new("the daemon's answer cannot be read").because(&error))
 }
@@ -184,7 +188,7 @@ pub(super) fn apply(args: &Args, flags: &ApplyArgs) -> Result<u8, Failure> {
         let connection = Connection::open(args).await?;
         let before = connection.status().await?.reconcile.finished_at;
         let path = if flags.allow_deletes { "/apply?allow_deletes=true" } else { "/apply" };
-        connection.ask(Method::POST, path).await?;
+        connection.post(path).await?;
         let mut shown = None;
         let followed = connection
             .follow(flags.timeout, |status| {

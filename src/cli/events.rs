@@ -30,10 +30,10 @@ const WIDTH: usize = 160;
 /// `eventsubd events`
 pub(super) fn run(args: &Args, flags: &EventsArgs) -> Result<u8, Failure> {
     let types = if flags.types.is_empty() { vec!["*".to_owned()] } else { flags.types.clone() };
-    let selector = Selector::new(SinkName::new("events"), &types)
+    let selector = Selector::new(SinkName::new("events"), &types, false)
         .map_err(|error| Failure::new("--type is no glob").because(&error).code(2))?;
     let since = flags.since.as_deref().map(|text| since(text, SystemTime::now())).transpose()?;
-    let reader = open(args, flags)?;
+    let reader = open(args, flags.follow)?;
     let broken = |error: StoreError| Failure::new("cannot read the event store").because(&error);
 
     let mut cursor = match since {
@@ -71,8 +71,9 @@ pub(super) fn run(args: &Args, flags: &EventsArgs) -> Result<u8, Failure> {
     }
 }
 
-/// The store of the daemon, or of `run --sandbox` with the same file when only that has one.
-fn open(args: &Args, flags: &EventsArgs) -> Result<Reader, Failure> {
+/// The store of the daemon, or of `run --sandbox` with the same file when only that has one; perhaps once
+/// there is one.
+pub(super) fn open(args: &Args, wait: bool) -> Result<Reader, Failure> {
     let mut load = load_options(args);
     load.secrets = Secrets::Optional;
     let mut missing = None;
@@ -87,7 +88,7 @@ fn open(args: &Args, flags: &EventsArgs) -> Result<Reader, Failure> {
                 Err(error) => return Err(Failure::new("cannot read the event store").because(&error)),
             }
         }
-        if !flags.follow {
+        if !wait {
             let failure = Failure::new("there are no events yet")
                 .hint("has the daemon run? if it has, give this command the same --config and --state-dir");
             return Err(match &missing {
@@ -100,7 +101,8 @@ fn open(args: &Args, flags: &EventsArgs) -> Result<Reader, Failure> {
     }
 }
 
-fn since(text: &str, now: SystemTime) -> Result<Timestamp, Failure> {
+/// A time, or how long ago.
+pub(super) fn since(text: &str, now: SystemTime) -> Result<Timestamp, Failure> {
     if let Some(time) = Timestamp::parse(text) {
         return Ok(time);
     }

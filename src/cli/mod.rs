@@ -7,6 +7,7 @@ pub mod args;
 mod check;
 mod control;
 pub mod events;
+mod letters;
 mod plan;
 mod run;
 mod sandbox;
@@ -43,6 +44,8 @@ pub fn main() -> ExitCode {
         Command::Apply(apply) => control::apply(&args, apply),
         Command::Reload => control::reload(&args),
         Command::Events(events) => events::run(&args, events),
+        Command::Replay(replay) => letters::replay(&args, replay),
+        Command::DeadLetters(command) => letters::run(&args, command),
         Command::Types(types) => types::run(types),
         Command::Sandbox(sandbox) => sandbox::run(&args, sandbox),
         Command::Completions { shell } => completions(*shell),

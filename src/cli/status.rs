@@ -119,8 +119,17 @@ fn render(status: &Status, colour: bool) -> String {
         if sink.lag_events > 0 {
             let _ = write!(text, ", {} behind ({} s)", sink.lag_events, sink.lag_seconds);
         }
+        if sink.in_flight > 0 {
+            let _ = write!(text, ", {} in flight", sink.in_flight);
+        }
+        if sink.retries > 0 {
+            let _ = write!(text, ", {} retries", sink.retries);
+        }
         if sink.dead_letters > 0 {
             let _ = write!(text, ", {} dead letters", sink.dead_letters);
+        }
+        if sink.lost > 0 {
+            let _ = write!(text, ", {} lost", sink.lost);
         }
         line(text);
     }
@@ -329,6 +338,7 @@ mod tests {
                 cursor: Seq(11),
                 lag_events: 0,
                 lag_seconds: 0,
+                in_flight: 0,
                 delivered: 11,
                 retries: 0,
                 dead_letters: 0,

@@ -32,6 +32,8 @@ pub(super) struct Layer {
     pub(super) sinks: BTreeMap<String, At>,
     /// The sections that it has, by path.
     pub(super) sections: BTreeMap<String, At>,
+    /// The headers of sinks, by sink; values may be secret.
+    pub(super) headers: BTreeMap<String, Vec<(http::HeaderName, Secret, At)>>,
     /// `twitch.client_secret`, which goes no further than needed.
     pub(super) secret: Option<(Secret, At)>,
 }
@@ -123,6 +125,10 @@ impl Walk<'_> {
             }
             return;
         }
+        if let (Kind::Fields, DeValue::Table(table)) = (key.kind, value.get_ref()) {
+            self.headers(table, &path);
+            return;
+        }
         let at = Place::new(self.source, value.span());
         match value::check(key, &path, value.get_ref()) {
             Ok(Plain::Text(text)) if path == SECRET_PATH => {
@@ -132,6 +138,29 @@ impl Walk<'_> {
                 self.document.layer.values.insert(path, (plain, at.into()));
             }
             Err(Complaint { message, hint }) => self.problems.error(at, message).hints.extend(hint),
+        }
+    }
+
+    /// The headers of a sink: nothing of their values is ever shown.
+    fn headers(&mut self, table: &DeTable<'_>, path: &str) {
+        let sink = path.split('.').nth(1).unwrap_or_default().to_owned();
+        for (name, value) in table {
+            let at = Place::new(self.source, name.span());
+            let header = http::HeaderName::from_bytes(name.get_ref().as_bytes());
+            match (header, value.get_ref()) {
+                (Ok(header), DeValue::String(text)) => {
+                    let headers = self.document.layer.headers.entry(sink.clone()).or_default();
+                    headers.push((header, Secret::new(text.clone().into_owned()), at.into()));
+                }
+                (Ok(_), _) => {
+                    self.problems.error(at, format!("`{path}` takes texts only")).hint("put it in quotes");
+                }
+                (Err(_), _) => {
+                    self.problems
+                        .error(at, format!("{} is no name of a header", quote(name.get_ref())))
+                        .hint("for example `headers = { Authorization = \"…\" }`");
+                }
+            }
         }
     }
 

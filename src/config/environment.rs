@@ -7,15 +7,15 @@ use std::path::PathBuf;
 /// What all variables of ours begin with.
 const PREFIX: &str = "EVENTSUBD_";
 /// The variables of others that are read.
-const TAKEN: [&str; 5] =
-    ["STATE_DIRECTORY", "RUNTIME_DIRECTORY", "CREDENTIALS_DIRECTORY", "XDG_STATE_HOME", "HOME"];
+const TAKEN: [&str; 6] =
+    ["STATE_DIRECTORY", "RUNTIME_DIRECTORY", "CREDENTIALS_DIRECTORY", "XDG_STATE_HOME", "HOME", "PATH"];
 
 /// The environment of one load.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Environment(BTreeMap<String, String>);
 
 impl Environment {
-    /// That of this process: `EVENTSUBD_*` and the directories of systemd and of the user.
+    /// That of this process: `EVENTSUBD_*`, the directories of systemd and of the user, and where programs are.
     pub fn from_process() -> Self {
         std::env::vars_os()
             .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))

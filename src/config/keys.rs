@@ -29,8 +29,10 @@ const HTTP: Kind = Url { schemes: ["https", "http"] };
 const WEBSOCKET: Kind = Url { schemes: ["wss", "ws"] };
 const METHODS: Kind = Choice { values: &["conduit"], later: &["webhook"] };
 const SHARD_TRANSPORTS: Kind = Choice { values: &["websocket"], later: &["webhook"] };
-const SINK_TYPES: Kind = Choice { values: &["stdout", "file"], later: &["command", "http", "nats"] };
-const FORMATS: Kind = Choice { values: &["eventsub"], later: &["cloudevents", "template"] };
+const SINK_TYPES: Kind = Choice { values: &["stdout", "file", "command", "http", "nats"], later: &[] };
+const FORMATS: Kind = Choice { values: &["eventsub", "cloudevents", "template"], later: &[] };
+const STARTS: Kind = Choice { values: &["now", "beginning"], later: &[] };
+const HTTP_METHODS: Kind = Choice { values: &["POST", "PUT", "PATCH"], later: &[] };
 const LOG_FORMATS: Kind = Choice { values: &["auto", "text", "json"], later: &["journald"] };
 const POLICIES: Kind = Choice { values: &["sync", "keep"], later: &[] };
 
@@ -130,6 +132,12 @@ pub(super) static KEYS: &[Key] = &[
         "globs of the subscription types that it gets, such as `channel.chat.*`",
     ),
     key("sink.*.format", FORMATS, r#""eventsub""#, "how events are written"),
+    key(
+        "sink.*.from",
+        STARTS,
+        r#""now""#,
+        "where a new sink starts: with the events that come from now on, or with the oldest that is stored",
+    ),
     key("sink.*.retry_max", time("1s", "24h"), r#""5m""#, "the longest pause between tries"),
     key(
         "sink.*.give_up_after",
@@ -150,17 +158,52 @@ pub(super) static KEYS: &[Key] = &[
         key("sink.*.rotate_keep", Integer { min: 1, max: 10_000 }, "5", "how many old files are kept"),
         &["file"],
     ),
-    of(later("sink.*.command", Texts, "the program and its arguments"), &["command"]),
-    of(later("sink.*.timeout", Text, "how long one event may take"), &["command", "http"]),
-    of(later("sink.*.concurrency", Text, "how many events are under way at once"), &["command", "http"]),
-    of(later("sink.*.url", Text, "where events are sent to"), &["http", "nats"]),
-    of(later("sink.*.method", Text, "the HTTP method"), &["http"]),
-    of(later("sink.*.headers", Fields, "headers of the request"), &["http"]),
-    of(later("sink.*.secret_file", Path, "a file with the secret that signs requests"), &["http"]),
-    of(later("sink.*.body", Text, "a template of the request's body"), &["http"]),
-    of(later("sink.*.subject", Text, "a template of the subject"), &["nats"]),
-    of(later("sink.*.stream", Text, "the JetStream stream"), &["nats"]),
-    of(later("sink.*.credentials", Path, "a NATS credentials file"), &["nats"]),
+    of(required("sink.*.command", Texts, "the program and its arguments; no shell"), &["command"]),
+    of(
+        key("sink.*.timeout", time("1s", "1h"), r#""30s""#, "how long one event may take"),
+        &["command", "http"],
+    ),
+    of(
+        key(
+            "sink.*.concurrency",
+            Integer { min: 1, max: 256 },
+            "1",
+            "how many events are under way at once; with more than one, order is kept for each broadcaster",
+        ),
+        &["command", "http"],
+    ),
+    of(
+        required("sink.*.url", Text, "where events are sent to; may hold a secret, and is never printed"),
+        &["http", "nats"],
+    ),
+    of(key("sink.*.method", HTTP_METHODS, r#""POST""#, "the HTTP method"), &["http"]),
+    of(
+        unset("sink.*.headers", Fields, "headers of the request; with a `body` they are templates as well"),
+        &["http"],
+    ),
+    of(
+        unset(
+            "sink.*.headers_file",
+            Path,
+            "a file with more of them, one `Name: value` a line, that only its owner can read",
+        ),
+        &["http"],
+    ),
+    of(
+        unset(
+            "sink.*.secret_file",
+            Path,
+            "a file with the secret that signs requests of the format `eventsub`",
+        ),
+        &["http"],
+    ),
+    of(unset("sink.*.body", Text, "a template of the request's body"), &["http"]),
+    of(
+        key("sink.*.subject", Text, r#""eventsub.{{type}}.{{broadcaster_id}}""#, "a template of the subject"),
+        &["nats"],
+    ),
+    of(unset("sink.*.stream", Text, "the JetStream stream; made when it is missing"), &["nats"]),
+    of(unset("sink.*.credentials", Path, "a NATS credentials file"), &["nats"]),
     key(
         "store.retain",
         time("1h", "3650d"),

@@ -1,10 +1,14 @@
-//! Which parts of a configuration file hold the client secret.
+//! Which parts of a configuration file hold the client secret, or secrets of sinks.
 //!
 //! Works on the text alone, so that it also holds for files that are no TOML, and errs on the side
 //! of hiding too much: a line that is hidden costs a look into the file, one that is shown costs
 //! the secret.
 
 use std::ops::Range;
+
+/// Keys of sinks, and names of headers, whose values are or may hold secrets.
+const SECRETIVE: [&str; 8] =
+    ["url", "headers", "authorization", "cookie", "token", "password", "apikey", "xapikey"];
 
 /// How far a misspelt key may be from `client_secret` and still be taken for it.
 const TYPOS: usize = 3;
@@ -86,7 +90,8 @@ pub(super) fn is_secret_key(key: &str, value: &str) -> bool {
     if plain.ends_with("secretfile") {
         return looks_like_secret(value);
     }
-    plain.contains("secret")
+    SECRETIVE.contains(&plain.as_str())
+        || plain.contains("secret")
         || ((9..=16).contains(&plain.len()) && strsim::osa_distance(&plain, "clientsecret") <= TYPOS)
 }
 
@@ -145,6 +150,10 @@ mod tests {
             "client_secret = [\n \"hunter2\" \"x\"\n] hunter2\nx = 1",
             "twitch = { client_id = \"x\", client_secret = \"hunter2\" }",
             "SECRET = hunter2",
+            "url = \"https://discord.example/api/webhooks/1/hunter2\"",
+            "headers = { a = \"hunter2\" }",
+            "Authorization = \"Bearer hunter2\"",
+            "\"X-Api-Key\" = \"hunter2\"",
             "auth_url = \"https://me:hunter2@host/\"",
         ] {
             assert!(!shown(text).contains("hunter2"), "{text:?}");

@@ -1,6 +1,6 @@
 //! The layers on top of each other, later ones win: defaults, the file, the environment.
 //!
-//! Only values that have passed their check come here, and never a secret.
+//! Only values that have passed their check come here, and neither the client secret nor headers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,8 +16,8 @@ use super::problems::At;
 use super::schema::{self, Key};
 use super::value::{self, Plain};
 
-/// The keys of the file, typed.
-#[derive(Debug, Deserialize)]
+/// The keys of the file, typed. It has no `Debug`: URLs of sinks may hold secrets.
+#[derive(Deserialize)]
 pub(super) struct Merged {
     pub(super) twitch: Twitch,
     pub(super) reconcile: Reconcile,
@@ -64,7 +64,7 @@ pub(super) struct Conduit {
     pub(super) keepalive: Duration,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 pub(super) struct Sink {
     #[serde(rename = "type")]
     pub(super) kind: Option<String>,
@@ -78,6 +78,21 @@ pub(super) struct Sink {
     #[serde(default, deserialize_with = "optional_size")]
     pub(super) rotate_size: Option<u64>,
     pub(super) rotate_keep: u32,
+    pub(super) format: String,
+    pub(super) from: String,
+    #[serde(default, deserialize_with = "optional_texts")]
+    pub(super) command: Option<Vec<String>>,
+    #[serde(deserialize_with = "duration")]
+    pub(super) timeout: Duration,
+    pub(super) concurrency: u32,
+    pub(super) url: Option<String>,
+    pub(super) method: String,
+    pub(super) headers_file: Option<String>,
+    pub(super) secret_file: Option<String>,
+    pub(super) body: Option<String>,
+    pub(super) subject: String,
+    pub(super) stream: Option<String>,
+    pub(super) credentials: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -115,6 +130,10 @@ fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
 
 fn optional_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     size(deserializer).map(Some)
+}
+
+fn optional_texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    texts(deserializer).map(Some)
 }
 
 /// A list, or text with commas as the environment has it.

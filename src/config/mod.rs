@@ -44,7 +44,9 @@ pub use self::diagnostic::{Diagnostic, Level, Location, Related};
 pub use self::diff::{Change, diff};
 pub use self::environment::Environment;
 pub use self::schema::{Key, Kind, keys};
-pub use self::settings::{Conduit, Config, Log, LogFormat, Policy, Reconcile, Sink, SinkKind, Store, Twitch};
+pub use self::settings::{
+    Conduit, Config, Format, Log, LogFormat, Policy, Reconcile, Sink, SinkKind, Store, Twitch,
+};
 
 use self::check::{Document, Layer};
 use self::diagnostic::{closest, quote};
@@ -224,7 +226,15 @@ fn load_into(options: &LoadOptions, problems: &mut Problems) -> Option<Config> {
             .warning(At::Nowhere, format!("{} asks for no subscription", quote(&path.display().to_string())))
             .hint("add one with `[[subscription]]`, `type` and `broadcaster`");
     }
-    let sinks = sinks::build(merged.sink, &file, &variables, base, problems);
+    let around = sinks::Around {
+        file: &file,
+        variables: &variables,
+        base,
+        metadata: &metadata,
+        path,
+        environment: &options.env,
+    };
+    let sinks = sinks::build(merged.sink, &around, problems);
 
     Some(Config {
         twitch: Twitch {

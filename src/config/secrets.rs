@@ -20,6 +20,8 @@ const VARIABLE: &str = "EVENTSUBD_TWITCH__CLIENT_SECRET";
 const FILE_PATH: &str = "twitch.client_secret_file";
 /// Twitch's secrets have 30 characters.
 const MAX_SECRET: u64 = 4096;
+/// The largest file with secrets of a sink.
+const MAX_PRIVATE: u64 = 64 << 10;
 
 /// What the layers say about the secret.
 pub(super) struct Search<'a> {
@@ -129,18 +131,43 @@ impl Search<'_> {
             }
         };
         let name = path.display().to_string();
-        if let Some(mode) = open_to_others(&metadata) {
-            problems
-                .error(
-                    &at,
-                    format!(
-                        "{} holds the client secret, and others can read it (mode {mode:04o})",
-                        quote(&name)
-                    ),
-                )
-                .hint(format!("run `chmod 600 {name}`"));
-        }
+        check_mode(&name, &metadata, "the client secret", &at, problems);
         (report(parse(bytes), &name, &at, problems), name)
+    }
+}
+
+/// Reads a file of the configuration that only its owner may read. `what` it holds is named in messages.
+pub(super) fn private_file(
+    text: &str,
+    base: &Path,
+    at: &At,
+    what: &str,
+    problems: &mut Problems,
+) -> Option<String> {
+    let path = base.join(text);
+    let (bytes, metadata) = files::read(&path, MAX_PRIVATE)
+        .map_err(|unreadable| {
+            let diagnostic = problems.error(at, unreadable.message);
+            if unreadable.missing {
+                diagnostic.hint("the path is relative to the directory of the configuration file");
+            }
+        })
+        .ok()?;
+    let name = path.display().to_string();
+    check_mode(&name, &metadata, what, at, problems);
+    let text = files::text(bytes).ok();
+    if text.is_none() {
+        problems.error(at, format!("{} is not UTF-8", quote(&name)));
+    }
+    text
+}
+
+/// A file with a secret must be for its owner's eyes only.
+fn check_mode(name: &str, metadata: &Metadata, what: &str, at: &At, problems: &mut Problems) {
+    if let Some(mode) = open_to_others(metadata) {
+        problems
+            .error(at, format!("{} holds {what}, and others can read it (mode {mode:04o})", quote(name)))
+            .hint(format!("run `chmod 600 {name}`"));
     }
 }
 

@@ -87,6 +87,10 @@ pub struct Conduit {
 pub struct Sink {
     /// Globs of the subscription types that it gets: valid for `globset`; `*` is all.
     pub types: Vec<String>,
+    /// How events are written.
+    pub format: Format,
+    /// Whether it begins with the oldest event that is stored when it is new.
+    pub from_beginning: bool,
     /// The longest pause between tries.
     pub retry_max: Duration,
     /// When an event goes to the dead letters.
@@ -109,6 +113,56 @@ pub enum SinkKind {
         /// How many old files are kept, at least 1.
         rotate_keep: u32,
     },
+    /// A program that is run for each event.
+    Command {
+        /// Its path.
+        program: PathBuf,
+        /// Its arguments.
+        arguments: Vec<String>,
+        /// How long one run may take.
+        timeout: Duration,
+        /// How many run at once, at least 1.
+        concurrency: usize,
+    },
+    /// HTTP requests.
+    Http {
+        /// An absolute URL; may hold secrets.
+        url: Secret,
+        /// `POST`, `PUT` or `PATCH`.
+        method: http::Method,
+        /// Headers; values may be secret.
+        headers: Vec<(http::HeaderName, Secret)>,
+        /// The secret that signs requests of the format `eventsub`.
+        secret: Option<Secret>,
+        /// The template of the body, with the format `template`.
+        body: Option<String>,
+        /// How long one request may take.
+        timeout: Duration,
+        /// How many are under way at once, at least 1.
+        concurrency: usize,
+    },
+    /// NATS JetStream.
+    Nats {
+        /// Addresses of servers with commas between them; may hold a password.
+        url: Secret,
+        /// The template of the subject.
+        subject: String,
+        /// The stream, made when it is missing.
+        stream: Option<String>,
+        /// The text of a credentials file.
+        credentials: Option<Secret>,
+    },
+}
+
+/// How events are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// As Twitch writes them.
+    Eventsub,
+    /// CloudEvents 1.0.
+    Cloudevents,
+    /// As a template says.
+    Template,
 }
 
 /// What is kept, and how long.

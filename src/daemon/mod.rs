@@ -5,17 +5,17 @@
 //! store. It maps the configuration to each part's options and wires their `watch` values together;
 //! it makes no decision that belongs to a part. At a crash the store holds all that was accepted.
 
+mod gap;
 mod memory;
 mod options;
 mod reload;
 mod status;
 mod systemd;
 mod tasks;
+mod trial;
 
-use std::future::Future;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -27,18 +27,23 @@ use tracing::{error, info, warn};
 pub use memory::ReadOnlyMemory;
 pub use options::{DATABASE, SANDBOX_SECRET};
 
+use self::gap::{GapSources, watch_for_gaps};
 use self::reload::{Publishers, ReloadRequest, Reloader};
 use self::status::Sources;
 use self::tasks::Tasks;
-use crate::admin::{self, Control, ControlSocket, ReloadAccepted, ReloadRefused, SocketError};
+use crate::admin::{
+    self, Answer, Control, ControlSocket, Count, Refused, ReloadAccepted, ReloadRefused, SocketError,
+};
 use crate::auth::{self, HttpError, Keeper};
 use crate::config::{self, Config, ConfigErrors, LoadOptions};
-use crate::delivery::{Delivery, DeliveryHandle, DeliveryOptions, check_sinks, delivery};
+use crate::delivery::{Delivery, DeliveryHandle, DeliveryOptions, ResendError, delivery};
 use crate::helix::{Helix, HelixOptions};
+use crate::model::event::Since;
+use crate::model::route::SinkName;
 use crate::model::status::{ConfigStatus, Status, TokenState, TokenStatus};
 use crate::model::time::Timestamp;
 use crate::reconcile::{ReconcileHandle, ReconcileOptions, Reconciler, reconciler};
-use crate::store::{Store, StoreError};
+use crate::store::{LetterFilter, Store, StoreError};
 use crate::telemetry::LogHandle;
 use crate::transport::websocket::{Pool, Timings, pool};
 
@@ -204,7 +209,7 @@ impl Control for DaemonHandle {
         self.sources.snapshot()
     }
 
-    fn reload(&self) -> Pin<Box<dyn Future<Output = Result<ReloadAccepted, ReloadRefused>> + Send + '_>> {
+    fn reload(&self) -> Answer<'_, Result<ReloadAccepted, ReloadRefused>> {
         Box::pin(async move {
             let stopping = || ReloadRefused { errors: vec!["the daemon is stopping".to_owned()] };
             self.delivery.reopen();
@@ -217,6 +222,22 @@ impl Control for DaemonHandle {
     fn apply(&self, allow_deletes: bool) {
         self.reconcile.apply(allow_deletes);
     }
+
+    fn replay(&self, sink: SinkName, since: Since) -> Answer<'_, Result<Count, Refused>> {
+        Box::pin(async move { counted(self.delivery.replay(&sink, since).await) })
+    }
+
+    fn resend(&self, filter: LetterFilter) -> Answer<'_, Result<Count, Refused>> {
+        Box::pin(async move { counted(self.delivery.resend(filter).await) })
+    }
+
+    fn drop_letters(&self, filter: LetterFilter) -> Answer<'_, Result<Count, Refused>> {
+        Box::pin(async move { counted(self.delivery.drop_letters(filter).await) })
+    }
+}
+
+fn counted(outcome: Result<u64, ResendError>) -> Result<Count, Refused> {
+    outcome.map(|count| Count { count }).map_err(|error| Refused { error: error.to_string() })
 }
 
 impl Daemon {
@@ -227,11 +248,15 @@ impl Daemon {
     pub async fn build(options: DaemonOptions) -> Result<Self, BuildError> {
         let config = load(&options.load)?;
         let sinks = options::sinks(&config);
-        let failing = check_sinks(&sinks);
-        if !failing.is_empty() {
-            return Err(BuildError::Sinks(failing.iter().map(ToString::to_string).collect()));
-        }
         let (http, tls) = connections().map_err(BuildError::Http)?;
+        let mut delivery_options = delivery_options().map_err(BuildError::Http)?;
+        if let Some(stdout) = options.stdout {
+            delivery_options.stdout = stdout;
+        }
+        let failing = trial::problems(&config, &delivery_options);
+        if !failing.is_empty() {
+            return Err(BuildError::Sinks(failing));
+        }
         let store = open_store(&config).await.map_err(BuildError::Store)?;
         let socket = ControlSocket::bind(&config.socket).map_err(BuildError::Socket)?;
 
@@ -268,12 +293,8 @@ impl Daemon {
             sessions_tx,
             reconcile.revoked(),
         );
-        let mut delivery_options = DeliveryOptions::default();
-        if let Some(stdout) = options.stdout {
-            delivery_options.stdout = stdout;
-        }
         let (delivery, delivery_handle) =
-            delivery(store.clone(), reconcile.routes.clone(), sinks, delivery_options);
+            delivery(store.clone(), reconcile.routes.clone(), sinks, delivery_options.clone());
 
         let sources = Sources {
             started_at: Timestamp(SystemTime::now()),
@@ -296,8 +317,14 @@ impl Daemon {
             desired: desired_tx,
             sinks: sinks_tx,
         };
-        let reloader =
-            Reloader { load: options.load, config, publish, store: store.clone(), log: options.log };
+        let reloader = Reloader {
+            load: options.load,
+            config,
+            publish,
+            store: store.clone(),
+            log: options.log,
+            delivery: delivery_options,
+        };
         Ok(Self {
             keeper,
             reconciler,
@@ -331,6 +358,12 @@ impl Daemon {
         api_tasks.spawn("token keeper", self.keeper.run(api.clone()));
         api_tasks.spawn("reconciler", self.reconciler.run(api.clone()));
         rest_tasks.spawn("delivery", self.delivery.run(rest.clone()));
+        let gaps = GapSources {
+            shards: handle.sources.shards.clone(),
+            reconcile: handle.sources.reconcile.clone(),
+            subscriptions: handle.sources.subscriptions.clone(),
+        };
+        rest_tasks.spawn("gap watcher", watch_for_gaps(self.store.clone(), gaps, rest.clone()));
         rest_tasks.spawn("reloader", self.reloader.run(self.reload_requests, rest.clone()));
         rest_tasks.spawn("control socket", serve(self.socket, handle.clone(), rest.clone()));
         if self.notify_systemd {
@@ -428,7 +461,16 @@ async fn refused_at_start(mut token: watch::Receiver<TokenStatus>) -> String {
     }
 }
 
-/// The sinks of a configuration, for those who check them.
-pub fn sinks(config: &Config) -> Arc<[crate::delivery::SinkOptions]> {
-    options::sinks(config)
+/// What sinks connect with. Its connections are not those to Twitch.
+fn delivery_options() -> Result<DeliveryOptions, HttpError> {
+    let tls = auth::tls_config()?;
+    Ok(DeliveryOptions::new(auth::http_client(USER_AGENT, tls.clone())?, tls))
+}
+
+/// What would keep the sinks of a configuration from working, a line each.
+///
+/// # Errors
+/// TLS or the client cannot be set up.
+pub fn sink_problems(config: &Config) -> Result<Vec<String>, HttpError> {
+    Ok(trial::problems(config, &delivery_options()?))
 }

@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use crate::auth::{Credentials, TokenOptions};
 use crate::config::{self, Config};
-use crate::delivery::{FileOptions, SinkKind, SinkOptions};
+use crate::delivery::format::Format;
+use crate::delivery::{
+    CommandOptions, FileOptions, HttpBody, HttpOptions, NatsOptions, SinkKind, SinkOptions,
+};
 use crate::model::secret::Secret;
 use crate::reconcile::{Desired, Policy};
-use crate::store::StoreOptions;
+use crate::store::{StartAt, StoreOptions};
 use crate::transport::websocket::{PoolOptions, Timings};
 
 /// The database within the state directory.
@@ -72,6 +75,11 @@ pub(super) fn sinks(config: &Config) -> Arc<[SinkOptions]> {
         .map(|(name, sink)| SinkOptions {
             name: name.clone(),
             types: sink.types.clone(),
+            format: match sink.format {
+                config::Format::Cloudevents => Format::Cloudevents,
+                config::Format::Eventsub | config::Format::Template => Format::Eventsub,
+            },
+            start: if sink.from_beginning { StartAt::Beginning } else { StartAt::Present },
             retry_max: sink.retry_max,
             give_up_after: sink.give_up_after,
             kind: match &sink.kind {
@@ -80,6 +88,34 @@ pub(super) fn sinks(config: &Config) -> Arc<[SinkOptions]> {
                     path: path.clone(),
                     rotate_size: *rotate_size,
                     rotate_keep: *rotate_keep,
+                }),
+                config::SinkKind::Command { program, arguments, timeout, concurrency } => {
+                    SinkKind::Command(CommandOptions {
+                        program: program.clone(),
+                        arguments: arguments.clone(),
+                        timeout: *timeout,
+                        concurrency: *concurrency,
+                    })
+                }
+                config::SinkKind::Http { url, method, headers, secret, body, timeout, concurrency } => {
+                    SinkKind::Http(HttpOptions {
+                        url: url.clone(),
+                        method: method.clone(),
+                        headers: headers.clone(),
+                        body: match (body, sink.format) {
+                            (Some(body), _) => HttpBody::Template(body.as_str().into()),
+                            (None, config::Format::Cloudevents) => HttpBody::Cloudevents,
+                            (None, _) => HttpBody::Eventsub(secret.clone()),
+                        },
+                        timeout: *timeout,
+                        concurrency: *concurrency,
+                    })
+                }
+                config::SinkKind::Nats { url, subject, stream, credentials } => SinkKind::Nats(NatsOptions {
+                    url: url.clone(),
+                    subject: subject.as_str().into(),
+                    stream: stream.clone(),
+                    credentials: credentials.clone(),
                 }),
             },
         })

@@ -11,7 +11,7 @@ use super::options;
 use crate::admin::{ReloadAccepted, ReloadRefused};
 use crate::auth::{Credentials, TokenOptions};
 use crate::config::{self, Config, LoadOptions};
-use crate::delivery::{SinkOptions, check_sinks};
+use crate::delivery::{DeliveryOptions, SinkOptions};
 use crate::model::status::{ConfigStatus, RefusedReload};
 use crate::model::time::Timestamp;
 use crate::reconcile::Desired;
@@ -41,6 +41,8 @@ pub(super) struct Reloader {
     pub(super) publish: Publishers,
     pub(super) store: Store,
     pub(super) log: Option<LogHandle>,
+    /// What new sinks are tried with.
+    pub(super) delivery: DeliveryOptions,
 }
 
 impl Reloader {
@@ -82,7 +84,7 @@ impl Reloader {
             return Err(self.refuse(fixed));
         }
         let sinks = options::sinks(&loaded.config);
-        let failing: Vec<String> = check_sinks(&sinks).iter().map(ToString::to_string).collect();
+        let failing = super::trial::problems(&loaded.config, &self.delivery);
         if !failing.is_empty() {
             return Err(self.refuse(failing));
         }

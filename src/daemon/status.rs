@@ -144,6 +144,16 @@ fn problems(status: &Status) -> Vec<Problem> {
             let message = format!("{} events behind, the oldest {} s", sink.lag_events, sink.lag_seconds);
             add(&part, &message, "the receiver is slower than the events come");
         }
+        if sink.dead_letters > 0 {
+            let message =
+                format!("{} events could not be delivered, and are in its dead letters", sink.dead_letters);
+            let hint = format!(
+                "see why with `eventsubd dead-letters list --sink {0}`; once it is mended, `eventsubd dead-letters replay \
+                 --sink {0}`",
+                sink.name
+            );
+            add(&part, &message, &hint);
+        }
         if sink.lost > 0 {
             let message = format!("{} events were removed by retention before this sink had them", sink.lost);
             add(&part, &message, "raise store.retain or store.max_size, or mend the sink");

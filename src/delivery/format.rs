@@ -1,6 +1,149 @@
-//! The text of an event for those who read lines.
+//! The text of an event, in each form that a sink may ask for.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use serde::Deserialize;
 
 use crate::model::event::Event;
+
+/// What CloudEvents call the type: reverse-DNS, as their specification asks.
+const TYPE_PREFIX: &str = "tv.twitch.eventsub.";
+/// What CloudEvents call the source: with the id of the message it is unique, as their specification asks.
+const SOURCE: &str = "https://api.twitch.tv/helix/eventsub/subscriptions/";
+
+/// The form of an event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// Twitch's own notification message.
+    #[default]
+    Eventsub,
+    /// CloudEvents 1.0, structured mode.
+    Cloudevents,
+}
+
+impl Format {
+    /// Appends the event on one line with its line break.
+    pub fn line(self, event: &Event, out: &mut Vec<u8>) {
+        match self {
+            Self::Eventsub => eventsub_line(event, out),
+            Self::Cloudevents => {
+                cloudevent(event, out);
+                out.push(b'\n');
+            }
+        }
+    }
+}
+
+/// Whom an event is about, as far as its payload says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Broadcaster<'a> {
+    /// The id of the channel; of the user when the event is about no channel; else empty.
+    pub id: Cow<'a, str>,
+    /// The login, when the event has it; else empty.
+    pub login: Cow<'a, str>,
+}
+
+impl<'a> Broadcaster<'a> {
+    /// Reads a payload; what is not there stays empty.
+    pub fn of(payload: &'a [u8]) -> Self {
+        /// Where an id stands, the channel's own first. The login stands beside it.
+        const FIELDS: [&str; 4] =
+            ["broadcaster_user_id", "to_broadcaster_user_id", "from_broadcaster_user_id", "user_id"];
+        #[derive(Deserialize)]
+        struct Payload<'a> {
+            #[serde(borrow)]
+            subscription: Subscription<'a>,
+            #[serde(borrow, default)]
+            event: Names<'a>,
+        }
+        #[derive(Deserialize)]
+        struct Subscription<'a> {
+            #[serde(borrow, default)]
+            condition: HashMap<Cow<'a, str>, Field<'a>>,
+        }
+        /// Only the members that may be wanted are kept.
+        #[derive(Default, Deserialize)]
+        struct Names<'a> {
+            #[serde(borrow)]
+            broadcaster_user_login: Option<Field<'a>>,
+            #[serde(borrow)]
+            to_broadcaster_user_login: Option<Field<'a>>,
+            #[serde(borrow)]
+            from_broadcaster_user_login: Option<Field<'a>>,
+            #[serde(borrow)]
+            user_login: Option<Field<'a>>,
+            #[serde(borrow)]
+            broadcaster_user_id: Option<Field<'a>>,
+        }
+        /// A text; anything else counts as none.
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Field<'a> {
+            Text(#[serde(borrow)] Cow<'a, str>),
+            Other(serde::de::IgnoredAny),
+        }
+        impl<'a> Field<'a> {
+            fn text(self) -> Option<Cow<'a, str>> {
+                match self {
+                    Self::Text(text) if !text.is_empty() => Some(text),
+                    _ => None,
+                }
+            }
+        }
+        let Ok(Payload { mut subscription, event }) = serde_json::from_slice::<Payload<'_>>(payload) else {
+            return Self::default();
+        };
+        let Names {
+            broadcaster_user_login,
+            to_broadcaster_user_login,
+            from_broadcaster_user_login,
+            user_login,
+            broadcaster_user_id,
+        } = event;
+        let logins =
+            [broadcaster_user_login, to_broadcaster_user_login, from_broadcaster_user_login, user_login];
+        for (field, login) in FIELDS.into_iter().zip(logins) {
+            if let Some(id) = subscription.condition.remove(field).and_then(Field::text) {
+                return Self { id, login: login.and_then(Field::text).unwrap_or_default() };
+            }
+        }
+        Self { id: broadcaster_user_id.and_then(Field::text).unwrap_or_default(), login: Cow::default() }
+    }
+}
+
+/// Appends the event as CloudEvents 1.0 JSON, structured mode, on one line without a line break
+/// (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md>). The payload
+/// is `data`, as it came.
+pub fn cloudevent(event: &Event, out: &mut Vec<u8>) {
+    out.reserve(event.payload.len() + 384);
+    out.extend_from_slice(b"{\"specversion\":\"1.0\",\"id\":");
+    text(event.message_id.as_str(), out);
+    out.extend_from_slice(b",\"source\":");
+    text(&format!("{SOURCE}{}", uri_part(&event.subscription_id)), out);
+    out.extend_from_slice(b",\"type\":");
+    text(&format!("{TYPE_PREFIX}{}", event.subscription_type), out);
+    let subject = Broadcaster::of(&event.payload).id;
+    if !subject.is_empty() {
+        out.extend_from_slice(b",\"subject\":");
+        text(&subject, out);
+    }
+    // The attribute has to be an RFC 3339 time, or not to be there.
+    if crate::model::time::Timestamp::parse(&event.message_timestamp).is_some() {
+        out.extend_from_slice(b",\"time\":");
+        text(&event.message_timestamp, out);
+    }
+    out.extend_from_slice(b",\"datacontenttype\":\"application/json\",\"eventsubversion\":");
+    text(&event.subscription_version, out);
+    out.extend_from_slice(b",\"data\":");
+    one_line(&event.payload, out);
+    out.push(b'}');
+}
+
+/// A text as part of a path.
+fn uri_part(text: &str) -> String {
+    form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
 
 /// Appends Twitch's own notification message, as its WebSocket sends it, on one line with its line
 /// break. The payload stays as it came, byte for byte; only line breaks between its tokens go.
@@ -15,13 +158,17 @@ pub fn eventsub_line(event: &Event, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"subscription_version\":");
     text(&event.subscription_version, out);
     out.extend_from_slice(b"},\"payload\":");
-    // JSON texts hold no raw line breaks, so every one that is there is between tokens.
-    if event.payload.contains(&b'\n') || event.payload.contains(&b'\r') {
-        out.extend(event.payload.iter().filter(|byte| !matches!(byte, b'\n' | b'\r')));
-    } else {
-        out.extend_from_slice(&event.payload);
-    }
+    one_line(&event.payload, out);
     out.extend_from_slice(b"}\n");
+}
+
+/// Appends JSON without its line breaks. Its texts hold none, so every one is between tokens.
+fn one_line(json: &[u8], out: &mut Vec<u8>) {
+    if json.contains(&b'\n') || json.contains(&b'\r') {
+        out.extend(json.iter().filter(|byte| !matches!(byte, b'\n' | b'\r')));
+    } else {
+        out.extend_from_slice(json);
+    }
 }
 
 fn text(text: &str, out: &mut Vec<u8>) {
@@ -63,6 +210,56 @@ mod tests {
                 "\n"
             )
         );
+    }
+
+    #[test]
+    fn a_cloud_event_has_what_its_specification_asks_for() {
+        let payload = r#"{"subscription":{"condition":{"broadcaster_user_id":"12"}},"event":{"n":1.50}}"#;
+        let mut out = Vec::new();
+        cloudevent(&event("2026-11-02T09:00:01.512Z", payload), &mut out);
+        let expected = concat!(
+            r#"{"specversion":"1.0","id":"m\"1","source":"https://api.twitch.tv/helix/eventsub/subscriptions/s","#,
+            r#""type":"tv.twitch.eventsub.stream.online","subject":"12","time":"2026-11-02T09:00:01.512Z","#,
+            r#""datacontenttype":"application/json","eventsubversion":"1","#,
+            r#""data":{"subscription":{"condition":{"broadcaster_user_id":"12"}},"event":{"n":1.50}}}"#,
+        );
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+        let mut out = Vec::new();
+        cloudevent(&event("yesterday", "{}"), &mut out);
+        let out: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!((out.get("time"), out.get("subject")), (None, None), "neither may be empty");
+    }
+
+    #[test]
+    fn whom_an_event_is_about() {
+        let of = |payload: &str| {
+            let Broadcaster { id, login } = Broadcaster::of(payload.as_bytes());
+            (id.into_owned(), login.into_owned())
+        };
+        let pair = |id: &str, login: &str| (id.to_owned(), login.to_owned());
+        assert_eq!(
+            of(r#"{"subscription":{"condition":{"broadcaster_user_id":"1","user_id":"2"}},
+                "event":{"broadcaster_user_login":"one","user_login":"two","other":[{}]}}"#),
+            pair("1", "one")
+        );
+        assert_eq!(
+            of(
+                r#"{"subscription":{"condition":{"to_broadcaster_user_id":"3","from_broadcaster_user_id":""}},
+                "event":{"to_broadcaster_user_login":"three","from_broadcaster_user_login":"four"}}"#
+            ),
+            pair("3", "three")
+        );
+        assert_eq!(
+            of(r#"{"subscription":{"condition":{"user_id":"5"}},"event":{"user_login":null}}"#),
+            pair("5", "")
+        );
+        assert_eq!(
+            of(r#"{"subscription":{"condition":{"client_id":"c"}},"event":{"broadcaster_user_id":"6"}}"#),
+            pair("6", "")
+        );
+        for nothing in ["", "[]", r#"{"subscription":{"condition":{"organization_id":"9"}},"events":[]}"#] {
+            assert_eq!(of(nothing), pair("", ""), "{nothing}");
+        }
     }
 
     #[test]

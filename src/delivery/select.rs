@@ -3,7 +3,7 @@
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use serde::Deserialize;
 
-use crate::model::event::Event;
+use crate::model::event::{Event, GAP};
 use crate::model::route::{Routes, SinkName};
 use crate::model::subscription::{Condition, SubscriptionKey};
 
@@ -13,6 +13,8 @@ pub struct Selector {
     name: SinkName,
     /// None for every type.
     types: Option<GlobSet>,
+    /// Whether it gets `eventsubd.gap` only when its types name that.
+    gap_when_named: bool,
 }
 
 #[derive(Deserialize)]
@@ -26,19 +28,21 @@ struct Subscription {
 }
 
 impl Selector {
-    /// `types` are globs over subscription types.
+    /// `types` are globs over subscription types. A sink with a template of its own cannot be expected to
+    /// take [`GAP`] with the rest: `gap_when_named`.
     ///
     /// # Errors
     /// One of them is no glob.
-    pub fn new(name: SinkName, types: &[String]) -> Result<Self, globset::Error> {
+    pub fn new(name: SinkName, types: &[String], gap_when_named: bool) -> Result<Self, globset::Error> {
+        let gap_when_named = gap_when_named && !types.iter().any(|glob| glob.starts_with("eventsubd."));
         if types.iter().any(|glob| glob == "*" || glob == "**") {
-            return Ok(Self { name, types: None });
+            return Ok(Self { name, types: None, gap_when_named });
         }
         let mut set = GlobSetBuilder::new();
         for glob in types {
             set.add(Glob::new(glob)?);
         }
-        Ok(Self { name, types: Some(set.build()?) })
+        Ok(Self { name, types: Some(set.build()?), gap_when_named })
     }
 
     /// Whether the sink gets it. What cannot be told apart is handed on: nothing is kept back by
@@ -46,6 +50,9 @@ impl Selector {
     pub fn wants(&self, event: &Event, routes: &Routes) -> bool {
         if self.types.as_ref().is_some_and(|types| !types.is_match(&*event.subscription_type)) {
             return false;
+        }
+        if &*event.subscription_type == GAP {
+            return !self.gap_when_named;
         }
         if routes.is_open() {
             return true;
@@ -81,7 +88,7 @@ mod tests {
 
     fn selector(name: &str, types: &[&str]) -> Selector {
         let types: Vec<String> = types.iter().map(|&t| t.to_owned()).collect();
-        Selector::new(SinkName::new(name), &types).unwrap()
+        Selector::new(SinkName::new(name), &types, false).unwrap()
     }
 
     #[test]
@@ -101,6 +108,17 @@ mod tests {
                 "{types:?} {kind}"
             );
         }
+    }
+
+    #[test]
+    fn gaps_go_to_templates_only_when_they_are_named() {
+        let wants = |types: &[&str], template| {
+            let types: Vec<String> = types.iter().map(|&t| t.to_owned()).collect();
+            let selector = Selector::new(SinkName::new("a"), &types, template).unwrap();
+            selector.wants(&event(GAP, "{}"), &Routes::default())
+        };
+        assert!(wants(&["*"], false) && !wants(&["*"], true) && wants(&["*", "eventsubd.gap"], true));
+        assert!(!wants(&["stream.*"], false));
     }
 
     #[test]

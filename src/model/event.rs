@@ -11,6 +11,9 @@ use super::time::Timestamp;
 /// base64; the bound keeps a hostile sender from filling the index.
 pub const MAX_MESSAGE_ID: usize = 255;
 
+/// The type of our own event that says when events may have been missed.
+pub const GAP: &str = "eventsubd.gap";
+
 /// Twitch's id of one message; the same on a resend, which is what makes deduplication possible
 /// (Twitch: "Handling WebSocket Events", "Handling Webhook Events").
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -86,6 +89,15 @@ pub struct StoredEvent {
     pub stored_at: Timestamp,
     /// The event.
     pub event: Event,
+}
+
+/// From where stored events are sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// From this event on.
+    Seq(Seq),
+    /// From the first event stored at or after this time on.
+    Time(Timestamp),
 }
 
 #[cfg(test)]

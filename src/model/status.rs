@@ -315,6 +315,9 @@ pub struct SinkStatus {
     pub lag_events: u64,
     /// Age of the oldest event that it has not got, in seconds.
     pub lag_seconds: u64,
+    /// Events that are with the receiver, not acknowledged yet.
+    #[serde(default)]
+    pub in_flight: u64,
     /// Events acknowledged since the start.
     pub delivered: u64,
     /// Tries that failed since the start.

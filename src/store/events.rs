@@ -49,7 +49,8 @@ pub(super) fn read_after(
     Ok(events)
 }
 
-fn stored(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
+/// The event in the first eight columns.
+pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     let text = |index| row.get_ref(index).and_then(|value| Ok(value.as_str().map(Box::<str>::from)?));
     let message_id = text(1)?;
     let message_id = MessageId::new(&message_id).map_err(|e| {

@@ -7,6 +7,7 @@
 //! never parsed and never changed. While the disk fails, what was pushed is held and tried again, and
 //! the full queue stops whoever pushes.
 
+mod dead_letters;
 mod error;
 mod events;
 mod reader;
@@ -20,16 +21,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 pub use self::error::StoreError;
 pub use self::reader::Reader;
 use self::reader::{ReadRequest, ReaderThread};
 use self::retention::Retention;
-use self::writer::{Command, Job, Published, Writer};
+use self::writer::{Command, Job, Published, SinkJob, Writer};
 use crate::model::event::{Event, Seq, StoredEvent};
 use crate::model::route::SinkName;
 use crate::model::status::StoreStatus;
+use crate::model::time::Timestamp;
 
 /// Bytes that one permit of the byte bound stands for.
 const BYTES_A_PERMIT: usize = 256;
@@ -91,14 +94,68 @@ pub enum Appended {
 }
 
 /// What the store knows of a sink.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SinkRecord {
-    /// The last event that the sink is done with.
+    /// The last event up to which the sink is done with everything.
     pub cursor: Seq,
+    /// Events after it that the sink is done with as well, ascending.
+    pub done: Vec<Seq>,
     /// Events in its dead letters.
     pub dead_letters: u64,
     /// Events that retention removed before the sink had them, ever.
     pub lost: u64,
+}
+
+/// Where a sink starts that the store does not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StartAt {
+    /// With what is stored from now on.
+    #[default]
+    Present,
+    /// With the oldest event that is kept.
+    Beginning,
+}
+
+/// An event that a sink gave up on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Its number among the dead letters.
+    pub id: i64,
+    /// The sink.
+    pub sink: SinkName,
+    /// The event.
+    pub event: StoredEvent,
+    /// When the sink gave up.
+    pub failed_at: Timestamp,
+    /// The last error.
+    pub error: String,
+    /// Whether it is about to be sent again.
+    pub replay: bool,
+}
+
+/// Which dead letters are meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LetterFilter {
+    /// Of this sink only.
+    pub sink: Option<SinkName>,
+    /// This one only.
+    pub id: Option<i64>,
+}
+
+/// What the names of settings about losses begin with.
+const LOSS: &str = "loss.";
+
+/// Events that retention removed before a sink had them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// The sink.
+    pub sink: SinkName,
+    /// How many.
+    pub events: u64,
+    /// When the first of them was stored.
+    pub from: Timestamp,
+    /// When the last of them was stored.
+    pub to: Timestamp,
 }
 
 /// What was handed to the store since it was opened.
@@ -287,23 +344,35 @@ impl Store {
         self.inner.published.last_seq.clone()
     }
 
-    /// The record of a sink; a new one starts at the present.
+    /// The record of a sink; a new one begins at `start`.
     ///
     /// # Errors
     /// The database cannot be written at present, or the store was closed.
-    pub async fn sink(&self, name: &SinkName) -> Result<SinkRecord, StoreError> {
-        self.ask(|reply| Job::Sink { name: name.clone(), reply }).await
+    pub async fn sink(&self, name: &SinkName, start: StartAt) -> Result<SinkRecord, StoreError> {
+        let name = name.clone();
+        self.ask(|reply| Job::Sink(SinkJob::Register { name, start }, reply)).await
     }
 
-    /// Moves a sink's cursor forward, never back.
+    /// Moves a sink's cursor forward, never back; `done` are the events after it that the sink is done
+    /// with as well.
     ///
     /// # Errors
     /// The database cannot be written at present, or the store was closed.
-    pub async fn advance(&self, name: &SinkName, to: Seq) -> Result<SinkRecord, StoreError> {
-        self.ask(|reply| Job::Advance { name: name.clone(), to, reply }).await
+    pub async fn advance(&self, name: &SinkName, to: Seq, done: Vec<Seq>) -> Result<SinkRecord, StoreError> {
+        let name = name.clone();
+        self.ask(|reply| Job::Sink(SinkJob::Advance { name, to, done }, reply)).await
     }
 
-    /// Copies an event to a sink's dead letters, and moves the cursor past it, both or neither.
+    /// Puts a sink back behind `to`, so that it gets again what was stored after.
+    ///
+    /// # Errors
+    /// The database cannot be written at present, or the store was closed.
+    pub async fn rewind(&self, name: &SinkName, to: Seq) -> Result<SinkRecord, StoreError> {
+        let name = name.clone();
+        self.ask(|reply| Job::Sink(SinkJob::Rewind { name, to }, reply)).await
+    }
+
+    /// Copies an event to a sink's dead letters. Its cursor stays.
     ///
     /// # Errors
     /// The database cannot be written at present, or the store was closed.
@@ -313,13 +382,86 @@ impl Store {
         event: &StoredEvent,
         error: &str,
     ) -> Result<SinkRecord, StoreError> {
-        self.ask(|reply| Job::DeadLetter {
-            name: name.clone(),
-            event: Box::new(event.clone()),
-            error: error.into(),
-            reply,
-        })
-        .await
+        let (name, event, error) = (name.clone(), Box::new(event.clone()), error.into());
+        self.ask(|reply| Job::Sink(SinkJob::DeadLetter { name, event, error }, reply)).await
+    }
+
+    /// A dead letter that was sent again was taken, or has failed with this error once more.
+    ///
+    /// # Errors
+    /// The database cannot be written at present, or the store was closed.
+    pub async fn resent(
+        &self,
+        name: &SinkName,
+        id: i64,
+        outcome: Result<(), &str>,
+    ) -> Result<SinkRecord, StoreError> {
+        let (name, error) = (name.clone(), outcome.err().map(Into::into));
+        self.ask(|reply| Job::Sink(SinkJob::Resent { name, id, error }, reply)).await
+    }
+
+    /// Remembers which sinks there are. The place of one that is gone is kept for a week.
+    ///
+    /// # Errors
+    /// The database cannot be written at present, or the store was closed.
+    pub async fn retire_sinks(&self, active: Vec<SinkName>) -> Result<(), StoreError> {
+        self.ask(|reply| Job::Retire { active, reply }).await
+    }
+
+    /// Marks dead letters as to be sent again; tells how many.
+    ///
+    /// # Errors
+    /// The database cannot be written at present, or the store was closed.
+    pub async fn mark_letters(&self, filter: LetterFilter) -> Result<u64, StoreError> {
+        self.ask(|reply| Job::Letters { filter, drop: false, reply }).await
+    }
+
+    /// Removes dead letters for good; tells how many.
+    ///
+    /// # Errors
+    /// The database cannot be written at present, or the store was closed.
+    pub async fn drop_letters(&self, filter: LetterFilter) -> Result<u64, StoreError> {
+        self.ask(|reply| Job::Letters { filter, drop: true, reply }).await
+    }
+
+    /// A sink's dead letters that are to be sent again, with ids after `after`, oldest first.
+    ///
+    /// # Errors
+    /// The database cannot be read, or the store was closed.
+    pub async fn letters_to_replay(
+        &self,
+        sink: &SinkName,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, StoreError> {
+        let sink = sink.clone();
+        self.read(|reply| ReadRequest::ToReplay { sink, after, limit, reply }).await
+    }
+
+    /// The number of the last event stored before `time`.
+    ///
+    /// # Errors
+    /// The database cannot be read, or the store was closed.
+    pub async fn before(&self, time: Timestamp) -> Result<Seq, StoreError> {
+        self.read(|reply| ReadRequest::Before { time, reply }).await
+    }
+
+    /// The losses that nobody has been told of, each with the name that [`Self::losses_told`] takes.
+    ///
+    /// # Errors
+    /// The database cannot be read, or the store was closed.
+    pub async fn losses(&self) -> Result<Vec<(String, Loss)>, StoreError> {
+        let found = self.settings(LOSS).await?;
+        let read = |(name, text): (String, String)| Some((name, serde_json::from_str(&text).ok()?));
+        Ok(found.into_iter().filter_map(read).collect())
+    }
+
+    /// Forgets losses that were told.
+    ///
+    /// # Errors
+    /// The database cannot be written at present, or the store was closed.
+    pub async fn losses_told(&self, names: Vec<String>) -> Result<(), StoreError> {
+        self.set_settings(names.into_iter().map(|name| (name, None)).collect()).await
     }
 
     /// The settings whose names start with `prefix`, sorted by name.

@@ -9,8 +9,9 @@ use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
 use super::error::StoreError;
-use super::{events, schema, settings};
+use super::{DeadLetter, dead_letters, events, schema, settings};
 use crate::model::event::{Seq, StoredEvent};
+use crate::model::route::SinkName;
 use crate::model::time::Timestamp;
 
 /// Requests that may wait for the reader thread.
@@ -26,6 +27,15 @@ pub(super) enum ReadRequest {
         max_bytes: usize,
         reply: oneshot::Sender<Result<Vec<StoredEvent>, StoreError>>,
     },
+    /// Dead letters that are to be sent again.
+    ToReplay {
+        sink: SinkName,
+        after: i64,
+        limit: usize,
+        reply: oneshot::Sender<Result<Vec<DeadLetter>, StoreError>>,
+    },
+    /// The last event before a time.
+    Before { time: Timestamp, reply: oneshot::Sender<Result<Seq, StoreError>> },
     /// Settings by prefix.
     Settings { prefix: String, reply: oneshot::Sender<Result<Vec<(String, String)>, StoreError>> },
 }
@@ -57,6 +67,14 @@ fn answer(connection: &Connection, request: ReadRequest) {
         ReadRequest::After { after, limit, max_bytes, reply } => {
             let read = events::read_after(connection, after, limit, max_bytes);
             let _ = reply.send(read.map_err(StoreError::sql("read events")));
+        }
+        ReadRequest::ToReplay { sink, after, limit, reply } => {
+            let read = dead_letters::to_replay(connection, &sink, after, limit);
+            let _ = reply.send(read.map_err(StoreError::sql("read dead letters")));
+        }
+        ReadRequest::Before { time, reply } => {
+            let found = events::before(connection, time);
+            let _ = reply.send(found.map_err(StoreError::sql("search events")));
         }
         ReadRequest::Settings { prefix, reply } => {
             let read = settings::load(connection, &prefix);
@@ -102,6 +120,19 @@ impl Reader {
     /// The database cannot be read.
     pub fn newest(&self) -> Result<Seq, StoreError> {
         events::newest(&self.connection).map_err(StoreError::sql("read events"))
+    }
+
+    /// Dead letters with ids after `after`, oldest first, at most `limit`; of one sink or of all.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn dead_letters(
+        &self,
+        sink: Option<&SinkName>,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, StoreError> {
+        dead_letters::list(&self.connection, sink, after, limit).map_err(StoreError::sql("read dead letters"))
     }
 
     /// The settings whose names start with `prefix`, sorted by name.

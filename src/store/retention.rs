@@ -4,9 +4,13 @@
 //! row behind, which readers do not see, so that a resend is still known as a duplicate. The newest
 //! row always stays: its number is where the sequence goes on.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, params};
 use tracing::{info, warn};
 
+use super::{LOSS, Loss, settings};
+use crate::model::route::SinkName;
 use crate::model::time::Timestamp;
 
 /// How long message ids are kept at least, in milliseconds. Twitch refuses nothing and resends within
@@ -68,7 +72,13 @@ pub(super) fn slice(
         removed.more = taken.len() as u64 == rows;
         transaction.execute("DELETE FROM events WHERE seq <= ?1", params![up_to])?;
     } else if used(&transaction)? > keep.size {
-        // By size: the oldest payloads go, and their rows with them once the window is over.
+        // By size: the oldest payloads go, and their rows with them once the window is over. Dead letters
+        // are as old as their failure.
+        let oldest_event = oldest.iter().find(|row| row.visible).map_or(u64::MAX, |row| row.stored_at);
+        if drop_letters(&transaction, oldest_event, rows)? {
+            transaction.commit()?;
+            return Ok(Removed { events: 0, more: true });
+        }
         let visible = oldest_rows(&transaction, rows, true)?;
         if let Some(last) = visible.iter().rfind(|row| row.seq != newest) {
             count_losses(&transaction, last.seq, "more than store.max_size")?;
@@ -136,16 +146,19 @@ fn oldest_rows(connection: &Connection, rows: u64, only_visible: bool) -> rusqli
 
 /// Adds to each sink's losses what it has not passed yet and is about to go.
 fn count_losses(connection: &Connection, up_to: u64, why: &'static str) -> rusqlite::Result<()> {
-    let behind: Vec<(String, u64)> = connection
-        .prepare_cached("SELECT name, seq FROM sinks WHERE seq < ?1")?
-        .query_map(params![up_to], |row| Ok((row.get(0)?, row.get(1)?)))?
+    let behind: Vec<(String, u64, String)> = connection
+        .prepare_cached("SELECT name, seq, done FROM sinks WHERE seq < ?1 AND gone_at IS NULL")?
+        .query_map(params![up_to], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<Result<_, _>>()?;
-    for (name, cursor) in behind {
-        let lost: u64 = connection.query_row(
-            "SELECT count(*) FROM events WHERE seq > ?1 AND seq <= ?2 AND payload IS NOT NULL",
+    for (name, cursor, done) in behind {
+        let (gone, from, to): (u64, u64, u64) = connection.query_row(
+            "SELECT count(*), coalesce(min(stored_at), 0), coalesce(max(stored_at), 0) FROM events
+             WHERE seq > ?1 AND seq <= ?2 AND payload IS NOT NULL",
             params![cursor, up_to],
-            |row| row.get(0),
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )?;
+        let done: Vec<u64> = serde_json::from_str(&done).unwrap_or_default();
+        let lost = gone.saturating_sub(done.iter().filter(|seq| **seq <= up_to).count() as u64);
         if lost == 0 {
             continue;
         }
@@ -153,9 +166,46 @@ fn count_losses(connection: &Connection, up_to: u64, why: &'static str) -> rusql
             "UPDATE sinks SET lost = lost + ?2, seq = max(seq, ?3) WHERE name = ?1",
             params![name, lost, up_to],
         )?;
+        remember_loss(connection, &name, up_to, lost, from, to)?;
         warn!(sink = name, events = lost, why, "events were removed before the sink had them");
     }
     Ok(())
+}
+
+/// Notes a loss until it has been told: [`super::Store::losses`].
+fn remember_loss(
+    connection: &Connection,
+    sink: &str,
+    up_to: u64,
+    events: u64,
+    from: u64,
+    to: u64,
+) -> rusqlite::Result<()> {
+    let at = Timestamp::from_unix_millis;
+    let loss = Loss { sink: SinkName::new(sink), events, from: at(from), to: at(to) };
+    let text = serde_json::to_string(&loss).unwrap_or_default();
+    settings::save(connection, &[(format!("{LOSS}{sink}.{up_to}"), Some(text))])
+}
+
+/// Removes the dead letters that are older than the oldest event, and counts them as lost to their sinks.
+fn drop_letters(connection: &Connection, before: u64, rows: u64) -> rusqlite::Result<bool> {
+    let taken: Vec<(i64, String)> = connection
+        .prepare_cached("SELECT id, sink FROM dead_letters WHERE failed_at < ?1 ORDER BY id LIMIT ?2")?
+        .query_map(params![before, rows], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    let mut sinks: BTreeMap<&str, u64> = BTreeMap::new();
+    for (id, sink) in &taken {
+        connection.prepare_cached("DELETE FROM dead_letters WHERE id = ?1")?.execute(params![id])?;
+        *sinks.entry(sink).or_default() += 1;
+    }
+    for (sink, many) in sinks {
+        connection.execute(
+            "UPDATE sinks SET lost = lost + ?2, dead_letters = max(0, dead_letters - ?2) WHERE name = ?1",
+            params![sink, many],
+        )?;
+        warn!(sink, events = many, why = "more than store.max_size", "dead letters were removed");
+    }
+    Ok(!taken.is_empty())
 }
 
 /// Logs what was removed, once in a while.

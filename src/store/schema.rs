@@ -16,7 +16,8 @@ use super::error::StoreError;
 const APPLICATION_ID: u32 = 0x6576_7362;
 
 /// One entry a format version, in order; never edited, only added to.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE events (
         seq               INTEGER PRIMARY KEY,
         message_id        TEXT NOT NULL UNIQUE,
@@ -52,7 +53,14 @@ const MIGRATIONS: &[&str] = &["
         name  TEXT PRIMARY KEY,
         value TEXT NOT NULL
     ) STRICT;
-"];
+",
+    "
+    ALTER TABLE sinks ADD COLUMN done TEXT NOT NULL DEFAULT '[]';
+    ALTER TABLE sinks ADD COLUMN gone_at INTEGER;
+    ALTER TABLE dead_letters ADD COLUMN replay INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX dead_letters_to_replay ON dead_letters (sink, id) WHERE replay = 1;
+",
+];
 
 /// The newest format version.
 const FORMAT: u32 = MIGRATIONS.len() as u32;

@@ -1,77 +1,90 @@
-//! What the store knows of each sink: its cursor, its dead letters, what it lost.
+//! What the store knows of each sink: its place, what it lost, and how long it has been gone.
 
 use rusqlite::{Connection, OptionalExtension, params};
+use tracing::info;
 
 use super::SinkRecord;
-use crate::model::event::{Seq, StoredEvent};
+use crate::model::event::Seq;
 use crate::model::route::SinkName;
+
+/// How long the place of a sink is kept that is in no configuration any more, in milliseconds.
+const KEEP_GONE: u64 = 7 * 86_400_000;
 
 /// The record of a sink, if it has one.
 pub(super) fn get(connection: &Connection, name: &SinkName) -> rusqlite::Result<Option<SinkRecord>> {
     let mut statement =
-        connection.prepare_cached("SELECT seq, dead_letters, lost FROM sinks WHERE name = ?1")?;
+        connection.prepare_cached("SELECT seq, dead_letters, lost, done FROM sinks WHERE name = ?1")?;
     statement
         .query_row(params![name.as_str()], |row| {
-            Ok(SinkRecord { cursor: Seq(row.get(0)?), dead_letters: row.get(1)?, lost: row.get(2)? })
+            let done: Vec<Seq> = serde_json::from_str(row.get_ref(3)?.as_str()?).unwrap_or_default();
+            Ok(SinkRecord { cursor: Seq(row.get(0)?), done, dead_letters: row.get(1)?, lost: row.get(2)? })
         })
         .optional()
 }
 
-/// The record of a sink; a new one starts behind `present`.
-pub(super) fn register(
-    connection: &Connection,
-    name: &SinkName,
-    present: Seq,
-) -> rusqlite::Result<SinkRecord> {
+/// The record of a sink; a new one starts behind `start`.
+pub(super) fn register(connection: &Connection, name: &SinkName, start: Seq) -> rusqlite::Result<SinkRecord> {
     if let Some(record) = get(connection, name)? {
         return Ok(record);
     }
-    connection
-        .prepare_cached("INSERT INTO sinks (name, seq) VALUES (?1, ?2)")?
-        .execute(params![name.as_str(), present.0])?;
-    Ok(SinkRecord { cursor: present, ..SinkRecord::default() })
-}
-
-/// Moves a cursor forward, never back.
-pub(super) fn advance(connection: &Connection, name: &SinkName, to: Seq) -> rusqlite::Result<SinkRecord> {
+    // Dead letters outlive a sink that was away for long.
     connection
         .prepare_cached(
-            "INSERT INTO sinks (name, seq) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET seq = max(seq, ?2)",
+            "INSERT INTO sinks (name, seq, dead_letters)
+             VALUES (?1, ?2, (SELECT count(*) FROM dead_letters WHERE sink = ?1))",
         )?
+        .execute(params![name.as_str(), start.0])?;
+    Ok(get(connection, name)?.unwrap_or_default())
+}
+
+/// Moves a cursor forward, never back; `done` are the events after it that are done as well.
+pub(super) fn advance(
+    connection: &Connection,
+    name: &SinkName,
+    to: Seq,
+    done: &[Seq],
+) -> rusqlite::Result<SinkRecord> {
+    let done =
+        if done.is_empty() { "[]".to_owned() } else { serde_json::to_string(done).unwrap_or_default() };
+    connection
+        .prepare_cached(
+            "INSERT INTO sinks (name, seq, done) VALUES (?1, ?2, ?3)
+             ON CONFLICT (name) DO UPDATE SET seq = max(seq, ?2), done = ?3",
+        )?
+        .execute(params![name.as_str(), to.0, done])?;
+    Ok(get(connection, name)?.unwrap_or_default())
+}
+
+/// Puts a sink back behind `to`, so that it gets again what came after.
+pub(super) fn rewind(connection: &Connection, name: &SinkName, to: Seq) -> rusqlite::Result<SinkRecord> {
+    connection
+        .prepare_cached("UPDATE sinks SET seq = min(seq, ?2), done = '[]' WHERE name = ?1")?
         .execute(params![name.as_str(), to.0])?;
     Ok(get(connection, name)?.unwrap_or_default())
 }
 
-/// Copies an event to a sink's dead letters, once, and moves its cursor past it.
-pub(super) fn dead_letter(
-    connection: &Connection,
-    name: &SinkName,
-    event: &StoredEvent,
-    error: &str,
-    now: u64,
-) -> rusqlite::Result<SinkRecord> {
-    let added = connection
-        .prepare_cached(
-            "INSERT INTO dead_letters (sink, seq, message_id, message_timestamp, type, version, subscription_id, stored_at,
-                                       payload, failed_at, error)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (sink, seq) DO NOTHING",
-        )?
-        .execute(params![
-            name.as_str(),
-            event.seq.0,
-            event.event.message_id.as_str(),
-            event.event.message_timestamp,
-            event.event.subscription_type,
-            event.event.subscription_version,
-            event.event.subscription_id,
-            event.stored_at.unix_millis(),
-            &event.event.payload[..],
-            now,
-            error,
-        ])?;
-    advance(connection, name, event.seq)?;
-    connection
-        .prepare_cached("UPDATE sinks SET dead_letters = dead_letters + ?2 WHERE name = ?1")?
-        .execute(params![name.as_str(), added])?;
-    Ok(get(connection, name)?.unwrap_or_default())
+/// Remembers since when sinks are gone that are not among these, and forgets those that have been gone
+/// for a week.
+pub(super) fn retire(connection: &Connection, active: &[SinkName], now: u64) -> rusqlite::Result<()> {
+    let all: Vec<(String, Option<u64>)> = connection
+        .prepare_cached("SELECT name, gone_at FROM sinks")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    for (name, gone_at) in all {
+        let is_active = active.iter().any(|sink| sink.as_str() == name);
+        match gone_at {
+            Some(_) if is_active => {
+                connection.execute("UPDATE sinks SET gone_at = NULL WHERE name = ?1", params![name])?;
+            }
+            None if !is_active => {
+                connection.execute("UPDATE sinks SET gone_at = ?2 WHERE name = ?1", params![name, now])?;
+            }
+            Some(gone_at) if gone_at.saturating_add(KEEP_GONE) < now => {
+                connection.execute("DELETE FROM sinks WHERE name = ?1", params![name])?;
+                info!(sink = name, "the place of a sink was forgotten: it has been gone for a week");
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }

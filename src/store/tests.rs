@@ -93,11 +93,11 @@ async fn sinks_start_at_the_present_and_never_go_back() {
     let store = Store::open(options(&folder)).unwrap();
     store.append(event("a", b"{}")).await.unwrap();
     let log = SinkName::new("log");
-    assert_eq!(store.sink(&log).await.unwrap().cursor, Seq(1));
+    assert_eq!(store.sink(&log, StartAt::Present).await.unwrap().cursor, Seq(1));
     store.append(event("b", b"{}")).await.unwrap();
-    assert_eq!(store.sink(&log).await.unwrap().cursor, Seq(1), "known now");
-    assert_eq!(store.advance(&log, Seq(2)).await.unwrap().cursor, Seq(2));
-    assert_eq!(store.advance(&log, Seq(1)).await.unwrap().cursor, Seq(2));
+    assert_eq!(store.sink(&log, StartAt::Present).await.unwrap().cursor, Seq(1), "known now");
+    assert_eq!(store.advance(&log, Seq(2), vec![]).await.unwrap().cursor, Seq(2));
+    assert_eq!(store.advance(&log, Seq(1), vec![]).await.unwrap().cursor, Seq(2));
 
     let dead = stored(&store).await.remove(1);
     assert_eq!(store.dead_letter(&log, &dead, "gone").await.unwrap().dead_letters, 1);
@@ -135,7 +135,10 @@ async fn a_full_disk_refuses_who_can_come_again_holds_the_rest_and_recovers() {
         .unwrap();
     assert!(problem.contains("no space left for"), "{problem}");
     assert!(matches!(store.append(event("refused", &big)).await, Err(StoreError::Failing(_))));
-    assert!(matches!(store.advance(&SinkName::new("log"), Seq(1)).await, Err(StoreError::Failing(_))));
+    assert!(matches!(
+        store.advance(&SinkName::new("log"), Seq(1), vec![]).await,
+        Err(StoreError::Failing(_))
+    ));
 
     store.limit_pages(None).await.unwrap();
     for receipt in receipts {
@@ -235,6 +238,98 @@ async fn a_hole_in_the_file_is_found_at_the_next_start() {
     assert_eq!(std::fs::read(&path).unwrap(), bytes);
 }
 
+#[tokio::test]
+async fn dead_letters_are_listed_marked_and_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(&folder)).unwrap();
+    let [a, b] = [SinkName::new("a"), SinkName::new("b")];
+    for sink in [&a, &b] {
+        store.sink(sink, StartAt::Present).await.unwrap();
+    }
+    for id in 0..3 {
+        store.append(event(&id.to_string(), b"{\"n\":1.50}")).await.unwrap();
+    }
+    for (sink, event) in [(&a, 0), (&a, 1), (&b, 2)] {
+        let event = stored(&store).await.remove(event);
+        store.dead_letter(sink, &event, "too bad").await.unwrap();
+    }
+    let reader = Reader::open(&folder.path().join("events.db")).unwrap();
+    let list = |sink| reader.dead_letters(sink, 0, 10).unwrap();
+    let all = list(None);
+    assert_eq!(all.iter().map(|letter| letter.event.seq.0).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!((all[0].error.as_str(), &all[0].event.event.payload[..]), ("too bad", &b"{\"n\":1.50}"[..]));
+    assert_eq!(reader.dead_letters(None, all[0].id, 1).unwrap()[0].id, all[1].id, "in pages");
+    assert_eq!(list(Some(&b)).len(), 1);
+
+    let of = |sink: &SinkName| LetterFilter { sink: Some(sink.clone()), id: None };
+    assert_eq!(store.mark_letters(of(&a)).await.unwrap(), 2);
+    assert_eq!(store.mark_letters(of(&a)).await.unwrap(), 0, "they are marked");
+    let marked = store.letters_to_replay(&a, 0, 10).await.unwrap();
+    assert_eq!(marked.len(), 2);
+    assert!(store.letters_to_replay(&b, 0, 10).await.unwrap().is_empty());
+    assert_eq!(store.resent(&a, marked[0].id, Ok(())).await.unwrap().dead_letters, 1);
+    assert_eq!(store.resent(&a, marked[1].id, Err("worse")).await.unwrap().dead_letters, 1);
+    assert!(store.letters_to_replay(&a, 0, 10).await.unwrap().is_empty(), "not for ever");
+    assert_eq!(list(Some(&a))[0].error, "worse");
+    assert_eq!(store.drop_letters(LetterFilter { sink: None, id: Some(all[2].id) }).await.unwrap(), 1);
+    assert_eq!(store.sink(&b, StartAt::Present).await.unwrap().dead_letters, 0);
+    assert_eq!(store.drop_letters(LetterFilter::default()).await.unwrap(), 1);
+    assert!(list(None).is_empty());
+}
+
+#[tokio::test]
+async fn a_place_names_what_is_done_after_it_and_can_be_put_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(&folder)).unwrap();
+    for id in 0..9 {
+        store.append(event(&id.to_string(), b"{}")).await.unwrap();
+    }
+    let all = SinkName::new("all");
+    assert_eq!(store.sink(&all, StartAt::Beginning).await.unwrap().cursor, Seq(0));
+    let record = store.advance(&all, Seq(3), vec![Seq(5), Seq(8)]).await.unwrap();
+    assert_eq!((record.cursor, record.done), (Seq(3), vec![Seq(5), Seq(8)]));
+    store.close().await.unwrap();
+    drop(store);
+    let store = reopen(&options(&folder));
+    let record = store.sink(&all, StartAt::Present).await.unwrap();
+    assert_eq!((record.cursor, record.done), (Seq(3), vec![Seq(5), Seq(8)]));
+    let record = store.rewind(&all, Seq(1)).await.unwrap();
+    assert_eq!((record.cursor, record.done), (Seq(1), vec![]));
+    assert_eq!(store.rewind(&all, Seq(7)).await.unwrap().cursor, Seq(1), "never forward");
+    assert_eq!(store.before(Timestamp::from_unix_millis(0)).await.unwrap(), Seq(0));
+}
+
+#[tokio::test]
+async fn the_place_of_a_sink_that_is_gone_is_kept_for_a_week() {
+    const DAY: u64 = 86_400_000;
+    let folder = tempfile::tempdir().unwrap();
+    let (clock, now) = clock(1_000_000_000_000);
+    let store =
+        Store::open(StoreOptions { clock, retain: Duration::from_secs(100 * 86_400), ..options(&folder) })
+            .unwrap();
+    let [stays, goes] = [SinkName::new("stays"), SinkName::new("goes")];
+    for sink in [&stays, &goes] {
+        store.sink(sink, StartAt::Present).await.unwrap();
+    }
+    store.retire_sinks(vec![stays.clone()]).await.unwrap();
+    for id in 0..5 {
+        store.append(event(&id.to_string(), b"{}")).await.unwrap();
+    }
+    *now.lock().unwrap() += 6 * DAY;
+    store.retire_sinks(vec![stays.clone()]).await.unwrap();
+    assert_eq!(store.sink(&goes, StartAt::Present).await.unwrap().cursor, Seq(0), "it is there");
+    // It comes back, and goes once more.
+    store.retire_sinks(vec![stays.clone(), goes.clone()]).await.unwrap();
+    store.retire_sinks(vec![stays.clone()]).await.unwrap();
+    *now.lock().unwrap() += 6 * DAY;
+    store.retire_sinks(vec![stays.clone()]).await.unwrap();
+    assert_eq!(store.sink(&goes, StartAt::Present).await.unwrap().cursor, Seq(0));
+    *now.lock().unwrap() += 2 * DAY;
+    store.retire_sinks(vec![stays.clone()]).await.unwrap();
+    assert_eq!(store.sink(&goes, StartAt::Present).await.unwrap().cursor, Seq(5), "as if it were new");
+    assert_eq!(store.sink(&stays, StartAt::Present).await.unwrap().cursor, Seq(0));
+}
+
 /// A clock that a test moves.
 fn clock(start: u64) -> (Clock, Arc<Mutex<u64>>) {
     let now = Arc::new(Mutex::new(start));
@@ -249,19 +344,24 @@ async fn old_events_go_and_what_a_sink_lost_is_counted() {
     let store =
         Store::open(StoreOptions { clock, retain: Duration::from_secs(7_200), ..options(&folder) }).unwrap();
     let [slow, fast] = [SinkName::new("slow"), SinkName::new("fast")];
-    store.sink(&slow).await.unwrap();
-    store.sink(&fast).await.unwrap();
+    store.sink(&slow, StartAt::Present).await.unwrap();
+    store.sink(&fast, StartAt::Present).await.unwrap();
     for id in 0..10 {
         store.append(event(&id.to_string(), b"{}")).await.unwrap();
     }
-    store.advance(&fast, Seq(10)).await.unwrap();
-    store.advance(&slow, Seq(4)).await.unwrap();
+    store.advance(&fast, Seq(10), vec![]).await.unwrap();
+    store.advance(&slow, Seq(4), vec![]).await.unwrap();
     *now.lock().unwrap() += 7_300_000;
     store.append(event("young", b"{}")).await.unwrap();
     let mut status = store.status();
     tokio::time::timeout(WAIT, status.wait_for(|s| s.events == 1)).await.expect("retention works").unwrap();
-    assert_eq!(store.sink(&slow).await.unwrap().lost, 6);
-    assert_eq!(store.sink(&fast).await.unwrap().lost, 0);
+    assert_eq!(store.sink(&slow, StartAt::Present).await.unwrap().lost, 6);
+    assert_eq!(store.sink(&fast, StartAt::Present).await.unwrap().lost, 0);
+    let losses = store.losses().await.unwrap();
+    assert!(losses.iter().all(|(_, loss)| loss.sink == slow && loss.from == loss.to));
+    assert_eq!(losses.iter().map(|(_, loss)| loss.events).sum::<u64>(), 6);
+    store.losses_told(losses.into_iter().map(|(name, _)| name).collect()).await.unwrap();
+    assert!(store.losses().await.unwrap().is_empty());
     assert_eq!(stored(&store).await.len(), 1);
     let status = status.borrow().clone();
     assert_eq!((status.removed, status.first_seq, status.last_seq), (10, Seq(11), Seq(11)));
@@ -364,12 +464,15 @@ async fn follow(model: &mut Model, store: &mut Store, options: &StoreOptions, op
         Operation::Sink(sink) => {
             let present = model.events.len() as u64;
             let expected = *model.cursors.entry(format!("s{sink}")).or_insert(present);
-            assert_eq!(store.sink(&SinkName::new(format!("s{sink}"))).await.unwrap().cursor, Seq(expected));
+            assert_eq!(
+                store.sink(&SinkName::new(format!("s{sink}")), StartAt::Present).await.unwrap().cursor,
+                Seq(expected)
+            );
         }
         Operation::Advance(sink, to) => {
             let cursor = model.cursors.entry(format!("s{sink}")).or_insert(to);
             *cursor = to.max(*cursor);
-            let record = store.advance(&SinkName::new(format!("s{sink}")), Seq(to)).await.unwrap();
+            let record = store.advance(&SinkName::new(format!("s{sink}")), Seq(to), vec![]).await.unwrap();
             assert_eq!(record.cursor, Seq(*cursor));
         }
         Operation::Set(name, value) => {

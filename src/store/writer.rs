@@ -15,7 +15,10 @@ use tracing::{error, info};
 
 use super::error::{self, StoreError};
 use super::retention::{self, Removed, Retention};
-use super::{Appended, Clock, IntakeCounts, SinkRecord, StoreOptions, events, settings, sinks};
+use super::{
+    Appended, Clock, IntakeCounts, LetterFilter, SinkRecord, StartAt, StoreOptions, dead_letters, events,
+    settings, sinks,
+};
 use crate::model::event::{Event, Seq, StoredEvent};
 use crate::model::route::SinkName;
 use crate::model::status::StoreStatus;
@@ -38,12 +41,22 @@ type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 #[derive(Debug)]
 pub(super) enum Job {
     Append { event: Event, reply: Option<Reply<Appended>>, held: bool, _bytes: OwnedSemaphorePermit },
-    Sink { name: SinkName, reply: Reply<SinkRecord> },
-    Advance { name: SinkName, to: Seq, reply: Reply<SinkRecord> },
-    DeadLetter { name: SinkName, event: Box<StoredEvent>, error: Box<str>, reply: Reply<SinkRecord> },
+    Sink(SinkJob, Reply<SinkRecord>),
+    Retire { active: Vec<SinkName>, reply: Reply<()> },
+    Letters { filter: LetterFilter, drop: bool, reply: Reply<u64> },
     Settings { changes: Vec<(String, Option<String>)>, reply: Reply<()> },
     LimitPages { pages: Option<u32>, reply: Reply<()> },
     Close { reply: Reply<()> },
+}
+
+/// Something to write about one sink.
+#[derive(Debug)]
+pub(super) enum SinkJob {
+    Register { name: SinkName, start: StartAt },
+    Advance { name: SinkName, to: Seq, done: Vec<Seq> },
+    Rewind { name: SinkName, to: Seq },
+    DeadLetter { name: SinkName, event: Box<StoredEvent>, error: Box<str> },
+    Resent { name: SinkName, id: i64, error: Option<Box<str>> },
 }
 
 /// A job and its place in the queue.
@@ -57,6 +70,7 @@ pub(super) struct Command {
 enum Done {
     Appended(Appended),
     Sink(SinkRecord),
+    Count(u64),
     Unit,
 }
 
@@ -67,6 +81,32 @@ pub(super) struct Published {
     pub(super) status: watch::Receiver<StoreStatus>,
     pub(super) counts: watch::Receiver<IntakeCounts>,
     pub(super) retention: watch::Sender<Retention>,
+}
+
+fn about_sink(connection: &Connection, job: &SinkJob, newest: Seq, now: u64) -> rusqlite::Result<SinkRecord> {
+    let name = match job {
+        SinkJob::Register { name, start } => {
+            let start = match start {
+                StartAt::Present => newest,
+                StartAt::Beginning => Seq(0),
+            };
+            return sinks::register(connection, name, start);
+        }
+        SinkJob::Advance { name, to, done } => return sinks::advance(connection, name, *to, done),
+        SinkJob::Rewind { name, to } => return sinks::rewind(connection, name, *to),
+        SinkJob::DeadLetter { name, event, error } => {
+            dead_letters::add(connection, name, event, error, now)?;
+            name
+        }
+        SinkJob::Resent { name, id, error } => {
+            match error {
+                None => dead_letters::delivered(connection, *id)?,
+                Some(error) => dead_letters::failed_again(connection, *id, error, now)?,
+            }
+            name
+        }
+    };
+    Ok(sinks::get(connection, name)?.unwrap_or_default())
 }
 
 /// Takes the state directory for this process.
@@ -297,10 +337,16 @@ impl Writer {
                         let _ = reply.send(Err(failing()));
                     }
                 }
-                Job::Sink { reply, .. } | Job::Advance { reply, .. } | Job::DeadLetter { reply, .. } => {
+                Job::Sink(_, reply) => {
                     let _ = reply.send(Err(failing()));
                 }
-                Job::Settings { reply, .. } | Job::LimitPages { reply, .. } | Job::Close { reply } => {
+                Job::Letters { reply, .. } => {
+                    let _ = reply.send(Err(failing()));
+                }
+                Job::Settings { reply, .. }
+                | Job::Retire { reply, .. }
+                | Job::LimitPages { reply, .. }
+                | Job::Close { reply } => {
                     let _ = reply.send(Err(failing()));
                 }
             }
@@ -347,12 +393,16 @@ impl Writer {
                         Done::Appended(Appended::Duplicate)
                     }
                 }
-                Job::Sink { name, .. } => {
-                    Done::Sink(sinks::register(&transaction, name, Seq(self.next - 1))?)
+                Job::Sink(job, _) => Done::Sink(about_sink(&transaction, job, Seq(self.next - 1), now)?),
+                Job::Retire { active, .. } => {
+                    sinks::retire(&transaction, active, now)?;
+                    Done::Unit
                 }
-                Job::Advance { name, to, .. } => Done::Sink(sinks::advance(&transaction, name, *to)?),
-                Job::DeadLetter { name, event, error, .. } => {
-                    Done::Sink(sinks::dead_letter(&transaction, name, event, error, now)?)
+                Job::Letters { filter, drop: false, .. } => {
+                    Done::Count(dead_letters::mark(&transaction, filter)?)
+                }
+                Job::Letters { filter, drop: true, .. } => {
+                    Done::Count(dead_letters::drop(&transaction, filter)?)
                 }
                 Job::Settings { changes, .. } => {
                     settings::save(&transaction, changes)?;
@@ -377,13 +427,19 @@ impl Writer {
                     let _ = reply.send(Ok(appended));
                 }
             }
-            (
-                Job::Sink { reply, .. } | Job::Advance { reply, .. } | Job::DeadLetter { reply, .. },
-                Done::Sink(record),
-            ) => {
+            (Job::Sink(_, reply), Done::Sink(record)) => {
                 let _ = reply.send(Ok(record));
             }
-            (Job::Settings { reply, .. } | Job::LimitPages { reply, .. } | Job::Close { reply }, _) => {
+            (Job::Letters { reply, .. }, Done::Count(count)) => {
+                let _ = reply.send(Ok(count));
+            }
+            (
+                Job::Settings { reply, .. }
+                | Job::Retire { reply, .. }
+                | Job::LimitPages { reply, .. }
+                | Job::Close { reply },
+                _,
+            ) => {
                 let _ = reply.send(Ok(()));
             }
             _ => {}

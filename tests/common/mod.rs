@@ -1,20 +1,27 @@
 //! A daemon in this process, against a stand-in for Twitch in this process.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses its part")]
 
+pub mod nats;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, Uri};
 use eventsubd::admin::Control;
 use eventsubd::config::{Environment, LoadOptions, Secrets};
 use eventsubd::daemon::{Daemon, DaemonHandle, DaemonOptions, Exit, Tuning};
 use eventsubd::model::status::Status;
 use eventsubd::sandbox::{Sandbox, SandboxOptions};
 use eventsubd::transport::websocket::Timings;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -222,4 +229,137 @@ pub fn all_bytes(folder: &Path) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// The program.
+pub const EXE: &str = env!("CARGO_BIN_EXE_eventsubd");
+
+pub fn command(home: &Home, arguments: &[&str]) -> Command {
+    let mut command = Command::new(EXE);
+    command
+        .args(arguments)
+        .arg("--config")
+        .arg(home.path("config.toml"))
+        .arg("--state-dir")
+        .arg(home.path("state"))
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .stdin(Stdio::null());
+    command
+}
+
+pub async fn output(mut command: Command) -> Output {
+    tokio::task::spawn_blocking(move || command.output().expect("the program runs")).await.unwrap()
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// `run` in the background; killed when it is dropped.
+pub struct Process {
+    pub child: std::process::Child,
+}
+
+impl Process {
+    pub fn start(home: &Home, level: &str) -> Self {
+        let log = |name: &str| {
+            fs::OpenOptions::new().create(true).append(true).open(home.path(name)).expect("a log file")
+        };
+        let mut command = command(home, &["run"]);
+        command.env("RUST_LOG", level).stdout(log("stdout.log")).stderr(log("stderr.log"));
+        Self { child: command.spawn().expect("the program runs") }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("it lives");
+    }
+
+    pub async fn ended(&mut self) -> std::process::ExitStatus {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(begun.elapsed() < WAIT, "it does not end");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub async fn status(home: &Home) -> Status {
+    let answer = output(command(home, &["status", "--json"])).await;
+    assert!(answer.status.success(), "{}", text(&answer.stderr));
+    serde_json::from_slice(&answer.stdout).expect("one JSON document")
+}
+
+pub async fn converged(home: &Home) {
+    let begun = Instant::now();
+    // A daemon that was killed leaves its socket behind.
+    while !output(command(home, &["status"])).await.status.success() {
+        let log = || fs::read_to_string(home.path("stderr.log")).unwrap();
+        assert!(begun.elapsed() < WAIT, "no daemon answers: {}", log());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let answer = output(command(home, &["status", "--wait", "--timeout", "30s"])).await;
+    assert!(answer.status.success(), "{}{}", text(&answer.stdout), text(&answer.stderr));
+}
+
+/// A request that a receiver got.
+#[derive(Clone, Debug)]
+pub struct Received {
+    pub method: Method,
+    pub path: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Received {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+}
+
+/// An HTTP receiver that takes everything.
+#[derive(Clone, Debug, Default)]
+pub struct Receiver {
+    pub address: String,
+    requests: Arc<Mutex<Vec<Received>>>,
+}
+
+impl Receiver {
+    pub async fn start() -> Self {
+        async fn take(
+            State(requests): State<Arc<Mutex<Vec<Received>>>>,
+            method: Method,
+            uri: Uri,
+            headers: HeaderMap,
+            body: Bytes,
+        ) {
+            let path = uri.path().to_owned();
+            requests.lock().unwrap().push(Received { method, path, headers, body });
+        }
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let address = listener.local_addr().unwrap().to_string();
+        let requests = Arc::default();
+        let routes = axum::Router::new().fallback(take).with_state(Arc::clone(&requests));
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        Self { address, requests }
+    }
+
+    pub fn requests(&self) -> Vec<Received> {
+        self.requests.lock().unwrap().clone()
+    }
 }

@@ -76,6 +76,8 @@ fn defaults() {
                     types: [
                         "*",
                     ],
+                    format: Eventsub,
+                    from_beginning: false,
                     retry_max: 300s,
                     give_up_after: 86400s,
                     kind: Stdout,
@@ -218,6 +220,8 @@ format = "json"
                     types: [
                         "stream.*",
                     ],
+                    format: Eventsub,
+                    from_beginning: false,
                     retry_max: 60s,
                     give_up_after: 172800s,
                     kind: File {
@@ -234,6 +238,8 @@ format = "json"
                     types: [
                         "*",
                     ],
+                    format: Eventsub,
+                    from_beginning: false,
                     retry_max: 300s,
                     give_up_after: 86400s,
                     kind: Stdout,

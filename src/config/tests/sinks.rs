@@ -1,6 +1,8 @@
 //! Messages about sinks.
 
 use super::*;
+use crate::model::route::SinkName;
+use crate::model::secret::Secret;
 use expect_test::expect;
 
 #[test]
@@ -29,10 +31,10 @@ command = ["prog"]
             error: a sink of type `stdout` has no `url`
              --> /etc/eventsubd/config.toml:8:1
               |
-            8 | url = "https://example.org"
+            8 | url = [hidden]
               | ^^^
               |
-              = help: it belongs to sinks of type `http` and `nats`, which are not supported yet
+              = help: it belongs to sinks of type `http` and `nats`
 
             error: a sink of type `file` has no `command`
               --> /etc/eventsubd/config.toml:14:1
@@ -40,7 +42,7 @@ command = ["prog"]
             14 | command = ["prog"]
                | ^^^^^^^
                |
-               = help: it belongs to sinks of type `command`, which are not supported yet
+               = help: it belongs to sinks of type `command`
 
             warning: `rotate_keep` does nothing without `rotate_size`
               --> /etc/eventsubd/config.toml:13:1
@@ -54,7 +56,7 @@ command = ["prog"]
 }
 
 #[test]
-fn types_that_are_not_supported_yet() {
+fn each_type_needs_its_own() {
     check(
         r#"[sink.a]
 type = "command"
@@ -75,21 +77,13 @@ type = "stdout"
 format = "cloudevents"
 "#,
         &expect![[r#"
-            error: `command` of `sink.a.type` is not supported yet
-             --> /etc/eventsubd/config.toml:6:8
+            error: there is no program `prog` in /usr/local/bin:/usr/bin:/bin
+             --> /etc/eventsubd/config.toml:7:11
               |
-            6 | type = "command"
-              |        ^^^^^^^^^
+            7 | command = ["prog", "arg"]
+              |           ^^^^^^^^^^^^^^^
               |
-              = help: this release has `stdout`, `file`
-
-            error: `http` of `sink.b.type` is not supported yet
-              --> /etc/eventsubd/config.toml:11:8
-               |
-            11 | type = "http"
-               |        ^^^^^^
-               |
-               = help: this release has `stdout`, `file`
+              = help: a bare name is looked for in $PATH; a path with `/` starts at the file's folder
 
             error: unknown key `methd`
               --> /etc/eventsubd/config.toml:14:1
@@ -99,21 +93,13 @@ format = "cloudevents"
                |
                = help: did you mean `method`?
 
-            error: `nats` of `sink.c.type` is not supported yet
-              --> /etc/eventsubd/config.toml:17:8
+            error: sink `c` has no `url`
+              --> /etc/eventsubd/config.toml:16:7
                |
-            17 | type = "nats"
-               |        ^^^^^^
+            16 | [sink.c]
+               |       ^
                |
-               = help: this release has `stdout`, `file`
-
-            error: `cloudevents` of `sink.d.format` is not supported yet
-              --> /etc/eventsubd/config.toml:21:10
-               |
-            21 | format = "cloudevents"
-               |          ^^^^^^^^^^^^^
-               |
-               = help: this release has `eventsub`
+               = help: the server, or several with commas between them: `url = "nats://127.0.0.1:4222"`
         "#]],
     );
 }
@@ -329,4 +315,404 @@ types = [1]
                = help: leave it out to send it all events
         "#]],
     );
+}
+
+#[test]
+fn programs() {
+    let case = Case::with(
+        r#"[sink.a]
+type = "command"
+command = []
+
+[sink.b]
+type = "command"
+command = "sh -c true"
+
+[sink.c]
+type = "command"
+command = ["./client_secret"]
+
+[sink.d]
+type = "command"
+command = ["./nothing", "x"]
+
+[sink.e]
+type = "command"
+command = ["sh", "-c", "true"]
+timeout = "2h"
+concurrency = 0
+format = "template"
+"#,
+    );
+    case.expect(&expect![[r#"
+        error: `command` names no program
+         --> /etc/eventsubd/config.toml:7:11
+          |
+        7 | command = []
+          |           ^^
+          |
+          = help: the program and its arguments: `command = ["./on-event", "--quiet"]`
+
+        error: there is no program `sh -c true` in /usr/local/bin:/usr/bin:/bin
+          --> /etc/eventsubd/config.toml:11:11
+           |
+        11 | command = "sh -c true"
+           |           ^^^^^^^^^^^^
+           |
+           = help: the program and each argument are parts of their own: ["prog", "arg"]
+
+        error: the program `./client_secret` is not executable
+          --> /etc/eventsubd/config.toml:15:11
+           |
+        15 | command = ["./client_secret"]
+           |           ^^^^^^^^^^^^^^^^^^^
+           |
+           = help: run `chmod +x /etc/eventsubd/client_secret`
+
+        error: there is no program `/etc/eventsubd/nothing`
+          --> /etc/eventsubd/config.toml:19:11
+           |
+        19 | command = ["./nothing", "x"]
+           |           ^^^^^^^^^^^^^^^^^^
+           |
+           = help: a bare name is looked for in $PATH; a path with `/` starts at the file's folder
+
+        error: `sink.e.timeout` must be from 1s to 1h, not `2h`
+          --> /etc/eventsubd/config.toml:24:11
+           |
+        24 | timeout = "2h"
+           |           ^^^^
+           |
+           = help: how long one event may take
+
+        error: `sink.e.concurrency` must be a whole number from 1 to 256, not `0`
+          --> /etc/eventsubd/config.toml:25:15
+           |
+        25 | concurrency = 0
+           |               ^
+           |
+           = help: how many events are under way at once; with more than one, order is kept for each broadcaster
+
+        error: a sink of type `command` cannot have the format `template`
+          --> /etc/eventsubd/config.toml:26:1
+           |
+        26 | format = "template"
+           | ^^^^^^
+           |
+           = help: templates are for the `body` of sinks of type `http`
+    "#]]);
+}
+
+#[test]
+fn addresses_and_formats() {
+    check(
+        r#"[sink.a]
+type = "http"
+url = "ftp://example.org"
+
+[sink.b]
+type = "http"
+url = "example.org/hook"
+method = "GET"
+
+[sink.c]
+type = "http"
+url = "https://example.org"
+format = "template"
+
+[sink.d]
+type = "http"
+url = "https://example.org"
+format = "cloudevents"
+body = "{{ type }}"
+secret_file = "client_secret"
+
+[sink.e]
+type = "http"
+url = "https://example.org"
+headers = { "not a name" = "x", Content-Length = "3", X-Number = 3 }
+secret_file = "client_secret"
+
+[sink.f]
+type = "nats"
+url = "http://example.org"
+stream = "a.b"
+credentials = "missing.creds"
+
+[sink.g]
+type = "nats"
+"#,
+        &expect![[r#"
+            error: `url` of sink `a` must begin with https:// or http://
+             --> /etc/eventsubd/config.toml:7:7
+              |
+            7 | url = [hidden]
+              |       ^^^^^^^^
+              |
+              = help: it is written "https://host", with a port and a path as needed
+
+            error: `url` of sink `b` is no URL: relative URL without a base
+              --> /etc/eventsubd/config.toml:11:7
+               |
+            11 | url = [hidden]
+               |       ^^^^^^^^
+               |
+               = help: it is written "https://host", with a port and a path as needed
+
+            error: `GET` is no value of `sink.b.method`
+              --> /etc/eventsubd/config.toml:12:10
+               |
+            12 | method = "GET"
+               |          ^^^^^
+               |
+               = help: it is one of `POST`, `PUT`, `PATCH`
+
+            error: sink `c` has the format `template`, and no `body`
+              --> /etc/eventsubd/config.toml:14:7
+               |
+            14 | [sink.c]
+               |       ^
+               |
+               = help: for example body = '{ "content": {{ event.broadcaster_user_name | tojson }} }'
+
+            error: `body` does not go with `format = "cloudevents"`
+              --> /etc/eventsubd/config.toml:23:1
+               |
+            23 | body = "{{ type }}"
+               | ^^^^
+               |
+               = help: leave `format` out: a sink with a `body` sends that
+
+            error: the secret in `client_secret` must be one line of 10 to 100 ASCII characters
+              --> /etc/eventsubd/config.toml:24:15
+               |
+            24 | secret_file = "client_secret"
+               |               ^^^^^^^^^^^^^^^
+               |
+               = help: make one with `openssl rand -hex 20 > client_secret`, and give it to the receiver
+
+            error: `not a name` is no name of a header
+              --> /etc/eventsubd/config.toml:29:13
+               |
+            29 | headers = [hidden]
+               |           ^^^^^^^^
+               |
+               = help: for example `headers = { Authorization = "…" }`
+
+            error: the header `content-length` belongs to the connection, and cannot be set
+              --> /etc/eventsubd/config.toml:29:33
+               |
+            29 | headers = [hidden]
+               |           ^^^^^^^^
+               |
+               = help: leave it out
+
+            error: `sink.e.headers` takes texts only
+              --> /etc/eventsubd/config.toml:29:55
+               |
+            29 | headers = [hidden]
+               |           ^^^^^^^^
+               |
+               = help: put it in quotes
+
+            error: the secret in `client_secret` must be one line of 10 to 100 ASCII characters
+              --> /etc/eventsubd/config.toml:30:15
+               |
+            30 | secret_file = "client_secret"
+               |               ^^^^^^^^^^^^^^^
+               |
+               = help: make one with `openssl rand -hex 20 > client_secret`, and give it to the receiver
+
+            error: `url` of sink `f` must begin with tls:// or nats://
+              --> /etc/eventsubd/config.toml:34:7
+               |
+            34 | url = [hidden]
+               |       ^^^^^^^^
+               |
+               = help: it is written "tls://host", with a port and a path as needed
+
+            error: `a.b` is no name for a stream
+              --> /etc/eventsubd/config.toml:35:10
+               |
+            35 | stream = "a.b"
+               |          ^^^^^
+               |
+               = help: letters, digits, `_` and `-`, for example "EVENTSUB"
+
+            error: there is no file `/etc/eventsubd/missing.creds`
+              --> /etc/eventsubd/config.toml:36:15
+               |
+            36 | credentials = "missing.creds"
+               |               ^^^^^^^^^^^^^^^
+               |
+               = help: the path is relative to the directory of the configuration file
+
+            error: sink `g` has no `url`
+              --> /etc/eventsubd/config.toml:38:7
+               |
+            38 | [sink.g]
+               |       ^
+               |
+               = help: the server, or several with commas between them: `url = "nats://127.0.0.1:4222"`
+
+            warning: `secret_file` does nothing here: only requests of the format `eventsub` are signed
+              --> /etc/eventsubd/config.toml:24:1
+               |
+            24 | secret_file = "client_secret"
+               | ^^^^^^^^^^^
+               |
+               = help: put a token for the receiver into `headers_file`
+        "#]],
+    );
+}
+
+#[test]
+fn secrets_of_sinks_are_for_their_owner_only() {
+    const TEXT: &str = r#"[sink.discord]
+type = "http"
+url = "https://discord.com/api/webhooks/112233445566/hunter2hunter2hunter2hunter2"
+body = "x"
+
+[sink.home]
+type = "http"
+url = "https://me:hunter2@home.example/"
+headers = { Authorization = "Bearer hunter2", X-Fine = "fine" }
+headers_file = "headers"
+secret_file = "webhook_secret"
+
+[sink.nats]
+type = "nats"
+url = "tls://me:hunter2@nats.example,tls://nats.example"
+credentials = "nats.creds"
+"#;
+    let case = Case::with(TEXT);
+    case.file("headers", "# more\nX-Token: hunter2\n\nX-More : a: b\n", 0o600);
+    case.file("webhook_secret", "hunter2hunter2\n", 0o600);
+    case.file("nats.creds", "hunter2", 0o400);
+    case.expect(&expect!["fine\n"]);
+    let config = case.config();
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let SinkKind::Http { headers, secret, .. } = &config.sinks[&SinkName::new("home")].kind else { panic!() };
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
+    assert_eq!(
+        headers,
+        [("authorization", "Bearer hunter2"), ("x-fine", "fine"), ("x-token", "hunter2"), ("x-more", "a: b")]
+    );
+    assert_eq!(secret.as_ref().map(Secret::expose), Some("hunter2hunter2"));
+
+    case.file("config.toml", format!("{HEAD}{TEXT}{ONE}"), 0o644);
+    case.file("headers", "no header\n", 0o640);
+    case.file("webhook_secret", "short\n", 0o604);
+    case.file("nats.creds", "hunter2", 0o644);
+    case.expect(&expect![[r#"
+        error: `/etc/eventsubd/config.toml` holds what looks like a secret in `url` of sink `discord`, and others can read it (mode 0644)
+         --> /etc/eventsubd/config.toml:7:7
+          |
+        7 | url = [hidden]
+          |       ^^^^^^^^
+          |
+          = help: run `chmod 600 /etc/eventsubd/config.toml`
+          = help: or take the URL out, and set the environment variable EVENTSUBD_SINK__DISCORD__URL
+
+        error: `/etc/eventsubd/config.toml` holds a password in `url` of sink `home`, and others can read it (mode 0644)
+          --> /etc/eventsubd/config.toml:12:7
+           |
+        12 | url = [hidden]
+           |       ^^^^^^^^
+           |
+           = help: run `chmod 600 /etc/eventsubd/config.toml`
+           = help: or take the URL out, and set the environment variable EVENTSUBD_SINK__HOME__URL
+
+        error: `/etc/eventsubd/config.toml` holds the header `authorization` of sink `home`, and others can read it (mode 0644)
+          --> /etc/eventsubd/config.toml:13:13
+           |
+        13 | headers = [hidden]
+           |           ^^^^^^^^
+           |
+           = help: run `chmod 600 /etc/eventsubd/config.toml`
+           = help: or move the header into a file of its own: `headers_file`
+
+        error: `/etc/eventsubd/headers` holds headers, and others can read it (mode 0640)
+          --> /etc/eventsubd/config.toml:14:16
+           |
+        14 | headers_file = "headers"
+           |                ^^^^^^^^^
+           |
+           = help: run `chmod 600 /etc/eventsubd/headers`
+
+        error: line 1 of `headers` is no header
+          --> /etc/eventsubd/config.toml:14:16
+           |
+        14 | headers_file = "headers"
+           |                ^^^^^^^^^
+           |
+           = help: each line is `Name: value`, such as `Authorization: Bearer …`
+
+        error: `/etc/eventsubd/webhook_secret` holds the secret of a sink, and others can read it (mode 0604)
+          --> /etc/eventsubd/config.toml:15:15
+           |
+        15 | secret_file = "webhook_secret"
+           |               ^^^^^^^^^^^^^^^^
+           |
+           = help: run `chmod 600 /etc/eventsubd/webhook_secret`
+
+        error: the secret in `webhook_secret` must be one line of 10 to 100 ASCII characters
+          --> /etc/eventsubd/config.toml:15:15
+           |
+        15 | secret_file = "webhook_secret"
+           |               ^^^^^^^^^^^^^^^^
+           |
+           = help: make one with `openssl rand -hex 20 > webhook_secret`, and give it to the receiver
+
+        error: `/etc/eventsubd/config.toml` holds a password in `url` of sink `nats`, and others can read it (mode 0644)
+          --> /etc/eventsubd/config.toml:19:7
+           |
+        19 | url = [hidden]
+           |       ^^^^^^^^
+           |
+           = help: run `chmod 600 /etc/eventsubd/config.toml`
+           = help: or take the URL out, and set the environment variable EVENTSUBD_SINK__NATS__URL
+
+        error: `/etc/eventsubd/nats.creds` holds NATS credentials, and others can read it (mode 0644)
+          --> /etc/eventsubd/config.toml:20:15
+           |
+        20 | credentials = "nats.creds"
+           |               ^^^^^^^^^^^^
+           |
+           = help: run `chmod 600 /etc/eventsubd/nats.creds`
+    "#]]);
+    assert!(!case.report().contains("hunter2"));
+}
+
+#[test]
+fn a_body_is_a_template_and_a_bare_program_is_found() {
+    let case = Case::with(
+        r#"[sink.a]
+type = "http"
+url = "http://localhost:1/x"
+method = "PUT"
+body = "{{ type }}"
+concurrency = 4
+from = "beginning"
+
+[sink.b]
+type = "command"
+command = "sh"
+types = ["eventsubd.gap"]
+
+[sink.c]
+type = "nats"
+url = "nats://127.0.0.1:4222, nats://127.0.0.1:4223"
+"#,
+    );
+    case.expect(&expect!["fine\n"]);
+    let sinks = case.config().sinks;
+    let sink = |name: &str| &sinks[&SinkName::new(name)];
+    assert_eq!((sink("a").format, sink("a").from_beginning), (Format::Template, true));
+    assert!(matches!(&sink("a").kind, SinkKind::Http { concurrency: 4, method, .. } if method == "PUT"));
+    let SinkKind::Command { program, arguments, timeout, concurrency } = &sink("b").kind else { panic!() };
+    assert!(program.is_absolute() && program.ends_with("sh") && arguments.is_empty());
+    assert_eq!((timeout.as_secs(), *concurrency), (30, 1));
+    let SinkKind::Nats { subject, .. } = &sink("c").kind else { panic!() };
+    assert_eq!(subject, "eventsub.{{type}}.{{broadcaster_id}}");
 }

@@ -1,16 +1,30 @@
-//! Where lines go. Both sinks block, so they are only called from threads that may.
+//! Where events go.
 
+mod command;
 mod file;
+mod http;
+mod nats;
 mod stdout;
 
 use std::io;
+use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+
+pub(super) use self::command::Command;
+pub use self::command::CommandOptions;
 pub(super) use self::file::File;
 pub use self::file::FileOptions;
+pub(super) use self::http::Http;
+pub use self::http::{HttpBody, HttpOptions};
+pub(super) use self::nats::Nats;
+pub use self::nats::NatsOptions;
 pub use self::stdout::OpenStdout;
 pub(super) use self::stdout::Stdout;
+use super::retry::Outcome;
+use crate::model::event::StoredEvent;
 
-/// Takes whole lines.
+/// Takes whole lines. It blocks, so it is only called from threads that may.
 pub(super) trait Lines: Send {
     /// Writes the lines so that they are safe: all of them, or an error, after which the same lines
     /// are tried again and begin on a line of their own.
@@ -18,4 +32,26 @@ pub(super) trait Lines: Send {
 
     /// Somebody has moved the file away: the next write opens it anew.
     fn reopen(&mut self) {}
+}
+
+/// Takes events one by one.
+pub(super) trait Single: Send + Sync {
+    /// How many it takes at once, from 1.
+    fn concurrency(&self) -> usize;
+
+    /// One try. `failures` is how many tries of this event have failed since the sink was started. A
+    /// future that is dropped leaves nothing running.
+    fn send(self: Arc<Self>, event: Arc<StoredEvent>, failures: u32) -> BoxFuture<'static, Outcome>;
+}
+
+/// A text from outside, fit for a log line: one line, not too long.
+fn printable(text: &str) -> String {
+    const LONGEST: usize = 300;
+    let mut shown: String =
+        text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST + 1).collect();
+    if shown.chars().count() > LONGEST {
+        shown.pop();
+        shown.push('…');
+    }
+    shown
 }

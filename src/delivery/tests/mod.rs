@@ -1,5 +1,10 @@
 //! Workers and their supervisor on a real store.
 
+mod http;
+mod letters;
+mod nats;
+mod receiver;
+
 use std::io::{self, Write};
 use std::sync::Mutex;
 
@@ -7,6 +12,25 @@ use super::*;
 use crate::model::event::{Event, MessageId, Seq};
 
 const WAIT: Duration = Duration::from_secs(20);
+
+/// TLS that trusts nobody.
+pub(super) fn tls() -> rustls::ClientConfig {
+    rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth()
+}
+
+/// A client as the daemon has it.
+pub(super) fn client() -> reqwest::Client {
+    let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+    builder.tls_backend_preconfigured(tls()).build().unwrap()
+}
+
+fn options() -> DeliveryOptions {
+    DeliveryOptions::new(client(), tls())
+}
 
 /// Standard output of a test, which can be made to fail.
 #[derive(Clone, Default)]
@@ -18,7 +42,7 @@ struct Tap {
 impl Tap {
     fn options(&self) -> DeliveryOptions {
         let tap = self.clone();
-        DeliveryOptions { stdout: Arc::new(move || Box::new(tap.clone())) }
+        DeliveryOptions { stdout: Arc::new(move || Box::new(tap.clone())), ..options() }
     }
 
     /// The message ids, in order.
@@ -52,13 +76,21 @@ fn ids(lines: &[u8]) -> Vec<String> {
 }
 
 fn event(id: usize, kind: &str) -> Event {
+    event_of(id, kind, id % 7)
+}
+
+/// An event of a channel.
+fn event_of(id: usize, kind: &str, channel: usize) -> Event {
+    let payload = format!(
+        r#"{{"subscription":{{"type":"{kind}","condition":{{"broadcaster_user_id":"{channel}"}}}},"event":{{"n":{id}}}}}"#
+    );
     Event {
         message_id: MessageId::new(&format!("m{id}")).unwrap(),
         message_timestamp: "2026-11-02T09:00:01Z".into(),
         subscription_type: kind.into(),
         subscription_version: "1".into(),
         subscription_id: "s".into(),
-        payload: b"{\"subscription\":{},\"event\":{}}".as_slice().into(),
+        payload: payload.into_bytes().into(),
     }
 }
 
@@ -66,6 +98,8 @@ fn sink(name: &str, kind: SinkKind) -> SinkOptions {
     SinkOptions {
         name: SinkName::new(name),
         types: vec!["*".into()],
+        format: Format::Eventsub,
+        start: StartAt::Present,
         retry_max: Duration::from_millis(100),
         give_up_after: Duration::from_secs(3600),
         kind,
@@ -100,7 +134,7 @@ impl Bench {
     async fn start(store: Store, sinks: &[SinkOptions], options: DeliveryOptions) -> Self {
         // A sink that is not known yet starts at the present.
         for sink in sinks {
-            store.sink(&sink.name).await.unwrap();
+            store.sink(&sink.name, sink.start).await.unwrap();
         }
         let (sinks_in, sinks_out) = watch::channel(Arc::from(sinks));
         let (_routes, routes) = watch::channel(Some(Arc::new(Routes::default())));
@@ -205,7 +239,7 @@ async fn what_is_given_up_is_in_the_dead_letters_and_the_next_goes_on() {
     bench.caught_up("out").await;
     assert_eq!(tap.ids(), numbers(3..5));
     let store = bench.end().await;
-    assert_eq!(store.sink(&SinkName::new("out")).await.unwrap().dead_letters, 3);
+    assert_eq!(store.sink(&SinkName::new("out"), StartAt::Present).await.unwrap().dead_letters, 3);
 }
 
 #[tokio::test]
@@ -254,6 +288,7 @@ async fn a_reader_that_does_not_read_does_not_hold_up_the_end() {
     let stuck = Mutex::new(Some(stuck));
     let options = DeliveryOptions {
         stdout: Arc::new(move || Box::new(Stuck(stuck.lock().unwrap().take().expect("opened once")))),
+        ..options()
     };
     let bench = Bench::start(open(&folder), &[sink("out", SinkKind::Stdout)], options).await;
     bench.push(0..1, "stream.online").await;
@@ -272,7 +307,8 @@ fn what_cannot_work_is_found_without_touching_it() {
     let good = path(folder.path().join("new.jsonl"));
     let bad_glob = SinkOptions { types: vec!["[".into()], ..sink("g", SinkKind::Stdout) };
     let sinks = [good, path(folder.path().join("no").join("f")), path(folder.path().to_owned()), bad_glob];
-    let errors: Vec<String> = check_sinks(&sinks).iter().map(ToString::to_string).collect();
+    let errors: Vec<String> =
+        check_sinks(&sinks, &options(), Vec::new).iter().map(ToString::to_string).collect();
     assert_eq!(errors.len(), 3, "{errors:?}");
     assert!(
         errors[0].contains("does not exist")

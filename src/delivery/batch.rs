@@ -1,0 +1,272 @@
+//! The worker of a sink that takes many events at once: read after the cursor, select, format, write,
+//! move the cursor.
+//!
+//! The cursor moves only after the sink has the lines safe, so a crash repeats what was in hand and
+//! loses nothing. It is stored by a task of its own, so that the next batch does not wait for that.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
+
+use super::retry::{Decision, decide};
+use super::sink::Lines;
+use super::window::Place;
+use super::worker::{Worker, age};
+use crate::model::event::{Seq, StoredEvent};
+use crate::model::status::SinkState;
+
+/// Events in one batch.
+const BATCH: usize = 1_000;
+/// Bytes of payload in one batch, about.
+const BATCH_BYTES: usize = 1 << 20;
+/// How long a write may go on after the daemon was told to stop; a reader of standard output that does
+/// not read must not hold up the end.
+const LAST_WRITE: Duration = Duration::from_secs(2);
+
+/// The worker.
+pub(super) struct BatchWorker {
+    pub(super) worker: Worker,
+    pub(super) lines: Box<dyn Lines>,
+}
+
+/// A batch as the sink gets it.
+#[derive(Default)]
+struct Batch {
+    events: Vec<StoredEvent>,
+    lines: Vec<u8>,
+    /// Up to here everything is either in `events` or not for this sink.
+    last: Seq,
+}
+
+enum Written {
+    Yes,
+    No(io::Error),
+    /// Told to stop in the middle.
+    Stopped,
+}
+
+enum Delivered {
+    Yes,
+    GivenUp(String),
+    /// Told to stop before.
+    Stopped,
+}
+
+impl BatchWorker {
+    /// Runs until it is told to stop.
+    pub(super) async fn run(mut self) {
+        let Some(record) = self.worker.start().await else { return };
+        if self.resend_letters(record.cursor).await.is_none() {
+            return;
+        }
+        let (moved, keeper) = self.worker.keep_place(Place { cursor: record.cursor, done: record.done });
+        let _ = self.follow(record.cursor, |cursor| drop(moved.send_replace(cursor.into()))).await;
+        drop(moved);
+        let _ = keeper.await;
+    }
+
+    /// Hands on what is stored after the cursor, for ever; none when told to stop.
+    async fn follow(&mut self, mut cursor: Seq, moved: impl Fn(Seq)) -> Option<()> {
+        let mut newest = self.worker.store.last_seq();
+        let mut batch = Batch::default();
+        let stop = self.worker.stop.clone();
+        loop {
+            if *newest.borrow_and_update() <= cursor {
+                self.worker.show(|status| status.state = SinkState::Idle, cursor);
+                tokio::select! {
+                    () = stop.soon.cancelled() => return None,
+                    changed = newest.changed() => changed.ok()?,
+                }
+                continue;
+            }
+            let events = tokio::select! {
+                biased;
+                () = stop.soon.cancelled() => return None,
+                events = self.worker.insist("reading events", || {
+                    self.worker.store.read_after(cursor, BATCH, BATCH_BYTES)
+                }) => events?,
+            };
+            if events.is_empty() {
+                // Retention was quicker: there is nothing up to the newest that was seen.
+                cursor = *newest.borrow();
+                continue;
+            }
+            self.fill(&mut batch, events);
+            match self.deliver(&mut batch, cursor).await {
+                Delivered::Yes => {}
+                Delivered::Stopped => return None,
+                Delivered::GivenUp(error) => {
+                    for event in &batch.events {
+                        self.worker.bury(event, &error).await?;
+                    }
+                }
+            }
+            cursor = batch.last;
+            moved(cursor);
+        }
+    }
+
+    /// Sends the dead letters again that a person asked for; none when told to stop.
+    async fn resend_letters(&mut self, cursor: Seq) -> Option<()> {
+        let mut after = 0;
+        loop {
+            let letters = self.worker.letters(after).await?;
+            let Some(last) = letters.last() else { return Some(()) };
+            after = last.id;
+            let events = letters.iter().map(|letter| letter.event.clone()).collect();
+            let mut batch = Batch { events, ..Batch::default() };
+            self.write_lines(&mut batch);
+            let outcome = match self.deliver(&mut batch, cursor).await {
+                Delivered::Yes => Ok(()),
+                Delivered::GivenUp(error) => Err(error),
+                Delivered::Stopped => return None,
+            };
+            for letter in &letters {
+                self.worker.resent(letter.id, outcome.as_ref().copied().map_err(String::as_str)).await?;
+            }
+        }
+    }
+
+    fn fill(&self, batch: &mut Batch, events: Vec<StoredEvent>) {
+        let routes = self.worker.routes.borrow().clone().unwrap_or_default();
+        batch.last = events.last().map_or(batch.last, |event| event.seq);
+        batch.events = events;
+        batch.events.retain(|stored| self.worker.selector.wants(&stored.event, &routes));
+        self.write_lines(batch);
+    }
+
+    fn write_lines(&self, batch: &mut Batch) {
+        batch.lines.clear();
+        for stored in &batch.events {
+            self.worker.options.format.line(&stored.event, &mut batch.lines);
+        }
+    }
+
+    /// Writes a batch until it is written or given up.
+    async fn deliver(&mut self, batch: &mut Batch, cursor: Seq) -> Delivered {
+        let Some(oldest) = batch.events.first().cloned() else { return Delivered::Yes };
+        self.worker.show(
+            |status| {
+                if status.state == SinkState::Idle {
+                    status.state = SinkState::Delivering;
+                }
+                status.in_flight = batch.events.len() as u64;
+                status.lag_seconds = age(&oldest);
+            },
+            cursor,
+        );
+        let mut failures = 0_u32;
+        let mut failing_since = None;
+        loop {
+            let error = match self.write(batch).await {
+                Written::Yes => {
+                    if failures > 0 {
+                        info!(sink = %self.worker.name(), failures, "sink works again");
+                    }
+                    let count = batch.events.len() as u64;
+                    self.worker.show(
+                        |status| {
+                            status.delivered += count;
+                            status.in_flight = 0;
+                            status.problem = None;
+                            status.state = SinkState::Delivering;
+                        },
+                        batch.last,
+                    );
+                    return Delivered::Yes;
+                }
+                Written::Stopped => return Delivered::Stopped,
+                Written::No(error) => error,
+            };
+            failures = failures.saturating_add(1);
+            let since = *failing_since.get_or_insert_with(Instant::now);
+            let sink = self.worker.name();
+            if failures == 1 {
+                warn!(%sink, %error, events = batch.events.len(), "sink failed; trying again");
+            } else {
+                debug!(%sink, %error, attempt = failures, "sink failed again");
+            }
+            let problem = error.to_string();
+            self.worker.show(
+                |status| {
+                    status.retries += 1;
+                    status.in_flight = 0;
+                    status.problem = Some(problem.clone());
+                    status.state = SinkState::Retrying;
+                },
+                cursor,
+            );
+            match decide(failures, since.elapsed(), self.worker.limits(), None, fastrand::f64()) {
+                Decision::Wait(pause) => {
+                    if !self.pause(pause, cursor, &oldest).await {
+                        return Delivered::Stopped;
+                    }
+                }
+                Decision::GiveUp => {
+                    error!(
+                        %sink, error = problem, events = batch.events.len(),
+                        "gave up on events after give_up_after; they are in the sink's dead letters"
+                    );
+                    return Delivered::GivenUp(problem);
+                }
+            }
+        }
+    }
+
+    async fn pause(&mut self, pause: Duration, cursor: Seq, oldest: &StoredEvent) -> bool {
+        let until = Instant::now() + pause;
+        let mut reopen = self.worker.reopen.clone();
+        reopen.mark_unchanged();
+        while Instant::now() < until {
+            tokio::select! {
+                () = self.worker.stop.soon.cancelled() => return false,
+                // A person who has just mended it does not want to wait.
+                Ok(()) = reopen.changed() => return true,
+                () = tokio::time::sleep_until(until.min(Instant::now() + Duration::from_secs(1))) => {}
+            }
+            self.worker.show(|status| status.lag_seconds = age(oldest), cursor);
+        }
+        true
+    }
+
+    /// One try, on a thread that may block.
+    async fn write(&mut self, batch: &mut Batch) -> Written {
+        let reopen = self.worker.reopen.has_changed().unwrap_or(false);
+        self.worker.reopen.mark_unchanged();
+        let mut lines = std::mem::replace(&mut self.lines, Box::new(Nowhere));
+        let bytes = std::mem::take(&mut batch.lines);
+        let work = tokio::task::spawn_blocking(move || {
+            if reopen {
+                lines.reopen();
+            }
+            let result = lines.write(&bytes);
+            (lines, bytes, result)
+        });
+        match self.worker.stop.finish(work, LAST_WRITE).await {
+            Some(Ok((lines, bytes, result))) => {
+                self.lines = lines;
+                batch.lines = bytes;
+                result.map_or_else(Written::No, |()| Written::Yes)
+            }
+            Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
+            None => {
+                warn!(
+                    sink = %self.worker.name(),
+                    "stopped while the sink did not take its events; they are sent again at the next start"
+                );
+                Written::Stopped
+            }
+        }
+    }
+}
+
+/// Stands in while the real one is on the thread that writes.
+struct Nowhere;
+
+impl Lines for Nowhere {
+    fn write(&mut self, _lines: &[u8]) -> io::Result<()> {
+        Err(io::Error::other("the sink is busy"))
+    }
+}

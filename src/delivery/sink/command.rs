@@ -1,0 +1,357 @@
+//! A program: run once an event, with the event on its standard input.
+//!
+//! It runs with the daemon's own privileges, in a process group of its own, without a shell. What it
+//! prints goes to the log.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, FusedFuture};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::Child;
+use tracing::info;
+
+use super::super::format::{Broadcaster, Format};
+use super::super::retry::Outcome;
+use super::{Single, printable};
+use crate::model::event::StoredEvent;
+use crate::model::route::SinkName;
+
+/// Between TERM and KILL.
+const GRACE: Duration = Duration::from_secs(5);
+/// How long output is read on after the program has ended: something that it started may hold it open.
+const LAST_OUTPUT: Duration = Duration::from_millis(500);
+/// Lines of output that are logged for one event; the rest is counted.
+const LINES: usize = 50;
+/// The longest line of output, in bytes; the rest is a line of its own.
+const LINE: usize = 4 << 10;
+/// What a program must not get from the daemon's environment: its secrets, and what systemd told it.
+const PRIVATE: [&str; 8] = [
+    "CREDENTIALS_DIRECTORY",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "RUST_LOG",
+];
+
+/// What is run, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandOptions {
+    /// The program: a path.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// How long one run may take; then its whole process group is ended.
+    pub timeout: Duration,
+    /// How many run at once.
+    pub concurrency: usize,
+}
+
+/// The sink.
+pub(in crate::delivery) struct Command {
+    name: SinkName,
+    options: CommandOptions,
+    format: Format,
+    /// Variables that are taken away.
+    private: Vec<OsString>,
+}
+
+impl Command {
+    pub(in crate::delivery) fn new(name: SinkName, options: CommandOptions, format: Format) -> Self {
+        let private = std::env::vars_os()
+            .map(|(name, _)| name)
+            .filter(|name| {
+                let name = name.to_string_lossy();
+                name.starts_with("EVENTSUB") || PRIVATE.contains(&&*name)
+            })
+            .collect();
+        Self { name, options, format, private }
+    }
+
+    async fn run(&self, stored: &StoredEvent) -> Outcome {
+        let event = &stored.event;
+        let broadcaster = Broadcaster::of(&event.payload);
+        let mut command = tokio::process::Command::new(&self.options.program);
+        for name in &self.private {
+            command.env_remove(name);
+        }
+        command
+            .args(&self.options.arguments)
+            .env("EVENTSUB_TYPE", &*event.subscription_type)
+            .env("EVENTSUB_MESSAGE_ID", event.message_id.as_str())
+            .env("EVENTSUB_SUBSCRIPTION_ID", &*event.subscription_id)
+            .env("EVENTSUB_BROADCASTER_ID", &*broadcaster.id)
+            .env("EVENTSUB_BROADCASTER_LOGIN", &*broadcaster.login)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        let mut child = match command.spawn() {
+            Ok(child) => child,
+            Err(error) => {
+                return Outcome::failed(format!("cannot start {}: {error}", self.options.program.display()));
+            }
+        };
+        let group = Group::of(&child);
+        let mut line = Vec::new();
+        self.format.line(event, &mut line);
+        let input = child.stdin.take().map(|mut input| async move {
+            // A program that does not read its input is free to.
+            let _ = input.write_all(&line).await;
+        });
+        let id = event.message_id.as_str();
+        let last = Mutex::new(String::new());
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        let output = async {
+            tokio::join!(self.log(out, "stdout", id, &last), self.log(err, "stderr", id, &last));
+        };
+        let mut output = std::pin::pin!(output.fuse());
+        let run = async {
+            let input = async {
+                if let Some(input) = input {
+                    input.await;
+                }
+            };
+            tokio::select! {
+                status = async { tokio::join!(child.wait(), input).0 } => status,
+                never = async { (&mut output).await; std::future::pending().await } => never,
+            }
+        };
+        let ended = tokio::time::timeout(self.options.timeout, run).await;
+        let Ok(ended) = ended else {
+            group.end(&mut child).await;
+            let limit = humantime::format_duration(self.options.timeout);
+            return Outcome::failed(format!("ended by force: it took longer than `timeout`, {limit}"));
+        };
+        group.spare();
+        if !output.is_terminated() {
+            let _ = tokio::time::timeout(LAST_OUTPUT, output).await;
+        }
+        match ended {
+            Ok(status) if status.success() => Outcome::Done,
+            Ok(status) => {
+                Outcome::failed(describe(status, &last.lock().map(|l| l.clone()).unwrap_or_default()))
+            }
+            Err(error) => Outcome::failed(format!("the program cannot be waited for: {error}")),
+        }
+    }
+
+    /// Logs what the program prints, bounded; keeps the last line.
+    async fn log(&self, pipe: Option<impl AsyncRead + Unpin>, stream: &str, id: &str, last: &Mutex<String>) {
+        let Some(mut pipe) = pipe else { return };
+        let mut buffer = vec![0; LINE];
+        let mut line = Vec::new();
+        let mut count = 0_usize;
+        let mut say = |line: &mut Vec<u8>| {
+            let text = printable(&String::from_utf8_lossy(line));
+            line.clear();
+            if text.is_empty() {
+                return;
+            }
+            count += 1;
+            if count <= LINES {
+                info!(sink = %self.name, message_id = id, stream, "{text}");
+            }
+            if let Ok(mut last) = last.lock() {
+                *last = text;
+            }
+        };
+        while let Ok(read) = pipe.read(&mut buffer).await
+            && read > 0
+        {
+            for part in buffer[..read].split_inclusive(|byte| *byte == b'\n') {
+                line.extend_from_slice(part);
+                if part.ends_with(b"\n") || line.len() >= LINE {
+                    say(&mut line);
+                }
+            }
+        }
+        say(&mut line);
+        if count > LINES {
+            info!(sink = %self.name, message_id = id, stream, lines = count - LINES, "further output is not shown");
+        }
+    }
+}
+
+impl Single for Command {
+    fn concurrency(&self) -> usize {
+        self.options.concurrency
+    }
+
+    fn send(self: Arc<Self>, event: Arc<StoredEvent>, _failures: u32) -> BoxFuture<'static, Outcome> {
+        async move { self.run(&event).await }.boxed()
+    }
+}
+
+fn describe(status: ExitStatus, last: &str) -> String {
+    let said = if last.is_empty() { String::new() } else { format!(": {last}") };
+    format!("the program ended with {status}{said}")
+}
+
+/// A process group that does not outlive its owner, unless it is spared.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        Self(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)))
+    }
+
+    /// TERM, and KILL to what is left after a while.
+    async fn end(mut self, child: &mut Child) {
+        let Some(group) = self.0 else { return };
+        // Whatever has ended already does not mind.
+        let _ = kill_process_group(group, Signal::TERM);
+        let left = tokio::time::timeout(GRACE, child.wait()).await.is_err();
+        let _ = kill_process_group(group, Signal::KILL);
+        self.0 = None;
+        if left {
+            let _ = child.wait().await;
+        }
+    }
+
+    /// The program has ended by itself: what it left running is meant to run.
+    fn spare(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::event::{Event, MessageId, Seq};
+    use crate::model::time::Timestamp;
+
+    fn event() -> Arc<StoredEvent> {
+        let payload = br#"{"subscription":{"condition":{"broadcaster_user_id":"12"}},"event":{"broadcaster_user_login":"ann"}}"#;
+        Arc::new(StoredEvent {
+            seq: Seq(1),
+            stored_at: Timestamp::from_unix_millis(0),
+            event: Event {
+                message_id: MessageId::new("m1").unwrap(),
+                message_timestamp: "2026-11-02T09:00:01Z".into(),
+                subscription_type: "stream.online".into(),
+                subscription_version: "1".into(),
+                subscription_id: "s1".into(),
+                payload: payload.as_slice().into(),
+            },
+        })
+    }
+
+    async fn run(script: &str, timeout: Duration) -> Outcome {
+        let options = CommandOptions {
+            program: "/bin/sh".into(),
+            arguments: vec!["-c".to_owned(), script.to_owned()],
+            timeout,
+            concurrency: 1,
+        };
+        Arc::new(Command::new(SinkName::new("c"), options, Format::Eventsub)).send(event(), 0).await
+    }
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn it_gets_the_event_and_what_it_is_about() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out").display().to_string();
+        let script = format!(
+            "cat > {path}; echo $EVENTSUB_TYPE $EVENTSUB_MESSAGE_ID $EVENTSUB_SUBSCRIPTION_ID \
+             $EVENTSUB_BROADCASTER_ID $EVENTSUB_BROADCASTER_LOGIN >> {path}"
+        );
+        assert_eq!(run(&script, LONG).await, Outcome::Done);
+        let out = std::fs::read_to_string(&path).unwrap();
+        let (line, rest) = out.split_once('\n').unwrap();
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["metadata"]["message_id"], "m1");
+        assert_eq!(rest, "stream.online m1 s1 12 ann\n");
+    }
+
+    #[tokio::test]
+    async fn its_exit_status_decides_and_its_last_words_are_told() {
+        assert_eq!(run("exit 0", LONG).await, Outcome::Done);
+        let Outcome::Failed { error, .. } = run("echo too bad >&2; exit 3", LONG).await else { panic!() };
+        assert!(error.contains('3') && error.contains("too bad"), "{error}");
+        let Outcome::Failed { error, .. } = run("kill -9 $$", LONG).await else { panic!() };
+        assert!(error.contains("signal"), "{error}");
+        // Output without an end does no harm.
+        assert_eq!(run("yes | head -c 3000000; exit 0", LONG).await, Outcome::Done);
+        // Nor does a child that keeps the output open.
+        assert_eq!(run("sleep 5 & exit 0", LONG).await, Outcome::Done);
+    }
+
+    #[tokio::test]
+    async fn what_takes_too_long_ends_with_all_that_it_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let pid = folder.path().join("pid").display().to_string();
+        let begun = std::time::Instant::now();
+        let script =
+            format!("trap '' TERM; sh -c 'trap \"\" TERM; echo $$ > {pid}; sleep 60' & wait; sleep 60");
+        let Outcome::Failed { error, .. } = run(&script, Duration::from_millis(500)).await else { panic!() };
+        assert!(error.contains("timeout"), "{error}");
+        assert!(begun.elapsed() >= GRACE, "TERM is ignored, so KILL has to come");
+        let pid: i32 = std::fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
+        let gone = async {
+            let stat = format!("/proc/{pid}/stat");
+            // A zombie waits for whoever adopted it, and runs no more.
+            while std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(LONG, gone).await.expect("the grandchild is gone");
+    }
+
+    #[tokio::test]
+    async fn a_run_that_is_given_up_leaves_nothing_running() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pid");
+        let script = format!("echo $$ > {}; sleep 60", path.display());
+        let handle = tokio::spawn(async move { run(&script, LONG).await });
+        let pid = tokio::time::timeout(LONG, async {
+            loop {
+                match std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<i32>().ok()) {
+                    Some(pid) => break pid,
+                    None => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+        })
+        .await
+        .expect("it starts");
+        handle.abort();
+        let gone = async {
+            while std::fs::read_to_string(format!("/proc/{pid}/stat"))
+                .is_ok_and(|stat| !stat.contains(") Z "))
+            {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(LONG, gone).await.expect("it is gone");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_not_there_is_a_failure() {
+        let options = CommandOptions {
+            program: "/nonexistent/program".into(),
+            arguments: vec![],
+            timeout: LONG,
+            concurrency: 1,
+        };
+        let sink = Arc::new(Command::new(SinkName::new("c"), options, Format::Eventsub));
+        let Outcome::Failed { error, .. } = sink.send(event(), 0).await else { panic!() };
+        assert!(error.contains("/nonexistent/program"), "{error}");
+    }
+}

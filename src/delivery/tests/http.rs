@@ -1,0 +1,209 @@
+//! HTTP sinks against receivers of every temper.
+
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
+
+use super::receiver::{Answer, Receiver};
+use super::*;
+use crate::model::secret::Secret;
+
+fn http(receiver: &Receiver, concurrency: usize) -> SinkOptions {
+    let options = HttpOptions {
+        url: Secret::new(format!("http://{}/hook", receiver.address)),
+        method: ::http::Method::POST,
+        headers: vec![],
+        body: HttpBody::Eventsub(None),
+        timeout: Duration::from_millis(500),
+        concurrency,
+    };
+    sink("web", SinkKind::Http(options))
+}
+
+fn with_body(options: SinkOptions, body: HttpBody) -> SinkOptions {
+    let SinkKind::Http(http) = options.kind else { panic!() };
+    SinkOptions { kind: SinkKind::Http(HttpOptions { body, ..http }), ..options }
+}
+
+#[tokio::test]
+async fn with_concurrency_order_is_kept_for_each_broadcaster() {
+    let folder = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(&[], Duration::from_millis(3)).await;
+    let bench = Bench::start(open(&folder), &[http(&receiver, 8)], options()).await;
+    bench.push(0..500, "stream.online").await;
+    let status = bench.caught_up("web").await;
+    assert_eq!((status.delivered, status.in_flight, status.retries), (500, 0, 0));
+    let requests = receiver.requests.lock().unwrap().clone();
+    let mut last: BTreeMap<String, u64> = BTreeMap::new();
+    let mut overtaken = false;
+    let mut highest = 0;
+    for request in &requests {
+        let body: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
+        let n = body["event"]["n"].as_u64().unwrap();
+        let channel = body["subscription"]["condition"]["broadcaster_user_id"].as_str().unwrap();
+        assert!(last.insert(channel.to_owned(), n).is_none_or(|before| before < n), "out of order");
+        overtaken |= n < highest;
+        highest = highest.max(n);
+    }
+    assert_eq!(requests.len(), 500);
+    assert!(overtaken, "channels do not wait for each other");
+    assert_eq!(requests[0].line, "POST /hook HTTP/1.1");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn receivers_of_every_temper_get_everything_in_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = [
+        Answer::Status(500, ""),
+        Answer::Hang,
+        Answer::Reset,
+        Answer::Garbage,
+        Answer::Status(503, "retry-after: 0\r\n"),
+        Answer::Status(408, ""),
+        Answer::Status(425, ""),
+        Answer::Status(302, "location: http://127.0.0.1:1/\r\n"),
+        Answer::Endless,
+    ];
+    let receiver = Receiver::start(&script, Duration::ZERO).await;
+    let bench = Bench::start(open(&folder), &[http(&receiver, 1)], options()).await;
+    bench.push(0..20, "stream.online").await;
+    let status = bench.caught_up("web").await;
+    assert_eq!((status.retries, status.dead_letters, status.problem), (8, 0, None));
+    assert_eq!(receiver.ids(), numbers(0..20), "in order, each once");
+    let retries: Vec<String> = receiver.requests.lock().unwrap()[..9]
+        .iter()
+        .map(|request| request.header("twitch-eventsub-message-retry").to_owned())
+        .collect();
+    assert_eq!(retries, ["0", "1", "2", "3", "4", "5", "6", "7", "8"]);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn the_pause_that_is_asked_for_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(&[Answer::Status(429, "retry-after: 1\r\n")], Duration::ZERO).await;
+    let web = SinkOptions { retry_max: Duration::from_secs(5), ..http(&receiver, 1) };
+    let bench = Bench::start(open(&folder), &[web], options()).await;
+    let begun = std::time::Instant::now();
+    bench.push(0..1, "stream.online").await;
+    let status = bench.status("web", |status| status.problem.is_some()).await;
+    assert!(status.problem.unwrap().contains("429"));
+    bench.caught_up("web").await;
+    assert!(begun.elapsed() >= Duration::from_secs(1));
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn what_is_refused_for_good_is_a_dead_letter_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(&[Answer::Status(410, "")], Duration::ZERO).await;
+    let bench = Bench::start(open(&folder), &[http(&receiver, 1)], options()).await;
+    bench.push(0..3, "stream.online").await;
+    let status = bench.caught_up("web").await;
+    assert_eq!((status.dead_letters, status.delivered, status.retries), (1, 2, 0));
+    let store = bench.end().await;
+    let reader = crate::store::Reader::open(&folder.path().join("events.db")).unwrap();
+    let letters = reader.dead_letters(None, 0, 10).unwrap();
+    assert_eq!(letters[0].event.event.message_id.as_str(), "m0");
+    assert!(letters[0].error.contains("410 Gone: said"), "{}", letters[0].error);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_receiver_that_hangs_holds_up_neither_others_nor_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(&[Answer::Hang; 50], Duration::ZERO).await;
+    let SinkOptions { kind: SinkKind::Http(slow), .. } = http(&receiver, 4) else { panic!() };
+    let web = sink("web", SinkKind::Http(HttpOptions { timeout: Duration::from_secs(60), ..slow }));
+    let tap = Tap::default();
+    let bench = Bench::start(open(&folder), &[web, sink("out", SinkKind::Stdout)], tap.options()).await;
+    bench.push(0..10, "stream.online").await;
+    bench.caught_up("out").await;
+    let status = bench.status("web", |status| status.in_flight == 4).await;
+    assert_eq!((status.cursor, status.lag_events), (Seq(0), 10));
+    let begun = std::time::Instant::now();
+    let store = bench.end().await;
+    assert!(begun.elapsed() < Duration::from_secs(8));
+    assert_eq!(store.sink(&SinkName::new("web"), StartAt::Present).await.unwrap().cursor, Seq(0));
+}
+
+#[tokio::test]
+async fn a_signature_is_one_that_others_accept() {
+    // As Twitch's documentation describes the check, with Python's own hmac.
+    const CHECK: &str = r"
+import hashlib, hmac, json, sys
+request = json.load(sys.stdin)
+header = request['headers']
+message = header['twitch-eventsub-message-id'] + header['twitch-eventsub-message-timestamp'] + request['body']
+digest = 'sha256=' + hmac.new(sys.argv[1].encode(), message.encode(), hashlib.sha256).hexdigest()
+sys.exit(0 if hmac.compare_digest(digest, header['twitch-eventsub-message-signature']) else 3)
+";
+    const SECRET: &str = "a secret of 20 chars";
+    let folder = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(&[], Duration::ZERO).await;
+    let web = with_body(http(&receiver, 1), HttpBody::Eventsub(Some(Secret::new(SECRET))));
+    let bench = Bench::start(open(&folder), &[web], options()).await;
+    bench.push(0..2, "stream.online").await;
+    bench.caught_up("web").await;
+    let request = receiver.requests.lock().unwrap()[1].clone();
+    let headers: BTreeMap<_, _> = request.headers.iter().cloned().collect();
+    let body = String::from_utf8(request.body).unwrap();
+    let check = |body: &str| {
+        let mut python = Command::new("python3")
+            .args(["-c", CHECK, SECRET])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("python3 is installed by tests/run");
+        let input = serde_json::json!({ "headers": headers, "body": body }).to_string();
+        python.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        python.wait().unwrap().code()
+    };
+    assert_eq!(check(&body), Some(0));
+    assert_eq!(check(&body.replace('1', "2")), Some(3), "the check can fail");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn other_formats_are_sent_as_they_are_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(&[], Duration::ZERO).await;
+    let cloud =
+        SinkOptions { name: SinkName::new("cloud"), ..with_body(http(&receiver, 1), HttpBody::Cloudevents) };
+    let template = r#"{"content": {{ ("n is " ~ event.n) | tojson }}}"#;
+    let own = with_body(http(&receiver, 1), HttpBody::Template(template.into()));
+    let bench = Bench::start(open(&folder), &[cloud, own], options()).await;
+    bench.push(0..1, "stream.online").await;
+    bench.caught_up("cloud").await;
+    bench.caught_up("web").await;
+    let requests = receiver.requests.lock().unwrap().clone();
+    let find = |kind: &str| {
+        let found = requests.iter().find(|request| request.header("content-type").starts_with(kind)).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&found.body).unwrap()
+    };
+    assert_eq!(find("application/cloudevents+json")["type"], "tv.twitch.eventsub.stream.online");
+    assert_eq!(find("application/json"), serde_json::json!({"content": "n is 0"}));
+    bench.end().await;
+}
+
+#[test]
+fn a_template_that_does_not_fit_is_found_before_it_runs() {
+    let receiver = Receiver {
+        address: "127.0.0.1:1".parse().unwrap(),
+        requests: Arc::default(),
+        script: Arc::default(),
+        pace: Duration::ZERO,
+    };
+    let web = with_body(http(&receiver, 1), HttpBody::Template("{{ event.m }}".into()));
+    let only = SinkOptions { types: vec!["channel.*".into()], ..web.clone() };
+    let samples = || vec![Sample { event: event(1, "stream.online"), sinks: None }];
+    let errors = |sinks: &[SinkOptions]| -> Vec<String> {
+        check_sinks(sinks, &options(), samples).iter().map(ToString::to_string).collect()
+    };
+    let found = errors(std::slice::from_ref(&web));
+    assert!(
+        found.len() == 1 && found[0].contains("stream.online") && found[0].contains("undefined"),
+        "{found:?}"
+    );
+    assert_eq!(errors(&[only]), Vec::<String>::new(), "it gets no such event");
+    assert!(errors(&[with_body(web, HttpBody::Template("{% if %}".into()))])[0].contains("`body`"));
+}

@@ -1,0 +1,147 @@
+//! Events that a sink gave up on: kept whole, listed, sent again, dropped.
+
+use rusqlite::{Connection, Row, params};
+
+use super::events;
+use super::{DeadLetter, LetterFilter};
+use crate::model::event::StoredEvent;
+use crate::model::route::SinkName;
+use crate::model::time::Timestamp;
+
+const COLUMNS: &str = "seq, message_id, message_timestamp, type, version, subscription_id, stored_at, payload, id, sink, \
+                       failed_at, error, replay";
+
+/// Copies an event to a sink's dead letters; one that is there already gets the new error.
+pub(super) fn add(
+    connection: &Connection,
+    name: &SinkName,
+    event: &StoredEvent,
+    error: &str,
+    now: u64,
+) -> rusqlite::Result<()> {
+    let known: bool = connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM dead_letters WHERE sink = ?1 AND seq = ?2)")?
+        .query_row(params![name.as_str(), event.seq.0], |row| row.get(0))?;
+    connection
+        .prepare_cached(
+            "INSERT INTO dead_letters (sink, seq, message_id, message_timestamp, type, version, subscription_id, stored_at,
+                                       payload, failed_at, error)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+             ON CONFLICT (sink, seq) DO UPDATE SET failed_at = ?10, error = ?11, replay = 0",
+        )?
+        .execute(params![
+            name.as_str(),
+            event.seq.0,
+            event.event.message_id.as_str(),
+            event.event.message_timestamp,
+            event.event.subscription_type,
+            event.event.subscription_version,
+            event.event.subscription_id,
+            event.stored_at.unix_millis(),
+            &event.event.payload[..],
+            now,
+            error,
+        ])?;
+    if !known {
+        count(connection, name.as_str(), 1)?;
+    }
+    Ok(())
+}
+
+/// A sink has it after all.
+pub(super) fn delivered(connection: &Connection, id: i64) -> rusqlite::Result<()> {
+    let sink: Option<String> = connection
+        .prepare_cached("DELETE FROM dead_letters WHERE id = ?1 RETURNING sink")?
+        .query_map(params![id], |row| row.get(0))?
+        .next()
+        .transpose()?;
+    sink.map_or(Ok(()), |sink| count(connection, &sink, -1))
+}
+
+/// It failed again: it stays, with its new error.
+pub(super) fn failed_again(connection: &Connection, id: i64, error: &str, now: u64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE dead_letters SET replay = 0, failed_at = ?2, error = ?3 WHERE id = ?1")?
+        .execute(params![id, now, error])?;
+    Ok(())
+}
+
+/// Marks what is to be sent again; tells how many.
+pub(super) fn mark(connection: &Connection, filter: &LetterFilter) -> rusqlite::Result<u64> {
+    let changed = connection.execute(
+        "UPDATE dead_letters SET replay = 1
+         WHERE replay = 0 AND (?1 IS NULL OR sink = ?1) AND (?2 IS NULL OR id = ?2)",
+        params![filter.sink.as_ref().map(SinkName::as_str), filter.id],
+    )?;
+    Ok(changed as u64)
+}
+
+/// Removes dead letters for good; tells how many.
+pub(super) fn drop(connection: &Connection, filter: &LetterFilter) -> rusqlite::Result<u64> {
+    let per_sink: Vec<(String, i64)> = connection
+        .prepare_cached(
+            "SELECT sink, count(*) FROM dead_letters
+             WHERE (?1 IS NULL OR sink = ?1) AND (?2 IS NULL OR id = ?2) GROUP BY sink",
+        )?
+        .query_map(params![filter.sink.as_ref().map(SinkName::as_str), filter.id], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
+        .collect::<Result<_, _>>()?;
+    for (sink, many) in &per_sink {
+        count(connection, sink, -many)?;
+    }
+    let dropped = connection.execute(
+        "DELETE FROM dead_letters WHERE (?1 IS NULL OR sink = ?1) AND (?2 IS NULL OR id = ?2)",
+        params![filter.sink.as_ref().map(SinkName::as_str), filter.id],
+    )?;
+    Ok(dropped as u64)
+}
+
+/// Dead letters after an id, oldest first: at most `limit`.
+pub(super) fn list(
+    connection: &Connection,
+    sink: Option<&SinkName>,
+    after: i64,
+    limit: usize,
+) -> rusqlite::Result<Vec<DeadLetter>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM dead_letters WHERE id > ?1 AND (?2 IS NULL OR sink = ?2) ORDER BY id LIMIT ?3"
+        ))?
+        .query_map(params![after, sink.map(SinkName::as_str), limit], letter)?
+        .collect()
+}
+
+/// A sink's dead letters that are to be sent again, after an id, oldest first.
+pub(super) fn to_replay(
+    connection: &Connection,
+    sink: &SinkName,
+    after: i64,
+    limit: usize,
+) -> rusqlite::Result<Vec<DeadLetter>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM dead_letters WHERE replay = 1 AND sink = ?1 AND id > ?2 ORDER BY id LIMIT ?3"
+        ))?
+        .query_map(params![sink.as_str(), after, limit], letter)?
+        .collect()
+}
+
+fn letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
+    Ok(DeadLetter {
+        event: events::stored(row)?,
+        id: row.get(8)?,
+        sink: SinkName::new(row.get::<_, String>(9)?),
+        failed_at: Timestamp::from_unix_millis(row.get(10)?),
+        error: row.get(11)?,
+        replay: row.get(12)?,
+    })
+}
+
+/// The count stands beside the sink's place, so that nobody has to count rows.
+fn count(connection: &Connection, sink: &str, change: i64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE sinks SET dead_letters = max(0, dead_letters + ?2) WHERE name = ?1")?
+        .execute(params![sink, change])?;
+    Ok(())
+}
