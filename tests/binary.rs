@@ -5,6 +5,7 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -151,11 +152,37 @@ async fn exit_codes_say_what_is_wrong() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_secret_and_no_token_is_ever_written() {
+    const SINKS: [&str; 4] =
+        ["pathSecret1pathSecret1pathSecret1", "pass-Secret2", "header-Secret3", "nats-Secret4"];
     let home = Home::new(quick()).await;
+    // Nobody listens there: errors have every chance to say what they should not.
+    let config = |home: &Home| {
+        format!(
+            "{}\n[sink.web]\ntype = \"http\"\nurl = \"http://me:{}@127.0.0.1:1/hooks/{}\"\nheaders_file = \"headers\"\n\
+             \n[sink.bus]\ntype = \"nats\"\nurl = \"nats://me:{}@127.0.0.1:1\"\n",
+            config(home),
+            SINKS[1],
+            SINKS[0],
+            SINKS[3]
+        )
+    };
+    for (name, text) in [("config.toml", ""), ("headers", &format!("Authorization: Bearer {}", SINKS[2]))] {
+        fs::write(home.path(name), text).unwrap();
+        fs::set_permissions(home.path(name), fs::Permissions::from_mode(0o600)).unwrap();
+    }
     home.configure(&config(&home));
     let mut daemon = Process::start(&home, "trace");
     converged(&home).await;
     home.sandbox.trigger("stream.online", Some("ann")).await.unwrap();
+    let begun = Instant::now();
+    while !["web", "bus"].iter().all(|name| {
+        text(&fs::read(home.path("stderr.log")).unwrap())
+            .lines()
+            .any(|line| line.contains("sink failed") && line.contains(name))
+    }) {
+        assert!(begun.elapsed() < WAIT, "the sinks fail");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     let mut tokens: BTreeSet<String> = home.sandbox.tokens().into_iter().collect();
     home.sandbox.revoke_all_tokens();
     home.configure(&config(&home).replace("\"bob\"", "\"cat\""));
@@ -180,11 +207,13 @@ async fn no_secret_and_no_token_is_ever_written() {
     output(command(&home, &["plan"])).await;
     daemon.signal(Signal::TERM);
     daemon.ended().await;
-    fs::remove_file(home.path("secret")).unwrap();
+    for name in ["secret", "headers", "config.toml"] {
+        fs::remove_file(home.path(name)).unwrap();
+    }
     all.extend(all_bytes(home.folder.path()));
     assert!(all.len() > 10_000, "TRACE says a lot");
     assert!(tokens.len() >= 3, "{}", tokens.len());
-    for secret in tokens.iter().map(String::as_str).chain([SECRET]) {
+    for secret in tokens.iter().map(String::as_str).chain([SECRET]).chain(SINKS) {
         let found = all.windows(secret.len()).position(|part| part == secret.as_bytes());
         if let Some(at) = found {
             panic!("found: {}", text(&all[at.saturating_sub(200)..at]));

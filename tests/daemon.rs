@@ -58,9 +58,12 @@ async fn from_a_file_to_events_and_again_after_a_restart() {
     let after = home.sandbox.stats();
     assert_eq!((after.creates, after.deletes, after.users), (before.creates, before.deletes, before.users));
     let id = home.sandbox.trigger("stream.online", Some("bob")).await.unwrap();
-    daemon.delivered(3).await;
-    assert_eq!(daemon.stdout.ids(), [id]);
-    assert_eq!(common::ids(&fs::read(home.path("events.jsonl")).unwrap()).len(), 3);
+    daemon.delivered(4).await;
+    let mut got = daemon.stdout.ids();
+    got.retain(|id| !id.starts_with("gap-"));
+    assert_eq!(got, [id]);
+    let file = common::ids(&fs::read(home.path("events.jsonl")).unwrap());
+    assert_eq!(file.len(), 4, "and one that tells of the time between");
     daemon.end().await;
 }
 
@@ -195,9 +198,8 @@ async fn dead_sockets_of_every_kind_are_replaced() {
             daemon.until(kind, |status| losses(status) >= before + 2).await;
         }
         daemon.converged().await;
-        let stored = daemon.status().store.events;
-        home.sandbox.trigger("stream.online", Some("ann")).await.unwrap();
-        daemon.until(kind, |status| status.store.events == stored + 1).await;
+        let id = home.sandbox.trigger("stream.online", Some("ann")).await.unwrap();
+        daemon.until(kind, |_| daemon.stdout.ids().contains(&id)).await;
     }
     assert_eq!(home.sandbox.stats().inbound_traffic, 0, "we never sent anything");
     daemon.end().await;

@@ -11,6 +11,7 @@ use async_nats::{ConnectOptions, HeaderMap, ServerAddr};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use percent_encoding::percent_decode_str;
 use tokio::sync::OnceCell;
 use tracing::{info, warn};
 
@@ -51,8 +52,30 @@ pub(in crate::delivery) struct Nats {
     format: Format,
     subject: Template,
     servers: Vec<ServerAddr>,
+    login: Option<Login>,
     tls: rustls::ClientConfig,
     context: OnceCell<Context>,
+}
+
+/// Who we are, as the URL has it. The library logs URLs, so it stands in none that the library gets.
+struct Login {
+    /// A token when there is no password.
+    user: Secret,
+    password: Option<Secret>,
+}
+
+impl Login {
+    /// Takes it out of a URL.
+    fn take(url: &mut reqwest::Url) -> Option<Self> {
+        let decoded = |text: &str| Secret::new(percent_decode_str(text).decode_utf8_lossy().into_owned());
+        let login = Self { user: decoded(url.username()), password: url.password().map(decoded) };
+        if url.username().is_empty() && login.password.is_none() {
+            return None;
+        }
+        // Only URLs without a host have no room for a login, and this one had it.
+        let _ = url.set_username("").and_then(|()| url.set_password(None));
+        Some(login)
+    }
 }
 
 /// Why the sink cannot be made.
@@ -73,14 +96,15 @@ impl Nats {
         format: Format,
         tls: rustls::ClientConfig,
     ) -> Result<Self, NatsError> {
-        let servers = options
-            .url
-            .expose()
-            .split(',')
-            .map(|url| url.trim().parse::<ServerAddr>().map_err(|_| NatsError::Url))
-            .collect::<Result<Vec<_>, _>>()?;
+        let (mut servers, mut login) = (Vec::new(), None);
+        for text in options.url.expose().split(',') {
+            let mut url = reqwest::Url::parse(text.trim()).map_err(|_| NatsError::Url)?;
+            let own = Login::take(&mut url);
+            login = login.or(own);
+            servers.push(ServerAddr::from_url(url).map_err(|_| NatsError::Url)?);
+        }
         let subject = Template::new(&options.subject).map_err(NatsError::Subject)?;
-        let sink = Self { name, options, format, subject, servers, tls, context: OnceCell::new() };
+        let sink = Self { name, options, format, subject, servers, login, tls, context: OnceCell::new() };
         sink.connect_options()?;
         Ok(sink)
     }
@@ -102,6 +126,13 @@ impl Nats {
                 }
                 async {}
             });
+        let options = match &self.login {
+            Some(Login { user, password: Some(password) }) => {
+                options.user_and_password(user.expose().to_owned(), password.expose().to_owned())
+            }
+            Some(Login { user: token, password: None }) => options.token(token.expose().to_owned()),
+            None => options,
+        };
         match &self.options.credentials {
             Some(text) => options.credentials(text.expose()).map_err(|_| NatsError::Credentials),
             None => Ok(options),
@@ -243,6 +274,21 @@ mod tests {
         ] {
             assert_eq!(valid_subject(text), subject);
         }
+    }
+
+    #[test]
+    fn the_login_leaves_the_address() {
+        let take = |text: &str| {
+            let mut url = reqwest::Url::parse(text).unwrap();
+            let login = Login::take(&mut url).map(|login| {
+                (login.user.expose().to_owned(), login.password.map(|password| password.expose().to_owned()))
+            });
+            (url.to_string(), login)
+        };
+        let some = |user: &str, password: Option<&str>| Some((user.to_owned(), password.map(str::to_owned)));
+        assert_eq!(take("nats://me:p%40ss@host:1"), ("nats://host:1".to_owned(), some("me", Some("p@ss"))));
+        assert_eq!(take("tls://token@host"), ("tls://host".to_owned(), some("token", None)));
+        assert_eq!(take("nats://host:1"), ("nats://host:1".to_owned(), None));
     }
 
     #[test]
