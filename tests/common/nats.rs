@@ -19,12 +19,18 @@ impl NatsServer {
     /// Starts it with its files in a folder, where it finds again what an earlier one stored. Port 0 lets the
     /// system pick one.
     pub fn start(folder: &Path, port: u16) -> Self {
+        Self::with(folder, port, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn with(folder: &Path, port: u16, arguments: &[&str]) -> Self {
         let ports = folder.join("ports");
         let _ = fs::remove_dir_all(&ports);
         fs::create_dir(&ports).expect("a folder");
         let listen = if port == 0 { "-1".to_owned() } else { port.to_string() };
         let child = Command::new("nats-server")
             .args(["--jetstream", "--addr", "127.0.0.1", "--port", &listen])
+            .args(arguments)
             .arg("--store_dir")
             .arg(folder.join("nats"))
             .arg("--ports_file_dir")
@@ -41,7 +47,7 @@ impl NatsServer {
             let file = fs::read_dir(&ports).ok().and_then(|mut files| files.next()?.ok());
             let text = file.and_then(|file| fs::read_to_string(file.path()).ok()).unwrap_or_default();
             let found: Option<serde_json::Value> = serde_json::from_str(&text).ok();
-            let url = found.as_ref().and_then(|found| found["nats"][0].as_str());
+            let url = found.as_ref().and_then(|found| found["nats"][0].as_str().or(found["tls"][0].as_str()));
             if let Some(port) = url.and_then(|url| url.rsplit(':').next()?.parse().ok()) {
                 server.port = port;
                 return server;

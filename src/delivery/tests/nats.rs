@@ -104,3 +104,70 @@ async fn without_a_stream_the_person_is_told() {
     assert!(status.problem.as_ref().unwrap().contains("`stream`"), "{status:?}");
     bench.end().await;
 }
+
+/// A certificate for `localhost` that signs itself, and its key: files in the folder.
+fn certificate(folder: &Path) {
+    let made = std::process::Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+        ])
+        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout", "key.pem", "-out", "cert.pem"])
+        .current_dir(folder)
+        .output()
+        .expect("openssl is installed by tests/run");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+#[tokio::test]
+async fn tls_and_a_password_are_asked_for_and_given() {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+    let folder = tempfile::tempdir().unwrap();
+    certificate(folder.path());
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let server = NatsServer::with(
+        folder.path(),
+        0,
+        &[
+            "--tls",
+            "--tlscert",
+            &file("cert.pem"),
+            "--tlskey",
+            &file("key.pem"),
+            "--user",
+            "me",
+            "--pass",
+            "p@ss",
+        ],
+    );
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(file("cert.pem")).unwrap()).unwrap();
+    let trusting =
+        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+    let with_url = |name: &str, url: String| {
+        let SinkKind::Nats(nats) = nats(0, Some("EVENTSUB")).kind else { panic!() };
+        sink(name, SinkKind::Nats(NatsOptions { url: Secret::new(url), ..nats }))
+    };
+    let good = with_url("good", format!("tls://me:p%40ss@localhost:{}", server.port));
+    let stranger = with_url("stranger", format!("tls://localhost:{}", server.port));
+    let bench =
+        Bench::start(open(&folder), &[good, stranger], DeliveryOptions { tls: trusting, ..options() }).await;
+    bench.push(0..10, "stream.online").await;
+    assert_eq!(bench.caught_up("good").await.delivered, 10);
+    let status = bench.status("stranger", |status| status.problem.is_some()).await;
+    assert_eq!(status.delivered, 0);
+    bench.end().await;
+}
