@@ -224,11 +224,13 @@ impl SingleWorker {
         run.window.done(ticket);
         run.close(ticket);
         let works_again = run.failed_before && !run.window.failing();
+        let delivered = u64::from(given_up.is_none());
         if works_again {
             run.failed_before = false;
-            info!(%sink, "sink works again");
+            if delivered > 0 {
+                info!(%sink, "sink works again");
+            }
         }
-        let delivered = u64::from(given_up.is_none());
         self.worker.show(
             |status| {
                 status.delivered += delivered;
