@@ -154,7 +154,7 @@ async fn users_exist_or_are_left_out() {
     let many: Vec<String> = (0..101).map(|n| format!("id={n}")).collect();
     assert_eq!(client.get(&format!("/helix/users?{}", many.join("&"))).await.0, 400);
     assert_eq!(client.get("/mock/users?login=ann").await.0, 200, "the mock of Twitch's CLI");
-    client.sandbox.grant("ann", &["bits:read"]);
+    client.sandbox.grant("ann", &["bits:read"]).await;
     let (_, body) = client.get("/helix/authorization/users?user_id=7").await;
     assert_eq!(body["data"][0]["scopes"], json!(["bits:read"]));
 }

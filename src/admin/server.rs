@@ -28,6 +28,8 @@ pub trait Control: Send + Sync + 'static {
     fn reload(&self) -> Answer<'_, Result<ReloadAccepted, ReloadRefused>>;
     /// Reconciles now; `allow_deletes` lets that one run delete more than `reconcile.max_delete`.
     fn apply(&self, allow_deletes: bool);
+    /// What this user has granted is not what it was.
+    fn grants_changed(&self, user_id: &str);
     /// Sends a sink again what was stored since.
     fn replay(&self, sink: SinkName, since: Since) -> Answer<'_, Result<Count, Refused>>;
     /// Sends dead letters again.
@@ -121,6 +123,16 @@ fn counted(outcome: Result<Count, Refused>) -> Response {
     }
 }
 
+#[derive(Debug, Deserialize)]
+struct GrantsQuery {
+    user_id: String,
+}
+
+async fn grants(State(control): State<Shared>, Query(query): Query<GrantsQuery>) -> StatusCode {
+    control.grants_changed(&query.user_id);
+    StatusCode::ACCEPTED
+}
+
 async fn replay(State(control): State<Shared>, Query(query): Query<ReplayQuery>) -> Response {
     let since = match (query.seq, query.time) {
         (Some(seq), None) => Since::Seq(Seq(seq)),
@@ -151,6 +163,7 @@ pub async fn serve(
         .route("/status", get(status))
         .route("/reload", post(reload))
         .route("/apply", post(apply))
+        .route("/grants", post(grants))
         .route("/replay", post(replay))
         .route("/dead-letters/replay", post(resend))
         .route("/dead-letters/drop", post(drop_letters))

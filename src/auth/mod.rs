@@ -4,6 +4,7 @@
 //! at most one mint come of it. It never revokes a token: other processes may use the same one, and
 //! subscriptions do not depend on it. Nothing is written to disk; after a crash a new token is minted.
 
+mod device;
 mod http;
 mod keeper;
 pub mod oauth;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use self::device::{DeviceError, DeviceGrant};
 pub use self::http::{BodyError, HttpError, http_client, read_bounded, tls_config};
 pub use self::keeper::Keeper;
 use self::keeper::{Rejection, Serving};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::token::{MintOutcome, ValidateOutcome};
+use crate::model::grants::Scopes;
 use crate::model::secret::Secret;
 
 /// The longest part of a foreign text that is repeated to a person, in characters.
@@ -80,6 +81,134 @@ pub fn parse_validate(status: u16, body: &[u8]) -> ValidateOutcome {
     }
 }
 
+/// How a device code is asked for, with these scopes (Twitch: "Device code grant flow").
+pub fn device_form<'a>(client_id: &'a str, scopes: &'a str) -> [(&'static str, &'a str); 2] {
+    [("client_id", client_id), ("scopes", scopes)]
+}
+
+/// How the token of a device code is asked for.
+pub fn device_token_form<'a>(
+    client_id: &'a str,
+    scopes: &'a str,
+    device_code: &'a Secret,
+) -> [(&'static str, &'a str); 4] {
+    [
+        ("client_id", client_id),
+        ("scopes", scopes),
+        ("device_code", device_code.expose()),
+        ("grant_type", "urn:ietf:params:oauth:grant-type:device_code"),
+    ]
+}
+
+/// A device code, and what a person does with it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "DeviceAnswer")]
+pub struct DeviceCode {
+    /// What the token is asked for with.
+    pub device_code: Secret,
+    /// What a person types, should the page ask for it.
+    pub user_code: String,
+    /// The page that a person opens.
+    pub verification_uri: String,
+    /// How long it serves.
+    pub expires_in: Duration,
+    /// The least pause between two questions.
+    pub interval: Duration,
+}
+
+#[derive(Deserialize)]
+struct DeviceAnswer {
+    device_code: String,
+    user_code: String,
+    verification_uri: String,
+    expires_in: u64,
+    #[serde(default)]
+    interval: u64,
+}
+
+impl From<DeviceAnswer> for DeviceCode {
+    fn from(answer: DeviceAnswer) -> Self {
+        Self {
+            device_code: Secret::new(answer.device_code),
+            user_code: answer.user_code,
+            verification_uri: answer.verification_uri,
+            expires_in: Duration::from_secs(answer.expires_in.clamp(1, 86_400)),
+            interval: Duration::from_secs(answer.interval.clamp(1, 60)),
+        }
+    }
+}
+
+/// What the answer to a question after a device code means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceOutcome {
+    /// Nobody has answered yet.
+    Pending,
+    /// Nobody has answered yet, and the questions come too often.
+    SlowDown,
+    /// Somebody has allowed it.
+    Granted(Secret),
+    /// The code is spent, has expired, or was refused; with Twitch's words.
+    Over(String),
+    /// May work the next time.
+    Temporary(String),
+}
+
+/// Whose a user access token is, and what it allows.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct TokenUser {
+    /// Twitch's id of the user.
+    pub user_id: Box<str>,
+    /// The login.
+    #[serde(default)]
+    pub login: Box<str>,
+    /// The scopes.
+    #[serde(default)]
+    pub scopes: Scopes,
+}
+
+/// What the answer to the wish for a device code means.
+///
+/// # Errors
+/// It is none; with the reason.
+pub fn parse_device(status: u16, body: &[u8]) -> Result<DeviceCode, String> {
+    let nothing = Secret::new("");
+    match status {
+        200..=299 => serde_json::from_slice(body).map_err(|_| "the answer holds no device code".to_owned()),
+        _ => Err(format!("{status} {}", message(body, &nothing))),
+    }
+}
+
+/// What the answer to a question after a device code means. The texts count here: a code that nobody has
+/// answered and one that is spent differ in nothing else.
+pub fn parse_device_token(status: u16, body: &[u8], device_code: &Secret) -> DeviceOutcome {
+    let words = message(body, device_code);
+    let says = |text: &str| words.to_ascii_lowercase().replace(' ', "_").contains(text);
+    match status {
+        200..=299 => match serde_json::from_slice::<Minted>(body) {
+            Ok(minted) if is_token(&minted.access_token) => {
+                DeviceOutcome::Granted(Secret::new(minted.access_token))
+            }
+            _ => DeviceOutcome::Temporary(format!("answer {status} without a token")),
+        },
+        400..=428 if says("authorization_pending") => DeviceOutcome::Pending,
+        400..=429 if says("slow_down") => DeviceOutcome::SlowDown,
+        400..=428 => DeviceOutcome::Over(format!("{status} {words}")),
+        429 => DeviceOutcome::SlowDown,
+        _ => DeviceOutcome::Temporary(format!("answer {status} {words}")),
+    }
+}
+
+/// Whose token it is, by the answer of the validation endpoint.
+///
+/// # Errors
+/// It does not say; with the reason.
+pub fn parse_token_user(status: u16, body: &[u8]) -> Result<TokenUser, String> {
+    match status {
+        200 => serde_json::from_slice(body).map_err(|_| "the answer names no user".to_owned()),
+        _ => Err(format!("the validation endpoint answered {status}")),
+    }
+}
+
 fn is_token(text: &str) -> bool {
     (1..=MAX_TOKEN).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
 }
@@ -137,6 +266,30 @@ mod tests {
         );
         assert!(matches!(parse_validate(200, b"nonsense"), ValidateOutcome::Temporary(_)));
         assert!(matches!(parse_validate(503, b""), ValidateOutcome::Temporary(_)));
+    }
+
+    #[test]
+    fn answers_about_a_device() {
+        let code = br#"{"device_code":"dc","expires_in":1800,"interval":0,"user_code":"ABC","verification_uri":"https://x/"}"#;
+        let code = parse_device(200, code).unwrap();
+        assert_eq!((code.user_code.as_str(), code.interval), ("ABC", Duration::from_secs(1)));
+        assert_eq!(
+            parse_device(400, br#"{"message":"invalid client"}"#),
+            Err("400 invalid client".to_owned())
+        );
+        let of = |status, text: &str| {
+            let body = format!(r#"{{"status":{status},"message":"{text}"}}"#);
+            parse_device_token(status, body.as_bytes(), &Secret::new("dc"))
+        };
+        assert_eq!(of(400, "authorization_pending"), DeviceOutcome::Pending);
+        assert_eq!(of(400, "slow_down"), DeviceOutcome::SlowDown);
+        assert_eq!(of(400, "invalid device code"), DeviceOutcome::Over("400 invalid device code".to_owned()));
+        assert!(matches!(of(503, ""), DeviceOutcome::Temporary(_)));
+        let granted = parse_device_token(200, br#"{"access_token":"abc","scope":["a"]}"#, &Secret::new("dc"));
+        assert_eq!(granted, DeviceOutcome::Granted(Secret::new("abc")));
+        let user = parse_token_user(200, br#"{"user_id":"7","login":"ann","scopes":["a:b"]}"#).unwrap();
+        assert_eq!((&*user.user_id, &*user.login, user.scopes.len()), ("7", "ann", 1));
+        assert!(parse_token_user(200, br#"{"client_id":"c","user_id":null}"#).is_err(), "an app's token");
     }
 
     proptest! {

@@ -55,6 +55,8 @@ pub enum Command {
     /// Show, send again or drop the events that sinks gave up on
     #[command(subcommand)]
     DeadLetters(LettersCommand),
+    /// Have users allow the application what the configured subscriptions need of them
+    Authorize(AuthorizeArgs),
     /// Show the subscription types: versions, condition fields, scopes, cost
     Types(TypesArgs),
     /// Run a stand-in for Twitch on this machine
@@ -139,6 +141,21 @@ pub struct EventsArgs {
     /// Print Twitch's own message of each event, one JSON object a line
     #[arg(long)]
     pub json: bool,
+}
+
+/// Flags of `authorize`.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("whom").required(true))]
+pub struct AuthorizeArgs {
+    /// These users
+    #[arg(long = "user", value_name = "LOGIN", num_args = 1.., group = "whom")]
+    pub users: Vec<String>,
+    /// Everybody of whom something is missing
+    #[arg(long, group = "whom")]
+    pub missing: bool,
+    /// Ask for these scopes, instead of the fewest that the subscriptions need
+    #[arg(long, value_name = "SCOPE", num_args = 1.., conflicts_with = "missing")]
+    pub scopes: Vec<String>,
 }
 
 /// Flags of `replay`.

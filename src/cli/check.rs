@@ -7,14 +7,17 @@ use serde::Serialize;
 
 use super::args::{Args, CheckArgs};
 use super::control::{block_on, load_options};
-use super::plan::{Api, exit_code};
+use super::plan::{Api, exit_code, explain};
 use super::term::{self, Failure};
 use super::{BAD_CONFIG, FAILED};
 use crate::config::{self, Config, Diagnostic};
-use crate::daemon;
+use crate::{daemon, reconcile};
 
 /// Logins in one Get Users request (Twitch: "Get Users").
 const LOGINS_A_REQUEST: usize = 100;
+
+/// Missing grants that are listed one by one.
+const LISTED: usize = 20;
 
 /// How one part stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -140,13 +143,46 @@ async fn online(config: &Config) -> Result<(Vec<Line>, u8), Failure> {
             unknown.remove(user.login.as_ref());
         }
     }
+    lines.extend(grants(config, &api).await?);
     if unknown.is_empty() {
-        lines.push(line("logins", Mark::Good, format!("{} known to Twitch", logins.len())));
+        lines.insert(1, line("logins", Mark::Good, format!("{} known to Twitch", logins.len())));
         return Ok((lines, 0));
     }
     let names: Vec<_> = unknown.into_iter().collect();
-    lines.push(line("logins", Mark::Bad, format!("Twitch knows nobody called {}", names.join(", "))));
+    lines.insert(1, line("logins", Mark::Bad, format!("Twitch knows nobody called {}", names.join(", "))));
     Ok((lines, FAILED))
+}
+
+/// Who has granted what is needed, and who has not. A missing grant is no error of the file.
+async fn grants(config: &Config, api: &Api) -> Result<Vec<Line>, Failure> {
+    let desired = daemon::desired(config);
+    let users =
+        reconcile::who_must_grant(&api.helix, &desired, None).await.map_err(|error| explain(&error))?;
+    if users.is_empty() {
+        return Ok(vec![]);
+    }
+    let wanting: Vec<_> = users.iter().filter(|user| !user.missing.is_empty()).collect();
+    if wanting.is_empty() {
+        return Ok(vec![line("grants", Mark::Good, format!("all that is needed of {} users", users.len()))]);
+    }
+    let mut lines: Vec<Line> = wanting
+        .iter()
+        .take(LISTED)
+        .map(|user| {
+            let name = user.login.as_deref().unwrap_or(&user.user_id);
+            let scopes = user.missing.iter().map(|scope| &**scope).collect::<Vec<_>>().join(" ");
+            line(
+                "grants",
+                Mark::Remark,
+                format!("{name} must allow {scopes}: `eventsubd authorize --user {name}`"),
+            )
+        })
+        .collect();
+    if wanting.len() > LISTED {
+        let more = format!("and {} more: `eventsubd authorize --missing`", wanting.len() - LISTED);
+        lines.push(line("grants", Mark::Remark, more));
+    }
+    Ok(lines)
 }
 
 fn render(report: &Report, colour: bool) -> String {

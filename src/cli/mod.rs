@@ -4,6 +4,7 @@
 //! daemon does. Flags are defined once, in [`args`]: help, man page and completions come from it.
 
 pub mod args;
+mod authorize;
 mod check;
 mod control;
 pub mod events;
@@ -44,6 +45,7 @@ pub fn main() -> ExitCode {
         Command::Apply(apply) => control::apply(&args, apply),
         Command::Reload => control::reload(&args),
         Command::Events(events) => events::run(&args, events),
+        Command::Authorize(authorize) => authorize::run(&args, authorize),
         Command::Replay(replay) => letters::replay(&args, replay),
         Command::DeadLetters(command) => letters::run(&args, command),
         Command::Types(types) => types::run(types),

@@ -92,7 +92,8 @@ fn refuse_dead(token: &TokenStatus) -> Result<(), Failure> {
     }
 }
 
-fn explain(error: &PreviewError) -> Failure {
+/// A failure to read Twitch's side.
+pub(super) fn explain(error: &PreviewError) -> Failure {
     let code = match error {
         PreviewError::Credentials(_) => REFUSED,
         PreviewError::Unavailable(_) => TEMPORARY,

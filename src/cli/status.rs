@@ -9,7 +9,8 @@ use super::FAILED;
 use super::args::{Args, StatusArgs};
 use super::control::{Connection, block_on};
 use super::term::{self, Failure};
-use crate::model::status::{Status, SubscriptionEntry, SubscriptionState};
+use crate::model::grants::Scopes;
+use crate::model::status::{GrantStatus, Status, SubscriptionEntry, SubscriptionState};
 use crate::model::time::Timestamp;
 
 /// Parked subscriptions that are listed one by one; the rest is counted.
@@ -134,6 +135,18 @@ fn render(status: &Status, colour: bool) -> String {
         line(text);
     }
 
+    let wanting: Vec<_> = status.reconcile.grants.iter().filter(|user| !user.missing.is_empty()).collect();
+    if !wanting.is_empty() {
+        line(String::new());
+        line(paint("1", "Missing grants:"));
+        for user in wanting.iter().take(LISTED) {
+            line(grant_line(user));
+        }
+        if wanting.len() > LISTED {
+            line(format!("  … and {} more: see `eventsubd status --json`", wanting.len() - LISTED));
+        }
+        line("  `eventsubd authorize --missing` asks for all of them".to_owned());
+    }
     let parked: Vec<_> =
         status.subscriptions.iter().filter(|s| s.state == SubscriptionState::Parked).collect();
     if !parked.is_empty() {
@@ -147,6 +160,16 @@ fn render(status: &Status, colour: bool) -> String {
         }
     }
     out
+}
+
+fn grant_line(user: &GrantStatus) -> String {
+    let list = |scopes: &Scopes| scopes.iter().map(|scope| &**scope).collect::<Vec<_>>().join(" ");
+    let mut text = format!("  {}", user.login.as_deref().unwrap_or(&user.user_id));
+    let _ = write!(text, " must allow {}", list(&user.missing));
+    if !user.granted.is_empty() {
+        let _ = write!(text, "; has allowed {}", list(&user.granted));
+    }
+    text
 }
 
 fn parked_line(entry: &SubscriptionEntry, now: Timestamp) -> String {
@@ -192,12 +215,20 @@ fn conduit(status: &Status) -> String {
 
 fn subscriptions(status: &Status) -> String {
     let mut counts = BTreeMap::new();
+    let mut own = 0;
     for entry in status.subscriptions.iter() {
-        *counts.entry(entry.state).or_insert(0_u64) += 1;
+        if entry.own {
+            own += 1;
+        } else {
+            *counts.entry(entry.state).or_insert(0_u64) += 1;
+        }
     }
-    let mut text = status.subscriptions.len().to_string();
+    let mut text = (status.subscriptions.len() - own).to_string();
     for (state, count) in counts {
         let _ = write!(text, ", {count} {}", word(&state));
+    }
+    if own > 0 {
+        let _ = write!(text, "; {own} of the daemon's own, to hear of grants and shards");
     }
     if let (Some(cost), Some(max)) = (status.reconcile.total_cost, status.reconcile.max_total_cost) {
         let _ = write!(text, "; cost {cost} of {max}");
@@ -265,6 +296,7 @@ mod tests {
             id: None,
             reason: reason.map(Into::into),
             retry_at: reason.map(|_| after(300)),
+            own: false,
         };
         Status {
             version: "0.1.0".to_owned(),

@@ -46,6 +46,11 @@ impl Failure {
         self
     }
 
+    /// Its exit code.
+    pub(super) fn exit_code(&self) -> u8 {
+        self.code
+    }
+
     /// Says it on stderr.
     pub(super) fn report(&self) -> ExitCode {
         let (red, off) = if colour(&io::stderr()) { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };

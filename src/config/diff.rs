@@ -23,6 +23,8 @@ pub enum Change {
     Urls,
     /// How often the token is validated.
     ValidateInterval { old: Duration, new: Duration },
+    /// Whether the daemon watches grants.
+    WatchGrants { old: bool, new: bool },
     /// How often everything is compared with Twitch.
     ReconcileInterval { old: Duration, new: Duration },
     /// Whether subscriptions are deleted.
@@ -84,6 +86,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
         changes.push(Change::Urls);
     }
     compare!(ValidateInterval, twitch.validate_interval);
+    compare!(WatchGrants, twitch.watch_grants);
     compare!(ReconcileInterval, reconcile.interval);
     compare!(Policy, reconcile.policy);
     compare!(MaxDelete, reconcile.max_delete);
@@ -140,6 +143,7 @@ impl fmt::Display for Change {
             Self::ValidateInterval { old, new } => {
                 write!(f, "validate interval {} -> {}", time(old), time(new))
             }
+            Self::WatchGrants { old, new } => write!(f, "watch_grants {old} -> {new}"),
             Self::ReconcileInterval { old, new } => {
                 write!(f, "reconcile interval {} -> {}", time(old), time(new))
             }

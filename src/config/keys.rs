@@ -63,6 +63,12 @@ pub(super) static KEYS: &[Key] = &[
         "how often the token is validated; Twitch asks for once an hour",
     ),
     key(
+        "twitch.watch_grants",
+        Flag,
+        "true",
+        "whether the daemon keeps subscriptions of its own that tell it of grants and of disabled shards",
+    ),
+    key(
         "reconcile.interval",
         time("1m", "24h"),
         r#""30m""#,

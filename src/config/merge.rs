@@ -41,6 +41,7 @@ pub(super) struct Twitch {
     pub(super) eventsub_url: String,
     #[serde(deserialize_with = "duration")]
     pub(super) validate_interval: Duration,
+    pub(super) watch_grants: bool,
 }
 
 #[derive(Debug, Deserialize)]

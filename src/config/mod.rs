@@ -245,6 +245,7 @@ fn load_into(options: &LoadOptions, problems: &mut Problems) -> Option<Config> {
             api_url: without_slash(merged.twitch.api_url),
             eventsub_url: without_slash(merged.twitch.eventsub_url),
             validate_interval: merged.twitch.validate_interval,
+            watch_grants: merged.twitch.watch_grants,
         },
         reconcile: Reconcile {
             interval: merged.reconcile.interval,

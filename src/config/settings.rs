@@ -49,6 +49,8 @@ pub struct Twitch {
     pub eventsub_url: String,
     /// From 1 minute to 1 hour.
     pub validate_interval: Duration,
+    /// Whether the daemon keeps subscriptions of its own that tell of grants and of shards.
+    pub watch_grants: bool,
 }
 
 /// How Twitch is made to match the file.

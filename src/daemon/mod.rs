@@ -39,13 +39,14 @@ use crate::config::{self, Config, ConfigErrors, LoadOptions};
 use crate::delivery::{Delivery, DeliveryHandle, DeliveryOptions, ResendError, delivery};
 use crate::helix::{Helix, HelixOptions};
 use crate::model::event::Since;
+use crate::model::hint::Hint;
 use crate::model::route::SinkName;
 use crate::model::status::{ConfigStatus, Status, TokenState, TokenStatus};
 use crate::model::time::Timestamp;
 use crate::reconcile::{ReconcileHandle, ReconcileOptions, Reconciler, reconciler};
 use crate::store::{LetterFilter, Store, StoreError};
 use crate::telemetry::LogHandle;
-use crate::transport::websocket::{Pool, Timings, pool};
+use crate::transport::websocket::{Hear, Pool, Timings, pool};
 
 /// What requests to Twitch say of who sends them.
 pub const USER_AGENT: &str =
@@ -223,6 +224,10 @@ impl Control for DaemonHandle {
         self.reconcile.apply(allow_deletes);
     }
 
+    fn grants_changed(&self, user_id: &str) {
+        self.reconcile.hint(Hint::Grants { user_id: user_id.into() });
+    }
+
     fn replay(&self, sink: SinkName, since: Since) -> Answer<'_, Result<Count, Refused>> {
         Box::pin(async move { counted(self.delivery.replay(&sink, since).await) })
     }
@@ -234,6 +239,12 @@ impl Control for DaemonHandle {
     fn drop_letters(&self, filter: LetterFilter) -> Answer<'_, Result<Count, Refused>> {
         Box::pin(async move { counted(self.delivery.drop_letters(filter).await) })
     }
+}
+
+/// What events tell is the reconciler's business.
+fn hear(reconcile: &ReconcileHandle) -> Hear {
+    let reconcile = reconcile.clone();
+    Hear(Arc::new(move |hint| reconcile.hint(hint)))
 }
 
 fn counted(outcome: Result<u64, ResendError>) -> Result<Count, Refused> {
@@ -292,6 +303,7 @@ impl Daemon {
             reconcile.bindings.clone(),
             sessions_tx,
             reconcile.revoked(),
+            hear(&reconcile),
         );
         let (delivery, delivery_handle) =
             delivery(store.clone(), reconcile.routes.clone(), sinks, delivery_options.clone());

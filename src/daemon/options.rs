@@ -65,6 +65,7 @@ pub(super) fn desired(config: &Config, generation: u64) -> Arc<Desired> {
         interval: config.reconcile.interval,
         shards: config.conduit.shards,
         conduit_id: config.conduit.id.clone(),
+        watch_grants: config.twitch.watch_grants,
     })
 }
 

@@ -54,7 +54,7 @@ impl Selector {
         if &*event.subscription_type == GAP {
             return !self.gap_when_named;
         }
-        if routes.is_open() {
+        if routes.is_open(&event.subscription_type) {
             return true;
         }
         let Ok(payload) = serde_json::from_slice::<Payload>(&event.payload) else { return true };

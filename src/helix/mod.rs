@@ -19,8 +19,8 @@ use tokio::sync::watch;
 use self::client::Sender;
 pub use self::error::HelixError;
 use self::request::{Bound, Call, Page, Request};
-pub use self::request::{MAX_SHARDS, MAX_USERS};
-pub use self::types::{Conduit, Created, Filter, ShardRefused, ShardRow, SubscriptionList, User};
+pub use self::request::{MAX_GRANTS, MAX_SHARDS, MAX_USERS};
+pub use self::types::{Conduit, Created, Filter, ShardRefused, ShardRow, SubscriptionList, User, UserGrants};
 use crate::auth::Tokens;
 use crate::model::shard::{SessionId, ShardId};
 use crate::model::status::ApiStatus;
@@ -96,6 +96,17 @@ impl Helix {
             return Ok(Vec::new());
         }
         request::parse_users(&self.sender.send(&request::users(field, values)).await?)
+    }
+
+    /// What users have granted, at most [`MAX_GRANTS`]; who has granted nothing is missing from the answer.
+    ///
+    /// # Errors
+    /// See [`HelixError`].
+    pub async fn grants(&self, ids: &[&str]) -> Result<Vec<UserGrants>, HelixError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        request::parse_grants(&self.sender.send(&request::grants(ids)).await?)
     }
 
     /// All pages of the list, or an error: never part of it.

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::error::HelixError;
-use super::types::{Conduit, Created, Filter, ShardRefused, ShardRow, SubscriptionList, User};
+use super::types::{Conduit, Created, Filter, ShardRefused, ShardRow, SubscriptionList, User, UserGrants};
+use crate::model::grants::Scopes;
 use crate::model::shard::{SessionId, ShardId};
 use crate::model::subscription::{
     Condition, SubscriptionKey, SubscriptionRow, SubscriptionStatus, TransportTarget,
@@ -19,6 +20,8 @@ use crate::model::subscription::{
 const EXCERPT: usize = 300;
 /// Logins or ids in one Get Users request (Twitch: "Get Users").
 pub const MAX_USERS: usize = 100;
+/// Users in one Get Authorization By User request (Twitch: "Get Authorization By User").
+pub const MAX_GRANTS: usize = 10;
 /// Shards in one Update Conduit Shards request (Twitch: "Update Conduit Shards").
 pub const MAX_SHARDS: usize = 100;
 
@@ -37,6 +40,7 @@ pub enum Verb {
 #[allow(missing_docs, reason = "the names are Twitch's own")]
 pub enum Call {
     GetUsers,
+    GetGrants,
     GetSubscriptions,
     CreateSubscription,
     DeleteSubscription,
@@ -57,6 +61,7 @@ impl Call {
     pub fn name(self) -> &'static str {
         match self {
             Self::GetUsers => "Get Users",
+            Self::GetGrants => "Get Authorization By User",
             Self::GetSubscriptions => "Get EventSub Subscriptions",
             Self::CreateSubscription => "Create EventSub Subscription",
             Self::DeleteSubscription => "Delete EventSub Subscription",
@@ -101,6 +106,12 @@ fn with_body(call: Call, verb: Verb, path: &'static str, body: &impl Serialize) 
 pub fn users(field: &'static str, values: &[&str]) -> Request {
     let query = values.iter().map(|value| (field, (*value).to_owned())).collect();
     request(Call::GetUsers, Verb::Get, "/users", query)
+}
+
+/// Get Authorization By User, at most [`MAX_GRANTS`].
+pub fn grants(ids: &[&str]) -> Request {
+    let query = ids.iter().map(|id| ("user_id", (*id).to_owned())).collect();
+    request(Call::GetGrants, Verb::Get, "/authorization/users", query)
 }
 
 /// One page of Get EventSub Subscriptions.
@@ -262,6 +273,28 @@ struct UserRow {
 pub fn parse_users(body: &[u8]) -> Result<Vec<User>, HelixError> {
     let answer = parse::<UserRow>(Call::GetUsers, body)?;
     Ok(answer.data.into_iter().map(|row| User { id: row.id, login: row.login }).collect())
+}
+
+#[derive(Deserialize)]
+struct GrantRow {
+    user_id: Box<str>,
+    #[serde(default)]
+    user_login: Box<str>,
+    #[serde(default)]
+    scopes: Scopes,
+}
+
+/// The answer of Get Authorization By User. Users who have granted nothing are not in it.
+///
+/// # Errors
+/// It is something else.
+pub fn parse_grants(body: &[u8]) -> Result<Vec<UserGrants>, HelixError> {
+    let answer = parse::<GrantRow>(Call::GetGrants, body)?;
+    let row = |row: GrantRow| UserGrants {
+        user: User { id: row.user_id, login: row.user_login },
+        scopes: row.scopes,
+    };
+    Ok(answer.data.into_iter().map(row).collect())
 }
 
 #[derive(Deserialize)]

@@ -1,5 +1,6 @@
 //! What the API is asked for, and what it answers.
 
+use crate::model::grants::Scopes;
 use crate::model::shard::{SessionId, ShardId};
 use crate::model::subscription::SubscriptionRow;
 
@@ -10,6 +11,15 @@ pub struct User {
     pub id: Box<str>,
     /// The login, which may.
     pub login: Box<str>,
+}
+
+/// What a user has granted to the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserGrants {
+    /// The user.
+    pub user: User,
+    /// The scopes.
+    pub scopes: Scopes,
 }
 
 /// Which subscriptions to list. Twitch accepts one filter at most.

@@ -4,6 +4,8 @@
 
 pub mod catalog;
 pub mod event;
+pub mod grants;
+pub mod hint;
 pub mod route;
 pub mod secret;
 pub mod shard;

@@ -1,6 +1,6 @@
 //! Which sinks an event goes to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -37,17 +37,20 @@ impl fmt::Display for SinkName {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Routes {
     restricted: HashMap<SubscriptionKey, Arc<[SinkName]>>,
+    /// The types of those.
+    types: HashSet<Box<str>>,
 }
 
 impl Routes {
-    /// From the subscriptions that name their sinks.
+    /// From the subscriptions that name their sinks; those that name none go nowhere.
     pub fn new(restricted: HashMap<SubscriptionKey, Arc<[SinkName]>>) -> Self {
-        Self { restricted }
+        let types = restricted.keys().map(|key| key.subscription_type.clone()).collect();
+        Self { restricted, types }
     }
 
-    /// Whether every event goes to every sink, so that nobody needs to look at the condition.
-    pub fn is_open(&self) -> bool {
-        self.restricted.is_empty()
+    /// Whether every event of this type goes to every sink, so that nobody needs to look at the condition.
+    pub fn is_open(&self, subscription_type: &str) -> bool {
+        !self.types.contains(subscription_type)
     }
 
     /// Whether events of this subscription go to this sink.
@@ -74,7 +77,7 @@ mod tests {
         assert!(routes.allows(&key("1"), &log));
         assert!(!routes.allows(&key("1"), &other));
         assert!(routes.allows(&key("2"), &other));
-        assert!(!routes.is_open());
-        assert!(Routes::default().is_open());
+        assert!(!routes.is_open("stream.online") && routes.is_open("stream.offline"));
+        assert!(Routes::default().is_open("stream.online"));
     }
 }

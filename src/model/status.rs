@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::event::Seq;
+use super::grants::Scopes;
 use super::route::SinkName;
 use super::shard::{SessionId, ShardId};
 use super::subscription::SubscriptionKey;
@@ -155,6 +156,22 @@ pub struct ReconcileStatus {
     pub problem: Option<String>,
     /// Things that need a person but do not stop the run, each with what to do.
     pub warnings: Vec<String>,
+    /// What users have granted whose grants were looked at for subscriptions that are not there yet.
+    #[serde(default)]
+    pub grants: Vec<GrantStatus>,
+}
+
+/// What a user has granted to the application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantStatus {
+    /// Twitch's id of the user.
+    pub user_id: Box<str>,
+    /// The login, when it is known.
+    pub login: Option<Box<str>>,
+    /// The scopes that are granted.
+    pub granted: Scopes,
+    /// The fewest that are missing.
+    pub missing: Scopes,
 }
 
 /// How far a run is.
@@ -210,6 +227,9 @@ pub struct SubscriptionEntry {
     pub reason: Option<Box<str>>,
     /// When it is tried again.
     pub retry_at: Option<Timestamp>,
+    /// Whether the daemon keeps it for itself, to hear of grants and of shards.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own: bool,
 }
 
 /// What a WebSocket shard is doing.

@@ -7,7 +7,7 @@ use std::error::Error;
 use std::future::Future;
 
 use crate::helix::{
-    Conduit, Created, Filter, Helix, HelixError, ShardRefused, ShardRow, SubscriptionList, User,
+    Conduit, Created, Filter, Helix, HelixError, ShardRefused, ShardRow, SubscriptionList, User, UserGrants,
 };
 use crate::model::shard::{SessionId, ShardId};
 use crate::model::subscription::SubscriptionKey;
@@ -86,6 +86,7 @@ pub(super) fn chain(error: &dyn Error) -> String {
 pub(super) trait Api: Clone + Send + Sync + 'static {
     fn users_by_login(&self, logins: &[&str]) -> impl Future<Output = Result<Vec<User>, Failure>> + Send;
     fn users_by_id(&self, ids: &[&str]) -> impl Future<Output = Result<Vec<User>, Failure>> + Send;
+    fn grants(&self, ids: &[&str]) -> impl Future<Output = Result<Vec<UserGrants>, Failure>> + Send;
     fn subscriptions(
         &self,
         filter: &Filter,
@@ -115,6 +116,10 @@ impl Api for Helix {
 
     async fn users_by_id(&self, ids: &[&str]) -> Result<Vec<User>, Failure> {
         Ok(self.users_by_id(ids).await?)
+    }
+
+    async fn grants(&self, ids: &[&str]) -> Result<Vec<UserGrants>, Failure> {
+        Ok(self.grants(ids).await?)
     }
 
     async fn subscriptions(&self, filter: &Filter) -> Result<SubscriptionList, Failure> {

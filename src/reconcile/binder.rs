@@ -11,15 +11,18 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::ReconcileOptions;
 use super::api::{Api, BindAnswers, Failure};
 use super::publish::timestamp_of;
 use super::shards::{BindTimes, Mismatch, Shards};
+use super::{Hints, ReconcileOptions};
 use crate::helix::ShardRow;
 use crate::model::shard::{Bindings, SessionId, Sessions, ShardId, ShardTarget};
 
 /// Calls in hand at most; what comes due meanwhile goes together into the next one.
 const CALLS: usize = 4;
+
+/// From a hint to the look that it leads to.
+const HINT_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a theft is shown.
 const THEFT_SHOWN: Duration = Duration::from_secs(3600);
@@ -49,6 +52,8 @@ pub(super) struct Binder<A> {
     pub(super) report: watch::Sender<ShardReport>,
     /// Told when Twitch does not know the conduit.
     pub(super) trouble: Arc<Notify>,
+    /// Tells when a look at the shards is due before its time.
+    pub(super) hints: Arc<Hints>,
 }
 
 type Asked = Vec<(ShardId, SessionId)>;
@@ -101,6 +106,8 @@ impl<A: Api> Binder<A> {
                     look = None.into();
                     self.take_list(&mut state, rows);
                 }
+                // Only a hint: what it says is looked up, a moment later and not at every one.
+                () = self.hints.shards.notified() => next_look = next_look.min(Instant::now() + HINT_PAUSE),
                 () = sleep_until(wake) => {}
             }
         }

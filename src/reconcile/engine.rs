@@ -10,13 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::{Api, chain};
 use super::binder::{Binder, ShardReport};
+use super::grants::Grants;
 use super::logins::Logins;
 use super::memory::{Intent, LOGIN_PREFIX, Memory, MemoryError, conduit_name, hold_name, intent_name};
 use super::park::ParkTable;
 use super::publish::{Publisher, wall};
 use super::run::RunEnd;
 use super::wanted::{self, Wanted};
-use super::{Desired, ReconcileHandle, ReconcileOptions, Requests};
+use super::{Desired, Hints, ReconcileHandle, ReconcileOptions, Requests};
 use crate::helix::User;
 use crate::model::route::{Routes, SinkName};
 use crate::model::shard::{Sessions, ShardTarget};
@@ -31,6 +32,9 @@ const RETRY_SHARE: u32 = 10;
 
 /// Runs after revocations take at most a quarter of it.
 const REVOKED_SHARE: u32 = 4;
+
+/// Grants that come in a row lead to one run.
+const GRANT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Pause after a look at logins that failed.
 const REFRESH_FAILED: Duration = Duration::from_secs(60);
@@ -52,6 +56,7 @@ pub(super) struct Engine<A> {
     pub(super) warnings: Vec<String>,
     pub(super) logins: Logins,
     pub(super) parked: ParkTable,
+    pub(super) grants: Grants,
     /// The conduit that we made, and the intent to make one.
     pub(super) remembered: Option<String>,
     pub(super) intent: Option<Intent>,
@@ -69,6 +74,7 @@ pub(super) struct Engine<A> {
     routes: HashMap<SubscriptionKey, Arc<[SinkName]>>,
     answered: watch::Sender<u64>,
     revoked: Arc<Notify>,
+    hints: Arc<Hints>,
     trouble: Arc<Notify>,
     binder: Option<Binder<A>>,
     next_refresh: Instant,
@@ -108,6 +114,7 @@ pub(super) fn build<A: Api>(
     let (requests_in, requests) = watch::channel(Requests::default());
     let (answered, answered_out) = watch::channel(0);
     let (revoked, trouble) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let hints = Arc::new(Hints::default());
     let now = Instant::now();
     let handle = ReconcileHandle {
         target: target_out.clone(),
@@ -118,6 +125,7 @@ pub(super) fn build<A: Api>(
         requests: Arc::new(requests_in),
         answered: answered_out,
         revoked: revoked.clone(),
+        hints: hints.clone(),
     };
     let binder = Binder {
         api: api.clone(),
@@ -127,6 +135,7 @@ pub(super) fn build<A: Api>(
         bindings,
         report: report_in,
         trouble: trouble.clone(),
+        hints: hints.clone(),
     };
     let engine = Engine {
         api,
@@ -140,6 +149,7 @@ pub(super) fn build<A: Api>(
         warnings: Vec::new(),
         logins: Logins::new(options.login_refresh, options.retry),
         parked: ParkTable::new(options.retry),
+        grants: Grants::default(),
         remembered: None,
         intent: None,
         held_of: None,
@@ -150,6 +160,7 @@ pub(super) fn build<A: Api>(
         routes: HashMap::new(),
         answered,
         revoked,
+        hints,
         trouble,
         binder: Some(binder),
         next_refresh: now + options.login_refresh_pause,
@@ -191,8 +202,8 @@ impl<A: Api> Engine<A> {
                 () = sleep(pause) => {}
             }
         }
-        let specs = self.desired.borrow().specs.clone();
-        let wanted = wanted::resolve(&specs, &self.logins);
+        let desired = self.desired.borrow().clone();
+        let wanted = wanted::of(&desired, &self.logins, &self.options.client_id);
         self.publish_routes(&wanted);
         self.publisher.rebase(&wanted);
         self.publisher.flush();
@@ -267,6 +278,7 @@ impl<A: Api> Engine<A> {
                 () = asked(&mut self.requests, seen) => return true,
                 () = self.revoked.notified() => Event::Revoked,
                 () = self.trouble.notified() => Event::Trouble,
+                () = self.hints.grants.notified() => Event::Grants,
                 Ok(()) = self.report.changed() => Event::Report,
                 () = sleep_until(next) => return true,
                 () = sleep_until(self.next_refresh) => Event::Refresh,
@@ -274,6 +286,12 @@ impl<A: Api> Engine<A> {
             match event {
                 // While runs fail, the next one comes soon anyway, and not sooner.
                 Event::Revoked | Event::Trouble if failing => {}
+                Event::Grants => {
+                    self.take_hints();
+                    if !failing {
+                        next = next.min(self.spaced(1, GRANT_PAUSE));
+                    }
+                }
                 Event::Revoked => next = next.min(self.spaced(REVOKED_SHARE, Duration::from_secs(1))),
                 Event::Trouble => next = next.min(self.spaced(1, Duration::from_secs(1))),
                 Event::Report => {
@@ -288,6 +306,19 @@ impl<A: Api> Engine<A> {
                 }
             }
         }
+    }
+
+    /// What is known of users whose grants have changed is looked up again, and what waits for them is due.
+    fn take_hints(&mut self) {
+        let changed = std::mem::take(&mut *self.hints.lock());
+        if changed.all {
+            self.grants.forget_all();
+        }
+        for user in &changed.ids {
+            self.grants.forget(user);
+        }
+        let users = (!changed.all).then_some(&changed.ids);
+        self.parked.release_users(users, Instant::now().into_std());
     }
 
     async fn recall(&mut self) -> Result<(), MemoryError> {
@@ -373,6 +404,7 @@ impl<A: Api> Engine<A> {
 /// Why the loop stirs between runs.
 enum Event {
     Revoked,
+    Grants,
     Trouble,
     Report,
     Refresh,

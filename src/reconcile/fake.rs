@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::api::{Api, BindAnswers, Failure, Refused};
 use super::engine::build;
 use super::{Desired, Memory, MemoryError, Policy, ReconcileHandle, ReconcileOptions};
-use crate::helix::{Conduit, Created, Filter, ShardRow, SubscriptionList, User};
+use crate::helix::{Conduit, Created, Filter, ShardRow, SubscriptionList, User, UserGrants};
 use crate::model::shard::{BindOutcome, Bindings, LiveSession, SessionId, Sessions, ShardId, ShardTarget};
 use crate::model::status::{ReconcileStatus, SubscriptionEntry};
 use crate::model::subscription::{
@@ -40,6 +40,8 @@ pub(super) struct World {
     pub(super) over: HashSet<SessionId>,
     pub(super) max_cost: u64,
     pub(super) latency: Duration,
+    /// Scopes by user id; `None`: nobody says.
+    pub(super) grants: Option<BTreeMap<String, Vec<String>>>,
     pub(super) faults: Vec<Fault>,
     pub(super) calls: Vec<String>,
     pub(super) in_flight: usize,
@@ -143,6 +145,24 @@ impl Api for Fake {
             Ok(users
                 .map(|(login, id)| User { id: id.as_str().into(), login: login.as_str().into() })
                 .collect())
+        })
+        .await
+    }
+
+    async fn grants(&self, ids: &[&str]) -> Result<Vec<UserGrants>, Failure> {
+        assert!((1..=10).contains(&ids.len()));
+        // A Twitch that does not say is not asked for anything else.
+        if self.world().grants.is_none() {
+            return Err(not_found());
+        }
+        let ids: Vec<String> = ids.iter().map(|&id| id.to_owned()).collect();
+        self.call(format!("grants {}", ids.join(" ")), |world| {
+            let grants = world.grants.clone().unwrap_or_default();
+            let row = |id: &String| {
+                let scopes = grants.get(id)?.iter().map(|scope| scope.as_str().into()).collect();
+                Some(UserGrants { user: User { id: id.as_str().into(), login: "".into() }, scopes })
+            };
+            Ok(ids.iter().filter_map(row).collect())
         })
         .await
     }
@@ -490,6 +510,7 @@ pub(super) fn desired(specs: &[SubscriptionSpec]) -> Desired {
         interval: Duration::from_secs(1800),
         shards: 2,
         conduit_id: None,
+        watch_grants: false,
     }
 }
 

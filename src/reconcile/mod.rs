@@ -17,6 +17,7 @@ mod binder;
 mod conduit;
 mod engine;
 mod execute;
+mod grants;
 mod logins;
 mod memory;
 mod park;
@@ -35,7 +36,8 @@ mod plan_tests;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -45,8 +47,9 @@ use self::engine::Engine;
 pub use self::memory::{Memory, MemoryError};
 pub use self::park::{Obstacle, RetryTimes};
 pub use self::plan::{Action, Blocked, DeleteReason, Plan};
-pub use self::preview::{Preview, PreviewConduit, PreviewError, preview};
+pub use self::preview::{Preview, PreviewConduit, PreviewError, UserNeeds, preview, who_must_grant};
 use crate::helix::Helix;
+use crate::model::hint::Hint;
 use crate::model::route::Routes;
 use crate::model::shard::{Bindings, Sessions, ShardTarget};
 use crate::model::status::{ReconcileStatus, SubscriptionEntry};
@@ -80,6 +83,8 @@ pub struct Desired {
     pub shards: u32,
     /// The conduit that the configuration names; else one is made and remembered.
     pub conduit_id: Option<String>,
+    /// Whether the daemon keeps subscriptions of its own that tell of grants and of shards.
+    pub watch_grants: bool,
 }
 
 /// Settings of the reconciler; tests shorten the times.
@@ -146,6 +151,43 @@ struct Requests {
     allows: u64,
 }
 
+/// Users whose grants changed that are remembered one by one; beyond that all are looked at.
+const MAX_HINTS: usize = 10_000;
+
+/// What events have told.
+#[derive(Debug, Default)]
+struct Hints {
+    users: Mutex<ChangedUsers>,
+    grants: Notify,
+    shards: Notify,
+}
+
+impl Hints {
+    fn lock(&self) -> MutexGuard<'_, ChangedUsers> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whose grants are not what they were.
+#[derive(Debug, Default)]
+struct ChangedUsers {
+    ids: BTreeSet<Box<str>>,
+    /// They were too many to name.
+    all: bool,
+}
+
+impl ChangedUsers {
+    fn add(&mut self, user_id: Box<str>) {
+        if self.ids.len() >= MAX_HINTS {
+            self.ids.clear();
+            self.all = true;
+        }
+        if !self.all {
+            self.ids.insert(user_id);
+        }
+    }
+}
+
 /// Handle; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct ReconcileHandle {
@@ -162,6 +204,7 @@ pub struct ReconcileHandle {
     requests: Arc<watch::Sender<Requests>>,
     answered: watch::Receiver<u64>,
     revoked: Arc<Notify>,
+    hints: Arc<Hints>,
 }
 
 impl ReconcileHandle {
@@ -189,6 +232,17 @@ impl ReconcileHandle {
     pub async fn answered(&self, ticket: u64) {
         // An error is the end of the reconciler: nothing more will be answered.
         let _ = self.answered.clone().wait_for(|answered| *answered >= ticket).await;
+    }
+
+    /// Takes what an event tells.
+    pub fn hint(&self, hint: Hint) {
+        match hint {
+            Hint::Grants { user_id } => {
+                self.hints.lock().add(user_id);
+                self.hints.grants.notify_one();
+            }
+            Hint::Shards => self.hints.shards.notify_one(),
+        }
     }
 
     /// To be notified when a transport hears of a revocation.

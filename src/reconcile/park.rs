@@ -2,7 +2,7 @@
 //!
 //! Kept in memory only: after a restart each is tried once more, and Twitch says again why not.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -190,6 +190,21 @@ impl ParkTable {
         for entry in self.entries.values_mut() {
             entry.attempts = 0;
             if let State::Parked { retry_at } = &mut entry.state {
+                *retry_at = Some(now);
+            }
+        }
+    }
+
+    /// What waits for a grant or a role, and names one of these users, is due now; all of it for `None`.
+    pub(super) fn release_users(&mut self, users: Option<&BTreeSet<Box<str>>>, now: Instant) {
+        for (key, entry) in &mut self.entries {
+            let waits = matches!(entry.obstacle, Obstacle::Grant | Obstacle::Chat | Obstacle::Cost);
+            let named = users.is_none_or(|users| key.condition.iter().any(|(_, id)| users.contains(id)));
+            if let State::Parked { retry_at } = &mut entry.state
+                && waits
+                && named
+            {
+                entry.attempts = 0;
                 *retry_at = Some(now);
             }
         }

@@ -27,6 +27,8 @@ pub(super) struct Input<'a> {
     /// Twitch's whole list; more rows than ours do no harm.
     pub(super) rows: &'a [SubscriptionRow],
     pub(super) parked: &'a ParkTable,
+    /// What would be refused for want of a grant, and why.
+    pub(super) ungranted: &'a HashMap<SubscriptionKey, String>,
     pub(super) now: Instant,
     pub(super) policy: Policy,
     /// Part of ours, 0 to 1.
@@ -286,6 +288,12 @@ fn decide(
     if let Standing::Waiting { obstacle, reason, retry_at } = standing {
         let retry_in = retry_at.map(|at| at.saturating_duration_since(input.now));
         block(obstacle, reason.to_owned(), retry_in);
+        return;
+    }
+    if let Some(reason) = input.ungranted.get(key) {
+        let retry_in = input.parked.next_pause(key, Obstacle::Grant, input.now);
+        block(Obstacle::Grant, reason.clone(), retry_in);
+        out.park.push((key.clone(), Obstacle::Grant, reason.clone()));
         return;
     }
     // What is due is tried, whatever its dead row says: that is what it is due for.

@@ -53,6 +53,7 @@ impl World {
     fn plan(&self) -> Planned {
         let total_cost = self.total();
         plan(&Input {
+            ungranted: &std::collections::HashMap::new(),
             conduit_id: OURS,
             wanted: &self.wanted,
             rows: &self.rows,

@@ -1,7 +1,7 @@
 //! What a run would do, for `eventsubd plan`: reads everything, changes nothing at Twitch and
 //! nothing that is remembered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -11,14 +11,17 @@ use tokio::time::Instant;
 use super::api::{Api, Failure};
 use super::conduit::{self, Choice};
 use super::engine::recall_one;
+use super::grants::Grants;
 use super::logins::{Logins, USERS_PER_CALL};
 use super::memory::{Intent, LOGIN_PREFIX, Memory, MemoryError, conduit_name, hold_name, intent_name};
 use super::park::{Obstacle, ParkTable, RetryTimes};
 use super::plan::{Action, Blocked, DeleteReason, Input, Plan, plan};
 use super::publish::wall;
-use super::run::{is_unused, login_not_found, look_up};
+use super::run::{is_unused, login_not_found, look_at_grants, look_up};
 use super::{Desired, wanted};
-use crate::helix::{Filter, Helix, SubscriptionList};
+use crate::helix::{Filter, Helix, MAX_GRANTS, SubscriptionList};
+use crate::model::grants::{self, Scopes};
+use crate::model::status::GrantStatus;
 use crate::model::subscription::SubscriptionKey;
 
 /// Why there is no preview.
@@ -95,6 +98,8 @@ pub struct Preview {
     pub warnings: Vec<String>,
     /// The logins of the ids that are shown.
     pub logins: BTreeMap<String, String>,
+    /// What the users have granted whose grants the subscriptions to create need.
+    pub grants: Vec<GrantStatus>,
 }
 
 /// Observes and plans. `client_id` is the one whose conduit is remembered.
@@ -149,7 +154,7 @@ pub(super) async fn observe<A: Api>(
         let users = look_up(api, asked).await?;
         logins.answered(asked, &users, now, wall());
     }
-    let wanted = wanted::resolve(&desired.specs, &logins);
+    let wanted = wanted::of(desired, &logins, client_id);
 
     let (conduit, id, list) = match found {
         Ok(found) => {
@@ -165,11 +170,13 @@ pub(super) async fn observe<A: Api>(
         Err(gone) => (PreviewConduit::Make { gone, shards }, String::new(), None),
     };
     let SubscriptionList { rows, total_cost, max_total_cost } = list.clone().unwrap_or_default();
-    let mut planned = plan(&Input {
+    let no_park = ParkTable::default();
+    let input = Input {
         conduit_id: &id,
         wanted: &wanted.keys,
         rows: &rows,
-        parked: &ParkTable::default(),
+        parked: &no_park,
+        ungranted: &HashMap::new(),
         now,
         policy: desired.policy,
         max_delete: desired.max_delete,
@@ -177,8 +184,17 @@ pub(super) async fn observe<A: Api>(
         held_of: held_of.and_then(|text| text.parse().ok()),
         total_cost,
         max_total_cost,
-    })
-    .plan;
+    };
+    let mut planned = plan(&input);
+    let creates = || planned.plan.actions.iter().filter(|action| action.is_create()).map(Action::key);
+    let mut table = Grants::default();
+    look_at_grants(api, &mut table, creates(), &logins.by_id(), now).await;
+    let ungranted = table.refusals(creates(), &logins.by_id());
+    let grants = table.status(creates(), &logins.by_id());
+    if !ungranted.is_empty() {
+        planned = plan(&Input { ungranted: &ungranted, ..input });
+    }
+    let mut planned = planned.plan;
     for (key, login) in wanted.unresolved {
         let reason = login_not_found(&login);
         planned.blocked.push(Blocked { key, obstacle: Obstacle::Login, reason, retry_in: None });
@@ -192,7 +208,80 @@ pub(super) async fn observe<A: Api>(
         max_total_cost: Some(max_total_cost).filter(|max| *max > 0),
         warnings: logins.warnings(),
         logins: shown,
+        grants,
     })
+}
+
+/// What a user has granted, and what the file's subscriptions need of that user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct UserNeeds {
+    /// Twitch's id.
+    pub user_id: Box<str>,
+    /// The login, when Twitch knows it.
+    pub login: Option<Box<str>>,
+    /// The fewest scopes that serve all subscriptions.
+    pub scopes: Scopes,
+    /// What is granted.
+    pub granted: Scopes,
+    /// The fewest scopes that are missing for certain.
+    pub missing: Scopes,
+}
+
+/// Who must have granted what for the file's subscriptions; of these logins only, when given. By login.
+///
+/// # Errors
+/// Twitch does not say.
+pub async fn who_must_grant(
+    helix: &Helix,
+    desired: &Desired,
+    only: Option<&[String]>,
+) -> Result<Vec<UserNeeds>, PreviewError> {
+    let now = Instant::now().into_std();
+    let mut logins = Logins::new(Duration::from_secs(86_400), RetryTimes::default());
+    let missing = logins.missing(desired.specs.iter().flat_map(super::SubscriptionSpec::logins), now);
+    for asked in missing.chunks(USERS_PER_CALL) {
+        let users = look_up(helix, asked).await?;
+        logins.answered(asked, &users, now, wall());
+    }
+    let wanted = wanted::resolve(&desired.specs, &logins);
+    let mut ids: BTreeMap<&str, Vec<grants::Need<'_>>> = BTreeMap::new();
+    for need in wanted.keys.iter().flat_map(grants::needs) {
+        ids.entry(need.user_id).or_default().push(need);
+    }
+    let by_id = logins.by_id();
+    let nameless: Vec<&str> = ids.keys().copied().filter(|id| !by_id.contains_key(id)).collect();
+    let mut names: HashMap<Box<str>, Box<str>> = HashMap::new();
+    for asked in nameless.chunks(USERS_PER_CALL) {
+        let users = Api::users_by_id(helix, asked).await?;
+        names.extend(users.into_iter().map(|user| (user.id, user.login)));
+    }
+    let login_of = |id: &str| by_id.get(id).copied().or_else(|| names.get(id).map(|login| &**login));
+    if let Some(only) = only {
+        ids.retain(|id, _| login_of(id).is_some_and(|login| only.iter().any(|wanted| *wanted == *login)));
+    }
+    let asked: Vec<&str> = ids.keys().copied().collect();
+    let mut granted: HashMap<Box<str>, Scopes> = HashMap::new();
+    for part in asked.chunks(MAX_GRANTS) {
+        let rows = Api::grants(helix, part).await?;
+        granted.extend(rows.into_iter().map(|row| (row.user.id, row.scopes)));
+    }
+    let mut users: Vec<UserNeeds> = ids
+        .into_iter()
+        .map(|(id, needs)| {
+            let granted = granted.remove(id).unwrap_or_default();
+            let all = needs.iter().flat_map(|need| need.groups).map(Vec::as_slice);
+            let missing = needs.iter().filter(|need| need.certain).flat_map(|need| need.missing(&granted));
+            UserNeeds {
+                user_id: id.into(),
+                login: login_of(id).map(Into::into),
+                scopes: grants::smallest(all, &granted),
+                missing: grants::smallest(missing, &granted),
+                granted,
+            }
+        })
+        .collect();
+    users.sort_unstable_by(|a, b| (&a.login, &a.user_id).cmp(&(&b.login, &b.user_id)));
+    Ok(users)
 }
 
 fn shown_ids(plan: &Plan, by_id: &std::collections::HashMap<&str, &str>) -> BTreeMap<String, String> {
@@ -261,6 +350,20 @@ impl Preview {
         }
         for blocked in &self.plan.blocked {
             writeln!(out, "{} {}: {}", sign(YELLOW, "!"), self.name(&blocked.key), blocked.reason)?;
+        }
+        for user in &self.grants {
+            let name = user.login.as_deref().unwrap_or(&user.user_id);
+            let list = |scopes: &Scopes| scopes.iter().map(|scope| &**scope).collect::<Vec<_>>().join(" ");
+            if !user.missing.is_empty() {
+                writeln!(
+                    out,
+                    "{} {name} must allow {}: `eventsubd authorize --user {name}`",
+                    sign(YELLOW, "!"),
+                    list(&user.missing)
+                )?;
+            } else {
+                writeln!(out, "  {name} has allowed {}", list(&user.granted))?;
+            }
         }
         for warning in &self.warnings {
             writeln!(out, "{} {warning}", sign(YELLOW, "!"))?;

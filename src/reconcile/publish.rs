@@ -76,19 +76,22 @@ impl Publisher {
     pub(super) fn rebase(&mut self, wanted: &Wanted) {
         let all = wanted.keys.iter().chain(wanted.unresolved.iter().map(|(key, _)| key));
         let count = wanted.keys.len() + wanted.unresolved.len();
-        if self.entries.len() == count && all.clone().all(|key| self.find(key).is_some()) {
+        let own = |key: &SubscriptionKey| wanted.own.contains(key);
+        let same = |key| self.find(key).is_some_and(|at| self.entries[at].own == own(key));
+        if self.entries.len() == count && all.clone().all(same) {
             return;
         }
         let mut entries: Vec<SubscriptionEntry> = Vec::with_capacity(count);
         for key in all {
             entries.push(match self.find(key) {
-                Some(at) => self.entries[at].clone(),
+                Some(at) => SubscriptionEntry { own: own(key), ..self.entries[at].clone() },
                 None => SubscriptionEntry {
                     key: key.clone(),
                     state: SubscriptionState::Pending,
                     id: None,
                     reason: None,
                     retry_at: None,
+                    own: own(key),
                 },
             });
         }

@@ -1,5 +1,6 @@
 //! One run: conduit, logins, list, plan, execution. Nothing is planned before all of it was read.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -11,6 +12,7 @@ use super::api::{Api, Failure, chain};
 use super::conduit::{self, Choice};
 use super::engine::Engine;
 use super::execute::{Costs, End, Job, Outcome, execute};
+use super::grants::Grants;
 use super::logins::USERS_PER_CALL;
 use super::memory::{Intent, conduit_name, hold_name, intent_name};
 use super::park::Obstacle;
@@ -18,7 +20,7 @@ use super::plan::{Input, Planned, plan};
 use super::publish::{Change, wall};
 use super::wanted::{self, Wanted};
 use super::{Action, Desired, Requests, reason};
-use crate::helix::{Conduit, Filter, SubscriptionList, User};
+use crate::helix::{Conduit, Filter, MAX_GRANTS, SubscriptionList, User};
 use crate::model::shard::ShardTarget;
 use crate::model::status::{ConduitStatus, HeldDeletes, Progress};
 use crate::model::subscription::SubscriptionKey;
@@ -108,6 +110,7 @@ impl<A: Api> Engine<A> {
         if generation != desired.generation || before.applies != requests.applies {
             self.parked.release(now);
             self.logins.release(now);
+            self.grants.forget_all();
         }
         if before.allows != requests.allows {
             self.allowed = Some(desired.generation);
@@ -120,7 +123,7 @@ impl<A: Api> Engine<A> {
 
     /// Resolves what can be resolved, and publishes it.
     fn show(&mut self, desired: &Desired) -> Wanted {
-        let wanted = wanted::resolve(&desired.specs, &self.logins);
+        let wanted = wanted::of(desired, &self.logins, &self.options.client_id);
         self.publish_routes(&wanted);
         self.publisher.rebase(&wanted);
         for (key, login) in &wanted.unresolved {
@@ -278,11 +281,12 @@ impl<A: Api> Engine<A> {
         self.listed = Some((now, pages));
         let now = now.into_std();
         self.parked.retain(|key| wanted.keys.binary_search(key).is_ok(), now);
-        let planned = plan(&Input {
+        let input = Input {
             conduit_id: &conduit.id,
             wanted: &wanted.keys,
             rows: &list.rows,
             parked: &self.parked,
+            ungranted: &HashMap::new(),
             now,
             policy: desired.policy,
             max_delete: desired.max_delete,
@@ -290,7 +294,17 @@ impl<A: Api> Engine<A> {
             held_of: self.held_of,
             total_cost: list.total_cost,
             max_total_cost: list.max_total_cost,
-        });
+        };
+        let mut planned = plan(&input);
+        let creates = || planned.plan.actions.iter().filter(|action| action.is_create()).map(Action::key);
+        let by_id = self.logins.by_id();
+        look_at_grants(&self.api, &mut self.grants, creates(), &by_id, now).await;
+        let ungranted = self.grants.refusals(creates(), &by_id);
+        if !ungranted.is_empty() {
+            planned = plan(&Input { ungranted: &ungranted, ..input });
+        }
+        let absent = wanted.keys.iter().zip(&planned.live).filter(|(_, live)| live.is_none());
+        self.publisher.status.grants = self.grants.status(absent.map(|(key, _)| key), &by_id);
         self.take_plan(&wanted, &planned);
         let costs = Costs::new(list.total_cost, list.max_total_cost);
         self.show_costs(&costs);
@@ -569,6 +583,50 @@ pub(super) async fn is_unused<A: Api>(api: &A, conduit_id: &str) -> Result<bool,
     let failed = |failure: Failure| stop("a conduit that may be ours could not be looked at", &failure);
     Ok(api.shards(conduit_id).await.map_err(failed)?.is_empty()
         && api.subscriptions(&Filter::Conduit(conduit_id.to_owned())).await.map_err(failed)?.rows.is_empty())
+}
+
+/// Asks what users have granted whose grants these subscriptions need. What Twitch does not say is not known:
+/// then creating is what tells.
+pub(super) async fn look_at_grants<'a, A: Api>(
+    api: &A,
+    grants: &mut Grants,
+    keys: impl Iterator<Item = &'a SubscriptionKey>,
+    by_id: &HashMap<&str, &str>,
+    now: std::time::Instant,
+) {
+    let unknown = grants.unknown(keys, now);
+    if unknown.is_empty() {
+        return;
+    }
+    tracing::debug!(users = unknown.len(), "looking at what users have granted");
+    let calls: Vec<Vec<Box<str>>> = unknown.chunks(MAX_GRANTS).map(<[_]>::to_vec).collect();
+    let mut answers = futures_util::stream::iter(calls)
+        .map(|asked| {
+            let api = api.clone();
+            async move {
+                let ids: Vec<&str> = asked.iter().map(|id| &**id).collect();
+                let rows = api.grants(&ids).await;
+                (asked, rows)
+            }
+        })
+        .buffer_unordered(LOOKUPS);
+    let mut failure = None;
+    while let Some((asked, rows)) = answers.next().await {
+        match rows {
+            Ok(rows) => grants.answered(&asked, rows, now),
+            Err(failed) => failure = Some(failed),
+        }
+    }
+    if let Some(failure) = failure {
+        tracing::info!(error = %failure, "twitch does not say what some users have granted; it is tried without");
+    }
+    let nameless = grants.nameless(unknown.iter().map(|id| &**id), by_id);
+    for asked in nameless.chunks(USERS_PER_CALL) {
+        let ids: Vec<&str> = asked.iter().map(|id| &**id).collect();
+        if let Ok(users) = api.users_by_id(&ids).await {
+            grants.name(users.into_iter().map(|user| (user.id, user.login)));
+        }
+    }
 }
 
 async fn list<A: Api>(api: &A, conduit_id: &str) -> Result<SubscriptionList, Stop> {

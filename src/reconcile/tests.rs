@@ -67,7 +67,7 @@ async fn from_nothing_to_everything_in_the_right_order() {
     assert_eq!(remembered["conduit_id:client"], status.conduit.unwrap().id);
     assert!(remembered["login:ann"].starts_with("1 "));
     assert!(!remembered.contains_key("conduit_intent:client"));
-    assert!(bench.handle.routes.borrow().as_ref().is_some_and(|routes| routes.is_open()));
+    assert!(bench.handle.routes.borrow().as_ref().is_some_and(|routes| routes.is_open("stream.online")));
     bench.end().await;
 }
 
@@ -101,7 +101,7 @@ async fn routes_are_there_before_any_network_and_stay_after_a_reload() {
     let bench = Bench::start(&fake, &notes, desired(&[only]));
     let mut routes = bench.handle.routes.clone();
     let routes = routes.wait_for(Option::is_some).await.unwrap().clone().unwrap();
-    assert!(!routes.is_open());
+    assert!(!routes.is_open("stream.online"));
     bench.status(|status| status.problem.is_some()).await;
     fake.world().faults.clear();
     bench.converged().await;
@@ -110,7 +110,7 @@ async fn routes_are_there_before_any_network_and_stay_after_a_reload() {
     assert_eq!(bench.handle.routes.borrow().as_deref(), Some(&*routes), "its last events are on their way");
     bench.reload(&[spec("stream.online", "ann")], |_| {});
     bench.converged().await;
-    assert!(bench.handle.routes.borrow().as_ref().is_some_and(|routes| routes.is_open()));
+    assert!(bench.handle.routes.borrow().as_ref().is_some_and(|routes| routes.is_open("stream.online")));
     bench.end().await;
 }
 

@@ -3,7 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::Desired;
 use super::logins::Logins;
+use crate::model::hint;
 use crate::model::route::SinkName;
 use crate::model::subscription::{Condition, FieldValue, SubscriptionKey, SubscriptionSpec};
 
@@ -17,6 +19,30 @@ pub(super) struct Wanted {
     pub(super) unresolved: Vec<(SubscriptionKey, Arc<str>)>,
     /// The sinks of those that name some.
     pub(super) restricted: HashMap<SubscriptionKey, Arc<[SinkName]>>,
+    /// Those that the file does not have: the daemon's own, which go to no sink.
+    pub(super) own: HashSet<SubscriptionKey>,
+}
+
+impl Wanted {
+    /// Adds what the daemon wants for itself.
+    pub(super) fn add_own(&mut self, keys: impl IntoIterator<Item = SubscriptionKey>) {
+        for key in keys {
+            if let Err(at) = self.keys.binary_search(&key) {
+                self.keys.insert(at, key.clone());
+                self.restricted.insert(key.clone(), Arc::new([]));
+                self.own.insert(key);
+            }
+        }
+    }
+}
+
+/// What is wanted altogether: the file's, and the daemon's own.
+pub(super) fn of(desired: &Desired, logins: &Logins, client_id: &str) -> Wanted {
+    let mut wanted = resolve(&desired.specs, logins);
+    if desired.watch_grants {
+        wanted.add_own(hint::subscriptions(client_id));
+    }
+    wanted
 }
 
 /// Two of the file's subscriptions can turn out to be one, when a login and an id name the same

@@ -7,6 +7,7 @@ use std::time::Instant;
 use hyper::Method;
 use serde_json::json;
 
+use super::device;
 use super::server::{Answer, Call};
 use super::state::{Inner, Shared, Token};
 
@@ -15,16 +16,17 @@ pub(super) fn answer(inner: &Shared, path: &str, call: &Call) -> Answer {
         (&Method::POST, "/token") => token(inner, call),
         (&Method::GET, "/validate") => validate(inner, call),
         (&Method::POST, "/revoke") => revoke(inner, call),
+        (&Method::POST, "/device") => device::start(inner, call),
         _ => refusal(404, "not found"),
     }
 }
 
-fn refusal(status: u16, message: &str) -> Answer {
+pub(super) fn refusal(status: u16, message: &str) -> Answer {
     Answer::json(status, &json!({"status": status, "message": message}))
 }
 
 /// Fields of the form; those of the query count as well.
-fn fields(call: &Call) -> HashMap<String, String> {
+pub(super) fn fields(call: &Call) -> HashMap<String, String> {
     let mut fields: HashMap<_, _> = call.query.iter().cloned().collect();
     fields.extend(form_urlencoded::parse(&call.body).into_owned());
     fields
@@ -43,6 +45,9 @@ fn try_token(inner: &Shared, call: &Call) -> Result<Answer, Answer> {
     let fields = fields(call);
     let field = |name: &str| fields.get(name).filter(|value| !value.is_empty());
     let client_id = field("client_id").ok_or_else(|| refusal(400, "missing client id"))?;
+    if field("grant_type").map(String::as_str) == Some(device::GRANT_TYPE) {
+        return device::token(inner, client_id, field("device_code").map_or("", String::as_str));
+    }
     let secret = field("client_secret").ok_or_else(|| refusal(400, "missing client secret"))?;
     if field("grant_type").map(String::as_str) != Some("client_credentials") {
         return Err(refusal(400, "invalid grant type"));
@@ -57,7 +62,7 @@ fn try_token(inner: &Shared, call: &Call) -> Result<Answer, Answer> {
     }
     let text = Inner::random_text(30).to_ascii_lowercase();
     let until = Instant::now() + inner.options.token_life;
-    state.tokens.insert(text.clone(), Token { client_id: client_id.clone(), until });
+    state.tokens.insert(text.clone(), Token { client_id: client_id.clone(), user: None, until });
     let expires_in = inner.options.token_life.as_secs();
     Ok(Answer::json(200, &json!({"access_token": text, "expires_in": expires_in, "token_type": "bearer"})))
 }
@@ -70,7 +75,13 @@ fn validate(inner: &Shared, call: &Call) -> Answer {
     match state.tokens.get(text).filter(|token| token.until > Instant::now()) {
         Some(token) => {
             let left = (token.until - Instant::now()).as_secs();
-            Answer::json(200, &json!({"client_id": token.client_id, "scopes": null, "expires_in": left}))
+            let mut answer = json!({"client_id": token.client_id, "scopes": null, "expires_in": left});
+            if let Some((id, scopes)) = &token.user {
+                answer["user_id"] = json!(id);
+                answer["login"] = json!(inner.login_of(&state, id));
+                answer["scopes"] = json!(scopes);
+            }
+            Answer::json(200, &answer)
         }
         None => refusal(401, "invalid access token"),
     }

@@ -9,12 +9,14 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::Sandbox;
+use super::device;
 use super::dispatch::{self, notification, post, revocation};
 use super::fault::{Fault, Planned, Route};
 use super::server::{Answer, Call};
 use super::session;
-use super::state::{Conduit, Order, Session, Shard, Shared, Stats, Subscription, Target};
+use super::state::{Conduit, DeviceAnswer, Order, Session, Shard, Shared, Stats, Subscription, Target};
 use crate::model::time::Timestamp;
+use crate::model::{catalog, hint};
 
 /// Events that a flood hands to a socket at once.
 const FLOOD_BATCH: usize = 16;
@@ -91,6 +93,70 @@ async fn trigger(inner: &Shared, kind: &str, broadcaster: Option<&str>) -> Resul
     send(inner, &subscription, &event).await
 }
 
+/// A user grants scopes; what names that user costs nothing any more.
+pub(super) async fn grant(inner: &Shared, user_id: &str, scopes: &[String]) {
+    {
+        let mut state = inner.lock();
+        state.grants.entry(user_id.to_owned()).or_default().extend(scopes.iter().cloned());
+        for subscription in state.subscriptions.values_mut() {
+            if subscription.condition.iter().any(|(_, id)| id == user_id) {
+                subscription.cost = 0;
+            }
+        }
+    }
+    tell_of_grants(inner, hint::GRANT, user_id).await;
+}
+
+async fn revoke_grants(inner: &Shared, user_id: &str) {
+    let letters: Vec<_> = {
+        let mut state = inner.lock();
+        state.grants.remove(user_id);
+        let needs = |subscription: &Subscription| {
+            let row = catalog::lookup(&subscription.kind, &subscription.version);
+            let field = row.and_then(|row| row.scope_granted_by.as_deref());
+            subscription.status == "enabled"
+                && subscription
+                    .condition
+                    .iter()
+                    .any(|(name, id)| Some(name.as_str()) == field && id == user_id)
+        };
+        let mut ended = Vec::new();
+        for subscription in state.subscriptions.values_mut().filter(|subscription| needs(subscription)) {
+            "authorization_revoked".clone_into(&mut subscription.status);
+            ended.push(subscription.clone());
+        }
+        let mut letters = Vec::new();
+        for subscription in ended {
+            let id = inner.uuid(&mut state);
+            let text = revocation(&subscription, &id);
+            letters.extend(dispatch::address(inner, &mut state, &subscription, id, text));
+        }
+        letters
+    };
+    for letter in letters {
+        post(inner, letter).await;
+    }
+    tell_of_grants(inner, hint::REVOKE, user_id).await;
+}
+
+/// Sends the event to those who subscribed to it.
+async fn tell_of_grants(inner: &Shared, kind: &str, user_id: &str) {
+    let (subscriptions, login) = {
+        let state = inner.lock();
+        let fits =
+            |subscription: &&Subscription| subscription.status == "enabled" && subscription.kind == kind;
+        let found: Vec<_> = state.subscriptions.values().filter(fits).cloned().collect();
+        (found, inner.login_of(&state, user_id).unwrap_or_default())
+    };
+    for subscription in subscriptions {
+        let event = json!({
+            "client_id": subscription.client_id, "user_id": user_id, "user_login": login, "user_name": login,
+        });
+        // Without a shard nobody hears of it, as at Twitch.
+        let _ = send(inner, &subscription, &event.to_string()).await;
+    }
+}
+
 async fn send(inner: &Shared, subscription: &Subscription, event: &str) -> Result<String, TriggerError> {
     let letter = {
         let mut state = inner.lock();
@@ -129,11 +195,33 @@ impl Sandbox {
         self.inner.lock().faults.clear();
     }
 
-    /// Has a user grant scopes to the application.
-    pub fn grant(&self, login: &str, scopes: &[&str]) {
-        let mut state = self.inner.lock();
-        if let Some(id) = self.inner.id_of(&mut state, login) {
-            state.grants.entry(id).or_default().extend(scopes.iter().map(|&scope| scope.to_owned()));
+    /// Has a user grant scopes to the application, which is told.
+    pub async fn grant(&self, login: &str, scopes: &[&str]) {
+        let id = self.inner.id_of(&mut self.inner.lock(), login);
+        if let Some(id) = id {
+            let scopes: Vec<String> = scopes.iter().map(|&scope| scope.to_owned()).collect();
+            grant(&self.inner, &id, &scopes).await;
+        }
+    }
+
+    /// Has a user take back everything. Subscriptions that needed it end, and the application is told.
+    pub async fn revoke_grants(&self, login: &str) {
+        let id = self.inner.id_of(&mut self.inner.lock(), login);
+        if let Some(id) = id {
+            revoke_grants(&self.inner, &id).await;
+        }
+    }
+
+    /// Answers the newest device code: allowed by this user, or refused. False while nobody asks.
+    pub async fn answer_device(&self, login: Option<&str>) -> bool {
+        let code = {
+            let state = self.inner.lock();
+            let waiting = state.devices.values().filter(|d| d.answer == DeviceAnswer::Waiting);
+            waiting.max_by_key(|device| device.until).map(|device| device.user_code.clone())
+        };
+        match code {
+            Some(code) => device::answer(&self.inner, &code, login).await,
+            None => false,
         }
     }
 

@@ -10,6 +10,7 @@ mod auth;
 mod bucket;
 mod conduits;
 mod control;
+mod device;
 mod dispatch;
 mod fault;
 pub mod samples;
@@ -81,8 +82,13 @@ pub struct SandboxOptions {
     pub latency: Duration,
     /// The pause between sample events, which go round all subscriptions; none when unset.
     pub sample_pace: Option<Duration>,
-    /// Whether a subscription that needs a scope is refused (403) unless its user granted it.
+    /// Whether a subscription that needs a scope is refused (403) unless its user granted it. Otherwise
+    /// everybody counts as having granted everything.
     pub require_grants: bool,
+    /// How long a device code lives: 30 minutes.
+    pub device_life: Duration,
+    /// Seconds between two questions after a device: 5.
+    pub device_interval: u64,
 }
 
 impl Default for SandboxOptions {
@@ -108,6 +114,8 @@ impl Default for SandboxOptions {
             latency: Duration::ZERO,
             sample_pace: None,
             require_grants: false,
+            device_life: Duration::from_secs(1800),
+            device_interval: 5,
         }
     }
 }

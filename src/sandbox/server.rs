@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 
 use super::fault::{self, Fault, Route};
 use super::state::Shared;
-use super::{api, auth, control, session};
+use super::{api, auth, control, device, session};
 
 /// The largest request body, in bytes.
 const MAX_BODY: usize = 1 << 20;
@@ -34,6 +34,8 @@ pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) body: String,
+    /// A page, and no JSON.
+    pub(super) html: bool,
 }
 
 impl Answer {
@@ -42,7 +44,7 @@ impl Answer {
     }
 
     pub(super) fn text(status: u16, body: String) -> Self {
-        Self { status, headers: Vec::new(), body }
+        Self { status, headers: Vec::new(), body, html: false }
     }
 
     /// The API's form of an error.
@@ -54,7 +56,8 @@ impl Answer {
     fn into_response(self) -> Response<Body> {
         let mut builder = Response::builder().status(self.status);
         if !self.body.is_empty() {
-            builder = builder.header("Content-Type", "application/json; charset=utf-8");
+            let kind = if self.html { "text/html; charset=utf-8" } else { "application/json; charset=utf-8" };
+            builder = builder.header("Content-Type", kind);
         }
         for (name, value) in self.headers {
             builder = builder.header(name, value);
@@ -144,6 +147,9 @@ async fn handle(inner: Shared, request: Request<Incoming>) -> Result<Response<Bo
     let path = call.path.as_str();
     if path == "/sandbox/trigger" && call.method == Method::POST {
         return Ok(control::trigger_request(&inner, &call).await.into_response());
+    }
+    if path == "/activate" {
+        return Ok(device::page(&inner, &call).await.into_response());
     }
     let auth_path = path.strip_prefix("/oauth2").or_else(|| path.strip_prefix("/auth"));
     let api_path = path.strip_prefix("/helix").or_else(|| path.strip_prefix("/mock")).unwrap_or(path);

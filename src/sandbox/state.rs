@@ -1,6 +1,6 @@
 //! Everything that the stand-in knows. One lock, held for bookkeeping only, never over an await.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
@@ -67,7 +67,28 @@ pub struct Stats {
 #[derive(Clone, Debug)]
 pub(super) struct Token {
     pub(super) client_id: String,
+    /// Whose it is, and what that user granted with it; the application's own when none.
+    pub(super) user: Option<(String, Vec<String>)>,
     pub(super) until: Instant,
+}
+
+/// A device that waits for somebody's leave (Twitch: "Device code grant flow").
+#[derive(Clone, Debug)]
+pub(super) struct Device {
+    pub(super) client_id: String,
+    pub(super) user_code: String,
+    pub(super) scopes: Vec<String>,
+    pub(super) until: Instant,
+    pub(super) answer: DeviceAnswer,
+}
+
+/// What became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum DeviceAnswer {
+    Waiting,
+    /// By this user id.
+    Allowed(String),
+    Refused,
 }
 
 /// What a subscription points to.
@@ -185,6 +206,8 @@ pub(super) struct Session {
 pub(super) struct State {
     pub(super) secret: String,
     pub(super) tokens: HashMap<String, Token>,
+    /// By device code.
+    pub(super) devices: HashMap<String, Device>,
     pub(super) buckets: HashMap<String, Bucket>,
     pub(super) faults: Vec<Planned>,
     pub(super) conduits: Vec<Conduit>,
@@ -196,7 +219,7 @@ pub(super) struct State {
     /// Login by id.
     pub(super) logins: HashMap<String, String>,
     /// Scopes by user id.
-    pub(super) grants: BTreeMap<String, Vec<String>>,
+    pub(super) grants: BTreeMap<String, BTreeSet<String>>,
     pub(super) messages: VecDeque<(String, String, Utf8Bytes)>,
     pub(super) sent: VecDeque<String>,
     pub(super) serial: u64,
@@ -228,6 +251,7 @@ impl Inner {
         let state = State {
             secret: options.client_secret.clone(),
             tokens: HashMap::new(),
+            devices: HashMap::new(),
             buckets: HashMap::new(),
             faults: Vec::new(),
             conduits: Vec::new(),

@@ -115,7 +115,12 @@ impl Home {
 
     /// Writes the configuration: the part for Twitch, and this.
     pub fn configure(&self, rest: &str) {
-        let mut text = String::from("[twitch]\nclient_secret_file = \"secret\"\n");
+        self.configure_with("watch_grants = false\n", rest);
+    }
+
+    /// The same with these further keys in the part for Twitch.
+    pub fn configure_with(&self, twitch: &str, rest: &str) {
+        let mut text = format!("[twitch]\nclient_secret_file = \"secret\"\n{twitch}");
         for line in self.sandbox.twitch_block().lines().skip(1).filter(|line| !line.starts_with('#')) {
             writeln!(text, "{line}").unwrap();
         }
@@ -191,6 +196,10 @@ impl Running {
             assert!(begun.elapsed() < WAIT, "never: {what}; {status:#?}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    pub async fn handle_reload(&self) {
+        self.handle.reload().await.expect("the file is good");
     }
 
     pub async fn converged(&self) -> Status {

@@ -43,6 +43,7 @@ fn defaults() {
                 api_url: "https://api.twitch.tv/helix",
                 eventsub_url: "wss://eventsub.wss.twitch.tv/ws",
                 validate_interval: 3600s,
+                watch_grants: true,
             },
             reconcile: Reconcile {
                 interval: 1800s,
@@ -179,6 +180,7 @@ format = "json"
                 api_url: "http://localhost:8080/mock",
                 eventsub_url: "ws://[::1]:8080/ws",
                 validate_interval: 1800s,
+                watch_grants: true,
             },
             reconcile: Reconcile {
                 interval: 5400s,

@@ -202,14 +202,15 @@ fn event(
     conduit: Option<&str>,
     subscriptions: &[SubscriptionEntry],
 ) -> Option<Event> {
+    let theirs = || subscriptions.iter().filter(|entry| !entry.own);
     let told = Told {
         from: gap.from,
         to: gap.to,
         reason: gap.reason,
         sink: lost.map(|(sink, _)| sink),
         events_lost: lost.map(|(_, events)| events),
-        subscriptions: subscriptions.iter().take(LISTED).map(|entry| &entry.key).collect(),
-        subscriptions_total: subscriptions.len(),
+        subscriptions: theirs().take(LISTED).map(|entry| &entry.key).collect(),
+        subscriptions_total: theirs().count(),
     };
     let event = serde_json::value::to_raw_value(&told).ok()?;
     let id = format!("gap-{}", uuid::Uuid::new_v4());
@@ -266,6 +267,7 @@ mod tests {
             id: None,
             reason: None,
             retry_at: None,
+            own: false,
         };
         let entries = vec![entry; LISTED + 5];
         let gap = Gap { from: at(1), to: at(2), reason: Reason::Retention };

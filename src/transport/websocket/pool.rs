@@ -12,7 +12,7 @@ use tracing::error;
 
 use super::session::Timings;
 use super::shard::{Shard, Statuses};
-use super::socket::Shared;
+use super::socket::{Hear, Shared};
 use crate::model::shard::{Bindings, Sessions, ShardId, ShardTarget};
 use crate::model::status::{IntakeStatus, ShardStatus};
 use crate::store::Store;
@@ -67,12 +67,14 @@ pub struct Pool {
     statuses: Arc<watch::Sender<Statuses>>,
     intake: Arc<watch::Sender<IntakeStatus>>,
     revoked: Arc<Notify>,
+    hear: Hear,
 }
 
 /// Builds the pool; nothing happens until it is run.
 ///
 /// `target` says which shards there shall be, `bindings` which sessions are bound; `sessions` tells
-/// which there are. `revoked` is notified of each revocation. New options hold for new connections.
+/// which there are. `revoked` is notified of each revocation, `hear` is told what
+/// events tell the daemon. New options hold for new connections.
 pub fn pool(
     options: watch::Receiver<PoolOptions>,
     store: Store,
@@ -80,6 +82,7 @@ pub fn pool(
     bindings: watch::Receiver<Bindings>,
     sessions: watch::Sender<Sessions>,
     revoked: Arc<Notify>,
+    hear: Hear,
 ) -> (Pool, PoolHandle) {
     let (statuses, shards) = watch::channel(BTreeMap::new());
     let (intake_in, intake) = watch::channel(IntakeStatus::default());
@@ -92,6 +95,7 @@ pub fn pool(
         statuses: Arc::new(statuses),
         intake: Arc::new(intake_in),
         revoked,
+        hear,
     };
     (pool, PoolHandle { shards, intake })
 }
@@ -144,6 +148,7 @@ impl Pool {
                 tls: Arc::clone(&options.tls),
                 intake: Arc::clone(&self.intake),
                 revoked: Arc::clone(&self.revoked),
+                hear: self.hear.clone(),
             },
             timings: options.timings,
             options: self.options.clone(),

@@ -23,6 +23,7 @@ use tracing::{debug, trace, warn};
 
 use super::frame::{self, Message};
 use super::session::SocketId;
+use crate::model::hint::{self, Hint};
 use crate::model::shard::{SessionId, ShardId};
 use crate::model::status::IntakeStatus;
 use crate::store::Store;
@@ -60,6 +61,18 @@ pub(super) struct Shared {
     pub(super) intake: Arc<watch::Sender<IntakeStatus>>,
     /// Told of each revocation.
     pub(super) revoked: Arc<Notify>,
+    /// Told what events tell the daemon, once they are stored.
+    pub(super) hear: Hear,
+}
+
+/// Takes what an event tells the daemon itself. It must not block.
+#[derive(Clone)]
+pub struct Hear(pub Arc<dyn Fn(Hint) + Send + Sync>);
+
+impl std::fmt::Debug for Hear {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hear")
+    }
 }
 
 /// One socket's task.
@@ -176,7 +189,11 @@ impl Socket {
             Ok(Message::Notification(event)) => {
                 seen.events += 1;
                 seen.uncounted += 1;
+                let hint = hint::of(&event);
                 self.store(event, seen).await?;
+                if let Some(hint) = hint {
+                    (self.shared.hear.0)(hint);
+                }
             }
             Ok(Message::Keepalive) => {}
             Ok(Message::Welcome { session_id, keepalive }) => {

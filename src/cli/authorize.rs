@@ -1,0 +1,171 @@
+//! `eventsubd authorize`: users allow the application what the file's subscriptions need of them.
+
+use std::io::{self, IsTerminal};
+
+use super::args::{Args, AuthorizeArgs};
+use super::control::{Connection, block_on, load_options};
+use super::plan::{Api, explain};
+use super::term::{self, Failure};
+use super::{BAD_CONFIG, FAILED, TEMPORARY};
+use crate::auth::oauth::{DeviceCode, TokenUser};
+use crate::auth::{DeviceError, DeviceGrant};
+use crate::config::{self, Config};
+use crate::daemon;
+use crate::model::grants::Scopes;
+use crate::reconcile::{self, UserNeeds};
+
+/// Exit code after Ctrl-C, as shells have it.
+const INTERRUPTED: u8 = 130;
+
+/// `eventsubd authorize`
+pub(super) fn run(args: &Args, flags: &AuthorizeArgs) -> Result<u8, Failure> {
+    let loaded = config::load(&load_options(args))
+        .map_err(|errors| Failure::verbatim(errors.to_string()).code(BAD_CONFIG))?;
+    block_on(async {
+        tokio::select! {
+            code = authorize(args, flags, &loaded.config) => code,
+            _ = tokio::signal::ctrl_c() => {
+                term::say("stopped; what was allowed before stays");
+                Ok(INTERRUPTED)
+            }
+        }
+    })
+}
+
+/// Somebody who is asked for something.
+struct Asked {
+    login: String,
+    /// Twitch's id.
+    user_id: Box<str>,
+    scopes: Scopes,
+}
+
+async fn authorize(args: &Args, flags: &AuthorizeArgs, config: &Config) -> Result<u8, Failure> {
+    let asked = whom(flags, config).await?;
+    if asked.is_empty() {
+        term::say("nothing is missing");
+        return Ok(0);
+    }
+    let (http, _) = daemon::connections()
+        .map_err(|error| Failure::new("cannot set up connections to Twitch").because(&error))?;
+    let mut code = 0;
+    for (nth, user) in asked.iter().enumerate() {
+        let scopes = user.scopes.iter().map(|scope| &**scope).collect::<Vec<_>>().join(" ");
+        let grant = DeviceGrant {
+            http: &http,
+            auth_url: &config.twitch.auth_url,
+            client_id: &config.twitch.client_id,
+            scopes: &scopes,
+        };
+        if asked.len() > 1 {
+            term::say(&format!("{} of {}: {}", nth + 1, asked.len(), user.login));
+        }
+        match one(&grant, user).await {
+            Ok(()) => {
+                term::say(&format!("{} has allowed {scopes}", user.login));
+                tell_daemon(args, &user.user_id).await;
+            }
+            Err(failure) => {
+                failure.report();
+                code = code.max(failure.exit_code());
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// Whom to ask for what.
+async fn whom(flags: &AuthorizeArgs, config: &Config) -> Result<Vec<Asked>, Failure> {
+    let api = Api::connect(config).await?;
+    let desired = daemon::desired(config);
+    let logins: Vec<String> = flags.users.iter().map(|login| login.to_ascii_lowercase()).collect();
+    let only = (!flags.missing).then_some(logins.as_slice());
+    let needs =
+        reconcile::who_must_grant(&api.helix, &desired, only).await.map_err(|error| explain(&error))?;
+    if flags.missing {
+        let missing = needs.into_iter().filter(|user| !user.missing.is_empty());
+        return Ok(missing.filter_map(|user| asked(user, None)).collect());
+    }
+    let mut all = Vec::new();
+    for login in &logins {
+        let known = needs.iter().find(|user| user.login.as_deref() == Some(login));
+        let scopes: Option<Scopes> =
+            (!flags.scopes.is_empty()).then(|| flags.scopes.iter().map(|s| s.as_str().into()).collect());
+        match (known.cloned(), scopes) {
+            (Some(user), scopes) => all.extend(asked(user, scopes)),
+            (None, Some(scopes)) => {
+                let found = api.helix.users_by_login(&[login]).await.map_err(|error| {
+                    Failure::new(format!("{login} could not be looked up"))
+                        .because(&error)
+                        .code(super::plan::exit_code(&error))
+                })?;
+                let user = found.into_iter().next().ok_or_else(|| {
+                    Failure::new(format!("Twitch knows nobody called {login}")).hint("is it misspelt?")
+                })?;
+                all.push(Asked { login: login.clone(), user_id: user.id, scopes });
+            }
+            (None, None) => {
+                return Err(Failure::new(format!("no subscription of the file needs anything of {login}"))
+                    .hint("name what is to be allowed with --scopes, or correct the login"));
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn asked(user: UserNeeds, scopes: Option<Scopes>) -> Option<Asked> {
+    // Somebody without a login cannot be told to log in.
+    let login = user.login?.into_string();
+    Some(Asked { login, user_id: user.user_id, scopes: scopes.unwrap_or(user.scopes) })
+}
+
+async fn one(grant: &DeviceGrant<'_>, user: &Asked) -> Result<(), Failure> {
+    let failed = |error: &DeviceError| {
+        let failure = Failure::new(format!("{} has allowed nothing", user.login)).because(error);
+        match error {
+            DeviceError::Unavailable(_) => failure.code(TEMPORARY),
+            DeviceError::Refused(_) | DeviceError::Over => failure.code(FAILED),
+        }
+    };
+    let code = grant.begin().await.map_err(|error| failed(&error))?;
+    show(&code, user)?;
+    let who: TokenUser = grant.wait(&code).await.map_err(|error| failed(&error))?;
+    if who.user_id != user.user_id {
+        return Err(Failure::new(format!("it was {} who allowed it, not {}", who.login, user.login))
+            .hint("open the address in a browser where the right user is logged in, and run this again"));
+    }
+    let lacking: Vec<&str> = user.scopes.difference(&who.scopes).map(|scope| &**scope).collect();
+    if !lacking.is_empty() {
+        return Err(Failure::new(format!("{} has not allowed {}", user.login, lacking.join(" "))));
+    }
+    Ok(())
+}
+
+fn show(code: &DeviceCode, user: &Asked) -> Result<(), Failure> {
+    let clean = |text: &str| text.chars().filter(|c| !c.is_control()).collect::<String>();
+    let (uri, user_code) = (clean(&code.verification_uri), clean(&code.user_code));
+    let minutes = code.expires_in.as_secs().div_ceil(60);
+    let mut text = format!(
+        "{} opens this address, logged in to Twitch, within {minutes} minutes:\n\n    {uri}\n\nand compares the code: \
+         {user_code}\n",
+        user.login
+    );
+    if io::stdout().is_terminal()
+        && let Ok(picture) = qrcode::QrCode::new(uri.as_bytes())
+    {
+        let picture = picture.render::<qrcode::render::unicode::Dense1x2>().build();
+        text.push_str(&format!("\n{picture}\n"));
+    }
+    term::write(text.as_bytes())?;
+    Ok(())
+}
+
+/// A running daemon need not wait until Twitch tells it.
+async fn tell_daemon(args: &Args, user_id: &str) {
+    let query: String =
+        form_urlencoded::Serializer::new(String::new()).append_pair("user_id", user_id).finish();
+    let told = async { Connection::open(args).await?.post(&format!("/grants?{query}")).await };
+    if told.await.is_err() {
+        term::say("no daemon runs with this configuration; it finds the grant when it starts");
+    }
+}

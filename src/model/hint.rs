@@ -1,0 +1,93 @@
+//! Events that tell the daemon itself something, whoever else gets them (Twitch: "EventSub Subscription
+//! Types").
+
+use serde::Deserialize;
+
+use super::event::Event;
+use super::subscription::{Condition, SubscriptionKey};
+
+/// A user has granted the application something.
+pub const GRANT: &str = "user.authorization.grant";
+/// A user has taken back what was granted.
+pub const REVOKE: &str = "user.authorization.revoke";
+/// Twitch has disabled a shard of a conduit.
+pub const SHARD_DISABLED: &str = "conduit.shard.disabled";
+
+/// What an event tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// What this user has granted is not what it was.
+    Grants {
+        /// Twitch's id of the user.
+        user_id: Box<str>,
+    },
+    /// Some shard is not what it was.
+    Shards,
+}
+
+/// What an event tells the daemon, if anything. What cannot be read tells nothing: whoever hopes for hints
+/// looks by itself as well.
+pub fn of(event: &Event) -> Option<Hint> {
+    #[derive(Deserialize)]
+    struct Payload {
+        event: User,
+    }
+    #[derive(Deserialize)]
+    struct User {
+        user_id: Box<str>,
+    }
+    match &*event.subscription_type {
+        SHARD_DISABLED => Some(Hint::Shards),
+        GRANT | REVOKE => {
+            let payload: Payload = serde_json::from_slice(&event.payload).ok()?;
+            Some(Hint::Grants { user_id: payload.event.user_id })
+        }
+        _ => None,
+    }
+}
+
+/// The subscriptions that bring such events, for a client.
+pub fn subscriptions(client_id: &str) -> [SubscriptionKey; 3] {
+    [GRANT, REVOKE, SHARD_DISABLED].map(|name| SubscriptionKey {
+        subscription_type: name.into(),
+        version: "1".into(),
+        condition: Condition::from_pairs([("client_id", client_id)]),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::catalog;
+    use crate::model::event::MessageId;
+
+    fn event(name: &str, payload: &str) -> Event {
+        Event {
+            message_id: MessageId::new("m").unwrap(),
+            message_timestamp: "t".into(),
+            subscription_type: name.into(),
+            subscription_version: "1".into(),
+            subscription_id: "s".into(),
+            payload: payload.as_bytes().to_vec().into(),
+        }
+    }
+
+    #[test]
+    fn only_some_events_tell_something() {
+        let user = r#"{"event":{"client_id":"c","user_id":"7","user_login":null}}"#;
+        let grants = Some(Hint::Grants { user_id: "7".into() });
+        assert_eq!(of(&event(GRANT, user)), grants);
+        assert_eq!(of(&event(REVOKE, user)), grants);
+        assert_eq!(of(&event(SHARD_DISABLED, "{}")), Some(Hint::Shards));
+        assert_eq!(of(&event("stream.online", user)), None);
+        assert_eq!(of(&event(GRANT, "{\"event\":{\"user_id\":7}}")), None);
+    }
+
+    #[test]
+    fn their_subscriptions_are_in_the_catalogue() {
+        for key in subscriptions("c") {
+            let row = catalog::lookup(&key.subscription_type, &key.version).expect("known");
+            assert!(row.condition.contains_key("client_id"), "{key}");
+        }
+    }
+}
