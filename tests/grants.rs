@@ -158,6 +158,7 @@ async fn authorize_gets_the_fewest_scopes_and_keeps_no_token() {
     settled(&daemon, 0).await;
     let plan = text(&output(command(&home, &["plan"])).await.stdout);
     assert!(plan.contains("ann must allow channel:read:polls moderator:read:followers"), "{plan}");
+    assert!(plan.contains("keep 3"), "the daemon's own are there: {plan}");
     let check = text(&output(command(&home, &["check", "--online"])).await.stdout);
     assert!(check.contains("`eventsubd authorize --user bob`"), "{check}");
 

@@ -146,7 +146,7 @@ async fn tokens_and_their_errors() {
 #[tokio::test]
 async fn users_exist_or_are_left_out() {
     let users = Users::Listed(vec![("7".into(), "ann".into())]);
-    let client = Client::new(SandboxOptions { users, ..quick() }).await;
+    let client = Client::new(SandboxOptions { users, require_grants: true, ..quick() }).await;
     let (_, body) = client.get("/helix/users?login=ann&login=bob&id=7").await;
     assert_eq!(body["data"].as_array().unwrap().len(), 1);
     assert_eq!(body["data"][0]["id"], "7");
@@ -154,6 +154,8 @@ async fn users_exist_or_are_left_out() {
     let many: Vec<String> = (0..101).map(|n| format!("id={n}")).collect();
     assert_eq!(client.get(&format!("/helix/users?{}", many.join("&"))).await.0, 400);
     assert_eq!(client.get("/mock/users?login=ann").await.0, 200, "the mock of Twitch's CLI");
+    let (_, body) = client.get("/helix/authorization/users?user_id=7").await;
+    assert_eq!(body["data"], json!([]), "who has granted nothing is left out");
     client.sandbox.grant("ann", &["bits:read"]).await;
     let (_, body) = client.get("/helix/authorization/users?user_id=7").await;
     assert_eq!(body["data"][0]["scopes"], json!(["bits:read"]));

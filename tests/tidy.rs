@@ -71,6 +71,7 @@ const PURE: &[&str] = &[
     "reconcile/plan",
     "reconcile/park",
     "reconcile/conduit",
+    "reconcile/grants",
     "transport/websocket/frame",
     "transport/websocket/session",
     "delivery/retry",

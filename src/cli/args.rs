@@ -223,6 +223,9 @@ pub struct SandboxArgs {
     /// Pause between sample events; none are sent without it
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub pace: Option<Duration>,
+    /// Refuse subscriptions whose users have not granted what they need; `eventsubd authorize` asks them
+    #[arg(long)]
+    pub require_grants: bool,
     /// Something to do with a sandbox that runs already
     #[command(subcommand)]
     pub command: Option<SandboxCommand>,

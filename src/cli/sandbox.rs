@@ -29,12 +29,13 @@ const ADDRESS_FILE: &str = "sandbox.address";
 /// How long `sandbox trigger` waits.
 const LIMIT: Duration = Duration::from_secs(10);
 
-fn options(listen: SocketAddr, pace: Option<Duration>) -> SandboxOptions {
+fn options(listen: SocketAddr, pace: Option<Duration>, require_grants: bool) -> SandboxOptions {
     SandboxOptions {
         listen,
         client_secret: SANDBOX_SECRET.to_owned(),
         accept_any_client: true,
         sample_pace: pace,
+        require_grants,
         ..SandboxOptions::default()
     }
 }
@@ -50,11 +51,12 @@ pub(super) fn run(args: &Args, flags: &SandboxArgs) -> Result<u8, Failure> {
 }
 
 async fn listen(flags: &SandboxArgs) -> Result<u8, Failure> {
-    let sandbox = Sandbox::start(options(flags.listen, flags.pace)).await.map_err(|error| {
-        Failure::new(format!("cannot listen on {}", flags.listen))
-            .because(&error)
-            .hint("does another sandbox run? --listen 127.0.0.1:0 takes a free port")
-    })?;
+    let sandbox =
+        Sandbox::start(options(flags.listen, flags.pace, flags.require_grants)).await.map_err(|error| {
+            Failure::new(format!("cannot listen on {}", flags.listen))
+                .because(&error)
+                .hint("does another sandbox run? --listen 127.0.0.1:0 takes a free port")
+        })?;
     if !sandbox.address().ip().is_loopback() {
         term::say(
             "warning: this address can be reached from outside, and the sandbox gives a token to whoever asks",
@@ -79,9 +81,9 @@ async fn listen(flags: &SandboxArgs) -> Result<u8, Failure> {
 pub(super) async fn embed(load: &mut LoadOptions, config: &Config) -> Result<Sandbox, Failure> {
     let fixed = DEFAULT.parse().map_err(|error: std::net::AddrParseError| Failure::new(error.to_string()))?;
     let free = (std::net::Ipv4Addr::LOCALHOST, 0).into();
-    let sandbox = match Sandbox::start(options(fixed, Some(PACE))).await {
+    let sandbox = match Sandbox::start(options(fixed, Some(PACE), false)).await {
         Ok(sandbox) => sandbox,
-        Err(_) => Sandbox::start(options(free, Some(PACE)))
+        Err(_) => Sandbox::start(options(free, Some(PACE), false))
             .await
             .map_err(|error| Failure::new("cannot start the sandbox").because(&error))?,
     };

@@ -100,6 +100,8 @@ pub struct Preview {
     pub logins: BTreeMap<String, String>,
     /// What the users have granted whose grants the subscriptions to create need.
     pub grants: Vec<GrantStatus>,
+    /// Subscriptions that the file does not have: the daemon's own.
+    pub own: Vec<SubscriptionKey>,
 }
 
 /// Observes and plans. `client_id` is the one whose conduit is remembered.
@@ -199,6 +201,8 @@ pub(super) async fn observe<A: Api>(
         let reason = login_not_found(&login);
         planned.blocked.push(Blocked { key, obstacle: Obstacle::Login, reason, retry_in: None });
     }
+    let mut own: Vec<SubscriptionKey> = wanted.own.into_iter().collect();
+    own.sort_unstable();
     let by_id = logins.by_id();
     let shown = shown_ids(&planned, &by_id);
     Ok(Preview {
@@ -209,6 +213,7 @@ pub(super) async fn observe<A: Api>(
         warnings: logins.warnings(),
         logins: shown,
         grants,
+        own,
     })
 }
 
@@ -333,7 +338,8 @@ impl Preview {
                     } else {
                         String::new()
                     };
-                    writeln!(out, "{} {}{cost}", sign(GREEN, "+"), self.name(key))?;
+                    let own = if self.own.contains(key) { " (the daemon's own)" } else { "" };
+                    writeln!(out, "{} {}{own}{cost}", sign(GREEN, "+"), self.name(key))?;
                 }
                 Action::Delete { key, reason, .. } => {
                     writeln!(out, "{} {} ({})", sign(RED, "-"), self.name(key), why(reason))?;

@@ -16,10 +16,11 @@ use super::fake::{Bench, Fake, Notes, desired, fake, literal, spec};
 use super::preview::observe;
 use super::{Policy, PreviewError};
 use crate::helix::Conduit;
+use crate::model::hint::Hint;
 use crate::model::route::SinkName;
 use crate::model::shard::{BindOutcome, SessionId, ShardId};
 use crate::model::status::SubscriptionState;
-use crate::model::subscription::{SubscriptionRow, SubscriptionSpec, TransportTarget};
+use crate::model::subscription::{FieldValue, SubscriptionRow, SubscriptionSpec, TransportTarget};
 
 /// The daemon spawns it.
 #[allow(dead_code, reason = "it is enough that it compiles")]
@@ -33,6 +34,14 @@ fn passing() -> Failure {
 
 fn three() -> [SubscriptionSpec; 3] {
     [spec("stream.online", "ann"), spec("stream.online", "bob"), spec("channel.follow", "cat")]
+}
+
+/// With the moderator that the grant of follows is asked of.
+fn moderated() -> [SubscriptionSpec; 3] {
+    let [ann, bob, cat] = three();
+    let field = |name: &'static str| (name.into(), FieldValue::Login("cat".into()));
+    let condition = Box::new([field("broadcaster_user_id"), field("moderator_user_id")]);
+    [ann, bob, SubscriptionSpec { condition, ..cat }]
 }
 
 fn many(count: usize) -> Vec<SubscriptionSpec> {
@@ -589,6 +598,85 @@ async fn a_revocation_is_looked_at_soon() {
     assert!(parked.reason.as_deref().unwrap().contains("authorization_revoked"), "{parked:?}");
     bench.world(|world| world.live().len() == 2 && world.rows.len() == 2).await;
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_would_be_refused_is_not_sent_and_a_grant_is_acted_on_at_once() {
+    let fake = fake();
+    fake.world().grants = Some(std::collections::BTreeMap::new());
+    let bench = Bench::start(&fake, &Arc::default(), desired(&moderated()));
+    let status = bench.converged().await;
+    let entries = bench.entries(|entries| entries.iter().any(|e| e.state == SubscriptionState::Parked)).await;
+    let parked = entries.iter().find(|e| e.state == SubscriptionState::Parked).unwrap();
+    assert_eq!(
+        parked.reason.as_deref(),
+        Some("needs grant: cat must allow moderator:read:followers: run `eventsubd authorize --user cat`")
+    );
+    assert_eq!((status.grants.len(), &*status.grants[0].user_id), (1, "3"));
+    assert_eq!(fake.world().count("create channel.follow"), 0);
+    assert_eq!(fake.world().count("grants"), 1);
+
+    // Somebody else's grant changes nothing, and is no reason to ask about cat again at once.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    bench.handle.hint(Hint::Grants { user_id: "1".into() });
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(fake.world().count("grants"), 1);
+    let granted = vec!["moderator:read:followers".to_owned()];
+    fake.world().grants = Some([("3".to_owned(), granted)].into());
+    let start = Instant::now();
+    bench.handle.hint(Hint::Grants { user_id: "3".into() });
+    bench.entries(|entries| entries.iter().all(|e| e.state == SubscriptionState::Enabled)).await;
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    let status = bench.converged().await;
+    assert!(status.grants.iter().all(|user| user.missing.is_empty()), "{:?}", status.grants);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_twitch_does_not_say_is_tried() {
+    let fake = fake();
+    fake.world().grants = Some(std::collections::BTreeMap::new());
+    fake.fault("grants", usize::MAX, passing(), false);
+    let bench = Bench::start(&fake, &Arc::default(), desired(&moderated()));
+    bench.converged().await;
+    assert_eq!(fake.world().live().len(), 3);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_about_a_shard_leads_to_a_look_at_once() {
+    let bench = settled(&three()).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let before = bench.fake.world().count("shards");
+    bench.handle.hint(Hint::Shards);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(bench.fake.world().count("shards"), before + 1);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_daemons_own_subscriptions_go_to_no_sink_unless_the_file_has_them() {
+    let own = crate::model::hint::subscriptions("client");
+    let bench = settled(&three()).await;
+    bench.reload(&three(), |desired| desired.watch_grants = true);
+    bench.converged().await;
+    let entries = bench.entries(|entries| entries.len() == 6).await;
+    assert_eq!(entries.iter().filter(|entry| entry.own).count(), 3);
+    let sink = SinkName::new("a");
+    let allowed = |key| bench.handle.routes.borrow().as_ref().unwrap().allows(key, &sink);
+    assert!(own.iter().all(|key| !allowed(key)));
+    let asked = SubscriptionSpec {
+        subscription_type: own[0].subscription_type.as_ref().into(),
+        version: "1".into(),
+        condition: Box::new([("client_id".into(), FieldValue::Literal("client".into()))]),
+        sinks: None,
+    };
+    bench.reload(&[&three()[..], &[asked]].concat(), |_| {});
+    bench.converged().await;
+    let entries = bench.entries(|entries| entries.iter().filter(|entry| entry.own).count() == 2).await;
+    assert_eq!(entries.len(), 6);
+    assert!(allowed(&own[0]) && !allowed(&own[1]));
     bench.end().await;
 }
 

@@ -139,6 +139,28 @@ async fn revoke_grants(inner: &Shared, user_id: &str) {
     tell_of_grants(inner, hint::REVOKE, user_id).await;
 }
 
+/// Says that a shard is disabled to those who subscribed to that, over another one.
+pub(super) async fn tell_of_shard(inner: &Shared, conduit: &str, shard: u32, status: &str) {
+    let subscriptions: Vec<_> = {
+        let state = inner.lock();
+        let owner = state.conduits.iter().find(|known| known.id == conduit).map(|known| &known.client_id);
+        let fits = |subscription: &&Subscription| {
+            subscription.status == "enabled"
+                && subscription.kind == hint::SHARD_DISABLED
+                && Some(&subscription.client_id) == owner
+        };
+        state.subscriptions.values().filter(fits).cloned().collect()
+    };
+    for subscription in subscriptions {
+        let event = json!({
+            "conduit_id": conduit, "shard_id": shard.to_string(), "status": status,
+            "transport": { "method": "websocket", "disconnected_at": Timestamp(SystemTime::now()) },
+        });
+        // Without another shard nobody hears of it, as at Twitch.
+        let _ = send(inner, &subscription, &event.to_string()).await;
+    }
+}
+
 /// Sends the event to those who subscribed to it.
 async fn tell_of_grants(inner: &Shared, kind: &str, user_id: &str) {
     let (subscriptions, login) = {

@@ -17,6 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tracing::debug;
 
+use super::control;
 use super::server::{Body, empty};
 use super::state::{Inner, Order, Session, Shared};
 use crate::model::time::Timestamp;
@@ -169,10 +170,14 @@ async fn run(inner: &Shared, mut stream: Stream, query: &[(String, String)]) {
         Err(_) => 1006,
     };
     debug!(session = socket.id, code = ended, "sandbox session ended");
-    let mut state = inner.lock();
-    // Its successor may have taken over: then the session goes on.
-    if state.sessions.get(&socket.id).is_some_and(|session| session.socket == socket.number) {
-        state.end_session(&socket.id, status_of(ended));
+    let disabled = {
+        let mut state = inner.lock();
+        // Its successor may have taken over: then the session goes on.
+        let own = state.sessions.get(&socket.id).is_some_and(|session| session.socket == socket.number);
+        if own { state.end_session(&socket.id, status_of(ended)) } else { vec![] }
+    };
+    for (conduit, shard) in disabled {
+        control::tell_of_shard(inner, &conduit, shard, status_of(ended)).await;
     }
 }
 

@@ -381,14 +381,20 @@ impl State {
         self.conduits.len() < before
     }
 
-    /// A session has ended: its shards are disabled.
-    pub(super) fn end_session(&mut self, id: &str, status: &str) {
+    /// A session has ended: its shards are disabled. Tells which: by conduit and number.
+    pub(super) fn end_session(&mut self, id: &str, status: &str) -> Vec<(String, u32)> {
         self.sessions.remove(id);
-        let shards = self.conduits.iter_mut().flat_map(|conduit| conduit.shards.values_mut());
-        for shard in shards.filter(|shard| shard.session.as_deref() == Some(id)) {
-            status.clone_into(&mut shard.status);
-            shard.disconnected_at = Some(Timestamp(SystemTime::now()));
+        let mut disabled = Vec::new();
+        for conduit in &mut self.conduits {
+            for (number, shard) in &mut conduit.shards {
+                if shard.session.as_deref() == Some(id) {
+                    status.clone_into(&mut shard.status);
+                    shard.disconnected_at = Some(Timestamp(SystemTime::now()));
+                    disabled.push((conduit.id.clone(), *number));
+                }
+            }
         }
+        disabled
     }
 
     pub(super) fn is_bound(&self, session: &str) -> bool {
