@@ -162,9 +162,19 @@ fn problems(status: &Status) -> Vec<Problem> {
     for warning in &status.reconcile.warnings {
         add("reconcile", warning, "");
     }
-    let parked = status.subscriptions.iter().filter(|s| s.state == SubscriptionState::Parked).count();
-    if parked > 0 {
-        let message = format!("{parked} of {} subscriptions cannot be created", status.subscriptions.len());
+    let (own, theirs): (Vec<_>, Vec<_>) = status.subscriptions.iter().partition(|entry| entry.own);
+    let parked = |entries: &[&SubscriptionEntry]| {
+        entries.iter().filter(|entry| entry.state == SubscriptionState::Parked).count()
+    };
+    if parked(&own) > 0 {
+        add(
+            "grants",
+            "some of the daemon's own subscriptions cannot be created; it hears of grants later",
+            "each says why in `eventsubd status`; `twitch.watch_grants = false` does without them",
+        );
+    }
+    if parked(&theirs) > 0 {
+        let message = format!("{} of {} subscriptions cannot be created", parked(&theirs), theirs.len());
         add("subscriptions", &message, "each says why in `eventsubd status`");
     }
     found
