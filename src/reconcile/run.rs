@@ -178,6 +178,10 @@ impl<A: Api> Engine<A> {
         };
         let conduit = self.resize(conduit, shards).await?;
         self.publish_target(&conduit.id, conduit.shard_count.min(shards));
+        if self.publisher.status.conduit.as_ref().is_some_and(|known| known.id != conduit.id) {
+            // A new one has no subscriptions yet, whatever the last run has found.
+            self.publisher.status.converged = false;
+        }
         self.publisher.status.conduit =
             Some(ConduitStatus { id: conduit.id.clone(), shard_count: conduit.shard_count });
         Ok(conduit)
