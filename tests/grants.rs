@@ -56,10 +56,8 @@ async fn what_is_missing_is_parked_unsent_and_a_grant_heals_it() {
     let missing: Vec<_> = status.reconcile.grants.iter().map(|user| user.login.as_deref().unwrap()).collect();
     assert_eq!(missing, ["ann", "bob"]);
 
-    let begun = Instant::now();
     home.sandbox.grant("ann", &[SCOPE]).await;
     let status = settled(&daemon, 1).await;
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     assert_eq!(count(&status, SubscriptionState::Parked), 1, "bob's still waits");
     assert_eq!(status.sinks[0].delivered, 0, "what the daemon hears for itself goes to no sink");
     home.sandbox.grant("bob", &["user:bot"]).await;

@@ -13,7 +13,7 @@ fn http(receiver: &Receiver, concurrency: usize) -> SinkOptions {
         method: ::http::Method::POST,
         headers: vec![],
         body: HttpBody::Eventsub(None),
-        timeout: Duration::from_millis(500),
+        timeout: Duration::from_secs(10),
         concurrency,
     };
     sink("web", SinkKind::Http(options))
@@ -65,7 +65,9 @@ async fn receivers_of_every_temper_get_everything_in_the_end() {
         Answer::Endless,
     ];
     let receiver = Receiver::start(&script, Duration::ZERO).await;
-    let bench = Bench::start(open(&folder), &[http(&receiver, 1)], options()).await;
+    let SinkOptions { kind: SinkKind::Http(patient), .. } = http(&receiver, 1) else { panic!() };
+    let web = sink("web", SinkKind::Http(HttpOptions { timeout: Duration::from_secs(1), ..patient }));
+    let bench = Bench::start(open(&folder), &[web], options()).await;
     bench.push(0..20, "stream.online").await;
     let status = bench.caught_up("web").await;
     assert_eq!((status.retries, status.dead_letters, status.problem), (8, 0, None));
