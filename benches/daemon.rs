@@ -37,8 +37,7 @@ const EVENTS: usize = 200_000;
 const EVENT_SIZE: usize = 1_000;
 
 fn main() {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
+    let wants = common::wanted_parts();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         if wants("create") || wants("restart") {

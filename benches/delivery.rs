@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::{Home, Process, Receiver, WAIT, converged, quick, status};
+use common::{Home, Process, Receiver, WAIT, caught_up, converged, quick};
 use eventsubd::auth::{http_client, tls_config};
 use eventsubd::delivery::format::{Format, eventsub_line};
 use eventsubd::delivery::{
@@ -46,8 +46,7 @@ const BACKLOG: usize = 1_000_000;
 const CHANNELS: usize = 1_000;
 
 fn main() {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
+    let wants = common::wanted_parts();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         if wants("file") {
@@ -253,15 +252,7 @@ async fn peak(events: usize, sink: &str) -> f64 {
     ));
     let program = Process::start(&home, "warn");
     converged(&home).await;
-    let begun = Instant::now();
-    loop {
-        let status = status(&home).await;
-        if status.sinks[0].cursor == status.store.last_seq {
-            break;
-        }
-        assert!(begun.elapsed() < 10 * WAIT);
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    caught_up(&home, 10 * WAIT).await;
     let text = fs::read_to_string(format!("/proc/{}/status", program.child.id())).unwrap();
     let line = text.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0

@@ -10,7 +10,9 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::{Home, Process, SECRET, WAIT, all_bytes, command, converged, ids, output, quick, status, text};
+use common::{
+    Home, Process, SECRET, WAIT, all_bytes, caught_up, command, converged, ids, output, quick, status, text,
+};
 use rustix::process::Signal;
 
 fn config(home: &Home) -> String {
@@ -54,14 +56,7 @@ async fn kill_under_load_loses_nothing_that_was_stored() {
     }
     let mut daemon = Process::start(&home, "info");
     converged(&home).await;
-    let begun = Instant::now();
-    loop {
-        let status = status(&home).await;
-        if status.sinks[0].cursor == status.store.last_seq {
-            break;
-        }
-        assert!(begun.elapsed() < WAIT);
-    }
+    caught_up(&home, WAIT).await;
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.ended().await.code(), Some(0));
     let mut counts: BTreeMap<String, u32> = BTreeMap::new();

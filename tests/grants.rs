@@ -247,3 +247,19 @@ async fn the_page_of_the_sandbox_asks_and_takes_the_answer() {
     assert!(done.status().is_success());
     assert_eq!(client.get(page).send().await.unwrap().status(), 404, "once");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disabled_shard_is_told_of_over_another_one() {
+    let home = Home::new(quick()).await;
+    let client = home.sandbox.client_id();
+    home.configure(&format!(
+        "[[subscription]]\ntype = \"conduit.shard.disabled\"\ncondition = {{ client_id = \"{client}\" }}\n"
+    ));
+    let daemon = home.start().await;
+    daemon.converged().await;
+    let lost = home.sandbox.sessions().remove(0);
+    home.sandbox.kill_session(&lost);
+    daemon.until("told", |_| daemon.stdout.ids().iter().any(|id| !id.starts_with("gap-"))).await;
+    daemon.converged().await;
+    daemon.end().await;
+}

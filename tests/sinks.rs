@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::nats::NatsServer;
-use common::{Home, Process, Receiver, WAIT, command, converged, ids, output, quick, status};
+use common::{Home, Process, Receiver, WAIT, caught_up, command, converged, ids, output, quick, status};
 use rustix::process::Signal;
 
 const README: &str = include_str!("../README.md");
@@ -275,16 +275,8 @@ stream = \"EVENTS\"
     }
     let mut daemon = Process::start(&home, "info");
     converged(&home).await;
-    let begun = Instant::now();
-    loop {
-        let status = status(&home).await;
-        if status.sinks.iter().all(|sink| sink.cursor == status.store.last_seq) {
-            assert!(status.sinks.iter().all(|sink| sink.dead_letters + sink.lost == 0), "{:?}", status.sinks);
-            break;
-        }
-        assert!(begun.elapsed() < WAIT, "{:?}", status.sinks);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let status = caught_up(&home, WAIT).await;
+    assert!(status.sinks.iter().all(|sink| sink.dead_letters + sink.lost == 0), "{:?}", status.sinks);
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.ended().await.code(), Some(0));
 

@@ -11,7 +11,7 @@ use crate::auth::oauth::{DeviceCode, TokenUser};
 use crate::auth::{DeviceError, DeviceGrant};
 use crate::config::{self, Config};
 use crate::daemon;
-use crate::model::grants::Scopes;
+use crate::model::grants::{self, Scopes};
 use crate::reconcile::{self, UserNeeds};
 
 /// Exit code after Ctrl-C, as shells have it.
@@ -50,7 +50,7 @@ async fn authorize(args: &Args, flags: &AuthorizeArgs, config: &Config) -> Resul
         .map_err(|error| Failure::new("cannot set up connections to Twitch").because(&error))?;
     let mut code = 0;
     for (nth, user) in asked.iter().enumerate() {
-        let scopes = user.scopes.iter().map(|scope| &**scope).collect::<Vec<_>>().join(" ");
+        let scopes = grants::list(&user.scopes);
         let grant = DeviceGrant {
             http: &http,
             auth_url: &config.twitch.auth_url,
@@ -134,9 +134,11 @@ async fn one(grant: &DeviceGrant<'_>, user: &Asked) -> Result<(), Failure> {
         return Err(Failure::new(format!("it was {} who allowed it, not {}", who.login, user.login))
             .hint("open the address in a browser where the right user is logged in, and run this again"));
     }
-    let lacking: Vec<&str> = user.scopes.difference(&who.scopes).map(|scope| &**scope).collect();
+    let lacking: Scopes = user.scopes.difference(&who.scopes).cloned().collect();
     if !lacking.is_empty() {
-        return Err(Failure::new(format!("{} has not allowed {}", user.login, lacking.join(" "))));
+        let lacking = grants::list(&lacking);
+        return Err(Failure::new(format!("{} has not allowed {lacking}", user.login))
+            .hint("run this again, and have that user allow all that is asked for"));
     }
     Ok(())
 }

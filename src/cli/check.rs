@@ -11,6 +11,7 @@ use super::plan::{Api, exit_code, explain};
 use super::term::{self, Failure};
 use super::{BAD_CONFIG, FAILED};
 use crate::config::{self, Config, Diagnostic};
+use crate::model::grants;
 use crate::{daemon, reconcile};
 
 /// Logins in one Get Users request (Twitch: "Get Users").
@@ -143,7 +144,7 @@ async fn online(config: &Config) -> Result<(Vec<Line>, u8), Failure> {
             unknown.remove(user.login.as_ref());
         }
     }
-    lines.extend(grants(config, &api).await?);
+    lines.extend(missing_grants(config, &api).await?);
     if unknown.is_empty() {
         lines.insert(1, line("logins", Mark::Good, format!("{} known to Twitch", logins.len())));
         return Ok((lines, 0));
@@ -154,7 +155,7 @@ async fn online(config: &Config) -> Result<(Vec<Line>, u8), Failure> {
 }
 
 /// Who has granted what is needed, and who has not. A missing grant is no error of the file.
-async fn grants(config: &Config, api: &Api) -> Result<Vec<Line>, Failure> {
+async fn missing_grants(config: &Config, api: &Api) -> Result<Vec<Line>, Failure> {
     let desired = daemon::desired(config);
     let users =
         reconcile::who_must_grant(&api.helix, &desired, None).await.map_err(|error| explain(&error))?;
@@ -170,7 +171,7 @@ async fn grants(config: &Config, api: &Api) -> Result<Vec<Line>, Failure> {
         .take(LISTED)
         .map(|user| {
             let name = user.login.as_deref().unwrap_or(&user.user_id);
-            let scopes = user.missing.iter().map(|scope| &**scope).collect::<Vec<_>>().join(" ");
+            let scopes = grants::list(&user.missing);
             line(
                 "grants",
                 Mark::Remark,

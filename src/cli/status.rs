@@ -9,7 +9,7 @@ use super::FAILED;
 use super::args::{Args, StatusArgs};
 use super::control::{Connection, block_on};
 use super::term::{self, Failure};
-use crate::model::grants::Scopes;
+use crate::model::grants;
 use crate::model::status::{GrantStatus, Status, SubscriptionEntry, SubscriptionState};
 use crate::model::time::Timestamp;
 
@@ -163,11 +163,10 @@ fn render(status: &Status, colour: bool) -> String {
 }
 
 fn grant_line(user: &GrantStatus) -> String {
-    let list = |scopes: &Scopes| scopes.iter().map(|scope| &**scope).collect::<Vec<_>>().join(" ");
     let mut text = format!("  {}", user.login.as_deref().unwrap_or(&user.user_id));
-    let _ = write!(text, " must allow {}", list(&user.missing));
+    let _ = write!(text, " must allow {}", grants::list(&user.missing));
     if !user.granted.is_empty() {
-        let _ = write!(text, "; has allowed {}", list(&user.granted));
+        let _ = write!(text, "; has allowed {}", grants::list(&user.granted));
     }
     text
 }
@@ -355,6 +354,7 @@ mod tests {
                 problem: None,
             }],
             intake: IntakeStatus { received: 12, duplicates: 1, ..IntakeStatus::default() },
+            webhook: None,
             store: StoreStatus {
                 last_seq: Seq(11),
                 first_seq: Seq(1),

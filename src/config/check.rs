@@ -118,9 +118,9 @@ impl Walk<'_> {
     fn leaf(&mut self, key: &'static Key, value: &Spanned<DeValue<'_>>, path: String, at: Place) {
         self.document.layer.seen.insert(path.clone(), at.into());
         if !key.supported {
-            // A section that is not supported has said so; the keys of sinks depend on their type.
+            // A section that is not supported has said so.
             let section = key.path.rsplit_once('.').map_or("", |(section, _)| section);
-            if key.only.is_empty() && schema::is_supported_section(section) {
+            if schema::is_supported_section(section) {
                 self.problems.error(at, format!("`{path}` is not supported yet"));
             }
             return;
@@ -234,9 +234,7 @@ pub(super) fn variables(environment: &Environment, problems: &mut Problems) -> L
         }
         layer.seen.insert(path.clone(), at.clone());
         if !key.supported {
-            if key.only.is_empty() {
-                problems.error(at, format!("`{path}` is not supported yet"));
-            }
+            problems.error(at, format!("`{path}` is not supported yet"));
             continue;
         }
         if path == SECRET_PATH {

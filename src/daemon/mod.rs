@@ -260,7 +260,7 @@ impl Daemon {
         let config = load(&options.load)?;
         let sinks = options::sinks(&config);
         let (http, tls) = connections().map_err(BuildError::Http)?;
-        let mut delivery_options = delivery_options().map_err(BuildError::Http)?;
+        let mut delivery_options = delivery_options(&tls).map_err(BuildError::Http)?;
         if let Some(stdout) = options.stdout {
             delivery_options.stdout = stdout;
         }
@@ -474,9 +474,8 @@ async fn refused_at_start(mut token: watch::Receiver<TokenStatus>) -> String {
 }
 
 /// What sinks connect with. Its connections are not those to Twitch.
-fn delivery_options() -> Result<DeliveryOptions, HttpError> {
-    let tls = auth::tls_config()?;
-    Ok(DeliveryOptions::new(auth::http_client(USER_AGENT, tls.clone())?, tls))
+fn delivery_options(tls: &rustls::ClientConfig) -> Result<DeliveryOptions, HttpError> {
+    Ok(DeliveryOptions::new(auth::http_client(USER_AGENT, tls.clone())?, tls.clone()))
 }
 
 /// What would keep the sinks of a configuration from working, a line each.
@@ -484,5 +483,5 @@ fn delivery_options() -> Result<DeliveryOptions, HttpError> {
 /// # Errors
 /// TLS or the client cannot be set up.
 pub fn sink_problems(config: &Config) -> Result<Vec<String>, HttpError> {
-    Ok(trial::problems(config, &delivery_options()?))
+    Ok(trial::problems(config, &delivery_options(&auth::tls_config()?)?))
 }

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use crate::model::route::SinkName;
 use crate::model::shard::ShardId;
 use crate::model::status::{
-    ApiStatus, ConfigStatus, IntakeStatus, Problem, ReconcileStatus, ShardState, ShardStatus, SinkState,
-    SinkStatus, Status, StoreStatus, SubscriptionEntry, SubscriptionState, TokenState, TokenStatus,
+    ApiStatus, ConfigStatus, IntakeStatus, Problem, ReconcileStatus, ShardStatus, SinkState, SinkStatus,
+    Status, StoreStatus, SubscriptionEntry, SubscriptionState, TokenState, TokenStatus,
 };
 use crate::model::time::Timestamp;
 use crate::store::IntakeCounts;
@@ -54,6 +54,7 @@ impl Sources {
             subscriptions: copy(&self.subscriptions),
             shards: copy(&self.shards).into_values().collect(),
             intake,
+            webhook: None,
             store: copy(&self.store),
             sinks: copy(&self.sinks).into_values().collect(),
         };
@@ -70,9 +71,8 @@ fn copy<T: Clone>(value: &watch::Receiver<T>) -> T {
 /// Fills in `ready`, `converged` and `problems` from the rest.
 fn judge(status: &mut Status) {
     let token_serves = matches!(status.token.state, TokenState::Valid | TokenState::Renewing);
-    let bound = |shard: &ShardStatus| matches!(shard.state, ShardState::Bound | ShardState::HandingOver);
     let target = status.reconcile.conduit.as_ref().map_or(0, |c| c.shard_count as usize);
-    let bound_shards = status.shards.iter().filter(|s| bound(s)).count();
+    let bound_shards = status.shards.iter().filter(|shard| shard.state.delivers()).count();
     let reconciled = status.reconcile.generation == status.config.generation;
     status.ready = token_serves && bound_shards > 0 && status.reconcile.generation > 0;
     status.converged = status.ready && reconciled && status.reconcile.converged && bound_shards >= target;
@@ -127,8 +127,7 @@ fn problems(status: &Status) -> Vec<Problem> {
         );
     }
     for shard in &status.shards {
-        let settled = matches!(shard.state, ShardState::Bound | ShardState::HandingOver);
-        if let (Some(problem), false) = (&shard.problem, settled) {
+        if let (Some(problem), false) = (&shard.problem, shard.state.delivers()) {
             add(
                 &format!("shard {}", shard.shard),
                 problem,

@@ -69,6 +69,11 @@ pub fn smallest<'a>(groups: impl IntoIterator<Item = &'a [String]>, granted: &Sc
     chosen
 }
 
+/// Scopes with spaces between, as Twitch takes them and people read them.
+pub fn list(scopes: &Scopes) -> String {
+    scopes.iter().map(|scope| &**scope).collect::<Vec<_>>().join(" ")
+}
+
 /// Groups in words: of each one is enough.
 pub fn words(groups: &[&[String]]) -> String {
     groups.iter().map(|group| group.join(" or ")).collect::<Vec<_>>().join(" and ")

@@ -13,6 +13,9 @@ pub const REVOKE: &str = "user.authorization.revoke";
 /// Twitch has disabled a shard of a conduit.
 pub const SHARD_DISABLED: &str = "conduit.shard.disabled";
 
+/// The types of such events.
+pub const TYPES: [&str; 3] = [GRANT, REVOKE, SHARD_DISABLED];
+
 /// What an event tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hint {
@@ -48,7 +51,7 @@ pub fn of(event: &Event) -> Option<Hint> {
 
 /// The subscriptions that bring such events, for a client.
 pub fn subscriptions(client_id: &str) -> [SubscriptionKey; 3] {
-    [GRANT, REVOKE, SHARD_DISABLED].map(|name| SubscriptionKey {
+    TYPES.map(|name| SubscriptionKey {
         subscription_type: name.into(),
         version: "1".into(),
         condition: Condition::from_pairs([("client_id", client_id)]),

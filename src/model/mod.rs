@@ -9,6 +9,8 @@ pub mod hint;
 pub mod route;
 pub mod secret;
 pub mod shard;
+pub mod signature;
 pub mod status;
 pub mod subscription;
 pub mod time;
+pub mod webhook;

@@ -3,6 +3,7 @@
 //!
 //! Fields are added, never renamed: programs read this. Nothing in here may hold a secret.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,9 @@ pub struct Status {
     pub shards: Vec<ShardStatus>,
     /// What came in.
     pub intake: IntakeStatus,
+    /// The webhook listener, when there is one.
+    #[serde(default)]
+    pub webhook: Option<WebhookStatus>,
     /// The event store.
     pub store: StoreStatus,
     /// The sinks.
@@ -250,6 +254,13 @@ pub enum ShardState {
     Waiting,
 }
 
+impl ShardState {
+    /// Whether Twitch delivers to it.
+    pub fn delivers(self) -> bool {
+        matches!(self, Self::Bound | Self::HandingOver)
+    }
+}
+
 /// One WebSocket shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardStatus {
@@ -284,6 +295,36 @@ pub struct IntakeStatus {
     pub unknown: u64,
     /// Revocations received.
     pub revocations: u64,
+}
+
+/// The webhook listener. What comes over it counts in [`IntakeStatus`] too.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebhookStatus {
+    /// The public URL.
+    pub callback: String,
+    /// Where it listens: an address, or `systemd`.
+    pub listen: String,
+    /// Whether it ends TLS itself.
+    pub tls: bool,
+    /// Secrets that are accepted: more than one while one is replaced.
+    pub keys: u64,
+    /// Connections that are open.
+    pub connections: u64,
+    /// Requests answered since the start.
+    pub requests: u64,
+    /// Challenges answered since the start.
+    pub challenges: u64,
+    /// Signed messages that were too old or too far in the future, answered and passed over, since the start.
+    pub stale: u64,
+    /// Requests refused since the start, by reason (`signature`, `headers`, `method`, `path`, `size`, ...).
+    pub rejected: BTreeMap<String, u64>,
+    /// Notifications answered with 503 since the start, as the store could not take them.
+    pub unavailable: u64,
+    /// Twitch's clock less ours when the last signed message came, in seconds; its way here counts as ours
+    /// being ahead.
+    pub clock_skew_seconds: Option<i64>,
+    /// What is wrong with it.
+    pub problem: Option<String>,
 }
 
 /// The event store.

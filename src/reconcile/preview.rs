@@ -151,11 +151,7 @@ pub(super) async fn observe<A: Api>(
         }
     };
 
-    let missing = logins.missing(desired.specs.iter().flat_map(super::SubscriptionSpec::logins), now);
-    for asked in missing.chunks(USERS_PER_CALL) {
-        let users = look_up(api, asked).await?;
-        logins.answered(asked, &users, now, wall());
-    }
+    find_logins(api, &mut logins, desired, now).await?;
     let wanted = wanted::of(desired, &logins, client_id);
 
     let (conduit, id, list) = match found {
@@ -217,6 +213,21 @@ pub(super) async fn observe<A: Api>(
     })
 }
 
+/// Asks for the ids of the logins that are not known.
+async fn find_logins<A: Api>(
+    api: &A,
+    logins: &mut Logins,
+    desired: &Desired,
+    now: std::time::Instant,
+) -> Result<(), Failure> {
+    let missing = logins.missing(desired.specs.iter().flat_map(super::SubscriptionSpec::logins), now);
+    for asked in missing.chunks(USERS_PER_CALL) {
+        let users = look_up(api, asked).await?;
+        logins.answered(asked, &users, now, wall());
+    }
+    Ok(())
+}
+
 /// What a user has granted, and what the file's subscriptions need of that user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct UserNeeds {
@@ -243,11 +254,7 @@ pub async fn who_must_grant(
 ) -> Result<Vec<UserNeeds>, PreviewError> {
     let now = Instant::now().into_std();
     let mut logins = Logins::new(Duration::from_secs(86_400), RetryTimes::default());
-    let missing = logins.missing(desired.specs.iter().flat_map(super::SubscriptionSpec::logins), now);
-    for asked in missing.chunks(USERS_PER_CALL) {
-        let users = look_up(helix, asked).await?;
-        logins.answered(asked, &users, now, wall());
-    }
+    find_logins(helix, &mut logins, desired, now).await?;
     let wanted = wanted::resolve(&desired.specs, &logins);
     let mut ids: BTreeMap<&str, Vec<grants::Need<'_>>> = BTreeMap::new();
     for need in wanted.keys.iter().flat_map(grants::needs) {
@@ -359,16 +366,15 @@ impl Preview {
         }
         for user in &self.grants {
             let name = user.login.as_deref().unwrap_or(&user.user_id);
-            let list = |scopes: &Scopes| scopes.iter().map(|scope| &**scope).collect::<Vec<_>>().join(" ");
             if !user.missing.is_empty() {
                 writeln!(
                     out,
                     "{} {name} must allow {}: `eventsubd authorize --user {name}`",
                     sign(YELLOW, "!"),
-                    list(&user.missing)
+                    grants::list(&user.missing)
                 )?;
             } else {
-                writeln!(out, "  {name} has allowed {}", list(&user.granted))?;
+                writeln!(out, "  {name} has allowed {}", grants::list(&user.granted))?;
             }
         }
         for warning in &self.warnings {

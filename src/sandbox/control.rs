@@ -141,41 +141,42 @@ async fn revoke_grants(inner: &Shared, user_id: &str) {
 
 /// Says that a shard is disabled to those who subscribed to that, over another one.
 pub(super) async fn tell_of_shard(inner: &Shared, conduit: &str, shard: u32, status: &str) {
-    let subscriptions: Vec<_> = {
+    let owner = {
         let state = inner.lock();
-        let owner = state.conduits.iter().find(|known| known.id == conduit).map(|known| &known.client_id);
-        let fits = |subscription: &&Subscription| {
-            subscription.status == "enabled"
-                && subscription.kind == hint::SHARD_DISABLED
-                && Some(&subscription.client_id) == owner
-        };
-        state.subscriptions.values().filter(fits).cloned().collect()
+        state.conduits.iter().find(|known| known.id == conduit).map(|known| known.client_id.clone())
     };
-    for subscription in subscriptions {
-        let event = json!({
-            "conduit_id": conduit, "shard_id": shard.to_string(), "status": status,
-            "transport": { "method": "websocket", "disconnected_at": Timestamp(SystemTime::now()) },
-        });
-        // Without another shard nobody hears of it, as at Twitch.
-        let _ = send(inner, &subscription, &event.to_string()).await;
-    }
+    let event = json!({
+        "conduit_id": conduit, "shard_id": shard.to_string(), "status": status,
+        "transport": { "method": "websocket", "disconnected_at": Timestamp(SystemTime::now()) },
+    });
+    let told = |subscription: &Subscription| Some(&subscription.client_id) == owner.as_ref();
+    tell(inner, hint::SHARD_DISABLED, told, |_| event.to_string()).await;
 }
 
-/// Sends the event to those who subscribed to it.
 async fn tell_of_grants(inner: &Shared, kind: &str, user_id: &str) {
-    let (subscriptions, login) = {
-        let state = inner.lock();
-        let fits =
-            |subscription: &&Subscription| subscription.status == "enabled" && subscription.kind == kind;
-        let found: Vec<_> = state.subscriptions.values().filter(fits).cloned().collect();
-        (found, inner.login_of(&state, user_id).unwrap_or_default())
-    };
-    for subscription in subscriptions {
-        let event = json!({
+    let login = inner.login_of(&inner.lock(), user_id).unwrap_or_default();
+    let event = |subscription: &Subscription| {
+        json!({
             "client_id": subscription.client_id, "user_id": user_id, "user_login": login, "user_name": login,
-        });
-        // Without a shard nobody hears of it, as at Twitch.
-        let _ = send(inner, &subscription, &event.to_string()).await;
+        })
+        .to_string()
+    };
+    tell(inner, kind, |_| true, event).await;
+}
+
+/// Sends an event to the enabled subscriptions of a type. Without a shard nobody hears of it, as at Twitch.
+async fn tell(
+    inner: &Shared,
+    kind: &str,
+    told: impl Fn(&Subscription) -> bool,
+    event: impl Fn(&Subscription) -> String,
+) {
+    let fits = |subscription: &&Subscription| {
+        subscription.status == "enabled" && subscription.kind == kind && told(subscription)
+    };
+    let subscriptions: Vec<_> = inner.lock().subscriptions.values().filter(fits).cloned().collect();
+    for subscription in subscriptions {
+        let _ = send(inner, &subscription, &event(&subscription)).await;
     }
 }
 

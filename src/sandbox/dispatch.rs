@@ -159,9 +159,8 @@ fn next_sample(inner: &Arc<Inner>, last: &mut u64) -> Option<Letter> {
     let mut state = inner.lock();
     let bound = |subscription: &Subscription| {
         // What the stand-in says of grants and shards is said when it is true.
-        let told_when_true = [hint::GRANT, hint::REVOKE, hint::SHARD_DISABLED];
         subscription.status == "enabled"
-            && !told_when_true.contains(&subscription.kind.as_str())
+            && !hint::TYPES.contains(&subscription.kind.as_str())
             && choose(&state, subscription).is_some()
     };
     let mut after = state.subscriptions.range(*last + 1..).chain(state.subscriptions.range(..=*last));

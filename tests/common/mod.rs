@@ -322,6 +322,25 @@ pub async fn converged(home: &Home) {
     assert!(answer.status.success(), "{}{}", text(&answer.stdout), text(&answer.stderr));
 }
 
+/// Waits until every event of the store is with every sink of the program.
+pub async fn caught_up(home: &Home, limit: Duration) -> Status {
+    let begun = Instant::now();
+    loop {
+        let status = status(home).await;
+        if status.sinks.iter().all(|sink| sink.cursor == status.store.last_seq) {
+            return status;
+        }
+        assert!(begun.elapsed() < limit, "{:?}", status.sinks);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Which parts of a benchmark the command line names; all when it names none.
+pub fn wanted_parts() -> impl Fn(&str) -> bool {
+    let named: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    move |part| named.is_empty() || named.iter().any(|name| name == part)
+}
+
 /// A request that a receiver got.
 #[derive(Clone, Debug)]
 pub struct Received {

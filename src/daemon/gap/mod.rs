@@ -20,7 +20,7 @@ use self::watcher::{Gap, Reason, View, Watcher};
 use crate::model::event::{Event, GAP, MessageId};
 use crate::model::route::SinkName;
 use crate::model::shard::ShardId;
-use crate::model::status::{ReconcileStatus, ShardState, ShardStatus, SubscriptionEntry};
+use crate::model::status::{ReconcileStatus, ShardStatus, SubscriptionEntry};
 use crate::model::subscription::SubscriptionKey;
 use crate::model::time::Timestamp;
 use crate::store::{Store, StoreError};
@@ -44,9 +44,7 @@ pub(super) struct GapSources {
 
 impl GapSources {
     fn view(&mut self) -> View {
-        let delivers =
-            |shard: &ShardStatus| matches!(shard.state, ShardState::Bound | ShardState::HandingOver);
-        let bound = self.shards.borrow_and_update().values().any(delivers);
+        let bound = self.shards.borrow_and_update().values().any(|shard| shard.state.delivers());
         let reconcile = self.reconcile.borrow_and_update();
         View {
             bound,
@@ -62,6 +60,7 @@ pub(super) async fn watch_for_gaps(store: Store, mut sources: GapSources, cancel
     let mut remember = tokio::time::interval(REMEMBER);
     let mut losses = tokio::time::interval(LOSSES);
     let mut kept = (None, None);
+    let mut ended = false;
     loop {
         let view = sources.view();
         if let Some(gap) = watcher.observe(&view, now()) {
@@ -75,26 +74,20 @@ pub(super) async fn watch_for_gaps(store: Store, mut sources: GapSources, cancel
             }
             remember.reset_immediately();
         }
-        let ended = tokio::select! {
-            () = cancel.cancelled() => true,
-            Ok(()) = sources.shards.changed() => false,
-            Ok(()) = sources.reconcile.changed() => false,
+        if ended {
+            return keep(&store, &watcher, &mut kept).await;
+        }
+        tokio::select! {
+            () = cancel.cancelled() => ended = true,
+            Ok(()) = sources.shards.changed() => {}
+            Ok(()) = sources.reconcile.changed() => {}
             _ = losses.tick() => {
                 let subscriptions = Arc::clone(&sources.subscriptions.borrow());
                 if tell_losses(&store, view.conduit.as_deref(), &subscriptions).await.is_none() {
                     return;
                 }
-                false
             }
-            _ = remember.tick() => {
-                keep(&store, &watcher, &mut kept).await;
-                false
-            }
-        };
-        if ended {
-            watcher.observe(&sources.view(), now());
-            keep(&store, &watcher, &mut kept).await;
-            return;
+            _ = remember.tick() => keep(&store, &watcher, &mut kept).await,
         }
     }
 }

@@ -9,9 +9,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use sha2::Sha256;
 
 use super::super::format::cloudevent;
 use super::super::retry::Outcome;
@@ -19,6 +17,7 @@ use super::super::template::{EventContext, Template, TemplateError, is_json};
 use super::{Single, printable};
 use crate::model::event::StoredEvent;
 use crate::model::secret::Secret;
+use crate::model::signature::Signer;
 
 /// How much of an answer is read: enough to say what is wrong, and to use the connection again.
 const ANSWER: usize = 16 << 10;
@@ -67,7 +66,7 @@ pub(in crate::delivery) struct Http {
 }
 
 enum Body {
-    Eventsub(Option<Hmac<Sha256>>),
+    Eventsub(Option<Signer>),
     Cloudevents,
     Template(Template),
 }
@@ -97,11 +96,7 @@ impl Http {
             Template::new(source).map_err(|error| HttpError::Template { key, error })
         };
         let body = match &options.body {
-            HttpBody::Eventsub(secret) => Body::Eventsub(secret.as_ref().map(|secret| {
-                // HMAC takes keys of every length.
-                Hmac::new_from_slice(secret.expose().as_bytes())
-                    .unwrap_or_else(|_| Hmac::new(&Default::default()))
-            })),
+            HttpBody::Eventsub(secret) => Body::Eventsub(secret.as_ref().map(Signer::new)),
             HttpBody::Cloudevents => Body::Cloudevents,
             HttpBody::Template(source) => Body::Template(template("body".to_owned(), source)?),
         };
@@ -137,7 +132,7 @@ impl Http {
         let mut headers = HeaderMap::new();
         let json = HeaderValue::from_static("application/json");
         let body = match &self.body {
-            Body::Eventsub(key) => {
+            Body::Eventsub(signer) => {
                 headers.insert(header::CONTENT_TYPE, json);
                 let mut set = |name: &'static str, text: &str| {
                     let value = HeaderValue::from_str(text)
@@ -151,12 +146,10 @@ impl Http {
                 set("twitch-eventsub-message-timestamp", &event.message_timestamp)?;
                 set("twitch-eventsub-subscription-type", &event.subscription_type)?;
                 set("twitch-eventsub-subscription-version", &event.subscription_version)?;
-                if let Some(key) = key {
-                    let mut mac = key.clone();
-                    mac.update(event.message_id.as_str().as_bytes());
-                    mac.update(event.message_timestamp.as_bytes());
-                    mac.update(&event.payload);
-                    set("twitch-eventsub-message-signature", &signature(&mac.finalize().into_bytes()))?;
+                if let Some(signer) = signer {
+                    let id = event.message_id.as_str().as_bytes();
+                    let signature = signer.sign(id, event.message_timestamp.as_bytes(), &event.payload);
+                    set("twitch-eventsub-message-signature", &signature)?;
                 }
                 event.payload.clone()
             }
@@ -270,11 +263,6 @@ fn header_value(name: &HeaderName, text: &str) -> Result<HeaderValue, HttpError>
     let mut value = HeaderValue::from_bytes(text.as_bytes()).map_err(|_| HttpError::Header(name.clone()))?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-/// As Twitch writes it ("Handling Webhook Events").
-fn signature(mac: &[u8]) -> String {
-    mac.iter().fold("sha256=".to_owned(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 /// Seconds, or a date.

@@ -1,0 +1,231 @@
+//! Webhooks: the secrets that Twitch signs them with, and the addresses that name the secret. ◆
+//!
+//! Twitch never tells which secret a subscription or a shard was made with, and a secret cannot be changed
+//! in place. So the callback that Twitch is given carries the fingerprint of its secret as `key` in the query:
+//! Twitch's own list says what was made with which secret, also after a backup was restored, and while a
+//! secret is replaced old and new callbacks differ, since an equal one is refused with 409.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::secret::Secret;
+use super::shard::ShardId;
+use super::signature::{Signer, push_hex};
+
+/// The fewest and most characters of a secret (Twitch: "Create EventSub Subscription").
+pub const SECRET_LENGTH: std::ops::RangeInclusive<usize> = 10..=100;
+
+/// A secret that Twitch would refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a webhook secret has 10 to 100 visible ASCII characters")]
+pub struct InvalidSecret;
+
+/// The fingerprint of a secret: 8 hexadecimal digits. It tells a handful of secrets apart, and is too short
+/// to find a secret by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyId([u8; 4]);
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::with_capacity(8);
+        push_hex(&mut text, &self.0);
+        f.write_str(&text)
+    }
+}
+
+impl FromStr for KeyId {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let lower = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if text.len() != 8 || !text.bytes().all(lower) {
+            return Err(());
+        }
+        u32::from_str_radix(text, 16).map(|number| Self(number.to_be_bytes())).map_err(drop)
+    }
+}
+
+/// A secret with its fingerprint, ready to verify.
+#[derive(Clone, Debug)]
+pub struct WebhookKey {
+    /// Its fingerprint.
+    pub id: KeyId,
+    /// The secret, for Twitch.
+    pub secret: Secret,
+    /// Verifies signatures made with it.
+    pub signer: Signer,
+}
+
+impl WebhookKey {
+    /// Checks a secret and takes its fingerprint.
+    ///
+    /// # Errors
+    /// Twitch would refuse the secret.
+    pub fn new(secret: Secret) -> Result<Self, InvalidSecret> {
+        let text = secret.expose();
+        if !SECRET_LENGTH.contains(&text.len()) || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(InvalidSecret);
+        }
+        let digest = Sha256::new().chain_update(b"eventsubd webhook key id\0").chain_update(text).finalize();
+        let id = KeyId([digest[0], digest[1], digest[2], digest[3]]);
+        Ok(Self { id, signer: Signer::new(&secret), secret })
+    }
+}
+
+impl PartialEq for WebhookKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.secret == other.secret
+    }
+}
+
+impl Eq for WebhookKey {}
+
+/// The secrets in force: the one that everything is moved to, and those that are accepted until nothing uses
+/// them any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebhookKeys(Arc<[WebhookKey]>);
+
+impl WebhookKeys {
+    /// The current one, then older ones; equal ones count once.
+    pub fn new(current: WebhookKey, older: impl IntoIterator<Item = WebhookKey>) -> Self {
+        let mut keys = vec![current];
+        for key in older {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        Self(keys.into())
+    }
+
+    /// The one that new subscriptions and shards get.
+    pub fn current(&self) -> &WebhookKey {
+        &self.0[0]
+    }
+
+    /// All that are accepted, the current one first.
+    pub fn all(&self) -> &[WebhookKey] {
+        &self.0
+    }
+}
+
+/// What Twitch is given as callback: the public URL, with the fingerprint of the secret and, for a shard of
+/// a conduit, its number, since notifications do not name it.
+///
+/// `https://example.org/eventsub?key=0f3c2a19&shard=0`
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Callback {
+    /// The public URL as the configuration has it, without a query.
+    pub url: Arc<str>,
+    /// The fingerprint of the secret.
+    pub key: KeyId,
+    /// The shard, when it is one's.
+    pub shard: Option<ShardId>,
+}
+
+impl fmt::Display for Callback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}?key={}", self.url, self.key)?;
+        match self.shard {
+            Some(shard) => write!(f, "&shard={shard}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FromStr for Callback {
+    type Err = ();
+
+    /// Only what this type has printed: a callback without a key is not ours.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (url, query) = text.split_once('?').ok_or(())?;
+        let (key, shard) = parse_query(query)?;
+        Ok(Self { url: url.into(), key, shard })
+    }
+}
+
+/// The key and the shard that the query of a request names.
+///
+/// # Errors
+/// It is none that we have given to Twitch.
+#[allow(clippy::result_unit_err, reason = "there is one reason only")]
+pub fn parse_query(query: &str) -> Result<(KeyId, Option<ShardId>), ()> {
+    let (key, shard) = match query.split_once('&') {
+        None => (query, None),
+        Some((key, shard)) => (key, Some(shard)),
+    };
+    let key = key.strip_prefix("key=").ok_or(())?.parse()?;
+    let shard = match shard {
+        None => None,
+        Some(shard) => {
+            let digits = shard.strip_prefix("shard=").ok_or(())?;
+            let number: u32 = digits.parse().map_err(drop)?;
+            if number.to_string() != digits {
+                return Err(());
+            }
+            Some(ShardId(number))
+        }
+    };
+    Ok((key, shard))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(text: &str) -> WebhookKey {
+        WebhookKey::new(Secret::new(text)).expect("valid")
+    }
+
+    #[test]
+    fn fingerprints_follow_the_secret() {
+        assert_eq!(key("0123456789").id, key("0123456789").id);
+        assert_ne!(key("0123456789").id, key("0123456780").id);
+        for bad in ["short", &"x".repeat(101), "with a space in it", "tab\tinside it", "ümlautümlaut"] {
+            assert_eq!(WebhookKey::new(Secret::new(bad)), Err(InvalidSecret), "{bad}");
+        }
+        let keys = WebhookKeys::new(key("0123456789"), [key("abcdefghij"), key("0123456789")]);
+        assert_eq!(keys.all().len(), 2);
+        assert!(!format!("{keys:?}").contains("abcdefghij"));
+    }
+
+    #[test]
+    fn only_our_own_addresses_are_read() {
+        for text in [
+            "https://a.example/e",
+            "https://a.example/e?",
+            "https://a.example/e?key=",
+            "https://a.example/e?key=0123456",
+            "https://a.example/e?key=0123456G",
+            "https://a.example/e?key=+1234567",
+            "https://a.example/e?key=0123456A",
+            "https://a.example/e?key=01234567&shard=",
+            "https://a.example/e?key=01234567&shard=01",
+            "https://a.example/e?key=01234567&shard=-1",
+            "https://a.example/e?key=01234567&other=1",
+        ] {
+            assert_eq!(text.parse::<Callback>(), Err(()), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn addresses_are_read_as_they_are_printed(key: [u8; 4], shard: Option<u32>) {
+            let callback = Callback {
+                url: "https://example.org/eventsub".into(), key: KeyId(key), shard: shard.map(ShardId),
+            };
+            prop_assert_eq!(callback.to_string().parse::<Callback>(), Ok(callback));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in ".*") {
+            if let Ok(callback) = text.parse::<Callback>() {
+                prop_assert_eq!(callback.to_string(), text);
+            }
+        }
+    }
+}
