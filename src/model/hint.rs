@@ -26,6 +26,8 @@ pub enum Hint {
     },
     /// Some shard is not what it was.
     Shards,
+    /// A challenge was answered: a webhook subscription may be enabled now.
+    Verified,
 }
 
 /// What an event tells the daemon, if anything. What cannot be read tells nothing: whoever hopes for hints

@@ -160,6 +160,7 @@ struct Hints {
     users: Mutex<ChangedUsers>,
     grants: Notify,
     shards: Notify,
+    verified: Notify,
 }
 
 impl Hints {
@@ -242,6 +243,7 @@ impl ReconcileHandle {
                 self.hints.grants.notify_one();
             }
             Hint::Shards => self.hints.shards.notify_one(),
+            Hint::Verified => self.hints.verified.notify_one(),
         }
     }
 
