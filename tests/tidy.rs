@@ -72,6 +72,8 @@ const PURE: &[&str] = &[
     "reconcile/park",
     "reconcile/conduit",
     "reconcile/grants",
+    "transport/notification",
+    "transport/webhook/verify",
     "transport/websocket/frame",
     "transport/websocket/session",
     "delivery/retry",

@@ -46,7 +46,8 @@ use crate::model::time::Timestamp;
 use crate::reconcile::{ReconcileHandle, ReconcileOptions, Reconciler, reconciler};
 use crate::store::{LetterFilter, Store, StoreError};
 use crate::telemetry::LogHandle;
-use crate::transport::websocket::{Hear, Pool, Timings, pool};
+use crate::transport::Hear;
+use crate::transport::websocket::{Pool, Timings, pool};
 
 /// What requests to Twitch say of who sends them.
 pub const USER_AGENT: &str =

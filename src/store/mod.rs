@@ -243,8 +243,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Failing`], [`StoreError::Full`], [`StoreError::Closed`].
     pub async fn append(&self, event: Event) -> Result<Appended, StoreError> {
-        if let Some(problem) = &self.inner.published.status.borrow().problem {
-            return Err(StoreError::Failing(problem.as_str().into()));
+        if let Some(problem) = &*self.inner.published.refusing.borrow() {
+            return Err(StoreError::Failing(Arc::clone(problem)));
         }
         let permits = self.byte_permits(&event);
         let bytes = Arc::clone(&self.inner.bytes).try_acquire_many_owned(permits);

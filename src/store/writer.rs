@@ -79,6 +79,8 @@ enum Done {
 pub(super) struct Published {
     pub(super) last_seq: watch::Receiver<Seq>,
     pub(super) status: watch::Receiver<StoreStatus>,
+    /// Why those who can come again need not even ask.
+    pub(super) refusing: watch::Receiver<Option<Arc<str>>>,
     pub(super) counts: watch::Receiver<IntakeCounts>,
     pub(super) retention: watch::Sender<Retention>,
 }
@@ -162,6 +164,7 @@ pub(super) struct Writer {
     published_at: Option<Instant>,
     last_seq_tx: watch::Sender<Seq>,
     status_tx: watch::Sender<StoreStatus>,
+    refusing_tx: watch::Sender<Option<Arc<str>>>,
     counts_tx: watch::Sender<IntakeCounts>,
     retention: watch::Receiver<Retention>,
     retained_at: Option<Instant>,
@@ -194,6 +197,7 @@ impl Writer {
         };
         let (last_seq_tx, last_seq) = watch::channel(newest);
         let (status_tx, status_rx) = watch::channel(status.clone());
+        let (refusing_tx, refusing) = watch::channel(None);
         let (counts_tx, counts) = watch::channel(IntakeCounts::default());
         let (retention_tx, retention) = watch::channel(keep);
         let writer = Self {
@@ -206,12 +210,13 @@ impl Writer {
             published_at: None,
             last_seq_tx,
             status_tx,
+            refusing_tx,
             counts_tx,
             retention,
             retained_at: None,
             _lock: lock,
         };
-        Ok((writer, Published { last_seq, status: status_rx, counts, retention: retention_tx }))
+        Ok((writer, Published { last_seq, status: status_rx, refusing, counts, retention: retention_tx }))
     }
 
     /// Runs the thread until the store is closed, or its handles are gone.
@@ -288,6 +293,7 @@ impl Writer {
                 Ok(()) => {
                     if self.status.problem.take().is_some() {
                         info!(path = %self.path.display(), "events can be stored again");
+                        self.refusing_tx.send_replace(None);
                         self.publish(true);
                     }
                     return;
@@ -455,11 +461,14 @@ impl Writer {
         if self.status.problem.is_none() {
             error!(error = text, "events cannot be stored; intake waits");
         }
+        self.refusing_tx.send_replace(Some(text.as_str().into()));
         self.status.problem = Some(text);
         self.publish(true);
     }
 
     fn idle(&mut self) {
+        // With nothing held, only a new event can show whether the disk works again.
+        self.refusing_tx.send_if_modified(|refusing| refusing.take().is_some());
         self.retain(4 * SLICE);
         self.publish(true);
     }

@@ -9,13 +9,12 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::model::event::{Event, MessageId};
+use crate::model::event::Event;
 use crate::model::shard::SessionId;
+use crate::transport::notification::{Names, Revocation, SubscriptionPart, excerpt};
 
 /// Keepalive timeout of a welcome that names none: Twitch's default.
 const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(10);
-/// The longest excerpt of a foreign text that is repeated, in characters.
-const EXCERPT: usize = 100;
 
 /// A message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,14 +36,7 @@ pub enum Message {
         url: Option<Box<str>>,
     },
     /// A subscription has ended.
-    Revocation {
-        /// Its id.
-        subscription_id: Box<str>,
-        /// Its type.
-        subscription_type: Box<str>,
-        /// Why.
-        status: Box<str>,
-    },
+    Revocation(Revocation),
     /// A type that this release does not know.
     Unknown {
         /// Its name, shortened.
@@ -112,16 +104,6 @@ struct SubscriptionPayload<'a> {
     subscription: SubscriptionPart<'a>,
 }
 
-#[derive(Deserialize)]
-struct SubscriptionPart<'a> {
-    #[serde(borrow)]
-    id: Cow<'a, str>,
-    #[serde(borrow, default)]
-    status: Cow<'a, str>,
-    #[serde(borrow, default, rename = "type")]
-    subscription_type: Cow<'a, str>,
-}
-
 /// Reads one text frame.
 ///
 /// # Errors
@@ -147,14 +129,7 @@ pub fn parse(frame: &Bytes) -> Result<Message, FrameError> {
             let session = session(envelope.payload, "session_reconnect")?;
             Ok(Message::Reconnect { url: session.reconnect_url.map(|url| url.into_owned().into()) })
         }
-        "revocation" => {
-            let part = subscription(envelope.payload, "revocation")?;
-            Ok(Message::Revocation {
-                subscription_id: excerpt(&part.id),
-                subscription_type: excerpt(&part.subscription_type),
-                status: excerpt(&part.status),
-            })
-        }
+        "revocation" => Ok(Message::Revocation((&subscription(envelope.payload, "revocation")?).into())),
         other => Ok(Message::Unknown { message_type: excerpt(other) }),
     }
 }
@@ -165,21 +140,23 @@ fn notification(
     payload: Option<&RawValue>,
 ) -> Result<Message, FrameError> {
     let incomplete = |field| FrameError::Incomplete { message_type: "notification", field };
-    let message_id = MessageId::new(&metadata.message_id).map_err(|_| incomplete("usable message_id"))?;
     let subscription_id = subscription(payload, "notification")?.id;
     let payload = payload.ok_or_else(|| incomplete("payload"))?;
-    Ok(Message::Notification(Event {
-        message_id,
-        message_timestamp: excerpt(&metadata.message_timestamp),
-        subscription_type: excerpt(
-            metadata.subscription_type.as_deref().ok_or_else(|| incomplete("subscription_type"))?,
-        ),
-        subscription_version: excerpt(
-            metadata.subscription_version.as_deref().ok_or_else(|| incomplete("subscription_version"))?,
-        ),
-        subscription_id: excerpt(&subscription_id),
-        payload: frame.slice_ref(payload.get().as_bytes()),
-    }))
+    let names = Names {
+        message_id: &metadata.message_id,
+        message_timestamp: &metadata.message_timestamp,
+        subscription_type: metadata
+            .subscription_type
+            .as_deref()
+            .ok_or_else(|| incomplete("subscription_type"))?,
+        subscription_version: metadata
+            .subscription_version
+            .as_deref()
+            .ok_or_else(|| incomplete("subscription_version"))?,
+        subscription_id: &subscription_id,
+    };
+    let event = names.event(frame.slice_ref(payload.get().as_bytes())).map_err(incomplete)?;
+    Ok(Message::Notification(event))
 }
 
 fn session<'a>(
@@ -198,10 +175,6 @@ fn subscription<'a>(
     let payload = payload.ok_or(FrameError::Incomplete { message_type, field: "payload" })?;
     let payload: SubscriptionPayload<'a> = serde_json::from_str(payload.get()).map_err(FrameError::Json)?;
     Ok(payload.subscription)
-}
-
-fn excerpt(text: &str) -> Box<str> {
-    if text.len() <= EXCERPT { text.into() } else { text.chars().take(EXCERPT).collect::<String>().into() }
 }
 
 #[cfg(test)]
@@ -252,11 +225,11 @@ mod tests {
         );
         assert_eq!(
             parse(&revocation).unwrap(),
-            Message::Revocation {
+            Message::Revocation(Revocation {
                 subscription_id: "s".into(),
                 subscription_type: "channel.follow".into(),
                 status: "user_removed".into()
-            }
+            })
         );
         assert_eq!(parse(&message("new", "[]")).unwrap(), Message::Unknown { message_type: "new".into() });
     }

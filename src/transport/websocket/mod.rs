@@ -13,4 +13,3 @@ mod socket;
 
 pub use self::pool::{Pool, PoolHandle, PoolOptions, pool};
 pub use self::session::Timings;
-pub use self::socket::Hear;

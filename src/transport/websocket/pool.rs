@@ -12,10 +12,11 @@ use tracing::error;
 
 use super::session::Timings;
 use super::shard::{Shard, Statuses};
-use super::socket::{Hear, Shared};
+use super::socket::Shared;
 use crate::model::shard::{Bindings, Sessions, ShardId, ShardTarget};
 use crate::model::status::{IntakeStatus, ShardStatus};
 use crate::store::Store;
+use crate::transport::Hear;
 
 /// Connections being opened at once, at most. Twitch publishes no limit; clients that open many
 /// at once go in batches of ten.

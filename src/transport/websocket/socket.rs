@@ -23,10 +23,12 @@ use tracing::{debug, trace, warn};
 
 use super::frame::{self, Message};
 use super::session::SocketId;
-use crate::model::hint::{self, Hint};
+use crate::model::hint;
 use crate::model::shard::{SessionId, ShardId};
 use crate::model::status::IntakeStatus;
 use crate::store::Store;
+use crate::transport::Hear;
+use crate::transport::notification::Revocation;
 
 /// The largest message that is accepted, in bytes. Twitch's have less than 10 KiB.
 const MAX_MESSAGE: usize = 1 << 20;
@@ -63,16 +65,6 @@ pub(super) struct Shared {
     pub(super) revoked: Arc<Notify>,
     /// Told what events tell the daemon, once they are stored.
     pub(super) hear: Hear,
-}
-
-/// Takes what an event tells the daemon itself. It must not block.
-#[derive(Clone)]
-pub struct Hear(pub Arc<dyn Fn(Hint) + Send + Sync>);
-
-impl std::fmt::Debug for Hear {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Hear")
-    }
 }
 
 /// One socket's task.
@@ -201,7 +193,7 @@ impl Socket {
                 self.tell(News::Welcome { session_id, keepalive }).await;
             }
             Ok(Message::Reconnect { url }) => self.tell(News::Reconnect(url)).await,
-            Ok(Message::Revocation { subscription_id, subscription_type, status }) => {
+            Ok(Message::Revocation(Revocation { subscription_id, subscription_type, status })) => {
                 warn!(%subscription_id, subscription_type, status, "Twitch has ended a subscription");
                 self.shared.intake.send_modify(|intake| intake.revocations += 1);
                 self.shared.revoked.notify_one();

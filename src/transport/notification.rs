@@ -1,0 +1,78 @@
+//! What the messages of both transports have in common: the subscription in a payload, and the event that is
+//! made of it. ◆
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use crate::model::event::{Event, MessageId};
+
+/// The longest excerpt of a foreign text that is kept or repeated, in characters.
+const EXCERPT: usize = 100;
+
+/// What is read of `subscription`.
+#[derive(Deserialize)]
+pub(super) struct SubscriptionPart<'a> {
+    #[serde(borrow)]
+    pub(super) id: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub(super) status: Cow<'a, str>,
+    #[serde(borrow, default, rename = "type")]
+    pub(super) subscription_type: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub(super) version: Cow<'a, str>,
+}
+
+/// A subscription that Twitch has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    /// Its id.
+    pub subscription_id: Box<str>,
+    /// Its type.
+    pub subscription_type: Box<str>,
+    /// Why.
+    pub status: Box<str>,
+}
+
+impl From<&SubscriptionPart<'_>> for Revocation {
+    fn from(part: &SubscriptionPart<'_>) -> Self {
+        Self {
+            subscription_id: excerpt(&part.id),
+            subscription_type: excerpt(&part.subscription_type),
+            status: excerpt(&part.status),
+        }
+    }
+}
+
+/// What names an event.
+#[derive(Clone, Copy)]
+pub(super) struct Names<'a> {
+    pub(super) message_id: &'a str,
+    pub(super) message_timestamp: &'a str,
+    pub(super) subscription_type: &'a str,
+    pub(super) subscription_version: &'a str,
+    pub(super) subscription_id: &'a str,
+}
+
+impl Names<'_> {
+    /// The event with this payload.
+    ///
+    /// # Errors
+    /// The name of what is unusable.
+    pub(super) fn event(self, payload: Bytes) -> Result<Event, &'static str> {
+        Ok(Event {
+            message_id: MessageId::new(self.message_id).map_err(|_| "usable message_id")?,
+            message_timestamp: excerpt(self.message_timestamp),
+            subscription_type: excerpt(self.subscription_type),
+            subscription_version: excerpt(self.subscription_version),
+            subscription_id: excerpt(self.subscription_id),
+            payload,
+        })
+    }
+}
+
+/// A foreign text, of bounded length.
+pub(super) fn excerpt(text: &str) -> Box<str> {
+    if text.len() <= EXCERPT { text.into() } else { text.chars().take(EXCERPT).collect::<String>().into() }
+}

@@ -1,0 +1,210 @@
+//! One request, one answer.
+//!
+//! What costs nothing is looked at first, then the signature; nothing else happens before that holds. A
+//! notification is answered with 204 once it is on disk, and with 503 at once when the store cannot take it:
+//! then Twitch sends it again.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
+use tracing::{info, warn};
+
+use super::connection::{Connection, Phase};
+use super::counters::Reason;
+use super::server::{Live, Shared};
+use super::verify::{Challenged, Head, Message, Rejection, Revocation};
+use crate::model::event::Event;
+use crate::model::hint::{self, Hint};
+
+/// When to come again, in seconds, as told with a 503.
+const RETRY: HeaderValue = HeaderValue::from_static("5");
+
+type Answer = Response<Full<Bytes>>;
+
+/// Why a request is refused.
+struct Refusal {
+    status: StatusCode,
+    reason: Reason,
+    error: Box<dyn std::fmt::Display + Send>,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, reason: Reason, error: &'static str) -> Self {
+        Self { status, reason, error: Box::new(error) }
+    }
+}
+
+impl From<Rejection> for Refusal {
+    fn from(rejection: Rejection) -> Self {
+        let (status, reason) = match rejection {
+            Rejection::Headers(_) => (StatusCode::FORBIDDEN, Reason::Headers),
+            Rejection::Signature => (StatusCode::FORBIDDEN, Reason::Signature),
+            Rejection::Unreadable(_) => (StatusCode::BAD_REQUEST, Reason::Unreadable),
+        };
+        Self { status, reason, error: Box::new(rejection) }
+    }
+}
+
+fn empty(status: StatusCode) -> Answer {
+    let mut answer = Response::new(Full::default());
+    *answer.status_mut() = status;
+    answer
+}
+
+fn unavailable() -> Answer {
+    let mut answer = empty(StatusCode::SERVICE_UNAVAILABLE);
+    answer.headers_mut().insert(RETRY_AFTER, RETRY);
+    answer
+}
+
+/// Answers; only a connection that breaks has no answer.
+pub(super) async fn answer(
+    shared: Arc<Shared>,
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Answer, Infallible> {
+    connection.enter(Phase::Body);
+    let answer = match shared.live() {
+        Some(live) => handle(&shared, &live, &connection, request).await,
+        // The transport was switched off by a reload; whoever takes over is told of soon.
+        None => Ok(unavailable()),
+    };
+    let answer = answer.unwrap_or_else(|refusal| {
+        shared.counters.log(refusal.reason, &refusal.error, Instant::now());
+        shared.counters.reject(refusal.reason, 1);
+        let mut answer = empty(refusal.status);
+        if refusal.reason == Reason::Method {
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+        }
+        answer
+    });
+    shared.counters.requests.add(1);
+    shared.counters.touch();
+    connection.enter(Phase::Idle);
+    Ok(answer)
+}
+
+async fn handle(
+    shared: &Shared,
+    live: &Live,
+    connection: &Connection,
+    request: Request<Incoming>,
+) -> Result<Answer, Refusal> {
+    let (parts, body) = request.into_parts();
+    if *parts.uri.path() != *live.path {
+        return Err(Refusal::new(StatusCode::NOT_FOUND, Reason::Path, "it is not for the callback's path"));
+    }
+    if parts.method != Method::POST {
+        return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, Reason::Method, "it is no POST"));
+    }
+    let head = Head::read(&parts.headers)?;
+    let body = read(body, live.options.limits.body_size).await?;
+    connection.enter(Phase::Answer);
+    let now = (live.options.clock)();
+    let signed = head.verify(parts.uri.query(), &body, &live.options.keys, now)?;
+    drop(body);
+    shared.counters.skew(signed.skew_millis);
+    match signed.message {
+        Message::Notification(event) => {
+            shared.counters.received.add(1);
+            if let Some(shard) = signed.shard {
+                shared.counters.event_of_shard(shard);
+            }
+            Ok(store(shared, live, event).await)
+        }
+        Message::Challenge { text, about } => Ok(challenge(shared, text, &about)),
+        Message::Revocation(Revocation { subscription_id, subscription_type, status }) => {
+            warn!(%subscription_id, subscription_type, status, "Twitch has ended a subscription");
+            shared.counters.revocations.add(1);
+            shared.revoked.notify_one();
+            Ok(empty(StatusCode::NO_CONTENT))
+        }
+        Message::Unknown { message_type } => {
+            shared.counters.unknown.add(1);
+            if shared.is_new(&message_type) {
+                warn!(message_type, "a message of an unknown type came; it is passed over");
+            }
+            Ok(empty(StatusCode::NO_CONTENT))
+        }
+        Message::Stale => {
+            shared.counters.stale.add(1);
+            Ok(empty(StatusCode::NO_CONTENT))
+        }
+    }
+}
+
+/// Reads a body of at most `limit` bytes. One that came in one piece is not copied.
+async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
+    let too_large = || {
+        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, Reason::Size, "its body is larger than any of Twitch's")
+    };
+    let announced = body.size_hint().lower();
+    if announced > limit as u64 {
+        return Err(too_large());
+    }
+    let mut whole = Bytes::new();
+    let mut pieces = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let broken = |_| Refusal::new(StatusCode::BAD_REQUEST, Reason::Broken, "its body broke off");
+        let Ok(piece) = frame.map_err(broken)?.into_data() else { continue };
+        if whole.len() + pieces.len() + piece.len() > limit {
+            return Err(too_large());
+        }
+        if whole.is_empty() && pieces.is_empty() {
+            whole = piece;
+            continue;
+        }
+        if pieces.is_empty() {
+            // What is announced is not trusted with more memory than what has come already.
+            pieces.reserve(whole.len() + piece.len());
+            pieces.extend_from_slice(&std::mem::take(&mut whole));
+        }
+        pieces.extend_from_slice(&piece);
+    }
+    Ok(if pieces.is_empty() { whole } else { pieces.freeze() })
+}
+
+/// Stores an event, in time or not at all as far as Twitch is told.
+async fn store(shared: &Shared, live: &Live, event: Event) -> Answer {
+    let hint = hint::of(&event);
+    match tokio::time::timeout(live.options.limits.answer, shared.store.append(event)).await {
+        Ok(Ok(_)) => {
+            if let Some(hint) = hint {
+                (shared.hear.0)(hint);
+            }
+            empty(StatusCode::NO_CONTENT)
+        }
+        // The store says itself what is wrong with it.
+        Ok(Err(_)) | Err(_) => {
+            shared.counters.unavailable.add(1);
+            unavailable()
+        }
+    }
+}
+
+fn challenge(shared: &Shared, text: Box<str>, about: &Challenged) -> Answer {
+    shared.counters.challenges.add(1);
+    match about {
+        Challenged::Subscription(subscription_id) => {
+            info!(%subscription_id, "a challenge was answered");
+            (shared.hear.0)(Hint::Verified);
+        }
+        Challenged::Shard { conduit_id, shard } => {
+            info!(conduit_id, shard = shard.map(|shard| shard.0), "a challenge for a shard was answered");
+            (shared.hear.0)(Hint::Shards);
+        }
+        Challenged::Nothing => {}
+    }
+    let text = Bytes::from(text.into_string());
+    let length = HeaderValue::from(text.len());
+    let mut answer = Response::new(Full::new(text));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    answer.headers_mut().insert(CONTENT_LENGTH, length);
+    answer
+}

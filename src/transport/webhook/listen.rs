@@ -1,0 +1,190 @@
+//! The sockets that the callback is served on: one that we open, or those that systemd has opened.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixListener;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use listenfd::ListenFd;
+
+/// Connections that the system keeps for us until we take them.
+const BACKLOG: i32 = 1_024;
+
+/// Where to listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// On this address.
+    Address(SocketAddr),
+    /// On the sockets that systemd passes.
+    Systemd,
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Systemd => f.write_str("systemd"),
+        }
+    }
+}
+
+/// We cannot listen.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Somebody else does.
+    #[error(
+        "{address} is taken by another program: see which with `ss -ltnp 'sport = :{}'`, or choose another \
+         transport.webhook.listen",
+        address.port()
+    )]
+    Taken {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// It is not ours to use.
+    #[error(
+        "this user may not listen on {address}: take a port above 1023, or have systemd open it (listen = \"systemd\")"
+    )]
+    Forbidden {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// It is no address of this machine.
+    #[error("{address} is no address of this machine; `ip address` shows which there are")]
+    Foreign {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// Something else.
+    #[error("cannot listen on {listen}")]
+    Io {
+        /// Where.
+        listen: Listen,
+        /// Why.
+        #[source]
+        source: Arc<io::Error>,
+    },
+    /// `systemd` is configured, but there is no socket from it.
+    #[error(
+        "transport.webhook.listen is \"systemd\", but systemd has passed no socket: enable the socket unit of the same \
+         name (`systemctl enable --now eventsubd.socket`), or name an address"
+    )]
+    NonePassed,
+    /// What systemd has passed is no stream socket that listens.
+    #[error("socket {number} from systemd is no stream socket: use ListenStream= in the socket unit")]
+    NoStream {
+        /// Its number, from 1.
+        number: usize,
+    },
+}
+
+/// One socket that listens.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tcp(std::net::TcpListener),
+    Unix(UnixListener),
+}
+
+/// Sockets that listen, and do not block.
+#[derive(Debug)]
+pub struct Listener {
+    pub(super) sockets: Vec<Socket>,
+    listen: Listen,
+}
+
+impl Listener {
+    fn new(sockets: Vec<Socket>, listen: Listen) -> Result<Self, ListenError> {
+        for socket in &sockets {
+            let ready = match socket {
+                Socket::Tcp(tcp) => tcp
+                    .set_nonblocking(true)
+                    .and_then(|()| rustix::net::listen(tcp, BACKLOG).map_err(io::Error::from)),
+                Socket::Unix(unix) => unix.set_nonblocking(true),
+            };
+            ready.map_err(|source| ListenError::Io { listen, source: Arc::new(source) })?;
+        }
+        Ok(Self { sockets, listen })
+    }
+
+    /// Opens an address.
+    fn open(address: SocketAddr) -> Result<Self, ListenError> {
+        let socket = std::net::TcpListener::bind(address).map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => ListenError::Taken { address },
+            io::ErrorKind::PermissionDenied => ListenError::Forbidden { address },
+            io::ErrorKind::AddrNotAvailable => ListenError::Foreign { address },
+            _ => ListenError::Io { listen: Listen::Address(address), source: Arc::new(source) },
+        })?;
+        Self::new(vec![Socket::Tcp(socket)], Listen::Address(address))
+    }
+
+    /// The first address that it listens on, when it is one of the network.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.sockets.iter().find_map(|socket| match socket {
+            Socket::Tcp(tcp) => tcp.local_addr().ok(),
+            Socket::Unix(_) => None,
+        })
+    }
+
+    /// What it was opened for.
+    pub fn listen(&self) -> Listen {
+        self.listen
+    }
+}
+
+/// The sockets of this process: asked for the same again, it gives the same. So a reload that does not change
+/// where to listen keeps the socket, and those of systemd, which can be taken once only, are kept for good.
+#[derive(Debug)]
+pub struct Sockets {
+    passed: Result<Option<Arc<Listener>>, ListenError>,
+    opened: Mutex<Vec<Weak<Listener>>>,
+}
+
+impl Sockets {
+    /// Takes what systemd has passed. To be called once, before other threads look at the environment.
+    pub fn from_env() -> Self {
+        Self { passed: passed(ListenFd::from_env()), opened: Mutex::default() }
+    }
+
+    /// Without any from systemd.
+    pub fn none() -> Self {
+        Self { passed: Ok(None), opened: Mutex::default() }
+    }
+
+    /// Listens, or goes on listening.
+    ///
+    /// # Errors
+    /// See [`ListenError`].
+    pub fn bind(&self, listen: &Listen) -> Result<Arc<Listener>, ListenError> {
+        let address = match listen {
+            Listen::Systemd => return self.passed.clone()?.ok_or(ListenError::NonePassed),
+            Listen::Address(address) => *address,
+        };
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.retain(|listener| listener.strong_count() > 0);
+        if let Some(known) = opened.iter().filter_map(Weak::upgrade).find(|known| known.listen == *listen) {
+            return Ok(known);
+        }
+        let listener = Arc::new(Listener::open(address)?);
+        opened.push(Arc::downgrade(&listener));
+        Ok(listener)
+    }
+}
+
+fn passed(mut passed: ListenFd) -> Result<Option<Arc<Listener>>, ListenError> {
+    let mut sockets = Vec::new();
+    for index in 0..passed.len() {
+        let socket = match passed.take_tcp_listener(index) {
+            Ok(Some(tcp)) => Socket::Tcp(tcp),
+            _ => match passed.take_unix_listener(index) {
+                Ok(Some(unix)) => Socket::Unix(unix),
+                _ => return Err(ListenError::NoStream { number: index + 1 }),
+            },
+        };
+        sockets.push(socket);
+    }
+    if sockets.is_empty() {
+        return Ok(None);
+    }
+    Listener::new(sockets, Listen::Systemd).map(|listener| Some(Arc::new(listener)))
+}

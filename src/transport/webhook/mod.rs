@@ -1,0 +1,136 @@
+//! Webhooks: the callback that Twitch posts to, for plain subscriptions and for shards of a conduit.
+//!
+//! Owns the listening socket in use and the connections. Nothing happens to a request whose signature does not
+//! hold; an event is answered 2xx once it is on disk, and 503 when it cannot be stored now, so that Twitch
+//! sends it again. It never asks the API anything. At a crash, what was not answered comes again.
+
+mod answer;
+mod connection;
+mod counters;
+mod listen;
+mod server;
+mod tls;
+pub mod verify;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{Notify, watch};
+
+pub use self::listen::{Listen, ListenError, Listener, Sockets};
+use self::server::Shared;
+pub use self::server::Webhook;
+pub use self::tls::{Tls, TlsError, TlsFiles};
+use super::Hear;
+use crate::model::shard::ShardId;
+use crate::model::status::{IntakeStatus, WebhookStatus};
+use crate::model::webhook::WebhookKeys;
+use crate::store::{Clock, Store};
+
+/// Bounds for those who connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once.
+    pub connections: usize,
+    /// Bytes of a body. Twitch's batches have at most 250 KB.
+    pub body_size: usize,
+    /// From the first byte of a request to the last of its head.
+    pub head: Duration,
+    /// From the head of a request to the last byte of its body.
+    pub body: Duration,
+    /// For agreeing on TLS.
+    pub handshake: Duration,
+    /// Between two requests. Longer than proxies keep connections (nginx 60 s, Caddy 120 s), so that it is they
+    /// who end them, and no request meets a connection that is being closed.
+    pub idle: Duration,
+    /// For storing an event; then the answer is 503. Twitch waits for "a few seconds".
+    pub answer: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 512,
+            body_size: 1 << 20,
+            head: Duration::from_secs(10),
+            body: Duration::from_secs(10),
+            handshake: Duration::from_secs(10),
+            idle: Duration::from_secs(180),
+            answer: Duration::from_secs(3),
+        }
+    }
+}
+
+/// Settings.
+#[derive(Clone)]
+pub struct WebhookOptions {
+    /// The public URL, without a query.
+    pub callback: Arc<str>,
+    /// Where to listen.
+    pub listener: Arc<Listener>,
+    /// TLS, when there is no proxy that ends it.
+    pub tls: Option<Tls>,
+    /// The secrets that are accepted.
+    pub keys: WebhookKeys,
+    /// Bounds.
+    pub limits: Limits,
+    /// The time that messages are compared with.
+    pub clock: Clock,
+}
+
+impl WebhookOptions {
+    /// With the ordinary bounds and the system's clock.
+    pub fn new(
+        callback: impl Into<Arc<str>>,
+        listener: Arc<Listener>,
+        tls: Option<Tls>,
+        keys: WebhookKeys,
+    ) -> Self {
+        let clock: Clock = Arc::new(SystemTime::now);
+        Self { callback: callback.into(), listener, tls, keys, limits: Limits::default(), clock }
+    }
+}
+
+impl std::fmt::Debug for WebhookOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WebhookOptions")
+            .field("callback", &self.callback)
+            .field("listener", &self.listener)
+            .field("tls", &self.tls)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the listener says of itself.
+#[derive(Clone, Debug)]
+pub struct WebhookHandle {
+    /// How it is; none while there are no options.
+    pub status: watch::Receiver<Option<WebhookStatus>>,
+    /// What came in, duplicates not told apart.
+    pub intake: watch::Receiver<IntakeStatus>,
+    /// Notifications received since the start, by the shard that their address names.
+    pub shards: watch::Receiver<BTreeMap<ShardId, u64>>,
+}
+
+/// Builds the listener; nothing happens until it is run.
+///
+/// `revoked` is notified of each revocation, `hear` is told what events tell the daemon, and of challenges that
+/// were answered. While there are no options, nothing is served. New ones hold for the next request, those of
+/// TLS for the next connection; a listener that is another one takes the place of the old one.
+pub fn webhook(
+    options: watch::Receiver<Option<WebhookOptions>>,
+    store: Store,
+    revoked: Arc<Notify>,
+    hear: Hear,
+) -> (Webhook, WebhookHandle) {
+    let shared = Arc::new(Shared::new(store, revoked, hear));
+    let (status_in, status) = watch::channel(None);
+    let (intake_in, intake) = watch::channel(IntakeStatus::default());
+    let (shards_in, shards) = watch::channel(BTreeMap::new());
+    let webhook = Webhook { options, shared, status: status_in, intake: intake_in, shards: shards_in };
+    (webhook, WebhookHandle { status, intake, shards })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+//! Slow clients, many clients, other sockets, the end.
+
+use super::*;
+
+fn quick(options: &mut WebhookOptions) {
+    let limit = Duration::from_millis(200);
+    options.limits.head = limit;
+    options.limits.body = limit;
+    options.limits.handshake = limit;
+}
+
+#[tokio::test]
+async fn slow_clients_are_cut_off_and_idle_ones_are_not() {
+    let server = Server::with(quick).await;
+    let post = Post::event("m-1");
+    let mut idle = server.connect().await;
+    assert_eq!(idle.ask(&Post::event("m-0")).await.status, 204);
+    let mut slow_head = server.connect().await;
+    slow_head.send("POST /").await;
+    let mut slow_body = server.connect().await;
+    slow_body.send(post.head(&format!("Content-Length: {}", post.body.len()))).await;
+    slow_body.send(&post.body[..10]).await;
+    // A drop now and then is no request either.
+    let mut drops = server.connect().await;
+    let head = post.head("Content-Length: 5");
+    let dripping = tokio::spawn(async move {
+        for byte in head.as_bytes() {
+            if drops.stream.write_all(&[*byte]).await.is_err() {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        drops.is_ended().await
+    });
+    assert!(slow_head.is_ended().await);
+    assert!(slow_body.is_ended().await);
+    assert!(soon("the cut", dripping).await.unwrap());
+    server.until("the cuts", |s| s.rejected.get("slow") == Some(&3) && s.connections == 1).await;
+    assert_eq!(idle.ask(&Post::event("m-2")).await.status, 204, "it was only idle");
+    assert_eq!(server.ids().await, ["m-0", "m-2"]);
+    server.end().await;
+}
+
+#[tokio::test]
+async fn idle_connections_end_after_their_time() {
+    let server = Server::with(|options| options.limits.idle = Duration::from_millis(100)).await;
+    let mut client = server.connect().await;
+    assert_eq!(client.ask(&Post::event("m-1")).await.status, 204);
+    assert!(client.is_ended().await);
+    let status = server.until("no connection", |s| s.connections == 0).await;
+    assert!(status.rejected.is_empty(), "nobody was refused: {status:?}");
+    server.end().await;
+}
+
+#[tokio::test]
+async fn heads_are_bounded() {
+    let server = Server::start().await;
+    let post = Post::event("m-1");
+    for filler in [format!("X-Long: {}", "x".repeat(40_000)), "X-Many: 1\r\n".repeat(100) + "X-Last: 1"] {
+        let mut client = server.connect().await;
+        let head = post.head(&format!("{filler}\r\nContent-Length: {}", post.body.len()));
+        let _ = client.stream.write_all(head.as_bytes()).await;
+        if let Some(answer) = client.answer().await {
+            assert_eq!(answer.status, 431);
+        }
+        assert!(client.is_ended().await);
+    }
+    let mut client = server.connect().await;
+    client.send("this is no HTTP\r\n\r\n").await;
+    assert_eq!(client.answer().await.unwrap().status, 400);
+    assert!(server.ids().await.is_empty());
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_new_connection_takes_the_place_of_the_oldest_idle_one() {
+    let server = Server::with(|options| options.limits.connections = 2).await;
+    let mut busy = server.connect().await;
+    let post = Post::event("busy");
+    busy.send(post.head(&format!("Content-Length: {}", post.body.len()))).await;
+    let mut idle = server.connect().await;
+    assert_eq!(idle.ask(&Post::event("m-1")).await.status, 204);
+    let mut third = server.connect().await;
+    assert_eq!(third.ask(&Post::event("m-2")).await.status, 204);
+    assert!(idle.is_ended().await, "it made room");
+    // Both are in the middle of something now: the next one has to wait, and gets its turn.
+    third.send(post.head("Content-Length: 1000000")).await;
+    let mut fourth = server.connect().await;
+    fourth.send(Post::event("m-3").bytes()).await;
+    busy.send(&post.body).await;
+    assert_eq!(busy.answer().await.unwrap().status, 204);
+    assert_eq!(fourth.answer().await.unwrap().status, 204);
+    drop(third);
+    assert_eq!(server.ids().await, ["m-1", "m-2", "busy", "m-3"]);
+    server.end().await;
+}
+
+#[tokio::test]
+async fn the_end_finishes_what_is_in_hand() {
+    let server = Server::start().await;
+    let mut idle = server.connect().await;
+    assert_eq!(idle.ask(&Post::event("m-0")).await.status, 204);
+    let post = Post::event("m-1");
+    let mut client = server.connect().await;
+    client.send(post.head(&format!("Expect: 100-continue\r\nContent-Length: {}", post.body.len()))).await;
+    assert_eq!(client.answer().await.unwrap().status, 100, "it is in hand now");
+    server.cancel.cancel();
+    assert!(idle.is_ended().await);
+    client.send(&post.body).await;
+    assert_eq!(client.answer().await.unwrap().status, 204);
+    assert!(client.is_ended().await);
+    assert!(TcpStream::connect(server.address).await.is_ok(), "the socket is still the daemon's");
+    assert_eq!(server.ids().await, ["m-0", "m-1"]);
+    server.end().await;
+}
+
+#[tokio::test]
+async fn the_end_does_not_wait_for_ever() {
+    let server = Server::start().await;
+    let mut client = server.connect().await;
+    client.send(Post::event("m-1").head("Content-Length: 50")).await;
+    server.until("the connection", |s| s.connections == 1).await;
+    let begun = Instant::now();
+    server.end().await;
+    assert!(begun.elapsed() < Duration::from_secs(8), "it is bounded");
+    assert!(client.is_ended().await);
+}
+
+#[tokio::test]
+async fn another_socket_takes_over_without_losing_a_request() {
+    let server = Server::start().await;
+    let post = Post::event("in hand");
+    let post = Post { id: "in-hand".to_owned(), ..post };
+    let mut client = server.connect().await;
+    client.send(post.head(&format!("Expect: 100-continue\r\nContent-Length: {}", post.body.len()))).await;
+    assert_eq!(client.answer().await.unwrap().status, 100, "it is in hand now");
+    let new = listener();
+    let address = new.local_addr().unwrap();
+    server.change(|options| options.listener = new);
+    server.until("the new one", |s| s.listen == address.to_string() || s.listen.ends_with(":0")).await;
+    assert_eq!(Client::to(address).await.ask(&Post::event("new")).await.status, 204);
+    client.send(&post.body).await;
+    assert_eq!(client.answer().await.unwrap().status, 204);
+    assert_eq!(client.ask(&Post::event("kept-alive")).await.status, 204, "its connection goes on");
+    assert!(TcpStream::connect(server.address).await.is_err(), "nobody listens there any more");
+    assert_eq!(server.ids().await, ["new", "in-hand", "kept-alive"]);
+    server.end().await;
+}
+
+#[tokio::test]
+async fn without_options_nothing_is_served() {
+    let server = Server::start().await;
+    let mut client = server.connect().await;
+    assert_eq!(client.ask(&Post::event("m-1")).await.status, 204);
+    let options = server.options.send_replace(None).unwrap();
+    assert!(client.is_ended().await);
+    let mut status = server.handle.status.clone();
+    soon("no status", status.wait_for(Option::is_none)).await.unwrap();
+    server.options.send_replace(Some(options));
+    assert_eq!(server.connect().await.ask(&Post::event("m-2")).await.status, 204);
+    assert_eq!(server.ids().await, ["m-1", "m-2"]);
+    server.end().await;
+}
