@@ -17,7 +17,7 @@ use super::control::{block_on, load_options};
 use super::term::{self, Failure};
 use super::{BAD_CONFIG, FAILED};
 use crate::config::{self, Config, LoadOptions, Secrets};
-use crate::daemon::SANDBOX_SECRET;
+use crate::daemon::{SANDBOX_SECRET, connections};
 use crate::sandbox::{Sandbox, SandboxOptions};
 
 /// Where a stand-in listens unless it is told otherwise.
@@ -29,15 +29,22 @@ const ADDRESS_FILE: &str = "sandbox.address";
 /// How long `sandbox trigger` waits.
 const LIMIT: Duration = Duration::from_secs(10);
 
-fn options(listen: SocketAddr, pace: Option<Duration>, require_grants: bool) -> SandboxOptions {
-    SandboxOptions {
+fn options(
+    listen: SocketAddr,
+    pace: Option<Duration>,
+    require_grants: bool,
+) -> Result<SandboxOptions, Failure> {
+    let (http, _) =
+        connections().map_err(|error| Failure::new("cannot set up HTTP connections").because(&error))?;
+    Ok(SandboxOptions {
+        http: Some(http),
         listen,
         client_secret: SANDBOX_SECRET.to_owned(),
         accept_any_client: true,
         sample_pace: pace,
         require_grants,
         ..SandboxOptions::default()
-    }
+    })
 }
 
 /// `eventsubd sandbox`
@@ -51,12 +58,12 @@ pub(super) fn run(args: &Args, flags: &SandboxArgs) -> Result<u8, Failure> {
 }
 
 async fn listen(flags: &SandboxArgs) -> Result<u8, Failure> {
-    let sandbox =
-        Sandbox::start(options(flags.listen, flags.pace, flags.require_grants)).await.map_err(|error| {
-            Failure::new(format!("cannot listen on {}", flags.listen))
-                .because(&error)
-                .hint("does another sandbox run? --listen 127.0.0.1:0 takes a free port")
-        })?;
+    let options = options(flags.listen, flags.pace, flags.require_grants)?;
+    let sandbox = Sandbox::start(options).await.map_err(|error| {
+        Failure::new(format!("cannot listen on {}", flags.listen))
+            .because(&error)
+            .hint("does another sandbox run? --listen 127.0.0.1:0 takes a free port")
+    })?;
     if !sandbox.address().ip().is_loopback() {
         term::say(
             "warning: this address can be reached from outside, and the sandbox gives a token to whoever asks",
@@ -80,10 +87,11 @@ async fn listen(flags: &SandboxArgs) -> Result<u8, Failure> {
 /// Starts a stand-in for `run --sandbox`, and has the configuration point to it.
 pub(super) async fn embed(load: &mut LoadOptions, config: &Config) -> Result<Sandbox, Failure> {
     let fixed = DEFAULT.parse().map_err(|error: std::net::AddrParseError| Failure::new(error.to_string()))?;
-    let free = (std::net::Ipv4Addr::LOCALHOST, 0).into();
-    let sandbox = match Sandbox::start(options(fixed, Some(PACE), false)).await {
+    let options = options(fixed, Some(PACE), false)?;
+    let free = SandboxOptions { listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(), ..options.clone() };
+    let sandbox = match Sandbox::start(options).await {
         Ok(sandbox) => sandbox,
-        Err(_) => Sandbox::start(options(free, Some(PACE), false))
+        Err(_) => Sandbox::start(free)
             .await
             .map_err(|error| Failure::new("cannot start the sandbox").because(&error))?,
     };

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use super::server::{Answer, Call};
 use super::state::{Conduit, Shard, Shared, State};
 use super::subscriptions::{TransportBody, check_webhook};
+use super::webhook::PENDING;
+use super::webhook::challenge::Challenge;
 use crate::model::time::Timestamp;
 
 /// Shards of one conduit.
@@ -96,11 +98,11 @@ pub(super) fn delete(inner: &Shared, client_id: &str, call: &Call) -> Answer {
 }
 
 fn shard_row(id: u32, shard: &Shard) -> Value {
-    let mut transport = match (&shard.session, &shard.callback) {
-        (Some(session), _) => {
-            json!({"method": "websocket", "session_id": session, "connected_at": shard.connected_at})
+    let mut transport = match &shard.webhook {
+        Some(endpoint) => json!({"method": "webhook", "callback": endpoint.callback}),
+        None => {
+            json!({"method": "websocket", "session_id": shard.session, "connected_at": shard.connected_at})
         }
-        (None, callback) => json!({"method": "webhook", "callback": callback}),
     };
     if let Some(at) = shard.disconnected_at {
         transport["disconnected_at"] = json!(at);
@@ -160,49 +162,57 @@ pub(super) fn bind(inner: &Shared, client_id: &str, call: &Call) -> Answer {
     if state.conduit_mut(client_id, &body.conduit_id).is_none() {
         return Answer::error(404, "conduit not found");
     }
-    let (mut data, mut errors) = (Vec::new(), Vec::new());
+    let (mut data, mut errors, mut challenges) = (Vec::new(), Vec::new(), Vec::new());
     for shard in &body.shards {
-        match bind_one(&mut state, client_id, &body.conduit_id, shard) {
-            Ok(row) => data.push(row),
+        match bind_one(inner, &mut state, client_id, &body.conduit_id, shard) {
+            Ok((row, challenge)) => {
+                data.push(row);
+                challenges.extend(challenge);
+            }
             Err(message) => {
                 errors.push(json!({"id": shard.id, "message": message, "code": "invalid_parameter"}));
             }
         }
     }
-    Answer::json(202, &json!({"data": data, "errors": errors}))
+    let mut answer = Answer::json(202, &json!({"data": data, "errors": errors}));
+    answer.challenges = challenges;
+    answer
 }
 
 fn bind_one(
+    inner: &Shared,
     state: &mut State,
     client_id: &str,
     conduit_id: &str,
     wanted: &BindShard,
-) -> Result<Value, &'static str> {
-    let connected_at = match wanted.transport.method.as_str() {
+) -> Result<(Value, Option<Challenge>), &'static str> {
+    let mut bound = Shard {
+        status: "enabled".to_owned(),
+        session: None,
+        webhook: None,
+        connected_at: Timestamp(SystemTime::now()),
+        disconnected_at: None,
+    };
+    match wanted.transport.method.as_str() {
         "websocket" => {
             let session = wanted.transport.session_id.as_deref().filter(|id| !id.is_empty());
             let session = session.ok_or("The session_id is missing")?;
-            state.sessions.get(session).ok_or("The websocket session is not connected")?.connected_at
+            let live = state.sessions.get(session).ok_or("The websocket session is not connected")?;
+            bound.connected_at = live.connected_at;
+            bound.session = Some(session.to_owned());
         }
         "webhook" => {
-            check_webhook(&wanted.transport)?;
-            Timestamp(SystemTime::now())
+            bound.webhook = Some(check_webhook(inner, state, &wanted.transport)?);
+            PENDING.clone_into(&mut bound.status);
         }
         _ => return Err("The transport method is invalid"),
-    };
+    }
     let conduit = state.conduit_mut(client_id, conduit_id).ok_or("The conduit is gone")?;
     let id: Option<u32> = wanted.id.parse().ok().filter(|id| *id < conduit.shard_count);
     let id = id.ok_or("The shard id is outside the conduit's range")?;
-    let webhook = wanted.transport.method == "webhook";
-    let status = if webhook { "webhook_callback_verification_pending" } else { "enabled" };
-    let shard = Shard {
-        status: status.to_owned(),
-        session: wanted.transport.session_id.clone().filter(|_| !webhook),
-        callback: wanted.transport.callback.clone().filter(|_| webhook),
-        connected_at,
-        disconnected_at: None,
-    };
-    let row = shard_row(id, &shard);
-    conduit.shards.insert(id, shard);
-    Ok(row)
+    let row = shard_row(id, &bound);
+    let endpoint = bound.webhook.clone();
+    conduit.shards.insert(id, bound);
+    let challenge = endpoint.map(|endpoint| Challenge::of_shard(inner, state, (conduit_id, id), &endpoint));
+    Ok((row, challenge))
 }

@@ -1,6 +1,5 @@
 //! What tests and `sandbox trigger` can make happen.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -10,11 +9,15 @@ use tokio::sync::watch;
 
 use super::Sandbox;
 use super::device;
-use super::dispatch::{self, notification, post, revocation};
+use super::dispatch::{self, post};
 use super::fault::{Fault, Planned, Route};
+use super::message::Message;
 use super::server::{Answer, Call};
 use super::session;
-use super::state::{Conduit, DeviceAnswer, Order, Session, Shard, Shared, Stats, Subscription, Target};
+use super::state::{
+    Conduit, DeviceAnswer, Order, Session, Shard, Shared, State, Stats, Subscription, Target,
+};
+use super::webhook::Endpoint;
 use crate::model::time::Timestamp;
 use crate::model::{catalog, hint};
 
@@ -36,6 +39,8 @@ pub struct SubscriptionInfo {
     pub condition: Vec<(String, String)>,
     /// Its conduit; none for webhooks.
     pub conduit_id: Option<String>,
+    /// Its callback; none for conduits.
+    pub callback: Option<String>,
     /// Its cost.
     pub cost: u64,
 }
@@ -49,6 +54,9 @@ pub enum TriggerError {
     /// There is no subscription that fits.
     #[error("no enabled subscription fits; `eventsubd status` shows what is subscribed to")]
     NoSubscription,
+    /// There is one, and only enabled ones get events.
+    #[error("the subscription is not enabled: {0}")]
+    NotEnabled(String),
     /// There is one, and no shard that takes it.
     #[error("no shard of the conduit is connected, so the event is lost, as at Twitch")]
     NoShard,
@@ -79,18 +87,27 @@ async fn trigger(inner: &Shared, kind: &str, broadcaster: Option<&str>) -> Resul
     }
     let (subscription, event) = {
         let mut state = inner.lock();
-        let id = broadcaster.map(|login| inner.id_of(&mut state, login).unwrap_or_default());
-        let fits = |subscription: &&Subscription| {
-            subscription.status == "enabled"
-                && subscription.kind == kind
-                && id.as_ref().is_none_or(|id| subscription.condition.iter().any(|(_, value)| value == id))
-        };
-        let found = state.subscriptions.values().find(fits).cloned().ok_or(TriggerError::NoSubscription)?;
+        let broadcaster = broadcaster.map(|login| inner.id_of(&mut state, login).unwrap_or_default());
+        let found = fitting(&state, kind, broadcaster.as_deref()).next().cloned();
+        let found = found.ok_or(TriggerError::NoSubscription)?;
         state.serial += 1;
         let event = dispatch::sample(inner, &state, &found, state.serial);
         (found, event)
     };
     send(inner, &subscription, &event).await
+}
+
+/// The enabled subscriptions of a type, to this user id if given.
+pub(super) fn fitting<'a>(
+    state: &'a State,
+    kind: &'a str,
+    user_id: Option<&'a str>,
+) -> impl Iterator<Item = &'a Subscription> {
+    state.subscriptions.values().filter(move |subscription| {
+        subscription.status == "enabled"
+            && subscription.kind == kind
+            && user_id.is_none_or(|id| subscription.condition.iter().any(|(_, value)| value == id))
+    })
 }
 
 /// A user grants scopes; what names that user costs nothing any more.
@@ -127,9 +144,8 @@ async fn revoke_grants(inner: &Shared, user_id: &str) {
         }
         let mut letters = Vec::new();
         for subscription in ended {
-            let id = inner.uuid(&mut state);
-            let text = revocation(&subscription, &id);
-            letters.extend(dispatch::address(inner, &mut state, &subscription, id, text));
+            let message = Message::revocation(inner.uuid(&mut state), &subscription);
+            letters.extend(dispatch::address(inner, &mut state, &subscription, message));
         }
         letters
     };
@@ -141,16 +157,29 @@ async fn revoke_grants(inner: &Shared, user_id: &str) {
 
 /// Says that a shard is disabled to those who subscribed to that, over another one.
 pub(super) async fn tell_of_shard(inner: &Shared, conduit: &str, shard: u32, status: &str) {
-    let owner = {
+    let (owner, transport) = {
         let state = inner.lock();
-        state.conduits.iter().find(|known| known.id == conduit).map(|known| known.client_id.clone())
+        let Some(conduit) = state.conduits.iter().find(|known| known.id == conduit) else { return };
+        (conduit.client_id.clone(), conduit.shards.get(&shard).map(shard_transport))
     };
     let event = json!({
-        "conduit_id": conduit, "shard_id": shard.to_string(), "status": status,
-        "transport": { "method": "websocket", "disconnected_at": Timestamp(SystemTime::now()) },
+        "conduit_id": conduit, "shard_id": shard.to_string(), "status": status, "transport": transport,
     });
-    let told = |subscription: &Subscription| Some(&subscription.client_id) == owner.as_ref();
+    let told = |subscription: &Subscription| subscription.client_id == owner;
     tell(inner, hint::SHARD_DISABLED, told, |_| event.to_string()).await;
+}
+
+fn shard_transport(shard: &Shard) -> serde_json::Value {
+    match &shard.webhook {
+        Some(endpoint) => json!({
+            "method": "webhook", "callback": endpoint.callback, "session_id": null, "connected_at": null,
+            "disconnected_at": null,
+        }),
+        None => json!({
+            "method": "websocket", "callback": null, "session_id": shard.session,
+            "connected_at": shard.connected_at, "disconnected_at": shard.disconnected_at,
+        }),
+    }
 }
 
 async fn tell_of_grants(inner: &Shared, kind: &str, user_id: &str) {
@@ -180,15 +209,21 @@ async fn tell(
     }
 }
 
-async fn send(inner: &Shared, subscription: &Subscription, event: &str) -> Result<String, TriggerError> {
+pub(super) async fn send(
+    inner: &Shared,
+    subscription: &Subscription,
+    event: &str,
+) -> Result<String, TriggerError> {
+    if subscription.status != "enabled" {
+        return Err(TriggerError::NotEnabled(subscription.status.clone()));
+    }
     let letter = {
         let mut state = inner.lock();
-        let id = inner.uuid(&mut state);
-        let text = notification(subscription, &id, event);
-        dispatch::address(inner, &mut state, subscription, id, text)
+        let message = Message::notification(inner.uuid(&mut state), subscription, event);
+        dispatch::address(inner, &mut state, subscription, message)
     };
     let letter = letter.ok_or(TriggerError::NoShard)?;
-    let id = letter.id.clone();
+    let id = letter.message.id.clone();
     if post(inner, letter).await { Ok(id) } else { Err(TriggerError::NoShard) }
 }
 
@@ -286,6 +321,10 @@ impl Sandbox {
                 Target::Conduit(id) => Some(id.clone()),
                 Target::Webhook(_) => None,
             },
+            callback: match &subscription.target {
+                Target::Conduit(_) => None,
+                Target::Webhook(endpoint) => Some(endpoint.callback.clone()),
+            },
             cost: subscription.cost,
         };
         state.subscriptions.values().map(info).collect()
@@ -300,12 +339,30 @@ impl Sandbox {
         condition: &[(&str, &str)],
         conduit: Option<&str>,
     ) -> String {
+        match conduit {
+            Some(id) => self.add(kind, version, condition, Target::Conduit(id.to_owned())),
+            None => {
+                let elsewhere = "https://elsewhere.example/callback";
+                self.add_webhook(kind, version, condition, elsewhere, &super::state::Inner::random_text(40))
+            }
+        }
+    }
+
+    /// Adds an enabled subscription with this callback and secret, without a challenge.
+    pub fn add_webhook(
+        &self,
+        kind: &str,
+        version: &str,
+        condition: &[(&str, &str)],
+        callback: &str,
+        secret: &str,
+    ) -> String {
+        self.add(kind, version, condition, Target::Webhook(Endpoint::new(callback, secret)))
+    }
+
+    fn add(&self, kind: &str, version: &str, condition: &[(&str, &str)], target: Target) -> String {
         let mut state = self.inner.lock();
         let id = self.inner.uuid(&mut state);
-        let target = match conduit {
-            Some(id) => Target::Conduit(id.to_owned()),
-            None => Target::Webhook("https://elsewhere.example/callback".to_owned()),
-        };
         state.add(Subscription {
             id: id.clone(),
             client_id: self.inner.options.client_id.clone(),
@@ -322,18 +379,13 @@ impl Sandbox {
 
     /// Gives a subscription another status and sends the revocation that goes with it.
     pub async fn revoke_subscription(&self, id: &str, status: &str) {
-        let letter = {
-            let mut state = self.inner.lock();
-            let Some(subscription) = state.subscription_mut(id) else { return };
+        dispatch::revoke(&self.inner, id, status).await;
+    }
+
+    /// Gives a subscription another status without a word, as when the revocation was missed.
+    pub fn set_status(&self, id: &str, status: &str) {
+        if let Some(subscription) = self.inner.lock().subscription_mut(id) {
             status.clone_into(&mut subscription.status);
-            subscription.cost = 0;
-            let subscription = subscription.clone();
-            let id = self.inner.uuid(&mut state);
-            let text = revocation(&subscription, &id);
-            dispatch::address(&self.inner, &mut state, &subscription, id, text)
-        };
-        if let Some(letter) = letter {
-            post(&self.inner, letter).await;
         }
     }
 
@@ -363,7 +415,7 @@ impl Sandbox {
                 Shard {
                     status: "enabled".to_owned(),
                     session: Some("AgoSomebodyElse".to_owned()),
-                    callback: None,
+                    webhook: None,
                     connected_at,
                     disconnected_at: None,
                 },
@@ -432,9 +484,9 @@ impl Sandbox {
     pub async fn resend(&self, message_id: &str) -> Result<(), TriggerError> {
         let letter = {
             let state = self.inner.lock();
-            let kept = state.messages.iter().find(|(id, ..)| id == message_id).cloned();
-            let (id, session, text) = kept.ok_or(TriggerError::NoSubscription)?;
-            dispatch::letter(&state, id, &session, text).ok_or(TriggerError::NoShard)?
+            let kept = state.messages.iter().find(|(message, _)| message.id == message_id).cloned();
+            let (message, address) = kept.ok_or(TriggerError::NoSubscription)?;
+            dispatch::letter(&state, message, address).ok_or(TriggerError::NoShard)?
         };
         if post(&self.inner, letter).await { Ok(()) } else { Err(TriggerError::NoShard) }
     }
@@ -443,20 +495,19 @@ impl Sandbox {
     /// ids of those that were handed over.
     pub async fn flood(&self, subscription: &str, count: usize, size: usize) -> Vec<String> {
         let Some(found) = self.inner.lock().subscription(subscription).cloned() else { return Vec::new() };
-        let template = notification(&found, "MESSAGE-ID", "{\"filler\":\"FILLER\"}");
-        let filler = "x".repeat(size.saturating_sub(template.len() + 20));
-        let template = template.replace("FILLER", &filler);
-        let (before, after) = template.split_once("MESSAGE-ID").unwrap_or_default();
+        let event = |filler: &str| format!("{{\"filler\":\"{filler}\"}}");
+        let empty = self.inner.uuid(&mut self.inner.lock());
+        let empty = Message::notification(empty, &found, &event("")).frame().len();
+        let event = event(&"x".repeat(size.saturating_sub(empty)));
+        let template = Message::notification(String::new(), &found, &event);
         let mut ids = Vec::with_capacity(count);
         while ids.len() < count {
             let mut letters = Vec::new();
             {
                 let mut state = self.inner.lock();
                 for _ in 0..FLOOD_BATCH.min(count - ids.len()) {
-                    let id = self.inner.uuid(&mut state);
-                    let mut text = String::with_capacity(template.len() + 40);
-                    let _ = write!(text, "{before}{id}{after}");
-                    letters.extend(dispatch::address(&self.inner, &mut state, &found, id, text));
+                    let message = template.again(self.inner.uuid(&mut state));
+                    letters.extend(dispatch::address(&self.inner, &mut state, &found, message));
                 }
             }
             if letters.is_empty() {
@@ -466,7 +517,7 @@ impl Sandbox {
                 }
                 continue;
             }
-            let handed: Vec<String> = letters.iter().map(|letter| letter.id.clone()).collect();
+            let handed: Vec<String> = letters.iter().map(|letter| letter.message.id.clone()).collect();
             if dispatch::post_all(&self.inner, letters).await {
                 ids.extend(handed);
             }

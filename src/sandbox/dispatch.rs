@@ -1,86 +1,63 @@
-//! Events on their way: which shard, which socket (Twitch: "Handling Conduit Events").
+//! Events on their way: which callback, which shard, which socket (Twitch: "Handling Conduit Events").
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use serde_json::json;
 use tokio::sync::mpsc;
-use tokio_tungstenite::tungstenite::Utf8Bytes;
 
+use super::message::Message;
 use super::samples::{self, SampleRequest, SampleUser};
 use super::state::{Inner, Order, Shared, State, Subscription, Target};
-use super::subscriptions::{condition, transport};
+use super::webhook::{Endpoint, Owner, sender};
+use crate::model::hint;
 use crate::model::time::Timestamp;
-use crate::model::{catalog, hint};
 
-/// A message's text, its id, and the socket that it goes to.
+/// Where a message goes.
+#[derive(Clone, Debug)]
+pub(super) enum Address {
+    Session(String),
+    Callback(Owner, Arc<Endpoint>),
+}
+
+/// A message, and what takes it there.
 pub(super) struct Letter {
-    pub(super) id: String,
-    pub(super) text: Utf8Bytes,
-    orders: mpsc::Sender<Order>,
-    silent: bool,
+    pub(super) message: Message,
+    way: Way,
 }
 
-/// The subscription as notifications show it.
-fn shown(subscription: &Subscription) -> String {
-    // The order of fields is that of Twitch's notifications, which a map would not keep.
-    let text = |value: &str| serde_json::Value::from(value).to_string();
-    format!(
-        r#"{{"id":{},"status":{},"type":{},"version":{},"cost":{},"condition":{},"transport":{},"created_at":{}}}"#,
-        text(&subscription.id),
-        text(&subscription.status),
-        text(&subscription.kind),
-        text(&subscription.version),
-        subscription.cost,
-        condition(subscription),
-        transport(subscription),
-        json!(subscription.created_at),
-    )
+enum Way {
+    Socket { orders: mpsc::Sender<Order>, silent: bool },
+    Post(Owner, Arc<Endpoint>),
 }
 
-/// The frame of a notification.
-pub(super) fn notification(subscription: &Subscription, id: &str, event: &str) -> String {
-    let batched = catalog::lookup(&subscription.kind, &subscription.version).is_some_and(|row| row.batched);
-    let field = if batched { "events" } else { "event" };
-    let mut text = String::with_capacity(event.len() + 700);
-    let now = Timestamp(SystemTime::now());
-    let _ = write!(
-        text,
-        r#"{{"metadata":{{"message_id":"{id}","message_type":"notification","message_timestamp":"{now}","subscription_type":"{}","subscription_version":"{}"}},"payload":{{"subscription":{},"{field}":{event}}}}}"#,
-        subscription.kind,
-        subscription.version,
-        shown(subscription),
-    );
-    text
-}
-
-/// The frame of a revocation.
-pub(super) fn revocation(subscription: &Subscription, id: &str) -> String {
-    let now = Timestamp(SystemTime::now());
-    format!(
-        r#"{{"metadata":{{"message_id":"{id}","message_type":"revocation","message_timestamp":"{now}","subscription_type":"{}","subscription_version":"{}"}},"payload":{{"subscription":{}}}}}"#,
-        subscription.kind,
-        subscription.version,
-        shown(subscription),
-    )
-}
-
-/// The session that gets what concerns a subscription: the shard of its channel, or, when that is
-/// disabled, one other.
-fn choose<'a>(state: &'a State, subscription: &Subscription) -> Option<&'a str> {
-    let Target::Conduit(id) = &subscription.target else { return None };
+/// Where what concerns a subscription goes: to its callback, or to the shard of its channel, or, when that
+/// is disabled, to one other.
+pub(super) fn choose(state: &State, subscription: &Subscription) -> Option<Address> {
+    let id = match &subscription.target {
+        Target::Conduit(id) => id,
+        Target::Webhook(endpoint) => {
+            let owner = Owner::Subscription(subscription.id.clone());
+            return Some(Address::Callback(owner, Arc::clone(endpoint)));
+        }
+    };
     let conduit = state.conduits.iter().find(|conduit| conduit.id == *id)?;
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for byte in subscription.channel().bytes() {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
     let count = u64::from(conduit.shard_count.max(1));
-    let session = |nth: u64| {
-        let shard = conduit.shards.get(&u32::try_from(nth % count).ok()?)?;
-        shard.session.as_deref().filter(|_| shard.status == "enabled")
+    let of_shard = |nth: u64| {
+        let number = u32::try_from(nth % count).ok()?;
+        let shard = conduit.shards.get(&number).filter(|shard| shard.status == "enabled")?;
+        match &shard.webhook {
+            Some(endpoint) => {
+                let owner = Owner::Shard { conduit: id.clone(), shard: number };
+                Some(Address::Callback(owner, Arc::clone(endpoint)))
+            }
+            None => shard.session.clone().map(Address::Session),
+        }
     };
-    session(hash % count).or_else(|| session(hash.wrapping_add(1)))
+    of_shard(hash % count).or_else(|| of_shard(hash.wrapping_add(1)))
 }
 
 /// Addresses a message, and remembers it for sending again.
@@ -88,38 +65,69 @@ pub(super) fn address(
     inner: &Inner,
     state: &mut State,
     subscription: &Subscription,
-    id: String,
-    text: String,
+    message: Message,
 ) -> Option<Letter> {
-    let Some(session) = choose(state, subscription).map(str::to_owned) else {
+    let Some(address) = choose(state, subscription) else {
         inner.count(|stats| stats.undeliverable += 1);
         return None;
     };
-    let text = Utf8Bytes::from(text);
-    state.keep_message(id.clone(), session.clone(), text.clone());
-    letter(state, id, &session, text)
+    state.keep_message(message.clone(), address.clone());
+    letter(state, message, address)
 }
 
 /// For a message that was addressed before.
-pub(super) fn letter(state: &State, id: String, session: &str, text: Utf8Bytes) -> Option<Letter> {
-    let to = state.sessions.get(session)?;
-    Some(Letter { id, text, orders: to.orders.clone(), silent: to.silent })
+pub(super) fn letter(state: &State, message: Message, address: Address) -> Option<Letter> {
+    let way = match address {
+        Address::Callback(owner, endpoint) => Way::Post(owner, endpoint),
+        Address::Session(id) => {
+            let to = state.sessions.get(&id)?;
+            Way::Socket { orders: to.orders.clone(), silent: to.silent }
+        }
+    };
+    Some(Letter { message, way })
 }
 
-/// Hands a message to its socket; false when that is gone. A silent socket swallows it.
-pub(super) async fn post(inner: &Inner, letter: Letter) -> bool {
+/// Hands a message to its socket or to the sender of webhooks; false when the socket is gone. A silent
+/// socket swallows it.
+pub(super) async fn post(inner: &Shared, letter: Letter) -> bool {
     post_all(inner, vec![letter]).await
 }
 
-/// The same for messages that go to one socket.
-pub(super) async fn post_all(inner: &Inner, letters: Vec<Letter>) -> bool {
-    let Some(first) = letters.first() else { return true };
-    if first.silent {
-        inner.count(|stats| stats.undeliverable += letters.len() as u64);
-        return true;
+/// The same for messages of one subscription.
+pub(super) async fn post_all(inner: &Shared, letters: Vec<Letter>) -> bool {
+    let mut socket = None;
+    let mut frames = Vec::new();
+    for Letter { message, way } in letters {
+        match way {
+            Way::Post(owner, endpoint) => sender::post(inner, message, owner, endpoint).await,
+            Way::Socket { silent: true, .. } => inner.count(|stats| stats.undeliverable += 1),
+            Way::Socket { orders, silent: false } => {
+                let frame = message.frame();
+                frames.push((message.id, frame));
+                socket = Some(orders);
+            }
+        }
     }
-    let orders = first.orders.clone();
-    orders.send(Order::Events(letters.into_iter().map(|l| (l.id, l.text)).collect())).await.is_ok()
+    match socket {
+        Some(orders) => orders.send(Order::Events(frames)).await.is_ok(),
+        None => true,
+    }
+}
+
+/// Gives a subscription another status and sends the revocation that goes with it.
+pub(super) async fn revoke(inner: &Shared, id: &str, status: &str) {
+    let letter = {
+        let mut state = inner.lock();
+        let Some(subscription) = state.subscription_mut(id) else { return };
+        status.clone_into(&mut subscription.status);
+        subscription.cost = 0;
+        let subscription = subscription.clone();
+        let message = Message::revocation(inner.uuid(&mut state), &subscription);
+        address(inner, &mut state, &subscription, message)
+    };
+    if let Some(letter) = letter {
+        post(inner, letter).await;
+    }
 }
 
 /// A sample event for a subscription.
@@ -170,7 +178,6 @@ fn next_sample(inner: &Arc<Inner>, last: &mut u64) -> Option<Letter> {
     state.serial += 1;
     let serial = state.serial;
     let event = sample(inner, &state, &subscription, serial);
-    let id = inner.uuid(&mut state);
-    let text = notification(&subscription, &id, &event);
-    address(inner, &mut state, &subscription, id, text)
+    let message = Message::notification(inner.uuid(&mut state), &subscription, &event);
+    address(inner, &mut state, &subscription, message)
 }

@@ -1,4 +1,4 @@
-//! A stand-in for Twitch on this machine: authentication, API, conduits, WebSocket sessions.
+//! A stand-in for Twitch on this machine: authentication, API, conduits, WebSocket sessions, webhooks.
 //!
 //! For trying things out without an account, and for tests. It behaves as Twitch's pages and those
 //! who use Twitch describe it, down to error texts, limits and time-outs, and it can be made to
@@ -13,11 +13,13 @@ mod control;
 mod device;
 mod dispatch;
 mod fault;
+mod message;
 pub mod samples;
 mod server;
 mod session;
 mod state;
 mod subscriptions;
+mod webhook;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -31,6 +33,7 @@ pub use self::control::{SubscriptionInfo, TriggerError};
 pub use self::fault::{Fault, Route};
 use self::state::Inner;
 pub use self::state::Stats;
+pub use self::webhook::{ChallengeTiming, ShardInfo, WebhookOptions};
 
 /// Who exists.
 #[derive(Clone, Debug)]
@@ -89,6 +92,10 @@ pub struct SandboxOptions {
     pub device_life: Duration,
     /// Seconds between two questions after a device: 5.
     pub device_interval: u64,
+    /// What calls callbacks; it must not follow redirects. Without it webhooks are refused.
+    pub http: Option<reqwest::Client>,
+    /// How it calls them, at first.
+    pub webhook: WebhookOptions,
 }
 
 impl Default for SandboxOptions {
@@ -116,6 +123,8 @@ impl Default for SandboxOptions {
             require_grants: false,
             device_life: Duration::from_secs(1800),
             device_interval: 5,
+            http: None,
+            webhook: WebhookOptions::default(),
         }
     }
 }

@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 
 use super::fault::{self, Fault, Route};
 use super::state::Shared;
+use super::webhook::challenge::{self, Challenge};
 use super::{api, auth, control, device, session};
 
 /// The largest request body, in bytes.
@@ -36,6 +37,8 @@ pub(super) struct Answer {
     pub(super) body: String,
     /// A page, and no JSON.
     pub(super) html: bool,
+    /// What is to be asked of callbacks because of the request.
+    pub(super) challenges: Vec<Challenge>,
 }
 
 impl Answer {
@@ -44,7 +47,7 @@ impl Answer {
     }
 
     pub(super) fn text(status: u16, body: String) -> Self {
-        Self { status, headers: Vec::new(), body, html: false }
+        Self { status, headers: Vec::new(), body, html: false, challenges: Vec::new() }
     }
 
     /// The API's form of an error.
@@ -160,15 +163,19 @@ async fn handle(inner: Shared, request: Request<Incoming>) -> Result<Response<Bo
         None => api::route(&call.method, api_path),
     };
     let fault = route.and_then(|route| fault::take(&mut inner.lock().faults, route));
-    let answer = || match auth_path {
-        Some(path) => auth::answer(&inner, path, &call),
-        None => api::answer(&inner, api_path, &call),
+    let answer = async || {
+        let mut answer = match auth_path {
+            Some(path) => auth::answer(&inner, path, &call),
+            None => api::answer(&inner, api_path, &call),
+        };
+        challenge::send(&inner, std::mem::take(&mut answer.challenges)).await;
+        answer
     };
     if !inner.options.latency.is_zero() {
         tokio::time::sleep(inner.options.latency).await;
     }
     let answer = match fault {
-        None => answer(),
+        None => answer().await,
         Some(Fault::Status(status, message)) => {
             api::with_bucket(&inner, &call, Answer::error(status, &message))
         }
@@ -180,9 +187,9 @@ async fn handle(inner: Shared, request: Request<Incoming>) -> Result<Response<Bo
         Some(Fault::Hang) => return hang(&inner).await,
         Some(Fault::Reset) => return Err(Broken),
         Some(Fault::Garbage) => Answer::text(200, "<html>Service under maintenance</html>".to_owned()),
-        Some(Fault::Truncate) => return Ok(answer().into_broken()),
+        Some(Fault::Truncate) => return Ok(answer().await.into_broken()),
         Some(Fault::LoseAnswer) => {
-            answer();
+            answer().await;
             return Err(Broken);
         }
     };

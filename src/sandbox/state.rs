@@ -10,12 +10,16 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::bucket::Bucket;
+use super::dispatch::Address;
 use super::fault::Planned;
+use super::message::Message;
+use super::webhook::sender::Slots;
+use super::webhook::{Endpoint, WebhookOptions};
 use super::{SandboxOptions, Users};
 use crate::model::subscription::Condition;
 use crate::model::time::Timestamp;
 
-/// Message texts that are kept for sending again.
+/// Messages that are kept for sending again.
 const KEPT_MESSAGES: usize = 1_000;
 /// Message ids that are kept.
 const KEPT_IDS: usize = 200_000;
@@ -57,10 +61,20 @@ pub struct Stats {
     pub disconnects: u64,
     /// Events handed to a socket.
     pub sent: u64,
-    /// Events that no shard took.
+    /// Events that no shard took, or a callback in none of its tries.
     pub undeliverable: u64,
     /// Sockets closed because the client sent something.
     pub inbound_traffic: u64,
+    /// Challenges sent to callbacks.
+    pub challenges: u64,
+    /// Challenges that were answered as they must be.
+    pub challenges_passed: u64,
+    /// Challenges whose outcome is known, good or bad.
+    pub challenges_judged: u64,
+    /// Notifications and revocations sent to callbacks, each try counted.
+    pub posts: u64,
+    /// Those of them that were answered with 2xx.
+    pub accepted: u64,
 }
 
 /// A token.
@@ -95,7 +109,7 @@ pub(super) enum DeviceAnswer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     Conduit(String),
-    Webhook(String),
+    Webhook(Arc<Endpoint>),
 }
 
 /// A subscription.
@@ -161,7 +175,7 @@ pub(super) fn key(client_id: &str, kind: &str, version: &str, condition: &[(Stri
 pub(super) struct Shard {
     pub(super) status: String,
     pub(super) session: Option<String>,
-    pub(super) callback: Option<String>,
+    pub(super) webhook: Option<Arc<Endpoint>>,
     pub(super) connected_at: Timestamp,
     pub(super) disconnected_at: Option<Timestamp>,
 }
@@ -220,8 +234,13 @@ pub(super) struct State {
     pub(super) logins: HashMap<String, String>,
     /// Scopes by user id.
     pub(super) grants: BTreeMap<String, BTreeSet<String>>,
-    pub(super) messages: VecDeque<(String, String, Utf8Bytes)>,
+    pub(super) messages: VecDeque<(Message, Address)>,
     pub(super) sent: VecDeque<String>,
+    pub(super) webhook: WebhookOptions,
+    /// Answers of callbacks to notifications and revocations by status; none stands for no answer.
+    pub(super) answers: BTreeMap<Option<u16>, u64>,
+    /// Ids of messages that a callback answered with 2xx.
+    pub(super) accepted: VecDeque<String>,
     pub(super) serial: u64,
 }
 
@@ -231,6 +250,7 @@ pub(super) struct Inner {
     pub(super) address: SocketAddr,
     pub(super) stop: CancellationToken,
     pub(super) stats: watch::Sender<Stats>,
+    pub(super) slots: Slots,
     state: Mutex<State>,
     /// Makes the ids of one run differ from those of another.
     run: u32,
@@ -263,6 +283,9 @@ impl Inner {
             grants: BTreeMap::new(),
             messages: VecDeque::new(),
             sent: VecDeque::new(),
+            webhook: options.webhook.clone(),
+            answers: BTreeMap::new(),
+            accepted: VecDeque::new(),
             serial: 0,
         };
         Self {
@@ -270,6 +293,7 @@ impl Inner {
             address,
             stop,
             stats: watch::Sender::default(),
+            slots: Slots::default(),
             state: Mutex::new(state),
             run: fastrand::u32(..),
         }
@@ -402,19 +426,31 @@ impl State {
         shards.any(|shard| shard.session.as_deref() == Some(session))
     }
 
-    pub(super) fn keep_message(&mut self, id: String, session: String, text: Utf8Bytes) {
+    pub(super) fn keep_message(&mut self, message: Message, address: Address) {
         if self.messages.len() == KEPT_MESSAGES {
             self.messages.pop_front();
         }
-        self.messages.push_back((id, session, text));
+        self.messages.push_back((message, address));
     }
 
     pub(super) fn note_sent(&mut self, id: String) {
-        if self.sent.len() == KEPT_IDS {
-            self.sent.pop_front();
-        }
-        self.sent.push_back(id);
+        keep_id(&mut self.sent, id);
     }
+
+    /// What a callback answered to a message.
+    pub(super) fn note_answer(&mut self, id: &str, status: Option<u16>) {
+        *self.answers.entry(status).or_default() += 1;
+        if status.is_some_and(|status| (200..300).contains(&status)) {
+            keep_id(&mut self.accepted, id.to_owned());
+        }
+    }
+}
+
+fn keep_id(kept: &mut VecDeque<String>, id: String) {
+    if kept.len() == KEPT_IDS {
+        kept.pop_front();
+    }
+    kept.push_back(id);
 }
 
 /// What handlers share.

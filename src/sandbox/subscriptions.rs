@@ -1,6 +1,7 @@
 //! Creating, listing and deleting subscriptions (Twitch: "Create EventSub Subscription" and its
 //! neighbours).
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::Deserialize;
@@ -8,6 +9,8 @@ use serde_json::{Map, Value, json};
 
 use super::server::{Answer, Call};
 use super::state::{Inner, Shared, State, Subscription, Target, key};
+use super::webhook::challenge::Challenge;
+use super::webhook::{self, Endpoint, PENDING};
 use crate::model::catalog::{self, Auth, TypeVersion};
 use crate::model::time::Timestamp;
 
@@ -55,7 +58,7 @@ pub(super) fn condition(subscription: &Subscription) -> Value {
 pub(super) fn transport(subscription: &Subscription) -> Value {
     match &subscription.target {
         Target::Conduit(id) => json!({"method": "conduit", "conduit_id": id}),
-        Target::Webhook(callback) => json!({"method": "webhook", "callback": callback}),
+        Target::Webhook(endpoint) => json!({"method": "webhook", "callback": endpoint.callback}),
     }
 }
 
@@ -84,7 +87,7 @@ fn try_create(inner: &Shared, client_id: &str, call: &Call) -> Result<Answer, An
     if row_of_type.batched && !body.is_batching_enabled {
         return Err(bad("is_batching_enabled must be true for drop.entitlement.grant subscriptions"));
     }
-    let target = check_transport(&mut state, client_id, &body.transport)?;
+    let target = check_transport(inner, &mut state, client_id, &body.transport)?;
     let granted = check_grants(inner, &state, row_of_type, &condition)?;
     let same = key(client_id, &body.kind, &body.version, &condition);
     let equal: Vec<&Subscription> = state
@@ -111,7 +114,7 @@ fn try_create(inner: &Shared, client_id: &str, call: &Call) -> Result<Answer, An
         client_id: client_id.to_owned(),
         status: match target {
             Target::Conduit(_) => "enabled".to_owned(),
-            Target::Webhook(_) => "webhook_callback_verification_pending".to_owned(),
+            Target::Webhook(_) => PENDING.to_owned(),
         },
         kind: body.kind,
         version: body.version,
@@ -121,14 +124,22 @@ fn try_create(inner: &Shared, client_id: &str, call: &Call) -> Result<Answer, An
         created_at: Timestamp(SystemTime::now()),
     };
     let row = row(&subscription);
+    let challenge = match &subscription.target {
+        Target::Conduit(_) => None,
+        Target::Webhook(endpoint) => {
+            Some(Challenge::of_subscription(inner, &mut state, &subscription, endpoint))
+        }
+    };
     state.add(subscription);
-    Ok(Answer::json(
+    let mut answer = Answer::json(
         202,
         &json!({
             "data": [row], "total": state.subscriptions.len(),
             "total_cost": total + cost, "max_total_cost": inner.options.max_total_cost,
         }),
-    ))
+    );
+    answer.challenges.extend(challenge);
+    Ok(answer)
 }
 
 /// Every field of the type, empty when omitted.
@@ -169,7 +180,12 @@ fn check_condition(
     Ok(condition)
 }
 
-fn check_transport(state: &mut State, client_id: &str, transport: &TransportBody) -> Result<Target, Answer> {
+fn check_transport(
+    inner: &Inner,
+    state: &mut State,
+    client_id: &str,
+    transport: &TransportBody,
+) -> Result<Target, Answer> {
     let bad = |message: &str| Err(Answer::error(400, message));
     match transport.method.as_str() {
         "conduit" => {
@@ -182,27 +198,23 @@ fn check_transport(state: &mut State, client_id: &str, transport: &TransportBody
             }
         }
         "webhook" => {
-            let callback = check_webhook(transport).map_err(|message| Answer::error(400, message))?;
-            Ok(Target::Webhook(callback))
+            let endpoint = check_webhook(inner, state, transport);
+            endpoint.map(Target::Webhook).map_err(|message| Answer::error(400, message))
         }
         "websocket" => bad("invalid transport and auth combination"),
         _ => bad("unsupported transport method"),
     }
 }
 
-pub(super) fn check_webhook(transport: &TransportBody) -> Result<String, &'static str> {
-    let callback = transport.callback.as_deref().unwrap_or_default();
-    if callback.is_empty() {
-        return Err("callback is required for the webhook transport");
+pub(super) fn check_webhook(
+    inner: &Inner,
+    state: &State,
+    transport: &TransportBody,
+) -> Result<Arc<Endpoint>, &'static str> {
+    if inner.options.http.is_none() {
+        return Err("this sandbox was started without an HTTP client, and cannot call webhooks");
     }
-    if !callback.starts_with("https://") {
-        return Err("callback must be an https URL on port 443");
-    }
-    let secret = transport.secret.as_deref().unwrap_or_default();
-    if !(10..=100).contains(&secret.len()) || !secret.is_ascii() {
-        return Err("the length of secret must be between 10 and 100 characters");
-    }
-    Ok(callback.to_owned())
+    webhook::check(&state.webhook, transport.callback.as_deref(), transport.secret.as_deref())
 }
 
 /// Whether a user of the condition has granted anything, which makes the subscription free.

@@ -17,7 +17,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, Uri};
 use eventsubd::admin::Control;
 use eventsubd::config::{Environment, LoadOptions, Secrets};
-use eventsubd::daemon::{Daemon, DaemonHandle, DaemonOptions, Exit, Tuning};
+use eventsubd::daemon::{Daemon, DaemonHandle, DaemonOptions, Exit, Tuning, connections};
 use eventsubd::model::status::Status;
 use eventsubd::sandbox::{Sandbox, SandboxOptions};
 use eventsubd::transport::websocket::Timings;
@@ -68,6 +68,7 @@ pub fn quick() -> SandboxOptions {
         keepalive_unit: Duration::from_millis(100),
         reconnect_grace: Duration::from_secs(5),
         refill_per_minute: 800 * 60,
+        http: Some(connections().expect("HTTP connections").0),
         ..SandboxOptions::default()
     }
 }

@@ -1,6 +1,8 @@
 //! The stand-in for Twitch: what a client meets at Twitch it must meet here.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
+mod webhooks;
+
 use std::time::Duration;
 
 use eventsubd::sandbox::{Sandbox, SandboxOptions, Users};
@@ -21,8 +23,8 @@ struct Client {
 
 impl Client {
     async fn new(options: SandboxOptions) -> Self {
-        let sandbox = Sandbox::start(options).await.unwrap();
         let http = eventsubd::daemon::connections().unwrap().0;
+        let sandbox = Sandbox::start(SandboxOptions { http: Some(http.clone()), ..options }).await.unwrap();
         let mut client = Self { http, sandbox, token: String::new() };
         let (status, body) = client.mint("/oauth2/token", "sandbox", "sandbox-secret").await;
         assert_eq!(status, 200, "{body}");
