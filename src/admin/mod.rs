@@ -8,5 +8,5 @@
 mod server;
 mod socket;
 
-pub use server::{Answer, Control, Count, Refused, ReloadAccepted, ReloadRefused, serve};
+pub use server::{Answer, Control, Count, Refused, ReloadAccepted, ReloadRefused, SecretRotated, serve};
 pub use socket::{ControlSocket, SocketError};

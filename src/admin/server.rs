@@ -26,6 +26,8 @@ pub trait Control: Send + Sync + 'static {
     fn status(&self) -> Status;
     /// Reads the file again and puts it in force, whole or not at all.
     fn reload(&self) -> Answer<'_, Result<ReloadAccepted, ReloadRefused>>;
+    /// Makes a new webhook secret; the old one is accepted until everything is moved.
+    fn rotate_secret(&self) -> Answer<'_, Result<SecretRotated, Refused>>;
     /// Reconciles now; `allow_deletes` lets that one run delete more than `reconcile.max_delete`.
     fn apply(&self, allow_deletes: bool);
     /// What this user has granted is not what it was.
@@ -53,6 +55,15 @@ pub struct Count {
 pub struct Refused {
     /// What is wrong.
     pub error: String,
+}
+
+/// A new webhook secret is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretRotated {
+    /// Its fingerprint.
+    pub key: String,
+    /// How many secrets are accepted now, with this one.
+    pub accepted: u64,
 }
 
 /// A reload that is in force.
@@ -111,14 +122,18 @@ async fn reload(State(control): State<Shared>) -> Response {
     }
 }
 
+async fn rotate_secret(State(control): State<Shared>) -> Response {
+    answer(control.rotate_secret().await)
+}
+
 async fn apply(State(control): State<Shared>, Query(query): Query<ApplyQuery>) -> StatusCode {
     control.apply(query.allow_deletes);
     StatusCode::ACCEPTED
 }
 
-fn counted(outcome: Result<Count, Refused>) -> Response {
+fn answer<T: Serialize>(outcome: Result<T, Refused>) -> Response {
     match outcome {
-        Ok(count) => Json(count).into_response(),
+        Ok(done) => Json(done).into_response(),
         Err(refused) => (StatusCode::UNPROCESSABLE_ENTITY, Json(refused)).into_response(),
     }
 }
@@ -137,17 +152,21 @@ async fn replay(State(control): State<Shared>, Query(query): Query<ReplayQuery>)
     let since = match (query.seq, query.time) {
         (Some(seq), None) => Since::Seq(Seq(seq)),
         (None, Some(time)) => Since::Time(time),
-        _ => return counted(Err(Refused { error: "either `seq` or `time` has to be given".to_owned() })),
+        _ => {
+            return answer::<Count>(Err(Refused {
+                error: "either `seq` or `time` has to be given".to_owned(),
+            }));
+        }
     };
-    counted(control.replay(SinkName::new(query.sink), since).await)
+    answer(control.replay(SinkName::new(query.sink), since).await)
 }
 
 async fn resend(State(control): State<Shared>, Query(query): Query<LettersQuery>) -> Response {
-    counted(control.resend(query.into()).await)
+    answer(control.resend(query.into()).await)
 }
 
 async fn drop_letters(State(control): State<Shared>, Query(query): Query<LettersQuery>) -> Response {
-    counted(control.drop_letters(query.into()).await)
+    answer(control.drop_letters(query.into()).await)
 }
 
 /// Answers on the socket until cancelled; requests in hand get a second to end.
@@ -162,6 +181,7 @@ pub async fn serve(
     let routes = Router::new()
         .route("/status", get(status))
         .route("/reload", post(reload))
+        .route("/rotate-secret", post(rotate_secret))
         .route("/apply", post(apply))
         .route("/grants", post(grants))
         .route("/replay", post(replay))

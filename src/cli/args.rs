@@ -48,6 +48,8 @@ pub enum Command {
     Apply(ApplyArgs),
     /// Have the running daemon read its configuration again
     Reload,
+    /// Make a new webhook secret; the old one is accepted until everything is moved to the new one
+    RotateSecret,
     /// Show stored events
     Events(EventsArgs),
     /// Have the running daemon send stored events to a sink again

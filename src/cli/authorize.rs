@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 
 use super::args::{Args, AuthorizeArgs};
 use super::control::{Connection, block_on, load_options};
-use super::plan::{Api, explain};
+use super::plan::{Api, desired, explain};
 use super::term::{self, Failure};
 use super::{BAD_CONFIG, FAILED, TEMPORARY};
 use crate::auth::oauth::{DeviceCode, TokenUser};
@@ -77,7 +77,7 @@ async fn authorize(args: &Args, flags: &AuthorizeArgs, config: &Config) -> Resul
 /// Whom to ask for what.
 async fn whom(flags: &AuthorizeArgs, config: &Config) -> Result<Vec<Asked>, Failure> {
     let api = Api::connect(config).await?;
-    let desired = daemon::desired(config);
+    let desired = desired(config)?;
     let logins: Vec<String> = flags.users.iter().map(|login| login.to_ascii_lowercase()).collect();
     let only = (!flags.missing).then_some(logins.as_slice());
     let needs =

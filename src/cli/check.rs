@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use super::args::{Args, CheckArgs};
 use super::control::{block_on, load_options};
-use super::plan::{Api, exit_code, explain};
+use super::plan::{Api, desired, exit_code, explain};
 use super::term::{self, Failure};
 use super::{BAD_CONFIG, FAILED};
-use crate::config::{self, Config, Diagnostic};
+use crate::config::{self, Config, Diagnostic, Listen, Method, ShardTransport};
 use crate::model::grants;
 use crate::{daemon, reconcile};
 
@@ -92,15 +92,7 @@ fn parts(config: &Config) -> Vec<Line> {
         Mark::Good,
         format!("client id {}, secret from {}", config.twitch.client_id, config.twitch.client_secret_source),
     )];
-    let conduit = match &config.conduit.id {
-        Some(id) => format!("the conduit {id}"),
-        None => "a conduit of its own".to_owned(),
-    };
-    lines.push(line(
-        "transport",
-        Mark::Good,
-        format!("{conduit}, {} WebSocket shards", config.conduit.shards),
-    ));
+    lines.extend(transport(config));
     let types: BTreeSet<_> = config.subscriptions.iter().map(|s| &s.subscription_type).collect();
     let logins: BTreeSet<_> = config.subscriptions.iter().flat_map(|s| s.logins()).collect();
     let mark = if config.subscriptions.is_empty() { Mark::Remark } else { Mark::Good };
@@ -128,6 +120,57 @@ fn parts(config: &Config) -> Vec<Line> {
     lines
 }
 
+/// How events come in.
+fn transport(config: &Config) -> Vec<Line> {
+    let shards = match config.conduit.shard_transport {
+        ShardTransport::WebSocket => "WebSocket shards",
+        ShardTransport::Webhook => "shards that call",
+    };
+    let text = match (config.method, &config.conduit.id) {
+        (Method::Webhook, _) => "each subscription calls by itself".to_owned(),
+        (Method::Conduit, Some(id)) => format!("the conduit {id}, {} {shards}", config.conduit.shards),
+        (Method::Conduit, None) => format!("a conduit of its own, {} {shards}", config.conduit.shards),
+    };
+    let mut lines = vec![line("transport", Mark::Good, text)];
+    if let Some(webhook) = &config.webhook {
+        let listen = match webhook.listen {
+            Listen::Address(address) => address.to_string(),
+            Listen::Systemd => "the socket that systemd passes".to_owned(),
+        };
+        let tls = if webhook.tls.is_some() { "with TLS" } else { "TLS ends in front of it" };
+        lines.push(line("webhook", Mark::Good, format!("{} -> {listen}, {tls}", webhook.callback)));
+    }
+    lines
+}
+
+/// Whether Twitch would reach the callback.
+async fn callback(config: &Config) -> (Vec<Line>, u8) {
+    let Some(webhook) = &config.webhook else { return (Vec::new(), 0) };
+    let report = daemon::examine_callback(config, webhook).await;
+    let mut code = 0;
+    let mut mark = |good: bool| {
+        if good {
+            Mark::Good
+        } else {
+            code = FAILED;
+            Mark::Bad
+        }
+    };
+    let addresses = match &report.addresses {
+        Ok(addresses) => addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        Err(why) => why.clone(),
+    };
+    let challenge = match &report.challenge {
+        Ok(took) => format!("{} answers the challenge, in {} ms", webhook.callback, took.as_millis()),
+        Err(why) => why.clone(),
+    };
+    let lines = vec![
+        line("dns", mark(report.addresses.is_ok()), addresses),
+        line("callback", mark(report.challenge.is_ok()), challenge),
+    ];
+    (lines, code)
+}
+
 /// What Twitch says of the credentials and the logins.
 async fn online(config: &Config) -> Result<(Vec<Line>, u8), Failure> {
     let api = Api::connect(config).await?;
@@ -145,9 +188,11 @@ async fn online(config: &Config) -> Result<(Vec<Line>, u8), Failure> {
         }
     }
     lines.extend(missing_grants(config, &api).await?);
+    let (called, code) = callback(config).await;
+    lines.extend(called);
     if unknown.is_empty() {
         lines.insert(1, line("logins", Mark::Good, format!("{} known to Twitch", logins.len())));
-        return Ok((lines, 0));
+        return Ok((lines, code));
     }
     let names: Vec<_> = unknown.into_iter().collect();
     lines.insert(1, line("logins", Mark::Bad, format!("Twitch knows nobody called {}", names.join(", "))));
@@ -156,7 +201,7 @@ async fn online(config: &Config) -> Result<(Vec<Line>, u8), Failure> {
 
 /// Who has granted what is needed, and who has not. A missing grant is no error of the file.
 async fn missing_grants(config: &Config, api: &Api) -> Result<Vec<Line>, Failure> {
-    let desired = daemon::desired(config);
+    let desired = desired(config)?;
     let users =
         reconcile::who_must_grant(&api.helix, &desired, None).await.map_err(|error| explain(&error))?;
     if users.is_empty() {

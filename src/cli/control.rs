@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 use super::args::{ApplyArgs, Args};
 use super::term::{self, Failure};
 use super::{BAD_CONFIG, FAILED};
-use crate::admin::{ReloadAccepted, ReloadRefused};
+use crate::admin::{Refused, ReloadAccepted, ReloadRefused, SecretRotated};
 use crate::config::{self, Environment, LoadOptions};
 use crate::model::status::Status;
 
@@ -180,6 +180,22 @@ pub(super) fn reload(args: &Args) -> Result<u8, Failure> {
 pub(super) fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
     serde_json::from_slice(body)
         .map_err(|error| Failure::new("the daemon's answer cannot be read").because(&error))
+}
+
+/// `eventsubd rotate-secret`
+pub(super) fn rotate_secret(args: &Args) -> Result<u8, Failure> {
+    let (status, body) = block_on(async { Connection::open(args).await?.post("/rotate-secret").await })?;
+    if !status.is_success() {
+        let refused: Refused = parse(&body)?;
+        return Err(Failure::new(refused.error));
+    }
+    let rotated: SecretRotated = parse(&body)?;
+    term::say(&format!(
+        "a new webhook secret is in force (key {}); {} are accepted until everything is moved to the new one: see \
+         `eventsubd status`",
+        rotated.key, rotated.accepted
+    ));
+    Ok(0)
 }
 
 /// `eventsubd apply`

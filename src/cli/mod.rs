@@ -44,6 +44,7 @@ pub fn main() -> ExitCode {
         Command::Status(status) => status::run(&args, status),
         Command::Apply(apply) => control::apply(&args, apply),
         Command::Reload => control::reload(&args),
+        Command::RotateSecret => control::rotate_secret(&args),
         Command::Events(events) => events::run(&args, events),
         Command::Authorize(authorize) => authorize::run(&args, authorize),
         Command::Replay(replay) => letters::replay(&args, replay),

@@ -1,6 +1,7 @@
 //! `eventsubd plan`: what `run` would do, from Twitch's answers; changes nothing.
 
 use std::io;
+use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
@@ -12,7 +13,7 @@ use crate::config::{self, Config};
 use crate::daemon::{self, ReadOnlyMemory};
 use crate::helix::{Helix, HelixError};
 use crate::model::status::{TokenState, TokenStatus};
-use crate::reconcile::{self, PreviewError};
+use crate::reconcile::{self, Desired, PreviewError};
 use crate::store::Reader;
 
 /// `eventsubd plan`
@@ -30,7 +31,7 @@ pub(super) fn run(args: &Args, flags: &PlanArgs) -> Result<u8, Failure> {
     };
     let preview = block_on(async {
         let api = Api::connect(&config).await?;
-        let desired = daemon::desired(&config);
+        let desired = desired(&config)?;
         reconcile::preview(&api.helix, &memory, &config.twitch.client_id, &desired)
             .await
             .map_err(|error| explain(&error))
@@ -45,6 +46,15 @@ pub(super) fn run(args: &Args, flags: &PlanArgs) -> Result<u8, Failure> {
         term::write(&text)?;
     }
     Ok(if flags.detailed_exitcode && preview.has_changes() { CHANGES } else { 0 })
+}
+
+/// What `run` would make Twitch match.
+pub(super) fn desired(config: &Config) -> Result<Arc<Desired>, Failure> {
+    daemon::desired(config).map_err(|error| {
+        Failure::new("the webhook secret cannot be used")
+            .because(&error)
+            .hint("run this as root or as the daemon's own user")
+    })
 }
 
 /// An API client for one command, with a token that Twitch has accepted.

@@ -1,5 +1,7 @@
 //! `eventsubd run`: the daemon in the foreground, with its signals.
 
+use std::sync::Arc;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -11,20 +13,23 @@ use super::{BAD_CONFIG, FAILED, REFUSED, sandbox};
 use crate::config::{self, LogFormat};
 use crate::daemon::{BuildError, Daemon, DaemonOptions, Exit};
 use crate::telemetry::{self, Format, LogHandle, LogOptions};
+use crate::transport::webhook::Sockets;
 
 /// `eventsubd run`
 pub(super) fn run(args: &Args, flags: &RunArgs) -> Result<u8, Failure> {
+    // Before there are other threads: it reads and clears the environment.
+    let sockets = Arc::new(Sockets::from_env());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new("cannot start the runtime").because(&error))?;
-    let code = runtime.block_on(start(args, flags));
+    let code = runtime.block_on(start(args, flags, sockets));
     // A blocked read of a terminal or a stuck disk must not keep the process alive.
     runtime.shutdown_background();
     code
 }
 
-async fn start(args: &Args, flags: &RunArgs) -> Result<u8, Failure> {
+async fn start(args: &Args, flags: &RunArgs, sockets: Arc<Sockets>) -> Result<u8, Failure> {
     let mut load = load_options(args);
     load.sandbox = flags.sandbox;
     let signals = Signals::new()?;
@@ -42,6 +47,7 @@ async fn start(args: &Args, flags: &RunArgs) -> Result<u8, Failure> {
     let mut options = DaemonOptions::new(load);
     options.log = Some(log);
     options.notify_systemd = true;
+    options.sockets = sockets;
     let daemon = Daemon::build(options).await.map_err(|error| failure(&error))?;
     info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -88,7 +94,7 @@ fn set_up_log(log: &config::Log) -> Result<LogHandle, Failure> {
 fn failure(error: &BuildError) -> Failure {
     let code = match error {
         BuildError::Config(_) | BuildError::Sinks(_) => BAD_CONFIG,
-        BuildError::Store(_) | BuildError::Socket(_) | BuildError::Http(_) => FAILED,
+        BuildError::Store(_) | BuildError::Socket(_) | BuildError::Http(_) | BuildError::Webhook(_) => FAILED,
     };
     Failure::new(term::chain(error)).code(code)
 }

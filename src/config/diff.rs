@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::model::route::SinkName;
 use crate::model::subscription::{FieldValue, SubscriptionSpec};
 
-use super::settings::{Config, LogFormat, Policy};
+use super::settings::{Config, LogFormat, Method, Policy, ShardTransport, Webhook};
 
 /// One difference between two configurations.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +35,12 @@ pub enum Change {
     Shards { old: u32, new: u32 },
     /// The conduit to adopt.
     ConduitId { old: Option<String>, new: Option<String> },
+    /// How events come in.
+    Method { old: Method, new: Method },
+    /// How the shards are reached.
+    ShardTransport { old: ShardTransport, new: ShardTransport },
+    /// Where Twitch calls, where the daemon listens, or with what: the names of the keys.
+    Webhook { keys: Vec<&'static str> },
     /// How long a socket may be silent.
     Keepalive { old: Duration, new: Duration },
     /// The subscriptions: by type, version and condition. Those that only go to other sinks are
@@ -93,6 +99,9 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     compare!(Shards, conduit.shards);
     compare!(ConduitId, conduit.id);
     compare!(Keepalive, conduit.keepalive);
+    compare!(Method, method);
+    compare!(ShardTransport, conduit.shard_transport);
+    changes.extend(webhook(old.webhook.as_ref(), new.webhook.as_ref()));
     changes.extend(subscriptions(&old.subscriptions, &new.subscriptions));
     for (name, sink) in &new.sinks {
         match old.sinks.get(name) {
@@ -110,6 +119,23 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     compare!(StateDirectory, state_directory);
     compare!(Socket, socket);
     changes
+}
+
+fn webhook(old: Option<&Webhook>, new: Option<&Webhook>) -> Option<Change> {
+    let mut keys = Vec::new();
+    if old.map(|webhook| &webhook.callback) != new.map(|webhook| &webhook.callback) {
+        keys.push("callback");
+    }
+    if old.map(|webhook| webhook.listen) != new.map(|webhook| webhook.listen) {
+        keys.push("listen");
+    }
+    if old.map(|webhook| &webhook.secret) != new.map(|webhook| &webhook.secret) {
+        keys.push("secret");
+    }
+    if old.map(|webhook| &webhook.tls) != new.map(|webhook| &webhook.tls) {
+        keys.push("tls");
+    }
+    (!keys.is_empty()).then_some(Change::Webhook { keys })
 }
 
 fn subscriptions(old: &[SubscriptionSpec], new: &[SubscriptionSpec]) -> Option<Change> {
@@ -155,6 +181,11 @@ impl fmt::Display for Change {
                 write!(f, "conduit {} -> {}", show(old), show(new))
             }
             Self::Keepalive { old, new } => write!(f, "keepalive {} -> {}", time(old), time(new)),
+            Self::Method { old, new } => write!(f, "method {} -> {}", old.name(), new.name()),
+            Self::ShardTransport { old, new } => {
+                write!(f, "shard transport {} -> {}", old.name(), new.name())
+            }
+            Self::Webhook { keys } => write!(f, "webhook: {} changed", keys.join(", ")),
             Self::Subscriptions { added, removed, rerouted } => {
                 write!(f, "subscriptions +{added} -{removed}")?;
                 if *rerouted > 0 {

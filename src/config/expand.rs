@@ -17,6 +17,7 @@ use super::entry::{Entry, Word};
 use super::fields::{self, Field};
 use super::login::Logins;
 use super::problems::{At, Problems};
+use super::settings::Method;
 use super::source::Place;
 use super::types::{self, Chosen, Given};
 
@@ -35,6 +36,7 @@ pub(super) struct Input<'a> {
     pub(super) files: &'a HashMap<Box<str>, Option<LoginFile>>,
     /// `None` when it is missing.
     pub(super) client_id: Option<&'a str>,
+    pub(super) method: Method,
     pub(super) sinks: &'a [&'a str],
 }
 
@@ -94,7 +96,7 @@ impl<'a> Expander<'a> {
             if !seen.insert(&word.text) {
                 continue;
             }
-            let Some(chosen) = types::choose(word, entry, self.problems) else { continue };
+            let Some(chosen) = types::choose(word, entry, self.input.method, self.problems) else { continue };
             if !right || entry.broken {
                 continue;
             }

@@ -27,8 +27,8 @@ const fn of(key: Key, only: &'static [&'static str]) -> Key {
 
 const HTTP: Kind = Url { schemes: ["https", "http"] };
 const WEBSOCKET: Kind = Url { schemes: ["wss", "ws"] };
-const METHODS: Kind = Choice { values: &["conduit"], later: &["webhook"] };
-const SHARD_TRANSPORTS: Kind = Choice { values: &["websocket"], later: &["webhook"] };
+const METHODS: Kind = Choice { values: &["conduit", "webhook"], later: &[] };
+const SHARD_TRANSPORTS: Kind = Choice { values: &["websocket", "webhook"], later: &[] };
 const SINK_TYPES: Kind = Choice { values: &["stdout", "file", "command", "http", "nats"], later: &[] };
 const FORMATS: Kind = Choice { values: &["eventsub", "cloudevents", "template"], later: &[] };
 const STARTS: Kind = Choice { values: &["now", "beginning"], later: &[] };
@@ -86,7 +86,12 @@ pub(super) static KEYS: &[Key] = &[
         "0.5",
         "a plan that deletes more than this part of ours (and more than 10) waits for `apply --allow-deletes`",
     ),
-    key("transport.method", METHODS, r#""conduit""#, "how events come in"),
+    key(
+        "transport.method",
+        METHODS,
+        r#""conduit""#,
+        "how events come in: over the shards of a conduit, or as one webhook for each subscription",
+    ),
     key(
         "transport.conduit.shards",
         Integer { min: 1, max: 20_000 },
@@ -97,7 +102,7 @@ pub(super) static KEYS: &[Key] = &[
         "transport.conduit.shard_transport",
         SHARD_TRANSPORTS,
         r#""websocket""#,
-        "how the shards are reached",
+        "how the shards are reached; `webhook` uses `[transport.webhook]`",
     ),
     unset(
         "transport.conduit.id",
@@ -110,11 +115,28 @@ pub(super) static KEYS: &[Key] = &[
         r#""30s""#,
         "how long a socket may be silent before it counts as broken",
     ),
-    later("transport.webhook.callback", Text, "the public URL that Twitch calls"),
-    later("transport.webhook.listen", Text, "the address to listen on, or `systemd`"),
-    later("transport.webhook.secret_file", Path, "a file with the secret that signs webhooks"),
-    later("transport.webhook.tls_certificate", Path, "a certificate chain in PEM"),
-    later("transport.webhook.tls_key", Path, "the key of the certificate in PEM"),
+    unset(
+        "transport.webhook.callback",
+        Text,
+        "the public URL that Twitch calls: https, port 443; needed wherever webhooks are asked for",
+    ),
+    key(
+        "transport.webhook.listen",
+        Text,
+        r#""127.0.0.1:8080""#,
+        "the address to listen on, or `systemd` for the socket that systemd passes",
+    ),
+    unset(
+        "transport.webhook.secret_file",
+        Path,
+        "a file with the secret that signs webhooks, 10 to 100 characters; else one is made and kept in the state directory",
+    ),
+    unset(
+        "transport.webhook.tls_certificate",
+        Path,
+        "a certificate chain in PEM, when no proxy ends TLS; read again when it changes",
+    ),
+    unset("transport.webhook.tls_key", Path, "the key of the certificate in PEM"),
     required("subscription.type", Texts, "the subscription type, or a list of them"),
     unset("subscription.version", Text, "its version; the newest that is not beta when left out"),
     unset("subscription.broadcaster", Texts, "logins that stand for `broadcaster_user_id`"),

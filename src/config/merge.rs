@@ -54,15 +54,27 @@ pub(super) struct Reconcile {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Transport {
+    pub(super) method: String,
     pub(super) conduit: Conduit,
+    pub(super) webhook: Webhook,
 }
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Conduit {
     pub(super) shards: u32,
+    pub(super) shard_transport: String,
     pub(super) id: Option<String>,
     #[serde(deserialize_with = "duration")]
     pub(super) keepalive: Duration,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Webhook {
+    pub(super) callback: Option<String>,
+    pub(super) listen: String,
+    pub(super) secret_file: Option<String>,
+    pub(super) tls_certificate: Option<String>,
+    pub(super) tls_key: Option<String>,
 }
 
 #[derive(Deserialize)]

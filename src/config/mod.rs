@@ -31,6 +31,7 @@ mod source;
 mod types;
 mod url;
 mod value;
+mod webhook;
 
 #[cfg(test)]
 mod tests;
@@ -45,7 +46,8 @@ pub use self::diff::{Change, diff};
 pub use self::environment::Environment;
 pub use self::schema::{Key, Kind, keys};
 pub use self::settings::{
-    Conduit, Config, Format, Log, LogFormat, Policy, Reconcile, Sink, SinkKind, Store, Twitch,
+    Conduit, Config, Format, Listen, Log, LogFormat, Method, Policy, Reconcile, ShardTransport, Sink,
+    SinkKind, Store, TlsFiles, Twitch, Webhook,
 };
 
 use self::check::{Document, Layer};
@@ -211,6 +213,24 @@ fn load_into(options: &LoadOptions, problems: &mut Problems) -> Option<Config> {
     check_log_level(&merged.log.level, &file, &variables, problems);
     let (state_directory, socket) = directories::find(options, &merged, base, problems);
 
+    let method = if merged.transport.method == "webhook" { Method::Webhook } else { Method::Conduit };
+    let shard_transport = match merged.transport.conduit.shard_transport.as_str() {
+        "webhook" => ShardTransport::Webhook,
+        _ => ShardTransport::WebSocket,
+    };
+    let webhook_around = webhook::Around {
+        file: &file,
+        variables: &variables,
+        base,
+        used_by: match (method, shard_transport) {
+            (Method::Webhook, _) => Some("transport.method"),
+            (Method::Conduit, ShardTransport::Webhook) => Some("transport.conduit.shard_transport"),
+            (Method::Conduit, ShardTransport::WebSocket) => None,
+        },
+        local: options.sandbox || url::of_this_machine(&merged.twitch.api_url),
+    };
+    let webhook = webhook::build(merged.transport.webhook, &webhook_around, problems);
+
     let mut logins = Logins::default();
     let login_files = input::read_login_files(&entries, base, &mut logins, problems);
     let names = sinks::names(&file, &variables);
@@ -218,6 +238,7 @@ fn load_into(options: &LoadOptions, problems: &mut Problems) -> Option<Config> {
         entries: &entries,
         files: &login_files,
         client_id: client_id.as_deref(),
+        method,
         sinks: &names,
     };
     let subscriptions = expand::expand(&input, &mut logins, problems);
@@ -252,8 +273,11 @@ fn load_into(options: &LoadOptions, problems: &mut Problems) -> Option<Config> {
             policy: if merged.reconcile.policy == "keep" { Policy::Keep } else { Policy::Sync },
             max_delete: merged.reconcile.max_delete,
         },
+        method,
+        webhook,
         conduit: Conduit {
             shards: merged.transport.conduit.shards,
+            shard_transport,
             id: merged.transport.conduit.id,
             keepalive: merged.transport.conduit.keepalive,
         },

@@ -171,7 +171,7 @@ mod tests {
     fn sections_and_their_children() {
         assert!(is_section("transport") && is_section("transport.conduit") && is_section("sink.*"));
         assert!(!is_section("transport.method") && !is_section("trans") && !is_section("sink.log"));
-        assert!(is_supported_section("transport") && !is_supported_section("transport.webhook"));
+        assert!(is_supported_section("transport") && is_supported_section("transport.webhook"));
         assert_eq!(children("transport").collect::<Vec<_>>(), ["method", "conduit", "webhook"]);
         assert_eq!(
             children("").collect::<Vec<_>>(),

@@ -1,6 +1,7 @@
 //! The validated configuration.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +17,12 @@ pub struct Config {
     pub twitch: Twitch,
     /// `[reconcile]`.
     pub reconcile: Reconcile,
+    /// How events come in.
+    pub method: Method,
     /// `[transport.conduit]`.
     pub conduit: Conduit,
+    /// `[transport.webhook]`; there is one wherever webhooks are asked for.
+    pub webhook: Option<Webhook>,
     /// Every `[[subscription]]` that is enabled, expanded; each key once, in the order of the file.
     pub subscriptions: Arc<[SubscriptionSpec]>,
     /// `[sink.*]`; at least one.
@@ -73,11 +78,84 @@ pub enum Policy {
     Keep,
 }
 
+/// How events come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Over the shards of a conduit.
+    Conduit,
+    /// Each subscription calls by itself.
+    Webhook,
+}
+
+impl Method {
+    /// Its word in the file, which is Twitch's.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Conduit => "conduit",
+            Self::Webhook => "webhook",
+        }
+    }
+}
+
+/// How the shards of the conduit are reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShardTransport {
+    /// A WebSocket each.
+    WebSocket,
+    /// They call.
+    Webhook,
+}
+
+impl ShardTransport {
+    /// Its word in the file, which is Twitch's.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::Webhook => "webhook",
+        }
+    }
+}
+
+/// Where Twitch calls, and where the daemon listens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Webhook {
+    /// The public URL: no query, no fragment.
+    pub callback: String,
+    /// Where the daemon listens.
+    pub listen: Listen,
+    /// The secret of `secret_file`, which Twitch would take; one is made when `None`.
+    pub secret: Option<Secret>,
+    /// Where that secret is.
+    pub secret_file: Option<PathBuf>,
+    /// Without it TLS ends elsewhere.
+    pub tls: Option<TlsFiles>,
+}
+
+/// Where the daemon listens for webhooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// On this address.
+    Address(SocketAddr),
+    /// On the socket that systemd passes.
+    Systemd,
+}
+
+/// What TLS is ended with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// A chain of certificates in PEM.
+    pub certificate: PathBuf,
+    /// Its key in PEM.
+    pub key: PathBuf,
+}
+
 /// The conduit and its shards.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conduit {
     /// From 1 to 20,000.
     pub shards: u32,
+    /// How they are reached.
+    pub shard_transport: ShardTransport,
     /// The conduit to adopt.
     pub id: Option<String>,
     /// How long a socket may be silent, from 10 seconds to 10 minutes.

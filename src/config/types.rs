@@ -8,10 +8,8 @@ use crate::model::catalog::{self, TypeVersion};
 use super::diagnostic::{closest, quote};
 use super::entry::{Entry, LOGIN_KEYS, Word};
 use super::problems::Problems;
+use super::settings::Method;
 use super::source::Place;
-
-/// What the only transport of this release is called in the catalogue.
-const TRANSPORT: &str = "conduit";
 
 /// A type in the version that was chosen.
 pub(super) struct Chosen<'a> {
@@ -21,7 +19,12 @@ pub(super) struct Chosen<'a> {
 }
 
 /// The version of a type that the entry asks for; `None` after an error.
-pub(super) fn choose<'a>(word: &Word, entry: &'a Entry, problems: &mut Problems) -> Option<Chosen<'a>> {
+pub(super) fn choose<'a>(
+    word: &Word,
+    entry: &'a Entry,
+    method: Method,
+    problems: &mut Problems,
+) -> Option<Chosen<'a>> {
     let name = &*word.text;
     let at = word.place;
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
@@ -56,15 +59,16 @@ pub(super) fn choose<'a>(word: &Word, entry: &'a Entry, problems: &mut Problems)
             .warning(at, format!("version {} of `{name}` is a beta", quote(&row.version)))
             .hint("Twitch may change or remove it without notice");
     }
-    check_transport(row, at, problems).then_some(Chosen { version: &row.version, row: Some(row) })
+    check_transport(row, at, method, problems).then_some(Chosen { version: &row.version, row: Some(row) })
 }
 
-/// Whether events of the type can come in through a conduit.
-fn check_transport(row: &TypeVersion, at: Place, problems: &mut Problems) -> bool {
-    let offered = row.transports.iter().any(|transport| transport == TRANSPORT);
+/// Whether events of the type can come in that way.
+fn check_transport(row: &TypeVersion, at: Place, method: Method, problems: &mut Problems) -> bool {
+    let name = method.name();
+    let offered = row.transports.iter().any(|transport| transport == name);
     if !offered {
         problems
-            .error(at, format!("`{}` does not go through a {TRANSPORT}", row.name))
+            .error(at, format!("`{}` does not go through a {name}", row.name))
             .hint(format!("Twitch offers it over {}", row.transports.join(", ")));
     }
     offered
@@ -215,10 +219,10 @@ mod tests {
     #[test]
     fn a_type_without_our_transport_is_refused() {
         let mut row = catalog::lookup("stream.online", "1").expect("known").clone();
-        row.transports.retain(|transport| transport != TRANSPORT);
+        row.transports.retain(|transport| transport != "conduit");
         let mut problems = Problems::new();
         let source = problems.sources.add("config.toml".into(), "type = \"stream.online\"".into(), true);
-        assert!(!check_transport(&row, Place::new(source, 7..22), &mut problems));
+        assert!(!check_transport(&row, Place::new(source, 7..22), Method::Conduit, &mut problems));
         let (errors, _) = problems.into_sorted();
         expect![[r#"
             error: `stream.online` does not go through a conduit
@@ -233,7 +237,10 @@ mod tests {
     }
 
     #[test]
-    fn every_type_of_the_catalogue_goes_through_a_conduit() {
-        assert!(catalog::all().iter().all(|row| row.transports.iter().any(|name| name == TRANSPORT)));
+    fn every_type_of_the_catalogue_comes_either_way() {
+        for method in [Method::Conduit, Method::Webhook] {
+            let offers = |row: &TypeVersion| row.transports.iter().any(|name| name == method.name());
+            assert!(catalog::all().iter().all(offers), "{method:?}");
+        }
     }
 }

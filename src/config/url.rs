@@ -46,9 +46,15 @@ pub(super) fn check(path: &str, text: &str, schemes: [&str; 2]) -> Result<(), Co
     Ok(())
 }
 
-fn is_loopback(host: &str) -> bool {
+/// Whether the host of a URL is this machine.
+pub(super) fn is_loopback(host: &str) -> bool {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Whether a URL that has passed its check leads to this machine.
+pub(super) fn of_this_machine(text: &str) -> bool {
+    reqwest::Url::parse(text).is_ok_and(|url| url.host_str().is_some_and(is_loopback))
 }
 
 #[cfg(test)]

@@ -5,14 +5,18 @@
 //! store. It maps the configuration to each part's options and wires their `watch` values together;
 //! it makes no decision that belongs to a part. At a crash the store holds all that was accepted.
 
+mod doctor;
 mod gap;
 mod memory;
 mod options;
+mod reach;
 mod reload;
 mod status;
 mod systemd;
 mod tasks;
 mod trial;
+mod webhook_secret;
+mod webhooks;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -24,15 +28,22 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+pub use doctor::{CallbackReport, examine_callback};
 pub use memory::ReadOnlyMemory;
 pub use options::{DATABASE, SANDBOX_SECRET};
+pub use reach::Caller;
+pub use webhook_secret::SecretFileError;
+pub use webhooks::WebhookError;
 
 use self::gap::{GapSources, watch_for_gaps};
-use self::reload::{Publishers, ReloadRequest, Reloader};
+use self::reload::{Publishers, Reloader, Request};
 use self::status::Sources;
 use self::tasks::Tasks;
+use self::webhook_secret::SecretFile;
+use self::webhooks::Webhooks;
 use crate::admin::{
-    self, Answer, Control, ControlSocket, Count, Refused, ReloadAccepted, ReloadRefused, SocketError,
+    self, Answer, Control, ControlSocket, Count, Refused, ReloadAccepted, ReloadRefused, SecretRotated,
+    SocketError,
 };
 use crate::auth::{self, HttpError, Keeper};
 use crate::config::{self, Config, ConfigErrors, LoadOptions};
@@ -47,6 +58,7 @@ use crate::reconcile::{ReconcileHandle, ReconcileOptions, Reconciler, reconciler
 use crate::store::{LetterFilter, Store, StoreError};
 use crate::telemetry::LogHandle;
 use crate::transport::Hear;
+use crate::transport::webhook::{Sockets, Webhook, webhook};
 use crate::transport::websocket::{Pool, Timings, pool};
 
 /// What requests to Twitch say of who sends them.
@@ -67,6 +79,8 @@ pub struct Tuning {
     pub reconcile: Option<fn(&mut ReconcileOptions)>,
     /// The time limits of WebSocket sessions.
     pub timings: Timings,
+    /// How long a webhook secret that nothing uses any more stays accepted; ten minutes when none.
+    pub retire_after: Option<Duration>,
 }
 
 /// What a daemon is made from.
@@ -78,6 +92,8 @@ pub struct DaemonOptions {
     pub log: Option<LogHandle>,
     /// Where `stdout` sinks write; the process's own when none.
     pub stdout: Option<Arc<dyn Fn() -> Box<dyn Write + Send> + Send + Sync>>,
+    /// The sockets for webhooks, among them those that systemd passes.
+    pub sockets: Arc<Sockets>,
     /// Whether systemd is told how things are.
     pub notify_systemd: bool,
     /// Speeds.
@@ -93,7 +109,14 @@ impl std::fmt::Debug for DaemonOptions {
 impl DaemonOptions {
     /// For a daemon that reads this configuration.
     pub fn new(load: LoadOptions) -> Self {
-        Self { load, log: None, stdout: None, notify_systemd: false, tuning: Tuning::default() }
+        Self {
+            load,
+            log: None,
+            stdout: None,
+            sockets: Arc::new(Sockets::none()),
+            notify_systemd: false,
+            tuning: Tuning::default(),
+        }
     }
 }
 
@@ -115,6 +138,9 @@ pub enum BuildError {
     /// TLS or the HTTP client cannot be set up.
     #[error("cannot set up connections to Twitch")]
     Http(#[source] HttpError),
+    /// The webhook listener cannot be set up.
+    #[error("cannot listen for webhooks")]
+    Webhook(#[source] WebhookError),
 }
 
 /// How a daemon ended.
@@ -168,9 +194,20 @@ pub fn one_shot_api(
     Ok((Helix::new(http, HelixOptions::new(config.twitch.api_url.clone()), tokens), status))
 }
 
-/// What `plan` compares Twitch with.
-pub fn desired(config: &Config) -> Arc<crate::reconcile::Desired> {
-    options::desired(config, 1)
+/// What `plan` compares Twitch with. A webhook secret that is not there yet is as good as any.
+///
+/// # Errors
+/// The webhook secrets cannot be read.
+pub fn desired(config: &Config) -> Result<Arc<crate::reconcile::Desired>, SecretFileError> {
+    let keys = match &config.webhook {
+        Some(webhook) => SecretFile::new(&config.state_directory).peek(webhook.secret.as_ref())?,
+        None => None,
+    };
+    let keys = match keys {
+        None if config.webhook.is_some() => Some(webhook_secret::unstored(&config.state_directory)?),
+        keys => keys,
+    };
+    Ok(options::desired(config, keys.as_ref(), 1))
 }
 
 /// Everything is built, nothing is started.
@@ -181,7 +218,8 @@ pub struct Daemon {
     pool: Pool,
     delivery: Delivery,
     reloader: Reloader,
-    reload_requests: mpsc::Receiver<ReloadRequest>,
+    webhook: Webhook,
+    reload_requests: mpsc::Receiver<Request>,
     socket: ControlSocket,
     store: Store,
     handle: DaemonHandle,
@@ -192,7 +230,7 @@ pub struct Daemon {
 #[derive(Clone, Debug)]
 pub struct DaemonHandle {
     sources: Sources,
-    reloads: mpsc::Sender<ReloadRequest>,
+    requests: mpsc::Sender<Request>,
     reconcile: ReconcileHandle,
     delivery: DeliveryHandle,
 }
@@ -202,7 +240,7 @@ impl DaemonHandle {
     pub fn hang_up(&self) {
         self.delivery.reopen();
         // A full queue means that a reload is about to read the file anyway.
-        let _ = self.reloads.try_send(None);
+        let _ = self.requests.try_send(Request::Reload(None));
     }
 }
 
@@ -216,7 +254,16 @@ impl Control for DaemonHandle {
             let stopping = || ReloadRefused { errors: vec!["the daemon is stopping".to_owned()] };
             self.delivery.reopen();
             let (reply, outcome) = oneshot::channel();
-            self.reloads.send(Some(reply)).await.map_err(|_| stopping())?;
+            self.requests.send(Request::Reload(Some(reply))).await.map_err(|_| stopping())?;
+            outcome.await.map_err(|_| stopping())?
+        })
+    }
+
+    fn rotate_secret(&self) -> Answer<'_, Result<SecretRotated, Refused>> {
+        Box::pin(async move {
+            let stopping = || Refused { error: "the daemon is stopping".to_owned() };
+            let (reply, outcome) = oneshot::channel();
+            self.requests.send(Request::RotateSecret(reply)).await.map_err(|_| stopping())?;
             outcome.await.map_err(|_| stopping())?
         })
     }
@@ -269,17 +316,24 @@ impl Daemon {
         if !failing.is_empty() {
             return Err(BuildError::Sinks(failing));
         }
+        let (webhook_tx, webhook_options) = watch::channel(None);
+        let retire_after = options.tuning.retire_after.unwrap_or(webhooks::RETIRE_AFTER);
+        let file = SecretFile::new(&config.state_directory);
+        let mut webhooks = Webhooks::new(options.sockets, file, retire_after, webhook_tx);
+        let listener = webhooks.build(&config).map_err(BuildError::Webhook)?;
         let store = open_store(&config).await.map_err(BuildError::Store)?;
+        webhooks.publish(listener);
+        let keys = webhooks.keys();
         let socket = ControlSocket::bind(&config.socket).map_err(BuildError::Socket)?;
 
         let (credentials_tx, credentials) = watch::channel(options::credentials(&config));
         let (token_tx, token_options) = watch::channel(options::token(&config));
         let (pool_tx, pool_options) =
             watch::channel(options::pool(&config, tls, options.tuning.timings.clone()));
-        let (desired_tx, desired) = watch::channel(options::desired(&config, 1));
+        let (desired_tx, desired) = watch::channel(options::desired(&config, keys.as_ref(), 1));
         let (sinks_tx, sinks) = watch::channel(sinks);
         let (config_tx, config_status) = watch::channel(config_status(&options.load.path));
-        let (reloads, reload_requests) = mpsc::channel(4);
+        let (requests, reload_requests) = mpsc::channel(4);
 
         let (keeper, tokens) = Keeper::new(http.clone(), token_options, credentials);
         let token = tokens.status();
@@ -287,6 +341,7 @@ impl Daemon {
         if let Some(tune) = options.tuning.helix {
             tune(&mut helix_options);
         }
+        let reach = Arc::new(Caller::new(http.clone()));
         let helix = Helix::new(http, helix_options, tokens);
         let api = helix.status();
         let mut reconcile_options = ReconcileOptions::new(config.twitch.client_id.clone());
@@ -296,7 +351,7 @@ impl Daemon {
         // The pool needs the reconciler's values and the reconciler the pool's: this one is handed on.
         let (sessions_tx, sessions) = watch::channel(Default::default());
         let memory = Arc::new(memory::StoreMemory(store.clone()));
-        let (reconciler, reconcile) = reconciler(helix, memory, desired, sessions, reconcile_options);
+        let (reconciler, reconcile) = reconciler(helix, memory, reach, desired, sessions, reconcile_options);
         let (pool, pool_handle) = pool(
             pool_options,
             store.clone(),
@@ -306,6 +361,8 @@ impl Daemon {
             reconcile.revoked(),
             hear(&reconcile),
         );
+        let (webhook, webhook_handle) =
+            webhook(webhook_options, store.clone(), reconcile.revoked(), hear(&reconcile));
         let (delivery, delivery_handle) =
             delivery(store.clone(), reconcile.routes.clone(), sinks, delivery_options.clone());
 
@@ -317,7 +374,9 @@ impl Daemon {
             reconcile: reconcile.status.clone(),
             subscriptions: reconcile.subscriptions.clone(),
             shards: pool_handle.shards,
+            hooks: reconcile.hooks.clone(),
             intake: pool_handle.intake,
+            webhook: webhook_handle,
             counts: store.intake_counts(),
             store: store.status(),
             sinks: delivery_handle.status.clone(),
@@ -336,6 +395,8 @@ impl Daemon {
             publish,
             store: store.clone(),
             log: options.log,
+            webhooks,
+            in_use: reconcile.in_use.clone(),
             delivery: delivery_options,
         };
         Ok(Self {
@@ -344,10 +405,11 @@ impl Daemon {
             pool,
             delivery,
             reloader,
+            webhook,
             reload_requests,
             socket,
             store,
-            handle: DaemonHandle { sources, reloads, reconcile, delivery: delivery_handle },
+            handle: DaemonHandle { sources, requests, reconcile, delivery: delivery_handle },
             notify_systemd: options.notify_systemd,
         })
     }
@@ -368,11 +430,14 @@ impl Daemon {
         let mut api_tasks = Tasks::default();
         let mut rest_tasks = Tasks::default();
         intake_tasks.spawn("WebSocket shards", self.pool.run(intake.clone()));
+        intake_tasks.spawn("webhook listener", self.webhook.run(intake.clone()));
         api_tasks.spawn("token keeper", self.keeper.run(api.clone()));
         api_tasks.spawn("reconciler", self.reconciler.run(api.clone()));
         rest_tasks.spawn("delivery", self.delivery.run(rest.clone()));
         let gaps = GapSources {
             shards: handle.sources.shards.clone(),
+            hooks: handle.sources.hooks.clone(),
+            webhook: handle.sources.webhook.status.clone(),
             reconcile: handle.sources.reconcile.clone(),
             subscriptions: handle.sources.subscriptions.clone(),
         };

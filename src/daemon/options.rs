@@ -9,7 +9,9 @@ use crate::delivery::{
     CommandOptions, FileOptions, HttpBody, HttpOptions, NatsOptions, SinkKind, SinkOptions,
 };
 use crate::model::secret::Secret;
-use crate::reconcile::{Desired, Policy};
+use crate::model::shard::WebhookTarget;
+use crate::model::webhook::WebhookKeys;
+use crate::reconcile::{Desired, Method, Policy};
 use crate::store::{StartAt, StoreOptions};
 use crate::transport::websocket::{PoolOptions, Timings};
 
@@ -53,7 +55,8 @@ pub(super) fn pool(config: &Config, tls: Arc<rustls::ClientConfig>, timings: Tim
     options
 }
 
-pub(super) fn desired(config: &Config, generation: u64) -> Arc<Desired> {
+/// `keys` are needed where something calls.
+pub(super) fn desired(config: &Config, keys: Option<&WebhookKeys>, generation: u64) -> Arc<Desired> {
     Arc::new(Desired {
         generation,
         specs: Arc::clone(&config.subscriptions),
@@ -63,7 +66,16 @@ pub(super) fn desired(config: &Config, generation: u64) -> Arc<Desired> {
         },
         max_delete: config.reconcile.max_delete,
         interval: config.reconcile.interval,
+        method: match config.method {
+            config::Method::Conduit => Method::Conduit,
+            config::Method::Webhook => Method::Webhook,
+        },
         shards: config.conduit.shards,
+        shards_call: config.conduit.shard_transport == config::ShardTransport::Webhook,
+        webhook: config.webhook.as_ref().zip(keys).map(|(webhook, keys)| WebhookTarget {
+            url: webhook.callback.as_str().into(),
+            keys: keys.clone(),
+        }),
         conduit_id: config.conduit.id.clone(),
         watch_grants: config.twitch.watch_grants,
     })

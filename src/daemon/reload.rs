@@ -4,23 +4,32 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::options;
-use crate::admin::{ReloadAccepted, ReloadRefused};
+use super::webhooks::Webhooks;
+use crate::admin::{Refused, ReloadAccepted, ReloadRefused, SecretRotated};
 use crate::auth::{Credentials, TokenOptions};
 use crate::config::{self, Config, LoadOptions};
 use crate::delivery::{DeliveryOptions, SinkOptions};
 use crate::model::status::{ConfigStatus, RefusedReload};
 use crate::model::time::Timestamp;
-use crate::reconcile::Desired;
+use crate::model::webhook::WebhookKeys;
+use crate::reconcile::{Desired, InUse};
 use crate::store::Store;
 use crate::telemetry::LogHandle;
 use crate::transport::websocket::PoolOptions;
 
-/// Somebody wants the file read again, and may wait for the outcome.
-pub(super) type ReloadRequest = Option<oneshot::Sender<Result<ReloadAccepted, ReloadRefused>>>;
+/// What somebody wants, and may wait for.
+#[derive(Debug)]
+pub(super) enum Request {
+    /// The file is to be read again.
+    Reload(Option<oneshot::Sender<Result<ReloadAccepted, ReloadRefused>>>),
+    /// A new webhook secret is to be made.
+    RotateSecret(oneshot::Sender<Result<SecretRotated, Refused>>),
+}
 
 /// Where each part's options are published.
 #[derive(Debug)]
@@ -41,28 +50,68 @@ pub(super) struct Reloader {
     pub(super) publish: Publishers,
     pub(super) store: Store,
     pub(super) log: Option<LogHandle>,
+    pub(super) webhooks: Webhooks,
+    /// What calls us, and with which secrets.
+    pub(super) in_use: watch::Receiver<Option<InUse>>,
     /// What new sinks are tried with.
     pub(super) delivery: DeliveryOptions,
 }
 
 impl Reloader {
     /// Answers requests, one after the other, until cancelled.
-    pub(super) async fn run(
-        mut self,
-        mut requests: mpsc::Receiver<ReloadRequest>,
-        cancel: CancellationToken,
-    ) {
+    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>, cancel: CancellationToken) {
         loop {
+            let retire = self.webhooks.retire_at();
             let request = tokio::select! {
                 () = cancel.cancelled() => return,
                 request = requests.recv() => request,
+                Ok(()) = self.in_use.changed() => {
+                    let in_use = self.in_use.borrow_and_update().clone();
+                    self.webhooks.take_use(in_use.as_ref(), Instant::now());
+                    continue;
+                }
+                () = sleep_until(retire.unwrap_or_else(Instant::now)), if retire.is_some() => {
+                    let in_use = self.in_use.borrow().clone();
+                    if let Some(keys) = self.webhooks.retire(in_use.as_ref()) {
+                        self.publish_keys(&keys);
+                    }
+                    continue;
+                }
             };
-            let Some(reply) = request else { return };
-            let outcome = self.reload().await;
-            if let Some(reply) = reply {
-                let _ = reply.send(outcome);
+            // Whoever asked may have gone.
+            match request {
+                None => return,
+                Some(Request::Reload(None)) => drop(self.reload().await),
+                Some(Request::Reload(Some(reply))) => drop(reply.send(self.reload().await)),
+                Some(Request::RotateSecret(reply)) => drop(reply.send(self.rotate_secret())),
             }
         }
+    }
+
+    fn rotate_secret(&mut self) -> Result<SecretRotated, Refused> {
+        let refused = |error: String| Refused { error };
+        let Some(webhook) = &self.config.webhook else {
+            return Err(refused(
+                "there is no webhook secret: the configuration has no `transport.webhook.callback`".into(),
+            ));
+        };
+        if let Some(file) = &webhook.secret_file {
+            return Err(refused(format!(
+                "the webhook secret is the one in {}: write a new one into that file, then run `eventsubd reload`; the old \
+                 one is accepted until everything is moved",
+                file.display()
+            )));
+        }
+        let keys = self.webhooks.keys().ok_or_else(|| refused("the webhook listener is not there".into()))?;
+        let keys = self.webhooks.rotate(&keys).map_err(|error| refused(report(&error)))?;
+        self.publish_keys(&keys);
+        Ok(SecretRotated { key: keys.current().id.to_string(), accepted: keys.all().len() as u64 })
+    }
+
+    /// Has the reconciler move everything to the current secret.
+    fn publish_keys(&self, keys: &WebhookKeys) {
+        let generation = self.publish.config.borrow().generation;
+        self.publish.desired.send_replace(options::desired(&self.config, Some(keys), generation));
     }
 
     async fn reload(&mut self) -> Result<ReloadAccepted, ReloadRefused> {
@@ -88,6 +137,10 @@ impl Reloader {
         if !failing.is_empty() {
             return Err(self.refuse(failing));
         }
+        let webhook = match self.webhooks.build(&loaded.config) {
+            Ok(webhook) => webhook,
+            Err(error) => return Err(self.refuse(vec![format!("the webhook listener: {}", report(&error))])),
+        };
         if let Some(log) = &self.log
             && std::env::var_os("RUST_LOG").is_none()
             && let Err(error) = log.set_level(&loaded.config.log.level)
@@ -105,7 +158,9 @@ impl Reloader {
             pool.keepalive = config.conduit.keepalive;
         });
         publish.sinks.send_if_modified(|v| replace(v, sinks));
-        publish.desired.send_replace(options::desired(&config, generation));
+        self.webhooks.publish(webhook);
+        let keys = self.webhooks.keys();
+        publish.desired.send_replace(options::desired(&config, keys.as_ref(), generation));
         self.store.set_retention(config.store.retain, config.store.max_size);
         publish.config.send_modify(|status| {
             status.generation = generation;
@@ -130,6 +185,17 @@ impl Reloader {
         self.publish.config.send_modify(|status| status.refused = Some(refused));
         ReloadRefused { errors }
     }
+}
+
+/// An error with its causes.
+fn report(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {

@@ -14,6 +14,7 @@ use crate::model::status::{
 };
 use crate::model::time::Timestamp;
 use crate::store::IntakeCounts;
+use crate::transport::webhook::WebhookHandle;
 
 /// A sink that lags longer than this is a problem.
 const LAG_ALARM: Duration = Duration::from_secs(300);
@@ -28,7 +29,10 @@ pub(super) struct Sources {
     pub(super) reconcile: watch::Receiver<ReconcileStatus>,
     pub(super) subscriptions: watch::Receiver<Arc<[SubscriptionEntry]>>,
     pub(super) shards: watch::Receiver<BTreeMap<ShardId, ShardStatus>>,
+    /// The shards that call.
+    pub(super) hooks: watch::Receiver<BTreeMap<ShardId, ShardStatus>>,
     pub(super) intake: watch::Receiver<IntakeStatus>,
+    pub(super) webhook: WebhookHandle,
     pub(super) counts: watch::Receiver<IntakeCounts>,
     pub(super) store: watch::Receiver<StoreStatus>,
     pub(super) sinks: watch::Receiver<BTreeMap<SinkName, SinkStatus>>,
@@ -37,8 +41,21 @@ pub(super) struct Sources {
 impl Sources {
     /// How things are now.
     pub(super) fn snapshot(&self) -> Status {
-        let mut intake = self.intake.borrow().clone();
+        let mut intake = copy(&self.intake);
+        let called = copy(&self.webhook.intake);
+        intake.received += called.received;
+        intake.malformed += called.malformed;
+        intake.unknown += called.unknown;
+        intake.revocations += called.revocations;
         intake.duplicates = self.counts.borrow().duplicates;
+        // While a shard is moved from its socket to the callback, both know of it.
+        let mut shards = copy(&self.shards);
+        shards.extend(copy(&self.hooks));
+        for (shard, events) in copy(&self.webhook.shards) {
+            if let Some(status) = shards.get_mut(&shard) {
+                status.events += events;
+            }
+        }
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -52,9 +69,9 @@ impl Sources {
             api: copy(&self.api),
             reconcile: copy(&self.reconcile),
             subscriptions: copy(&self.subscriptions),
-            shards: copy(&self.shards).into_values().collect(),
+            shards: shards.into_values().collect(),
             intake,
-            webhook: None,
+            webhook: copy(&self.webhook.status),
             store: copy(&self.store),
             sinks: copy(&self.sinks).into_values().collect(),
         };
@@ -73,8 +90,10 @@ fn judge(status: &mut Status) {
     let token_serves = matches!(status.token.state, TokenState::Valid | TokenState::Renewing);
     let target = status.reconcile.conduit.as_ref().map_or(0, |c| c.shard_count as usize);
     let bound_shards = status.shards.iter().filter(|shard| shard.state.delivers()).count();
+    // Without a conduit the subscriptions call by themselves.
+    let up = bound_shards > 0 || (status.reconcile.conduit.is_none() && status.webhook.is_some());
     let reconciled = status.reconcile.generation == status.config.generation;
-    status.ready = token_serves && bound_shards > 0 && status.reconcile.generation > 0;
+    status.ready = token_serves && up && status.reconcile.generation > 0;
     status.converged = status.ready && reconciled && status.reconcile.converged && bound_shards >= target;
     status.problems = problems(status);
 }
@@ -90,6 +109,9 @@ fn problems(status: &Status) -> Vec<Problem> {
             problem,
             "events wait in the sockets until the store can be written again; it tries by itself",
         );
+    }
+    if let Some(problem) = status.webhook.as_ref().and_then(|webhook| webhook.problem.as_ref()) {
+        add("webhook", problem, "");
     }
     if let Some(problem) = &status.token.problem {
         let hint = match status.token.state {

@@ -20,9 +20,11 @@ use self::client::Sender;
 pub use self::error::HelixError;
 use self::request::{Bound, Call, Page, Request};
 pub use self::request::{MAX_GRANTS, MAX_SHARDS, MAX_USERS};
-pub use self::types::{Conduit, Created, Filter, ShardRefused, ShardRow, SubscriptionList, User, UserGrants};
+pub use self::types::{
+    Conduit, Created, Filter, ShardRefused, ShardRow, SubscriptionList, Transport, User, UserGrants,
+};
 use crate::auth::Tokens;
-use crate::model::shard::{SessionId, ShardId};
+use crate::model::shard::ShardId;
 use crate::model::status::ApiStatus;
 use crate::model::subscription::SubscriptionKey;
 
@@ -124,7 +126,7 @@ impl Helix {
         Ok(all)
     }
 
-    /// Creates a subscription on a conduit. `batching` is `is_batching_enabled`, which
+    /// Creates a subscription. `batching` is `is_batching_enabled`, which
     /// `drop.entitlement.grant` demands.
     ///
     /// # Errors
@@ -132,10 +134,10 @@ impl Helix {
     pub async fn create_subscription(
         &self,
         key: &SubscriptionKey,
-        conduit_id: &str,
+        transport: &Transport,
         batching: bool,
     ) -> Result<Created, HelixError> {
-        request::parse_created(&self.sender.send(&request::create(key, conduit_id, batching)).await?)
+        request::parse_created(&self.sender.send(&request::create(key, transport, batching)).await?)
     }
 
     /// Deletes a subscription. One that is gone already is success.
@@ -188,14 +190,14 @@ impl Helix {
         Ok(self.pages(Call::GetShards, ask, request::parse_shards).await?.into_iter().flatten().collect())
     }
 
-    /// Binds any number of shards to sessions, [`MAX_SHARDS`] a call; one answer for each.
+    /// Binds any number of shards, [`MAX_SHARDS`] a call; one answer for each.
     ///
     /// # Errors
     /// See [`HelixError`]; earlier calls of the same batch may have been carried out.
     pub async fn bind_shards(
         &self,
         conduit_id: &str,
-        shards: &[(ShardId, SessionId)],
+        shards: &[(ShardId, Transport)],
     ) -> Result<Bound, HelixError> {
         let mut bound = Vec::with_capacity(shards.len());
         for part in shards.chunks(MAX_SHARDS) {

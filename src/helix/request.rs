@@ -9,7 +9,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::error::HelixError;
-use super::types::{Conduit, Created, Filter, ShardRefused, ShardRow, SubscriptionList, User, UserGrants};
+use super::types::{
+    Conduit, Created, Filter, ShardRefused, ShardRow, SubscriptionList, Transport, User, UserGrants,
+};
 use crate::model::grants::Scopes;
 use crate::model::shard::{SessionId, ShardId};
 use crate::model::subscription::{
@@ -75,7 +77,7 @@ impl Call {
 }
 
 /// A request, without its host and its token.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Request {
     /// Which call.
     pub call: Call,
@@ -87,6 +89,16 @@ pub struct Request {
     pub query: Vec<(&'static str, String)>,
     /// The JSON body, empty for none.
     pub body: Vec<u8>,
+}
+
+impl std::fmt::Debug for Request {
+    /// Without the body, which may hold a webhook's secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Request")
+            .field("call", &self.call)
+            .field("query", &self.query)
+            .finish_non_exhaustive()
+    }
 }
 
 const SUBSCRIPTIONS: &str = "/eventsub/subscriptions";
@@ -135,6 +147,25 @@ struct TransportBody<'a> {
     conduit_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     session_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    callback: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<&'a str>,
+}
+
+impl<'a> From<&'a Transport> for TransportBody<'a> {
+    fn from(transport: &'a Transport) -> Self {
+        let nothing = Self { method: "", conduit_id: None, session_id: None, callback: None, secret: None };
+        match transport {
+            Transport::Conduit(id) => Self { method: "conduit", conduit_id: Some(id), ..nothing },
+            Transport::Webhook { callback, secret } => {
+                Self { method: "webhook", callback: Some(callback), secret: Some(secret.expose()), ..nothing }
+            }
+            Transport::Session(session) => {
+                Self { method: "websocket", session_id: Some(session.as_str()), ..nothing }
+            }
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -148,14 +179,13 @@ struct CreateBody<'a> {
     is_batching_enabled: bool,
 }
 
-/// Create EventSub Subscription on a conduit.
-pub fn create(key: &SubscriptionKey, conduit_id: &str, batching: bool) -> Request {
-    let transport = TransportBody { method: "conduit", conduit_id: Some(conduit_id), session_id: None };
+/// Create EventSub Subscription.
+pub fn create(key: &SubscriptionKey, transport: &Transport, batching: bool) -> Request {
     let body = CreateBody {
         subscription_type: &key.subscription_type,
         version: &key.version,
         condition: &key.condition,
-        transport,
+        transport: transport.into(),
         is_batching_enabled: batching,
     };
     with_body(Call::CreateSubscription, Verb::Post, SUBSCRIPTIONS, &body)
@@ -208,12 +238,10 @@ struct ShardsBody<'a> {
 }
 
 /// Update Conduit Shards, at most [`MAX_SHARDS`].
-pub fn bind_shards(conduit_id: &str, shards: &[(ShardId, SessionId)]) -> Request {
-    let transport =
-        |session| TransportBody { method: "websocket", conduit_id: None, session_id: Some(session) };
+pub fn bind_shards(conduit_id: &str, shards: &[(ShardId, Transport)]) -> Request {
     let shards = shards
         .iter()
-        .map(|(id, session)| ShardBody { id: id.to_string(), transport: transport(session.as_str()) })
+        .map(|(id, transport)| ShardBody { id: id.to_string(), transport: transport.into() })
         .collect();
     with_body(Call::UpdateShards, Verb::Patch, SHARDS, &ShardsBody { conduit_id, shards })
 }
@@ -455,7 +483,7 @@ pub type Bound = Vec<(ShardId, Result<(), ShardRefused>)>;
 ///
 /// # Errors
 /// It is something else.
-pub fn parse_bound(asked: &[(ShardId, SessionId)], body: &[u8]) -> Result<Bound, HelixError> {
+pub fn parse_bound(asked: &[(ShardId, Transport)], body: &[u8]) -> Result<Bound, HelixError> {
     let answer = parse::<ShardAnswer<'_>>(Call::UpdateShards, body)?;
     Ok(asked
         .iter()
@@ -554,14 +582,17 @@ mod tests {
     fn bodies_are_what_twitch_documents() {
         let text = |request: Request| String::from_utf8(request.body).unwrap();
         assert_eq!(
-            text(create(&key(), "c", false)),
+            text(create(&key(), &Transport::Conduit("c".into()), false)),
             r#"{"type":"channel.follow","version":"2","condition":{"broadcaster_user_id":"1","moderator_user_id":"1"},"transport":{"method":"conduit","conduit_id":"c"}}"#
         );
-        assert!(text(create(&key(), "c", true)).ends_with(r#","is_batching_enabled":true}"#));
+        assert!(
+            text(create(&key(), &Transport::Conduit("c".into()), true))
+                .ends_with(r#","is_batching_enabled":true}"#)
+        );
         assert_eq!(text(create_conduit(3)), r#"{"shard_count":3}"#);
         assert_eq!(text(resize_conduit("c", 3)), r#"{"id":"c","shard_count":3}"#);
         assert_eq!(
-            text(bind_shards("c", &[(ShardId(0), SessionId::new("s"))])),
+            text(bind_shards("c", &[(ShardId(0), Transport::Session(SessionId::new("s")))])),
             r#"{"conduit_id":"c","shards":[{"id":"0","transport":{"method":"websocket","session_id":"s"}}]}"#
         );
     }
@@ -589,7 +620,8 @@ mod tests {
 
     #[test]
     fn partial_answers_are_read_shard_by_shard() {
-        let asked: Vec<_> = (0..3).map(|n| (ShardId(n), SessionId::new("s"))).collect();
+        let session = || Transport::Session(SessionId::new("s"));
+        let asked: Vec<_> = (0..3).map(|n| (ShardId(n), session())).collect();
         let body = br#"{"data":[{"id":"0","status":"enabled","transport":{"method":"websocket","session_id":"s"}}],
             "errors":[{"id":"1","message":"The websocket session is not connected","code":"invalid_parameter"}]}"#;
         let bound = parse_bound(&asked, body).unwrap();
@@ -648,7 +680,7 @@ mod tests {
             let _ = parse_subscriptions(&body);
             let _ = parse_created(&body);
             let _ = parse_shards(&body);
-            let _ = parse_bound(&[(ShardId(0), SessionId::new("s"))], &body);
+            let _ = parse_bound(&[(ShardId(0), Transport::Session(SessionId::new("s")))], &body);
         }
     }
 }

@@ -1,6 +1,9 @@
 //! What the API is asked for, and what it answers.
 
+use std::sync::Arc;
+
 use crate::model::grants::Scopes;
+use crate::model::secret::Secret;
 use crate::model::shard::{SessionId, ShardId};
 use crate::model::subscription::SubscriptionRow;
 
@@ -59,6 +62,22 @@ pub struct Created {
     pub total_cost: u64,
     /// What they may cost.
     pub max_total_cost: u64,
+}
+
+/// Where a subscription or a shard is to deliver to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// A conduit, by its id.
+    Conduit(Arc<str>),
+    /// A callback.
+    Webhook {
+        /// Its URL.
+        callback: Arc<str>,
+        /// What Twitch signs with.
+        secret: Secret,
+    },
+    /// A WebSocket, by its session.
+    Session(SessionId),
 }
 
 /// A conduit.

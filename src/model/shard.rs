@@ -11,6 +11,8 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::webhook::WebhookKeys;
+
 /// The number of a shard within its conduit, 0 to `shard_count - 1`. Twitch writes it as a decimal
 /// string (Twitch: "Update Conduit Shards").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -55,6 +57,20 @@ pub struct ShardTarget {
     pub conduit_id: Arc<str>,
     /// How many: shards `0..shards`.
     pub shards: u32,
+    /// How many of them have a WebSocket: those at the beginning. All of them, or those that have not been
+    /// moved to a callback yet.
+    pub sockets: u32,
+    /// What the shards are to call, when it is no socket.
+    pub webhook: Option<WebhookTarget>,
+}
+
+/// What Twitch is to call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebhookTarget {
+    /// The public URL.
+    pub url: Arc<str>,
+    /// What it signs with.
+    pub keys: WebhookKeys,
 }
 
 /// A session that waits to be bound, or is bound.

@@ -7,9 +7,10 @@ use std::error::Error;
 use std::future::Future;
 
 use crate::helix::{
-    Conduit, Created, Filter, Helix, HelixError, ShardRefused, ShardRow, SubscriptionList, User, UserGrants,
+    Conduit, Created, Filter, Helix, HelixError, ShardRefused, ShardRow, SubscriptionList, Transport, User,
+    UserGrants,
 };
-use crate::model::shard::{SessionId, ShardId};
+use crate::model::shard::ShardId;
 use crate::model::subscription::SubscriptionKey;
 
 /// The answers of Update Conduit Shards, one for each shard.
@@ -94,7 +95,7 @@ pub(super) trait Api: Clone + Send + Sync + 'static {
     fn create_subscription(
         &self,
         key: &SubscriptionKey,
-        conduit_id: &str,
+        transport: &Transport,
         batching: bool,
     ) -> impl Future<Output = Result<Created, Failure>> + Send;
     fn delete_subscription(&self, id: &str) -> impl Future<Output = Result<(), Failure>> + Send;
@@ -105,7 +106,7 @@ pub(super) trait Api: Clone + Send + Sync + 'static {
     fn bind_shards(
         &self,
         conduit_id: &str,
-        shards: &[(ShardId, SessionId)],
+        shards: &[(ShardId, Transport)],
     ) -> impl Future<Output = Result<BindAnswers, Failure>> + Send;
 }
 
@@ -129,10 +130,10 @@ impl Api for Helix {
     async fn create_subscription(
         &self,
         key: &SubscriptionKey,
-        conduit_id: &str,
+        transport: &Transport,
         batching: bool,
     ) -> Result<Created, Failure> {
-        Ok(self.create_subscription(key, conduit_id, batching).await?)
+        Ok(self.create_subscription(key, transport, batching).await?)
     }
 
     async fn delete_subscription(&self, id: &str) -> Result<(), Failure> {
@@ -158,7 +159,7 @@ impl Api for Helix {
     async fn bind_shards(
         &self,
         conduit_id: &str,
-        shards: &[(ShardId, SessionId)],
+        shards: &[(ShardId, Transport)],
     ) -> Result<BindAnswers, Failure> {
         let answers = self.bind_shards(conduit_id, shards).await?;
         Ok(answers.into_iter().map(|(shard, answer)| (shard, answer.map_err(Refused::from))).collect())

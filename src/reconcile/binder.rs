@@ -1,6 +1,7 @@
 //! The task that binds sessions to their shards within the 10 seconds, and watches that they stay
 //! bound. It never waits behind creates.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,12 +12,16 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::api::{Api, BindAnswers, Failure};
+use super::api::{Api, BindAnswers, Failure, Refused};
+use super::hooks::Hooks;
 use super::publish::timestamp_of;
+use super::reach::Prover;
 use super::shards::{BindTimes, Mismatch, Shards};
 use super::{Hints, ReconcileOptions};
-use crate::helix::ShardRow;
-use crate::model::shard::{Bindings, SessionId, Sessions, ShardId, ShardTarget};
+use crate::helix::{ShardRow, Transport};
+use crate::model::shard::{Bindings, Sessions, ShardId, ShardTarget, WebhookTarget};
+use crate::model::status::ShardStatus;
+use crate::model::webhook::KeyId;
 
 /// Calls in hand at most; what comes due meanwhile goes together into the next one.
 const CALLS: usize = 4;
@@ -39,6 +44,12 @@ pub(super) struct ShardReport {
     pub(super) bound: u32,
     /// Each with what to do.
     pub(super) warnings: Vec<String>,
+    /// The secrets of the callbacks that Twitch lists; `None` before it was asked.
+    pub(super) keys: Option<BTreeSet<KeyId>>,
+    /// Whether the only shard needs another one while it is moved to a callback.
+    pub(super) wants_stand_in: bool,
+    /// Whether all shards are to call, and do.
+    pub(super) all_call: bool,
 }
 
 /// Its ends.
@@ -49,6 +60,9 @@ pub(super) struct Binder<A> {
     pub(super) target: watch::Receiver<Option<ShardTarget>>,
     pub(super) sessions: watch::Receiver<Sessions>,
     pub(super) bindings: watch::Sender<Bindings>,
+    /// The shards that call.
+    pub(super) hooks: watch::Sender<BTreeMap<ShardId, ShardStatus>>,
+    pub(super) prover: Prover,
     pub(super) report: watch::Sender<ShardReport>,
     /// Told when Twitch does not know the conduit.
     pub(super) trouble: Arc<Notify>,
@@ -56,7 +70,7 @@ pub(super) struct Binder<A> {
     pub(super) hints: Arc<Hints>,
 }
 
-type Asked = Vec<(ShardId, SessionId)>;
+type Asked = Vec<(ShardId, Transport)>;
 type Call = (Arc<str>, Asked, Result<BindAnswers, Failure>);
 type Look = (Arc<str>, Instant, Result<Vec<ShardRow>, Failure>);
 
@@ -68,21 +82,31 @@ impl<A: Api> Binder<A> {
             retry: self.options.bind_retry,
             late_retry: self.options.bind_retry * 5,
         };
-        let mut state =
-            State { shards: Shards::new(times), dark_since: None, dark_logged: None, thefts: Vec::new() };
+        let mut state = State {
+            shards: Shards::new(times),
+            hooks: Hooks::new(self.options.retry),
+            dark_since: None,
+            dark_logged: None,
+            thefts: Vec::new(),
+        };
         let mut calls: FuturesUnordered<BoxFuture<'static, Call>> = FuturesUnordered::new();
         let mut look: OptionFuture<BoxFuture<'static, Look>> = None.into();
         let mut looking = false;
         let mut next_look = Instant::now() + self.poll_pause();
-        self.update(&mut state.shards);
+        let mut last_look = Instant::now();
+        self.update(&mut state);
         loop {
             while calls.len() < CALLS {
-                let asked = state.shards.due(Instant::now().into_std());
+                let asked = state.due();
                 let Some(target) = state.shards.target().filter(|_| !asked.is_empty()) else { break };
-                calls.push(Box::pin(bind(self.api.clone(), target.conduit_id.clone(), asked)));
+                let prove = target.webhook.clone().map(|webhook| (self.prover.clone(), webhook));
+                calls.push(Box::pin(bind(self.api.clone(), target.conduit_id.clone(), asked, prove)));
             }
             self.publish(&mut state);
             let now = Instant::now();
+            if let Some(look) = state.hooks.next_look() {
+                next_look = next_look.min(Instant::from_std(look).max(last_look + HINT_PAUSE));
+            }
             if !looking && now >= next_look {
                 if let Some(target) = state.shards.target() {
                     look =
@@ -91,6 +115,7 @@ impl<A: Api> Binder<A> {
                     looking = true;
                 }
                 next_look = now + self.poll_pause();
+                last_look = now;
             }
             let retry =
                 if calls.len() < CALLS { state.shards.next_due().map(Instant::from_std) } else { None };
@@ -98,9 +123,9 @@ impl<A: Api> Binder<A> {
             let wake = wake.into_iter().flatten().min().unwrap_or(next_look);
             tokio::select! {
                 () = cancel.cancelled() => return,
-                Ok(()) = self.target.changed() => self.update(&mut state.shards),
-                Ok(()) = self.sessions.changed() => self.update(&mut state.shards),
-                Some(call) = calls.next() => self.take_answers(&mut state.shards, call),
+                Ok(()) = self.target.changed() => self.update(&mut state),
+                Ok(()) = self.sessions.changed() => self.update(&mut state),
+                Some(call) = calls.next() => self.take_answers(&mut state, call),
                 Some(rows) = &mut look, if looking => {
                     looking = false;
                     look = None.into();
@@ -118,42 +143,51 @@ impl<A: Api> Binder<A> {
         least + most.saturating_sub(least).mul_f64(fastrand::f64())
     }
 
-    fn update(&mut self, shards: &mut Shards) {
+    fn update(&mut self, state: &mut State) {
         let target = self.target.borrow_and_update().clone();
         let sessions = self.sessions.borrow_and_update().clone();
-        shards.update(target.as_ref(), &sessions);
+        state.shards.update(target.as_ref(), &sessions);
+        state.hooks.update(target.as_ref(), Instant::now().into_std());
     }
 
-    fn take_answers(&self, shards: &mut Shards, (conduit, asked, answers): Call) {
+    fn take_answers(&self, state: &mut State, (conduit, asked, answers): Call) {
         let now = Instant::now().into_std();
         match answers {
             Ok(answers) => {
                 let mut answers: std::collections::BTreeMap<_, _> = answers.into_iter().collect();
-                for (shard, session) in asked {
+                for (shard, transport) in asked {
                     match answers.remove(&shard) {
                         Some(answer) => {
                             match &answer {
-                                Ok(()) => {
+                                Ok(()) if matches!(transport, Transport::Session(_)) => {
                                     tracing::info!(shard = shard.0, conduit_id = &*conduit, "shard is bound");
+                                }
+                                Ok(()) => {
+                                    tracing::debug!(
+                                        shard = shard.0,
+                                        conduit_id = &*conduit,
+                                        "shard has its callback"
+                                    );
                                 }
                                 Err(why) => {
                                     tracing::warn!(shard = shard.0, error = ?why, "shard is not bound");
                                 }
                             }
-                            shards.answered(&conduit, shard, &session, answer.as_ref().copied(), now);
+                            state.answered(&conduit, shard, &transport, answer.as_ref().copied(), now);
                         }
-                        None => shards.call_failed(
-                            &conduit,
-                            &[(shard, session)],
-                            "twitch's answer does not name this shard",
-                            now,
-                        ),
+                        None => {
+                            let refused = Refused::Other("twitch's answer does not name this shard".into());
+                            state.answered(&conduit, shard, &transport, Err(&refused), now);
+                        }
                     }
                 }
             }
             Err(failure) => {
                 tracing::warn!(error = %failure, conduit_id = &*conduit, shards = asked.len(), "shards could not be bound");
-                shards.call_failed(&conduit, &asked, &failure.to_string(), now);
+                let refused = Refused::Other(failure.to_string().into());
+                for (shard, transport) in &asked {
+                    state.answered(&conduit, *shard, transport, Err(&refused), now);
+                }
                 self.suspect(&failure);
             }
         }
@@ -168,6 +202,12 @@ impl<A: Api> Binder<A> {
                 return;
             }
         };
+        for shard in state.hooks.listed(&conduit, &rows, Instant::now().into_std()) {
+            tracing::info!(shard = shard.0, conduit_id = &*conduit, "shard calls");
+        }
+        if state.hooks.is_active() {
+            return;
+        }
         for mismatch in state.shards.compare(&conduit, &rows, asked_at.into_std()) {
             match mismatch {
                 Mismatch::Taken(shard) => {
@@ -209,15 +249,37 @@ impl<A: Api> Binder<A> {
             changed
         });
         let report = state.report(self.options.unbound_warning);
+        let hooks = state.hook_statuses();
+        self.hooks.send_if_modified(|published| {
+            let changed = *published != hooks;
+            *published = hooks;
+            changed
+        });
         self.report.send_if_modified(|published| {
             let changed = *published != report;
+            // These two are for the loop to act on.
+            if (published.wants_stand_in, published.all_call) != (report.wants_stand_in, report.all_call) {
+                self.trouble.notify_one();
+            }
             *published = report;
             changed
         });
     }
 }
 
-async fn bind<A: Api>(api: A, conduit: Arc<str>, asked: Asked) -> Call {
+/// Callbacks are proved before Twitch is told of them.
+async fn bind<A: Api>(
+    api: A,
+    conduit: Arc<str>,
+    asked: Asked,
+    prove: Option<(Prover, WebhookTarget)>,
+) -> Call {
+    if let Some((mut prover, webhook)) = prove
+        && let Err(why) = prover.prove(&webhook.url, webhook.keys.current()).await
+    {
+        let message = format!("the callback cannot be reached: {why}").into();
+        return (conduit, asked, Err(Failure::Passing { message }));
+    }
     let answers = api.bind_shards(&conduit, &asked).await;
     (conduit, asked, answers)
 }
@@ -230,12 +292,58 @@ async fn list<A: Api>(api: A, conduit: Arc<str>) -> Look {
 
 struct State {
     shards: Shards,
+    hooks: Hooks,
     dark_since: Option<Instant>,
     dark_logged: Option<Instant>,
     thefts: Vec<(ShardId, Instant)>,
 }
 
 impl State {
+    /// What must be bound now.
+    fn due(&mut self) -> Asked {
+        let now = Instant::now().into_std();
+        if self.hooks.is_active() {
+            return self.hooks.due(now);
+        }
+        let due = self.shards.due(now).into_iter();
+        due.map(|(shard, session)| (shard, Transport::Session(session))).collect()
+    }
+
+    fn answered(
+        &mut self,
+        conduit: &str,
+        shard: ShardId,
+        transport: &Transport,
+        answer: Result<(), &Refused>,
+        now: std::time::Instant,
+    ) {
+        if let Transport::Session(session) = transport {
+            return self.shards.answered(conduit, shard, session, answer, now);
+        }
+        let answer = answer.map_err(|refused| match refused {
+            Refused::SessionGone => "Twitch does not know the session",
+            Refused::Other(message) => message,
+        });
+        self.hooks.answered(shard, transport, answer, now);
+    }
+
+    fn hook_statuses(&self) -> BTreeMap<ShardId, ShardStatus> {
+        let status = |(shard, state, since, problem): (ShardId, _, _, Option<&str>)| {
+            let status = ShardStatus {
+                shard,
+                state,
+                since: timestamp_of(since),
+                session_id: None,
+                losses: 0,
+                reconnects: 0,
+                events: 0,
+                problem: problem.map(str::to_owned),
+            };
+            (shard, status)
+        };
+        self.hooks.states().map(status).collect()
+    }
+
     /// When the darkness has to be told of next.
     fn dark_at(&self, warning: Duration) -> Option<Instant> {
         let next = self.dark_since? + warning;
@@ -244,7 +352,7 @@ impl State {
 
     fn report(&mut self, warning: Duration) -> ShardReport {
         let now = Instant::now();
-        let bound = self.shards.bound();
+        let bound = if self.hooks.is_active() { self.hooks.delivering() } else { self.shards.bound() };
         let dark = self.shards.target().is_some() && bound == 0;
         if !dark {
             self.dark_since = None;
@@ -278,6 +386,9 @@ impl State {
             conduit_id: self.shards.target().map(|target| target.conduit_id.clone()),
             bound,
             warnings,
+            keys: self.hooks.keys().cloned(),
+            wants_stand_in: self.hooks.wants_stand_in(),
+            all_call: self.hooks.is_active() && self.hooks.all_enabled(),
         }
     }
 }

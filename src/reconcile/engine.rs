@@ -1,6 +1,6 @@
 //! The loop: when to run, and what is kept between runs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +12,15 @@ use super::api::{Api, chain};
 use super::binder::{Binder, ShardReport};
 use super::grants::Grants;
 use super::logins::Logins;
-use super::memory::{Intent, LOGIN_PREFIX, Memory, MemoryError, conduit_name, hold_name, intent_name};
+use super::memory::{
+    Intent, LOGIN_PREFIX, Memory, MemoryError, conduit_name, hold_name, intent_name, urls_name,
+};
 use super::park::ParkTable;
 use super::publish::{Publisher, wall};
+use super::reach::{Prover, Reach};
 use super::run::RunEnd;
 use super::wanted::{self, Wanted};
-use super::{Desired, Hints, ReconcileHandle, ReconcileOptions, Requests};
+use super::{Desired, Hints, InUse, ReconcileHandle, ReconcileOptions, Requests};
 use crate::helix::User;
 use crate::model::route::{Routes, SinkName};
 use crate::model::shard::{Sessions, ShardTarget};
@@ -35,6 +38,12 @@ const REVOKED_SHARE: u32 = 4;
 
 /// Grants that come in a row lead to one run.
 const GRANT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Challenges that are answered in a row lead to one run.
+const VERIFIED_PAUSE: Duration = Duration::from_millis(300);
+
+/// From one run to the next while subscriptions wait for their challenge, or are moved.
+const UNSETTLED_PAUSE: Duration = Duration::from_secs(3);
 
 /// Pause after a look at logins that failed.
 const REFRESH_FAILED: Duration = Duration::from_secs(60);
@@ -60,6 +69,14 @@ pub(super) struct Engine<A> {
     /// The conduit that we made, and the intent to make one.
     pub(super) remembered: Option<String>,
     pub(super) intent: Option<Intent>,
+    /// The public URLs that subscriptions of ours may point to.
+    pub(super) urls: BTreeSet<Arc<str>>,
+    pub(super) prover: Prover,
+    /// Since when subscriptions, by id, have waited for their challenge.
+    pub(super) unverified: HashMap<Box<str>, Instant>,
+    /// Whether the last run left something that another one has to look after soon.
+    pub(super) unsettled: bool,
+    pub(super) in_use: watch::Sender<Option<InUse>>,
     /// While deletes are held: of how many.
     pub(super) held_of: Option<u64>,
     /// The generation for which held deletes are allowed.
@@ -101,6 +118,7 @@ impl std::fmt::Debug for MemoryHandle {
 pub(super) fn build<A: Api>(
     api: A,
     memory: Arc<dyn Memory>,
+    reach: Arc<dyn Reach>,
     desired: watch::Receiver<Arc<Desired>>,
     sessions: watch::Receiver<Sessions>,
     options: ReconcileOptions,
@@ -108,6 +126,8 @@ pub(super) fn build<A: Api>(
     let (target, target_out) = watch::channel(None);
     let (bindings, bindings_out) = watch::channel(Arc::default());
     let (report_in, report) = watch::channel(ShardReport::default());
+    let (hooks_in, hooks) = watch::channel(Default::default());
+    let (in_use, in_use_out) = watch::channel(None);
     let (routes_out, routes) = watch::channel(None);
     let (status_out, status) = watch::channel(ReconcileStatus::default());
     let (entries_out, subscriptions) = watch::channel::<Arc<[SubscriptionEntry]>>(Arc::new([]));
@@ -119,6 +139,8 @@ pub(super) fn build<A: Api>(
     let handle = ReconcileHandle {
         target: target_out.clone(),
         bindings: bindings_out,
+        hooks,
+        in_use: in_use_out,
         routes,
         status,
         subscriptions,
@@ -133,6 +155,8 @@ pub(super) fn build<A: Api>(
         target: target_out,
         sessions,
         bindings,
+        hooks: hooks_in,
+        prover: Prover::new(reach.clone(), options.reach_life),
         report: report_in,
         trouble: trouble.clone(),
         hints: hints.clone(),
@@ -152,6 +176,11 @@ pub(super) fn build<A: Api>(
         grants: Grants::default(),
         remembered: None,
         intent: None,
+        urls: BTreeSet::new(),
+        prover: Prover::new(reach, options.reach_life),
+        unverified: HashMap::new(),
+        unsettled: false,
+        in_use,
         held_of: None,
         allowed: None,
         seen: (0, Requests::default()),
@@ -258,7 +287,8 @@ impl<A: Api> Engine<A> {
         let interval = now + self.desired.borrow().interval;
         let due = [self.parked.next_due(), self.logins.next_due()].into_iter().flatten().min();
         let due = due.map(|due| Instant::from_std(due).max(self.spaced(RETRY_SHARE, Duration::from_secs(5))));
-        due.map_or(interval, |due| due.min(interval)).max(now)
+        let soon = self.unsettled.then(|| self.spaced(2, UNSETTLED_PAUSE));
+        [due, soon].into_iter().flatten().fold(interval, Instant::min).max(now)
     }
 
     /// The earliest time for a run whose cause may come again and again.
@@ -279,19 +309,23 @@ impl<A: Api> Engine<A> {
                 () = self.revoked.notified() => Event::Revoked,
                 () = self.trouble.notified() => Event::Trouble,
                 () = self.hints.grants.notified() => Event::Grants,
+                () = self.hints.verified.notified() => Event::Verified,
                 Ok(()) = self.report.changed() => Event::Report,
                 () = sleep_until(next) => return true,
                 () = sleep_until(self.next_refresh) => Event::Refresh,
             };
             match event {
                 // While runs fail, the next one comes soon anyway, and not sooner.
-                Event::Revoked | Event::Trouble if failing => {}
+                Event::Revoked | Event::Trouble | Event::Verified if failing => {}
                 Event::Grants => {
                     self.take_hints();
                     if !failing {
                         next = next.min(self.spaced(1, GRANT_PAUSE));
                     }
                 }
+                // A proof of ours that the callback is there brings challenges too.
+                Event::Verified if self.unverified.is_empty() => {}
+                Event::Verified => next = next.min(self.spaced(1, VERIFIED_PAUSE)),
                 Event::Revoked => next = next.min(self.spaced(REVOKED_SHARE, Duration::from_secs(1))),
                 Event::Trouble => next = next.min(self.spaced(1, Duration::from_secs(1))),
                 Event::Report => {
@@ -329,6 +363,8 @@ impl<A: Api> Engine<A> {
             recall_one(&*self.memory, &intent_name(&client)).await?.as_deref().and_then(Intent::parse);
         self.held_of =
             recall_one(&*self.memory, &hold_name(&client)).await?.and_then(|text| text.parse().ok());
+        let urls = recall_one(&*self.memory, &urls_name(&client)).await?;
+        self.urls = urls.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
         self.logins.remember(&logins, Instant::now().into_std(), wall());
         Ok(())
     }
@@ -405,6 +441,7 @@ impl<A: Api> Engine<A> {
 enum Event {
     Revoked,
     Grants,
+    Verified,
     Trouble,
     Report,
     Refresh,

@@ -6,7 +6,6 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -14,10 +13,11 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until};
 
 use super::api::{Api, Failure};
+use super::place::Place;
 use super::plan::Action;
 use super::reason;
 use crate::helix::Filter;
-use crate::model::subscription::{SubscriptionKey, SubscriptionRow, TransportTarget};
+use crate::model::subscription::{SubscriptionKey, SubscriptionRow, SubscriptionStatus};
 
 /// So many failures without a success between them end a run.
 const FAILURES_IN_A_ROW: u32 = 5;
@@ -60,6 +60,8 @@ pub(super) enum Outcome {
     There {
         id: Box<str>,
         adopted: bool,
+        /// Or Twitch has to call back first.
+        enabled: bool,
     },
     Deleted,
     /// Twitch refuses it, for a reason that lies in the action.
@@ -88,7 +90,7 @@ pub(super) enum End {
 /// Its circumstances.
 pub(super) struct Job<'a, A> {
     pub(super) api: &'a A,
-    pub(super) conduit_id: &'a Arc<str>,
+    pub(super) place: &'a Place,
     pub(super) concurrency: usize,
     /// How long requests in hand may take once it is stopped.
     pub(super) drain: Duration,
@@ -96,7 +98,7 @@ pub(super) struct Job<'a, A> {
 
 enum Done {
     Outcome(Outcome),
-    Created { id: Box<str>, cost: u64, total: u64, max: u64 },
+    Created { row: SubscriptionRow, total: u64, max: u64 },
     ConduitGone,
     Failed(Failure),
 }
@@ -164,12 +166,12 @@ pub(super) async fn execute<A: Api>(
                         matches!(&outcome, Outcome::Refused(failure) if reason::is_cost_limit(failure));
                     outcome
                 }
-                Done::Created { id, cost, total, max } => {
+                Done::Created { row, total, max } => {
                     in_a_row = 0;
-                    costs.counted = costs.counted.saturating_add(cost);
+                    costs.counted = costs.counted.saturating_add(row.cost);
                     costs.told = costs.told.max(total);
                     costs.max = if max > 0 { max } else { costs.max };
-                    Outcome::There { id, adopted: false }
+                    there(&row, false)
                 }
                 Done::ConduitGone => return End::ConduitGone,
                 Done::Failed(failure) => {
@@ -213,12 +215,15 @@ fn failed_or_refused(failure: Failure) -> Done {
     }
 }
 
+fn there(row: &SubscriptionRow, adopted: bool) -> Outcome {
+    Outcome::There { id: row.id.clone(), adopted, enabled: row.status == SubscriptionStatus::Enabled }
+}
+
 async fn create<A: Api>(job: &Job<'_, A>, key: &SubscriptionKey, batching: bool) -> Done {
-    let failure = match job.api.create_subscription(key, job.conduit_id, batching).await {
+    let failure = match job.api.create_subscription(key, &job.place.transport(), batching).await {
         Ok(created) => {
             return Done::Created {
-                id: created.row.id,
-                cost: created.row.cost,
+                row: created.row,
                 total: created.total_cost,
                 max: created.max_total_cost,
             };
@@ -237,8 +242,9 @@ async fn create<A: Api>(job: &Job<'_, A>, key: &SubscriptionKey, batching: bool)
 }
 
 async fn conduit_gone_or<A: Api>(job: &Job<'_, A>, refused: Failure) -> Done {
+    let Place::Conduit(id) = job.place else { return failed_or_refused(refused) };
     match job.api.conduits().await {
-        Ok(conduits) if conduits.iter().any(|conduit| *conduit.id == **job.conduit_id) => {
+        Ok(conduits) if conduits.iter().any(|conduit| *conduit.id == **id) => {
             Done::Outcome(Outcome::Refused(refused))
         }
         Ok(_) => Done::ConduitGone,
@@ -246,7 +252,7 @@ async fn conduit_gone_or<A: Api>(job: &Job<'_, A>, refused: Failure) -> Done {
     }
 }
 
-/// 409: an equal one is there. It is ours if it is on our conduit and alive.
+/// 409: an equal one is there. It is ours if it is in the right place and alive.
 async fn adopt<A: Api>(job: &Job<'_, A>, key: &SubscriptionKey, id: Option<&str>) -> Done {
     let filter = match id {
         Some(id) => Filter::Id(id.to_owned()),
@@ -262,12 +268,9 @@ async fn adopt<A: Api>(job: &Job<'_, A>, key: &SubscriptionKey, id: Option<&str>
         }
         Err(_) => Vec::new(),
     };
-    let ours = |row: &&SubscriptionRow| {
-        row.key == *key
-            && matches!(&row.target, TransportTarget::Conduit { conduit_id } if conduit_id == job.conduit_id)
-    };
+    let ours = |row: &&SubscriptionRow| row.key == *key && job.place.holds(&row.target);
     if let Some(row) = rows.iter().filter(ours).find(|row| row.status.is_live()) {
-        return Done::Outcome(Outcome::There { id: row.id.clone(), adopted: true });
+        return Done::Outcome(there(row, true));
     }
     // Dead ones do not conflict, says Twitch; one that does all the same is in the way.
     for row in rows.iter().filter(ours) {

@@ -12,13 +12,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::{Api, BindAnswers, Failure, Refused};
 use super::engine::build;
-use super::{Desired, Memory, MemoryError, Policy, ReconcileHandle, ReconcileOptions};
-use crate::helix::{Conduit, Created, Filter, ShardRow, SubscriptionList, User, UserGrants};
+use super::{Desired, Memory, MemoryError, Method, Policy, Reach, ReconcileHandle, ReconcileOptions};
+use crate::helix::{Conduit, Created, Filter, ShardRow, SubscriptionList, Transport, User, UserGrants};
 use crate::model::shard::{BindOutcome, Bindings, LiveSession, SessionId, Sessions, ShardId, ShardTarget};
 use crate::model::status::{ReconcileStatus, SubscriptionEntry};
 use crate::model::subscription::{
     FieldValue, SubscriptionKey, SubscriptionRow, SubscriptionSpec, SubscriptionStatus, TransportTarget,
 };
+use crate::model::webhook::{Callback, WebhookKey};
 
 /// A failure to come.
 #[derive(Debug)]
@@ -36,7 +37,9 @@ pub(super) struct World {
     pub(super) users: BTreeMap<String, String>,
     pub(super) conduits: Vec<Conduit>,
     pub(super) rows: Vec<SubscriptionRow>,
-    pub(super) shards: BTreeMap<(String, ShardId), (SessionId, &'static str)>,
+    pub(super) shards: BTreeMap<(String, ShardId), (Transport, &'static str)>,
+    /// What comes of a challenge; `None`: nothing yet.
+    pub(super) challenge: Option<&'static str>,
     pub(super) over: HashSet<SessionId>,
     pub(super) max_cost: u64,
     pub(super) latency: Duration,
@@ -44,6 +47,10 @@ pub(super) struct World {
     pub(super) grants: Option<BTreeMap<String, Vec<String>>>,
     pub(super) faults: Vec<Fault>,
     pub(super) calls: Vec<String>,
+    /// Why the callback cannot be reached.
+    pub(super) unreachable: Option<&'static str>,
+    /// Most live rows with the same key.
+    pub(super) most_equal: usize,
     pub(super) in_flight: usize,
     pub(super) most_in_flight: usize,
     serial: u64,
@@ -63,6 +70,18 @@ impl World {
             self.rows.iter().filter(|row| row.status.is_live()).map(|row| row.key.to_string()).collect();
         live.sort();
         live
+    }
+
+    /// Calls back whom it has to.
+    pub(super) fn verify(&mut self) {
+        let Some(outcome) = self.challenge else { return };
+        let pending = "webhook_callback_verification_pending";
+        for row in self.rows.iter_mut().filter(|row| row.status.as_str() == pending) {
+            row.status = SubscriptionStatus::parse(outcome);
+        }
+        for (_, status) in self.shards.values_mut().filter(|(_, status)| *status == pending) {
+            *status = outcome;
+        }
     }
 
     pub(super) fn revoke(&mut self, of: &str, status: &str) {
@@ -191,19 +210,32 @@ impl Api for Fake {
     async fn create_subscription(
         &self,
         key: &SubscriptionKey,
-        conduit_id: &str,
+        transport: &Transport,
         _batching: bool,
     ) -> Result<Created, Failure> {
         let key = key.clone();
-        let target = TransportTarget::Conduit { conduit_id: conduit_id.into() };
+        let target = match transport {
+            Transport::Conduit(id) => TransportTarget::Conduit { conduit_id: id.clone() },
+            Transport::Webhook { callback, .. } => TransportTarget::Webhook { callback: callback.clone() },
+            Transport::Session(_) => panic!("{transport:?}"),
+        };
         self.call(format!("create {key}"), |world| {
-            if !world.conduits.iter().any(|conduit| conduit.id == conduit_id) {
+            if let TransportTarget::Conduit { conduit_id } = &target
+                && !world.conduits.iter().any(|conduit| *conduit.id == **conduit_id)
+            {
                 return Err(not_found());
             }
+            let equal = world.rows.iter().filter(|row| row.key == key && row.status.is_live());
+            world.most_equal = world.most_equal.max(equal.clone().count());
             let twin =
                 world.rows.iter().find(|row| row.key == key && row.target == target && row.status.is_live());
             if let Some(twin) = twin {
                 return Err(Failure::Conflict { id: Some(twin.id.clone()) });
+            }
+            if equal.count() == 3 {
+                return Err(Failure::Quota {
+                    message: "maximum subscriptions with type and condition exceeded".into(),
+                });
             }
             let cost = u64::from(&*key.subscription_type == "stream.online");
             if world.total() + cost > world.max_cost {
@@ -212,12 +244,16 @@ impl Api for Fake {
             world.serial += 1;
             let row = SubscriptionRow {
                 id: format!("sub-{}", world.serial).into(),
-                status: SubscriptionStatus::Enabled,
+                status: match &target {
+                    TransportTarget::Webhook { .. } => SubscriptionStatus::WebhookCallbackVerificationPending,
+                    _ => SubscriptionStatus::Enabled,
+                },
                 key,
                 target,
                 cost,
             };
             world.rows.push(row.clone());
+            world.verify();
             Ok(Created { row, total_cost: world.total(), max_total_cost: world.max_cost })
         })
         .await
@@ -267,11 +303,17 @@ impl Api for Fake {
             }
             let ours = world.shards.iter().filter(|((conduit, _), _)| *conduit == id);
             Ok(ours
-                .map(|((_, shard), (session, status))| ShardRow {
+                .map(|((_, shard), (transport, status))| ShardRow {
                     id: *shard,
                     status: (*status).into(),
-                    session_id: Some(session.clone()),
-                    callback: None,
+                    session_id: match transport {
+                        Transport::Session(session) => Some(session.clone()),
+                        _ => None,
+                    },
+                    callback: match transport {
+                        Transport::Webhook { callback, .. } => Some((**callback).into()),
+                        _ => None,
+                    },
                 })
                 .collect())
         })
@@ -281,7 +323,7 @@ impl Api for Fake {
     async fn bind_shards(
         &self,
         conduit_id: &str,
-        shards: &[(ShardId, SessionId)],
+        shards: &[(ShardId, Transport)],
     ) -> Result<BindAnswers, Failure> {
         let (id, shards) = (conduit_id.to_owned(), shards.to_vec());
         self.call(format!("bind {}", shards.len()), |world| {
@@ -290,13 +332,19 @@ impl Api for Fake {
             };
             let count = conduit.shard_count;
             let mut answers = Vec::new();
-            for (shard, session) in shards {
-                let answer = if world.over.contains(&session) {
+            for (shard, transport) in shards {
+                let over = matches!(&transport, Transport::Session(session) if world.over.contains(session));
+                let answer = if over {
                     Err(Refused::SessionGone)
                 } else if shard.0 >= count {
                     Err(Refused::Other("The shard id is outside the conduit's range".into()))
                 } else {
-                    world.shards.insert((id.clone(), shard), (session, "enabled"));
+                    let status = match &transport {
+                        Transport::Webhook { .. } => "webhook_callback_verification_pending",
+                        _ => "enabled",
+                    };
+                    world.shards.insert((id.clone(), shard), (transport, status));
+                    world.verify();
                     Ok(())
                 };
                 answers.push((shard, answer));
@@ -304,6 +352,21 @@ impl Api for Fake {
             Ok(answers)
         })
         .await
+    }
+}
+
+impl Reach for Fake {
+    fn prove<'a>(
+        &'a self,
+        callback: &'a Callback,
+        _key: &'a WebhookKey,
+    ) -> BoxFuture<'a, Result<(), String>> {
+        async move {
+            let mut world = self.world();
+            world.calls.push(format!("prove {callback}"));
+            world.unreachable.map_or(Ok(()), |why| Err(why.to_owned()))
+        }
+        .boxed()
     }
 }
 
@@ -376,10 +439,11 @@ impl Bench {
     }
 
     pub(super) fn without_pool(fake: &Fake, notes: &Arc<Notes>, desired: Desired) -> Self {
+        let reach = Arc::new(fake.clone());
         let (desired, desired_out) = watch::channel(Arc::new(desired));
         let (sessions, sessions_out) = watch::channel(Sessions::default());
         let options = ReconcileOptions::new("client");
-        let (engine, handle) = build(fake.clone(), notes.clone(), desired_out, sessions_out, options);
+        let (engine, handle) = build(fake.clone(), notes.clone(), reach, desired_out, sessions_out, options);
         let cancel = CancellationToken::new();
         let task = tokio::spawn(engine.run(cancel.clone()));
         Self { fake: fake.clone(), notes: notes.clone(), desired, sessions, handle, cancel, task, pool: None }
@@ -457,7 +521,7 @@ async fn pool(
 ) {
     let mut serial = 0;
     loop {
-        let count = target.borrow_and_update().as_ref().map_or(0, |target| target.shards);
+        let count = target.borrow_and_update().as_ref().map_or(0, |target| target.sockets);
         let told = bindings.borrow_and_update().clone();
         let mut next = BTreeMap::clone(&sessions.borrow());
         next.retain(|shard, _| shard.0 < count);
@@ -508,7 +572,10 @@ pub(super) fn desired(specs: &[SubscriptionSpec]) -> Desired {
         policy: Policy::Sync,
         max_delete: 0.5,
         interval: Duration::from_secs(1800),
+        method: Method::Conduit,
         shards: 2,
+        shards_call: false,
+        webhook: None,
         conduit_id: None,
         watch_grants: false,
     }

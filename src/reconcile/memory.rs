@@ -46,6 +46,11 @@ pub(super) fn hold_name(client_id: &str) -> String {
     format!("deletes_held:{client_id}")
 }
 
+/// Name of the public URLs that subscriptions were made with, as a JSON list.
+pub(super) fn urls_name(client_id: &str) -> String {
+    format!("callback_urls:{client_id}")
+}
+
 /// Name of a login's id.
 pub(super) fn login_name(login: &str) -> String {
     format!("{LOGIN_PREFIX}{login}")

@@ -18,12 +18,15 @@ mod conduit;
 mod engine;
 mod execute;
 mod grants;
+mod hooks;
 mod logins;
 mod memory;
 mod park;
+mod place;
 mod plan;
 mod preview;
 mod publish;
+mod reach;
 mod reason;
 mod run;
 mod shards;
@@ -35,8 +38,10 @@ mod fake;
 mod plan_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod webhook_tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -48,12 +53,14 @@ pub use self::memory::{Memory, MemoryError};
 pub use self::park::{Obstacle, RetryTimes};
 pub use self::plan::{Action, Blocked, DeleteReason, Plan};
 pub use self::preview::{Preview, PreviewConduit, PreviewError, UserNeeds, preview, who_must_grant};
+pub use self::reach::Reach;
 use crate::helix::Helix;
 use crate::model::hint::Hint;
 use crate::model::route::Routes;
-use crate::model::shard::{Bindings, Sessions, ShardTarget};
-use crate::model::status::{ReconcileStatus, SubscriptionEntry};
+use crate::model::shard::{Bindings, Sessions, ShardId, ShardTarget, WebhookTarget};
+use crate::model::status::{ReconcileStatus, ShardStatus, SubscriptionEntry};
 use crate::model::subscription::SubscriptionSpec;
+use crate::model::webhook::KeyId;
 
 /// What to do with live subscriptions on our conduit that the file does not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,6 +70,16 @@ pub enum Policy {
     Sync,
     /// Keep them. Dead rows are cleared even so: they deliver nothing and cannot be revived.
     Keep,
+}
+
+/// How events come in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Method {
+    /// Over the shards of a conduit.
+    #[default]
+    Conduit,
+    /// Each subscription calls by itself.
+    Webhook,
 }
 
 /// What a person wants, from one accepted configuration.
@@ -79,8 +96,14 @@ pub struct Desired {
     pub max_delete: f64,
     /// Longest pause between two runs.
     pub interval: Duration,
+    /// How events come in.
+    pub method: Method,
     /// Shards of the conduit, 1 to 20,000.
     pub shards: u32,
+    /// Whether the shards call, instead of having a WebSocket each.
+    pub shards_call: bool,
+    /// What Twitch is to call; needed wherever something calls.
+    pub webhook: Option<WebhookTarget>,
     /// The conduit that the configuration names; else one is made and remembered.
     pub conduit_id: Option<String>,
     /// Whether the daemon keeps subscriptions of its own that tell of grants and of shards.
@@ -110,6 +133,10 @@ pub struct ReconcileOptions {
     pub login_refresh: Duration,
     /// Pause between two such looks, of 100 logins each: 10 s.
     pub login_refresh_pause: Duration,
+    /// How long Twitch may take with the challenge of a new webhook: 2 min.
+    pub challenge: Duration,
+    /// How long a proof that the callback can be reached is believed: 60 s.
+    pub reach_life: Duration,
     /// Least pause between two publications of the status during a run: 500 ms.
     pub publish_pause: Duration,
     /// Creates and deletes handed to the API client at a time, which bounds the requests itself: 16.
@@ -133,6 +160,8 @@ impl ReconcileOptions {
             backoff: (seconds(1), seconds(60)),
             login_refresh: seconds(24 * 3600),
             login_refresh_pause: seconds(10),
+            challenge: seconds(120),
+            reach_life: seconds(60),
             publish_pause: Duration::from_millis(500),
             concurrency: 16,
             drain: seconds(3),
@@ -189,6 +218,15 @@ impl ChangedUsers {
     }
 }
 
+/// What Twitch calls us with, as of the last complete run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InUse {
+    /// The secrets, as far as the callbacks of our subscriptions and shards say.
+    pub keys: BTreeSet<KeyId>,
+    /// Whether anything calls us.
+    pub calls: bool,
+}
+
 /// Handle; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct ReconcileHandle {
@@ -196,6 +234,10 @@ pub struct ReconcileHandle {
     pub target: watch::Receiver<Option<ShardTarget>>,
     /// Twitch's answer for each session.
     pub bindings: watch::Receiver<Bindings>,
+    /// The shards that call; none when they have WebSockets.
+    pub hooks: watch::Receiver<BTreeMap<ShardId, ShardStatus>>,
+    /// What Twitch calls us with; `None` until that is known.
+    pub in_use: watch::Receiver<Option<InUse>>,
     /// Which sinks events go to; `None` until what is remembered was read.
     pub routes: watch::Receiver<Option<Arc<Routes>>>,
     /// How the reconciler is.
@@ -270,14 +312,15 @@ impl Reconciler {
 /// Builds the reconciler; nothing happens until it is run.
 ///
 /// `sessions` are the sessions that the WebSocket shards have. They are bound by a task of its own,
-/// which never waits for creates.
+/// which never waits for creates. `reach` proves that a callback can be reached before Twitch is told of it.
 pub fn reconciler(
     helix: Helix,
     memory: Arc<dyn Memory>,
+    reach: Arc<dyn Reach>,
     desired: watch::Receiver<Arc<Desired>>,
     sessions: watch::Receiver<Sessions>,
     options: ReconcileOptions,
 ) -> (Reconciler, ReconcileHandle) {
-    let (engine, handle) = engine::build(helix, memory, desired, sessions, options);
+    let (engine, handle) = engine::build(helix, memory, reach, desired, sessions, options);
     (Reconciler { engine }, handle)
 }

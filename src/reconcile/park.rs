@@ -32,6 +32,8 @@ pub enum Obstacle {
     Removed,
     /// A login is not known to Twitch.
     Login,
+    /// The callback cannot be reached from outside: nothing is created that Twitch could not verify.
+    Callback,
 }
 
 /// How long the pauses between tries are.
@@ -57,7 +59,7 @@ impl RetryTimes {
     pub(super) fn pause(&self, obstacle: Obstacle, attempts: u32) -> Option<Duration> {
         let (first, longest) = match obstacle {
             Obstacle::Removed => return None,
-            Obstacle::Ended => self.soon,
+            Obstacle::Ended | Obstacle::Callback => self.soon,
             Obstacle::Grant | Obstacle::Chat | Obstacle::Cost | Obstacle::Invalid | Obstacle::Login => {
                 self.slow
             }

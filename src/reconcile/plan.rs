@@ -1,32 +1,49 @@
 //! From what is wanted and what is there to what must be done, and what cannot be done and why. ◆
 //!
 //! The one place that decides about creating and deleting; execution makes no choices, and
-//! `eventsubd plan` prints what this returns. It never touches a row that is not on our conduit, and
-//! never deletes a live row that is wanted.
+//! `eventsubd plan` prints what this returns. It never touches a row that is not on a place of ours, and
+//! never deletes a live row that is wanted before another one delivers in its stead. There are two
+//! exceptions: Twitch allows three equal rows of a client, and `max_total_cost` may leave no room for a second
+//! one; then the old row goes first.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::park::{Obstacle, ParkTable, Standing};
+use super::place::{Places, Side};
 use super::{Policy, reason};
 use crate::model::catalog::{self, Auth};
-use crate::model::subscription::{SubscriptionKey, SubscriptionRow, SubscriptionStatus, TransportTarget};
+use crate::model::subscription::{Condition, SubscriptionKey, SubscriptionRow, SubscriptionStatus};
 
 /// Deletes up to this number are never held.
 pub(super) const FREE_DELETES: u64 = 10;
+
+/// Live rows of a client with the same type and condition (Twitch: "Managing Event Subscriptions").
+const EQUAL_ROWS: usize = 3;
+
+/// Subscriptions that one run moves to another place, at most: while one is moved its events come twice, and
+/// a run of all takes as long as the rate limit wants.
+pub(super) const MOVES: usize = 1_000;
+
+/// How many of them are deleted before they are made anew, when there is no room for both: each has a gap.
+const MOVES_WITHOUT_ROOM: usize = 100;
 
 /// Everything that a plan is made from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Input<'a> {
     /// Rows that point elsewhere are not ours.
-    pub(super) conduit_id: &'a str,
+    pub(super) places: &'a Places,
     /// Each key once.
     pub(super) wanted: &'a [SubscriptionKey],
     /// Twitch's whole list; more rows than ours do no harm.
     pub(super) rows: &'a [SubscriptionRow],
     pub(super) parked: &'a ParkTable,
+    /// Rows whose challenge Twitch should have sent long ago.
+    pub(super) overdue: &'a HashSet<Box<str>>,
+    /// Why the callback cannot be reached.
+    pub(super) unreachable: Option<&'a str>,
     /// What would be refused for want of a grant, and why.
     pub(super) ungranted: &'a HashMap<SubscriptionKey, String>,
     pub(super) now: Instant,
@@ -47,7 +64,7 @@ pub(super) struct Input<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "action", rename_all = "snake_case")]
 pub enum Action {
-    /// Create a subscription on our conduit.
+    /// Create a subscription.
     Create {
         /// Type, version and condition.
         #[serde(flatten)]
@@ -57,8 +74,11 @@ pub enum Action {
         batching: bool,
         /// What it costs at most.
         worst_cost: u64,
+        /// Whether an older one delivers, which goes once this one does.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        moves: bool,
     },
-    /// Delete a subscription on our conduit.
+    /// Delete a subscription of ours.
     Delete {
         /// Twitch's id.
         id: Box<str>,
@@ -96,6 +116,8 @@ pub enum DeleteReason {
     Duplicate,
     /// The file does not have it.
     Unwanted,
+    /// It points to a place that we leave, and another one takes its stead.
+    Moved,
 }
 
 /// A wanted subscription that is not created now.
@@ -111,6 +133,9 @@ pub struct Blocked {
     /// When it is tried again; `None`: when the file changes, on `apply`, or when there is room.
     #[serde(rename = "retry_in_seconds", serialize_with = "seconds")]
     pub retry_in: Option<Duration>,
+    /// Whether an older one delivers in its stead.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub delivers: bool,
 }
 
 #[allow(clippy::ref_option, reason = "serde hands over a reference to the field")]
@@ -125,6 +150,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// How many stay as they are.
     pub keep: u64,
+    /// How many are moved later, as this plan moves many already.
+    pub deferred: u64,
     /// Wanted, and not created now.
     pub blocked: Vec<Blocked>,
     /// Deletes that wait for `eventsubd apply --allow-deletes`.
@@ -145,6 +172,9 @@ pub(super) struct Planned {
     pub(super) at_once: Vec<(SubscriptionKey, String)>,
     /// Live rows of ours.
     pub(super) ours: u64,
+    /// How many wanted ones another run has to look after once this one is done: those that are moved and
+    /// whose old row is still there.
+    pub(super) moving: u64,
 }
 
 /// A live row.
@@ -152,11 +182,15 @@ pub(super) struct Planned {
 pub(super) struct Live {
     pub(super) id: Box<str>,
     pub(super) enabled: bool,
+    /// Whether it is where it should be.
+    pub(super) current: bool,
 }
 
 #[derive(Default)]
 struct Found<'a> {
     live: Option<&'a SubscriptionRow>,
+    /// Live rows on places that we leave.
+    old: Vec<&'a SubscriptionRow>,
     /// The worst obstacle that its dead rows tell of.
     dead: Option<(Obstacle, String)>,
 }
@@ -164,7 +198,7 @@ struct Found<'a> {
 /// Makes the plan.
 pub(super) fn plan(input: &Input<'_>) -> Planned {
     let mut out = Planned::default();
-    let sorted = sort_out(input, &mut out);
+    let mut sorted = sort_out(input, &mut out);
 
     // A part that is not a number allows nothing.
     let part = if input.max_delete.is_nan() { 0.0 } else { input.max_delete };
@@ -173,31 +207,38 @@ pub(super) fn plan(input: &Input<'_>) -> Planned {
     #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
     let held = !input.allow_deletes && many > FREE_DELETES && many as f64 > part * of as f64;
 
-    let room = (input.max_total_cost > 0).then(|| input.max_total_cost.saturating_sub(input.total_cost));
-    let mut freed: u64 = sorted.duplicates.iter().map(|row| row.cost).sum();
-    if !held {
-        freed += sorted.unwanted.iter().map(|row| row.cost).sum::<u64>();
-    }
     let mut clear = deletes(sorted.dead, |row| DeleteReason::Dead(row.status.as_str().into()));
-    clear.extend(deletes(sorted.duplicates, |_| DeleteReason::Duplicate));
+    let mut spare = deletes(sorted.duplicates, |_| DeleteReason::Duplicate);
+    let superseded = sorted.found.iter_mut().filter(|found| found.live.is_some_and(is_enabled));
+    spare
+        .extend(deletes(superseded.flat_map(|found| found.old.drain(..)).collect(), |_| DeleteReason::Moved));
     let mut last = deletes(sorted.unwanted, |_| DeleteReason::Unwanted);
     if held {
         out.plan.held = std::mem::take(&mut last);
         out.plan.held_of = Some(of);
     }
 
+    let room = (input.max_total_cost > 0).then(|| input.max_total_cost.saturating_sub(input.total_cost));
+    let freed = cost_of(&spare) + cost_of(&last);
+    clear.extend(spare);
     let mut creates = Vec::new();
+    let mut moves = Vec::new();
     let full = room.is_some_and(|room| room.saturating_add(freed) == 0);
     for (key, found) in input.wanted.iter().zip(sorted.found) {
-        out.live.push(
-            found
-                .live
-                .map(|row| Live { id: row.id.clone(), enabled: row.status == SubscriptionStatus::Enabled }),
-        );
+        out.live.push(found.standing());
         if found.live.is_some() {
             out.plan.keep += 1;
+            out.moving += u64::from(!found.old.is_empty());
+        } else if found.old.is_empty() {
+            creates.extend(decide(input, key, found.dead, full, false, &mut out));
+        } else if let Some(mut create) = decide(input, key, found.dead, false, true, &mut out) {
+            // It costs what it has cost so far.
+            if let Action::Create { worst_cost, .. } = &mut create {
+                *worst_cost = found.old.iter().map(|row| row.cost).max().unwrap_or(*worst_cost);
+            }
+            moves.push((create, found.old));
         } else {
-            decide(input, key, found.dead, full, &mut creates, &mut out);
+            out.plan.keep += 1;
         }
     }
     creates.sort_unstable_by(|a, b| a.key().cmp(b.key()));
@@ -205,14 +246,73 @@ pub(super) fn plan(input: &Input<'_>) -> Planned {
     out.park.sort_unstable();
     out.at_once.sort_unstable();
 
-    let costly =
-        creates.iter().filter(|action| matches!(action, Action::Create { worst_cost: 1.., .. })).count();
-    let short = room.is_some_and(|room| costly as u64 > room);
+    let costly = creates.iter().filter(|action| is_costly(action)).count() as u64;
+    let short = room.is_some_and(|room| costly > room);
+    let space = room.map(|room| room.saturating_add(freed).saturating_sub(costly));
+    let (first, moved) = pick_moves(moves, space, full, &sorted.equal, &mut out);
+    clear.extend(first);
+    creates.extend(moved);
     let (then, finally) = if short { (last, creates) } else { (creates, last) };
     out.plan.actions = clear;
     out.plan.actions.extend(then);
     out.plan.actions.extend(finally);
     out
+}
+
+/// The moves of this run: what must be deleted before, and what is made. The others wait for the next run.
+fn pick_moves<'a>(
+    mut moves: Vec<(Action, Vec<&'a SubscriptionRow>)>,
+    space: Option<u64>,
+    full: bool,
+    equal: &HashMap<(&'a str, &'a Condition), usize>,
+    out: &mut Planned,
+) -> (Vec<Action>, Vec<Action>) {
+    moves.sort_unstable_by(|(a, _), (b, _)| a.key().cmp(b.key()));
+    let mut space = space.unwrap_or(u64::MAX);
+    let (mut first, mut moved) = (Vec::new(), Vec::new());
+    for (create, mut old) in moves {
+        let costly = is_costly(&create);
+        let fits = !costly || space > 0 || (full && moved.len() < MOVES_WITHOUT_ROOM);
+        if moved.len() >= MOVES || !fits {
+            out.plan.deferred += 1;
+            out.moving += 1;
+            continue;
+        }
+        old.sort_unstable_by(|a, b| rank(a).cmp(&rank(b)));
+        let there = old.first().and_then(|row| equal.get(&(&*row.key.subscription_type, &row.key.condition)));
+        let mut early = there.map_or(0, |there| (there + 1).saturating_sub(EQUAL_ROWS));
+        if costly && space == 0 {
+            early = old.len();
+        }
+        let early = old.split_off(old.len().saturating_sub(early));
+        first.extend(deletes(early, |_| DeleteReason::Moved));
+        space = space.saturating_sub(u64::from(costly));
+        out.moving += 1;
+        moved.push(create);
+    }
+    (first, moved)
+}
+
+fn cost_of(deletes: &[Action]) -> u64 {
+    deletes.iter().map(|action| if let Action::Delete { cost, .. } = action { *cost } else { 0 }).sum()
+}
+
+fn is_costly(action: &Action) -> bool {
+    matches!(action, Action::Create { worst_cost: 1.., .. })
+}
+
+fn is_enabled(row: &SubscriptionRow) -> bool {
+    row.status == SubscriptionStatus::Enabled
+}
+
+impl Found<'_> {
+    /// The row that delivers, else the one that will.
+    fn standing(&self) -> Option<Live> {
+        let current = self.live.map(|row| (row, true));
+        let old = self.old.iter().map(|row| (*row, false));
+        let best = current.into_iter().chain(old).min_by_key(|(row, current)| (rank(row).0, !current))?;
+        Some(Live { id: best.0.id.clone(), enabled: is_enabled(best.0), current: best.1 })
+    }
 }
 
 /// Our rows by what becomes of them.
@@ -222,6 +322,8 @@ struct Sorted<'a> {
     dead: Vec<&'a SubscriptionRow>,
     duplicates: Vec<&'a SubscriptionRow>,
     unwanted: Vec<&'a SubscriptionRow>,
+    /// Live rows of anybody with this type and condition, of those that are to be moved.
+    equal: HashMap<(&'a str, &'a Condition), usize>,
 }
 
 fn sort_out<'a>(input: &Input<'a>, out: &mut Planned) -> Sorted<'a> {
@@ -232,11 +334,17 @@ fn sort_out<'a>(input: &Input<'a>, out: &mut Planned) -> Sorted<'a> {
         dead: Vec::new(),
         duplicates: Vec::new(),
         unwanted: Vec::new(),
+        equal: HashMap::new(),
     };
-    let ours = |row: &&SubscriptionRow| matches!(&row.target, TransportTarget::Conduit { conduit_id } if **conduit_id == *input.conduit_id);
-    for row in input.rows.iter().filter(ours) {
+    for row in input.rows {
+        let side = input.places.side(&row.target);
+        if side == Side::Foreign {
+            continue;
+        }
         let slot = index.get(&row.key).map(|at| &mut sorted.found[*at]);
-        if let Some(told) = reason::of_status(&row.status) {
+        let told =
+            reason::of_status(&row.status).or_else(|| input.overdue.contains(&row.id).then(reason::overdue));
+        if let Some(told) = told {
             sorted.dead.push(row);
             if let Some(slot) = slot {
                 slot.dead = slot.dead.take().max(Some(told));
@@ -248,6 +356,11 @@ fn sort_out<'a>(input: &Input<'a>, out: &mut Planned) -> Sorted<'a> {
             sorted.unwanted.push(row);
             continue;
         };
+        if side == Side::Old {
+            slot.old.push(row);
+            sorted.equal.insert((&row.key.subscription_type, &row.key.condition), 0);
+            continue;
+        }
         match slot.live {
             None => slot.live = Some(row),
             Some(other) => {
@@ -257,6 +370,13 @@ fn sort_out<'a>(input: &Input<'a>, out: &mut Planned) -> Sorted<'a> {
             }
         }
     }
+    let live = input.rows.iter().filter(|row| row.status.is_live());
+    for row in live.take(if sorted.equal.is_empty() { 0 } else { usize::MAX }) {
+        if let Some(count) = sorted.equal.get_mut(&(&*row.key.subscription_type, &row.key.condition)) {
+            *count += 1;
+        }
+    }
+    // What was moved goes under either policy: its events would come twice.
     // `keep` creates what is missing and deletes nothing that lives. Dead rows deliver nothing and
     // are cleared all the same.
     if input.policy == Policy::Keep {
@@ -269,32 +389,38 @@ fn sort_out<'a>(input: &Input<'a>, out: &mut Planned) -> Sorted<'a> {
 /// Of equal live rows the first by this is kept: one that delivers before one that does not, then
 /// any, as long as it is always the same.
 fn rank(row: &SubscriptionRow) -> (bool, &str) {
-    (row.status != SubscriptionStatus::Enabled, &row.id)
+    (!is_enabled(row), &row.id)
 }
 
-/// What becomes of a wanted key without a live row.
+/// How a wanted key without a live row in its place is made, unless something is in the way.
 fn decide(
     input: &Input<'_>,
     key: &SubscriptionKey,
     dead: Option<(Obstacle, String)>,
     full: bool,
-    creates: &mut Vec<Action>,
+    delivers: bool,
     out: &mut Planned,
-) {
+) -> Option<Action> {
     let mut block = |obstacle, reason: String, retry_in| {
-        out.plan.blocked.push(Blocked { key: key.clone(), obstacle, reason, retry_in });
+        out.plan.blocked.push(Blocked { key: key.clone(), obstacle, reason, retry_in, delivers });
     };
     let standing = input.parked.standing(key, input.now);
     if let Standing::Waiting { obstacle, reason, retry_at } = standing {
         let retry_in = retry_at.map(|at| at.saturating_duration_since(input.now));
         block(obstacle, reason.to_owned(), retry_in);
-        return;
+        return None;
     }
     if let Some(reason) = input.ungranted.get(key) {
         let retry_in = input.parked.next_pause(key, Obstacle::Grant, input.now);
         block(Obstacle::Grant, reason.clone(), retry_in);
         out.park.push((key.clone(), Obstacle::Grant, reason.clone()));
-        return;
+        return None;
+    }
+    if let Some(reason) = input.unreachable.filter(|_| input.places.current.is_webhook()) {
+        let retry_in = input.parked.next_pause(key, Obstacle::Callback, input.now);
+        block(Obstacle::Callback, reason.to_owned(), retry_in);
+        out.park.push((key.clone(), Obstacle::Callback, reason.to_owned()));
+        return None;
     }
     // What is due is tried, whatever its dead row says: that is what it is due for.
     if standing != Standing::Due
@@ -304,20 +430,20 @@ fn decide(
         let retry_in = input.parked.next_pause(key, *obstacle, input.now);
         block(*obstacle, reason.clone(), retry_in);
         out.park.push((key.clone(), *obstacle, reason.clone()));
-        return;
+        return None;
     }
     let (worst_cost, batching) = catalog::lookup(&key.subscription_type, &key.version)
         .map_or((1, false), |row| (worst_cost(row.auth), row.batched));
     if full && worst_cost > 0 {
         block(Obstacle::Cost, reason::cost_limit(), None);
-        return;
+        return None;
     }
     if standing == Standing::Free
         && let Some((_, reason)) = dead
     {
         out.at_once.push((key.clone(), reason));
     }
-    creates.push(Action::Create { key: key.clone(), batching, worst_cost });
+    Some(Action::Create { key: key.clone(), batching, worst_cost, moves: delivers })
 }
 
 /// Types that need a user's grant cost nothing; the others cost 1 unless the user has authorized

@@ -7,11 +7,14 @@ use proptest::prelude::*;
 
 use super::Policy;
 use super::park::{Obstacle, ParkTable, RetryTimes};
+use super::place::{Place, Places, Side};
 use super::plan::{Action, FREE_DELETES, Input, Planned, plan};
 use super::reason;
+use crate::model::secret::Secret;
 use crate::model::subscription::{
     Condition, SubscriptionKey, SubscriptionRow, SubscriptionStatus, TransportTarget,
 };
+use crate::model::webhook::WebhookKey;
 
 const OURS: &str = "ours";
 
@@ -38,6 +41,7 @@ struct World {
     rows: Vec<SubscriptionRow>,
     parked: ParkTable,
     now: Instant,
+    places: Places,
     policy: Policy,
     max_delete: f64,
     allow_deletes: bool,
@@ -54,7 +58,9 @@ impl World {
         let total_cost = self.total();
         plan(&Input {
             ungranted: &std::collections::HashMap::new(),
-            conduit_id: OURS,
+            places: &self.places,
+            overdue: &std::collections::HashSet::new(),
+            unreachable: None,
             wanted: &self.wanted,
             rows: &self.rows,
             parked: &self.parked,
@@ -68,6 +74,13 @@ impl World {
         })
     }
 
+    fn place(&self) -> TransportTarget {
+        match &self.places.current {
+            Place::Conduit(id) => TransportTarget::Conduit { conduit_id: id.clone() },
+            Place::Webhook { callback, .. } => TransportTarget::Webhook { callback: callback.clone() },
+        }
+    }
+
     /// What execution does when nothing fails, and what is kept for the next run.
     fn apply(&mut self, planned: &Planned) {
         for action in &planned.plan.actions {
@@ -78,15 +91,20 @@ impl World {
                     assert_eq!(self.rows.len(), before - 1, "deleted once");
                 }
                 Action::Create { key, worst_cost, .. } => {
-                    let twin =
-                        self.rows.iter().any(|row| is_ours(row) && row.key == *key && row.status.is_live());
+                    let twin = self
+                        .rows
+                        .iter()
+                        .any(|row| row.target == self.place() && row.key == *key && row.status.is_live());
                     assert!(!twin, "would be a 409");
                     let id = format!("new-{}", self.rows.len() + 1000).into();
                     self.rows.push(SubscriptionRow {
                         id,
-                        status: SubscriptionStatus::Enabled,
+                        status: match &self.places.current {
+                            Place::Conduit(_) => SubscriptionStatus::Enabled,
+                            Place::Webhook { .. } => SubscriptionStatus::WebhookCallbackVerificationPending,
+                        },
                         key: key.clone(),
-                        target: TransportTarget::Conduit { conduit_id: OURS.into() },
+                        target: self.place(),
                         cost: *worst_cost,
                     });
                     self.parked.settled(key, self.now);
@@ -101,6 +119,11 @@ impl World {
         }
         self.held_of = planned.plan.held_of;
     }
+}
+
+/// One place: the conduit.
+fn settled() -> Places {
+    Places { current: Place::Conduit(OURS.into()), conduit: None, urls: BTreeSet::new() }
 }
 
 fn is_ours(row: &SubscriptionRow) -> bool {
@@ -161,6 +184,7 @@ fn world() -> impl Strategy<Value = World> {
                 rows: rows.into_iter().enumerate().map(row).collect(),
                 parked: table,
                 now,
+                places: settled(),
                 policy: if keep { Policy::Keep } else { Policy::Sync },
                 max_delete,
                 allow_deletes,
@@ -289,6 +313,7 @@ fn simple(wanted: &[u8], rows: &[(u8, &str)]) -> World {
             .collect(),
         parked: ParkTable::default(),
         now: Instant::now(),
+        places: settled(),
         policy: Policy::Sync,
         max_delete: 0.5,
         allow_deletes: false,
@@ -357,4 +382,150 @@ fn deletes_make_room_first_when_cost_is_short() {
     let full = world.plan();
     assert_eq!(full.plan.actions, []);
     assert_eq!(full.plan.blocked[0].reason, reason::cost_limit());
+}
+
+const URL: &str = "https://a.example/e";
+
+/// Everything goes to a callback with a new secret, away from a conduit, an older secret and an older URL.
+fn leaving() -> (Places, Vec<TransportTarget>) {
+    let url: std::sync::Arc<str> = URL.into();
+    let key = |text: &str| WebhookKey::new(Secret::new(text)).unwrap();
+    let webhook = |url: &str, secret: &str| {
+        let Place::Webhook { callback, .. } = Place::webhook(&url.into(), &key(secret)) else {
+            unreachable!()
+        };
+        TransportTarget::Webhook { callback }
+    };
+    let places = Places {
+        current: Place::webhook(&url, &key("the-new-secret")),
+        conduit: Some(OURS.into()),
+        urls: [url.clone(), "https://old.example/e".into()].into(),
+    };
+    let targets = vec![
+        TransportTarget::Conduit { conduit_id: OURS.into() },
+        webhook(URL, "the-old-secret"),
+        webhook(URL, "the-new-secret"),
+        webhook("https://old.example/e", "the-old-secret"),
+        TransportTarget::Conduit { conduit_id: "theirs".into() },
+        TransportTarget::Webhook { callback: "https://theirs.example/e".into() },
+    ];
+    (places, targets)
+}
+
+/// Rows as Twitch can have them: of the same key at most three live ones, each with another target.
+fn moving_world() -> impl Strategy<Value = World> {
+    let rows = prop::collection::vec((0..12_u8, status(), 0..6_usize, 0..2_u64), 0..40);
+    let wanted = prop::collection::btree_set(0..12_u8, 0..12);
+    (rows, wanted, prop::bool::ANY, prop::option::of(0..4_u64)).prop_map(|(rows, wanted, keep, room)| {
+        let (places, targets) = leaving();
+        let mut world = simple(&wanted.into_iter().collect::<Vec<_>>(), &[]);
+        for (at, (n, status, target, cost)) in rows.into_iter().enumerate() {
+            let target = targets[target].clone();
+            let equal = world.rows.iter().filter(|row| row.key == key(n) && row.status.is_live());
+            let twin = equal.clone().any(|row| row.target == target);
+            if status.is_live() && (twin || equal.count() == 3) {
+                continue;
+            }
+            world.rows.push(SubscriptionRow {
+                id: format!("row-{at}").into(),
+                status,
+                key: key(n),
+                target,
+                cost,
+            });
+        }
+        World {
+            places,
+            policy: if keep { Policy::Keep } else { Policy::Sync },
+            room,
+            allow_deletes: true,
+            ..world
+        }
+    })
+}
+
+proptest! {
+    #[test]
+    fn everything_moves_without_a_gap_and_within_twitchs_bounds(mut world in moving_world()) {
+        let foreign = |world: &World| -> Vec<SubscriptionRow> {
+            world.rows.iter().filter(|row| world.places.side(&row.target) == Side::Foreign).cloned().collect()
+        };
+        let delivers = |world: &World, key: &SubscriptionKey| world.rows.iter().any(|row| {
+            row.key == *key && row.status == SubscriptionStatus::Enabled
+                && world.places.side(&row.target) != Side::Foreign
+        });
+        let theirs = foreign(&world);
+        let limit = world.total() + world.room.unwrap_or(1_000);
+        let mut rounds = 0;
+        loop {
+            let planned = world.plan();
+            let before: Vec<(SubscriptionKey, bool, usize)> = world.wanted.iter().map(|key| {
+                let equal = world.rows.iter().filter(|row| row.key == *key && row.status.is_live()).count();
+                (key.clone(), delivers(&world, key), equal)
+            }).collect();
+            let left = limit.saturating_sub(world.total());
+            world.apply(&planned);
+            for (key, delivered, equal) in before {
+                let after = world.rows.iter().filter(|row| row.key == key && row.status.is_live()).count();
+                prop_assert!(after <= 3, "{key}: {after} equal ones");
+                prop_assert!(!delivered || delivers(&world, &key) || equal == 3 || left == 0, "a gap of {key}");
+            }
+            if planned.plan.actions.is_empty() && planned.moving == 0 {
+                break;
+            }
+            // Twitch calls back.
+            for row in &mut world.rows {
+                let ours = world.places.side(&row.target) != Side::Foreign;
+                if ours && row.status == SubscriptionStatus::WebhookCallbackVerificationPending {
+                    row.status = SubscriptionStatus::Enabled;
+                }
+            }
+            world.room = world.room.map(|_| limit.saturating_sub(world.total()));
+            rounds += 1;
+            prop_assert!(rounds < 30, "never done: {:?}", shown(&planned));
+        }
+        prop_assert_eq!(foreign(&world), theirs);
+        let last = world.plan();
+        for key in &world.wanted {
+            let blocked = last.plan.blocked.iter().any(|blocked| blocked.key == *key);
+            let rows = world.rows.iter().filter(|row| row.key == *key && row.status.is_live());
+            let mut ours = rows.filter(|row| world.places.side(&row.target) != Side::Foreign);
+            let current = ours.clone().all(|row| world.places.side(&row.target) == Side::Current);
+            prop_assert!(blocked || (ours.next().is_some() && current), "{key} is not there: {:?}", world.rows);
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_moved_stays_where_it_delivers() {
+    let (places, targets) = leaving();
+    let mut world = simple(&[0], &[(0, "enabled")]);
+    world.places = places;
+    let unreachable = |world: &World| {
+        plan(&Input {
+            places: &world.places,
+            overdue: &std::collections::HashSet::new(),
+            unreachable: Some("no answer"),
+            ungranted: &std::collections::HashMap::new(),
+            wanted: &world.wanted,
+            rows: &world.rows,
+            parked: &world.parked,
+            now: world.now,
+            policy: world.policy,
+            max_delete: world.max_delete,
+            allow_deletes: false,
+            held_of: None,
+            total_cost: 1,
+            max_total_cost: 10_000,
+        })
+    };
+    let planned = unreachable(&world);
+    assert_eq!(shown(&planned), [""; 0]);
+    assert_eq!(
+        (planned.plan.blocked[0].obstacle, planned.plan.blocked[0].delivers),
+        (Obstacle::Callback, true)
+    );
+    assert!(planned.live[0].as_ref().is_some_and(|live| live.enabled && !live.current));
+    world.rows[0].target = targets[2].clone();
+    assert!(unreachable(&world).plan.blocked.is_empty(), "what is there needs no proof");
 }

@@ -1,8 +1,9 @@
 //! What a run would do, for `eventsubd plan`: reads everything, changes nothing at Twitch and
 //! nothing that is remembered.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -13,13 +14,16 @@ use super::conduit::{self, Choice};
 use super::engine::recall_one;
 use super::grants::Grants;
 use super::logins::{Logins, USERS_PER_CALL};
-use super::memory::{Intent, LOGIN_PREFIX, Memory, MemoryError, conduit_name, hold_name, intent_name};
+use super::memory::{
+    Intent, LOGIN_PREFIX, Memory, MemoryError, conduit_name, hold_name, intent_name, urls_name,
+};
 use super::park::{Obstacle, ParkTable, RetryTimes};
+use super::place::{Place, Places};
 use super::plan::{Action, Blocked, DeleteReason, Input, Plan, plan};
 use super::publish::wall;
 use super::run::{is_unused, login_not_found, look_at_grants, look_up};
-use super::{Desired, wanted};
-use crate::helix::{Filter, Helix, MAX_GRANTS, SubscriptionList};
+use super::{Desired, Method, wanted};
+use crate::helix::{Helix, MAX_GRANTS, SubscriptionList};
 use crate::model::grants::{self, Scopes};
 use crate::model::status::GrantStatus;
 use crate::model::subscription::SubscriptionKey;
@@ -84,8 +88,10 @@ pub enum PreviewConduit {
 /// What a run would do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Preview {
-    /// The conduit.
-    pub conduit: PreviewConduit,
+    /// The conduit; `None` when subscriptions call by themselves.
+    pub conduit: Option<PreviewConduit>,
+    /// What they call then.
+    pub callback: Option<String>,
     /// The subscriptions. What the running daemon has parked is not known here, and shows as to be
     /// created.
     #[serde(flatten)]
@@ -131,46 +137,33 @@ pub(super) async fn observe<A: Api>(
     let mut logins = Logins::new(Duration::from_secs(86_400), RetryTimes::default());
     logins.remember(&pairs, now, wall());
 
-    let existing = api.conduits().await?;
-    let intent = intent.as_deref().and_then(Intent::parse);
-    let configured = desired.conduit_id.as_deref();
-    let shards = conduit::shard_count(desired.shards);
-    let found = match conduit::choose(configured, remembered.as_deref(), intent.as_ref(), &existing, wall()) {
-        Choice::Use(conduit) => Ok(conduit),
-        Choice::Recover(conduit) => match is_unused(api, &conduit.id).await {
-            Ok(true) => Ok(conduit),
-            Ok(false) => Err(remembered),
-            Err(stop) => return Err(PreviewError::Unavailable(stop.0)),
-        },
-        Choice::Make { gone } => Err(gone),
-        Choice::Missing { id } => {
-            return Err(PreviewError::Refused(format!(
-                "the conduit {id} of `transport.conduit.id` does not exist; there are: {}",
-                conduit::list(&existing)
-            )));
+    let urls = recall_one(memory, &urls_name(client_id)).await.map_err(PreviewError::Memory)?;
+    let urls: BTreeSet<Arc<str>> = urls.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    let (conduit, places) = match (desired.method, &desired.webhook) {
+        (Method::Webhook, Some(webhook)) => {
+            let current = Place::webhook(&webhook.url, webhook.keys.current());
+            let conduit = desired.conduit_id.clone().or(remembered).map(Into::into);
+            let urls = urls.into_iter().chain([webhook.url.clone()]).collect();
+            (None, Places { current, conduit, urls })
+        }
+        _ => {
+            let (conduit, id) = observe_conduit(api, desired, remembered, intent.as_deref()).await?;
+            let current = Place::Conduit(id.into());
+            (Some(conduit), Places { current, conduit: None, urls })
         }
     };
 
     find_logins(api, &mut logins, desired, now).await?;
     let wanted = wanted::of(desired, &logins, client_id);
 
-    let (conduit, id, list) = match found {
-        Ok(found) => {
-            let list = api.subscriptions(&Filter::Conduit(found.id.clone())).await?;
-            let id = found.id.clone();
-            let conduit = if found.shard_count == shards {
-                PreviewConduit::Keep { id: found.id, shards }
-            } else {
-                PreviewConduit::Resize { id: found.id, from: found.shard_count, to: shards }
-            };
-            (conduit, id, Some(list))
-        }
-        Err(gone) => (PreviewConduit::Make { gone, shards }, String::new(), None),
-    };
+    let nothing = matches!(conduit, Some(PreviewConduit::Make { .. })) && places.urls.is_empty();
+    let list = if nothing { None } else { Some(api.subscriptions(&places.filter()).await?) };
     let SubscriptionList { rows, total_cost, max_total_cost } = list.clone().unwrap_or_default();
     let no_park = ParkTable::default();
     let input = Input {
-        conduit_id: &id,
+        places: &places,
+        overdue: &HashSet::new(),
+        unreachable: None,
         wanted: &wanted.keys,
         rows: &rows,
         parked: &no_park,
@@ -195,7 +188,13 @@ pub(super) async fn observe<A: Api>(
     let mut planned = planned.plan;
     for (key, login) in wanted.unresolved {
         let reason = login_not_found(&login);
-        planned.blocked.push(Blocked { key, obstacle: Obstacle::Login, reason, retry_in: None });
+        planned.blocked.push(Blocked {
+            key,
+            obstacle: Obstacle::Login,
+            reason,
+            retry_in: None,
+            delivers: false,
+        });
     }
     let mut own: Vec<SubscriptionKey> = wanted.own.into_iter().collect();
     own.sort_unstable();
@@ -203,6 +202,11 @@ pub(super) async fn observe<A: Api>(
     let shown = shown_ids(&planned, &by_id);
     Ok(Preview {
         conduit,
+        callback: desired
+            .webhook
+            .as_ref()
+            .filter(|_| places.current.is_webhook())
+            .map(|webhook| webhook.url.to_string()),
         plan: planned,
         total_cost: list.is_some().then_some(total_cost),
         max_total_cost: Some(max_total_cost).filter(|max| *max > 0),
@@ -210,6 +214,47 @@ pub(super) async fn observe<A: Api>(
         logins: shown,
         grants,
         own,
+    })
+}
+
+/// What becomes of the conduit, and its id; an empty one when it has to be made.
+async fn observe_conduit<A: Api>(
+    api: &A,
+    desired: &Desired,
+    remembered: Option<String>,
+    intent: Option<&str>,
+) -> Result<(PreviewConduit, String), PreviewError> {
+    let existing = api.conduits().await?;
+    let intent = intent.and_then(Intent::parse);
+    let configured = desired.conduit_id.as_deref();
+    let shards = conduit::shard_count(desired.shards);
+    let choice = conduit::choose(configured, remembered.as_deref(), intent.as_ref(), &existing, wall());
+    let found = match choice {
+        Choice::Use(conduit) => Ok(conduit),
+        Choice::Recover(conduit) => match is_unused(api, &conduit.id).await {
+            Ok(true) => Ok(conduit),
+            Ok(false) => Err(remembered),
+            Err(stop) => return Err(PreviewError::Unavailable(stop.0)),
+        },
+        Choice::Make { gone } => Err(gone),
+        Choice::Missing { id } => {
+            return Err(PreviewError::Refused(format!(
+                "the conduit {id} of `transport.conduit.id` does not exist; there are: {}",
+                conduit::list(&existing)
+            )));
+        }
+    };
+    Ok(match found {
+        Ok(found) => {
+            let id = found.id.clone();
+            let conduit = if found.shard_count == shards {
+                PreviewConduit::Keep { id: found.id, shards }
+            } else {
+                PreviewConduit::Resize { id: found.id, from: found.shard_count, to: shards }
+            };
+            (conduit, id)
+        }
+        Err(gone) => (PreviewConduit::Make { gone, shards }, String::new()),
     })
 }
 
@@ -313,7 +358,7 @@ impl Preview {
     /// Whether Twitch differs from what is wanted, so far as a run could change it (held deletes
     /// among them).
     pub fn has_changes(&self) -> bool {
-        !matches!(self.conduit, PreviewConduit::Keep { .. })
+        !matches!(self.conduit, None | Some(PreviewConduit::Keep { .. }))
             || !self.plan.actions.is_empty()
             || !self.plan.held.is_empty()
     }
@@ -327,11 +372,11 @@ impl Preview {
             if color { format!("\x1b[{code}m{sign}\x1b[0m") } else { sign.to_owned() }
         };
         match &self.conduit {
-            PreviewConduit::Keep { .. } => {}
-            PreviewConduit::Resize { id, from, to } => {
+            None | Some(PreviewConduit::Keep { .. }) => {}
+            Some(PreviewConduit::Resize { id, from, to }) => {
                 writeln!(out, "{} conduit {id}: {from} shards -> {to}", sign(YELLOW, "~"))?;
             }
-            PreviewConduit::Make { gone, shards } => {
+            Some(PreviewConduit::Make { gone, shards }) => {
                 let gone =
                     gone.as_ref().map(|id| format!(", in place of {id}, which is gone")).unwrap_or_default();
                 writeln!(out, "{} conduit with {shards} shards{gone}", sign(GREEN, "+"))?;
@@ -339,14 +384,19 @@ impl Preview {
         }
         for action in &self.plan.actions {
             match action {
-                Action::Create { key, worst_cost, .. } => {
+                Action::Create { key, worst_cost, moves, .. } => {
                     let cost = if *worst_cost > 0 {
                         format!(" (costs at most {worst_cost})")
                     } else {
                         String::new()
                     };
                     let own = if self.own.contains(key) { " (the daemon's own)" } else { "" };
-                    writeln!(out, "{} {}{own}{cost}", sign(GREEN, "+"), self.name(key))?;
+                    let moves = if *moves {
+                        " (in place of an older one, which goes once this one delivers)"
+                    } else {
+                        ""
+                    };
+                    writeln!(out, "{} {}{own}{cost}{moves}", sign(GREEN, "+"), self.name(key))?;
                 }
                 Action::Delete { key, reason, .. } => {
                     writeln!(out, "{} {} ({})", sign(RED, "-"), self.name(key), why(reason))?;
@@ -434,5 +484,6 @@ fn why(reason: &DeleteReason) -> String {
         DeleteReason::Dead(status) => format!("dead: {status}"),
         DeleteReason::Duplicate => "an equal one stays".to_owned(),
         DeleteReason::Unwanted => "not in the file".to_owned(),
+        DeleteReason::Moved => "moved".to_owned(),
     }
 }

@@ -133,6 +133,18 @@ impl Publisher {
         }
     }
 
+    /// Whether Twitch delivers this one.
+    pub(super) fn delivers(&self, key: &SubscriptionKey) -> bool {
+        self.find(key).is_some_and(|at| self.entries[at].state == SubscriptionState::Enabled)
+    }
+
+    /// One was made that waits for Twitch's challenge; an older one may deliver until then.
+    pub(super) fn begun(&mut self, key: &SubscriptionKey, id: Box<str>) {
+        if !self.delivers(key) {
+            self.set(key, Change::Pending(Some(id)));
+        }
+    }
+
     /// The number of entries that Twitch delivers, and of those that are pending.
     pub(super) fn pending(&self) -> usize {
         self.entries.iter().filter(|entry| entry.state == SubscriptionState::Pending).count()

@@ -6,6 +6,12 @@ use super::park::Obstacle;
 use crate::model::catalog::{self, Auth};
 use crate::model::subscription::{SubscriptionKey, SubscriptionStatus};
 
+/// Twitch has not called back in time.
+pub(super) fn overdue() -> (Obstacle, String) {
+    let status = SubscriptionStatus::WebhookCallbackVerificationPending;
+    (Obstacle::Ended, format!("Twitch's challenge has not come; it is created again by itself ({status})"))
+}
+
 /// What a dead row's status says (Twitch: "Get EventSub Subscriptions"); `None` for live ones.
 pub(super) fn of_status(status: &SubscriptionStatus) -> Option<(Obstacle, String)> {
     use SubscriptionStatus as S;

@@ -1,6 +1,6 @@
 //! One run: conduit, logins, list, plan, execution. Nothing is planned before all of it was read.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -14,16 +14,18 @@ use super::engine::Engine;
 use super::execute::{Costs, End, Job, Outcome, execute};
 use super::grants::Grants;
 use super::logins::USERS_PER_CALL;
-use super::memory::{Intent, conduit_name, hold_name, intent_name};
+use super::memory::{Intent, conduit_name, hold_name, intent_name, urls_name};
 use super::park::Obstacle;
+use super::place::{Place, Places, Side};
 use super::plan::{Input, Planned, plan};
 use super::publish::{Change, wall};
 use super::wanted::{self, Wanted};
-use super::{Action, Desired, Requests, reason};
+use super::{Action, DeleteReason, Desired, InUse, Method, Requests, reason};
 use crate::helix::{Conduit, Filter, MAX_GRANTS, SubscriptionList, User};
 use crate::model::shard::ShardTarget;
 use crate::model::status::{ConduitStatus, HeldDeletes, Progress};
-use crate::model::subscription::SubscriptionKey;
+use crate::model::subscription::{SubscriptionKey, SubscriptionRow, SubscriptionStatus, TransportTarget};
+use crate::model::webhook::KeyId;
 
 /// Calls of Get Users in hand at most.
 const LOOKUPS: usize = 8;
@@ -49,9 +51,11 @@ pub(super) enum RunEnd {
 
 /// Read and planned.
 struct Prepared {
-    conduit_id: Arc<str>,
+    places: Places,
     planned: Planned,
     costs: Costs,
+    /// What calls us with which secrets.
+    keys: BTreeSet<KeyId>,
 }
 
 /// What a run did.
@@ -75,10 +79,10 @@ impl<A: Api> Engine<A> {
         self.begin(&desired, requests);
 
         // Not cut by an edit: what it makes must be remembered first.
-        let conduit = tokio::select! {
+        let places = tokio::select! {
             biased;
             () = cancel.cancelled() => return Ok(RunEnd::Cancelled),
-            conduit = self.settle_conduit(&desired) => conduit?,
+            places = self.settle(&desired) => places?,
         };
         let newer = newer(self.desired.clone(), self.requests.clone(), requests.applies);
         tokio::pin!(newer);
@@ -86,7 +90,7 @@ impl<A: Api> Engine<A> {
             biased;
             () = cancel.cancelled() => return Ok(RunEnd::Cancelled),
             () = &mut newer => return Ok(RunEnd::Cut),
-            prepared = self.prepare(&desired, &conduit) => prepared?,
+            prepared = self.prepare(&desired, places) => prepared?,
         };
         let end = {
             let stopped = async {
@@ -111,6 +115,7 @@ impl<A: Api> Engine<A> {
             self.parked.release(now);
             self.logins.release(now);
             self.grants.forget_all();
+            self.prover.forget();
         }
         if before.allows != requests.allows {
             self.allowed = Some(desired.generation);
@@ -136,6 +141,84 @@ impl<A: Api> Engine<A> {
         wanted
     }
 
+    /// Where subscriptions are to be, and where they may be.
+    async fn settle(&mut self, desired: &Desired) -> Result<Places, Stop> {
+        if desired.method == Method::Conduit {
+            let conduit = self.settle_conduit(desired).await?;
+            let current = Place::Conduit(conduit.id.into());
+            return Ok(Places { current, conduit: None, urls: self.urls.clone() });
+        }
+        let Some(webhook) = &desired.webhook else {
+            return Err(Stop("there is no callback; set `transport.webhook.callback`".to_owned()));
+        };
+        if !self.urls.contains(&webhook.url) {
+            let mut urls = self.urls.clone();
+            urls.insert(webhook.url.clone());
+            self.remember_urls(urls).await?;
+        }
+        Ok(Places {
+            current: Place::webhook(&webhook.url, webhook.keys.current()),
+            conduit: desired.conduit_id.as_deref().or(self.remembered.as_deref()).map(Into::into),
+            urls: self.urls.clone(),
+        })
+    }
+
+    /// Nothing is made with a URL before it is remembered: what points to it is ours from then on.
+    async fn remember_urls(&mut self, urls: BTreeSet<Arc<str>>) -> Result<(), Stop> {
+        let value = serde_json::to_string(&urls).expect("texts always make JSON");
+        let change = (urls_name(&self.options.client_id), (!urls.is_empty()).then_some(value));
+        self.memory
+            .save(vec![change])
+            .await
+            .map_err(|error| Stop(format!("the callback's URL cannot be remembered: {}", chain(&error))))?;
+        self.urls = urls;
+        Ok(())
+    }
+
+    /// Looks after the places that we leave: a conduit with live subscriptions keeps its shards, a URL that
+    /// nothing points to any more is forgotten.
+    async fn tend_old_places(
+        &mut self,
+        desired: &Desired,
+        places: &Places,
+        rows: &[SubscriptionRow],
+    ) -> Result<(), Stop> {
+        let url = desired.webhook.as_ref().filter(|_| desired.method == Method::Webhook);
+        let deserted = places.deserted(rows, url.map(|webhook| &webhook.url));
+        if !deserted.is_empty() {
+            let urls = self.urls.iter().filter(|url| !deserted.contains(url)).cloned().collect();
+            self.remember_urls(urls).await?;
+        }
+        if desired.method == Method::Conduit {
+            return Ok(());
+        }
+        let old = places.conduit.as_ref().filter(|id| {
+            let on_it = |row: &SubscriptionRow| {
+                matches!(&row.target, TransportTarget::Conduit { conduit_id } if conduit_id == *id)
+            };
+            rows.iter().any(|row| row.status.is_live() && on_it(row))
+        });
+        let told = self.target.borrow().as_ref().map(|target| target.conduit_id.clone());
+        match old {
+            Some(id) if told.as_ref() != Some(id) => {
+                let conduits = self.api.conduits().await;
+                let conduits =
+                    conduits.map_err(|failure| stop("the conduits could not be listed", &failure))?;
+                if let Some(conduit) = conduits.into_iter().find(|conduit| *conduit.id == **id) {
+                    self.publish_target(desired, &conduit.id, conduit.shard_count);
+                    self.publisher.status.conduit =
+                        Some(ConduitStatus { id: conduit.id, shard_count: conduit.shard_count });
+                }
+            }
+            Some(_) => {}
+            None => {
+                self.target.send_if_modified(|target| target.take().is_some());
+                self.publisher.status.conduit = None;
+            }
+        }
+        Ok(())
+    }
+
     /// Our conduit, with the right number of shards, and the shards told of it.
     async fn settle_conduit(&mut self, desired: &Desired) -> Result<Conduit, Stop> {
         let existing = self
@@ -146,7 +229,10 @@ impl<A: Api> Engine<A> {
         let configured = desired.conduit_id.as_deref();
         let choice =
             conduit::choose(configured, self.remembered.as_deref(), self.intent.as_ref(), &existing, wall());
-        let shards = conduit::shard_count(desired.shards);
+        let mut shards = conduit::shard_count(desired.shards);
+        if desired.shards_call && self.report.borrow().wants_stand_in {
+            shards = shards.max(2);
+        }
         let conduit = match choice {
             Choice::Use(conduit) => conduit,
             Choice::Missing { id } => {
@@ -176,8 +262,8 @@ impl<A: Api> Engine<A> {
                 self.make_conduit(shards, &existing).await?
             }
         };
-        let conduit = self.resize(conduit, shards).await?;
-        self.publish_target(&conduit.id, conduit.shard_count.min(shards));
+        let conduit = self.resize(desired, conduit, shards).await?;
+        self.publish_target(desired, &conduit.id, conduit.shard_count.min(shards));
         if self.publisher.status.conduit.as_ref().is_some_and(|known| known.id != conduit.id) {
             // A new one has no subscriptions yet, whatever the last run has found.
             self.publisher.status.converged = false;
@@ -230,13 +316,13 @@ impl<A: Api> Engine<A> {
         Ok(())
     }
 
-    async fn resize(&mut self, conduit: Conduit, shards: u32) -> Result<Conduit, Stop> {
+    async fn resize(&mut self, desired: &Desired, conduit: Conduit, shards: u32) -> Result<Conduit, Stop> {
         if conduit.shard_count == shards {
             return Ok(conduit);
         }
         if shards < conduit.shard_count {
             // First the sockets close, so that none of them reads a shard that is no more.
-            self.publish_target(&conduit.id, shards);
+            self.publish_target(desired, &conduit.id, shards);
         }
         match self.api.resize_conduit(&conduit.id, shards).await {
             Ok(resized) => {
@@ -262,8 +348,19 @@ impl<A: Api> Engine<A> {
         }
     }
 
-    fn publish_target(&mut self, conduit_id: &str, shards: u32) {
-        let new = ShardTarget { conduit_id: conduit_id.into(), shards };
+    /// While shards are moved from sockets to a callback, the sockets stay.
+    fn publish_target(&mut self, desired: &Desired, conduit_id: &str, shards: u32) {
+        let webhook = desired.webhook.as_ref().filter(|_| desired.shards_call);
+        let sockets = match (webhook, &*self.target.borrow()) {
+            (None, _) => shards,
+            (Some(_), Some(before))
+                if *before.conduit_id == *conduit_id && !self.report.borrow().all_call =>
+            {
+                before.sockets.min(shards)
+            }
+            (Some(_), _) => 0,
+        };
+        let new = ShardTarget { conduit_id: conduit_id.into(), shards, sockets, webhook: webhook.cloned() };
         let now = Instant::now();
         let since = &mut self.target_at;
         self.target.send_if_modified(|target| {
@@ -276,20 +373,24 @@ impl<A: Api> Engine<A> {
         });
     }
 
-    async fn prepare(&mut self, desired: &Desired, conduit: &Conduit) -> Result<Prepared, Stop> {
+    async fn prepare(&mut self, desired: &Desired, places: Places) -> Result<Prepared, Stop> {
         self.find_logins(desired).await?;
         let wanted = self.show(desired);
-        let list = list(&self.api, &conduit.id).await?;
+        let list = list(&self.api, &places.filter()).await?;
         let now = Instant::now();
         let pages = u32::try_from(list.rows.len() / PAGE).unwrap_or(u32::MAX).saturating_add(1);
         self.listed = Some((now, pages));
+        self.tend_old_places(desired, &places, &list.rows).await?;
+        let overdue = self.track_challenges(&places, &list.rows, now);
         let now = now.into_std();
         self.parked.retain(|key| wanted.keys.binary_search(key).is_ok(), now);
         let input = Input {
-            conduit_id: &conduit.id,
+            places: &places,
             wanted: &wanted.keys,
             rows: &list.rows,
             parked: &self.parked,
+            overdue: &overdue,
+            unreachable: None,
             ungranted: &HashMap::new(),
             now,
             policy: desired.policy,
@@ -304,8 +405,18 @@ impl<A: Api> Engine<A> {
         let by_id = self.logins.by_id();
         look_at_grants(&self.api, &mut self.grants, creates(), &by_id, now).await;
         let ungranted = self.grants.refusals(creates(), &by_id);
-        if !ungranted.is_empty() {
-            planned = plan(&Input { ungranted: &ungranted, ..input });
+        let unreachable = match desired.webhook.as_ref().filter(|_| places.current.is_webhook()) {
+            Some(webhook) if creates().next().is_some() => {
+                self.prover.prove(&webhook.url, webhook.keys.current()).await.err()
+            }
+            _ => None,
+        };
+        if !ungranted.is_empty() || unreachable.is_some() {
+            planned = plan(&Input { ungranted: &ungranted, unreachable: unreachable.as_deref(), ..input });
+        }
+        if let Some(why) = unreachable {
+            tracing::warn!(error = why, "the callback cannot be reached; nothing is created");
+            self.warnings.push(format!("the callback cannot be reached, so nothing is created: {why}"));
         }
         let absent = wanted.keys.iter().zip(&planned.live).filter(|(_, live)| live.is_none());
         self.publisher.status.grants = self.grants.status(absent.map(|(key, _)| key), &by_id);
@@ -316,10 +427,32 @@ impl<A: Api> Engine<A> {
         let progress = Progress { done: 0, total: planned.plan.actions.len() as u64 };
         self.publisher.status.progress = Some(progress);
         self.publisher.flush();
-        if planned.plan.actions.iter().any(Action::is_create) {
+        if planned.plan.actions.iter().any(Action::is_create) && !places.current.is_webhook() {
             self.await_shards().await;
         }
-        Ok(Prepared { conduit_id: conduit.id.as_str().into(), planned, costs })
+        let keys = places.keys(&list.rows);
+        Ok(Prepared { places, planned, costs, keys })
+    }
+
+    /// Which subscriptions have waited too long for their challenge.
+    fn track_challenges(
+        &mut self,
+        places: &Places,
+        rows: &[SubscriptionRow],
+        now: Instant,
+    ) -> HashSet<Box<str>> {
+        let waits = |row: &&SubscriptionRow| {
+            row.status == SubscriptionStatus::WebhookCallbackVerificationPending
+                && places.side(&row.target) != Side::Foreign
+        };
+        let mut unverified = HashMap::new();
+        for row in rows.iter().filter(waits) {
+            let since = self.unverified.get(&row.id).copied().unwrap_or(now);
+            unverified.insert(row.id.clone(), since);
+        }
+        self.unverified = unverified;
+        let late = |(_, since): &(&Box<str>, &Instant)| now >= **since + self.options.challenge;
+        self.unverified.iter().filter(late).map(|(id, _)| id.clone()).collect()
     }
 
     /// Asks for the ids of logins that are not known.
@@ -363,7 +496,10 @@ impl<A: Api> Engine<A> {
         for (key, live) in wanted.keys.iter().zip(&planned.live) {
             match live {
                 Some(live) if live.enabled => {
-                    self.parked.settled(key, now);
+                    // One that delivers from an older place may be parked for its new one.
+                    if live.current {
+                        self.parked.settled(key, now);
+                    }
                     self.publisher.set(key, Change::Enabled(live.id.clone()));
                 }
                 Some(live) => self.publisher.set(key, Change::Pending(Some(live.id.clone()))),
@@ -380,6 +516,9 @@ impl<A: Api> Engine<A> {
         for blocked in &planned.plan.blocked {
             if blocked.obstacle == Obstacle::Cost && blocked.retry_in.is_none() {
                 self.parked.forget(&blocked.key);
+            }
+            if blocked.delivers {
+                continue;
             }
             let change = Change::Parked {
                 reason: blocked.reason.as_str().into(),
@@ -449,27 +588,32 @@ impl<A: Api> Engine<A> {
         prepared: Prepared,
         stopped: impl Future<Output = ()>,
     ) -> Result<RunEnd, Stop> {
-        let Prepared { conduit_id, planned, mut costs } = prepared;
+        let Prepared { places, planned, mut costs, keys } = prepared;
         let job = Job {
             api: &self.api,
-            conduit_id: &conduit_id,
+            place: &places.current,
             concurrency: self.options.concurrency,
             drain: self.options.drain,
         };
         let mut tally = Tally::default();
         let mut by_id = None;
-        let (logins, parked, publisher, warnings) =
-            (&self.logins, &mut self.parked, &mut self.publisher, &mut self.warnings);
+        let (logins, parked, publisher, warnings, unverified) =
+            (&self.logins, &mut self.parked, &mut self.publisher, &mut self.warnings, &mut self.unverified);
         let end = execute(&job, &planned.plan.actions, &mut costs, stopped, |action, outcome, costs| {
             let now = Instant::now().into_std();
             let key = action.key();
             let refused = match outcome {
-                Outcome::There { id, adopted } => {
+                Outcome::There { id, adopted, enabled } => {
                     tracing::debug!(subscription_id = &*id, subscription = %key, adopted, "subscription is there");
                     tally.adopted += u64::from(adopted);
                     tally.created += u64::from(!adopted);
                     parked.settled(key, now);
-                    publisher.set(key, Change::Enabled(id));
+                    if enabled {
+                        publisher.set(key, Change::Enabled(id));
+                    } else {
+                        unverified.insert(id.clone(), Instant::now());
+                        publisher.begun(key, id);
+                    }
                     None
                 }
                 Outcome::Deleted => {
@@ -498,7 +642,9 @@ impl<A: Api> Engine<A> {
                 log_parked(tally.parked, key, &reason);
                 tally.parked += 1;
                 let retry_at = parked.park(key, obstacle, &reason, now);
-                publisher.set(key, Change::Parked { reason: reason.into(), retry_at });
+                if !publisher.delivers(key) {
+                    publisher.set(key, Change::Parked { reason: reason.into(), retry_at });
+                }
             }
             if let Some(progress) = &mut publisher.status.progress {
                 progress.done += 1;
@@ -525,9 +671,28 @@ impl<A: Api> Engine<A> {
             End::Failed(failure) => Err(stop("some subscriptions could not be created or deleted", &failure)),
             End::Complete => {
                 self.complete(desired, &planned, &costs, tally.left);
+                self.publish_use(desired, &places, keys);
                 Ok(RunEnd::Complete)
             }
         }
+    }
+
+    /// Says what calls us, and with which secrets. While shards call, or did, their list tells as well.
+    fn publish_use(&self, desired: &Desired, places: &Places, mut keys: BTreeSet<KeyId>) {
+        if self.target.borrow().is_some() {
+            let report = self.report.borrow();
+            let Some(of_shards) = &report.keys else { return };
+            keys.extend(of_shards);
+        }
+        let calls = !keys.is_empty() || desired.shards_call || places.current.is_webhook();
+        let current = desired.webhook.as_ref().map(|webhook| webhook.keys.current().id);
+        keys.extend(current.filter(|_| calls));
+        let new = Some(InUse { keys, calls });
+        self.in_use.send_if_modified(|told| {
+            let changed = *told != new;
+            *told = new;
+            changed
+        });
     }
 
     fn complete(&mut self, desired: &Desired, planned: &Planned, costs: &Costs, left: u64) {
@@ -543,7 +708,16 @@ impl<A: Api> Engine<A> {
         let pending = self.publisher.pending();
         let status = &mut self.publisher.status;
         status.generation = desired.generation;
-        status.converged = planned.plan.held_of.is_none() && left == 0 && pending == 0;
+        // What was just left is looked at once more, so that its shards and its secret can go.
+        let left_behind =
+            |action: &Action| matches!(action, Action::Delete { reason: DeleteReason::Moved, .. });
+        self.unsettled =
+            planned.moving > 0 || !self.unverified.is_empty() || planned.plan.actions.iter().any(left_behind);
+        status.converged = planned.plan.held_of.is_none()
+            && left == 0
+            && pending == 0
+            && planned.moving == 0
+            && (!desired.shards_call || self.report.borrow().all_call);
         status.finished_at = Some(wall());
         status.problem = None;
     }
@@ -633,10 +807,8 @@ pub(super) async fn look_at_grants<'a, A: Api>(
     }
 }
 
-async fn list<A: Api>(api: &A, conduit_id: &str) -> Result<SubscriptionList, Stop> {
-    api.subscriptions(&Filter::Conduit(conduit_id.to_owned()))
-        .await
-        .map_err(|failure| stop("the subscriptions could not be listed", &failure))
+async fn list<A: Api>(api: &A, filter: &Filter) -> Result<SubscriptionList, Stop> {
+    api.subscriptions(filter).await.map_err(|failure| stop("the subscriptions could not be listed", &failure))
 }
 
 /// The users of these logins. One login that Twitch refuses fails its whole call: the call is halved

@@ -143,20 +143,6 @@ impl Shards {
         self.set(conduit, shard, session, outcome);
     }
 
-    /// The whole call failed.
-    pub(super) fn call_failed(
-        &mut self,
-        conduit: &str,
-        asked: &[(ShardId, SessionId)],
-        why: &str,
-        now: Instant,
-    ) {
-        for (shard, session) in asked {
-            let outcome = self.failed(*shard, why, now);
-            self.set(conduit, *shard, session, outcome);
-        }
-    }
-
     fn failed(&self, shard: ShardId, why: &str, now: Instant) -> State {
         let late = self.slots.get(&shard).is_some_and(|slot| now > slot.welcomed_at + self.times.window);
         let pause = if late { self.times.late_retry } else { self.times.retry };
@@ -238,7 +224,7 @@ mod tests {
     };
 
     fn target(conduit: &str, shards: u32) -> ShardTarget {
-        ShardTarget { conduit_id: conduit.into(), shards }
+        ShardTarget { conduit_id: conduit.into(), shards, sockets: shards, webhook: None }
     }
 
     fn sessions(of: &[(u32, &str)], welcomed_at: Instant) -> Sessions {
@@ -275,12 +261,13 @@ mod tests {
         let asked = shards.due(now);
         assert_eq!(asked, [(ShardId(0), SessionId::new("a"))]);
         assert!(shards.due(now).is_empty());
-        shards.call_failed("c", &asked, "no network", now);
+        let failed = Refused::Other("no network".into());
+        shards.answered("c", asked[0].0, &asked[0].1, Err(&failed), now);
         assert!(matches!(shards.bindings()[&ShardId(0)].outcome, BindOutcome::Failed(_)));
         assert_eq!(shards.next_due(), Some(now + TIMES.retry));
         let late = now + Duration::from_secs(11);
         assert_eq!(shards.due(late), asked);
-        shards.call_failed("c", &asked, "no network", late);
+        shards.answered("c", asked[0].0, &asked[0].1, Err(&failed), late);
         assert_eq!(shards.next_due(), Some(late + TIMES.late_retry));
     }
 

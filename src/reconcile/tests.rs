@@ -15,7 +15,7 @@ use super::api::Failure;
 use super::fake::{Bench, Fake, Notes, desired, fake, literal, spec};
 use super::preview::observe;
 use super::{Policy, PreviewError};
-use crate::helix::Conduit;
+use crate::helix::{Conduit, Transport};
 use crate::model::hint::Hint;
 use crate::model::route::SinkName;
 use crate::model::shard::{BindOutcome, SessionId, ShardId};
@@ -360,7 +360,9 @@ async fn sessions_are_bound_within_a_second_even_in_the_midst_of_creates() {
     bench.world(|world| world.count("create") > 30).await;
     let first = bench.sessions.borrow()[&ShardId(0)].session_id.clone();
     fake.world().over.insert(first.clone());
-    fake.world().shards.insert(("conduit-1".into(), ShardId(0)), (first, "websocket_disconnected"));
+    fake.world()
+        .shards
+        .insert(("conduit-1".into(), ShardId(0)), (Transport::Session(first), "websocket_disconnected"));
     let mut bindings = bench.handle.bindings.clone();
     let second = SessionId::new("session-3");
     let bound = bindings.wait_for(|bindings| {
@@ -384,10 +386,18 @@ async fn sessions_are_bound_within_a_second_even_in_the_midst_of_creates() {
 async fn a_stolen_shard_is_taken_back_and_told_of() {
     let bench = settled(&three()).await;
     tokio::time::sleep(Duration::from_secs(15)).await;
-    bench.fake.world().shards.insert(("conduit-1".into(), ShardId(1)), (SessionId::new("thief"), "enabled"));
+    bench
+        .fake
+        .world()
+        .shards
+        .insert(("conduit-1".into(), ShardId(1)), (Transport::Session(SessionId::new("thief")), "enabled"));
     let status = bench.status(|status| !status.warnings.is_empty()).await;
     assert!(status.warnings[0].contains("shard 1 was bound to another session"), "{:?}", status.warnings);
-    bench.world(|world| world.shards.values().all(|(session, _)| session.as_str() != "thief")).await;
+    bench
+        .world(|world| {
+            world.shards.values().all(|(session, _)| *session != Transport::Session(SessionId::new("thief")))
+        })
+        .await;
     bench.status(|status| status.warnings.is_empty()).await;
     bench.end().await;
 }
@@ -397,11 +407,10 @@ async fn a_session_that_is_over_is_replaced() {
     let bench = settled(&three()).await;
     let old = bench.sessions.borrow()[&ShardId(0)].session_id.clone();
     bench.fake.world().over.insert(old.clone());
-    bench
-        .fake
-        .world()
-        .shards
-        .insert(("conduit-1".into(), ShardId(0)), (old.clone(), "websocket_disconnected"));
+    bench.fake.world().shards.insert(
+        ("conduit-1".into(), ShardId(0)),
+        (Transport::Session(old.clone()), "websocket_disconnected"),
+    );
     let mut bindings = bench.handle.bindings.clone();
     bindings
         .wait_for(|bindings| {

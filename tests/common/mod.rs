@@ -76,6 +76,7 @@ pub fn quick() -> SandboxOptions {
 /// Times that suit tests.
 pub fn tuning() -> Tuning {
     Tuning {
+        retire_after: Some(Duration::from_millis(500)),
         helix: Some(|helix| helix.refill_window = Duration::from_secs(1)),
         reconcile: Some(|options| {
             options.shard_poll = (Duration::from_millis(300), Duration::from_millis(600));

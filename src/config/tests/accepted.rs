@@ -50,11 +50,14 @@ fn defaults() {
                 policy: Sync,
                 max_delete: 0.5,
             },
+            method: Conduit,
             conduit: Conduit {
                 shards: 1,
+                shard_transport: WebSocket,
                 id: None,
                 keepalive: 30s,
             },
+            webhook: None,
             subscriptions: [
                 SubscriptionSpec {
                     subscription_type: "stream.online",
@@ -187,13 +190,16 @@ format = "json"
                 policy: Keep,
                 max_delete: 1.0,
             },
+            method: Conduit,
             conduit: Conduit {
                 shards: 16,
+                shard_transport: WebSocket,
                 id: Some(
                     "5d2a8a3e",
                 ),
                 keepalive: 60s,
             },
+            webhook: None,
             subscriptions: [
                 SubscriptionSpec {
                     subscription_type: "stream.online",

@@ -55,9 +55,6 @@ fn messages() {
             --> environment variable EVENTSUBD_TRANSPORT__CONDUIT__SHARDS
              = help: how many shards share the events; Twitch allows 20,000 a conduit
 
-            error: `transport.webhook.listen` is not supported yet
-            --> environment variable EVENTSUBD_TRANSPORT__WEBHOOK__LISTEN
-
             error: unknown key `log.format`
             --> environment variable EVENTSUBD_log__format
              = help: did you mean `EVENTSUBD_LOG__FORMAT`?

@@ -457,67 +457,26 @@ format = "xml"
 #[test]
 fn not_supported_yet() {
     check(
-        r#"[transport]
-method = "webhook"
-
-[transport.conduit]
-shard_transport = "webhook"
-
-[transport.webhook]
-callback = "https://example.org/eventsub"
-listen = "127.0.0.1:8080"
-calback = ""
-
-[admin]
+        r#"[admin]
 listen = "127.0.0.1:9464"
 
 [log]
 format = "journald"
 "#,
         &expect![[r#"
-            error: `webhook` of `transport.method` is not supported yet
-             --> /etc/eventsubd/config.toml:6:10
-              |
-            6 | method = "webhook"
-              |          ^^^^^^^^^
-              |
-              = help: this release has `conduit`
-
-            error: `webhook` of `transport.conduit.shard_transport` is not supported yet
-             --> /etc/eventsubd/config.toml:9:19
-              |
-            9 | shard_transport = "webhook"
-              |                   ^^^^^^^^^
-              |
-              = help: this release has `websocket`
-
-            error: `[transport.webhook]` is not supported yet
-              --> /etc/eventsubd/config.toml:11:12
-               |
-            11 | [transport.webhook]
-               |            ^^^^^^^
-
-            error: unknown key `calback`
-              --> /etc/eventsubd/config.toml:14:1
-               |
-            14 | calback = ""
-               | ^^^^^^^
-               |
-               = help: did you mean `callback`?
-
             error: `admin.listen` is not supported yet
-              --> /etc/eventsubd/config.toml:17:1
-               |
-            17 | listen = "127.0.0.1:9464"
-               | ^^^^^^
+             --> /etc/eventsubd/config.toml:6:1
+              |
+            6 | listen = "127.0.0.1:9464"
+              | ^^^^^^
 
             error: `journald` of `log.format` is not supported yet
-              --> /etc/eventsubd/config.toml:20:10
-               |
-            20 | format = "journald"
-               |          ^^^^^^^^^^
-               |
-               = help: this release has `auto`, `text`, `json`
+             --> /etc/eventsubd/config.toml:9:10
+              |
+            9 | format = "journald"
+              |          ^^^^^^^^^^
+              |
+              = help: this release has `auto`, `text`, `json`
         "#]],
     );
 }

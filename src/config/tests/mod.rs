@@ -10,6 +10,7 @@ mod secrets;
 mod sinks;
 mod subscriptions;
 mod types;
+mod webhook;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

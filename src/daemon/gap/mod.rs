@@ -20,7 +20,7 @@ use self::watcher::{Gap, Reason, View, Watcher};
 use crate::model::event::{Event, GAP, MessageId};
 use crate::model::route::SinkName;
 use crate::model::shard::ShardId;
-use crate::model::status::{ReconcileStatus, ShardStatus, SubscriptionEntry};
+use crate::model::status::{ReconcileStatus, ShardStatus, SubscriptionEntry, WebhookStatus};
 use crate::model::subscription::SubscriptionKey;
 use crate::model::time::Timestamp;
 use crate::store::{Store, StoreError};
@@ -38,16 +38,23 @@ const CONDUIT: &str = "gap.conduit";
 #[derive(Clone, Debug)]
 pub(super) struct GapSources {
     pub(super) shards: watch::Receiver<BTreeMap<ShardId, ShardStatus>>,
+    pub(super) hooks: watch::Receiver<BTreeMap<ShardId, ShardStatus>>,
+    pub(super) webhook: watch::Receiver<Option<WebhookStatus>>,
     pub(super) reconcile: watch::Receiver<ReconcileStatus>,
     pub(super) subscriptions: watch::Receiver<Arc<[SubscriptionEntry]>>,
 }
 
 impl GapSources {
     fn view(&mut self) -> View {
-        let bound = self.shards.borrow_and_update().values().any(|shard| shard.state.delivers());
+        let delivers =
+            |shards: &BTreeMap<ShardId, ShardStatus>| shards.values().any(|shard| shard.state.delivers());
+        let bound = delivers(&self.shards.borrow_and_update()) || delivers(&self.hooks.borrow_and_update());
+        let listens = self.webhook.borrow_and_update().is_some();
         let reconcile = self.reconcile.borrow_and_update();
         View {
             bound,
+            // Without a conduit the subscriptions call by themselves.
+            called: listens && reconcile.conduit.is_none() && reconcile.generation > 0,
             conduit: reconcile.conduit.as_ref().map(|conduit| conduit.id.clone()),
             matched_at: reconcile.finished_at.filter(|_| reconcile.problem.is_none()),
         }
@@ -80,6 +87,8 @@ pub(super) async fn watch_for_gaps(store: Store, mut sources: GapSources, cancel
         tokio::select! {
             () = cancel.cancelled() => ended = true,
             Ok(()) = sources.shards.changed() => {}
+            Ok(()) = sources.hooks.changed() => {}
+            Ok(()) = sources.webhook.changed() => {}
             Ok(()) = sources.reconcile.changed() => {}
             _ = losses.tick() => {
                 let subscriptions = Arc::clone(&sources.subscriptions.borrow());

@@ -29,9 +29,17 @@ pub(super) struct Gap {
 pub(super) struct View {
     /// Some shard has a session that Twitch delivers to.
     pub(super) bound: bool,
+    /// There is no conduit: subscriptions call, and somebody listens.
+    pub(super) called: bool,
     pub(super) conduit: Option<String>,
     /// When Twitch was last found to match the file.
     pub(super) matched_at: Option<Timestamp>,
+}
+
+impl View {
+    fn is_up(&self) -> bool {
+        self.bound || self.called
+    }
 }
 
 /// Tells gaps from how things are. Pure: it is told the time.
@@ -64,12 +72,12 @@ impl Watcher {
         if replaced && self.broken.as_ref().is_none_or(|b| b.reason != Reason::ConduitReplaced) {
             let since = self.broken.as_ref().map_or(now, |broken| broken.since);
             self.broken = Some(Broken { reason: Reason::ConduitReplaced, since });
-        } else if !view.bound && self.broken.is_none() && self.last_well.is_some() {
+        } else if !view.is_up() && self.broken.is_none() && self.last_well.is_some() {
             // Until this moment it was well.
             self.last_well = Some(now);
             self.broken = Some(Broken { reason: Reason::NoShardBound, since: now });
         }
-        if !view.bound || view.conduit.is_none() {
+        if !view.is_up() || (view.conduit.is_none() && !view.called) {
             return None;
         }
         let gap = match &self.broken {
@@ -106,7 +114,20 @@ mod tests {
     }
 
     fn view(bound: bool, conduit: &str, matched: u64) -> View {
-        View { bound, conduit: Some(conduit.to_owned()), matched_at: Some(at(matched)) }
+        View { bound, called: false, conduit: Some(conduit.to_owned()), matched_at: Some(at(matched)) }
+    }
+
+    #[test]
+    fn a_listener_without_a_conduit_is_well_and_a_change_of_method_is_no_gap() {
+        let mut watcher = Watcher::new(None, None, at(0));
+        assert_eq!(watcher.observe(&view(true, "a", 1), at(2)), None);
+        let called = View { called: true, matched_at: Some(at(3)), ..View::default() };
+        assert_eq!(watcher.observe(&called, at(3)), None);
+        assert_eq!(watcher.observe(&view(true, "b", 4), at(4)), None);
+        assert_eq!(watcher.observe(&called, at(5)), None);
+        assert_eq!(watcher.observe(&View::default(), at(6)), None);
+        let gap = watcher.observe(&called, at(9)).expect("told");
+        assert_eq!((gap.from, gap.to, gap.reason), (at(6), at(9), Reason::NoShardBound));
     }
 
     #[test]

@@ -108,7 +108,7 @@ impl Pool {
         let mut running: BTreeMap<ShardId, CancellationToken> = BTreeMap::new();
         let mut tasks = JoinSet::new();
         loop {
-            let count = self.target.borrow_and_update().as_ref().map_or(0, |target| target.shards);
+            let count = self.target.borrow_and_update().as_ref().map_or(0, |target| target.sockets);
             for (_, stop) in running.split_off(&ShardId(count)) {
                 stop.cancel();
             }

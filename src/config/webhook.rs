@@ -1,0 +1,173 @@
+//! `[transport.webhook]`: where Twitch calls, and where the daemon listens.
+//!
+//! What it needs depends on other keys: a callback may be plain `http` only while the API is on this machine, as
+//! it is with the sandbox.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::check::Layer;
+use super::diagnostic::quote;
+use super::problems::{At, Problems};
+use super::secrets;
+use super::settings::{Listen, TlsFiles, Webhook};
+use super::{merge, url};
+use crate::model::secret::Secret;
+use crate::model::webhook::WebhookKey;
+
+/// What a callback looks like.
+const EXAMPLE: &str = "it is written \"https://example.org/eventsub\"";
+
+/// What the section is checked with.
+pub(super) struct Around<'a> {
+    pub(super) file: &'a Layer,
+    pub(super) variables: &'a Layer,
+    /// The directory of the file.
+    pub(super) base: &'a Path,
+    /// The key that asks for webhooks, if one does.
+    pub(super) used_by: Option<&'static str>,
+    /// Twitch is on this machine.
+    pub(super) local: bool,
+}
+
+impl Around<'_> {
+    fn at(&self, path: &str) -> At {
+        let value = self.variables.values.get(path).or_else(|| self.file.values.get(path));
+        value.map_or(At::Nowhere, |(_, at)| at.clone())
+    }
+
+    fn seen(&self, path: &str) -> bool {
+        self.file.seen.contains_key(path) || self.variables.seen.contains_key(path)
+    }
+}
+
+/// Checks and builds it; `None` when there is no callback.
+pub(super) fn build(merged: merge::Webhook, around: &Around<'_>, problems: &mut Problems) -> Option<Webhook> {
+    let listen = listen(&merged.listen, around, problems);
+    let secret = merged.secret_file.as_deref().and_then(|text| secret(text, around, problems));
+    let tls = tls(&merged, around, problems);
+    let Some(text) = &merged.callback else {
+        const CALLBACK: &str = "transport.webhook.callback";
+        // A key that is there, but wrong, has been reported.
+        if let Some(used_by) = around.used_by
+            && !around.seen(CALLBACK)
+        {
+            problems
+                .error(around.at(used_by), format!("`{used_by}` asks for webhooks, and `{CALLBACK}` is missing"))
+                .hint("set it to the public URL of this daemon: callback = \"https://example.org/eventsub\" in `[transport.webhook]`");
+        }
+        return None;
+    };
+    let callback = callback(text, around, problems)?;
+    Some(Webhook {
+        callback,
+        listen: listen?,
+        secret,
+        secret_file: merged.secret_file.map(|text| around.base.join(text)),
+        tls,
+    })
+}
+
+fn callback(text: &str, around: &Around<'_>, problems: &mut Problems) -> Option<String> {
+    const PATH: &str = "transport.webhook.callback";
+    let at = around.at(PATH);
+    let mut complain = |message: String, hint: &str| {
+        problems.error(&at, message).hint(hint);
+        None
+    };
+    let parsed = match reqwest::Url::parse(text) {
+        Ok(parsed) => parsed,
+        Err(error) => return complain(format!("`{PATH}` is no URL: {error}"), EXAMPLE),
+    };
+    if !parsed.username().is_empty() || parsed.password().is_some() {
+        return complain(
+            format!("`{PATH}` holds a user name or a password"),
+            "Twitch signs what it sends; nothing else is needed",
+        );
+    }
+    if parsed.query().is_some() || parsed.fragment().is_some() {
+        return complain(
+            format!("`{PATH}` must end with its path"),
+            "leave out what begins with `?` or `#`: the daemon adds a query of its own",
+        );
+    }
+    let plain = parsed.scheme() == "http" && around.local;
+    if parsed.scheme() != "https" && !plain {
+        return complain(
+            format!("`{PATH}` must begin with https://"),
+            "Twitch calls nothing else; let a proxy end TLS, or set `tls_certificate` and `tls_key`. Plain http:// is for the sandbox",
+        );
+    }
+    if parsed.host_str().is_none_or(str::is_empty) {
+        return complain(format!("`{PATH}` names no host"), EXAMPLE);
+    }
+    if parsed.port().is_some() && !around.local {
+        return complain(
+            format!("`{PATH}` must not name a port"),
+            "Twitch calls port 443 only; `listen` may be another one when a proxy stands in front",
+        );
+    }
+    if parsed.host_str().is_some_and(url::is_loopback) && !around.local {
+        return complain(
+            format!(
+                "`{PATH}` must name a public host, and {} is this machine",
+                quote(parsed.host_str().unwrap_or_default())
+            ),
+            "Twitch calls it from outside",
+        );
+    }
+    Some(parsed.into())
+}
+
+fn listen(text: &str, around: &Around<'_>, problems: &mut Problems) -> Option<Listen> {
+    const PATH: &str = "transport.webhook.listen";
+    if text == "systemd" {
+        return Some(Listen::Systemd);
+    }
+    match text.parse::<SocketAddr>() {
+        Ok(address) => Some(Listen::Address(address)),
+        Err(_) => {
+            problems
+                .error(around.at(PATH), format!("{} of `{PATH}` is no address to listen on", quote(text)))
+                .hint("write an IP address and a port, such as \"127.0.0.1:8080\" or \"[::]:443\", or \"systemd\" for the socket that systemd passes");
+            None
+        }
+    }
+}
+
+fn secret(text: &str, around: &Around<'_>, problems: &mut Problems) -> Option<Secret> {
+    const PATH: &str = "transport.webhook.secret_file";
+    let at = around.at(PATH);
+    let read = secrets::private_file(text, around.base, &at, "the webhook secret", problems)?;
+    let path = around.base.join(text);
+    let line = read.strip_suffix('\n').unwrap_or(&read);
+    let secret = Secret::new(line.strip_suffix('\r').unwrap_or(line));
+    match WebhookKey::new(secret.clone()) {
+        Ok(_) => Some(secret),
+        Err(error) => {
+            problems
+                .error(at, format!("{} holds no webhook secret: {error}", quote(&path.display().to_string())))
+                .hint("leave `secret_file` out to have one made");
+            None
+        }
+    }
+}
+
+fn tls(merged: &merge::Webhook, around: &Around<'_>, problems: &mut Problems) -> Option<TlsFiles> {
+    const KEYS: [&str; 2] = ["transport.webhook.tls_certificate", "transport.webhook.tls_key"];
+    match (&merged.tls_certificate, &merged.tls_key) {
+        (Some(certificate), Some(key)) => {
+            Some(TlsFiles { certificate: around.base.join(certificate), key: around.base.join(key) })
+        }
+        (None, None) => None,
+        (certificate, _) => {
+            let [given, missing] = if certificate.is_some() { KEYS } else { [KEYS[1], KEYS[0]] };
+            if !around.seen(missing) {
+                problems
+                    .error(around.at(given), format!("`{given}` is given, and `{missing}` is missing"))
+                    .hint("set both, or neither and let a proxy end TLS");
+            }
+            None
+        }
+    }
+}

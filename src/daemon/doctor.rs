@@ -1,0 +1,128 @@
+//! Whether Twitch would reach the callback: what `check --online` tries, whether the daemon runs or not.
+
+use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::webhook_secret::{self, SecretFile};
+use super::{Caller, connections};
+use crate::config::{Config, Listen, Webhook};
+use crate::model::webhook::{Callback, WebhookKeys};
+use crate::reconcile::Reach;
+use crate::store::{Store, StoreOptions};
+use crate::transport::Hear;
+use crate::transport::webhook::{self, Sockets, Tls, TlsFiles, WebhookOptions};
+
+/// What there is to know of a callback.
+#[derive(Clone, Debug)]
+pub struct CallbackReport {
+    /// Its addresses, or why there are none.
+    pub addresses: Result<Vec<IpAddr>, String>,
+    /// How long the challenge took, or what is in its way.
+    pub challenge: Result<Duration, String>,
+}
+
+/// Looks a callback up, and sends it a challenge by its public name. Where no daemon listens, somebody does for
+/// that time.
+pub async fn examine_callback(config: &Config, webhook: &Webhook) -> CallbackReport {
+    CallbackReport {
+        addresses: addresses(&webhook.callback).await,
+        challenge: challenge(config, webhook).await,
+    }
+}
+
+async fn addresses(callback: &str) -> Result<Vec<IpAddr>, String> {
+    let url = reqwest::Url::parse(callback).map_err(|error| error.to_string())?;
+    let host = url.host_str().ok_or("it names no host")?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let port = url.port_or_known_default().unwrap_or(443);
+    let found = tokio::net::lookup_host((host, port)).await;
+    let mut found: Vec<IpAddr> = found
+        .map_err(|error| format!("{host} cannot be looked up ({error}): check its DNS record"))?
+        .map(|address| address.ip())
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    if !found.iter().any(IpAddr::is_ipv4) {
+        return Err(format!("{host} has no IPv4 address, and Twitch calls IPv4 only: add an A record"));
+    }
+    Ok(found)
+}
+
+async fn challenge(config: &Config, webhook: &Webhook) -> Result<Duration, String> {
+    let said =
+        |error: &dyn std::error::Error| format!("{error}; run this as root or as the daemon's own user");
+    let stored = SecretFile::new(&config.state_directory)
+        .peek(webhook.secret.as_ref())
+        .map_err(|error| said(&error))?;
+    let keys = match stored {
+        Some(keys) => keys,
+        None => webhook_secret::unstored(&config.state_directory).map_err(|error| said(&error))?,
+    };
+    let (http, _) = connections().map_err(|error| error.to_string())?;
+    let stand_in = StandIn::listen(webhook, &keys).await?;
+    let key = keys.current();
+    let callback = Callback { url: webhook.callback.as_str().into(), key: key.id, shard: None };
+    let begun = Instant::now();
+    let proved = Caller::new(http).prove(&callback, key).await;
+    let took = begun.elapsed();
+    if let Some(stand_in) = stand_in {
+        stand_in.end().await;
+    }
+    proved.map(|()| took)
+}
+
+/// Listens where the daemon would.
+struct StandIn {
+    cancel: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+    store: Store,
+    folder: PathBuf,
+    /// The listener ends when there are no options.
+    _options: watch::Sender<Option<WebhookOptions>>,
+}
+
+impl StandIn {
+    /// `None` when somebody listens already, as the daemon does, or when systemd does.
+    async fn listen(webhook: &Webhook, keys: &WebhookKeys) -> Result<Option<Self>, String> {
+        let Listen::Address(address) = webhook.listen else { return Ok(None) };
+        let listener = match Sockets::none().bind(&webhook::Listen::Address(address)) {
+            Ok(listener) => listener,
+            Err(webhook::ListenError::Taken { .. }) => return Ok(None),
+            Err(error) => return Err(error.to_string()),
+        };
+        let files = webhook
+            .tls
+            .as_ref()
+            .map(|tls| TlsFiles { certificate: tls.certificate.clone(), key: tls.key.clone() });
+        let tls = files.map(Tls::load).transpose().map_err(|error| error.to_string())?;
+        // Nothing but challenges can come, since Twitch knows of no subscription with this secret; the listener
+        // wants a store all the same.
+        let folder = std::env::temp_dir().join(format!("eventsubd-check-{}", uuid::Uuid::new_v4().simple()));
+        let failed = |error: &dyn std::error::Error| format!("{} cannot be used: {error}", folder.display());
+        std::fs::DirBuilder::new().mode(0o700).create(&folder).map_err(|error| failed(&error))?;
+        let store =
+            StoreOptions::new(folder.join("events.db"), Duration::from_secs(3600), 16 << 20, 16, 1 << 20);
+        let store = Store::open(store).map_err(|error| failed(&error))?;
+        let options = WebhookOptions::new(webhook.callback.as_str(), listener, tls, keys.clone());
+        let (options, watched) = watch::channel(Some(options));
+        let hear = Hear(Arc::new(|_hint| {}));
+        let (listener, _handle) = webhook::webhook(watched, store.clone(), Arc::new(Notify::new()), hear);
+        let cancel = CancellationToken::new();
+        let task = tokio::spawn(listener.run(cancel.clone()));
+        Ok(Some(Self { cancel, task, store, folder, _options: options }))
+    }
+
+    async fn end(self) {
+        self.cancel.cancel();
+        // What is left is in a folder of its own, and the process ends soon.
+        let _ = self.task.await;
+        let _ = self.store.close().await;
+        let _ = std::fs::remove_dir_all(self.folder);
+    }
+}
