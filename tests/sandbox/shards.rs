@@ -1,5 +1,7 @@
 //! Shards of a conduit behind a callback.
 
+use eventsubd::sandbox::ChallengeTiming;
+
 use super::callback::*;
 use super::*;
 
@@ -57,6 +59,24 @@ async fn a_shard_is_challenged_and_signs_with_its_own_secret() {
     assert!(client.sandbox.wait_for(LIMIT, |_| callback.got("revocation").len() == 1).await);
     assert!(callback.got("revocation")[0].is_signed("secret of shard 0"));
 
+    let (_, answer) = client.create(online(&conduit, "2")).await;
+    let id = answer["data"][0]["id"].as_str().unwrap().to_owned();
+    callback.be(Manner::Status(500));
+    client.sandbox.revoke_subscription(&id, "user_removed").await;
+    assert!(client.sandbox.wait_for(LIMIT, |sandbox| sandbox.stats().undeliverable == 1).await);
+    assert_eq!(callback.got("revocation").len(), 2, "a revocation is not tried again");
+
+    // What an older callback answers says nothing of the present one.
+    let later = ChallengeTiming::Later(Duration::from_millis(20));
+    client.sandbox.set_webhooks(|webhook| webhook.challenge = later);
+    client.bind_webhook(&conduit, "0", &callback.at("/old"), SECRET).await;
+    client.sandbox.set_webhooks(|webhook| webhook.challenge = ChallengeTiming::Never);
+    client.bind_webhook(&conduit, "0", &callback.at("/0"), SECRET).await;
+    assert!(client.sandbox.wait_for(LIMIT, |sandbox| sandbox.stats().challenges_passed == 2).await);
+    assert!(client.sandbox.wait_for(LIMIT, |sandbox| sandbox.stats().challenges_judged == 2).await);
+    client.shard_becomes(&conduit, 0, PENDING).await;
+
+    client.sandbox.set_webhooks(|webhook| webhook.challenge = ChallengeTiming::Soon);
     callback.be(Manner::Challenge(403));
     client.bind_webhook(&conduit, "0", &callback.at("/0"), "another secret of shard 0").await;
     client.shard_becomes(&conduit, 0, FAILED).await;
@@ -115,4 +135,22 @@ async fn the_hash_chooses_among_shards_of_both_kinds() {
     let before = callback.got("notification").len();
     client.sandbox.send_event(&theirs, "{}").await.unwrap();
     assert_eq!(callback.notified(&client.sandbox, before + 1).await[before].path, "/again");
+
+    // What waits for another try waits while the shard is given another callback, and goes there.
+    client.sandbox.set_webhooks(|webhook| {
+        webhook.retries = vec![Duration::from_millis(1); 100_000];
+        webhook.challenge = ChallengeTiming::Never;
+    });
+    callback.be(Manner::Status(500));
+    let sent = client.sandbox.send_event(&theirs, "{}").await.unwrap();
+    callback.notified(&client.sandbox, before + 3).await;
+    client.bind_webhook(&conduit, "1", &callback.at("/third"), SECRET).await;
+    callback.be(Manner::Good);
+    for _ in 0..30 {
+        client.shard_becomes(&conduit, 1, PENDING).await;
+        client.get("/helix/users?login=ann").await;
+    }
+    client.sandbox.send_challenges().await;
+    assert!(client.sandbox.wait_for(LIMIT, |sandbox| sandbox.accepted().contains(&sent)).await);
+    assert_eq!(callback.got("notification").last().unwrap().path, "/third");
 }

@@ -163,6 +163,7 @@ async fn deliver(
     drop(slot);
     // Twitch sends a revocation once.
     if message.kind == Kind::Revocation {
+        inner.count(|stats| stats.undeliverable += 1);
         return;
     }
     let pauses = inner.lock().webhook.retries.clone();
