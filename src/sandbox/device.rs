@@ -132,7 +132,7 @@ pub(super) async fn answer(inner: &Shared, user_code: &str, login: Option<&str>)
             }
         }
     };
-    super::control::grant(inner, &granted.0, &granted.1).await;
+    super::tell::granted(inner, &granted.0, &granted.1).await;
     true
 }
 

@@ -18,7 +18,9 @@ pub mod samples;
 mod server;
 mod session;
 mod state;
+mod stats;
 mod subscriptions;
+mod tell;
 mod webhook;
 
 use std::io;
@@ -29,10 +31,11 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use self::control::{SubscriptionInfo, TriggerError};
+pub use self::control::SubscriptionInfo;
 pub use self::fault::{Fault, Route};
 use self::state::Inner;
-pub use self::state::Stats;
+pub use self::stats::Stats;
+pub use self::tell::TriggerError;
 pub use self::webhook::{ChallengeTiming, ShardInfo, WebhookOptions};
 
 /// Who exists.

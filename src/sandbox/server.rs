@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 use super::fault::{self, Fault, Route};
 use super::state::Shared;
 use super::webhook::challenge::{self, Challenge};
-use super::{api, auth, control, device, session};
+use super::{api, auth, device, session, tell};
 
 /// The largest request body, in bytes.
 const MAX_BODY: usize = 1 << 20;
@@ -149,7 +149,7 @@ async fn handle(inner: Shared, request: Request<Incoming>) -> Result<Response<Bo
     };
     let path = call.path.as_str();
     if path == "/sandbox/trigger" && call.method == Method::POST {
-        return Ok(control::trigger_request(&inner, &call).await.into_response());
+        return Ok(tell::trigger_request(&inner, &call).await.into_response());
     }
     if path == "/activate" {
         return Ok(device::page(&inner, &call).await.into_response());

@@ -17,9 +17,9 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tracing::debug;
 
-use super::control;
 use super::server::{Body, empty};
 use super::state::{Inner, Order, Session, Shared};
+use super::tell;
 use crate::model::time::Timestamp;
 
 /// Orders that wait for a slow socket.
@@ -177,7 +177,7 @@ async fn run(inner: &Shared, mut stream: Stream, query: &[(String, String)]) {
         if own { state.end_session(&socket.id, status_of(ended)) } else { vec![] }
     };
     for (conduit, shard) in disabled {
-        control::tell_of_shard(inner, &conduit, shard, status_of(ended)).await;
+        tell::shard_disabled(inner, &conduit, shard, status_of(ended)).await;
     }
 }
 

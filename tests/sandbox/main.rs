@@ -1,6 +1,9 @@
 //! The stand-in for Twitch: what a client meets at Twitch it must meet here.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
+mod callback;
+mod shards;
+mod trust;
 mod webhooks;
 
 use std::time::Duration;

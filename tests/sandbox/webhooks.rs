@@ -1,221 +1,13 @@
-//! Webhooks: challenges, notifications, revocations, shards.
+//! Webhook subscriptions: challenges, notifications, revocations.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
 
-use axum::body::{Body, Bytes};
-use axum::extract::State;
-use axum::http::{HeaderMap, Uri};
-use axum::response::Response;
 use eventsubd::model::secret::Secret;
 use eventsubd::model::webhook::WebhookKey;
 use eventsubd::sandbox::{ChallengeTiming, Fault, Route, TriggerError};
 
+use super::callback::*;
 use super::*;
-
-const SECRET: &str = "s3cret-of-these tests!";
-const PENDING: &str = "webhook_callback_verification_pending";
-const FAILED: &str = "webhook_callback_verification_failed";
-const EXCEEDED: &str = "notification_failures_exceeded";
-
-/// Checks a signature with a program that knows nothing of this project.
-const CHECK: &str = r#"
-import hashlib, hmac, json, sys
-request = json.load(sys.stdin)
-header = {name.lower(): value for name, value in request["headers"].items()}
-signed = header["twitch-eventsub-message-id"] + header["twitch-eventsub-message-timestamp"] + request["body"]
-expected = "sha256=" + hmac.new(sys.argv[1].encode(), signed.encode(), hashlib.sha256).hexdigest()
-sys.exit(0 if hmac.compare_digest(expected, header["twitch-eventsub-message-signature"]) else 3)
-"#;
-
-/// A request that a callback got.
-#[derive(Clone, Debug)]
-struct Request {
-    path: String,
-    headers: BTreeMap<String, String>,
-    body: String,
-}
-
-impl Request {
-    fn header(&self, name: &str) -> &str {
-        let name = format!("twitch-eventsub-{name}");
-        self.headers.get(&name).map_or("", String::as_str)
-    }
-
-    fn id(&self) -> &str {
-        self.header("message-id")
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap()
-    }
-
-    /// Whether it is signed with this secret.
-    fn is_signed(&self, secret: &str) -> bool {
-        let mut python = Command::new("python3")
-            .args(["-c", CHECK, secret])
-            .stdin(Stdio::piped())
-            .spawn()
-            .expect("python3 is installed by tests/run");
-        let input = json!({"headers": self.headers, "body": self.body}).to_string();
-        python.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        match python.wait().unwrap().code() {
-            Some(0) => true,
-            Some(3) => false,
-            other => panic!("the check ended with {other:?}"),
-        }
-    }
-}
-
-/// How a callback answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Manner {
-    /// Challenges as they must be, all else with 204.
-    Good,
-    /// This status and no body, to all but challenges.
-    Status(u16),
-    /// This status, to challenges with the right body.
-    Challenge(u16),
-    /// Something before the challenge and something after it.
-    Padded(&'static str, &'static str),
-    /// The challenge with this content type.
-    ContentType(&'static str),
-    /// The challenge without its length.
-    Chunked,
-    /// To a good place.
-    Redirect,
-    /// Not at all.
-    Hang,
-}
-
-/// A program behind a callback.
-#[derive(Clone)]
-struct Callback {
-    url: String,
-    requests: Arc<Mutex<Vec<Request>>>,
-    manner: Arc<Mutex<Manner>>,
-}
-
-impl Callback {
-    async fn start(manner: Manner) -> Self {
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let this = Self { url, requests: Arc::default(), manner: Arc::new(Mutex::new(manner)) };
-        let routes = axum::Router::new().fallback(take).with_state(this.clone());
-        tokio::spawn(async move { axum::serve(listener, routes).await });
-        this
-    }
-
-    fn at(&self, path: &str) -> String {
-        format!("{}{path}", self.url)
-    }
-
-    fn be(&self, manner: Manner) {
-        *self.manner.lock().unwrap() = manner;
-    }
-
-    /// What came, of this kind.
-    fn got(&self, kind: &str) -> Vec<Request> {
-        let requests = self.requests.lock().unwrap();
-        requests.iter().filter(|request| request.header("message-type") == kind).cloned().collect()
-    }
-
-    fn challenges(&self) -> Vec<Request> {
-        self.got("webhook_callback_verification")
-    }
-
-    /// Waits until this many notifications were there.
-    async fn notified(&self, sandbox: &Sandbox, count: usize) -> Vec<Request> {
-        let there = sandbox.wait_for(LIMIT, |_| self.got("notification").len() >= count).await;
-        assert!(there, "{} instead of {count}", self.got("notification").len());
-        self.got("notification")
-    }
-}
-
-async fn take(State(of): State<Callback>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
-    let headers = headers.iter().map(|(n, v)| (n.to_string(), v.to_str().unwrap().to_owned())).collect();
-    let body = String::from_utf8(body.to_vec()).unwrap();
-    let request = Request { path: uri.path().to_owned(), headers, body };
-    let challenge = request.json()["challenge"].as_str().map(str::to_owned);
-    of.requests.lock().unwrap().push(request);
-    let manner = *of.manner.lock().unwrap();
-    let good = manner == Manner::Good || uri.path() == "/good";
-    let answer = |status, content_type: &str, body: String| {
-        Response::builder().status(status).header("Content-Type", content_type).body(body.into()).unwrap()
-    };
-    match (challenge, manner) {
-        (_, Manner::Hang) => std::future::pending().await,
-        (Some(challenge), _) if good => answer(200, "text/plain", challenge),
-        (Some(challenge), Manner::Challenge(status)) => answer(status, "text/plain", challenge),
-        (Some(challenge), Manner::Padded(before, after)) => {
-            answer(200, "text/plain", format!("{before}{challenge}{after}"))
-        }
-        (Some(challenge), Manner::ContentType(content_type)) => answer(200, content_type, challenge),
-        (Some(challenge), Manner::Chunked) => {
-            let parts = futures_util::stream::iter([Ok::<_, std::io::Error>(challenge)]);
-            let builder = Response::builder().header("Content-Type", "text/plain");
-            builder.body(Body::from_stream(parts)).unwrap()
-        }
-        (Some(_), Manner::Redirect) => {
-            Response::builder().status(307).header("Location", of.at("/good")).body(Body::empty()).unwrap()
-        }
-        (Some(challenge), _) => answer(200, "text/plain", challenge),
-        (None, Manner::Status(status)) => Response::builder().status(status).body(Body::empty()).unwrap(),
-        (None, _) => Response::builder().status(204).body(Body::empty()).unwrap(),
-    }
-}
-
-/// Settings without a long wait in them.
-fn impatient() -> SandboxOptions {
-    let mut options = quick();
-    options.webhook.retries = vec![Duration::from_millis(5); 2];
-    options.webhook.answer_limit = LIMIT;
-    options
-}
-
-fn hook(callback: &str, broadcaster: &str) -> Value {
-    json!({"type": "stream.online", "version": "1", "condition": {"broadcaster_user_id": broadcaster},
-        "transport": {"method": "webhook", "callback": callback, "secret": SECRET}})
-}
-
-impl Client {
-    /// Creates a subscription, which must be accepted.
-    async fn subscribe(&self, body: Value) -> String {
-        let (status, answer) = self.create(body).await;
-        assert_eq!((status, &answer["data"][0]["status"]), (202, &json!(PENDING)), "{answer}");
-        assert!(!answer.to_string().contains(SECRET), "{answer}");
-        answer["data"][0]["id"].as_str().unwrap().to_owned()
-    }
-
-    /// Waits until a subscription has this status.
-    async fn becomes(&self, id: &str, status: &str) {
-        let is = |sandbox: &Sandbox| sandbox.subscriptions().iter().any(|s| s.id == id && s.status == status);
-        assert!(self.sandbox.wait_for(LIMIT, is).await, "{:?}", self.sandbox.subscriptions());
-    }
-
-    /// Creates a subscription and waits until it is enabled.
-    async fn enabled(&self, body: Value) -> String {
-        let id = self.subscribe(body).await;
-        self.becomes(&id, "enabled").await;
-        id
-    }
-
-    async fn bind_webhook(&self, conduit: &str, shard: &str, callback: &str, secret: &str) -> (u16, Value) {
-        let body = json!({"conduit_id": conduit, "shards": [
-            {"id": shard, "transport": {"method": "webhook", "callback": callback, "secret": secret}},
-        ]});
-        self.call(reqwest::Method::PATCH, "/helix/eventsub/conduits/shards", Some(body)).await
-    }
-
-    async fn shard_becomes(&self, conduit: &str, number: u32, status: &str) {
-        let is = |sandbox: &Sandbox| {
-            sandbox.shard_infos(conduit).iter().any(|s| s.number == number && s.status == status)
-        };
-        assert!(self.sandbox.wait_for(LIMIT, is).await, "{:?}", self.sandbox.shard_infos(conduit));
-    }
-}
 
 #[tokio::test]
 async fn a_challenge_enables_and_every_message_is_signed() {
@@ -255,4 +47,296 @@ async fn a_challenge_enables_and_every_message_is_signed() {
     assert_eq!(client.sandbox.answers(), BTreeMap::from([(Some(204), 2)]));
     let (_, list) = client.get("/helix/eventsub/subscriptions").await;
     assert!(!list.to_string().contains(SECRET));
+}
+
+#[tokio::test]
+async fn batched_types_come_as_an_array() {
+    let client = Client::new(impatient()).await;
+    let callback = Callback::start(Manner::Good).await;
+    let mut body = json!({"type": "drop.entitlement.grant", "version": "1",
+        "condition": {"organization_id": "9911", "category_id": "", "campaign_id": ""},
+        "transport": {"method": "webhook", "callback": callback.at("/"), "secret": SECRET}});
+    let (status, answer) = client.create(body.clone()).await;
+    assert_eq!(status, 400, "{answer}");
+    body["is_batching_enabled"] = json!(true);
+    let id = client.enabled(body).await;
+    client.sandbox.trigger("drop.entitlement.grant", None).await.unwrap();
+    let requests = callback.notified(&client.sandbox, 1).await;
+    assert!(requests[0].is_signed(SECRET));
+    let got = requests[0].json();
+    assert_eq!(got["subscription"]["id"], id.as_str());
+    assert_eq!(got["subscription"]["is_batching_enabled"], true);
+    assert!(got["events"][0]["id"].is_string(), "{got}");
+    assert!(got.get("event").is_none());
+}
+
+#[tokio::test]
+async fn callbacks_and_secrets_are_checked() {
+    let client = Client::new(impatient()).await;
+    let callback = Callback::start(Manner::Good).await;
+    let good = callback.at("/");
+    let with = |callback: Option<&str>, secret: Option<&str>, broadcaster: &str| {
+        let mut body = hook("", broadcaster);
+        body["transport"] = json!({"method": "webhook", "callback": callback, "secret": secret});
+        body
+    };
+    for secret in ["x".repeat(10), "x".repeat(100)] {
+        let body = with(Some(&good), Some(&secret), &secret.len().to_string());
+        assert_eq!(client.create(body).await.0, 202, "{}", secret.len());
+    }
+    let (short, long) = ("x".repeat(9), "x".repeat(101));
+    for (callback, secret, part) in [
+        (None, Some(SECRET), "callback is required"),
+        (Some(""), Some(SECRET), "callback is required"),
+        (Some("ftp://a.example/"), Some(SECRET), "https"),
+        (Some("http://192.0.2.1/"), Some(SECRET), "https"),
+        (Some(good.as_str()), None, "length of secret"),
+        (Some(good.as_str()), Some(short.as_str()), "length of secret"),
+        (Some(good.as_str()), Some(long.as_str()), "length of secret"),
+        (Some(good.as_str()), Some("ümlautümlaut"), "ASCII"),
+    ] {
+        let (status, answer) = client.create(with(callback, secret, "1")).await;
+        assert_eq!(status, 400, "{callback:?} {answer}");
+        assert!(answer["message"].as_str().unwrap().contains(part), "{answer}");
+    }
+    client.sandbox.set_webhooks(|webhook| webhook.strict = true);
+    assert_eq!(client.create(with(Some(&good), Some(SECRET), "1")).await.0, 400);
+    client.sandbox.set_webhooks(|webhook| webhook.challenge = ChallengeTiming::Never);
+    assert_eq!(client.create(with(Some("https://a.example/"), Some(SECRET), "1")).await.0, 202);
+
+    let alone = Sandbox::start(quick()).await.unwrap();
+    let client = Client { sandbox: alone, ..client };
+    let token = client.mint("/oauth2/token", "sandbox", "sandbox-secret").await.1;
+    let client = Client { token: token["access_token"].as_str().unwrap().to_owned(), ..client };
+    let (status, answer) = client.create(hook(&good, "1")).await;
+    assert_eq!(status, 400);
+    assert!(answer["message"].as_str().unwrap().contains("HTTP client"), "{answer}");
+}
+
+#[tokio::test]
+async fn equal_ones_are_refused_while_they_live_and_three_are_the_cap() {
+    let client = Client::new(impatient()).await;
+    client.sandbox.set_webhooks(|webhook| webhook.challenge = ChallengeTiming::Never);
+    let callback = Callback::start(Manner::Good).await;
+    let first = client.subscribe(hook(&callback.at("/1"), "7")).await;
+    let conflict = |id: &str| (409, json!(format!("subscription already exists; id={id}")));
+    let create = async |path: &str| {
+        let (status, answer) = client.create(hook(&callback.at(path), "7")).await;
+        (status, answer["message"].clone())
+    };
+    assert_eq!(create("/1").await, conflict(&first), "a pending one lives");
+    let second = client.subscribe(hook(&callback.at("/2"), "7")).await;
+    client.sandbox.send_challenges().await;
+    client.becomes(&first, "enabled").await;
+    client.becomes(&second, "enabled").await;
+    assert_eq!(create("/1").await, conflict(&first));
+    let conduit = client.conduit(1).await;
+    assert_eq!(client.create(online(&conduit, "7")).await.0, 202, "the third, of another transport");
+    let full = (429, json!("maximum subscriptions with type and condition exceeded"));
+    assert_eq!(create("/3").await, full);
+    assert_eq!(create("/2").await, conflict(&second), "and still a conflict before that");
+    client.sandbox.revoke_subscription(&first, EXCEEDED).await;
+    client.subscribe(hook(&callback.at("/1"), "7")).await;
+    assert_eq!(create("/3").await, full, "a pending one counts");
+    client.sandbox.set_status(&second, FAILED);
+    client.subscribe(hook(&callback.at("/3"), "7")).await;
+}
+
+#[tokio::test]
+async fn only_the_right_answer_passes_a_challenge() {
+    let client = Client::new(impatient()).await;
+    let callback = Callback::start(Manner::Good).await;
+    let manners = [
+        Manner::Challenge(201),
+        Manner::Challenge(204),
+        Manner::Challenge(403),
+        Manner::Padded("", "\n"),
+        Manner::Padded("\"", "\""),
+        Manner::ContentType("application/json"),
+        Manner::Chunked,
+        Manner::Redirect,
+    ];
+    for (nth, manner) in manners.into_iter().enumerate() {
+        callback.be(manner);
+        let id = client.subscribe(hook(&callback.at("/hook"), &nth.to_string())).await;
+        client.becomes(&id, FAILED).await;
+        assert_eq!(callback.challenges().len(), nth + 1, "{manner:?}");
+        let error = client.sandbox.send_event(&id, "{}").await;
+        assert_eq!(error, Err(TriggerError::NotEnabled(FAILED.to_owned())));
+    }
+    assert!(
+        callback.challenges().iter().all(|request| request.path == "/hook"),
+        "redirects are not followed"
+    );
+    callback.be(Manner::Hang);
+    client.sandbox.set_webhooks(|webhook| webhook.answer_limit = Duration::from_millis(50));
+    let id = client.subscribe(hook(&callback.at("/hook"), "100")).await;
+    client.becomes(&id, FAILED).await;
+    let id = client.subscribe(hook("http://127.0.0.1:1/", "100")).await;
+    client.becomes(&id, FAILED).await;
+    callback.be(Manner::ContentType("Text/Plain; charset=utf-8"));
+    client.sandbox.set_webhooks(|webhook| webhook.answer_limit = LIMIT);
+    client.enabled(hook(&callback.at("/hook"), "0")).await;
+    let texts: Vec<_> =
+        callback.challenges().iter().map(|request| request.json()["challenge"].clone()).collect();
+    assert!(texts.iter().all(|text| texts.iter().filter(|other| *other == text).count() == 1));
+}
+
+#[tokio::test]
+async fn a_challenge_comes_when_the_settings_say() {
+    let client = Client::new(impatient()).await;
+    let callback = Callback::start(Manner::Good).await;
+    client.sandbox.set_webhooks(|webhook| webhook.challenge = ChallengeTiming::First);
+    let id = client.subscribe(hook(&callback.at("/"), "1")).await;
+    assert_eq!(callback.challenges().len(), 1, "before the answer");
+    assert_eq!(client.sandbox.subscriptions()[0].status, "enabled");
+    assert_eq!(callback.challenges()[0].json()["subscription"]["id"], id.as_str());
+    client.sandbox.fault(Route::Create, Fault::LoseAnswer, 1);
+    let lost = client.http.post(client.url("/helix/eventsub/subscriptions"));
+    let lost = lost.bearer_auth(&client.token).header("Client-Id", "sandbox");
+    assert!(lost.json(&hook(&callback.at("/"), "2")).send().await.is_err());
+    assert_eq!(callback.challenges().len(), 2, "the answer is lost, the challenge is not");
+
+    client.sandbox.set_webhooks(|webhook| webhook.challenge = ChallengeTiming::Never);
+    let never = client.subscribe(hook(&callback.at("/"), "3")).await;
+    let later = ChallengeTiming::Later(Duration::from_millis(20));
+    client.sandbox.set_webhooks(|webhook| webhook.challenge = later);
+    let later = client.subscribe(hook(&callback.at("/"), "4")).await;
+    client.becomes(&later, "enabled").await;
+    client.becomes(&never, PENDING).await;
+    let of = |id: &str| callback.challenges().iter().filter(|c| c.json()["subscription"]["id"] == id).count();
+    assert_eq!((of(&never), of(&later)), (0, 1));
+    client.sandbox.send_challenges().await;
+    assert_eq!((of(&never), of(&later)), (1, 1));
+    client.becomes(&never, "enabled").await;
+}
+
+#[tokio::test]
+async fn what_is_not_accepted_comes_again_under_its_id() {
+    let client = Client::new(impatient()).await;
+    let callback = Callback::start(Manner::Good).await;
+    let id = client.enabled(hook(&callback.at("/"), "1")).await;
+    client.sandbox.set_webhooks(|webhook| webhook.retries = vec![Duration::from_millis(1); 100_000]);
+    callback.be(Manner::Status(503));
+    let sent = client.sandbox.send_event(&id, r#"{"n":1}"#).await.unwrap();
+    callback.notified(&client.sandbox, 3).await;
+    callback.be(Manner::Good);
+    assert!(client.sandbox.wait_for(LIMIT, |sandbox| sandbox.accepted() == [sent.clone()]).await);
+    let requests = callback.got("notification");
+    for (retry, request) in requests.iter().enumerate() {
+        assert_eq!((request.id(), request.header("message-retry")), (sent.as_str(), &*retry.to_string()));
+        assert_eq!(request.body, requests[0].body);
+    }
+    assert!(requests.last().unwrap().is_signed(SECRET));
+    let refused = requests.len() as u64 - 1;
+    assert_eq!(client.sandbox.answers(), BTreeMap::from([(Some(204), 1), (Some(503), refused)]));
+
+    // A redirect is no acceptance, nor is silence. What is deleted is not tried any more.
+    client.sandbox.set_webhooks(|webhook| webhook.retries.truncate(1));
+    for manner in [Manner::Status(307), Manner::Status(410), Manner::Hang] {
+        callback.be(manner);
+        if manner == Manner::Hang {
+            client.sandbox.set_webhooks(|webhook| webhook.answer_limit = Duration::from_millis(50));
+        }
+        let lost = client.sandbox.stats().undeliverable;
+        client.sandbox.send_event(&id, "{}").await.unwrap();
+        assert!(client.sandbox.wait_for(LIMIT, |s| s.stats().undeliverable == lost + 1).await, "{manner:?}");
+    }
+    let answers = client.sandbox.answers();
+    assert_eq!((answers[&Some(307)], answers[&Some(410)], answers[&None]), (2, 2, 2));
+    callback.be(Manner::Status(500));
+    client.sandbox.set_webhooks(|webhook| webhook.retries = vec![Duration::from_millis(1); 100_000]);
+    let lost = client.sandbox.stats().undeliverable;
+    client.sandbox.send_event(&id, "{}").await.unwrap();
+    assert!(client.sandbox.wait_for(LIMIT, |sandbox| sandbox.answers().contains_key(&Some(500))).await);
+    client.sandbox.remove_subscription(&id);
+    assert!(client.sandbox.wait_for(LIMIT, |sandbox| sandbox.stats().undeliverable == lost + 1).await);
+}
+
+#[tokio::test]
+async fn too_many_failures_end_a_subscription() {
+    let client = Client::new(impatient()).await;
+    let callback = Callback::start(Manner::Good).await;
+    let id = client.enabled(hook(&callback.at("/failing"), "1")).await;
+    let other = client.enabled(hook(&callback.at("/other"), "1")).await;
+    client.sandbox.set_webhooks(|webhook| webhook.most_failures = 3);
+    let fail = async |count: usize| {
+        callback.be(Manner::Status(500));
+        for _ in 0..count {
+            let lost = client.sandbox.stats().undeliverable;
+            client.sandbox.send_event(&id, "{}").await.unwrap();
+            assert!(client.sandbox.wait_for(LIMIT, |s| s.stats().undeliverable == lost + 1).await);
+        }
+    };
+    fail(2).await;
+    callback.be(Manner::Good);
+    client.sandbox.send_event(&id, "{}").await.unwrap();
+    assert!(client.sandbox.wait_for(LIMIT, |sandbox| sandbox.accepted().len() == 1).await);
+    fail(2).await;
+    client.becomes(&id, "enabled").await;
+    fail(1).await;
+    client.becomes(&id, EXCEEDED).await;
+    let revoked = |_: &Sandbox| callback.got("revocation").len() == 1;
+    assert!(client.sandbox.wait_for(LIMIT, revoked).await);
+    let revocation = callback.got("revocation").remove(0);
+    assert_eq!(revocation.json()["subscription"]["status"], EXCEEDED);
+    assert!(revocation.is_signed(SECRET));
+    assert!(matches!(client.sandbox.send_event(&id, "{}").await, Err(TriggerError::NotEnabled(_))));
+    // The other one is tried as often as before, while the revocation, which was refused, is not.
+    let before = callback.got("notification").len();
+    client.sandbox.send_event(&other, "{}").await.unwrap();
+    callback.notified(&client.sandbox, before + 3).await;
+    assert_eq!(callback.got("revocation").len(), 1, "once");
+}
+
+#[tokio::test]
+async fn tests_see_secrets_by_their_fingerprints_and_resend() {
+    let client =
+        Client::new(SandboxOptions { sample_pace: Some(Duration::from_millis(20)), ..impatient() }).await;
+    let callback = Callback::start(Manner::Good).await;
+    let (old, new) = ("the-old-secret", "the-new-secret");
+    let condition = [("broadcaster_user_id", "7")];
+    let first = client.sandbox.add_webhook("stream.online", "1", &condition, &callback.at("/old"), old);
+    let (_, body) = {
+        let mut body = hook(&callback.at("/new"), "7");
+        body["transport"]["secret"] = json!(new);
+        client.create(body).await
+    };
+    let second = body["data"][0]["id"].as_str().unwrap().to_owned();
+    client.becomes(&second, "enabled").await;
+    let key = |text: &str| Some(WebhookKey::new(Secret::new(text)).unwrap().id);
+    assert_eq!((client.sandbox.key_of(&first), client.sandbox.key_of(&second)), (key(old), key(new)));
+    assert!(client.sandbox.lives_with(&second, new) && !client.sandbox.lives_with(&second, old));
+    let conduit = client.conduit(1).await;
+    client.bind_webhook(&conduit, "0", &callback.at("/shard"), old).await;
+    assert_eq!(client.sandbox.key_of_shard(&conduit, 0), key(old));
+    client.shard_becomes(&conduit, 0, "enabled").await;
+    assert_eq!(client.create(online(&conduit, "7")).await.0, 202);
+
+    // Samples go round by themselves, to callbacks as well.
+    let sampled = |_: &Sandbox| {
+        ["/old", "/new", "/shard"]
+            .iter()
+            .all(|path| callback.got("notification").iter().any(|r| r.path == *path))
+    };
+    assert!(client.sandbox.wait_for(LIMIT, sampled).await);
+
+    let sent = client.sandbox.broadcast("stream.online", None, Some(r#"{"marked":true}"#)).await;
+    assert_eq!(sent.len(), 3);
+    let ids: Vec<String> = sent.into_iter().map(|(_, outcome)| outcome.unwrap()).collect();
+    let marked = |_: &Sandbox| {
+        let got = callback.got("notification");
+        ids.iter().all(|id| got.iter().any(|r| r.id() == id && r.json()["event"]["marked"] == true))
+    };
+    assert!(client.sandbox.wait_for(LIMIT, marked).await);
+    let answers = client.sandbox.resend_in_parallel(&ids[1], 20).await.unwrap();
+    assert_eq!(answers, vec![Some(204); 20]);
+    let again: Vec<_> = callback.got("notification").into_iter().filter(|r| r.id() == ids[1]).collect();
+    assert_eq!(again.len(), 21);
+    assert!(again.iter().all(|request| request.body == again[0].body));
+    client.sandbox.resend(&ids[0]).await.unwrap();
+    let twice = |_: &Sandbox| callback.got("notification").iter().filter(|r| r.id() == ids[0]).count() == 2;
+    assert!(client.sandbox.wait_for(LIMIT, twice).await);
+    let unknown = client.sandbox.resend_in_parallel("nothing", 2).await;
+    assert_eq!(unknown, Err(TriggerError::NoSubscription));
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::dispatch::{self, Address};
-use super::super::state::{Subscription, Target};
-use super::super::{Sandbox, TriggerError, control};
+use super::super::state::{Shard, Subscription, Target};
+use super::super::{Sandbox, TriggerError, tell};
 use super::challenge::{self, Challenge};
 use super::{Endpoint, Owner, PENDING, WebhookOptions, sender};
 use crate::model::secret::Secret;
@@ -73,7 +73,7 @@ impl Sandbox {
         let (found, event) = {
             let mut state = self.inner.lock();
             let id = broadcaster.map(|login| self.inner.id_of(&mut state, login).unwrap_or_default());
-            let found: Vec<_> = control::fitting(&state, kind, id.as_deref()).cloned().collect();
+            let found: Vec<_> = tell::fitting(&state, kind, id.as_deref()).cloned().collect();
             state.serial += 1;
             let sample = |subscription| dispatch::sample(&self.inner, &state, subscription, state.serial);
             let event = event.map(str::to_owned).or_else(|| found.first().map(sample));
@@ -81,7 +81,7 @@ impl Sandbox {
         };
         let mut sent = Vec::with_capacity(found.len());
         for subscription in found {
-            let outcome = control::send(&self.inner, &subscription, &event).await;
+            let outcome = tell::send(&self.inner, &subscription, &event).await;
             sent.push((subscription.id, outcome));
         }
         sent
@@ -125,7 +125,7 @@ impl Sandbox {
         let state = self.inner.lock();
         let shards =
             state.conduits.iter().filter(|known| known.id == conduit).flat_map(|known| &known.shards);
-        let info = |(number, shard): (&u32, &super::super::state::Shard)| ShardInfo {
+        let info = |(number, shard): (&u32, &Shard)| ShardInfo {
             number: *number,
             status: shard.status.clone(),
             session: shard.session.clone(),

@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 
 use super::super::message::{Kind, Message};
 use super::super::state::{Inner, Shared};
-use super::super::{control, dispatch};
+use super::super::{dispatch, tell};
 use super::{Endpoint, FAILURES_EXCEEDED, Owner};
 
 /// Requests under way at a time.
@@ -125,10 +125,12 @@ pub(super) async fn attempt(
 ) -> Option<u16> {
     inner.count(|stats| stats.posts += 1);
     let status = call(inner, endpoint, message, retry).await.map(|reply| reply.status);
-    inner.lock().note_answer(&message.id, status);
-    if status.is_some_and(is_good) {
-        inner.count(|stats| stats.accepted += 1);
+    let good = status.is_some_and(is_good);
+    if good {
+        endpoint.failures.store(0, Relaxed);
     }
+    inner.lock().note_answer(&message.id, status);
+    inner.count(|stats| stats.accepted += u64::from(good));
     status
 }
 
@@ -156,12 +158,12 @@ async fn deliver(
     slot: OwnedSemaphorePermit,
 ) {
     if attempt(inner, &endpoint, message, 0).await.is_some_and(is_good) {
-        endpoint.failures.store(0, Relaxed);
         return;
     }
     drop(slot);
     // Twitch sends a revocation once.
     if message.kind == Kind::Revocation {
+        inner.count(|stats| stats.undeliverable += 1);
         return;
     }
     let pauses = inner.lock().webhook.retries.clone();
@@ -185,16 +187,15 @@ async fn deliver(
             }
         }
         if attempt(inner, &endpoint, message, retry).await.is_some_and(is_good) {
-            endpoint.failures.store(0, Relaxed);
             return;
         }
         drop(slot);
     }
     drop(waiting);
-    inner.count(|stats| stats.undeliverable += 1);
     if !inner.stop.is_cancelled() {
         failed(inner, owner, &endpoint).await;
     }
+    inner.count(|stats| stats.undeliverable += 1);
 }
 
 /// Where a message that failed may go now: its owner keeps it, and may have another callback.
@@ -226,7 +227,7 @@ async fn failed(inner: &Shared, owner: &Owner, endpoint: &Arc<Endpoint>) {
     match owner {
         Owner::Subscription(id) => dispatch::revoke(inner, id, FAILURES_EXCEEDED).await,
         Owner::Shard { conduit, shard } => {
-            control::tell_of_shard(inner, conduit, *shard, FAILURES_EXCEEDED).await;
+            tell::shard_disabled(inner, conduit, *shard, FAILURES_EXCEEDED).await;
         }
     }
 }
