@@ -173,8 +173,8 @@ async fn send(order: Order) {
             let (mut bytes, mut answer, mut times) = (Vec::new(), [0; 1_024], Vec::new());
             for number in (nth..order.requests).step_by(order.connections) {
                 let mut due = Instant::now();
-                if order.rate > 0 {
-                    due = begun + Duration::from_nanos(number as u64 * 1_000_000_000 / order.rate);
+                if let Some(after) = (number as u64 * 1_000_000_000).checked_div(order.rate) {
+                    due = begun + Duration::from_nanos(after);
                     tokio::time::sleep_until(due.into()).await;
                 }
                 request(&order, &signer, &query, number, &mut bytes);
