@@ -168,6 +168,7 @@ pub(super) struct Writer {
     counts_tx: watch::Sender<IntakeCounts>,
     retention: watch::Receiver<Retention>,
     retained_at: Option<Instant>,
+    measured_at: Option<Instant>,
     _lock: File,
 }
 
@@ -214,6 +215,7 @@ impl Writer {
             counts_tx,
             retention,
             retained_at: None,
+            measured_at: None,
             _lock: lock,
         };
         Ok((writer, Published { last_seq, status: status_rx, refusing, counts, retention: retention_tx }))
@@ -476,10 +478,16 @@ impl Writer {
     fn retain(&mut self, rows: u64) {
         let keep = *self.retention.borrow_and_update();
         self.status.max_size = keep.size;
-        let over = retention::used(&self.connection).is_ok_and(|used| used > keep.size);
         let due = self.retained_at.is_none_or(|at| at.elapsed() >= IDLE);
-        if !over && !due {
-            return;
+        if !due {
+            // The size costs about as much as writing an event does.
+            if self.measured_at.is_some_and(|at| at.elapsed() < STATUS_PERIOD) {
+                return;
+            }
+            self.measured_at = Some(Instant::now());
+            if !retention::used(&self.connection).is_ok_and(|used| used > keep.size) {
+                return;
+            }
         }
         let now = Timestamp((self.clock)()).unix_millis();
         match retention::slice(&mut self.connection, keep, now, rows) {

@@ -272,3 +272,7 @@ fn skew_millis(at: SystemTime, now: SystemTime) -> i64 {
     let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
     millis(age(now, at)) - millis(age(at, now))
 }
+
+#[cfg(test)]
+#[path = "verify_tests.rs"]
+mod tests;
