@@ -223,7 +223,16 @@ pub(super) static KEYS: &[Key] = &[
         "how large the store may grow before the oldest events go",
     ),
     unset("state.directory", Path, "where the store and the conduit's id are kept"),
-    later("admin.listen", Text, "the address of the admin endpoint"),
+    unset(
+        "admin.listen",
+        Text,
+        "the address of the admin endpoint with its page; off when left out, and this machine only without a token",
+    ),
+    unset(
+        "admin.token_file",
+        Path,
+        "a file with the token that opens the admin endpoint, and that only its owner can read",
+    ),
     unset(
         "admin.socket",
         Path,

@@ -8,6 +8,7 @@
 //! The text is parsed once with the place of each key and value. Every check goes on after an
 //! error, so that one report shows all problems of the file.
 
+mod admin;
 mod check;
 mod diagnostic;
 mod diff;
@@ -45,7 +46,7 @@ pub use self::diff::{Change, diff};
 pub use self::environment::Environment;
 pub use self::schema::{Key, Kind, keys};
 pub use self::settings::{
-    Conduit, Config, Format, Log, LogFormat, Policy, Reconcile, Sink, SinkKind, Store, Twitch,
+    Admin, Conduit, Config, Format, Log, LogFormat, Policy, Reconcile, Sink, SinkKind, Store, Twitch,
 };
 
 use self::check::{Document, Layer};
@@ -210,6 +211,7 @@ fn load_into(options: &LoadOptions, problems: &mut Problems) -> Option<Config> {
         if options.sandbox { (None, "the sandbox".to_owned()) } else { search.run(problems) };
     check_log_level(&merged.log.level, &file, &variables, problems);
     let (state_directory, socket) = directories::find(options, &merged, base, problems);
+    let admin = admin::find(&merged.admin, &file, &variables, base, problems);
 
     let mut logins = Logins::default();
     let login_files = input::read_login_files(&entries, base, &mut logins, problems);
@@ -262,6 +264,7 @@ fn load_into(options: &LoadOptions, problems: &mut Problems) -> Option<Config> {
         store: Store { retain: merged.store.retain, max_size: merged.store.max_size },
         state_directory,
         socket,
+        admin,
         log: Log {
             level: merged.log.level,
             format: match merged.log.format.as_str() {

@@ -32,7 +32,8 @@ use self::reload::{Publishers, ReloadRequest, Reloader};
 use self::status::Sources;
 use self::tasks::Tasks;
 use crate::admin::{
-    self, Answer, Control, ControlSocket, Count, Refused, ReloadAccepted, ReloadRefused, SocketError,
+    self, Answer, Control, ControlSocket, Count, Endpoint, EndpointError, Refused, ReloadAccepted,
+    ReloadRefused, SocketError,
 };
 use crate::auth::{self, HttpError, Keeper};
 use crate::config::{self, Config, ConfigErrors, LoadOptions};
@@ -111,6 +112,9 @@ pub enum BuildError {
     /// The control socket cannot be made.
     #[error("cannot listen for commands")]
     Socket(#[source] SocketError),
+    /// The admin endpoint cannot listen.
+    #[error("cannot open the admin endpoint")]
+    Admin(#[source] EndpointError),
     /// TLS or the HTTP client cannot be set up.
     #[error("cannot set up connections to Twitch")]
     Http(#[source] HttpError),
@@ -182,6 +186,7 @@ pub struct Daemon {
     reloader: Reloader,
     reload_requests: mpsc::Receiver<ReloadRequest>,
     socket: ControlSocket,
+    endpoint: Endpoint,
     store: Store,
     handle: DaemonHandle,
     notify_systemd: bool,
@@ -270,6 +275,7 @@ impl Daemon {
         }
         let store = open_store(&config).await.map_err(BuildError::Store)?;
         let socket = ControlSocket::bind(&config.socket).map_err(BuildError::Socket)?;
+        let admin = options::admin(&config, None).map_err(BuildError::Admin)?;
 
         let (credentials_tx, credentials) = watch::channel(options::credentials(&config));
         let (token_tx, token_options) = watch::channel(options::token(&config));
@@ -277,6 +283,7 @@ impl Daemon {
             watch::channel(options::pool(&config, tls, options.tuning.timings.clone()));
         let (desired_tx, desired) = watch::channel(options::desired(&config, 1));
         let (sinks_tx, sinks) = watch::channel(sinks);
+        let (admin_tx, admin) = watch::channel(admin);
         let (config_tx, config_status) = watch::channel(config_status(&options.load.path));
         let (reloads, reload_requests) = mpsc::channel(4);
 
@@ -320,6 +327,7 @@ impl Daemon {
             counts: store.intake_counts(),
             store: store.status(),
             sinks: delivery_handle.status.clone(),
+            admin: admin.clone(),
         };
         let publish = Publishers {
             config: config_tx,
@@ -328,6 +336,7 @@ impl Daemon {
             pool: pool_tx,
             desired: desired_tx,
             sinks: sinks_tx,
+            admin: admin_tx,
         };
         let reloader = Reloader {
             load: options.load,
@@ -345,6 +354,7 @@ impl Daemon {
             reloader,
             reload_requests,
             socket,
+            endpoint: Endpoint { options: admin },
             store,
             handle: DaemonHandle { sources, reloads, reconcile, delivery: delivery_handle },
             notify_systemd: options.notify_systemd,
@@ -377,7 +387,10 @@ impl Daemon {
         };
         rest_tasks.spawn("gap watcher", watch_for_gaps(self.store.clone(), gaps, rest.clone()));
         rest_tasks.spawn("reloader", self.reloader.run(self.reload_requests, rest.clone()));
-        rest_tasks.spawn("control socket", serve(self.socket, handle.clone(), rest.clone()));
+        rest_tasks
+            .spawn("control socket", serve(self.socket, handle.clone(), self.store.clone(), rest.clone()));
+        let control: Arc<dyn Control> = Arc::new(handle.clone());
+        rest_tasks.spawn("admin endpoint", self.endpoint.run(control, self.store.clone(), rest.clone()));
         if self.notify_systemd {
             rest_tasks.spawn("systemd", systemd::keep_told(handle.sources.clone(), rest.clone()));
         }
@@ -435,8 +448,8 @@ fn failed(ended: tasks::Ended) -> Exit {
     Exit::Failed(format!("the {} {how}", ended.name))
 }
 
-async fn serve(socket: ControlSocket, handle: DaemonHandle, cancel: CancellationToken) {
-    if let Err(error) = admin::serve(socket, Arc::new(handle), cancel).await {
+async fn serve(socket: ControlSocket, handle: DaemonHandle, store: Store, cancel: CancellationToken) {
+    if let Err(error) = admin::serve(socket, Arc::new(handle), store, cancel).await {
         error!(%error, "the control socket failed");
     }
 }

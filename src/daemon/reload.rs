@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::options;
-use crate::admin::{ReloadAccepted, ReloadRefused};
+use crate::admin::{EndpointOptions, ReloadAccepted, ReloadRefused};
 use crate::auth::{Credentials, TokenOptions};
 use crate::config::{self, Config, LoadOptions};
 use crate::delivery::{DeliveryOptions, SinkOptions};
@@ -31,6 +31,7 @@ pub(super) struct Publishers {
     pub(super) pool: watch::Sender<PoolOptions>,
     pub(super) desired: watch::Sender<Arc<Desired>>,
     pub(super) sinks: watch::Sender<Arc<[SinkOptions]>>,
+    pub(super) admin: watch::Sender<Option<EndpointOptions>>,
 }
 
 /// Owns the configuration in force.
@@ -88,6 +89,12 @@ impl Reloader {
         if !failing.is_empty() {
             return Err(self.refuse(failing));
         }
+        let listener = self.publish.admin.borrow().as_ref().map(|admin| admin.listener.clone());
+        let old = listener.map(|listener| (&self.config, listener));
+        let admin = match options::admin(&loaded.config, old) {
+            Ok(admin) => admin,
+            Err(error) => return Err(self.refuse(vec![format!("{error} ({})", error.source)])),
+        };
         if let Some(log) = &self.log
             && std::env::var_os("RUST_LOG").is_none()
             && let Err(error) = log.set_level(&loaded.config.log.level)
@@ -105,6 +112,7 @@ impl Reloader {
             pool.keepalive = config.conduit.keepalive;
         });
         publish.sinks.send_if_modified(|v| replace(v, sinks));
+        publish.admin.send_if_modified(|v| replace(v, admin));
         publish.desired.send_replace(options::desired(&config, generation));
         self.store.set_retention(config.store.retain, config.store.max_size);
         publish.config.send_modify(|status| {

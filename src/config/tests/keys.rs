@@ -468,9 +468,6 @@ callback = "https://example.org/eventsub"
 listen = "127.0.0.1:8080"
 calback = ""
 
-[admin]
-listen = "127.0.0.1:9464"
-
 [log]
 format = "journald"
 "#,
@@ -505,16 +502,10 @@ format = "journald"
                |
                = help: did you mean `callback`?
 
-            error: `admin.listen` is not supported yet
-              --> /etc/eventsubd/config.toml:17:1
-               |
-            17 | listen = "127.0.0.1:9464"
-               | ^^^^^^
-
             error: `journald` of `log.format` is not supported yet
-              --> /etc/eventsubd/config.toml:20:10
+              --> /etc/eventsubd/config.toml:17:10
                |
-            20 | format = "journald"
+            17 | format = "journald"
                |          ^^^^^^^^^^
                |
                = help: this release has `auto`, `text`, `json`
