@@ -51,6 +51,7 @@ fn it_loads_as_it_is_and_with_every_line_in_force() {
         ("web_secret", "another-secret"),
         ("chat_headers", "Authorization: Bearer nobody"),
         ("nats.creds", "nobody"),
+        ("admin_token", "an-example-token-that-is-long"),
     ] {
         fs::write(folder.path().join(name), text).unwrap();
         fs::set_permissions(folder.path().join(name), fs::Permissions::from_mode(0o600)).unwrap();
@@ -59,6 +60,7 @@ fn it_loads_as_it_is_and_with_every_line_in_force() {
     let full = load(folder.path(), &text);
     assert_eq!(full.config.sinks.len(), 6);
     assert_eq!(full.config.subscriptions.len(), 13);
+    assert!(plain.config.admin.is_none() && full.config.admin.is_some_and(|admin| admin.token.is_some()));
     // What is shown as a default is one.
     assert_eq!(full.config.store, plain.config.store);
     assert_eq!(full.config.reconcile, plain.config.reconcile);

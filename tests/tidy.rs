@@ -82,6 +82,9 @@ const PURE: &[&str] = &[
     "delivery/template",
     "delivery/window",
     "daemon/gap/watcher",
+    "admin/tail",
+    "admin/throttle",
+    "admin/token",
 ];
 
 /// What a pure file must not name.

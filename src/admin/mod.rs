@@ -1,12 +1,24 @@
-//! The control socket: how commands find the running daemon and talk to it.
+//! The control socket and the admin endpoint: how commands, programs and people find out how the running
+//! daemon is, and tell it what to do.
 //!
-//! HTTP/1.1 over a Unix socket of mode 0600, so that only the daemon's own user and root can reach
-//! it. It reads published values and passes requests on; it decides nothing. A crash leaves a stale
-//! socket file behind, which the next start replaces; a socket that somebody still answers on is
-//! never taken away.
+//! The control socket is HTTP/1.1 over a Unix socket of mode 0600, so that only the daemon's own user and
+//! root can reach it. A crash leaves a stale socket file behind, which the next start replaces; a socket
+//! that somebody still answers on is never taken away. The endpoint on TCP, off unless it is asked for,
+//! answers the same questions and changes nothing. This room reads published values and stored events and
+//! passes requests on; it decides nothing.
 
+mod door;
+mod endpoint;
+mod events;
+mod guard;
+mod page;
+mod reading;
 mod server;
 mod socket;
+mod tail;
+mod throttle;
+mod token;
 
+pub use endpoint::{Endpoint, EndpointError, EndpointListener, EndpointOptions};
 pub use server::{Answer, Control, Count, Refused, ReloadAccepted, ReloadRefused, SecretRotated, serve};
 pub use socket::{ControlSocket, SocketError};

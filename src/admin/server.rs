@@ -1,4 +1,4 @@
-//! The routes of the control socket.
+//! The control socket's own routes: what changes things.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,17 +8,18 @@ use std::time::Duration;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::post;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use super::reading::{self, Facts};
 use super::socket::ControlSocket;
 use crate::model::event::{Seq, Since};
 use crate::model::route::SinkName;
 use crate::model::status::Status;
 use crate::model::time::Timestamp;
-use crate::store::LetterFilter;
+use crate::store::{LetterFilter, Store};
 
 /// What the daemon does for those who ask over the socket.
 pub trait Control: Send + Sync + 'static {
@@ -111,10 +112,6 @@ impl From<LettersQuery> for LetterFilter {
 
 type Shared = Arc<dyn Control>;
 
-async fn status(State(control): State<Shared>) -> Json<Status> {
-    Json(control.status())
-}
-
 async fn reload(State(control): State<Shared>) -> Response {
     match control.reload().await {
         Ok(accepted) => Json(accepted).into_response(),
@@ -176,10 +173,11 @@ async fn drop_letters(State(control): State<Shared>, Query(query): Query<Letters
 pub async fn serve(
     socket: ControlSocket,
     control: Arc<dyn Control>,
+    store: Store,
     cancel: CancellationToken,
 ) -> std::io::Result<()> {
+    let facts = Facts::new(Arc::clone(&control), store, cancel.clone());
     let routes = Router::new()
-        .route("/status", get(status))
         .route("/reload", post(reload))
         .route("/rotate-secret", post(rotate_secret))
         .route("/apply", post(apply))
@@ -187,7 +185,8 @@ pub async fn serve(
         .route("/replay", post(replay))
         .route("/dead-letters/replay", post(resend))
         .route("/dead-letters/drop", post(drop_letters))
-        .with_state(control);
+        .with_state(control)
+        .merge(reading::routes(facts));
     let ControlSocket { listener, file: _file } = socket;
     let ended = cancel.clone();
     let server = axum::serve(listener, routes).with_graceful_shutdown(async move { ended.cancelled().await });

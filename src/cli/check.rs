@@ -117,6 +117,10 @@ fn parts(config: &Config) -> Vec<Line> {
             bytesize::ByteSize(config.store.max_size)
         ),
     ));
+    if let Some(admin) = &config.admin {
+        let who = if admin.token.is_some() { "whoever has the token" } else { "this machine" };
+        lines.push(line("admin", Mark::Good, format!("http://{}/ for {who}", admin.listen)));
+    }
     lines
 }
 

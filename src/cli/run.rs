@@ -94,7 +94,11 @@ fn set_up_log(log: &config::Log) -> Result<LogHandle, Failure> {
 fn failure(error: &BuildError) -> Failure {
     let code = match error {
         BuildError::Config(_) | BuildError::Sinks(_) => BAD_CONFIG,
-        BuildError::Store(_) | BuildError::Socket(_) | BuildError::Http(_) | BuildError::Webhook(_) => FAILED,
+        BuildError::Store(_)
+        | BuildError::Socket(_)
+        | BuildError::Admin(_)
+        | BuildError::Http(_)
+        | BuildError::Webhook(_) => FAILED,
     };
     Failure::new(term::chain(error)).code(code)
 }

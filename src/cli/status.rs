@@ -135,6 +135,11 @@ fn render(status: &Status, colour: bool) -> String {
         line(text);
     }
 
+    if let Some(admin) = &status.admin {
+        let token = if admin.token { ", opened by the token" } else { "" };
+        line(format!("page           http://{}/{token}", admin.listen));
+    }
+
     let wanting: Vec<_> = status.reconcile.grants.iter().filter(|user| !user.missing.is_empty()).collect();
     if !wanting.is_empty() {
         line(String::new());
@@ -303,6 +308,7 @@ mod tests {
             started_at: before(93_784),
             now,
             ready: true,
+            not_ready: vec![],
             converged: true,
             problems: vec![],
             config: ConfigStatus {
@@ -377,6 +383,7 @@ mod tests {
                 lost: 0,
                 problem: None,
             }],
+            admin: Some(AdminStatus { listen: "127.0.0.1:9464".to_owned(), token: false }),
         }
     }
 
@@ -403,6 +410,7 @@ mod tests {
             received       12 events, 1 duplicates, 0 malformed, 0 of unknown types, 0 revocations
             store          11 events, 40.0 KiB of 2.0 GiB, newest 11
             sink log       file, idle, 11 delivered
+            page           http://127.0.0.1:9464/
 
             Parked subscriptions:
               channel.follow v2 broadcaster_user_id=2 moderator_user_id=2

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::model::route::SinkName;
 use crate::model::subscription::{FieldValue, SubscriptionSpec};
 
-use super::settings::{Config, LogFormat, Method, Policy, ShardTransport, Webhook};
+use super::settings::{Admin, Config, LogFormat, Method, Policy, ShardTransport, Webhook};
 
 /// One difference between two configurations.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,6 +56,10 @@ pub enum Change {
     Retain { old: Duration, new: Duration },
     /// How large the store may grow, in bytes.
     MaxSize { old: u64, new: u64 },
+    /// The address of the admin endpoint.
+    AdminListen { old: Option<String>, new: Option<String> },
+    /// The token of the admin endpoint.
+    AdminToken,
     /// The filter of log lines.
     LogLevel { old: String, new: String },
     /// The form of log lines.
@@ -114,6 +118,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     changes.extend(gone.cloned().map(Change::SinkRemoved));
     compare!(Retain, store.retain);
     compare!(MaxSize, store.max_size);
+    changes.extend(admin(old.admin.as_ref(), new.admin.as_ref()));
     compare!(LogLevel, log.level);
     compare!(LogFormat, log.format);
     compare!(StateDirectory, state_directory);
@@ -136,6 +141,14 @@ fn webhook(old: Option<&Webhook>, new: Option<&Webhook>) -> Option<Change> {
         keys.push("tls");
     }
     (!keys.is_empty()).then_some(Change::Webhook { keys })
+}
+
+fn admin(old: Option<&Admin>, new: Option<&Admin>) -> impl Iterator<Item = Change> {
+    let listen = |admin: Option<&Admin>| admin.map(|admin| admin.listen.to_string());
+    let moved =
+        (listen(old) != listen(new)).then(|| Change::AdminListen { old: listen(old), new: listen(new) });
+    let token = |admin: Option<&Admin>| admin.and_then(|admin| admin.token.clone());
+    moved.into_iter().chain((token(old) != token(new)).then_some(Change::AdminToken))
 }
 
 fn subscriptions(old: &[SubscriptionSpec], new: &[SubscriptionSpec]) -> Option<Change> {
@@ -200,6 +213,11 @@ impl fmt::Display for Change {
             Self::MaxSize { old, new } => {
                 write!(f, "store size {} -> {}", bytesize::ByteSize(*old), bytesize::ByteSize(*new))
             }
+            Self::AdminListen { old, new } => {
+                let show = |at: &Option<String>| at.clone().unwrap_or_else(|| "off".to_owned());
+                write!(f, "admin endpoint {} -> {}", show(old), show(new))
+            }
+            Self::AdminToken => f.write_str("token of the admin endpoint changed"),
             Self::LogLevel { old, new } => write!(f, "log level {old} -> {new}"),
             Self::LogFormat { old, new } => write!(f, "log format {} -> {}", format(*old), format(*new)),
             Self::StateDirectory { old, new } => {

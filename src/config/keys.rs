@@ -17,10 +17,6 @@ const fn required(path: &'static str, kind: Kind, doc: &'static str) -> Key {
     Key { path, kind, default: None, doc, supported: true, required: true, only: &[] }
 }
 
-const fn later(path: &'static str, kind: Kind, doc: &'static str) -> Key {
-    Key { path, kind, default: None, doc, supported: false, required: false, only: &[] }
-}
-
 const fn of(key: Key, only: &'static [&'static str]) -> Key {
     Key { only, ..key }
 }
@@ -245,7 +241,16 @@ pub(super) static KEYS: &[Key] = &[
         "how large the store may grow before the oldest events go",
     ),
     unset("state.directory", Path, "where the store and the conduit's id are kept"),
-    later("admin.listen", Text, "the address of the admin endpoint"),
+    unset(
+        "admin.listen",
+        Text,
+        "the address of the admin endpoint with its page; off when left out, and this machine only without a token",
+    ),
+    unset(
+        "admin.token_file",
+        Path,
+        "a file with the token that opens the admin endpoint, and that only its owner can read",
+    ),
     unset(
         "admin.socket",
         Path,

@@ -123,6 +123,8 @@ pub(super) struct State {
 
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Admin {
+    pub(super) listen: Option<String>,
+    pub(super) token_file: Option<String>,
     pub(super) socket: Option<String>,
 }
 

@@ -8,6 +8,7 @@
 //! The text is parsed once with the place of each key and value. Every check goes on after an
 //! error, so that one report shows all problems of the file.
 
+mod admin;
 mod check;
 mod diagnostic;
 mod diff;
@@ -46,7 +47,7 @@ pub use self::diff::{Change, diff};
 pub use self::environment::Environment;
 pub use self::schema::{Key, Kind, keys};
 pub use self::settings::{
-    Conduit, Config, Format, Listen, Log, LogFormat, Method, Policy, Reconcile, ShardTransport, Sink,
+    Admin, Conduit, Config, Format, Listen, Log, LogFormat, Method, Policy, Reconcile, ShardTransport, Sink,
     SinkKind, Store, TlsFiles, Twitch, Webhook,
 };
 
@@ -212,6 +213,7 @@ fn load_into(options: &LoadOptions, problems: &mut Problems) -> Option<Config> {
         if options.sandbox { (None, "the sandbox".to_owned()) } else { search.run(problems) };
     check_log_level(&merged.log.level, &file, &variables, problems);
     let (state_directory, socket) = directories::find(options, &merged, base, problems);
+    let admin = admin::find(&merged.admin, &file, &variables, base, problems);
 
     let method = if merged.transport.method == "webhook" { Method::Webhook } else { Method::Conduit };
     let shard_transport = match merged.transport.conduit.shard_transport.as_str() {
@@ -286,6 +288,7 @@ fn load_into(options: &LoadOptions, problems: &mut Problems) -> Option<Config> {
         store: Store { retain: merged.store.retain, max_size: merged.store.max_size },
         state_directory,
         socket,
+        admin,
         log: Log {
             level: merged.log.level,
             format: match merged.log.format.as_str() {

@@ -33,6 +33,8 @@ pub struct Config {
     pub state_directory: PathBuf,
     /// The control socket.
     pub socket: PathBuf,
+    /// The admin endpoint, when there is one.
+    pub admin: Option<Admin>,
     /// `[log]`.
     pub log: Log,
 }
@@ -252,6 +254,15 @@ pub struct Store {
     pub retain: Duration,
     /// In bytes, at least 16 MiB.
     pub max_size: u64,
+}
+
+/// The admin endpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// A loopback address unless there is a token.
+    pub listen: SocketAddr,
+    /// What opens it, 16 characters at least.
+    pub token: Option<Secret>,
 }
 
 /// What is logged, and how.

@@ -42,8 +42,8 @@ use self::tasks::Tasks;
 use self::webhook_secret::SecretFile;
 use self::webhooks::Webhooks;
 use crate::admin::{
-    self, Answer, Control, ControlSocket, Count, Refused, ReloadAccepted, ReloadRefused, SecretRotated,
-    SocketError,
+    self, Answer, Control, ControlSocket, Count, Endpoint, EndpointError, Refused, ReloadAccepted,
+    ReloadRefused, SecretRotated, SocketError,
 };
 use crate::auth::{self, HttpError, Keeper};
 use crate::config::{self, Config, ConfigErrors, LoadOptions};
@@ -135,6 +135,9 @@ pub enum BuildError {
     /// The control socket cannot be made.
     #[error("cannot listen for commands")]
     Socket(#[source] SocketError),
+    /// The admin endpoint cannot listen.
+    #[error("cannot open the admin endpoint")]
+    Admin(#[source] EndpointError),
     /// TLS or the HTTP client cannot be set up.
     #[error("cannot set up connections to Twitch")]
     Http(#[source] HttpError),
@@ -221,6 +224,7 @@ pub struct Daemon {
     webhook: Webhook,
     reload_requests: mpsc::Receiver<Request>,
     socket: ControlSocket,
+    endpoint: Endpoint,
     store: Store,
     handle: DaemonHandle,
     notify_systemd: bool,
@@ -325,6 +329,7 @@ impl Daemon {
         webhooks.publish(listener);
         let keys = webhooks.keys();
         let socket = ControlSocket::bind(&config.socket).map_err(BuildError::Socket)?;
+        let admin = options::admin(&config, None).map_err(BuildError::Admin)?;
 
         let (credentials_tx, credentials) = watch::channel(options::credentials(&config));
         let (token_tx, token_options) = watch::channel(options::token(&config));
@@ -332,6 +337,7 @@ impl Daemon {
             watch::channel(options::pool(&config, tls, options.tuning.timings.clone()));
         let (desired_tx, desired) = watch::channel(options::desired(&config, keys.as_ref(), 1));
         let (sinks_tx, sinks) = watch::channel(sinks);
+        let (admin_tx, admin) = watch::channel(admin);
         let (config_tx, config_status) = watch::channel(config_status(&options.load.path));
         let (requests, reload_requests) = mpsc::channel(4);
 
@@ -380,6 +386,7 @@ impl Daemon {
             counts: store.intake_counts(),
             store: store.status(),
             sinks: delivery_handle.status.clone(),
+            admin: admin.clone(),
         };
         let publish = Publishers {
             config: config_tx,
@@ -388,6 +395,7 @@ impl Daemon {
             pool: pool_tx,
             desired: desired_tx,
             sinks: sinks_tx,
+            admin: admin_tx,
         };
         let reloader = Reloader {
             load: options.load,
@@ -408,6 +416,7 @@ impl Daemon {
             webhook,
             reload_requests,
             socket,
+            endpoint: Endpoint { options: admin },
             store,
             handle: DaemonHandle { sources, requests, reconcile, delivery: delivery_handle },
             notify_systemd: options.notify_systemd,
@@ -443,7 +452,10 @@ impl Daemon {
         };
         rest_tasks.spawn("gap watcher", watch_for_gaps(self.store.clone(), gaps, rest.clone()));
         rest_tasks.spawn("reloader", self.reloader.run(self.reload_requests, rest.clone()));
-        rest_tasks.spawn("control socket", serve(self.socket, handle.clone(), rest.clone()));
+        rest_tasks
+            .spawn("control socket", serve(self.socket, handle.clone(), self.store.clone(), rest.clone()));
+        let control: Arc<dyn Control> = Arc::new(handle.clone());
+        rest_tasks.spawn("admin endpoint", self.endpoint.run(control, self.store.clone(), rest.clone()));
         if self.notify_systemd {
             rest_tasks.spawn("systemd", systemd::keep_told(handle.sources.clone(), rest.clone()));
         }
@@ -501,8 +513,8 @@ fn failed(ended: tasks::Ended) -> Exit {
     Exit::Failed(format!("the {} {how}", ended.name))
 }
 
-async fn serve(socket: ControlSocket, handle: DaemonHandle, cancel: CancellationToken) {
-    if let Err(error) = admin::serve(socket, Arc::new(handle), cancel).await {
+async fn serve(socket: ControlSocket, handle: DaemonHandle, store: Store, cancel: CancellationToken) {
+    if let Err(error) = admin::serve(socket, Arc::new(handle), store, cancel).await {
         error!(%error, "the control socket failed");
     }
 }

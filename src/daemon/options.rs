@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::admin::{EndpointError, EndpointListener, EndpointOptions};
 use crate::auth::{Credentials, TokenOptions};
 use crate::config::{self, Config};
 use crate::delivery::format::Format;
@@ -79,6 +80,20 @@ pub(super) fn desired(config: &Config, keys: Option<&WebhookKeys>, generation: u
         conduit_id: config.conduit.id.clone(),
         watch_grants: config.twitch.watch_grants,
     })
+}
+
+/// The admin endpoint; a listener that there is stays when the address is the same.
+pub(super) fn admin(
+    config: &Config,
+    old: Option<(&Config, EndpointListener)>,
+) -> Result<Option<EndpointOptions>, EndpointError> {
+    let Some(admin) = &config.admin else { return Ok(None) };
+    let same = old.filter(|(old, _)| old.admin.as_ref().is_some_and(|old| old.listen == admin.listen));
+    let listener = match same {
+        Some((_, listener)) => listener,
+        None => EndpointListener::bind(admin.listen)?,
+    };
+    Ok(Some(EndpointOptions { listener, token: admin.token.clone() }))
 }
 
 pub(super) fn sinks(config: &Config) -> Arc<[SinkOptions]> {

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::options;
 use super::webhooks::Webhooks;
-use crate::admin::{Refused, ReloadAccepted, ReloadRefused, SecretRotated};
+use crate::admin::{EndpointOptions, Refused, ReloadAccepted, ReloadRefused, SecretRotated};
 use crate::auth::{Credentials, TokenOptions};
 use crate::config::{self, Config, LoadOptions};
 use crate::delivery::{DeliveryOptions, SinkOptions};
@@ -40,6 +40,7 @@ pub(super) struct Publishers {
     pub(super) pool: watch::Sender<PoolOptions>,
     pub(super) desired: watch::Sender<Arc<Desired>>,
     pub(super) sinks: watch::Sender<Arc<[SinkOptions]>>,
+    pub(super) admin: watch::Sender<Option<EndpointOptions>>,
 }
 
 /// Owns the configuration in force.
@@ -141,6 +142,12 @@ impl Reloader {
             Ok(webhook) => webhook,
             Err(error) => return Err(self.refuse(vec![format!("the webhook listener: {}", report(&error))])),
         };
+        let listener = self.publish.admin.borrow().as_ref().map(|admin| admin.listener.clone());
+        let old = listener.map(|listener| (&self.config, listener));
+        let admin = match options::admin(&loaded.config, old) {
+            Ok(admin) => admin,
+            Err(error) => return Err(self.refuse(vec![report(&error)])),
+        };
         if let Some(log) = &self.log
             && std::env::var_os("RUST_LOG").is_none()
             && let Err(error) = log.set_level(&loaded.config.log.level)
@@ -160,6 +167,7 @@ impl Reloader {
         publish.sinks.send_if_modified(|v| replace(v, sinks));
         self.webhooks.publish(webhook);
         let keys = self.webhooks.keys();
+        publish.admin.send_if_modified(|v| replace(v, admin));
         publish.desired.send_replace(options::desired(&config, keys.as_ref(), generation));
         self.store.set_retention(config.store.retain, config.store.max_size);
         publish.config.send_modify(|status| {

@@ -6,11 +6,12 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
+use crate::admin::EndpointOptions;
 use crate::model::route::SinkName;
 use crate::model::shard::ShardId;
 use crate::model::status::{
-    ApiStatus, ConfigStatus, IntakeStatus, Problem, ReconcileStatus, ShardStatus, SinkState, SinkStatus,
-    Status, StoreStatus, SubscriptionEntry, SubscriptionState, TokenState, TokenStatus,
+    AdminStatus, ApiStatus, ConfigStatus, IntakeStatus, Problem, ReconcileStatus, ShardStatus, SinkState,
+    SinkStatus, Status, StoreStatus, SubscriptionEntry, SubscriptionState, TokenState, TokenStatus,
 };
 use crate::model::time::Timestamp;
 use crate::store::IntakeCounts;
@@ -36,6 +37,7 @@ pub(super) struct Sources {
     pub(super) counts: watch::Receiver<IntakeCounts>,
     pub(super) store: watch::Receiver<StoreStatus>,
     pub(super) sinks: watch::Receiver<BTreeMap<SinkName, SinkStatus>>,
+    pub(super) admin: watch::Receiver<Option<EndpointOptions>>,
 }
 
 impl Sources {
@@ -62,6 +64,7 @@ impl Sources {
             started_at: self.started_at,
             now: Timestamp(SystemTime::now()),
             ready: false,
+            not_ready: Vec::new(),
             converged: false,
             problems: Vec::new(),
             config: copy(&self.config),
@@ -74,6 +77,10 @@ impl Sources {
             webhook: copy(&self.webhook.status),
             store: copy(&self.store),
             sinks: copy(&self.sinks).into_values().collect(),
+            admin: copy(&self.admin).and_then(|admin| {
+                let listen = admin.listener.address()?.to_string();
+                Some(AdminStatus { listen, token: admin.token.is_some() })
+            }),
         };
         judge(&mut status);
         status
@@ -87,15 +94,30 @@ fn copy<T: Clone>(value: &watch::Receiver<T>) -> T {
 
 /// Fills in `ready`, `converged` and `problems` from the rest.
 fn judge(status: &mut Status) {
-    let token_serves = matches!(status.token.state, TokenState::Valid | TokenState::Renewing);
+    status.not_ready = not_ready(status);
+    status.ready = status.not_ready.is_empty();
     let target = status.reconcile.conduit.as_ref().map_or(0, |c| c.shard_count as usize);
     let bound_shards = status.shards.iter().filter(|shard| shard.state.delivers()).count();
-    // Without a conduit the subscriptions call by themselves.
-    let up = bound_shards > 0 || (status.reconcile.conduit.is_none() && status.webhook.is_some());
     let reconciled = status.reconcile.generation == status.config.generation;
-    status.ready = token_serves && up && status.reconcile.generation > 0;
     status.converged = status.ready && reconciled && status.reconcile.converged && bound_shards >= target;
     status.problems = problems(status);
+}
+
+/// What keeps it from being ready, a sentence each.
+fn not_ready(status: &Status) -> Vec<String> {
+    let mut found = Vec::new();
+    if !matches!(status.token.state, TokenState::Valid | TokenState::Renewing) {
+        found.push("there is no valid token".to_owned());
+    }
+    // Without a conduit the subscriptions call by themselves.
+    let called = status.reconcile.conduit.is_none() && status.webhook.is_some();
+    if !called && !status.shards.iter().any(|shard| shard.state.delivers()) {
+        found.push("no shard delivers events".to_owned());
+    }
+    if status.reconcile.generation == 0 {
+        found.push("the first comparison with Twitch is not done".to_owned());
+    }
+    found
 }
 
 fn problems(status: &Status) -> Vec<Problem> {

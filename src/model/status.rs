@@ -28,6 +28,9 @@ pub struct Status {
     pub now: Timestamp,
     /// Whether the token is valid, the transport is up, and the first reconcile is done.
     pub ready: bool,
+    /// What keeps it from being ready.
+    #[serde(default)]
+    pub not_ready: Vec<String>,
     /// Whether Twitch matches the newest configuration, as far as it can.
     pub converged: bool,
     /// What is wrong, worst first, each with what to do.
@@ -53,6 +56,18 @@ pub struct Status {
     pub store: StoreStatus,
     /// The sinks.
     pub sinks: Vec<SinkStatus>,
+    /// The admin endpoint, when there is one.
+    #[serde(default)]
+    pub admin: Option<AdminStatus>,
+}
+
+/// The admin endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdminStatus {
+    /// The address that it listens on.
+    pub listen: String,
+    /// Whether it asks for a token.
+    pub token: bool,
 }
 
 /// Something that a person should know of.

@@ -93,6 +93,7 @@ fn defaults() {
             },
             state_directory: "/home/me/.local/state/eventsubd",
             socket: "/home/me/.local/state/eventsubd/control.sock",
+            admin: None,
             log: Log {
                 level: "info",
                 format: Auto,
@@ -160,6 +161,8 @@ max_size = "10GiB"
 directory = "/var/lib/eventsubd"
 
 [admin]
+listen = "[::]:9464"
+token_file = "admin_token"
 socket = "/run/eventsubd/control.sock"
 
 [log]
@@ -167,6 +170,7 @@ level = "warn,eventsubd::auth=trace"
 format = "json"
 "#,
     );
+    case.file("admin_token", "0123456789abcdef\n", 0o600);
     assert_eq!(case.report(), "fine\n");
     let mut config = case.config();
     config.twitch.client_secret_source.clear();
@@ -259,6 +263,14 @@ format = "json"
             },
             state_directory: "/var/lib/eventsubd",
             socket: "/run/eventsubd/control.sock",
+            admin: Some(
+                Admin {
+                    listen: [::]:9464,
+                    token: Some(
+                        [secret],
+                    ),
+                },
+            ),
             log: Log {
                 level: "warn,eventsubd::auth=trace",
                 format: Json,

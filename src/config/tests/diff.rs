@@ -39,6 +39,7 @@ fn each_change_in_one_line() {
         transport.conduit = { shards = 3, id = "x", keepalive = "1m" }
         store = { retain = "1d", max_size = "1GiB" }
         state.directory = "/var/lib/other"
+        admin.listen = "127.0.0.1:9464"
         log = { level = "debug", format = "json" }
         [[subscription]]
         type = ["stream.online", "channel.update"]
@@ -53,6 +54,7 @@ fn each_change_in_one_line() {
         "#,
     );
     new.twitch.client_secret = Some(Secret::new("oth3r"));
+    new.admin.as_mut().expect("an endpoint").token = Some(Secret::new("0123456789abcdef"));
     let show = |old: &Config, new: &Config| -> String {
         diff(old, new).iter().map(|change| format!("{change}\n")).collect()
     };
@@ -71,6 +73,8 @@ fn each_change_in_one_line() {
         sink b added
         retention 7days -> 1day
         store size 2.0 GiB -> 1.0 GiB
+        admin endpoint off -> 127.0.0.1:9464
+        token of the admin endpoint changed
         log level info -> debug
         log format auto -> json
         state directory /home/me/.local/state/eventsubd -> /var/lib/other (needs a restart)
@@ -91,6 +95,8 @@ fn each_change_in_one_line() {
         sink b removed
         retention 1day -> 7days
         store size 1.0 GiB -> 2.0 GiB
+        admin endpoint 127.0.0.1:9464 -> off
+        token of the admin endpoint changed
         log level debug -> info
         log format json -> auto
         state directory /var/lib/other -> /home/me/.local/state/eventsubd (needs a restart)

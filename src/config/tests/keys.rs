@@ -457,23 +457,14 @@ format = "xml"
 #[test]
 fn not_supported_yet() {
     check(
-        r#"[admin]
-listen = "127.0.0.1:9464"
-
-[log]
+        r#"[log]
 format = "journald"
 "#,
         &expect![[r#"
-            error: `admin.listen` is not supported yet
-             --> /etc/eventsubd/config.toml:6:1
-              |
-            6 | listen = "127.0.0.1:9464"
-              | ^^^^^^
-
             error: `journald` of `log.format` is not supported yet
-             --> /etc/eventsubd/config.toml:9:10
+             --> /etc/eventsubd/config.toml:7:10
               |
-            9 | format = "journald"
+            7 | format = "journald"
               |          ^^^^^^^^^^
               |
               = help: this release has `auto`, `text`, `json`

@@ -1,6 +1,7 @@
 //! Golden texts of every message, what is accepted, and what must hold for any input.
 
 mod accepted;
+mod admin;
 mod diff;
 mod environment;
 mod files;

@@ -1,0 +1,85 @@
+//! The admin endpoint: where it listens, and what opens it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use crate::model::secret::Secret;
+
+use super::check::Layer;
+use super::diagnostic::quote;
+use super::merge;
+use super::problems::{At, Problems};
+use super::secrets::private_file;
+use super::settings::Admin;
+
+const LISTEN: &str = "admin.listen";
+const TOKEN_FILE: &str = "admin.token_file";
+/// The shortest token, in characters: long enough that nobody guesses it.
+const MIN_TOKEN: usize = 16;
+/// The longest, which has to fit into a header.
+const MAX_TOKEN: usize = 1024;
+/// How one is made.
+const MAKE_TOKEN: &str = "make one with `openssl rand -hex 24`";
+
+/// The endpoint that the layers ask for. Relative paths start at `base`.
+pub(super) fn find(
+    merged: &merge::Admin,
+    file: &Layer,
+    variables: &Layer,
+    base: &Path,
+    problems: &mut Problems,
+) -> Option<Admin> {
+    let at = |path: &str| {
+        let value = variables.values.get(path).or_else(|| file.values.get(path));
+        value.map_or(At::Nowhere, |(_, at)| at.clone())
+    };
+    let Some(text) = &merged.listen else {
+        // A key that is there, but wrong, has been reported.
+        let tried = file.seen.contains_key(LISTEN) || variables.seen.contains_key(LISTEN);
+        if merged.token_file.is_some() && !tried {
+            problems
+                .warning(at(TOKEN_FILE), format!("`{TOKEN_FILE}` does nothing without `{LISTEN}`"))
+                .hint("for example `listen = \"127.0.0.1:9464\"`");
+        }
+        return None;
+    };
+    let token = merged.token_file.as_deref().map(|name| token(name, base, &at(TOKEN_FILE), problems));
+    let Ok(listen) = text.parse::<SocketAddr>() else {
+        problems
+            .error(at(LISTEN), format!("{} is no address to listen on", quote(text)))
+            .hint("it is an IP address and a port, for example \"127.0.0.1:9464\" or \"[::1]:9464\"");
+        return None;
+    };
+    let tried = file.seen.contains_key(TOKEN_FILE) || variables.seen.contains_key(TOKEN_FILE);
+    if token.is_none() && !tried && !is_loopback(listen.ip()) {
+        problems
+            .error(at(LISTEN), format!("{listen} can be reached from other machines, and there is no token"))
+            .hint(format!("set `token_file` in `[admin]` to a file with a token in it; {MAKE_TOKEN}"))
+            .hint(format!("or listen on this machine only: \"127.0.0.1:{}\"", listen.port()));
+    }
+    Some(Admin { listen, token: token.flatten() })
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}
+
+fn token(name: &str, base: &Path, at: &At, problems: &mut Problems) -> Option<Secret> {
+    let text = private_file(name, base, at, "the token of the admin endpoint", problems)?;
+    let token = text.strip_suffix('\n').unwrap_or(&text);
+    let token = token.strip_suffix('\r').unwrap_or(token);
+    let problem = if token.contains('\n') {
+        "it holds more than one line".to_owned()
+    } else if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        "it may only hold visible ASCII characters".to_owned()
+    } else if token.len() < MIN_TOKEN {
+        format!("it has {} characters, and needs {MIN_TOKEN} or more", token.len())
+    } else if token.len() > MAX_TOKEN {
+        format!("it has {} characters, and may have {MAX_TOKEN}", token.len())
+    } else {
+        return Some(Secret::new(token));
+    };
+    let path = base.join(name).display().to_string();
+    problems.error(at, format!("no token in {}: {problem}", quote(&path))).hint(MAKE_TOKEN);
+    None
+}
