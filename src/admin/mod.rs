@@ -5,6 +5,7 @@
 //! socket file behind, which the next start replaces; a socket that somebody still answers on is
 //! never taken away.
 
+mod metrics;
 mod server;
 mod socket;
 

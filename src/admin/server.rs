@@ -98,7 +98,8 @@ impl From<LettersQuery> for LetterFilter {
     }
 }
 
-type Shared = Arc<dyn Control>;
+/// The daemon, for the handlers of every listener.
+pub(super) type Shared = Arc<dyn Control>;
 
 async fn status(State(control): State<Shared>) -> Json<Status> {
     Json(control.status())
@@ -161,6 +162,7 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let routes = Router::new()
         .route("/status", get(status))
+        .route("/metrics", get(super::metrics::metrics))
         .route("/reload", post(reload))
         .route("/apply", post(apply))
         .route("/grants", post(grants))

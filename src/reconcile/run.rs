@@ -129,7 +129,8 @@ impl<A: Api> Engine<A> {
         for (key, login) in &wanted.unresolved {
             if let Some(retry_at) = self.logins.not_found(login) {
                 let reason = login_not_found(login).into();
-                self.publisher.set(key, Change::Parked { reason, retry_at });
+                let obstacle = Obstacle::Login;
+                self.publisher.set(key, Change::Parked { obstacle, reason, retry_at });
             }
         }
         self.publisher.tick();
@@ -382,6 +383,7 @@ impl<A: Api> Engine<A> {
                 self.parked.forget(&blocked.key);
             }
             let change = Change::Parked {
+                obstacle: blocked.obstacle,
                 reason: blocked.reason.as_str().into(),
                 retry_at: blocked.retry_in.map(|pause| now + pause),
             };
@@ -498,7 +500,7 @@ impl<A: Api> Engine<A> {
                 log_parked(tally.parked, key, &reason);
                 tally.parked += 1;
                 let retry_at = parked.park(key, obstacle, &reason, now);
-                publisher.set(key, Change::Parked { reason: reason.into(), retry_at });
+                publisher.set(key, Change::Parked { obstacle, reason: reason.into(), retry_at });
             }
             if let Some(progress) = &mut publisher.status.progress {
                 progress.done += 1;
