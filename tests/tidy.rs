@@ -64,6 +64,7 @@ const PURE: &[&str] = &[
     "config/expand",
     "config/diagnostic",
     "config/diff",
+    "telemetry/metrics",
     "auth/token",
     "auth/oauth",
     "helix/request",

@@ -11,6 +11,7 @@ mod door;
 mod endpoint;
 mod events;
 mod guard;
+mod metrics;
 mod page;
 mod reading;
 mod server;

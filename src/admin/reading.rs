@@ -48,6 +48,7 @@ pub(super) fn routes(facts: Facts) -> Router {
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/status", get(status))
+        .route("/metrics", get(super::metrics::metrics))
         .route("/events", get(events))
         .with_state(Arc::new(facts))
 }

@@ -110,7 +110,8 @@ impl From<LettersQuery> for LetterFilter {
     }
 }
 
-type Shared = Arc<dyn Control>;
+/// The daemon, for the handlers of every listener.
+pub(super) type Shared = Arc<dyn Control>;
 
 async fn reload(State(control): State<Shared>) -> Response {
     match control.reload().await {

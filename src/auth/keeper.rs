@@ -150,9 +150,11 @@ impl Keeper {
                         self.status.send_modify(|s| s.mints += 1);
                     }
                     MintOutcome::Refused(message) => {
+                        self.status.send_modify(|s| s.mints_refused += 1);
                         warn!(error = message, "Twitch refuses the client id or the client secret");
                     }
                     MintOutcome::Temporary(message) => {
+                        self.status.send_modify(|s| s.mints_failed += 1);
                         warn!(error = message, "no token for now; trying again");
                     }
                 }
@@ -167,8 +169,12 @@ impl Keeper {
                             s.validated_at = Some(Timestamp(SystemTime::now()));
                         });
                     }
-                    ValidateOutcome::Dead => info!(generation, "the token is dead; asking for another"),
+                    ValidateOutcome::Dead => {
+                        self.status.send_modify(|s| s.validations_dead += 1);
+                        info!(generation, "the token is dead; asking for another");
+                    }
                     ValidateOutcome::Temporary(message) => {
+                        self.status.send_modify(|s| s.validations_failed += 1);
                         debug!(error = message, "the token could not be validated");
                     }
                 }

@@ -77,7 +77,8 @@ impl Connection {
         Err(Failure::new(format!("no daemon answers on {} ({reason})", own.display())).hint(
             "is it running (`systemctl status eventsubd`)? if it is, give this command the same --config and \
              --state-dir",
-        ))
+        )
+        .passing())
     }
 
     async fn ask(&self, method: Method, path: &str) -> Result<(StatusCode, Bytes), Failure> {
@@ -85,6 +86,7 @@ impl Connection {
             Failure::new(format!("the daemon on {} did not answer", self.path.display()))
                 .because(error)
                 .hint("is it stopping? see its log")
+                .passing()
         };
         let exchange = async {
             let stream = UnixStream::connect(&self.path).await.map_err(|e| broken(&e))?;
@@ -123,6 +125,48 @@ impl Connection {
                 .because(&error)
                 .hint("is it of another version than this command? restart it after an upgrade")
         })
+    }
+
+    /// Asks until Twitch matches the file; after `limit`, the last status. A daemon that does not answer yet, or
+    /// is started again meanwhile, is waited for as well.
+    pub(super) async fn await_converged(
+        args: &Args,
+        limit: Duration,
+    ) -> Result<Result<Status, Status>, Failure> {
+        let deadline = Instant::now() + limit;
+        let mut last = None;
+        let mut told = false;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let asked =
+                tokio::time::timeout(left.max(POLL), async { Self::open(args).await?.status().await });
+            let failure = match asked.await {
+                Ok(Ok(status)) if status.converged => return Ok(Ok(status)),
+                Ok(Ok(status)) => {
+                    last = Some(status);
+                    None
+                }
+                // Waiting mends no file, and gives nobody a permission.
+                Ok(Err(failure)) if !failure.may_pass() => return Err(failure),
+                Ok(Err(failure)) => Some(failure),
+                Err(_) => Some(Failure::new("the daemon does not answer in time")),
+            };
+            if failure.is_some() {
+                // A status from before says nothing about a daemon that has gone.
+                last = None;
+                if !std::mem::replace(&mut told, true) {
+                    term::say("no daemon answers yet; waiting for it");
+                }
+            }
+            if Instant::now() >= deadline {
+                return match (last, failure) {
+                    (Some(status), _) => Ok(Err(status)),
+                    (None, Some(failure)) => Err(failure),
+                    (None, None) => Err(Failure::new("the daemon does not answer in time")),
+                };
+            }
+            tokio::time::sleep(POLL.min(left)).await;
+        }
     }
 
     /// Asks until `done`, or fails after `limit`.

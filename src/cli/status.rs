@@ -1,5 +1,7 @@
 //! `eventsubd status`: what is wrong first, with what to do; then the counts.
 
+mod waiting;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
@@ -10,7 +12,10 @@ use super::args::{Args, StatusArgs};
 use super::control::{Connection, block_on};
 use super::term::{self, Failure};
 use crate::model::grants;
-use crate::model::status::{GrantStatus, Status, SubscriptionEntry, SubscriptionState};
+use crate::model::status::{
+    GrantStatus, ShardStatus, SinkStatus, Status, SubscriptionEntry, SubscriptionState, WebhookStatus,
+};
+use crate::model::tally::counted;
 use crate::model::time::Timestamp;
 
 /// Parked subscriptions that are listed one by one; the rest is counted.
@@ -19,11 +24,10 @@ const LISTED: usize = 20;
 /// `eventsubd status`
 pub(super) fn run(args: &Args, flags: &StatusArgs) -> Result<u8, Failure> {
     let (status, in_time) = block_on(async {
-        let connection = Connection::open(args).await?;
         if !flags.wait {
-            return Ok((connection.status().await?, true));
+            return Ok((Connection::open(args).await?.status().await?, true));
         }
-        Ok(match connection.follow(flags.timeout, |status| status.converged).await? {
+        Ok(match Connection::await_converged(args, flags.timeout).await? {
             Ok(status) => (status, true),
             Err(status) => (status, false),
         })
@@ -36,7 +40,9 @@ pub(super) fn run(args: &Args, flags: &StatusArgs) -> Result<u8, Failure> {
     if in_time {
         return Ok(0);
     }
-    term::say(&format!("not converged within {}", humantime::format_duration(flags.timeout)));
+    let waited = humantime::format_duration(flags.timeout);
+    term::say(&format!("error: not converged within {waited}: {}", waiting::reasons(&status).join("; ")));
+    term::say("hint: the daemon goes on by itself; what keeps it is in `eventsubd status`");
     Ok(FAILED)
 }
 
@@ -63,7 +69,8 @@ fn render(status: &Status, colour: bool) -> String {
         (false, false, _) => paint("1;31", "not ready"),
     };
     let up = short(status.now.since(status.started_at));
-    line(format!("eventsubd {} (pid {}), up {up}: {summary}", status.version, status.pid));
+    let waits: String = waiting::reasons(status).iter().map(|reason| format!("; {reason}")).collect();
+    line(format!("eventsubd {} (pid {}), up {up}: {summary}{waits}", status.version, status.pid));
     for problem in &status.problems {
         line(format!("{} {}: {}", paint("1;31", "!"), problem.part, problem.message));
         if !problem.hint.is_empty() {
@@ -72,67 +79,32 @@ fn render(status: &Status, colour: bool) -> String {
     }
 
     line(String::new());
-    line(format!(
-        "config         {}, generation {}, loaded {}",
-        status.config.path,
-        status.config.generation,
-        ago(status.now, status.config.loaded_at)
-    ));
+    line(format!("config         {}", config(status)));
     line(format!("token          {}", token(status)));
     line(format!("api            {}", api(status)));
     line(format!("conduit        {}", conduit(status)));
-    for shard in &status.shards {
-        let state = word(&shard.state);
-        let mut text =
-            format!("shard {:<8} {state} for {}", shard.shard, short(status.now.since(shard.since)));
-        let _ = write!(text, ", {} events", shard.events);
-        if shard.losses + shard.reconnects > 0 {
-            let _ =
-                write!(text, ", {} losses, {} reconnects asked by Twitch", shard.losses, shard.reconnects);
-        }
-        line(text);
+    let (down, up): (Vec<_>, Vec<_>) = status.shards.iter().partition(|shard| !shard.state.delivers());
+    for shard in down.iter().chain(&up).take(LISTED) {
+        line(shard_line(shard, status.now));
+    }
+    if status.shards.len() > LISTED {
+        line(format!(
+            "               … and {} more shards: see `eventsubd status --json`",
+            status.shards.len() - LISTED
+        ));
+    }
+    if let Some(reconnects) = reconnects(status) {
+        line(format!("reconnects     {reconnects}"));
+    }
+    if let Some(webhook) = &status.webhook {
+        webhook_lines(webhook, &mut line);
     }
     line(format!("subscriptions  {}", subscriptions(status)));
     line(format!("reconciled     {}", reconciled(status)));
-    line(format!(
-        "received       {} events, {} duplicates, {} malformed, {} of unknown types, {} revocations",
-        status.intake.received,
-        status.intake.duplicates,
-        status.intake.malformed,
-        status.intake.unknown,
-        status.intake.revocations
-    ));
-    line(format!(
-        "store          {} events, {} of {}, newest {}",
-        status.store.events,
-        size(status.store.size),
-        size(status.store.max_size),
-        status.store.last_seq
-    ));
+    line(format!("received       {}", received(status)));
+    line(format!("store          {}", store(status)));
     for sink in &status.sinks {
-        let mut text = format!(
-            "sink {:<9} {}, {}, {} delivered",
-            sink.name.as_str(),
-            sink.kind,
-            word(&sink.state),
-            sink.delivered
-        );
-        if sink.lag_events > 0 {
-            let _ = write!(text, ", {} behind ({} s)", sink.lag_events, sink.lag_seconds);
-        }
-        if sink.in_flight > 0 {
-            let _ = write!(text, ", {} in flight", sink.in_flight);
-        }
-        if sink.retries > 0 {
-            let _ = write!(text, ", {} retries", sink.retries);
-        }
-        if sink.dead_letters > 0 {
-            let _ = write!(text, ", {} dead letters", sink.dead_letters);
-        }
-        if sink.lost > 0 {
-            let _ = write!(text, ", {} lost", sink.lost);
-        }
-        line(text);
+        line(sink_line(sink));
     }
 
     if let Some(admin) = &status.admin {
@@ -156,7 +128,7 @@ fn render(status: &Status, colour: bool) -> String {
         status.subscriptions.iter().filter(|s| s.state == SubscriptionState::Parked).collect();
     if !parked.is_empty() {
         line(String::new());
-        line(paint("1", "Parked subscriptions:"));
+        line(paint("1", &format!("Parked subscriptions{}:", obstacles(&parked))));
         for entry in parked.iter().take(LISTED) {
             line(parked_line(entry, status.now));
         }
@@ -187,6 +159,140 @@ fn parked_line(entry: &SubscriptionEntry, now: Timestamp) -> String {
     text
 }
 
+/// How many wait for what, when they are too many to be listed.
+fn obstacles(parked: &[&SubscriptionEntry]) -> String {
+    let mut counts = BTreeMap::new();
+    for obstacle in parked.iter().filter_map(|entry| entry.obstacle) {
+        *counts.entry(obstacle).or_insert(0_u64) += 1;
+    }
+    if parked.len() <= LISTED || counts.is_empty() {
+        return String::new();
+    }
+    let counts: Vec<String> = counts.iter().map(|(what, count)| format!("{count} {}", what.name())).collect();
+    format!(" ({})", counts.join(", "))
+}
+
+fn config(status: &Status) -> String {
+    let config = &status.config;
+    let loaded = ago(status.now, config.loaded_at);
+    let mut text = format!("{}, generation {}, loaded {loaded}", config.path, config.generation);
+    if let Some(refused) = &config.refused {
+        let _ = write!(text, "; an edit was refused {}", ago(status.now, refused.at));
+    }
+    if config.generation > 1 || config.reloads_refused > 0 {
+        let accepted = config.generation.saturating_sub(1);
+        let _ = write!(text, "; reloads: {accepted} accepted, {} refused", config.reloads_refused);
+    }
+    text
+}
+
+fn shard_line(shard: &ShardStatus, now: Timestamp) -> String {
+    let mut text =
+        format!("shard {:<8} {} for {}", shard.shard.0, word(&shard.state), short(now.since(shard.since)));
+    let _ = write!(text, ", {}", counted(shard.events, "event"));
+    if shard.losses > 0 {
+        let _ = write!(text, ", lost its connection {}", times(shard.losses));
+    }
+    if shard.reconnects > 0 {
+        let _ = write!(text, ", moved {} as Twitch asked", times(shard.reconnects));
+    }
+    text
+}
+
+fn times(number: u64) -> String {
+    if number == 1 { "once".to_owned() } else { format!("{number} times") }
+}
+
+/// Why connections had to be made anew, most frequent first.
+fn reconnects(status: &Status) -> Option<String> {
+    let mut causes: Vec<_> = status.intake.reconnects.iter().filter(|(_, count)| **count > 0).collect();
+    causes.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let text: Vec<String> = causes.iter().map(|(cause, count)| format!("{count} {}", word(cause))).collect();
+    (!text.is_empty()).then(|| text.join(", "))
+}
+
+fn webhook_lines(webhook: &WebhookStatus, line: &mut impl FnMut(String)) {
+    let tls = if webhook.tls { " with TLS" } else { "" };
+    line(format!("webhook        {}, listening on {}{tls}", webhook.callback, webhook.listen));
+    let mut text = format!("               {}", counted(webhook.requests, "request"));
+    let _ = write!(text, ", {}", counted(webhook.challenges, "challenge"));
+    let _ = write!(text, ", {} open", counted(webhook.connections, "connection"));
+    if webhook.keys > 1 {
+        let _ = write!(text, ", {} secrets accepted while one is replaced", webhook.keys);
+    }
+    if webhook.unavailable > 0 {
+        let _ = write!(text, ", {} answered 503", webhook.unavailable);
+    }
+    if let Some(skew) = webhook.clock_skew_seconds.filter(|skew| *skew != 0) {
+        let side = if skew > 0 { "ahead of" } else { "behind" };
+        let _ = write!(text, ", Twitch's clock {} s {side} ours", skew.unsigned_abs());
+    }
+    line(text);
+    let rejected = webhook.rejected.iter().filter(|(_, count)| **count > 0);
+    let mut rejected: Vec<String> = rejected.map(|(reason, count)| format!("{count} for {reason}")).collect();
+    if webhook.stale > 0 {
+        rejected.push(format!("{} too old", webhook.stale));
+    }
+    if !rejected.is_empty() {
+        line(format!("               rejected: {}", rejected.join(", ")));
+    }
+}
+
+fn received(status: &Status) -> String {
+    let intake = &status.intake;
+    let mut text = counted(intake.received, "event");
+    for (count, what) in [
+        (intake.stored, "stored"),
+        (intake.duplicates, "twice"),
+        (intake.malformed, "malformed"),
+        (intake.unknown, "of unknown types"),
+    ] {
+        if count > 0 {
+            let _ = write!(text, ", {count} {what}");
+        }
+    }
+    if intake.revocations > 0 {
+        let _ = write!(text, ", {}", counted(intake.revocations, "revocation"));
+    }
+    text
+}
+
+fn store(status: &Status) -> String {
+    let store = &status.store;
+    let (used, most) = (size(store.size), size(store.max_size));
+    let mut text = format!("{}, {used} of {most}, newest {}", counted(store.events, "event"), store.last_seq);
+    if let Some(mean) = store.commits.total_micros.checked_div(store.commits.count) {
+        let _ = write!(text, ", {}.{} ms a commit", mean / 1_000, mean % 1_000 / 100);
+    }
+    if store.commit_failures > 0 {
+        let _ = write!(text, ", {} failed", counted(store.commit_failures, "commit"));
+    }
+    text
+}
+
+fn sink_line(sink: &SinkStatus) -> String {
+    let name = sink.name.as_str();
+    let mut text =
+        format!("sink {name:<9} {}, {}, {} delivered", sink.kind, word(&sink.state), sink.delivered);
+    if sink.lag_events > 0 {
+        let _ =
+            write!(text, ", {} behind ({})", sink.lag_events, short(Duration::from_secs(sink.lag_seconds)));
+    }
+    if sink.in_flight > 0 {
+        let _ = write!(text, ", {} in flight", sink.in_flight);
+    }
+    if sink.retries > 0 {
+        let _ = write!(text, ", {} tries failed", sink.retries);
+    }
+    if sink.dead_letters > 0 {
+        let _ = write!(text, ", {}", counted(sink.dead_letters, "dead letter"));
+    }
+    if sink.lost > 0 {
+        let _ = write!(text, ", {} lost", sink.lost);
+    }
+    text
+}
+
 fn token(status: &Status) -> String {
     let mut text = word(&status.token.state);
     if let Some(at) = status.token.expires_at {
@@ -196,13 +302,21 @@ fn token(status: &Status) -> String {
         let _ = write!(text, ", validated {}", ago(status.now, at));
     }
     let _ = write!(text, ", {} minted", status.token.mints);
+    let failed = status.token.mints_failed + status.token.mints_refused;
+    if failed > 0 {
+        let _ = write!(text, ", {} asked for in vain", times(failed));
+    }
     text
 }
 
 fn api(status: &Status) -> String {
-    let mut text = format!("{} requests", status.api.requests);
+    let mut text = counted(status.api.requests, "request");
+    let silent: u64 = status.api.answers.values().filter_map(|answers| answers.get("none")).sum();
+    if silent > 0 {
+        let _ = write!(text, ", {silent} without an answer");
+    }
     if let (Some(remaining), Some(limit)) = (status.api.remaining, status.api.limit) {
-        let _ = write!(text, ", {remaining} of {limit} points left");
+        let _ = write!(text, ", {remaining} of {limit} points of the rate limit left");
     }
     if status.api.rate_limited > 0 {
         let _ = write!(text, ", {} answered 429", status.api.rate_limited);
@@ -212,7 +326,8 @@ fn api(status: &Status) -> String {
 
 fn conduit(status: &Status) -> String {
     match &status.reconcile.conduit {
-        Some(conduit) => format!("{}, {} shards", conduit.id, conduit.shard_count),
+        Some(conduit) => format!("{}, {}", conduit.id, counted(conduit.shard_count.into(), "shard")),
+        None if status.webhook.is_some() => "none: webhooks need none".to_owned(),
         None => "none yet".to_owned(),
     }
 }
@@ -274,156 +389,4 @@ fn size(bytes: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use expect_test::expect;
-
-    use super::*;
-    use crate::model::event::Seq;
-    use crate::model::route::SinkName;
-    use crate::model::shard::ShardId;
-    use crate::model::status::*;
-    use crate::model::subscription::{Condition, SubscriptionKey};
-
-    fn example() -> Status {
-        let now = Timestamp::parse("2026-11-02T08:15:27Z").unwrap();
-        let before = |secs| Timestamp(now.0 - Duration::from_secs(secs));
-        let after = |secs| Timestamp(now.0 + Duration::from_secs(secs));
-        let entry = |id: &str, state, reason: Option<&str>| SubscriptionEntry {
-            key: SubscriptionKey {
-                subscription_type: "channel.follow".into(),
-                version: "2".into(),
-                condition: Condition::from_pairs([("broadcaster_user_id", id), ("moderator_user_id", id)]),
-            },
-            state,
-            id: None,
-            reason: reason.map(Into::into),
-            retry_at: reason.map(|_| after(300)),
-            own: false,
-        };
-        Status {
-            version: "0.1.0".to_owned(),
-            pid: 4711,
-            started_at: before(93_784),
-            now,
-            ready: true,
-            not_ready: vec![],
-            converged: true,
-            problems: vec![],
-            config: ConfigStatus {
-                path: "/etc/eventsubd/config.toml".to_owned(),
-                generation: 2,
-                loaded_at: before(600),
-                refused: None,
-            },
-            token: TokenStatus {
-                state: TokenState::Valid,
-                expires_at: Some(after(4_000_000)),
-                validated_at: Some(before(1_200)),
-                mints: 1,
-                validations: 26,
-                problem: None,
-            },
-            api: ApiStatus {
-                limit: Some(800),
-                remaining: Some(799),
-                requests: 64,
-                rate_limited: 0,
-                problem: None,
-            },
-            reconcile: ReconcileStatus {
-                generation: 2,
-                converged: true,
-                finished_at: Some(before(500)),
-                conduit: Some(ConduitStatus { id: "5b1f2c7a".to_owned(), shard_count: 1 }),
-                total_cost: Some(1),
-                max_total_cost: Some(10_000),
-                ..ReconcileStatus::default()
-            },
-            subscriptions: Arc::from([
-                entry("1", SubscriptionState::Enabled, None),
-                entry(
-                    "2",
-                    SubscriptionState::Parked,
-                    Some("the user in moderator_user_id has not granted moderator:read:followers"),
-                ),
-            ]),
-            shards: vec![ShardStatus {
-                shard: ShardId(0),
-                state: ShardState::Bound,
-                since: before(7_260),
-                session_id: None,
-                losses: 0,
-                reconnects: 1,
-                events: 12,
-                problem: None,
-            }],
-            intake: IntakeStatus { received: 12, duplicates: 1, ..IntakeStatus::default() },
-            webhook: None,
-            store: StoreStatus {
-                last_seq: Seq(11),
-                first_seq: Seq(1),
-                events: 11,
-                size: 40_960,
-                max_size: 2 << 30,
-                ..StoreStatus::default()
-            },
-            sinks: vec![SinkStatus {
-                name: SinkName::new("log"),
-                kind: "file".to_owned(),
-                state: SinkState::Idle,
-                cursor: Seq(11),
-                lag_events: 0,
-                lag_seconds: 0,
-                in_flight: 0,
-                delivered: 11,
-                retries: 0,
-                dead_letters: 0,
-                lost: 0,
-                problem: None,
-            }],
-            admin: Some(AdminStatus { listen: "127.0.0.1:9464".to_owned(), token: false }),
-        }
-    }
-
-    #[test]
-    fn what_is_wrong_comes_first() {
-        let mut status = example();
-        status.problems.push(Problem {
-            part: "subscriptions".to_owned(),
-            message: "1 of 2 subscriptions cannot be created".to_owned(),
-            hint: "each says why in `eventsubd status`".to_owned(),
-        });
-        expect![[r#"
-            eventsubd 0.1.0 (pid 4711), up 1day 2h: running, with remarks
-            ! subscriptions: 1 of 2 subscriptions cannot be created
-              hint: each says why in `eventsubd status`
-
-            config         /etc/eventsubd/config.toml, generation 2, loaded 10m ago
-            token          valid, expires in 1month 15days, validated 20m ago, 1 minted
-            api            64 requests, 799 of 800 points left
-            conduit        5b1f2c7a, 1 shards
-            shard 0 bound for 2h 1m, 12 events, 0 losses, 1 reconnects asked by Twitch
-            subscriptions  2, 1 enabled, 1 parked; cost 1 of 10000
-            reconciled     8m 20s ago, generation 2
-            received       12 events, 1 duplicates, 0 malformed, 0 of unknown types, 0 revocations
-            store          11 events, 40.0 KiB of 2.0 GiB, newest 11
-            sink log       file, idle, 11 delivered
-            page           http://127.0.0.1:9464/
-
-            Parked subscriptions:
-              channel.follow v2 broadcaster_user_id=2 moderator_user_id=2
-                the user in moderator_user_id has not granted moderator:read:followers
-                tried again in 5m
-        "#]]
-        .assert_eq(&render(&status, false));
-    }
-
-    #[test]
-    fn the_json_round_trips() {
-        let status = example();
-        let text = serde_json::to_string(&status).unwrap();
-        assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), status);
-    }
-}
+mod tests;

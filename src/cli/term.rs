@@ -15,12 +15,14 @@ pub(super) struct Failure {
     hint: Option<String>,
     /// The message is whole as it is.
     verbatim: bool,
+    /// Trying again may help.
+    passing: bool,
 }
 
 impl Failure {
     /// A failure with exit code 1.
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self { code: FAILED, message: message.into(), hint: None, verbatim: false }
+        Self { code: FAILED, message: message.into(), hint: None, verbatim: false, passing: false }
     }
 
     /// A failure that says who, what and where by itself, over several lines.
@@ -38,6 +40,17 @@ impl Failure {
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// Of a kind that trying again may help against.
+    pub(super) fn passing(mut self) -> Self {
+        self.passing = true;
+        self
+    }
+
+    /// Whether trying again may help.
+    pub(super) fn may_pass(&self) -> bool {
+        self.passing
     }
 
     /// With the chain of causes.

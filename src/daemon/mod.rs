@@ -533,6 +533,7 @@ fn config_status(path: &Path) -> ConfigStatus {
         generation: 1,
         loaded_at: Timestamp(SystemTime::now()),
         refused: None,
+        reloads_refused: 0,
     }
 }
 

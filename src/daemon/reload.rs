@@ -190,7 +190,10 @@ impl Reloader {
             warn!("configuration refused, the old one stays: {error}");
         }
         let refused = RefusedReload { at: Timestamp(SystemTime::now()), errors: errors.clone() };
-        self.publish.config.send_modify(|status| status.refused = Some(refused));
+        self.publish.config.send_modify(|status| {
+            status.refused = Some(refused);
+            status.reloads_refused += 1;
+        });
         ReloadRefused { errors }
     }
 }

@@ -13,12 +13,16 @@ use crate::model::status::{
     AdminStatus, ApiStatus, ConfigStatus, IntakeStatus, Problem, ReconcileStatus, ShardStatus, SinkState,
     SinkStatus, Status, StoreStatus, SubscriptionEntry, SubscriptionState, TokenState, TokenStatus,
 };
+use crate::model::tally::counted;
 use crate::model::time::Timestamp;
 use crate::store::IntakeCounts;
 use crate::transport::webhook::WebhookHandle;
 
 /// A sink that lags longer than this is a problem.
 const LAG_ALARM: Duration = Duration::from_secs(300);
+
+/// Shards that are problems of their own; more are one problem.
+const LISTED_SHARDS: usize = 4;
 
 /// The receiving ends of everything that is published.
 #[derive(Clone, Debug)]
@@ -49,7 +53,8 @@ impl Sources {
         intake.malformed += called.malformed;
         intake.unknown += called.unknown;
         intake.revocations += called.revocations;
-        intake.duplicates = self.counts.borrow().duplicates;
+        let counts = *self.counts.borrow();
+        (intake.stored, intake.duplicates) = (counts.stored, counts.duplicates);
         // While a shard is moved from its socket to the callback, both know of it.
         let mut shards = copy(&self.shards);
         shards.extend(copy(&self.hooks));
@@ -145,11 +150,36 @@ fn problems(status: &Status) -> Vec<Problem> {
         };
         add("token", problem, hint);
     }
+    let down = status.shards.iter().filter(|shard| !shard.state.delivers());
+    let down: Vec<_> = down.filter_map(|shard| Some((shard.shard, shard.problem.as_deref()?))).collect();
+    let all = status.shards.len();
+    match &down[..] {
+        [] => {}
+        [(_, problem), ..] if down.len() == all => {
+            let hint = "it reconnects by itself; no event comes in meanwhile, and after 72 hours Twitch deletes the conduit \
+                        with all subscriptions";
+            add("shards", &format!("none of {all} is connected: {problem}"), hint);
+        }
+        [(first, problem), ..] if down.len() > LISTED_SHARDS => {
+            let message = format!("{} of {all} are not connected; shard {first}: {problem}", down.len());
+            add(
+                "shards",
+                &message,
+                "they reconnect by themselves; events of their channels may be missed meanwhile",
+            );
+        }
+        few => {
+            for (shard, problem) in few {
+                let hint = "it reconnects by itself; events of its channels may be missed meanwhile";
+                add(&format!("shard {shard}"), problem, hint);
+            }
+        }
+    }
     if let Some(refused) = &status.config.refused {
         let message = format!(
-            "the reload of {} was refused, {} problems; the old configuration stays",
+            "the reload of {} was refused, the old configuration stays: {}",
             refused.at,
-            refused.errors.len()
+            first_of(&refused.errors)
         );
         add("configuration", &message, "run `eventsubd check`, mend the file, then `eventsubd reload`");
     }
@@ -170,26 +200,18 @@ fn problems(status: &Status) -> Vec<Problem> {
             "look at `eventsubd plan`; if it is right, run `eventsubd apply --allow-deletes`",
         );
     }
-    for shard in &status.shards {
-        if let (Some(problem), false) = (&shard.problem, shard.state.delivers()) {
-            add(
-                &format!("shard {}", shard.shard),
-                problem,
-                "it reconnects by itself; events of its channels may be missed meanwhile",
-            );
-        }
-    }
     for sink in &status.sinks {
         let part = format!("sink {}", sink.name);
         if let Some(problem) = &sink.problem {
             add(&part, problem, "events stay in the store and are tried again");
         } else if sink.lag_seconds > LAG_ALARM.as_secs() && sink.state != SinkState::Idle {
-            let message = format!("{} events behind, the oldest {} s", sink.lag_events, sink.lag_seconds);
+            let events = counted(sink.lag_events, "event");
+            let message = format!("{events} behind, the oldest {} s", sink.lag_seconds);
             add(&part, &message, "the receiver is slower than the events come");
         }
         if sink.dead_letters > 0 {
-            let message =
-                format!("{} events could not be delivered, and are in its dead letters", sink.dead_letters);
+            let events = counted(sink.dead_letters, "event");
+            let message = format!("{events} could not be delivered, now in its dead letters");
             let hint = format!(
                 "see why with `eventsubd dead-letters list --sink {0}`; once it is mended, `eventsubd dead-letters replay \
                  --sink {0}`",
@@ -198,7 +220,8 @@ fn problems(status: &Status) -> Vec<Problem> {
             add(&part, &message, &hint);
         }
         if sink.lost > 0 {
-            let message = format!("{} events were removed by retention before this sink had them", sink.lost);
+            let events = counted(sink.lost, "event");
+            let message = format!("{events} removed by retention before this sink had them");
             add(&part, &message, "raise store.retain or store.max_size, or mend the sink");
         }
     }
@@ -221,4 +244,80 @@ fn problems(status: &Status) -> Vec<Problem> {
         add("subscriptions", &message, "each says why in `eventsubd status`");
     }
     found
+}
+
+/// What the first of these errors says and where, as far as its first two lines tell, and how many more there are.
+fn first_of(errors: &[String]) -> String {
+    let mut lines = errors.first().map_or("", String::as_str).lines().map(str::trim);
+    let mut text = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    if let Some(place) = lines.next().and_then(|line| line.strip_prefix("--> ")) {
+        text = format!("{text} ({place})");
+    }
+    match errors.len() {
+        0 | 1 => text,
+        more => format!("{text}, and {}", counted(more as u64 - 1, "more problem")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+    use crate::model::example;
+
+    fn text(status: &Status) -> String {
+        let line = |p: &Problem| format!("{}: {}\n  {}\n", p.part, p.message, p.hint).replace("\n  \n", "\n");
+        problems(status).iter().map(line).collect()
+    }
+
+    #[test]
+    fn each_problem_says_what_to_do_and_the_worst_comes_first() {
+        expect![[r#"
+            store: no space left on the disk of /var/lib/eventsubd/events.db
+              events wait in the sockets until the store can be written again; it tries by itself
+            webhook: the certificate could not be read again: no such file
+            token: the token endpoint cannot be reached: no answer in time
+              it tries again by itself; check the network if this lasts
+            shard 1: the connection fell silent
+              it reconnects by itself; events of its channels may be missed meanwhile
+            configuration: the reload of 2026-11-02T08:14:27.000Z was refused, the old configuration stays: unknown key `brodcaster` (config.toml:7:1)
+              run `eventsubd check`, mend the file, then `eventsubd reload`
+            reconcile: the conduits could not be listed
+              it tries again by itself
+            api: Twitch has an outage (503): 
+              it tries again by itself
+            reconcile: 12 of 14 subscriptions would be deleted, more than reconcile.max_delete allows
+              look at `eventsubd plan`; if it is right, run `eventsubd apply --allow-deletes`
+            sink log: no space left on device
+              events stay in the store and are tried again
+            sink log: 1 event could not be delivered, now in its dead letters
+              see why with `eventsubd dead-letters list --sink log`; once it is mended, `eventsubd dead-letters replay --sink log`
+            sink log: 5 events removed by retention before this sink had them
+              raise store.retain or store.max_size, or mend the sink
+            reconcile: a shard was bound to another session: stop the other process
+            subscriptions: 1 of 2 subscriptions cannot be created
+              each says why in `eventsubd status`
+        "#]].assert_eq(&text(&example::status()));
+        assert_eq!(text(&example::healthy()), "");
+    }
+
+    #[test]
+    fn many_shards_with_the_same_trouble_are_one_problem() {
+        let mut status = example::healthy();
+        let broken = example::status().shards[1].clone();
+        status.shards = (0..50).map(|n| ShardStatus { shard: ShardId(n), ..broken.clone() }).collect();
+        expect![[r#"
+            shards: none of 50 is connected: the connection fell silent
+              it reconnects by itself; no event comes in meanwhile, and after 72 hours Twitch deletes the conduit with all subscriptions
+        "#]].assert_eq(&text(&status));
+        status.shards[0] = example::healthy().shards[0].clone();
+        expect![[r#"
+            shards: 49 of 50 are not connected; shard 1: the connection fell silent
+              they reconnect by themselves; events of their channels may be missed meanwhile
+        "#]]
+        .assert_eq(&text(&status));
+        status.shards.truncate(3);
+        assert_eq!(problems(&status).len(), 2);
+    }
 }

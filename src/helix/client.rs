@@ -133,11 +133,14 @@ impl Sender {
                 format!("{}: no answer within {:?}", request.call.name(), self.options.timeout).into();
             Err(HelixError::Unreachable { message })
         });
-        let answer =
-            answer.inspect_err(|error| debug!(call = request.call.name(), %error, "request failed"))?;
+        let answer = answer.inspect_err(|error| {
+            debug!(call = request.call.name(), %error, "request failed");
+            self.status.send_modify(|status| count(status, request, request::NO_ANSWER));
+        })?;
         flight.answered(answer.headers);
         let limited = answer.status == 429;
         self.status.send_modify(|status| {
+            count(status, request, request::status_label(answer.status));
             status.limit = answer.headers.limit.or(status.limit);
             status.remaining = answer.headers.remaining.or(status.remaining);
             status.rate_limited += u64::from(limited);
@@ -208,6 +211,12 @@ impl Sender {
         })?;
         Ok(Answer { status, headers, reset_in, body })
     }
+}
+
+/// Adds one to the answers of a route.
+fn count(status: &mut ApiStatus, request: &Request, answer: &str) {
+    let answers = status.answers.entry(request.route()).or_default();
+    *answers.entry(answer.to_owned()).or_default() += 1;
 }
 
 fn rate_headers(headers: &HeaderMap) -> (Headers, Option<Duration>) {

@@ -101,6 +101,44 @@ impl std::fmt::Debug for Request {
     }
 }
 
+impl Request {
+    /// Verb and path, without what the query holds: `GET /users`.
+    pub fn route(&self) -> String {
+        let verb = match self.verb {
+            Verb::Get => "GET",
+            Verb::Post => "POST",
+            Verb::Patch => "PATCH",
+            Verb::Delete => "DELETE",
+        };
+        format!("{verb} {}", self.path)
+    }
+}
+
+/// Stands for the status of a request that was not answered, or not to its end.
+pub const NO_ANSWER: &str = "none";
+
+/// The statuses that Twitch documents, and those of proxies on the way; `other` for the rest, so that answers
+/// are counted under few names.
+pub fn status_label(status: u16) -> &'static str {
+    match status {
+        200 => "200",
+        202 => "202",
+        204 => "204",
+        400 => "400",
+        401 => "401",
+        403 => "403",
+        404 => "404",
+        409 => "409",
+        410 => "410",
+        429 => "429",
+        500 => "500",
+        502 => "502",
+        503 => "503",
+        504 => "504",
+        _ => "other",
+    }
+}
+
 const SUBSCRIPTIONS: &str = "/eventsub/subscriptions";
 const CONDUITS: &str = "/eventsub/conduits";
 const SHARDS: &str = "/eventsub/conduits/shards";
@@ -576,6 +614,22 @@ mod tests {
             version: "2".into(),
             condition: Condition::from_pairs([("moderator_user_id", "1"), ("broadcaster_user_id", "1")]),
         }
+    }
+
+    #[test]
+    fn answers_are_counted_under_few_names() {
+        let names: std::collections::BTreeSet<&str> = (0..=u16::MAX).map(status_label).collect();
+        assert_eq!(names.len(), 15, "{names:?}");
+        assert_eq!((status_label(418), status_label(202)), ("other", "202"));
+        let routes = [users("login", &["a"]), delete("1"), create_conduit(1), resize_conduit("1", 2)]
+            .map(|r| r.route());
+        let expected = [
+            "GET /users",
+            "DELETE /eventsub/subscriptions",
+            "POST /eventsub/conduits",
+            "PATCH /eventsub/conduits",
+        ];
+        assert_eq!(routes, expected);
     }
 
     #[test]

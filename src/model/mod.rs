@@ -4,13 +4,17 @@
 
 pub mod catalog;
 pub mod event;
+#[cfg(test)]
+pub(crate) mod example;
 pub mod grants;
 pub mod hint;
+pub mod obstacle;
 pub mod route;
 pub mod secret;
 pub mod shard;
 pub mod signature;
 pub mod status;
 pub mod subscription;
+pub mod tally;
 pub mod time;
 pub mod webhook;

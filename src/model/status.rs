@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use super::event::Seq;
 use super::grants::Scopes;
+use super::obstacle::Obstacle;
 use super::route::SinkName;
 use super::shard::{SessionId, ShardId};
 use super::subscription::SubscriptionKey;
+use super::tally::{Durations, ReconnectCause};
 use super::time::Timestamp;
 
 /// Everything, as `status --json` prints it.
@@ -92,6 +94,9 @@ pub struct ConfigStatus {
     pub loaded_at: Timestamp,
     /// The last reload that was refused, until one is accepted.
     pub refused: Option<RefusedReload>,
+    /// Reloads refused since the start.
+    #[serde(default)]
+    pub reloads_refused: u64,
 }
 
 /// A reload that was refused: the old configuration stayed.
@@ -131,10 +136,22 @@ pub struct TokenStatus {
     pub validated_at: Option<Timestamp>,
     /// Tokens asked for and got since the start.
     pub mints: u64,
-    /// Validations answered since the start.
+    /// Validations that confirmed the token since the start.
     pub validations: u64,
     /// What is wrong, if anything.
     pub problem: Option<String>,
+    /// Tokens asked for and refused since the start, for the client id or the secret.
+    #[serde(default)]
+    pub mints_refused: u64,
+    /// Tokens asked for in vain since the start, for a reason that may pass.
+    #[serde(default)]
+    pub mints_failed: u64,
+    /// Validations that found the token dead since the start.
+    #[serde(default)]
+    pub validations_dead: u64,
+    /// Validations that were not answered since the start.
+    #[serde(default)]
+    pub validations_failed: u64,
 }
 
 /// The API client.
@@ -150,6 +167,9 @@ pub struct ApiStatus {
     pub rate_limited: u64,
     /// The last failure, until a request succeeds.
     pub problem: Option<String>,
+    /// Answers since the start, by route (`GET /users`) and status; `none` counts requests without an answer.
+    #[serde(default)]
+    pub answers: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
 /// The reconciler.
@@ -244,6 +264,9 @@ pub struct SubscriptionEntry {
     pub id: Option<Box<str>>,
     /// Why it is not enabled, and what to do.
     pub reason: Option<Box<str>>,
+    /// What kind of obstacle that is, while it is parked.
+    #[serde(default)]
+    pub obstacle: Option<Obstacle>,
     /// When it is tried again.
     pub retry_at: Option<Timestamp>,
     /// Whether the daemon keeps it for itself, to hear of grants and of shards.
@@ -310,6 +333,12 @@ pub struct IntakeStatus {
     pub unknown: u64,
     /// Revocations received.
     pub revocations: u64,
+    /// Events stored since the start.
+    #[serde(default)]
+    pub stored: u64,
+    /// Shards' connections that had to be made anew since the start, by cause; attempts that failed count too.
+    #[serde(default)]
+    pub reconnects: BTreeMap<ReconnectCause, u64>,
 }
 
 /// The webhook listener. What comes over it counts in [`IntakeStatus`] too.
@@ -359,6 +388,12 @@ pub struct StoreStatus {
     pub max_size: u64,
     /// Events removed by retention since the start.
     pub removed: u64,
+    /// How long transactions took since the start, their sync included.
+    #[serde(default)]
+    pub commits: Durations,
+    /// Transactions that failed since the start.
+    #[serde(default)]
+    pub commit_failures: u64,
 }
 
 /// What a sink is doing.

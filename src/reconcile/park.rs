@@ -5,36 +5,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
+pub use crate::model::obstacle::Obstacle;
 use crate::model::subscription::SubscriptionKey;
-
-/// What kind of obstacle it is; it decides how soon another try makes sense.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Obstacle {
-    /// It ended for no lasting reason: created again at once, and with growing pauses when it keeps
-    /// ending.
-    Ended,
-    /// A grant, or a moderator's role, is missing.
-    Grant,
-    /// The chatting user cannot join the channel.
-    Chat,
-    /// A beta type is under maintenance.
-    Beta,
-    /// Too many equal subscriptions.
-    Quota,
-    /// There is no room left under `max_total_cost`; tried as soon as there is.
-    Cost,
-    /// Twitch refuses it as invalid.
-    Invalid,
-    /// A user, or the version of the type, is gone: not tried again by itself.
-    Removed,
-    /// A login is not known to Twitch.
-    Login,
-    /// The callback cannot be reached from outside: nothing is created that Twitch could not verify.
-    Callback,
-}
 
 /// How long the pauses between tries are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::park::Obstacle;
 use super::wanted::Wanted;
 use crate::model::status::{ReconcileStatus, SubscriptionEntry, SubscriptionState};
 use crate::model::subscription::SubscriptionKey;
@@ -36,7 +37,7 @@ pub(super) fn wall() -> Timestamp {
 pub(super) enum Change {
     Enabled(Box<str>),
     Pending(Option<Box<str>>),
-    Parked { reason: Box<str>, retry_at: Option<std::time::Instant> },
+    Parked { obstacle: Obstacle, reason: Box<str>, retry_at: Option<std::time::Instant> },
 }
 
 /// The status in the making.
@@ -90,6 +91,7 @@ impl Publisher {
                     state: SubscriptionState::Pending,
                     id: None,
                     reason: None,
+                    obstacle: None,
                     retry_at: None,
                     own: own(key),
                 },
@@ -108,21 +110,23 @@ impl Publisher {
     pub(super) fn set(&mut self, key: &SubscriptionKey, change: Change) {
         let Some(at) = self.find(key) else { return };
         let entry = &mut self.entries[at];
-        let (state, id, reason, retry_at) = match change {
-            Change::Enabled(id) => (SubscriptionState::Enabled, Some(id), None, None),
-            Change::Pending(id) => (SubscriptionState::Pending, id, None, None),
-            Change::Parked { reason, retry_at } => {
-                (SubscriptionState::Parked, None, Some(reason), retry_at.map(timestamp_of))
+        let (state, id, retry_at, obstacle, reason) = match change {
+            Change::Enabled(id) => (SubscriptionState::Enabled, Some(id), None, None, None),
+            Change::Pending(id) => (SubscriptionState::Pending, id, None, None, None),
+            Change::Parked { obstacle, reason, retry_at } => {
+                let retry_at = retry_at.map(timestamp_of);
+                (SubscriptionState::Parked, None, retry_at, Some(obstacle), Some(reason))
             }
         };
         if entry.state != state
             || entry.id != id
             || entry.reason != reason
+            || entry.obstacle != obstacle
             || entry.retry_at.is_some() != retry_at.is_some()
         {
             self.entries_changed = true;
         }
-        (entry.state, entry.id, entry.reason) = (state, id, reason);
+        (entry.state, entry.id, entry.obstacle, entry.reason) = (state, id, obstacle, reason);
         // The time is computed anew each time and wavers by some milliseconds.
         if entry.retry_at.is_none_or(|old| {
             retry_at.is_none_or(|new| old.since(new).max(new.since(old)) > Duration::from_secs(1))

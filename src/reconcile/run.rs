@@ -134,7 +134,8 @@ impl<A: Api> Engine<A> {
         for (key, login) in &wanted.unresolved {
             if let Some(retry_at) = self.logins.not_found(login) {
                 let reason = login_not_found(login).into();
-                self.publisher.set(key, Change::Parked { reason, retry_at });
+                let obstacle = Obstacle::Login;
+                self.publisher.set(key, Change::Parked { obstacle, reason, retry_at });
             }
         }
         self.publisher.tick();
@@ -521,6 +522,7 @@ impl<A: Api> Engine<A> {
                 continue;
             }
             let change = Change::Parked {
+                obstacle: blocked.obstacle,
                 reason: blocked.reason.as_str().into(),
                 retry_at: blocked.retry_in.map(|pause| now + pause),
             };
@@ -643,7 +645,7 @@ impl<A: Api> Engine<A> {
                 tally.parked += 1;
                 let retry_at = parked.park(key, obstacle, &reason, now);
                 if !publisher.delivers(key) {
-                    publisher.set(key, Change::Parked { reason: reason.into(), retry_at });
+                    publisher.set(key, Change::Parked { obstacle, reason: reason.into(), retry_at });
                 }
             }
             if let Some(progress) = &mut publisher.status.progress {

@@ -149,6 +149,10 @@ async fn a_full_disk_refuses_who_can_come_again_holds_the_rest_and_recovers() {
     store.append(event("refused", &big)).await.unwrap();
     let ids: Vec<_> = stored(&store).await.iter().map(|e| e.event.message_id.to_string()).collect();
     assert_eq!(ids, ["before", "held1", "held2", "refused"]);
+    let counted = status.wait_for(|s| s.commits.count >= 3 && s.events == 4);
+    let counted = tokio::time::timeout(WAIT, counted).await.expect("it is published").unwrap();
+    assert_eq!(counted.commits.buckets.iter().sum::<u64>(), counted.commits.count);
+    assert!(counted.commit_failures > 0 && counted.commits.total_micros > 0, "{counted:?}");
 }
 
 #[tokio::test]

@@ -367,11 +367,14 @@ impl Writer {
         let now = Timestamp((self.clock)()).unix_millis();
         let first = self.next;
         let mut done = Vec::with_capacity(batch.len());
+        let begun = Instant::now();
         let written = self.write(batch, now, &mut done);
         if let Err(problem) = written {
             self.next = first;
+            self.status.commit_failures += 1;
             return Err(problem);
         }
+        self.status.commits.add(begun.elapsed());
         let stored = self.next - first;
         self.counts.stored += stored;
         if stored > 0 {

@@ -1,7 +1,9 @@
-//! Logging set-up: where log lines go, how they look, and which of them are kept.
+//! Logging set-up: where log lines go, how they look, and which of them are kept; and the metrics.
 //!
 //! Owns the process's one subscriber, and nothing else: a daemon that runs inside a test logs to
 //! whatever the test has set up, or nowhere. Lines go to stderr; stdout belongs to data.
+
+pub mod metrics;
 
 use std::io::IsTerminal;
 

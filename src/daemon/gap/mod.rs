@@ -268,6 +268,7 @@ mod tests {
             state: crate::model::status::SubscriptionState::Enabled,
             id: None,
             reason: None,
+            obstacle: None,
             retry_at: None,
             own: false,
         };

@@ -177,10 +177,10 @@ impl Counters {
         self.dirty.store(false, Ordering::Release);
         let intake = IntakeStatus {
             received: self.received.get(),
-            duplicates: 0,
             malformed: self.rejected[Reason::Unreadable as usize].get(),
             unknown: self.unknown.get(),
             revocations: self.revocations.get(),
+            ..IntakeStatus::default()
         };
         (intake, lock(&self.shards).clone())
     }

@@ -12,6 +12,7 @@ use http::Uri;
 
 use crate::model::shard::{BindOutcome, Binding, LiveSession, SessionId};
 use crate::model::status::ShardState;
+use crate::model::tally::ReconnectCause;
 
 /// Time limits; tests shorten them.
 #[derive(Clone, Debug)]
@@ -83,6 +84,8 @@ pub enum Input {
     Ended {
         /// Which.
         socket: SocketId,
+        /// Why.
+        cause: ReconnectCause,
         /// Why, for a person.
         why: Box<str>,
     },
@@ -159,6 +162,8 @@ pub struct Session {
     bind_until: Option<Instant>,
     losses: u64,
     reconnects: u64,
+    /// Why connections were made anew, until somebody takes it.
+    causes: Vec<ReconnectCause>,
     problem: Option<Box<str>>,
 }
 
@@ -175,6 +180,7 @@ impl Session {
             bind_until: None,
             losses: 0,
             reconnects: 0,
+            causes: Vec::new(),
             problem: None,
         }
     }
@@ -223,6 +229,11 @@ impl Session {
         (self.losses, self.reconnects)
     }
 
+    /// Why connections were made anew since the last call; attempts that failed are among them.
+    pub fn take_causes(&mut self) -> Vec<ReconnectCause> {
+        std::mem::take(&mut self.causes)
+    }
+
     /// Why it is not delivering, or what happened last.
     pub fn problem(&self) -> Option<&str> {
         self.problem.as_deref()
@@ -266,7 +277,7 @@ impl Session {
                 }
             }
             Input::Reconnect { socket, url } => self.asked_to_reconnect(socket, url, now, &mut out),
-            Input::Ended { socket, why } => self.ended(socket, &why, now, jitter, &mut out),
+            Input::Ended { socket, cause, why } => self.ended(socket, (cause, &why), now, jitter, &mut out),
             Input::Binding(binding) => self.told(binding, now, jitter, &mut out),
             Input::Unbound => self.unbound(now),
             Input::Tick => self.tick(now, jitter, &mut out),
@@ -299,6 +310,7 @@ impl Session {
             }
             State::Reconnecting { current, next } if next.socket == live.socket => {
                 self.reconnects += 1;
+                self.causes.push(ReconnectCause::Requested);
                 let old = current.socket;
                 if current.session.session_id == live.session.session_id {
                     live.session.welcomed_at = current.session.welcomed_at;
@@ -342,14 +354,22 @@ impl Session {
         self.state = State::Reconnecting { current: Live { heard: now, ..current }, next };
     }
 
-    fn ended(&mut self, socket: SocketId, why: &str, now: Instant, jitter: f64, out: &mut Vec<Output>) {
+    fn ended(
+        &mut self,
+        socket: SocketId,
+        why: (ReconnectCause, &str),
+        now: Instant,
+        jitter: f64,
+        out: &mut Vec<Output>,
+    ) {
         match &self.state {
             State::Opening(opening) if opening.socket == socket => self.lost(why, now, jitter, out),
             State::Live(live) if live.socket == socket => self.lost(why, now, jitter, out),
             State::Reconnecting { next, .. } if next.socket == socket => self.next_failed(why, now, out),
             State::Reconnecting { current, next } if current.socket == socket => {
                 self.losses += 1;
-                self.problem = Some(why.into());
+                self.causes.push(why.0);
+                self.problem = Some(why.1.into());
                 self.bound = false;
                 self.bind_until = None;
                 self.state = State::Opening(next.clone());
@@ -368,10 +388,11 @@ impl Session {
 
     /// The address that Twitch gave does not work: a fresh connection is tried while the old one is
     /// still read. When that fails too, the old one is read to its end.
-    fn next_failed(&mut self, why: &str, now: Instant, out: &mut Vec<Output>) {
+    fn next_failed(&mut self, why: (ReconnectCause, &str), now: Instant, out: &mut Vec<Output>) {
         let State::Reconnecting { current, next } = &self.state else { return };
         let (current, fresh) = (current.clone(), next.fresh);
-        self.problem = Some(why.into());
+        self.causes.push(why.0);
+        self.problem = Some(why.1.into());
         self.state = if fresh {
             State::Live(current)
         } else {
@@ -381,7 +402,8 @@ impl Session {
     }
 
     /// There is no connection any more.
-    fn lost(&mut self, why: &str, now: Instant, jitter: f64, out: &mut Vec<Output>) {
+    fn lost(&mut self, why: (ReconnectCause, &str), now: Instant, jitter: f64, out: &mut Vec<Output>) {
+        self.causes.push(why.0);
         if self.live().is_some() {
             self.losses += 1;
             out.push(Output::Announce(None));
@@ -394,7 +416,7 @@ impl Session {
             pause.mul_f64(f64::midpoint(1.0, jitter.clamp(0.0, 1.0)))
         };
         self.attempts = self.attempts.saturating_add(1);
-        self.problem = Some(why.into());
+        self.problem = Some(why.1.into());
         self.bound = false;
         self.bind_until = None;
         self.state = State::Waiting { until: now + pause };
@@ -419,7 +441,7 @@ impl Session {
                 self.close_all(out);
                 self.attempts = self.attempts.max(1);
                 let why = format!("Twitch does not know the session of socket {} any more", socket.0);
-                self.lost(&why, now, jitter, out);
+                self.lost((ReconnectCause::SessionGone, &why), now, jitter, out);
             }
             BindOutcome::Failed(why) => {
                 self.unbound(now);
@@ -441,24 +463,26 @@ impl Session {
 
     fn tick(&mut self, now: Instant, jitter: f64, out: &mut Vec<Output>) {
         let silent = |live: &Live| now >= live.heard + live.keepalive + self.timings.keepalive_grace;
-        let why: &str = match &self.state {
+        const SILENT: (ReconnectCause, &str) = (ReconnectCause::Keepalive, "the connection fell silent");
+        let (cause, why) = match &self.state {
             State::Waiting { .. } => return,
-            State::Opening(opening) if now >= opening.until => "no welcome came",
+            State::Opening(opening) if now >= opening.until => (ReconnectCause::NoWelcome, "no welcome came"),
             State::Reconnecting { current, next } if silent(current) => {
                 // Its successor is on the way: no reason to begin anew.
                 let (socket, _) = (current.socket, next);
                 out.push(Output::Close(socket));
-                return self.ended(socket, "the connection fell silent", now, jitter, out);
+                return self.ended(socket, SILENT, now, jitter, out);
             }
             State::Reconnecting { next, .. } if now >= next.until => {
                 let socket = next.socket;
                 out.push(Output::Close(socket));
-                return self.ended(socket, "no welcome came on the reconnect", now, jitter, out);
+                let why = (ReconnectCause::NoWelcome, "no welcome came on the reconnect");
+                return self.ended(socket, why, now, jitter, out);
             }
-            State::Live(live) | State::Overlapping { current: live, .. } if silent(live) => {
-                "the connection fell silent"
+            State::Live(live) | State::Overlapping { current: live, .. } if silent(live) => SILENT,
+            _ if self.bind_until.is_some_and(|until| now >= until) => {
+                (ReconnectCause::NotBound, "the shard was not bound in time")
             }
-            _ if self.bind_until.is_some_and(|until| now >= until) => "the shard was not bound in time",
             State::Overlapping { current, old, until } if now >= *until => {
                 out.push(Output::Close(*old));
                 self.state = State::Live(current.clone());
@@ -471,7 +495,7 @@ impl Session {
             || why.to_owned(),
             |problem| if problem.starts_with(why) { problem.to_owned() } else { format!("{why}: {problem}") },
         );
-        self.lost(&why, now, jitter, out);
+        self.lost((cause, &why), now, jitter, out);
     }
 }
 

@@ -27,7 +27,7 @@ fn reconnect(socket: u64, url: &str) -> Input {
 }
 
 fn ended(socket: u64) -> Input {
-    Input::Ended { socket: SocketId(socket), why: "closed (1006)".into() }
+    Input::Ended { socket: SocketId(socket), cause: ReconnectCause::Broken, why: "closed (1006)".into() }
 }
 
 fn connect(socket: u64, url: Option<&str>) -> Output {
@@ -65,6 +65,7 @@ fn a_reconnect_with_the_same_id_hands_over_without_binding_again() {
     assert_eq!(session.shard_state(), ShardState::Bound);
     assert_eq!(session.step(ended(1), now + seconds(2), 0.5), [], "its end is expected");
     assert_eq!(session.counts(), (0, 1));
+    assert_eq!(session.take_causes(), [ReconnectCause::Requested]);
 }
 
 #[test]
@@ -125,6 +126,8 @@ fn silence_is_death_after_the_grace() {
     assert_eq!(session.step(Input::Tick, now + seconds(54), 0.5), []);
     assert_eq!(session.step(Input::Tick, now + seconds(55), 0.5), [close(1), Output::Announce(None)]);
     assert_eq!(session.counts().0, 1);
+    assert_eq!(session.take_causes(), [ReconnectCause::Keepalive]);
+    assert_eq!(session.take_causes(), [], "each is told once");
     assert!(session.problem().unwrap().contains("silent"));
 }
 
@@ -169,6 +172,7 @@ fn a_session_that_is_not_bound_is_given_up_and_says_why() {
     let out = session.step(Input::Binding(Some(gone)), now + seconds(41), 0.5);
     assert_eq!(out, [close(2), Output::Announce(None)]);
     assert_eq!(session.shard_state(), ShardState::Waiting);
+    assert_eq!(session.take_causes(), [ReconnectCause::NotBound, ReconnectCause::SessionGone]);
 }
 
 /// What a world may do to the machine.

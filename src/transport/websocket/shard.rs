@@ -90,6 +90,9 @@ impl Shard {
             for output in running.session.step(input, now(), fastrand::f64()) {
                 self.perform(&mut running, output, &news_in);
             }
+            for cause in running.session.take_causes() {
+                self.shared.intake.send_modify(|intake| *intake.reconnects.entry(cause).or_default() += 1);
+            }
         }
         for close in running.sockets.values() {
             close.cancel();
@@ -112,13 +115,13 @@ impl Shard {
                 info!(shard = self.id.0, "Twitch asks for a reconnect");
                 Input::Reconnect { socket, url }
             }
-            News::Ended(events, why) => {
+            News::Ended { events, cause, why } => {
                 running.events += events;
                 let expected = running.sockets.remove(&socket).is_none();
                 if !expected {
                     warn!(shard = self.id.0, error = %why, "connection ended");
                 }
-                Input::Ended { socket, why }
+                Input::Ended { socket, cause, why }
             }
         }
     }

@@ -26,6 +26,7 @@ use super::session::SocketId;
 use crate::model::hint;
 use crate::model::shard::{SessionId, ShardId};
 use crate::model::status::IntakeStatus;
+use crate::model::tally::ReconnectCause;
 use crate::store::Store;
 use crate::transport::Hear;
 use crate::transport::notification::Revocation;
@@ -51,9 +52,19 @@ pub(super) enum News {
     Heard(u64),
     /// Twitch asks for a reconnect.
     Reconnect(Option<Box<str>>),
-    /// It is over: so many notifications since the last report, and why.
-    Ended(u64, Box<str>),
+    /// It is over.
+    Ended {
+        /// So many notifications since the last report.
+        events: u64,
+        /// Why.
+        cause: ReconnectCause,
+        /// Why, for a person.
+        why: Box<str>,
+    },
 }
+
+/// Why a socket is over.
+type End = (ReconnectCause, Box<str>);
 
 /// What all sockets share.
 #[derive(Clone, Debug)]
@@ -102,22 +113,23 @@ impl Socket {
             () = close.cancelled() => return,
             opened = self.open() => opened,
         };
-        let why = match opened {
+        let (cause, why) = match opened {
             Ok(stream) => self.read(stream, &close, &mut seen).await,
-            Err(why) => why,
+            Err(end) => end,
         };
         self.count(&mut seen);
         // The shard may be gone already: then nobody needs to know.
-        let _ = self.news.send((self.id, News::Ended(seen.events, why))).await;
+        let _ = self.news.send((self.id, News::Ended { events: seen.events, cause, why })).await;
     }
 
-    async fn open(&self) -> Result<Stream, Box<str>> {
-        let host = self.uri.host().ok_or("the address has no host")?;
+    async fn open(&self) -> Result<Stream, End> {
+        let no_host = || (ReconnectCause::Broken, "the address has no host".into());
+        let host = self.uri.host().ok_or_else(no_host)?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let encrypted = self.uri.scheme_str() == Some("wss");
         let port = self.uri.port_u16().unwrap_or(if encrypted { 443 } else { 80 });
-        let cannot = |error: &dyn std::fmt::Display| -> Box<str> {
-            format!("cannot connect to {host} port {port}: {error}").into()
+        let cannot = |error: &dyn std::fmt::Display| -> End {
+            (ReconnectCause::Broken, format!("cannot connect to {host} port {port}: {error}").into())
         };
         let stream = TcpStream::connect((host, port)).await.map_err(|error| cannot(&error))?;
         // Pongs are small and must not wait.
@@ -127,12 +139,15 @@ impl Socket {
         let connector = Connector::Rustls(Arc::clone(&self.shared.tls));
         let opened = client_async_tls_with_config(&self.uri, stream, Some(config), Some(connector)).await;
         opened.map(|(stream, _answer)| stream).map_err(|error| match error {
-            WsError::Http(answer) => format!("{host} refuses the WebSocket ({})", answer.status()).into(),
+            WsError::Http(answer) => (
+                ReconnectCause::Refused,
+                format!("{host} refuses the WebSocket ({})", answer.status()).into(),
+            ),
             error => cannot(&error),
         })
     }
 
-    async fn read(&self, mut stream: Stream, close: &CancellationToken, seen: &mut Unreported) -> Box<str> {
+    async fn read(&self, mut stream: Stream, close: &CancellationToken, seen: &mut Unreported) -> End {
         let mut end = pin!(None::<tokio::time::Sleep>);
         let mut closing = false;
         loop {
@@ -147,16 +162,19 @@ impl Socket {
                 }
                 message = next(&mut stream, || self.count(seen)) => message,
                 () = async { match end.as_mut().as_pin_mut() { Some(end) => end.await, None => std::future::pending().await } } => {
-                    return "we closed it".into();
+                    return (ReconnectCause::OtherClose, "we closed it".into());
                 }
             };
             match message {
                 Some(Ok(WsMessage::Text(text))) => {
                     if let Err(why) = self.take(text.into(), seen).await {
-                        return why;
+                        return (ReconnectCause::Store, why);
                     }
                 }
-                Some(Ok(WsMessage::Close(frame))) => return describe_close(frame.as_ref()),
+                Some(Ok(WsMessage::Close(frame))) => {
+                    let code = frame.as_ref().map_or(0, |frame| u16::from(frame.code));
+                    return (ReconnectCause::of_close_code(code), describe_close(frame.as_ref()));
+                }
                 Some(Ok(WsMessage::Binary(bytes))) => {
                     warn!(
                         shard = self.shard.0,
@@ -168,9 +186,12 @@ impl Socket {
                 // The library answers pings by itself; Twitch does not count them as a sign of life.
                 Some(Ok(WsMessage::Ping(_) | WsMessage::Pong(_) | WsMessage::Frame(_))) => {}
                 Some(Err(WsError::ConnectionClosed | WsError::AlreadyClosed)) | None => {
-                    return "the connection ended without a close frame".into();
+                    let why = "the connection ended without a close frame";
+                    return (ReconnectCause::Broken, why.into());
                 }
-                Some(Err(error)) => return format!("the connection broke: {error}").into(),
+                Some(Err(error)) => {
+                    return (ReconnectCause::Broken, format!("the connection broke: {error}").into());
+                }
             }
         }
     }

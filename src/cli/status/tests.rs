@@ -1,0 +1,186 @@
+use std::collections::BTreeSet;
+
+use expect_test::expect;
+use serde_json::Value;
+
+use super::*;
+use crate::model::example;
+use crate::model::obstacle::Obstacle;
+use crate::model::shard::ShardId;
+use crate::model::status::{Progress, ShardState, TokenState};
+
+#[test]
+fn a_daemon_that_is_well_is_a_few_lines() {
+    expect![[r#"
+        eventsubd 0.1.0 (pid 4711), up 1day 2h: all is well
+
+        config         /etc/eventsubd/config.toml, generation 2, loaded 10m ago; reloads: 1 accepted, 1 refused
+        token          valid, expires in 1month 15days, validated 20m ago, 1 minted, 2 times asked for in vain
+        api            53 requests, 1 without an answer, 799 of 800 points of the rate limit left
+        conduit        5b1f2c7a, 2 shards
+        shard 0        bound for 2h 1m, 12 events, moved once as Twitch asked
+        shard 1        bound for 20s, 1 event, lost its connection 2 times
+        reconnects     2 keepalive, 1 requested
+        subscriptions  1, 1 enabled; 1 of the daemon's own, to hear of grants and shards; cost 1 of 10000
+        reconciled     8m 20s ago, generation 2
+        received       13 events, 12 stored, 1 twice, 1 malformed, 2 of unknown types, 1 revocation
+        store          12 events, 40.0 KiB of 2.0 GiB, newest 12, 9.0 ms a commit, 1 commit failed
+        sink log       file, idle, 11 delivered, 3 tries failed
+        page           http://127.0.0.1:9464/, opened by the token
+    "#]].assert_eq(&render(&example::healthy(), false));
+}
+
+#[test]
+fn what_is_wrong_comes_first_and_everything_is_shown() {
+    expect![[r#"
+        eventsubd 0.1.0 (pid 4711), up 1day 2h: running, with remarks
+        ! subscriptions: 1 of 2 subscriptions cannot be created
+          hint: each says why in `eventsubd status`
+
+        config         /etc/eventsubd/config.toml, generation 2, loaded 10m ago; an edit was refused 1m ago; reloads: 1 accepted, 1 refused
+        token          valid, expires in 1month 15days, validated 20m ago, 1 minted, 2 times asked for in vain
+        api            53 requests, 1 without an answer, 799 of 800 points of the rate limit left
+        conduit        5b1f2c7a, 2 shards
+        shard 1        waiting for 20s, 1 event, lost its connection 2 times
+        shard 0        bound for 2h 1m, 12 events, moved once as Twitch asked
+        reconnects     2 keepalive, 1 requested
+        webhook        https://example.org/eventsub, listening on 127.0.0.1:8080
+                       14 requests, 1 challenge, 3 connections open, Twitch's clock 2 s behind ours
+                       rejected: 1 for method, 4 for signature, 1 too old
+        subscriptions  2, 1 enabled, 1 parked; 1 of the daemon's own, to hear of grants and shards; cost 1 of 10000
+        reconciled     8m 20s ago, generation 2; 1 of 2 changes made
+        received       13 events, 12 stored, 1 twice, 1 malformed, 2 of unknown types, 1 revocation
+        store          12 events, 40.0 KiB of 2.0 GiB, newest 12, 9.0 ms a commit, 1 commit failed
+        sink log       file, retrying, 11 delivered, 1 behind (6m 40s), 3 tries failed, 1 dead letter, 5 lost
+        page           http://127.0.0.1:9464/, opened by the token
+
+        Missing grants:
+          ann must allow moderator:read:followers; has allowed bits:read
+          `eventsubd authorize --missing` asks for all of them
+
+        Parked subscriptions:
+          channel.follow v2 broadcaster_user_id=2 moderator_user_id=2
+            needs grant: ann must allow moderator:read:followers: run `eventsubd authorize --user ann`
+            tried again in 5m
+    "#]].assert_eq(&render(&example::status(), false));
+}
+
+#[test]
+fn one_that_is_not_converged_says_what_it_waits_for() {
+    let mut status = example::healthy();
+    (status.ready, status.converged) = (false, false);
+    status.token.state = TokenState::Unavailable;
+    status.reconcile.conduit = None;
+    status.reconcile.generation = 0;
+    let summary = |status: &Status| render(status, false).lines().next().map(str::to_owned);
+    expect!["eventsubd 0.1.0 (pid 4711), up 1day 2h: not ready; there is no token: Twitch does not give one; there is no conduit yet; generation 2 of the file is not carried out yet"].assert_eq(&summary(&status).expect("a line"));
+
+    status.token.state = TokenState::Valid;
+    status.reconcile = example::status().reconcile;
+    status.reconcile.progress = Some(Progress { done: 3, total: 7 });
+    status.shards[1].state = ShardState::Waiting;
+    status.subscriptions = vec![example::entry("1", SubscriptionState::Pending)].into();
+    expect![[r#"
+        1 of 2 shards deliver
+        the last run ended early: the conduits could not be listed
+        3 of 7 changes made
+        1 subscription to be created
+        12 deletes held: look at `eventsubd plan`, then `eventsubd apply --allow-deletes`"#]]
+    .assert_eq(&waiting::reasons(&status).join("\n"));
+
+    let mut status = example::healthy();
+    status.converged = false;
+    assert_eq!(
+        waiting::reasons(&status).len(),
+        1,
+        "there is always a reason: {:?}",
+        waiting::reasons(&status)
+    );
+    status.config.generation = 3;
+    assert_eq!(waiting::reasons(&status), ["generation 3 of the file is not carried out yet"]);
+    status.converged = true;
+    assert_eq!(waiting::reasons(&status), [""; 0]);
+}
+
+#[test]
+fn what_is_much_is_counted_and_what_fails_is_listed_first() {
+    let mut status = example::healthy();
+    let mut parked: Vec<_> =
+        (0..1_000).map(|n| example::entry(&n.to_string(), SubscriptionState::Parked)).collect();
+    parked[7].obstacle = Some(Obstacle::Login);
+    status.subscriptions = parked.into();
+    let shard = status.shards[0].clone();
+    status.shards = (0..100).map(|n| ShardStatus { shard: ShardId(n), ..shard.clone() }).collect();
+    status.shards[77].state = ShardState::Waiting;
+    let text = render(&status, false);
+    assert!(text.lines().count() < 110, "{text}");
+    for part in [
+        "Parked subscriptions (999 grant, 1 login):",
+        "… and 980 more: see `eventsubd status --json`",
+        "… and 80 more shards",
+        "shard 77       waiting",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let first = text.lines().find(|line| line.starts_with("shard "));
+    assert!(first.is_some_and(|line| line.starts_with("shard 77 ")), "{first:?}");
+}
+
+#[test]
+fn colour_changes_nothing_but_colour() {
+    let text = render(&example::status(), true);
+    assert!(text.contains("\x1b[1;31m!\x1b[0m"), "{text}");
+    let mut plain = text;
+    for code in ["\x1b[1;31m", "\x1b[1;33m", "\x1b[1;32m", "\x1b[1m", "\x1b[0m"] {
+        plain = plain.replace(code, "");
+    }
+    assert_eq!(plain, render(&example::status(), false));
+}
+
+#[test]
+fn the_json_round_trips() {
+    let status = example::status();
+    let text = serde_json::to_string(&status).unwrap();
+    assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), status);
+}
+
+/// Objects whose keys are no fields.
+const MAPS: [&str; 5] =
+    ["api.answers", "api.answers.*", "intake.reconnects", "webhook.rejected", "subscriptions[].condition"];
+
+/// The path of every value: `shards[].state`, `api.answers.*.*`.
+fn paths(at: &str, value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            assert!(!fields.is_empty(), "{at}: an example has to have something of everything");
+            for (name, value) in fields {
+                let name = if MAPS.contains(&at) { "*" } else { name };
+                paths(&[at, name].join(if at.is_empty() { "" } else { "." }), value, found);
+            }
+        }
+        Value::Array(values) => {
+            assert!(!values.is_empty(), "{at}: an example has to have something of everything");
+            values.iter().for_each(|value| paths(&format!("{at}[]"), value, found));
+        }
+        _ => drop(found.insert(at.to_owned())),
+    }
+}
+
+#[test]
+fn the_readme_describes_every_field_of_the_json_and_no_other() {
+    let mut found = BTreeSet::new();
+    paths("", &serde_json::to_value(example::status()).unwrap(), &mut found);
+    assert!(found.len() > 100, "only {} fields", found.len());
+    let readme = include_str!("../../../README.md");
+    let section = readme.split("\n### The JSON of `status`\n").nth(1).expect("the section");
+    let section = section.split("\n#").next().unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    let described: BTreeSet<String> = rows
+        .filter_map(|row| row.split(" | ").next())
+        .flat_map(|cell| cell.split(", "))
+        .map(|path| path.trim_matches('`').to_owned())
+        .collect();
+    let missing: Vec<_> = found.difference(&described).collect();
+    let extra: Vec<_> = described.difference(&found).collect();
+    assert!(missing.is_empty() && extra.is_empty(), "not described: {missing:#?}\ndo not exist: {extra:#?}");
+}

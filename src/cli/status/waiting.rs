@@ -1,0 +1,51 @@
+//! What a daemon is waiting for that is not converged.
+
+use crate::model::status::{Status, SubscriptionState, TokenState};
+use crate::model::tally::counted;
+
+/// Why Twitch does not match the file yet, the cause before its consequences; empty when it does.
+pub(super) fn reasons(status: &Status) -> Vec<String> {
+    let mut found = Vec::new();
+    if status.converged {
+        return found;
+    }
+    match status.token.state {
+        TokenState::Valid | TokenState::Renewing => {}
+        TokenState::Minting => found.push("there is no token yet".to_owned()),
+        TokenState::Refused => found.push("Twitch refuses the client id or the secret".to_owned()),
+        TokenState::Unavailable => found.push("there is no token: Twitch does not give one".to_owned()),
+    }
+    match &status.reconcile.conduit {
+        Some(conduit) if !status.shards.is_empty() => {
+            let bound = status.shards.iter().filter(|shard| shard.state.delivers()).count();
+            if bound < conduit.shard_count as usize {
+                found.push(format!("{bound} of {} deliver", counted(conduit.shard_count.into(), "shard")));
+            }
+        }
+        None if status.webhook.is_none() => found.push("there is no conduit yet".to_owned()),
+        _ => {}
+    }
+    let reconcile = &status.reconcile;
+    if let Some(problem) = &reconcile.problem {
+        found.push(format!("the last run ended early: {problem}"));
+    }
+    if let Some(progress) = reconcile.progress {
+        found.push(format!("{} of {} changes made", progress.done, progress.total));
+    } else if reconcile.generation < status.config.generation {
+        found.push(format!("generation {} of the file is not carried out yet", status.config.generation));
+    }
+    let pending = status.subscriptions.iter().filter(|s| s.state == SubscriptionState::Pending).count();
+    if pending > 0 {
+        found.push(format!("{} to be created", counted(pending as u64, "subscription")));
+    }
+    if let Some(held) = reconcile.deletes_held {
+        let deletes = counted(held.deletes, "delete");
+        found.push(format!(
+            "{deletes} held: look at `eventsubd plan`, then `eventsubd apply --allow-deletes`"
+        ));
+    }
+    if found.is_empty() {
+        found.push("the next run has something left to do".to_owned());
+    }
+    found
+}

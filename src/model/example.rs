@@ -1,0 +1,231 @@
+//! A status in which nothing is empty, for tests: what is added to [`Status`] shows here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::event::Seq;
+use super::obstacle::Obstacle;
+use super::route::SinkName;
+use super::shard::{SessionId, ShardId};
+use super::status::*;
+use super::subscription::{Condition, SubscriptionKey};
+use super::tally::{Durations, ReconnectCause};
+use super::time::Timestamp;
+
+fn counts<const N: usize>(of: [(&str, u64); N]) -> BTreeMap<String, u64> {
+    of.map(|(name, count)| (name.to_owned(), count)).into()
+}
+
+/// The time of the example.
+pub(crate) fn now() -> Timestamp {
+    Timestamp::parse("2026-11-02T08:15:27Z").expect("a time")
+}
+
+/// So many seconds before the example.
+pub(crate) fn before(secs: u64) -> Timestamp {
+    Timestamp(now().0 - Duration::from_secs(secs))
+}
+
+/// So many seconds after the example.
+pub(crate) fn after(secs: u64) -> Timestamp {
+    Timestamp(now().0 + Duration::from_secs(secs))
+}
+
+/// A subscription of the example, with everything that it may have.
+pub(crate) fn entry(id: &str, state: SubscriptionState) -> SubscriptionEntry {
+    let parked = state == SubscriptionState::Parked;
+    let reason = "needs grant: ann must allow moderator:read:followers: run `eventsubd authorize --user ann`";
+    SubscriptionEntry {
+        key: SubscriptionKey {
+            subscription_type: "channel.follow".into(),
+            version: "2".into(),
+            condition: Condition::from_pairs([("broadcaster_user_id", id), ("moderator_user_id", id)]),
+        },
+        state,
+        id: (!parked).then(|| format!("26b1c993-bfcf-44d9-b876-37965249{id:0>4}").into()),
+        reason: parked.then(|| reason.into()),
+        obstacle: parked.then_some(Obstacle::Grant),
+        retry_at: parked.then(|| after(300)),
+        own: false,
+    }
+}
+
+/// A daemon that has been at work for a day, with everything that it can say.
+pub(crate) fn status() -> Status {
+    let mut own = entry("3", SubscriptionState::Enabled);
+    own.own = true;
+    own.key.subscription_type = "user.authorization.grant".into();
+    let mut commits = Durations::default();
+    for micros in [400, 700, 900, 3_000, 40_000] {
+        commits.add(Duration::from_micros(micros));
+    }
+    let answers = [
+        ("GET /eventsub/subscriptions", counts([("200", 49), ("none", 1)])),
+        ("POST /eventsub/subscriptions", counts([("202", 2), ("403", 1)])),
+    ];
+    Status {
+        version: "0.1.0".to_owned(),
+        pid: 4711,
+        started_at: before(93_784),
+        now: now(),
+        ready: false,
+        not_ready: vec!["no shard delivers events".to_owned()],
+        converged: true,
+        problems: vec![Problem {
+            part: "subscriptions".to_owned(),
+            message: "1 of 2 subscriptions cannot be created".to_owned(),
+            hint: "each says why in `eventsubd status`".to_owned(),
+        }],
+        config: ConfigStatus {
+            path: "/etc/eventsubd/config.toml".to_owned(),
+            generation: 2,
+            loaded_at: before(600),
+            refused: Some(RefusedReload {
+                at: before(60),
+                errors: vec!["error: unknown key `brodcaster`\n --> config.toml:7:1".to_owned()],
+            }),
+            reloads_refused: 1,
+        },
+        token: TokenStatus {
+            state: TokenState::Valid,
+            expires_at: Some(after(4_000_000)),
+            validated_at: Some(before(1_200)),
+            mints: 1,
+            validations: 26,
+            problem: Some("the token endpoint cannot be reached: no answer in time".to_owned()),
+            mints_refused: 0,
+            mints_failed: 2,
+            validations_dead: 0,
+            validations_failed: 1,
+        },
+        api: ApiStatus {
+            limit: Some(800),
+            remaining: Some(799),
+            requests: 53,
+            rate_limited: 0,
+            problem: Some("Twitch has an outage (503): ".to_owned()),
+            answers: answers.map(|(route, answers)| (route.to_owned(), answers)).into(),
+        },
+        reconcile: ReconcileStatus {
+            generation: 2,
+            converged: true,
+            progress: Some(Progress { done: 1, total: 2 }),
+            finished_at: Some(before(500)),
+            conduit: Some(ConduitStatus { id: "5b1f2c7a".to_owned(), shard_count: 2 }),
+            total_cost: Some(1),
+            max_total_cost: Some(10_000),
+            deletes_held: Some(HeldDeletes { deletes: 12, ours: 14 }),
+            problem: Some("the conduits could not be listed".to_owned()),
+            warnings: vec!["a shard was bound to another session: stop the other process".to_owned()],
+            grants: vec![GrantStatus {
+                user_id: "2".into(),
+                login: Some("ann".into()),
+                granted: ["bits:read".into()].into(),
+                missing: ["moderator:read:followers".into()].into(),
+            }],
+        },
+        subscriptions: Arc::from([
+            entry("1", SubscriptionState::Enabled),
+            entry("2", SubscriptionState::Parked),
+            own,
+        ]),
+        shards: vec![
+            ShardStatus {
+                shard: ShardId(0),
+                state: ShardState::Bound,
+                since: before(7_260),
+                session_id: Some(SessionId::new("AgoQHR3s6Mb4T8GFB1l3DlPfiRIGY2VsbC1h")),
+                losses: 0,
+                reconnects: 1,
+                events: 12,
+                problem: None,
+            },
+            ShardStatus {
+                shard: ShardId(1),
+                state: ShardState::Waiting,
+                since: before(20),
+                session_id: None,
+                losses: 2,
+                reconnects: 0,
+                events: 1,
+                problem: Some("the connection fell silent".to_owned()),
+            },
+        ],
+        intake: IntakeStatus {
+            received: 13,
+            duplicates: 1,
+            malformed: 1,
+            unknown: 2,
+            revocations: 1,
+            stored: 12,
+            reconnects: [(ReconnectCause::Requested, 1), (ReconnectCause::Keepalive, 2)].into(),
+        },
+        webhook: Some(WebhookStatus {
+            callback: "https://example.org/eventsub".to_owned(),
+            listen: "127.0.0.1:8080".to_owned(),
+            tls: false,
+            keys: 1,
+            connections: 3,
+            requests: 14,
+            challenges: 1,
+            stale: 1,
+            rejected: counts([("method", 1), ("signature", 4)]),
+            unavailable: 0,
+            clock_skew_seconds: Some(-2),
+            problem: Some("the certificate could not be read again: no such file".to_owned()),
+        }),
+        store: StoreStatus {
+            problem: Some("no space left on the disk of /var/lib/eventsubd/events.db".to_owned()),
+            last_seq: Seq(12),
+            first_seq: Seq(1),
+            events: 12,
+            size: 40_960,
+            max_size: 2 << 30,
+            removed: 0,
+            commits,
+            commit_failures: 1,
+        },
+        sinks: vec![SinkStatus {
+            name: SinkName::new("log"),
+            kind: "file".to_owned(),
+            state: SinkState::Retrying,
+            cursor: Seq(11),
+            lag_events: 1,
+            lag_seconds: 400,
+            in_flight: 0,
+            delivered: 11,
+            retries: 3,
+            dead_letters: 1,
+            lost: 5,
+            problem: Some("no space left on device".to_owned()),
+        }],
+        admin: Some(AdminStatus { listen: "127.0.0.1:9464".to_owned(), token: true }),
+    }
+}
+
+/// The same daemon with nothing wrong.
+pub(crate) fn healthy() -> Status {
+    let mut status = status();
+    status.problems.clear();
+    status.config.refused = None;
+    (status.token.problem, status.api.problem, status.store.problem) = (None, None, None);
+    status.reconcile = ReconcileStatus {
+        progress: None,
+        deletes_held: None,
+        problem: None,
+        warnings: vec![],
+        grants: vec![],
+        ..status.reconcile
+    };
+    status.subscriptions = status.subscriptions.iter().filter(|s| s.obstacle.is_none()).cloned().collect();
+    for shard in &mut status.shards {
+        (shard.state, shard.problem) = (ShardState::Bound, None);
+    }
+    status.webhook = None;
+    for sink in &mut status.sinks {
+        (sink.state, sink.problem, sink.cursor) = (SinkState::Idle, None, Seq(12));
+        (sink.lag_events, sink.lag_seconds, sink.dead_letters, sink.lost) = (0, 0, 0, 0);
+    }
+    status
+}
