@@ -383,6 +383,7 @@ impl Daemon {
             hooks: reconcile.hooks.clone(),
             intake: pool_handle.intake,
             webhook: webhook_handle,
+            in_use: reconcile.in_use.clone(),
             counts: store.intake_counts(),
             store: store.status(),
             sinks: delivery_handle.status.clone(),
@@ -447,6 +448,7 @@ impl Daemon {
             shards: handle.sources.shards.clone(),
             hooks: handle.sources.hooks.clone(),
             webhook: handle.sources.webhook.status.clone(),
+            in_use: handle.sources.in_use.clone(),
             reconcile: handle.sources.reconcile.clone(),
             subscriptions: handle.sources.subscriptions.clone(),
         };

@@ -15,6 +15,7 @@ use crate::model::status::{
 };
 use crate::model::tally::counted;
 use crate::model::time::Timestamp;
+use crate::reconcile::InUse;
 use crate::store::IntakeCounts;
 use crate::transport::webhook::WebhookHandle;
 
@@ -38,6 +39,8 @@ pub(super) struct Sources {
     pub(super) hooks: watch::Receiver<BTreeMap<ShardId, ShardStatus>>,
     pub(super) intake: watch::Receiver<IntakeStatus>,
     pub(super) webhook: WebhookHandle,
+    /// What calls us.
+    pub(super) in_use: watch::Receiver<Option<InUse>>,
     pub(super) counts: watch::Receiver<IntakeCounts>,
     pub(super) store: watch::Receiver<StoreStatus>,
     pub(super) sinks: watch::Receiver<BTreeMap<SinkName, SinkStatus>>,
@@ -87,7 +90,8 @@ impl Sources {
                 Some(AdminStatus { listen, token: admin.token.is_some() })
             }),
         };
-        judge(&mut status);
+        let called = self.in_use.borrow().as_ref().is_some_and(|in_use| in_use.subscriptions);
+        judge(&mut status, called);
         status
     }
 }
@@ -98,8 +102,9 @@ fn copy<T: Clone>(value: &watch::Receiver<T>) -> T {
 }
 
 /// Fills in `ready`, `converged` and `problems` from the rest.
-fn judge(status: &mut Status) {
-    status.not_ready = not_ready(status);
+/// `called` is whether subscriptions call by themselves.
+fn judge(status: &mut Status, called: bool) {
+    status.not_ready = not_ready(status, called && status.webhook.is_some());
     status.ready = status.not_ready.is_empty();
     let target = status.reconcile.conduit.as_ref().map_or(0, |c| c.shard_count as usize);
     let bound_shards = status.shards.iter().filter(|shard| shard.state.delivers()).count();
@@ -109,13 +114,11 @@ fn judge(status: &mut Status) {
 }
 
 /// What keeps it from being ready, a sentence each.
-fn not_ready(status: &Status) -> Vec<String> {
+fn not_ready(status: &Status, called: bool) -> Vec<String> {
     let mut found = Vec::new();
     if !matches!(status.token.state, TokenState::Valid | TokenState::Renewing) {
         found.push("there is no valid token".to_owned());
     }
-    // Without a conduit the subscriptions call by themselves.
-    let called = status.reconcile.conduit.is_none() && status.webhook.is_some();
     if !called && !status.shards.iter().any(|shard| shard.state.delivers()) {
         found.push("no shard delivers events".to_owned());
     }

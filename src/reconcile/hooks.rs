@@ -36,8 +36,10 @@ struct Slot {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
-    /// Twitch's list has not been read since.
-    Unknown,
+    /// Twitch's list has not been read since; until then it delivered, or not.
+    Unknown {
+        delivered: bool,
+    },
     /// It has no transport, or one that does not deliver.
     Dark,
     /// It delivers to a socket or to another callback.
@@ -87,8 +89,9 @@ impl Hooks {
             let callback = Callback { url: webhook.url.clone(), key: key.id, shard: Some(shard) };
             let callback: Arc<str> = callback.to_string().into();
             if self.slots.get(&shard).is_none_or(|slot| slot.callback != callback) {
-                let slot = Slot { callback, state: State::Unknown, since: now, attempts: 0 };
-                self.slots.insert(shard, slot);
+                let delivered = self.slots.get(&shard).is_some_and(|slot| slot.state == State::Enabled);
+                let state = State::Unknown { delivered };
+                self.slots.insert(shard, Slot { callback, state, since: now, attempts: 0 });
             }
         }
     }
@@ -118,7 +121,9 @@ impl Hooks {
                 (State::Pending, false, _) if !late => continue,
                 (State::Failed { .. }, _, status) if !(ours && status == "enabled") => continue,
                 (_, true, "enabled") => State::Enabled,
-                (State::Pending | State::Unknown | State::Asked, true, PENDING) if !late => State::Pending,
+                (State::Pending | State::Unknown { .. } | State::Asked, true, PENDING) if !late => {
+                    State::Pending
+                }
                 (_, true, PENDING) => Self::failed(slot, self.times, "Twitch's challenge has not come", now),
                 (_, true, status) => {
                     Self::failed(slot, self.times, &format!("Twitch disabled it: {status}"), now)
@@ -146,7 +151,7 @@ impl Hooks {
     /// What must be given its callback now; it counts as asked for from here on.
     pub(super) fn due(&mut self, now: Instant) -> Vec<(ShardId, Transport)> {
         let Some(key) = &self.key else { return Vec::new() };
-        if self.slots.values().any(|slot| slot.state == State::Unknown) {
+        if self.slots.values().any(|slot| matches!(slot.state, State::Unknown { .. })) {
             return Vec::new();
         }
         let delivering = |state: &State| matches!(state, State::Enabled | State::Elsewhere);
@@ -164,7 +169,7 @@ impl Hooks {
                     true
                 }
                 State::Elsewhere => count == 1 && !waits && now >= slot.since + STAND_IN,
-                State::Unknown | State::Asked | State::Pending | State::Enabled => false,
+                State::Unknown { .. } | State::Asked | State::Pending | State::Enabled => false,
             };
             if now_due {
                 set(slot, State::Asked, now);
@@ -206,7 +211,7 @@ impl Hooks {
     /// When to look at Twitch's list, or at what is due.
     pub(super) fn next_look(&self) -> Option<Instant> {
         let next = |slot: &Slot| match slot.state {
-            State::Unknown => Some(slot.since),
+            State::Unknown { .. } => Some(slot.since),
             State::Asked | State::Pending => Some(slot.since + LOOK),
             State::Failed { retry_at, .. } => Some(retry_at),
             State::Elsewhere => Some(slot.since + STAND_IN),
@@ -217,7 +222,9 @@ impl Hooks {
 
     /// How many deliver, to us or, until they are moved, elsewhere.
     pub(super) fn delivering(&self) -> u32 {
-        let delivers = |slot: &&Slot| matches!(slot.state, State::Enabled | State::Elsewhere);
+        let delivers = |slot: &&Slot| {
+            matches!(slot.state, State::Enabled | State::Elsewhere | State::Unknown { delivered: true })
+        };
         let count = self.slots.values().filter(delivers).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
@@ -237,8 +244,8 @@ impl Hooks {
         self.slots.iter().map(|(shard, slot)| {
             let (state, why) = match &slot.state {
                 State::Enabled => (ShardState::Bound, None),
-                State::Elsewhere => (ShardState::HandingOver, None),
-                State::Unknown | State::Dark => (ShardState::Connecting, None),
+                State::Elsewhere | State::Unknown { delivered: true } => (ShardState::HandingOver, None),
+                State::Unknown { .. } | State::Dark => (ShardState::Connecting, None),
                 State::Asked | State::Pending => (ShardState::AwaitingBinding, None),
                 State::Failed { why, .. } => (ShardState::Waiting, Some(&**why)),
             };

@@ -225,6 +225,8 @@ pub struct InUse {
     pub keys: BTreeSet<KeyId>,
     /// Whether anything calls us.
     pub calls: bool,
+    /// Whether subscriptions do, and not only shards.
+    pub subscriptions: bool,
 }
 
 /// Handle; cheap to clone.

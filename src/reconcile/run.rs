@@ -213,8 +213,10 @@ impl<A: Api> Engine<A> {
             }
             Some(_) => {}
             None => {
-                self.target.send_if_modified(|target| target.take().is_some());
+                // First it is told that there is no conduit: shards that go then are no loss.
                 self.publisher.status.conduit = None;
+                self.publisher.flush();
+                self.target.send_if_modified(|target| target.take().is_some());
             }
         }
         Ok(())
@@ -681,6 +683,7 @@ impl<A: Api> Engine<A> {
 
     /// Says what calls us, and with which secrets. While shards call, or did, their list tells as well.
     fn publish_use(&self, desired: &Desired, places: &Places, mut keys: BTreeSet<KeyId>) {
+        let subscriptions = !keys.is_empty() || places.current.is_webhook();
         if self.target.borrow().is_some() {
             let report = self.report.borrow();
             let Some(of_shards) = &report.keys else { return };
@@ -689,7 +692,7 @@ impl<A: Api> Engine<A> {
         let calls = !keys.is_empty() || desired.shards_call || places.current.is_webhook();
         let current = desired.webhook.as_ref().map(|webhook| webhook.keys.current().id);
         keys.extend(current.filter(|_| calls));
-        let new = Some(InUse { keys, calls });
+        let new = Some(InUse { keys, calls, subscriptions });
         self.in_use.send_if_modified(|told| {
             let changed = *told != new;
             *told = new;

@@ -74,7 +74,7 @@ async fn subscriptions_are_made_once_the_callback_is_proved() {
     drop(world);
     assert!(bench.handle.target.borrow().is_none());
     let in_use = bench.handle.in_use.clone().wait_for(Option::is_some).await.unwrap().clone().unwrap();
-    assert_eq!((in_use.keys, in_use.calls), ([id].into(), true));
+    assert_eq!((in_use.keys, in_use.calls, in_use.subscriptions), ([id].into(), true, true));
     bench.end().await;
 }
 

@@ -23,6 +23,7 @@ use crate::model::shard::ShardId;
 use crate::model::status::{ReconcileStatus, ShardStatus, SubscriptionEntry, WebhookStatus};
 use crate::model::subscription::SubscriptionKey;
 use crate::model::time::Timestamp;
+use crate::reconcile::InUse;
 use crate::store::{Store, StoreError};
 
 /// How often the time at which all was well is stored.
@@ -40,6 +41,7 @@ pub(super) struct GapSources {
     pub(super) shards: watch::Receiver<BTreeMap<ShardId, ShardStatus>>,
     pub(super) hooks: watch::Receiver<BTreeMap<ShardId, ShardStatus>>,
     pub(super) webhook: watch::Receiver<Option<WebhookStatus>>,
+    pub(super) in_use: watch::Receiver<Option<InUse>>,
     pub(super) reconcile: watch::Receiver<ReconcileStatus>,
     pub(super) subscriptions: watch::Receiver<Arc<[SubscriptionEntry]>>,
 }
@@ -50,11 +52,11 @@ impl GapSources {
             |shards: &BTreeMap<ShardId, ShardStatus>| shards.values().any(|shard| shard.state.delivers());
         let bound = delivers(&self.shards.borrow_and_update()) || delivers(&self.hooks.borrow_and_update());
         let listens = self.webhook.borrow_and_update().is_some();
+        let called = self.in_use.borrow_and_update().as_ref().is_some_and(|in_use| in_use.subscriptions);
         let reconcile = self.reconcile.borrow_and_update();
         View {
             bound,
-            // Without a conduit the subscriptions call by themselves.
-            called: listens && reconcile.conduit.is_none() && reconcile.generation > 0,
+            called: listens && called,
             conduit: reconcile.conduit.as_ref().map(|conduit| conduit.id.clone()),
             matched_at: reconcile.finished_at.filter(|_| reconcile.problem.is_none()),
         }
@@ -89,6 +91,7 @@ pub(super) async fn watch_for_gaps(store: Store, mut sources: GapSources, cancel
             Ok(()) = sources.shards.changed() => {}
             Ok(()) = sources.hooks.changed() => {}
             Ok(()) = sources.webhook.changed() => {}
+            Ok(()) = sources.in_use.changed() => {}
             Ok(()) = sources.reconcile.changed() => {}
             _ = losses.tick() => {
                 let subscriptions = Arc::clone(&sources.subscriptions.borrow());

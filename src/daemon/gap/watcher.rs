@@ -29,7 +29,7 @@ pub(super) struct Gap {
 pub(super) struct View {
     /// Some shard has a session that Twitch delivers to.
     pub(super) bound: bool,
-    /// There is no conduit: subscriptions call, and somebody listens.
+    /// Subscriptions call by themselves, and somebody listens.
     pub(super) called: bool,
     pub(super) conduit: Option<String>,
     /// When Twitch was last found to match the file.
