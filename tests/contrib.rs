@@ -11,7 +11,7 @@ use eventsubd::telemetry::metrics;
 use serde_json::Value;
 
 const RULES: &str = "contrib/prometheus/eventsubd.rules.yml";
-const TESTS: &str = "contrib/prometheus/eventsubd.rules.test.yml";
+const TESTS: [&str; 2] = ["eventsubd.rules.test.yml", "eventsubd.day.test.yml"];
 const DASHBOARD: &str = "contrib/grafana/eventsubd.json";
 
 fn root() -> PathBuf {
@@ -77,8 +77,10 @@ fn test_changed(rules: &str, start: &str, to: &str) -> String {
     };
     fs::write(folder.path().join("eventsubd.rules.yml"), rules.lines().map(change).collect::<String>())
         .unwrap();
-    fs::copy(root().join(TESTS), folder.path().join("test.yml")).unwrap();
-    let (content, said) = promtool(folder.path(), &["test", "rules", "test.yml"]);
+    for name in TESTS {
+        fs::copy(root().join("contrib/prometheus").join(name), folder.path().join(name)).unwrap();
+    }
+    let (content, said) = promtool(folder.path(), &["test", "rules", TESTS[0], TESTS[1]]);
     assert!(!content, "rules with `{start}{to}` pass: {said}");
     said
 }
@@ -86,8 +88,8 @@ fn test_changed(rules: &str, start: &str, to: &str) -> String {
 #[test]
 fn the_alerts_pass_their_tests_and_each_test_can_fail() {
     let folder = root().join("contrib/prometheus");
-    for check in [["check", "rules", "eventsubd.rules.yml"], ["test", "rules", "eventsubd.rules.test.yml"]] {
-        let (content, said) = promtool(&folder, &check);
+    for check in [&["check", "rules", "eventsubd.rules.yml"][..], &["test", "rules", TESTS[0], TESTS[1]]] {
+        let (content, said) = promtool(&folder, check);
         assert!(content && said.contains("SUCCESS"), "{said}");
     }
     let rules = read(RULES);
