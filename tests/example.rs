@@ -51,6 +51,7 @@ fn it_loads_as_it_is_and_with_every_line_in_force() {
         ("web_secret", "another-secret"),
         ("chat_headers", "Authorization: Bearer nobody"),
         ("nats.creds", "nobody"),
+        ("webhook_secret", "the-secret-of-webhooks"),
         ("admin_token", "an-example-token-that-is-long"),
     ] {
         fs::write(folder.path().join(name), text).unwrap();

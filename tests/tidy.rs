@@ -71,6 +71,8 @@ const PURE: &[&str] = &[
     "helix/pacer",
     "reconcile/plan",
     "reconcile/park",
+    "reconcile/place",
+    "reconcile/hooks",
     "reconcile/conduit",
     "reconcile/grants",
     "transport/notification",

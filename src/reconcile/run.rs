@@ -354,11 +354,10 @@ impl<A: Api> Engine<A> {
     /// While shards are moved from sockets to a callback, the sockets stay.
     fn publish_target(&mut self, desired: &Desired, conduit_id: &str, shards: u32) {
         let webhook = desired.webhook.as_ref().filter(|_| desired.shards_call);
+        let all_call = self.report.borrow().all_call;
         let sockets = match (webhook, &*self.target.borrow()) {
             (None, _) => shards,
-            (Some(_), Some(before))
-                if *before.conduit_id == *conduit_id && !self.report.borrow().all_call =>
-            {
+            (Some(_), Some(before)) if *before.conduit_id == *conduit_id && !all_call => {
                 before.sockets.min(shards)
             }
             (Some(_), _) => 0,
