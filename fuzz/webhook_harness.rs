@@ -14,30 +14,30 @@ use eventsubd::transport::webhook::verify::{
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 /// The secret in force, and the one before it.
-pub const SECRETS: [&str; 2] = ["the-secret-of-the-seeds", "the-secret-before-it"];
+pub(crate) const SECRETS: [&str; 2] = ["the-secret-of-the-seeds", "the-secret-before-it"];
 
 /// 2026-11-02T09:00:00Z.
-pub const NOW: u64 = 1_793_610_000;
+pub(crate) const NOW: u64 = 1_793_610_000;
 
 /// The secrets that are accepted.
-pub fn keys() -> WebhookKeys {
+pub(crate) fn keys() -> WebhookKeys {
     let [current, older] = SECRETS.map(|text| WebhookKey::new(Secret::new(text)).expect("valid"));
     WebhookKeys::new(current, [older])
 }
 
 /// A request.
-pub struct Request {
+pub(crate) struct Request {
     /// What stands behind the question mark, if there is one.
-    pub query: Option<String>,
+    pub(crate) query: Option<String>,
     /// The headers.
-    pub headers: HeaderMap,
+    pub(crate) headers: HeaderMap,
     /// The body.
-    pub body: Bytes,
+    pub(crate) body: Bytes,
 }
 
 impl Request {
     /// Reads a file; what is no header is passed over.
-    pub fn read(bytes: &[u8]) -> Self {
+    pub(crate) fn read(bytes: &[u8]) -> Self {
         let (head, body) = match bytes.windows(2).position(|two| two == b"\n\n") {
             Some(end) => (&bytes[..end], &bytes[end + 2..]),
             None => (bytes, &[][..]),
@@ -58,21 +58,21 @@ impl Request {
     }
 
     /// Puts a signature in that holds.
-    pub fn sign(&mut self) {
+    pub(crate) fn sign(&mut self) {
         let part = |name: &HeaderName| self.headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default();
         let signature = keys().current().signer.sign(part(&MESSAGE_ID), part(&MESSAGE_TIMESTAMP), &self.body);
         self.headers.insert(MESSAGE_SIGNATURE, HeaderValue::try_from(signature).expect("hexadecimal digits"));
     }
 
     /// What becomes of it.
-    pub fn verify(&self) -> Result<Signed, Rejection> {
+    pub(crate) fn verify(&self) -> Result<Signed, Rejection> {
         let now: SystemTime = UNIX_EPOCH + Duration::from_secs(NOW);
         verify(&self.headers, self.query.as_deref(), &self.body, &keys(), now)
     }
 }
 
 /// In a word.
-pub fn word(outcome: &Result<Signed, Rejection>) -> &'static str {
+pub(crate) fn word(outcome: &Result<Signed, Rejection>) -> &'static str {
     match outcome {
         Ok(signed) => match signed.message {
             Message::Challenge { .. } => "challenge",
@@ -87,7 +87,7 @@ pub fn word(outcome: &Result<Signed, Rejection>) -> &'static str {
 }
 
 /// What becomes of a file as it is, and with a signature that holds.
-pub fn outcomes(bytes: &[u8]) -> [Result<Signed, Rejection>; 2] {
+pub(crate) fn outcomes(bytes: &[u8]) -> [Result<Signed, Rejection>; 2] {
     let mut request = Request::read(bytes);
     let as_it_is = request.verify();
     request.sign();
