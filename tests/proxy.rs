@@ -1,26 +1,23 @@
 //! The daemon behind a real nginx that ends TLS, as the README has it, and with TLS by itself; the certificate
 //! signs itself, and is trusted by the stand-in for Twitch and by the daemon.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
+
 mod common;
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Home, Process, WAIT, command, converged, output, quick, status, text};
+use common::{Home, Process, WAIT, command, converged, output, port, quick, status, text};
 use eventsubd::auth::http_client;
 use rustix::process::Signal;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 const README: &str = include_str!("../README.md");
-
-fn port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 /// A certificate for this machine that signs itself.
 fn certificate(folder: &Path) {

@@ -1,5 +1,7 @@
 //! The daemon behind its callback, against a stand-in for Twitch that calls it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
+
 mod common;
 
 use std::collections::BTreeSet;
@@ -7,7 +9,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use common::{Home, Process, WAIT, caught_up, command, converged, ids, output, quick, text};
+use common::{Home, Process, WAIT, caught_up, command, converged, ids, output, port, quick, text};
 use eventsubd::admin::Control;
 use eventsubd::model::status::SubscriptionState;
 use eventsubd::sandbox::{ChallengeTiming, SandboxOptions};
@@ -15,11 +17,6 @@ use rustix::process::Signal;
 
 /// Two subscriptions.
 const TWO: &str = "[[subscription]]\ntype = \"stream.online\"\nbroadcaster = [\"ann\", \"bob\"]\n";
-
-/// A port that nobody listens on.
-fn port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 /// Twitch's tries as fast as a test wants them.
 fn calling() -> SandboxOptions {
@@ -72,7 +69,7 @@ async fn from_a_file_to_events_without_a_conduit() {
         assert!(home.sandbox.conduits().is_empty() && home.sandbox.sessions().is_empty());
         let id = home.sandbox.trigger("stream.online", Some("ann")).await.unwrap();
         daemon.delivered(1).await;
-        assert_eq!(daemon.stdout.ids(), [id.clone()]);
+        assert_eq!(daemon.stdout.ids(), std::slice::from_ref(&id));
         let answers = home.sandbox.resend_in_parallel(&id, 20).await.unwrap();
         assert!(answers.iter().all(|answer| *answer == Some(204)), "{answers:?}");
         let status = daemon.until("counted", |status| status.intake.duplicates == 20).await;

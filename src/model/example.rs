@@ -116,6 +116,7 @@ pub(crate) fn status() -> Status {
             total_cost: Some(1),
             max_total_cost: Some(10_000),
             deletes_held: Some(HeldDeletes { deletes: 12, ours: 14 }),
+            moving: 1,
             problem: Some("the conduits could not be listed".to_owned()),
             warnings: vec!["a shard was bound to another session: stop the other process".to_owned()],
             grants: vec![GrantStatus {
@@ -213,6 +214,7 @@ pub(crate) fn healthy() -> Status {
     status.reconcile = ReconcileStatus {
         progress: None,
         deletes_held: None,
+        moving: 0,
         problem: None,
         warnings: vec![],
         grants: vec![],

@@ -191,6 +191,9 @@ pub struct ReconcileStatus {
     pub max_total_cost: Option<u64>,
     /// Deletes that wait for `apply --allow-deletes`.
     pub deletes_held: Option<HeldDeletes>,
+    /// Subscriptions that are on their way to another method, callback or secret.
+    #[serde(default)]
+    pub moving: u64,
     /// Why the last run ended early, until one is complete.
     pub problem: Option<String>,
     /// Things that need a person but do not stop the run, each with what to do.

@@ -453,8 +453,12 @@ impl<A: Api> Engine<A> {
             unverified.insert(row.id.clone(), since);
         }
         self.unverified = unverified;
-        let late = |(_, since): &(&Box<str>, &Instant)| now >= **since + self.options.challenge;
-        self.unverified.iter().filter(late).map(|(id, _)| id.clone()).collect()
+        let challenge = self.options.challenge;
+        self.unverified
+            .iter()
+            .filter(|(_, since)| now >= **since + challenge)
+            .map(|(id, _)| id.clone())
+            .collect()
     }
 
     /// Asks for the ids of logins that are not known.
@@ -711,6 +715,7 @@ impl<A: Api> Engine<A> {
         self.allowed = None;
         let pending = self.publisher.pending();
         let status = &mut self.publisher.status;
+        status.moving = planned.moving;
         status.generation = desired.generation;
         // What was just left is looked at once more, so that its shards and its secret can go.
         let left_behind =

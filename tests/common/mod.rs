@@ -242,6 +242,11 @@ pub fn all_bytes(folder: &Path) -> Vec<u8> {
     bytes
 }
 
+/// A port that nobody listens on.
+pub fn port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 /// The program.
 pub const EXE: &str = env!("CARGO_BIN_EXE_eventsubd");
 

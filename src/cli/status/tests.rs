@@ -84,7 +84,8 @@ fn one_that_is_not_converged_says_what_it_waits_for() {
         1 of 2 shards deliver
         the last run ended early: the conduits could not be listed
         3 of 7 changes made
-        1 subscription to be created
+        1 subscription on the way to another method, callback or secret
+        1 subscription to be created or verified
         12 deletes held: look at `eventsubd plan`, then `eventsubd apply --allow-deletes`"#]]
     .assert_eq(&waiting::reasons(&status).join("\n"));
 

@@ -34,9 +34,13 @@ pub(super) fn reasons(status: &Status) -> Vec<String> {
     } else if reconcile.generation < status.config.generation {
         found.push(format!("generation {} of the file is not carried out yet", status.config.generation));
     }
+    if reconcile.moving > 0 {
+        let moving = counted(reconcile.moving, "subscription");
+        found.push(format!("{moving} on the way to another method, callback or secret"));
+    }
     let pending = status.subscriptions.iter().filter(|s| s.state == SubscriptionState::Pending).count();
     if pending > 0 {
-        found.push(format!("{} to be created", counted(pending as u64, "subscription")));
+        found.push(format!("{} to be created or verified", counted(pending as u64, "subscription")));
     }
     if let Some(held) = reconcile.deletes_held {
         let deletes = counted(held.deletes, "delete");
