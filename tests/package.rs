@@ -186,6 +186,8 @@ fn check_contents(package: &Path, folder: &Path) {
         "usr/share/doc/eventsubd/copyright",
         "usr/share/doc/eventsubd/third-party.gz",
         "usr/share/doc/eventsubd/examples/config.toml",
+        "usr/share/doc/eventsubd/contrib/grafana/eventsubd.json",
+        "usr/share/doc/eventsubd/contrib/prometheus/eventsubd.rules.yml",
     ] {
         assert!(files.contains_key(path), "{path} is not in the package");
     }
