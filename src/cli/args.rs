@@ -70,7 +70,9 @@ pub enum Command {
     /// It waits for the outcome. A file with a mistake changes nothing: the mistake is shown, and the exit code
     /// is 78.
     Reload,
-    /// Make a new webhook secret; the old one is accepted until everything is moved to the new one
+    /// Make a new webhook secret, and move everything to it
+    ///
+    /// The old one is accepted until the last subscription and shard is moved.
     RotateSecret,
     /// Show stored events
     ///
