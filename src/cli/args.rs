@@ -11,21 +11,27 @@ use clap::{Parser, Subcommand};
 /// A person edits a TOML list of subscriptions; the daemon makes Twitch match it, stores each event,
 /// and hands it to the sinks that the file names.
 #[derive(Debug, Parser)]
-#[command(
-    name = "eventsubd",
-    version,
-    max_term_width = 100,
-    after_help = "Exit codes: 0 fine; 1 failed; 2 wrong usage; 75 Twitch cannot be reached; 77 Twitch refused the \
-                  credentials; 78 bad configuration."
-)]
+#[command(name = "eventsubd", version, max_term_width = 100)]
 pub struct Args {
     /// The configuration file [default: $EVENTSUBD_CONFIG, else /etc/eventsubd/config.toml]
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        value_hint = clap::ValueHint::FilePath,
+        help_heading = "Global options"
+    )]
     pub config: Option<PathBuf>,
 
     /// Where events and the conduit id are kept [default: state.directory, else $STATE_DIRECTORY, else
     /// $XDG_STATE_HOME/eventsubd]
-    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        value_hint = clap::ValueHint::DirPath,
+        help_heading = "Global options"
+    )]
     pub state_dir: Option<PathBuf>,
 
     /// What to do
@@ -37,39 +43,84 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the daemon
+    ///
+    /// It stays in the foreground and logs to standard error. SIGHUP has it read its configuration again,
+    /// SIGTERM ends it. systemd does this for you: `systemctl enable --now eventsubd`.
     Run(RunArgs),
     /// Check the configuration file, offline
+    ///
+    /// It shows every mistake at once, each with its place and what to do. Nothing is sent anywhere without
+    /// `--online`. Exits with 78 when the file cannot be used.
     Check(CheckArgs),
     /// Show what `run` would create, delete and keep; changes nothing
+    ///
+    /// It asks Twitch what is subscribed now, and shows costs and grants that are missing.
     Plan(PlanArgs),
     /// Show how the running daemon is
+    ///
+    /// What is wrong comes first, with what to do about it.
     Status(StatusArgs),
     /// Have the running daemon make Twitch match the file now, and follow it to the end
+    ///
+    /// The daemon does so by itself after a reload and every half an hour. This is for when it waits for you:
+    /// a change that would delete most subscriptions needs `--allow-deletes`.
     Apply(ApplyArgs),
     /// Have the running daemon read its configuration again
+    ///
+    /// It waits for the outcome. A file with a mistake changes nothing: the mistake is shown, and the exit code
+    /// is 78.
     Reload,
-    /// Make a new webhook secret; the old one is accepted until everything is moved to the new one
+    /// Make a new webhook secret, and move everything to it
+    ///
+    /// The old one is accepted until the last subscription and shard is moved.
     RotateSecret,
     /// Show stored events
+    ///
+    /// They are read from the store, whether the daemon runs or not.
     Events(EventsArgs),
     /// Have the running daemon send stored events to a sink again
+    ///
+    /// The sink goes back to that place and gets everything from there on once more. Other sinks do not.
     Replay(ReplayArgs),
     /// Show, send again or drop the events that sinks gave up on
+    ///
+    /// An event becomes a dead letter when its receiver refuses it for good, or fails for `give_up_after`.
     #[command(subcommand)]
     DeadLetters(LettersCommand),
     /// Have users allow the application what the configured subscriptions need of them
+    ///
+    /// It prints an address and a code for each user, waits until they have allowed it, and forgets their token:
+    /// what counts is the grant to the application.
     Authorize(AuthorizeArgs),
     /// Show the subscription types: versions, condition fields, scopes, cost
     Types(TypesArgs),
     /// Run a stand-in for Twitch on this machine
+    ///
+    /// It needs no account, and prints the `[twitch]` block to use with it. It gives a token to whoever asks, so
+    /// it must stay on loopback.
     Sandbox(SandboxArgs),
     /// Print a completion script for a shell
+    ///
+    /// The Debian package has those for bash, zsh and fish in place.
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the man page
-    Man,
+    /// Print a man page
+    ///
+    /// There is one for the program, one for each command and one for the configuration file.
+    Man(ManArgs),
+}
+
+/// Flags of `man`.
+#[derive(Debug, clap::Args)]
+pub struct ManArgs {
+    /// Which page: `config`, or the name of a command; the one about the program when left out
+    #[arg(value_name = "PAGE", conflicts_with = "out")]
+    pub page: Option<String>,
+    /// Write all pages into this folder
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    pub out: Option<PathBuf>,
 }
 
 /// Flags of `run`.

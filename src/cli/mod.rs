@@ -6,9 +6,11 @@
 pub mod args;
 mod authorize;
 mod check;
+mod command;
 mod control;
 pub mod events;
 mod letters;
+mod man;
 mod plan;
 mod run;
 mod sandbox;
@@ -18,7 +20,7 @@ pub mod types;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::FromArgMatches;
 
 use self::args::{Args, Command};
 use self::term::Failure;
@@ -36,7 +38,10 @@ pub(crate) const BAD_CONFIG: u8 = 78;
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::from_arg_matches(&command::command().get_matches()) {
+        Ok(args) => args,
+        Err(error) => error.exit(),
+    };
     let outcome = match &args.command {
         Command::Run(run) => run::run(&args, run),
         Command::Check(check) => check::run(&args, check),
@@ -52,7 +57,7 @@ pub fn main() -> ExitCode {
         Command::Types(types) => types::run(types),
         Command::Sandbox(sandbox) => sandbox::run(&args, sandbox),
         Command::Completions { shell } => completions(*shell),
-        Command::Man => man(),
+        Command::Man(man) => man::run(man),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),
@@ -62,29 +67,6 @@ pub fn main() -> ExitCode {
 
 fn completions(shell: clap_complete::Shell) -> Result<u8, Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Args::command(), "eventsubd", &mut script);
+    clap_complete::generate(shell, &mut command::command(), "eventsubd", &mut script);
     term::write(&script)
-}
-
-fn man() -> Result<u8, Failure> {
-    let mut page = Vec::new();
-    clap_mangen::Man::new(Args::command())
-        .render(&mut page)
-        .map_err(|source| Failure::new("cannot make the man page").because(&source))?;
-    for sub in Args::command().get_subcommands() {
-        if sub.is_hide_set() {
-            continue;
-        }
-        // One page for everything: each command's own part follows the general one.
-        let mut part = Vec::new();
-        let rendered = clap_mangen::Man::new(sub.clone())
-            .render_description_section(&mut part)
-            .and_then(|()| clap_mangen::Man::new(sub.clone()).render_options_section(&mut part));
-        rendered.map_err(|source| Failure::new("cannot make the man page").because(&source))?;
-        page.extend_from_slice(format!(".SH \"eventsubd {}\"\n", sub.get_name()).as_bytes());
-        let part =
-            String::from_utf8_lossy(&part).replace(".SH DESCRIPTION\n", "").replace(".SH OPTIONS\n", "");
-        page.extend_from_slice(part.as_bytes());
-    }
-    term::write(&page)
 }

@@ -1,0 +1,219 @@
+//! The command line as a whole: the flags of [`args`](super::args), with what help and man pages say beside
+//! them.
+
+use std::fmt::Write as _;
+
+use clap::CommandFactory;
+
+use super::args::Args;
+use super::{BAD_CONFIG, CHANGES, FAILED, REFUSED, TEMPORARY};
+
+/// What each exit code means.
+pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
+    (0, "fine"),
+    (FAILED, "failed"),
+    (CHANGES, "wrong usage, or changes with `plan --detailed-exitcode`"),
+    (TEMPORARY, "Twitch cannot be reached; try again later"),
+    (REFUSED, "Twitch refused the credentials"),
+    (BAD_CONFIG, "the configuration is bad; `eventsubd check` shows why"),
+];
+
+/// Something to type.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Example {
+    /// The whole line.
+    pub(super) line: &'static str,
+    /// What it does, without a full stop.
+    pub(super) what: &'static str,
+}
+
+const fn example(line: &'static str, what: &'static str) -> Example {
+    Example { line, what }
+}
+
+/// Examples by the command that they begin with; those of the empty name are for the program.
+const EXAMPLES: &[(&str, &[Example])] = &[
+    (
+        "",
+        &[
+            example("eventsubd run --sandbox", "Try it without an account at Twitch"),
+            example("eventsubd check --online", "Find what is wrong with the file, the secret or the logins"),
+            example("eventsubd plan", "See what would be subscribed"),
+            example("eventsubd status", "See how the running daemon is"),
+        ],
+    ),
+    (
+        "run",
+        &[
+            example("eventsubd run --config ./config.toml", "Run the daemon in this terminal"),
+            example("eventsubd run --sandbox", "Run it with sample events instead of Twitch"),
+        ],
+    ),
+    (
+        "check",
+        &[
+            example("eventsubd check", "Check the file, for example before a reload"),
+            example("eventsubd check --online", "Ask Twitch about credentials, logins and grants as well"),
+        ],
+    ),
+    (
+        "plan",
+        &[example(
+            "eventsubd plan --detailed-exitcode",
+            "For scripts: exit with 2 when something would change",
+        )],
+    ),
+    (
+        "status",
+        &[
+            example("eventsubd status", "What is wrong first, with what to do, then the counts"),
+            example("eventsubd status --wait --timeout 2m", "Wait until Twitch matches the file"),
+            example("eventsubd status --json", "Everything, for programs"),
+        ],
+    ),
+    (
+        "apply",
+        &[example(
+            "eventsubd apply --allow-deletes",
+            "Delete what the file has lost, even if that is most of it",
+        )],
+    ),
+    (
+        "events",
+        &[
+            example("eventsubd events --follow", "Watch events come in"),
+            example("eventsubd events --since 15m --type channel.chat.*", "The chat of the last 15 minutes"),
+        ],
+    ),
+    (
+        "authorize",
+        &[
+            example("eventsubd authorize --missing", "Ask everybody of whom something is missing"),
+            example("eventsubd authorize --user ann", "Ask one user"),
+        ],
+    ),
+    (
+        "replay",
+        &[
+            example("eventsubd replay --sink log --since 2h", "Send the last two hours again"),
+            example("eventsubd replay --sink log --since 1042", "Send everything from event 1042 on again"),
+        ],
+    ),
+    (
+        "dead-letters",
+        &[
+            example("eventsubd dead-letters list", "See what sinks gave up on, and why"),
+            example("eventsubd dead-letters replay --sink web", "Send those of one sink again"),
+            example("eventsubd dead-letters drop --id 7", "Remove one of them"),
+        ],
+    ),
+    (
+        "types",
+        &[
+            example("eventsubd types", "All subscription types"),
+            example("eventsubd types channel.follow", "What one of them needs"),
+        ],
+    ),
+    (
+        "sandbox",
+        &[
+            example(
+                "eventsubd sandbox --pace 2s",
+                "A stand-in for Twitch, with a sample event every 2 seconds",
+            ),
+            example("eventsubd sandbox trigger stream.online --broadcaster ann", "Send one event"),
+        ],
+    ),
+    (
+        "completions",
+        &[
+            example(
+                "eventsubd completions bash",
+                "For bash: into ~/.local/share/bash-completion/completions/eventsubd",
+            ),
+            example("eventsubd completions fish", "For fish: into ~/.config/fish/completions/eventsubd.fish"),
+            example(
+                "eventsubd completions zsh",
+                "For zsh: into a file called _eventsubd in a folder of $fpath",
+            ),
+        ],
+    ),
+    (
+        "man",
+        &[
+            example("eventsubd man", "The page about the program; `eventsubd man | man -l -` shows it"),
+            example("eventsubd man config", "The page about the configuration file"),
+            example("eventsubd man --out target/man", "Write all pages into a folder"),
+        ],
+    ),
+];
+
+/// The examples of a command; of the program for the empty name.
+pub(super) fn examples(command: &str) -> &'static [Example] {
+    EXAMPLES.iter().find(|(name, _)| *name == command).map_or(&[], |(_, examples)| examples)
+}
+
+/// The command line, with examples and exit codes at the end of each help.
+pub(super) fn command() -> clap::Command {
+    let command = Args::command();
+    let mut after = listed(examples(""));
+    after.push_str("\n\nExit codes:");
+    for (code, what) in EXIT_STATUS {
+        let _ = write!(after, "\n  {code:>2}  {what}");
+    }
+    command.after_help(after).mut_subcommands(|sub| match examples(sub.get_name()) {
+        [] => sub,
+        examples => sub.after_help(listed(examples)),
+    })
+}
+
+fn listed(examples: &[Example]) -> String {
+    let mut text = "Examples:".to_owned();
+    for Example { line, what } in examples {
+        let _ = write!(text, "\n  {line}\n      {what}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_example_can_be_typed() {
+        let mut seen = 0;
+        for (name, examples) in EXAMPLES {
+            for Example { line, what } in *examples {
+                seen += 1;
+                let matches = command().try_get_matches_from(line.split(' '));
+                let matches = matches.unwrap_or_else(|error| panic!("{line}: {error}"));
+                assert!(name.is_empty() || matches.subcommand_name() == Some(name), "{line}");
+                assert!(!what.ends_with('.') && line.len() <= 76 && what.len() <= 90, "{line}: {what}");
+            }
+        }
+        assert!(seen > 20);
+    }
+
+    #[test]
+    fn every_example_belongs_to_a_command() {
+        let command = command();
+        for (name, _) in EXAMPLES.iter().filter(|(name, _)| !name.is_empty()) {
+            assert!(command.find_subcommand(name).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_command_says_what_it_does_in_a_line() {
+        let mut seen = 0;
+        for sub in command().get_subcommands() {
+            seen += 1;
+            let about = sub.get_about().map(ToString::to_string).unwrap_or_default();
+            assert!(
+                !about.is_empty() && !about.ends_with('.') && about.len() <= 90,
+                "{}: {about}",
+                sub.get_name()
+            );
+        }
+        assert!(seen > 10);
+    }
+}
