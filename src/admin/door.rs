@@ -21,7 +21,7 @@ use super::token::{Keeper, SESSION, bearer, cookies};
 use crate::model::secret::Secret;
 
 /// What everybody may ask: whether the daemon lives and is ready, and what the form looks like.
-const OPEN: [&str; 4] = ["/livez", "/readyz", "/login", "/page.css"];
+const OPEN: [&str; 5] = ["/livez", "/readyz", "/login", "/page.css", "/icon.svg"];
 
 /// Lets people in.
 #[derive(Debug)]

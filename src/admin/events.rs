@@ -26,13 +26,19 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 const MAX_GLOBS: usize = 32;
 const MAX_GLOB: usize = 128;
 
-/// The types that a client wants; all when it names none.
-fn globs(query: &str) -> Result<GlobSet, String> {
+/// What a client asks for: types, all when it names none, and after which event it begins.
+fn parse(query: &str) -> Result<(GlobSet, Option<Seq>), String> {
     let mut set = GlobSetBuilder::new();
     let mut count = 0;
+    let mut after = None;
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        if name != "type" || value.is_empty() {
-            continue;
+        match &*name {
+            "after" => {
+                after = Some(Seq(value.parse().map_err(|_| "after is no number of an event")?));
+                continue;
+            }
+            "type" if !value.is_empty() => {}
+            _ => continue,
         }
         count += 1;
         if count > MAX_GLOBS || value.len() > MAX_GLOB {
@@ -43,13 +49,13 @@ fn globs(query: &str) -> Result<GlobSet, String> {
     if count == 0 {
         set.add(Glob::new("*").map_err(|error| error.to_string())?);
     }
-    set.build().map_err(|error| error.to_string())
+    Ok((set.build().map_err(|error| error.to_string())?, after))
 }
 
-/// `GET /events?type=GLOB`
+/// `GET /events?type=GLOB&after=SEQ`
 pub(super) async fn events(State(facts): State<Arc<Facts>>, uri: Uri, headers: HeaderMap) -> Response {
-    let wanted = match globs(uri.query().unwrap_or_default()) {
-        Ok(wanted) => wanted,
+    let (wanted, after) = match parse(uri.query().unwrap_or_default()) {
+        Ok(parsed) => parsed,
         Err(message) => return (StatusCode::BAD_REQUEST, message + "\n").into_response(),
     };
     let Ok(place) = Arc::clone(&facts.tails).try_acquire_owned() else {
@@ -58,7 +64,7 @@ pub(super) async fn events(State(facts): State<Arc<Facts>>, uri: Uri, headers: H
     };
     let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok()).map(Seq);
     let mut newest = facts.store.last_seq();
-    let tail = Tail::new(seen, *newest.borrow_and_update());
+    let tail = Tail::new(seen.or(after), *newest.borrow_and_update());
     let client = Client {
         store: facts.store.clone(),
         newest,
@@ -70,8 +76,12 @@ pub(super) async fn events(State(facts): State<Arc<Facts>>, uri: Uri, headers: H
         cancel: facts.cancel.clone(),
         _place: place,
     };
-    let kind = [(header::CONTENT_TYPE, "text/event-stream; charset=utf-8")];
-    (kind, Body::from_stream(stream(client))).into_response()
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
+        // Proxies that would wait for the end of it know this one.
+        (header::HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    (headers, Body::from_stream(stream(client))).into_response()
 }
 
 struct Client {

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::events::events;
+use super::page;
 use super::server::Control;
 use crate::store::Store;
 
@@ -50,6 +51,7 @@ pub(super) fn routes(facts: Facts) -> Router {
         .route("/status", get(status))
         .route("/metrics", get(super::metrics::metrics))
         .route("/events", get(events))
+        .merge(page::routes())
         .with_state(Arc::new(facts))
 }
 

@@ -16,6 +16,7 @@ use crate::model::status::{
     GrantStatus, ShardStatus, SinkStatus, Status, SubscriptionEntry, SubscriptionState, WebhookStatus,
 };
 use crate::model::tally::counted;
+use crate::model::text::{ago, short, size, word};
 use crate::model::time::Timestamp;
 
 /// Parked subscriptions that are listed one by one; the rest is counted.
@@ -364,28 +365,6 @@ fn reconciled(status: &Status) -> String {
         let _ = write!(text, "; {} of {} changes made", progress.done, progress.total);
     }
     text
-}
-
-/// The name of a state as the JSON has it, in words.
-fn word(state: &impl serde::Serialize) -> String {
-    match serde_json::to_value(state) {
-        Ok(serde_json::Value::String(text)) => text.replace('_', " "),
-        _ => "unknown".to_owned(),
-    }
-}
-
-fn ago(now: Timestamp, then: Timestamp) -> String {
-    format!("{} ago", short(now.since(then)))
-}
-
-/// The two largest units of a duration.
-fn short(duration: Duration) -> String {
-    let text = humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string();
-    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
-}
-
-fn size(bytes: u64) -> String {
-    bytesize::ByteSize(bytes).to_string()
 }
 
 #[cfg(test)]

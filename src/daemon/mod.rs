@@ -8,6 +8,7 @@
 mod doctor;
 mod gap;
 mod memory;
+mod minutes;
 mod options;
 mod reach;
 mod reload;
@@ -225,6 +226,7 @@ pub struct Daemon {
     reload_requests: mpsc::Receiver<Request>,
     socket: ControlSocket,
     endpoint: Endpoint,
+    minutes: watch::Sender<Arc<[u64]>>,
     store: Store,
     handle: DaemonHandle,
     notify_systemd: bool,
@@ -338,6 +340,7 @@ impl Daemon {
         let (desired_tx, desired) = watch::channel(options::desired(&config, keys.as_ref(), 1));
         let (sinks_tx, sinks) = watch::channel(sinks);
         let (admin_tx, admin) = watch::channel(admin);
+        let (minutes_tx, minutes) = watch::channel(Arc::default());
         let (config_tx, config_status) = watch::channel(config_status(&options.load.path));
         let (requests, reload_requests) = mpsc::channel(4);
 
@@ -385,6 +388,7 @@ impl Daemon {
             webhook: webhook_handle,
             in_use: reconcile.in_use.clone(),
             counts: store.intake_counts(),
+            minutes,
             store: store.status(),
             sinks: delivery_handle.status.clone(),
             admin: admin.clone(),
@@ -418,6 +422,7 @@ impl Daemon {
             reload_requests,
             socket,
             endpoint: Endpoint { options: admin },
+            minutes: minutes_tx,
             store,
             handle: DaemonHandle { sources, requests, reconcile, delivery: delivery_handle },
             notify_systemd: options.notify_systemd,
@@ -453,6 +458,8 @@ impl Daemon {
             subscriptions: handle.sources.subscriptions.clone(),
         };
         rest_tasks.spawn("gap watcher", watch_for_gaps(self.store.clone(), gaps, rest.clone()));
+        let counts = self.store.intake_counts();
+        rest_tasks.spawn("counter", minutes::count(counts, self.minutes, rest.clone()));
         rest_tasks.spawn("reloader", self.reloader.run(self.reload_requests, rest.clone()));
         rest_tasks
             .spawn("control socket", serve(self.socket, handle.clone(), self.store.clone(), rest.clone()));

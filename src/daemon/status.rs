@@ -42,6 +42,7 @@ pub(super) struct Sources {
     /// What calls us.
     pub(super) in_use: watch::Receiver<Option<InUse>>,
     pub(super) counts: watch::Receiver<IntakeCounts>,
+    pub(super) minutes: watch::Receiver<Arc<[u64]>>,
     pub(super) store: watch::Receiver<StoreStatus>,
     pub(super) sinks: watch::Receiver<BTreeMap<SinkName, SinkStatus>>,
     pub(super) admin: watch::Receiver<Option<EndpointOptions>>,
@@ -58,6 +59,7 @@ impl Sources {
         intake.revocations += called.revocations;
         let counts = *self.counts.borrow();
         (intake.stored, intake.duplicates) = (counts.stored, counts.duplicates);
+        intake.per_minute = copy(&self.minutes);
         // While a shard is moved from its socket to the callback, both know of it.
         let mut shards = copy(&self.shards);
         shards.extend(copy(&self.hooks));

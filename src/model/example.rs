@@ -48,6 +48,7 @@ pub(crate) fn entry(id: &str, state: SubscriptionState) -> SubscriptionEntry {
         obstacle: parked.then_some(Obstacle::Grant),
         retry_at: parked.then(|| after(300)),
         own: false,
+        logins: if id == "2" { Box::new(["ann".into()]) } else { Box::new([]) },
     }
 }
 
@@ -160,6 +161,7 @@ pub(crate) fn status() -> Status {
             unknown: 2,
             revocations: 1,
             stored: 12,
+            per_minute: Arc::from([0, 3, 9]),
             reconnects: [(ReconnectCause::Requested, 1), (ReconnectCause::Keepalive, 2)].into(),
         },
         webhook: Some(WebhookStatus {

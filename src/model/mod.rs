@@ -16,5 +16,6 @@ pub mod signature;
 pub mod status;
 pub mod subscription;
 pub mod tally;
+pub mod text;
 pub mod time;
 pub mod webhook;

@@ -275,6 +275,9 @@ pub struct SubscriptionEntry {
     /// Whether the daemon keeps it for itself, to hear of grants and of shards.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub own: bool,
+    /// The logins that the file names it by, where the condition has ids.
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub logins: Box<[Arc<str>]>,
 }
 
 /// What a WebSocket shard is doing.
@@ -342,6 +345,9 @@ pub struct IntakeStatus {
     /// Shards' connections that had to be made anew since the start, by cause; attempts that failed count too.
     #[serde(default)]
     pub reconnects: BTreeMap<ReconnectCause, u64>,
+    /// Events stored in each of the last minutes, up to 60, oldest first; the last is the one in hand.
+    #[serde(default)]
+    pub per_minute: Arc<[u64]>,
 }
 
 /// The webhook listener. What comes over it counts in [`IntakeStatus`] too.

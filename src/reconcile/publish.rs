@@ -32,6 +32,14 @@ pub(super) fn wall() -> Timestamp {
     Timestamp(SystemTime::now())
 }
 
+/// The logins behind the ids of a condition, each once.
+fn names(key: &SubscriptionKey, wanted: &Wanted) -> Box<[Arc<str>]> {
+    let mut names: Vec<Arc<str>> =
+        key.condition.iter().filter_map(|(_, id)| wanted.names.get(id).cloned()).collect();
+    names.dedup();
+    names.into()
+}
+
 /// What becomes of one entry.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
@@ -78,14 +86,21 @@ impl Publisher {
         let all = wanted.keys.iter().chain(wanted.unresolved.iter().map(|(key, _)| key));
         let count = wanted.keys.len() + wanted.unresolved.len();
         let own = |key: &SubscriptionKey| wanted.own.contains(key);
-        let same = |key| self.find(key).is_some_and(|at| self.entries[at].own == own(key));
+        let same = |key| {
+            let known = self.find(key).map(|at| &self.entries[at]);
+            known.is_some_and(|entry| entry.own == own(key) && entry.logins == names(key, wanted))
+        };
         if self.entries.len() == count && all.clone().all(same) {
             return;
         }
         let mut entries: Vec<SubscriptionEntry> = Vec::with_capacity(count);
         for key in all {
             entries.push(match self.find(key) {
-                Some(at) => SubscriptionEntry { own: own(key), ..self.entries[at].clone() },
+                Some(at) => SubscriptionEntry {
+                    own: own(key),
+                    logins: names(key, wanted),
+                    ..self.entries[at].clone()
+                },
                 None => SubscriptionEntry {
                     key: key.clone(),
                     state: SubscriptionState::Pending,
@@ -94,6 +109,7 @@ impl Publisher {
                     obstacle: None,
                     retry_at: None,
                     own: own(key),
+                    logins: names(key, wanted),
                 },
             });
         }

@@ -21,6 +21,8 @@ pub(super) struct Wanted {
     pub(super) restricted: HashMap<SubscriptionKey, Arc<[SinkName]>>,
     /// Those that the file does not have: the daemon's own, which go to no sink.
     pub(super) own: HashSet<SubscriptionKey>,
+    /// The logins of the file by their ids, as far as they are known.
+    pub(super) names: HashMap<Box<str>, Arc<str>>,
 }
 
 impl Wanted {
@@ -51,6 +53,11 @@ pub(super) fn resolve(specs: &[SubscriptionSpec], logins: &Logins) -> Wanted {
     let mut resolved: Vec<(SubscriptionKey, Option<Arc<[SinkName]>>)> = Vec::with_capacity(specs.len());
     let mut wanted = Wanted::default();
     for spec in specs {
+        for login in spec.logins() {
+            if let Some(id) = logins.id_of(login).filter(|id| !wanted.names.contains_key(*id)) {
+                wanted.names.insert(id.into(), Arc::clone(login));
+            }
+        }
         match spec.resolve(|login| logins.id_of(login)) {
             Ok(key) => resolved.push((key, spec.sinks.clone())),
             Err(login) => wanted.unresolved.push((shown(spec, logins), login)),
@@ -149,6 +156,7 @@ mod tests {
         let names: Vec<&str> = wanted.restricted[&wanted.keys[0]].iter().map(SinkName::as_str).collect();
         assert_eq!(names, ["x", "y"]);
         assert!(!wanted.restricted.contains_key(&wanted.keys[1]));
+        assert_eq!(wanted.names, HashMap::from([("1".into(), "a".into())]));
         assert_eq!(wanted.unresolved.len(), 1);
         assert_eq!(wanted.unresolved[0].0.to_string(), "stream.online v1 broadcaster_user_id=@b");
         assert_eq!(super::logins(&specs), HashSet::from(["a", "b"]));

@@ -1,6 +1,7 @@
 //! A daemon in this process, against a stand-in for Twitch in this process.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses its part")]
 
+pub mod browser;
 pub mod nats;
 
 use std::fmt::Write as _;

@@ -462,9 +462,9 @@ format = "journald"
 "#,
         &expect![[r#"
             error: `journald` of `log.format` is not supported yet
-             --> /etc/eventsubd/config.toml:7:10
+             --> /etc/eventsubd/config.toml:6:10
               |
-            7 | format = "journald"
+            6 | format = "journald"
               |          ^^^^^^^^^^
               |
               = help: this release has `auto`, `text`, `json`

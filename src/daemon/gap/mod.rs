@@ -274,6 +274,7 @@ mod tests {
             obstacle: None,
             retry_at: None,
             own: false,
+            logins: Box::new([]),
         };
         let entries = vec![entry; LISTED + 5];
         let gap = Gap { from: at(1), to: at(2), reason: Reason::Retention };

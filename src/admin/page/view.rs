@@ -1,0 +1,367 @@
+//! What the page shows, worked out from the status.
+//!
+//! Pure. Everything in it is plain text; the template escapes it.
+
+use serde::Serialize;
+
+use super::chart::{Chart, chart};
+use super::rows::{Query, Table, table};
+use crate::model::grants;
+use crate::model::status::{
+    Problem, ShardStatus, SinkState, SinkStatus, Status, SubscriptionState, TokenState,
+};
+use crate::model::text::{ago, count, short, size, word};
+
+/// Shards and users that are listed one by one; the rest is counted.
+const LISTED: usize = 50;
+/// A sink that lags longer than this stands out, in seconds.
+const LAG: u64 = 300;
+
+/// How something is, and so how it looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    Good,
+    Warn,
+    Bad,
+}
+
+/// What is wrong, and where on the page there is more about it.
+#[derive(Clone, Debug, Serialize)]
+struct Wrong<'a> {
+    #[serde(flatten)]
+    problem: &'a Problem,
+    link: Option<&'static str>,
+}
+
+/// A figure at the top.
+#[derive(Clone, Debug, Serialize)]
+struct Tile {
+    name: &'static str,
+    level: Level,
+    value: String,
+    note: String,
+    link: &'static str,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Shard {
+    number: u32,
+    state: String,
+    level: Level,
+    since: String,
+    events: String,
+    losses: String,
+    problem: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Sink {
+    name: String,
+    kind: String,
+    state: String,
+    level: Level,
+    problem: Option<String>,
+    figures: Vec<(&'static str, String)>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Grant {
+    user: String,
+    missing: String,
+    command: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Group {
+    name: &'static str,
+    facts: Vec<(&'static str, String)>,
+}
+
+/// The page.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct View<'a> {
+    version: &'a str,
+    up: String,
+    now: String,
+    /// The hour, minute and second of it.
+    clock: String,
+    level: Level,
+    verdict: &'static str,
+    problems: Vec<Wrong<'a>>,
+    refused: &'a [String],
+    tiles: Vec<Tile>,
+    chart: Chart,
+    table: Table<'a>,
+    grants: Vec<Grant>,
+    more_grants: Option<String>,
+    shards: Vec<Shard>,
+    more_shards: Option<String>,
+    sinks: Vec<Sink>,
+    groups: Vec<Group>,
+    /// The newest event: the tail begins a little before it.
+    newest: u64,
+    /// Whether there is a way out.
+    token: bool,
+}
+
+/// Works it out.
+pub(super) fn view<'a>(status: &'a Status, query: &Query) -> View<'a> {
+    let (level, verdict) = match (status.converged, status.ready, status.problems.is_empty()) {
+        (true, _, true) => (Level::Good, "All is well"),
+        (true, _, false) => (Level::Warn, "Running, with remarks"),
+        (false, true, _) => (Level::Warn, "Running, Twitch does not match the file yet"),
+        (false, false, _) => (Level::Bad, "Not ready"),
+    };
+    let now = status.now.to_string();
+    let mut shards: Vec<&ShardStatus> = status.shards.iter().collect();
+    shards.sort_by_key(|shard| (shard.state.delivers(), shard.shard));
+    let mut wanting: Vec<_> =
+        status.reconcile.grants.iter().filter(|user| !user.missing.is_empty()).collect();
+    let more = |all: usize| (all > LISTED).then(|| count((all - LISTED) as u64));
+    let (more_shards, more_grants) = (more(shards.len()), more(wanting.len()));
+    shards.truncate(LISTED);
+    wanting.truncate(LISTED);
+    View {
+        version: &status.version,
+        up: short(status.now.since(status.started_at)),
+        clock: now.get(11..19).unwrap_or_default().to_owned(),
+        now,
+        level,
+        verdict,
+        problems: status
+            .problems
+            .iter()
+            .map(|problem| Wrong { problem, link: link(&problem.part) })
+            .collect(),
+        refused: status.config.refused.as_ref().map_or(&[], |refused| &refused.errors),
+        tiles: tiles(status),
+        chart: chart(&status.intake.per_minute),
+        table: table(status, query),
+        grants: wanting
+            .into_iter()
+            .map(|grant| {
+                let user = grant.login.as_deref().unwrap_or(&grant.user_id);
+                Grant {
+                    user: user.to_owned(),
+                    missing: grants::list(&grant.missing),
+                    command: format!("eventsubd authorize --user {user}"),
+                }
+            })
+            .collect(),
+        more_grants,
+        shards: shards.into_iter().map(|shard| self::shard(shard, status)).collect(),
+        more_shards,
+        sinks: status.sinks.iter().map(sink).collect(),
+        groups: groups(status),
+        newest: status.store.last_seq.0,
+        token: status.admin.as_ref().is_some_and(|admin| admin.token),
+    }
+}
+
+fn link(part: &str) -> Option<&'static str> {
+    let links = [
+        ("subscriptions", "/?state=parked#subscriptions"),
+        ("grants", "/?state=own#subscriptions"),
+        ("sink ", "#sinks"),
+        ("shard ", "#shards"),
+    ];
+    links.iter().find(|(start, _)| part.starts_with(start)).map(|(_, link)| *link)
+}
+
+fn tiles(status: &Status) -> Vec<Tile> {
+    let tile = |name, link, level, value: String, note: String| Tile { name, level, value, note, link };
+    let mut tiles = Vec::new();
+
+    let ours = status.subscriptions.iter().filter(|entry| !entry.own);
+    let of = |state| ours.clone().filter(|entry| entry.state == state).count() as u64;
+    let (all, enabled) = (ours.clone().count() as u64, of(SubscriptionState::Enabled));
+    let (parked, pending) = (of(SubscriptionState::Parked), of(SubscriptionState::Pending));
+    let (level, note) = match (parked, pending) {
+        (0, 0) => (Level::Good, "all enabled".to_owned()),
+        (0, pending) => (Level::Warn, format!("{} pending", count(pending))),
+        (parked, 0) => (Level::Warn, format!("{} parked", count(parked))),
+        (parked, pending) => (Level::Warn, format!("{} parked, {} pending", count(parked), count(pending))),
+    };
+    tiles.push(tile(
+        "Subscriptions",
+        "#subscriptions",
+        level,
+        format!("{} of {}", count(enabled), count(all)),
+        note,
+    ));
+
+    let deliver = status.shards.iter().filter(|shard| shard.state.delivers()).count() as u64;
+    let wanted = status.reconcile.conduit.as_ref().map_or(0, |conduit| u64::from(conduit.shard_count));
+    let wanted = wanted.max(status.shards.len() as u64);
+    if wanted > 0 || status.webhook.is_none() {
+        let level = match deliver {
+            0 => Level::Bad,
+            some if some < wanted => Level::Warn,
+            _ => Level::Good,
+        };
+        let losses: u64 = status.shards.iter().map(|shard| shard.losses).sum();
+        let note = if losses == 0 {
+            "no connection lost".to_owned()
+        } else {
+            format!("{} connections lost", count(losses))
+        };
+        tiles.push(tile(
+            "Shards",
+            "#shards",
+            level,
+            format!("{} of {}", count(deliver), count(wanted)),
+            note,
+        ));
+    }
+    if let Some(webhook) = &status.webhook {
+        let level = if webhook.problem.is_some() { Level::Bad } else { Level::Good };
+        let rejected: u64 = webhook.rejected.values().sum();
+        let note = format!("{} requests, {} refused", count(webhook.requests), count(rejected));
+        tiles.push(tile("Webhooks", "#details", level, webhook.listen.clone(), note));
+    }
+
+    let behind: u64 = status.sinks.iter().map(|sink| sink.lag_events).max().unwrap_or(0);
+    let worst = status.sinks.iter().map(sink_level).max_by_key(|level| *level as u8).unwrap_or(Level::Good);
+    let well = status.sinks.iter().filter(|sink| sink_level(sink) == Level::Good).count();
+    let note =
+        if behind == 0 { "none behind".to_owned() } else { format!("up to {} events behind", count(behind)) };
+    tiles.push(tile("Sinks", "#sinks", worst, format!("{well} of {}", status.sinks.len()), note));
+
+    let store = &status.store;
+    let level = if store.problem.is_some() { Level::Bad } else { Level::Good };
+    let note = format!("{} events, at most {}", count(store.events), size(store.max_size));
+    tiles.push(tile("Store", "#details", level, size(store.size), note));
+
+    let level = match status.token.state {
+        TokenState::Valid => Level::Good,
+        TokenState::Renewing | TokenState::Minting => Level::Warn,
+        TokenState::Refused | TokenState::Unavailable => Level::Bad,
+    };
+    let note = match status.token.expires_at {
+        Some(at) => format!("expires in {}", short(at.since(status.now))),
+        None => "none yet".to_owned(),
+    };
+    tiles.push(tile("Token", "#details", level, word(&status.token.state), note));
+    tiles
+}
+
+fn shard(shard: &ShardStatus, status: &Status) -> Shard {
+    Shard {
+        number: shard.shard.0,
+        state: word(&shard.state),
+        level: if shard.state.delivers() { Level::Good } else { Level::Bad },
+        since: short(status.now.since(shard.since)),
+        events: count(shard.events),
+        losses: count(shard.losses),
+        problem: shard.problem.clone().filter(|_| !shard.state.delivers()),
+    }
+}
+
+fn sink_level(sink: &SinkStatus) -> Level {
+    match sink.state {
+        SinkState::Failed => Level::Bad,
+        SinkState::Retrying => Level::Bad,
+        _ if sink.lag_seconds > LAG || sink.dead_letters > 0 || sink.lost > 0 => Level::Warn,
+        SinkState::Idle | SinkState::Delivering => Level::Good,
+    }
+}
+
+fn sink(sink: &SinkStatus) -> Sink {
+    let lag = match sink.lag_events {
+        0 => "none".to_owned(),
+        events => format!("{} events, {} s", count(events), count(sink.lag_seconds)),
+    };
+    let mut figures = vec![("Behind", lag), ("Delivered", count(sink.delivered))];
+    for (name, number) in [
+        ("In flight", sink.in_flight),
+        ("Tries that failed", sink.retries),
+        ("Dead letters", sink.dead_letters),
+        ("Lost", sink.lost),
+    ] {
+        if number > 0 {
+            figures.push((name, count(number)));
+        }
+    }
+    Sink {
+        name: sink.name.to_string(),
+        kind: sink.kind.clone(),
+        state: word(&sink.state),
+        level: sink_level(sink),
+        problem: sink.problem.clone(),
+        figures,
+    }
+}
+
+fn groups(status: &Status) -> Vec<Group> {
+    let Status { token, api, reconcile, intake, store, config, .. } = status;
+    let since = |at| ago(status.now, at);
+    let yet = || "not yet".to_owned();
+    let of = |left: Option<u64>, limit: Option<u64>| match (left, limit) {
+        (Some(left), Some(limit)) => format!("{} of {}", count(left), count(limit)),
+        _ => "not known yet".to_owned(),
+    };
+    let mut groups = vec![
+        Group {
+            name: "Twitch",
+            facts: vec![
+                ("Token validated", token.validated_at.map_or_else(yet, since)),
+                ("Tokens minted", count(token.mints)),
+                ("API requests", count(api.requests)),
+                ("Rate limit left", of(api.remaining.map(u64::from), api.limit.map(u64::from))),
+                ("Cost", of(reconcile.total_cost, reconcile.max_total_cost)),
+                ("Conduit", reconcile.conduit.as_ref().map_or_else(yet, |conduit| conduit.id.clone())),
+                ("Compared", reconcile.finished_at.map_or_else(yet, since)),
+            ],
+        },
+        Group {
+            name: "Events",
+            facts: vec![
+                ("Received", count(intake.received)),
+                ("Duplicates", count(intake.duplicates)),
+                ("Revocations", count(intake.revocations)),
+                ("Malformed", count(intake.malformed)),
+                ("Of unknown types", count(intake.unknown)),
+                ("Stored", count(store.events)),
+                ("Removed by age or size", count(store.removed)),
+            ],
+        },
+        Group {
+            name: "Daemon",
+            facts: vec![
+                ("Version", status.version.clone()),
+                ("Process", status.pid.to_string()),
+                ("Started", since(status.started_at)),
+                ("Configuration", config.path.clone()),
+                ("Generation", format!("{}, loaded {}", config.generation, since(config.loaded_at))),
+            ],
+        },
+    ];
+    if let Some(webhook) = &status.webhook {
+        let mut facts = vec![
+            ("Callback", webhook.callback.clone()),
+            ("Listens on", webhook.listen.clone()),
+            ("TLS", if webhook.tls { "of its own" } else { "before it" }.to_owned()),
+            ("Connections", count(webhook.connections)),
+            ("Requests", count(webhook.requests)),
+            ("Challenges", count(webhook.challenges)),
+            ("Too old or too new", count(webhook.stale)),
+            ("Answered 503", count(webhook.unavailable)),
+        ];
+        if let Some(skew) = webhook.clock_skew_seconds {
+            facts.push(("Clock of Twitch", format!("{skew:+} s")));
+        }
+        let refused = webhook.rejected.iter().map(|(reason, number)| format!("{reason} {}", count(*number)));
+        facts.push((
+            "Refused",
+            Some(refused.collect::<Vec<_>>().join(", "))
+                .filter(|text| !text.is_empty())
+                .unwrap_or_else(|| "none".to_owned()),
+        ));
+        groups.push(Group { name: "Webhooks", facts });
+    }
+    groups
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,103 @@
+//! Events a minute over the last hour.
+//!
+//! The counting is pure: it is told the minute and the total. A clock that goes back counts on in the
+//! minute that it had.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::model::time::Timestamp;
+use crate::store::IntakeCounts;
+
+/// Minutes that are kept.
+const KEPT: usize = 60;
+/// How often is counted.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// A ring of counts, the last of which is that of the minute in hand.
+#[derive(Debug)]
+struct Minutes {
+    counts: VecDeque<u64>,
+    /// Since the epoch.
+    minute: u64,
+    total: u64,
+}
+
+impl Minutes {
+    fn new(minute: u64) -> Self {
+        Self { counts: VecDeque::from([0]), minute, total: 0 }
+    }
+
+    /// So many events there have been altogether by this minute.
+    fn observe(&mut self, minute: u64, total: u64) {
+        let passed = minute.saturating_sub(self.minute);
+        for _ in 0..passed.min(KEPT as u64) {
+            self.counts.push_back(0);
+            if self.counts.len() > KEPT {
+                self.counts.pop_front();
+            }
+        }
+        self.minute = self.minute.max(minute);
+        if let Some(last) = self.counts.back_mut() {
+            *last += total.saturating_sub(self.total);
+        }
+        self.total = total;
+    }
+}
+
+fn minute() -> u64 {
+    Timestamp(SystemTime::now()).unix_millis() / 60_000
+}
+
+/// Publishes the counts until cancelled.
+pub(super) async fn count(
+    counts: watch::Receiver<IntakeCounts>,
+    publish: watch::Sender<Arc<[u64]>>,
+    cancel: CancellationToken,
+) {
+    let mut minutes = Minutes::new(minute());
+    while !cancel.is_cancelled() {
+        let stored = counts.borrow().stored;
+        minutes.observe(minute(), stored);
+        publish.send_if_modified(|published| {
+            let changed = !published.iter().eq(&minutes.counts);
+            if changed {
+                *published = minutes.counts.iter().copied().collect();
+            }
+            changed
+        });
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = tokio::time::sleep(PERIOD) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_hour_is_kept_minute_by_minute() {
+        let mut minutes = Minutes::new(100);
+        minutes.observe(100, 3);
+        minutes.observe(100, 5);
+        minutes.observe(102, 6);
+        assert_eq!(minutes.counts, [5, 0, 1]);
+        minutes.observe(99, 8);
+        assert_eq!(minutes.counts, [5, 0, 3], "the clock went back");
+        minutes.observe(103, 8);
+        assert_eq!(minutes.counts, [5, 0, 3, 0]);
+        minutes.observe(159, 9);
+        assert_eq!((minutes.counts.len(), minutes.counts[0], minutes.counts[59]), (60, 5, 1));
+        minutes.observe(160, 9);
+        assert_eq!((minutes.counts[0], minutes.counts[1]), (0, 3));
+        minutes.observe(u64::MAX, 10);
+        assert_eq!(minutes.counts.iter().sum::<u64>(), 1, "long ago is forgotten");
+        assert_eq!(minutes.counts.len(), KEPT);
+    }
+}
