@@ -424,7 +424,6 @@ fn restarts_and_a_kill_under_load_lose_nothing_that_was_stored() {
 fn refused_credentials_and_a_bad_file_end_it_for_good_and_no_network_does_not() {
     let machine = Machine::boot();
     machine.configure("eventsubd", "");
-    machine.drop_in("eventsubd.service", "[Service]\nRestartSec=100ms\n");
     let failed = |code: &str| {
         assert!(!machine.run(&["systemctl", "start", "eventsubd"]).status.success());
         let shown = ["SubState", "Result", "ExecMainStatus", "NRestarts"]
@@ -434,10 +433,16 @@ fn refused_credentials_and_a_bad_file_end_it_for_good_and_no_network_does_not() 
         machine.ok(&["systemctl", "reset-failed", "eventsubd"]);
     };
 
-    // Nobody answers: the start is over even so, and says it.
+    // Somebody takes connections and never answers: the start asks for the time that it takes, is over even so, and
+    // says it.
+    machine.write("/etc/systemd/system/silent.socket", "644", &format!("[Socket]\nListenStream={TWITCH}\n"));
+    machine.write("/etc/systemd/system/silent.service", "644", "[Service]\nExecStart=/bin/sleep infinity\n");
+    machine.drop_in("eventsubd.service", "[Service]\nRestartSec=100ms\nTimeoutStartSec=3s\n");
+    machine.ok(&["systemctl", "start", "silent.socket"]);
     machine.ok(&["systemctl", "start", "eventsubd"]);
     let text = machine.property("eventsubd", "StatusText");
     assert!(text.starts_with("Twitch cannot be reached, trying again; token: "), "{text}");
+    machine.ok(&["systemctl", "stop", "silent.socket", "silent.service"]);
     machine.start_twitch(&[]);
     machine.until("it found Twitch", || {
         machine.property("eventsubd", "StatusText") == "4 of 4 subscriptions enabled"

@@ -183,11 +183,9 @@ pub(super) async fn keep_told(
         for (part, still) in &hanging {
             if !told.contains(part) {
                 told.push(*part);
-                error!(
-                    seconds = still.as_secs(),
-                    "{} hangs; without further signs of life systemd restarts the daemon",
-                    part.name()
-                );
+                let then =
+                    if wanted.is_some() { "systemd restarts the daemon" } else { "restart the daemon" };
+                error!(seconds = still.as_secs(), "{} hangs; {then}", part.name());
             }
         }
         let up = notifier.is_ready() || is_up(&status);
