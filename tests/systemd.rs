@@ -119,10 +119,14 @@ impl Machine {
         self.ok(&["systemctl", "daemon-reload"]);
     }
 
-    fn until(&self, what: &str, mut like: impl FnMut() -> bool) {
+    fn until(&self, what: &str, like: impl FnMut() -> bool) {
+        self.until_within(WAIT, what, like);
+    }
+
+    fn until_within(&self, limit: Duration, what: &str, mut like: impl FnMut() -> bool) {
         let begun = Instant::now();
         while !like() {
-            assert!(begun.elapsed() < WAIT, "never: {what}\n{}", self.journal(&["-n", "60"]));
+            assert!(begun.elapsed() < limit, "never: {what}\n{}", self.journal(&["-n", "60"]));
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -173,6 +177,23 @@ impl Machine {
             let sinks = status["sinks"].as_array().unwrap();
             sinks.iter().all(|sink| sink["cursor"] == status["store"]["last_seq"])
         });
+    }
+
+    /// The id, outside of the machine, of the only thread with this name that it has.
+    fn thread(&self, name: &str) -> String {
+        let space = |process: &Path| fs::read_link(process.join("ns/pid")).ok();
+        let here = space(&Path::new("/proc").join(&self.init)).expect("the machine runs");
+        let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+        let mut found = Vec::new();
+        for process in processes.filter(|process| space(process).as_ref() == Some(&here)) {
+            for thread in fs::read_dir(process.join("task")).into_iter().flatten().flatten() {
+                if fs::read_to_string(thread.path().join("comm")).is_ok_and(|comm| comm.trim() == name) {
+                    found.push(thread.file_name().into_string().unwrap());
+                }
+            }
+        }
+        assert_eq!(found.len(), 1, "{name}: {found:?}");
+        found.remove(0)
     }
 
     /// Waits until the daemon has sent signs of life for as long as `seconds`.
@@ -370,6 +391,59 @@ fn a_daemon_that_hangs_is_killed_and_started_again_and_one_that_waits_is_not() {
     });
     assert_ne!(machine.property("eventsubd", "MainPID"), first);
     assert!(machine.journal(&["-u", "eventsubd"]).contains("Watchdog timeout"));
+    machine.lives_for("eventsubd", 4);
+}
+
+/// Holds one thread as a debugger does; the others run on. It is let go when this is dropped.
+struct Held(Child);
+
+impl Held {
+    fn thread(id: &str) -> Self {
+        // PTRACE_SEIZE, then PTRACE_INTERRUPT, and the stop is awaited.
+        const HOLD: &str = "import ctypes, os, sys\n\
+             thread = int(sys.argv[1])\n\
+             libc = ctypes.CDLL(None, use_errno=True)\n\
+             for request in (0x4206, 0x4207):\n\
+             \x20   if libc.ptrace(request, thread, None, None) != 0: sys.exit(os.strerror(ctypes.get_errno()))\n\
+             os.waitpid(thread, 0x40000000)\n\
+             print('held', flush=True)\n\
+             sys.stdin.read()\n";
+        let mut child = Command::new("python3")
+            .args(["-c", HOLD, id])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3 is there");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "held\n");
+        Self(child)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_store_that_hangs_stops_the_signs_of_life() {
+    let machine = Machine::ready();
+    machine.drop_in("eventsubd.service", "[Service]\nWatchdogSec=3s\nRestartSec=100ms\n");
+    machine.ok(&["systemctl", "start", "eventsubd"]);
+    let writer = machine.thread("store-writer");
+    let held = Held::thread(&writer);
+    // It hangs for a minute, then the watchdog barks, then systemd starts another one.
+    machine.until_within(2 * WAIT, "another process", || {
+        machine.property("eventsubd", "NRestarts") == "1"
+            && machine.property("eventsubd", "SubState") == "running"
+    });
+    drop(held);
+    let journal = machine.journal(&["-u", "eventsubd"]);
+    assert!(journal.contains("the writer of the store hangs; systemd restarts the daemon"), "{journal}");
+    assert!(journal.contains("Watchdog timeout"), "{journal}");
     machine.lives_for("eventsubd", 4);
 }
 
