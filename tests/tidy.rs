@@ -91,6 +91,7 @@ const PURE: &[&str] = &[
     "admin/tail",
     "admin/throttle",
     "admin/token",
+    "daemon/watchdog",
 ];
 
 /// What a pure file must not name.

@@ -21,5 +21,7 @@ mod throttle;
 mod token;
 
 pub use endpoint::{Endpoint, EndpointError, EndpointListener, EndpointOptions};
-pub use server::{Answer, Control, Count, Refused, ReloadAccepted, ReloadRefused, SecretRotated, serve};
+pub use server::{
+    Answer, Control, Count, LogFilter, Refused, ReloadAccepted, ReloadRefused, SecretRotated, serve,
+};
 pub use socket::{ControlSocket, SocketError};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -33,6 +33,16 @@ pub trait Control: Send + Sync + 'static {
     fn apply(&self, allow_deletes: bool);
     /// What this user has granted is not what it was.
     fn grants_changed(&self, user_id: &str);
+    /// Which log lines are kept.
+    ///
+    /// # Errors
+    /// There is no log.
+    fn log_filter(&self) -> Result<LogFilter, Refused>;
+    /// Changes which log lines are kept, until the next reload or restart.
+    ///
+    /// # Errors
+    /// It is no filter, or there is no log.
+    fn set_log_filter(&self, filter: &str) -> Result<LogFilter, Refused>;
     /// Sends a sink again what was stored since.
     fn replay(&self, sink: SinkName, since: Since) -> Answer<'_, Result<Count, Refused>>;
     /// Sends dead letters again.
@@ -49,6 +59,13 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub struct Count {
     /// So many.
     pub count: u64,
+}
+
+/// The filter of log lines in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogFilter {
+    /// Its directives.
+    pub filter: String,
 }
 
 /// Why it was not done.
@@ -146,6 +163,19 @@ async fn grants(State(control): State<Shared>, Query(query): Query<GrantsQuery>)
     StatusCode::ACCEPTED
 }
 
+#[derive(Debug, Deserialize)]
+struct LogQuery {
+    filter: String,
+}
+
+async fn log_filter(State(control): State<Shared>) -> Response {
+    answer(control.log_filter())
+}
+
+async fn set_log_filter(State(control): State<Shared>, Query(query): Query<LogQuery>) -> Response {
+    answer(control.set_log_filter(&query.filter))
+}
+
 async fn replay(State(control): State<Shared>, Query(query): Query<ReplayQuery>) -> Response {
     let since = match (query.seq, query.time) {
         (Some(seq), None) => Since::Seq(Seq(seq)),
@@ -183,6 +213,7 @@ pub async fn serve(
         .route("/rotate-secret", post(rotate_secret))
         .route("/apply", post(apply))
         .route("/grants", post(grants))
+        .route("/log-level", get(log_filter).post(set_log_filter))
         .route("/replay", post(replay))
         .route("/dead-letters/replay", post(resend))
         .route("/dead-letters/drop", post(drop_letters))

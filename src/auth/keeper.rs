@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 use super::http::read_bounded;
 use super::token::{Command, Machine, MintOutcome, Token, ValidateOutcome, Verdict};
 use super::{AccessToken, Credentials, Rejected, TokenError, TokenOptions, Tokens, oauth};
+use crate::model::pulse::Pulse;
 use crate::model::status::{TokenState, TokenStatus};
 use crate::model::time::Timestamp;
 
@@ -55,6 +56,7 @@ pub struct Keeper {
     rejections: mpsc::Receiver<Rejection>,
     serving: watch::Sender<Serving>,
     status: watch::Sender<TokenStatus>,
+    pulse: Pulse,
 }
 
 impl Keeper {
@@ -67,8 +69,14 @@ impl Keeper {
         let (serving, serving_rx) = watch::channel(Serving::Nothing);
         let (status, status_rx) = watch::channel(TokenStatus::default());
         let (rejections_tx, rejections) = mpsc::channel(REJECTIONS);
-        let tokens = Tokens { serving: serving_rx, status: status_rx, rejections: rejections_tx };
-        (Self { http, options, credentials, rejections, serving, status }, tokens)
+        let pulse = Pulse::default();
+        let tokens = Tokens {
+            serving: serving_rx,
+            status: status_rx,
+            rejections: rejections_tx,
+            pulse: pulse.clone(),
+        };
+        (Self { http, options, credentials, rejections, serving, status, pulse }, tokens)
     }
 
     /// Runs until cancelled; no failure ends it.
@@ -81,6 +89,7 @@ impl Keeper {
         let mut clocks = Clocks::new();
         let (mut reload, mut reconfigure) = (true, true);
         loop {
+            self.pulse.beat();
             machine.handle_timeout(now());
             while let Some(command) = machine.poll_command(now()) {
                 self.send(command, &machine, &known, &mut requests);
@@ -329,5 +338,35 @@ impl Clocks {
         let monotonic = now.monotonic - self.monotonic;
         *self = now;
         wall > monotonic + CLOCK_CHECK
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::{http_client, tls_config};
+    use crate::model::secret::Secret;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_shows_that_it_lives_while_nobody_answers() {
+        let http = http_client("test", tls_config().unwrap()).unwrap();
+        // Nobody listens there.
+        let auth_url = "http://127.0.0.1:1".to_owned();
+        let options = TokenOptions { auth_url, validate_interval: Duration::from_secs(3600) };
+        let (_options, options) = watch::channel(options);
+        let credentials = Credentials { client_id: "id".to_owned(), client_secret: Secret::new("secret") };
+        let (_credentials, credentials) = watch::channel(credentials);
+        let (keeper, tokens) = Keeper::new(http, options, credentials);
+        assert!(tokens.is_awaited());
+        let cancel = CancellationToken::new();
+        let task = tokio::spawn(keeper.run(cancel.clone()));
+        for _ in 0..20 {
+            let before = tokens.pulse().count();
+            tokio::time::sleep(2 * CLOCK_CHECK).await;
+            assert!(tokens.pulse().count() > before);
+        }
+        assert!(tokens.is_awaited());
+        cancel.cancel();
+        task.await.unwrap();
     }
 }

@@ -19,6 +19,7 @@ pub use self::device::{DeviceError, DeviceGrant};
 pub use self::http::{BodyError, HttpError, http_client, read_bounded, tls_config};
 pub use self::keeper::Keeper;
 use self::keeper::{Rejection, Serving};
+use crate::model::pulse::Pulse;
 use crate::model::secret::Secret;
 use crate::model::status::TokenStatus;
 
@@ -89,6 +90,7 @@ pub struct Tokens {
     serving: watch::Receiver<Serving>,
     status: watch::Receiver<TokenStatus>,
     rejections: mpsc::Sender<Rejection>,
+    pulse: Pulse,
 }
 
 impl Tokens {
@@ -116,6 +118,16 @@ impl Tokens {
         let rejection = Rejection { generation: token.generation, reply };
         self.rejections.send(rejection).await.map_err(|_| TokenError::Closed)?;
         answer.await.unwrap_or(Err(TokenError::Closed))
+    }
+
+    /// Whether [`Self::get`] would wait: there is no token, and nobody knows for how long.
+    pub fn is_awaited(&self) -> bool {
+        matches!(&*self.serving.borrow(), Serving::Nothing)
+    }
+
+    /// The keeper's sign of life: it beats at least once a minute.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// How the token is.

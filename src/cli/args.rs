@@ -74,6 +74,8 @@ pub enum Command {
     ///
     /// The old one is accepted until the last subscription and shard is moved.
     RotateSecret,
+    /// Show or change which log lines the running daemon writes, until its next reload or restart
+    LogLevel(LogLevelArgs),
     /// Show stored events
     ///
     /// They are read from the store, whether the daemon runs or not.
@@ -177,6 +179,14 @@ pub struct ApplyArgs {
     /// Give up following after this long
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "1h")]
     pub timeout: Duration,
+}
+
+/// What to do with the log level.
+#[derive(Debug, clap::Args)]
+pub struct LogLevelArgs {
+    /// A level, or levels by part, for example `info,eventsubd::reconcile=debug`; shows the one in force when left out
+    #[arg(value_name = "FILTER")]
+    pub filter: Option<String>,
 }
 
 /// Flags of `events`.

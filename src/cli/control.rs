@@ -10,10 +10,10 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
-use super::args::{ApplyArgs, Args};
+use super::args::{ApplyArgs, Args, LogLevelArgs};
 use super::term::{self, Failure};
 use super::{BAD_CONFIG, FAILED};
-use crate::admin::{Refused, ReloadAccepted, ReloadRefused, SecretRotated};
+use crate::admin::{LogFilter, Refused, ReloadAccepted, ReloadRefused, SecretRotated};
 use crate::config::{self, Environment, LoadOptions};
 use crate::model::status::Status;
 
@@ -24,8 +24,24 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// How often a command that follows the daemon asks for its status.
 const POLL: Duration = Duration::from_millis(200);
 
-/// Which file, and whose environment, a command works with.
+/// Which file, and whose environment, a command works with. When the file is that of a unit on this machine, so are
+/// the directories, unless something else is said: the daemon is told of them by systemd, and a command is not.
 pub(super) fn load_options(args: &Args) -> LoadOptions {
+    let mut options = own_options(args);
+    if let Some((state, runtime)) = config::unit_directories(&options.path)
+        && state.is_dir()
+    {
+        for (name, directory) in [("STATE_DIRECTORY", state), ("RUNTIME_DIRECTORY", runtime)] {
+            if options.env.get(name).is_none() {
+                options.env = options.env.with(name, directory.to_string_lossy());
+            }
+        }
+    }
+    options
+}
+
+/// The same for a daemon in the foreground: its directories are its own.
+pub(super) fn own_options(args: &Args) -> LoadOptions {
     let env = Environment::from_process();
     let path = args.config.clone().unwrap_or_else(|| config::default_path(&env));
     LoadOptions {
@@ -43,6 +59,7 @@ pub(super) fn sockets(args: &Args) -> Result<[PathBuf; 2], Failure> {
     options.secrets = config::Secrets::Optional;
     let locate = |options: &LoadOptions| config::paths(options).map(|paths| paths.socket);
     let own = locate(&options).map_err(|errors| Failure::verbatim(errors.to_string()).code(BAD_CONFIG))?;
+    options.env = own_options(args).env;
     options.sandbox = true;
     let sandbox =
         locate(&options).map_err(|errors| Failure::verbatim(errors.to_string()).code(BAD_CONFIG))?;
@@ -115,6 +132,11 @@ impl Connection {
     /// Asks for a change.
     pub(super) async fn post(&self, path: &str) -> Result<(StatusCode, Bytes), Failure> {
         self.ask(Method::POST, path).await
+    }
+
+    /// Asks for something else.
+    pub(super) async fn get(&self, path: &str) -> Result<(StatusCode, Bytes), Failure> {
+        self.ask(Method::GET, path).await
     }
 
     /// How it is.
@@ -240,6 +262,30 @@ pub(super) fn rotate_secret(args: &Args) -> Result<u8, Failure> {
         rotated.key, rotated.accepted
     ));
     Ok(0)
+}
+
+/// `eventsubd log-level`
+pub(super) fn log_level(args: &Args, flags: &LogLevelArgs) -> Result<u8, Failure> {
+    let (status, body) = block_on(async {
+        let connection = Connection::open(args).await?;
+        match &flags.filter {
+            None => connection.get("/log-level").await,
+            Some(filter) => {
+                let mut query = form_urlencoded::Serializer::new(String::new());
+                query.append_pair("filter", filter);
+                connection.post(&format!("/log-level?{}", query.finish())).await
+            }
+        }
+    })?;
+    if !status.is_success() {
+        return Err(Failure::new(parse::<Refused>(&body)?.error).hint("the filter in force stays"));
+    }
+    let filter = parse::<LogFilter>(&body)?.filter;
+    if flags.filter.is_some() {
+        term::say(&format!("the log filter is {filter} until the next reload or restart"));
+        return Ok(0);
+    }
+    term::write(format!("{filter}\n").as_bytes())
 }
 
 /// `eventsubd apply`

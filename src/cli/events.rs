@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::BAD_CONFIG;
 use super::args::{Args, EventsArgs};
-use super::control::load_options;
+use super::control::{load_options, own_options};
 use super::term::{self, Failure};
 use crate::config::{self, Secrets};
 use crate::daemon;
@@ -74,13 +74,13 @@ pub(super) fn run(args: &Args, flags: &EventsArgs) -> Result<u8, Failure> {
 /// The store of the daemon, or of `run --sandbox` with the same file when only that has one; perhaps once
 /// there is one.
 pub(super) fn open(args: &Args, wait: bool) -> Result<Reader, Failure> {
-    let mut load = load_options(args);
-    load.secrets = Secrets::Optional;
+    let mut candidates = [load_options(args), own_options(args)];
+    candidates[1].sandbox = true;
     let mut missing = None;
     loop {
-        for sandbox in [false, true] {
-            load.sandbox = sandbox;
-            let paths = config::paths(&load)
+        for load in &mut candidates {
+            load.secrets = Secrets::Optional;
+            let paths = config::paths(load)
                 .map_err(|errors| Failure::verbatim(errors.to_string()).code(BAD_CONFIG))?;
             match Reader::open(&paths.state_directory.join(daemon::DATABASE)) {
                 Ok(reader) => return Ok(reader),

@@ -50,6 +50,7 @@ pub fn main() -> ExitCode {
         Command::Apply(apply) => control::apply(&args, apply),
         Command::Reload => control::reload(&args),
         Command::RotateSecret => control::rotate_secret(&args),
+        Command::LogLevel(log_level) => control::log_level(&args, log_level),
         Command::Events(events) => events::run(&args, events),
         Command::Authorize(authorize) => authorize::run(&args, authorize),
         Command::Replay(replay) => letters::replay(&args, replay),

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::args::{Args, RunArgs};
-use super::control::load_options;
+use super::control::own_options;
 use super::term::{self, Failure};
 use super::{BAD_CONFIG, FAILED, REFUSED, sandbox};
 use crate::config::{self, LogFormat};
@@ -30,7 +30,7 @@ pub(super) fn run(args: &Args, flags: &RunArgs) -> Result<u8, Failure> {
 }
 
 async fn start(args: &Args, flags: &RunArgs, sockets: Arc<Sockets>) -> Result<u8, Failure> {
-    let mut load = load_options(args);
+    let mut load = own_options(args);
     load.sandbox = flags.sandbox;
     let signals = Signals::new()?;
 
@@ -83,11 +83,13 @@ async fn start(args: &Args, flags: &RunArgs, sockets: Arc<Sockets>) -> Result<u8
 
 fn set_up_log(log: &config::Log) -> Result<LogHandle, Failure> {
     let format = match log.format {
-        LogFormat::Auto | LogFormat::Text => Format::Text,
+        LogFormat::Auto => Format::Auto,
+        LogFormat::Text => Format::Text,
         LogFormat::Json => Format::Json,
+        LogFormat::Journald => Format::Journald,
     };
-    let level = std::env::var("RUST_LOG").ok().filter(|l| !l.is_empty()).unwrap_or_else(|| log.level.clone());
-    telemetry::init(&LogOptions { level, format })
+    let fixed = std::env::var("RUST_LOG").ok().filter(|level| !level.is_empty());
+    telemetry::init(&LogOptions { level: log.level.clone(), fixed, format })
         .map_err(|error| Failure::new("cannot set up the log").because(&error).code(BAD_CONFIG))
 }
 

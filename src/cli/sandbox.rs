@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use super::args::{Args, SandboxArgs, SandboxCommand};
-use super::control::{block_on, load_options};
+use super::control::{block_on, own_options};
 use super::term::{self, Failure};
 use super::{BAD_CONFIG, FAILED};
 use crate::config::{self, Config, LoadOptions, Secrets};
@@ -114,7 +114,7 @@ pub(super) async fn embed(load: &mut LoadOptions, config: &Config) -> Result<San
 
 /// Where the stand-in of this configuration listens.
 fn address_of(args: &Args) -> Result<SocketAddr, Failure> {
-    let mut load = load_options(args);
+    let mut load = own_options(args);
     load.sandbox = true;
     load.secrets = Secrets::Optional;
     // Without a configuration there may still be a stand-in on the usual port.

@@ -62,7 +62,7 @@ pub enum Change {
     AdminToken,
     /// The filter of log lines.
     LogLevel { old: String, new: String },
-    /// The form of log lines.
+    /// The form of log lines; needs a restart.
     LogFormat { old: LogFormat, new: LogFormat },
     /// The state directory; needs a restart.
     StateDirectory { old: PathBuf, new: PathBuf },
@@ -73,7 +73,7 @@ pub enum Change {
 impl Change {
     /// Whether the running daemon cannot follow it.
     pub fn needs_restart(&self) -> bool {
-        matches!(self, Self::StateDirectory { .. } | Self::Socket { .. })
+        matches!(self, Self::StateDirectory { .. } | Self::Socket { .. } | Self::LogFormat { .. })
     }
 }
 
@@ -219,7 +219,9 @@ impl fmt::Display for Change {
             }
             Self::AdminToken => f.write_str("token of the admin endpoint changed"),
             Self::LogLevel { old, new } => write!(f, "log level {old} -> {new}"),
-            Self::LogFormat { old, new } => write!(f, "log format {} -> {}", format(*old), format(*new)),
+            Self::LogFormat { old, new } => {
+                write!(f, "log format {} -> {} (needs a restart)", format(*old), format(*new))
+            }
             Self::StateDirectory { old, new } => {
                 write!(f, "state directory {} -> {} (needs a restart)", old.display(), new.display())
             }
@@ -242,5 +244,6 @@ fn format(format: LogFormat) -> &'static str {
         LogFormat::Auto => "auto",
         LogFormat::Text => "text",
         LogFormat::Json => "json",
+        LogFormat::Journald => "journald",
     }
 }

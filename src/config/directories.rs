@@ -11,6 +11,19 @@ const SOCKET: &str = "control.sock";
 /// `sun_path` of Linux has 108 bytes, the last one of which is zero.
 const MAX_SOCKET: usize = 107;
 
+/// The state and the runtime directory of the unit whose file this is: `eventsubd.service` for
+/// `/etc/eventsubd/config.toml`, `eventsubd@NAME.service` for `/etc/eventsubd/NAME/config.toml`.
+pub fn unit_directories(path: &Path) -> Option<(PathBuf, PathBuf)> {
+    let parts: Vec<&str> =
+        path.strip_prefix("/etc/eventsubd").ok()?.iter().map(|part| part.to_str()).collect::<Option<_>>()?;
+    let unit = match *parts {
+        ["config.toml"] => NAME.to_owned(),
+        [instance, "config.toml"] if instance != ".." => format!("{NAME}-{instance}"),
+        _ => return None,
+    };
+    Some((Path::new("/var/lib").join(&unit), Path::new("/run").join(&unit)))
+}
+
 /// The state directory and the control socket. Relative paths of keys start at `base`.
 pub(super) fn find(
     options: &LoadOptions,
@@ -54,4 +67,26 @@ pub(super) fn find(
             .hint("set `socket` in `[admin]` to a shorter path");
     }
     (directory, socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_of_a_unit_tells_its_directories() {
+        let pair = |state: &str, runtime: &str| Some((PathBuf::from(state), PathBuf::from(runtime)));
+        for (path, expected) in [
+            ("/etc/eventsubd/config.toml", pair("/var/lib/eventsubd", "/run/eventsubd")),
+            ("/etc/eventsubd/two/config.toml", pair("/var/lib/eventsubd-two", "/run/eventsubd-two")),
+            ("/etc/eventsubd/../config.toml", None),
+            ("/etc/eventsubd/two/three/config.toml", None),
+            ("/etc/eventsubd/other.toml", None),
+            ("/etc/eventsubd", None),
+            ("etc/eventsubd/config.toml", None),
+            ("/home/me/config.toml", None),
+        ] {
+            assert_eq!(unit_directories(Path::new(path)), expected, "{path}");
+        }
+    }
 }

@@ -29,7 +29,7 @@ const SINK_TYPES: Kind = Choice { values: &["stdout", "file", "command", "http",
 const FORMATS: Kind = Choice { values: &["eventsub", "cloudevents", "template"], later: &[] };
 const STARTS: Kind = Choice { values: &["now", "beginning"], later: &[] };
 const HTTP_METHODS: Kind = Choice { values: &["POST", "PUT", "PATCH"], later: &[] };
-const LOG_FORMATS: Kind = Choice { values: &["auto", "text", "json"], later: &["journald"] };
+const LOG_FORMATS: Kind = Choice { values: &["auto", "text", "json", "journald"], later: &[] };
 const POLICIES: Kind = Choice { values: &["sync", "keep"], later: &[] };
 
 const fn time(min: &'static str, max: &'static str) -> Kind {
@@ -257,5 +257,10 @@ pub(super) static KEYS: &[Key] = &[
         "the control socket; `control.sock` in the runtime or the state directory when left out",
     ),
     key("log.level", Text, r#""info""#, "which log lines are written, in the filter syntax of `tracing`"),
-    key("log.format", LOG_FORMATS, r#""auto""#, "how log lines are written; `auto` is text on a terminal"),
+    key(
+        "log.format",
+        LOG_FORMATS,
+        r#""auto""#,
+        "how log lines are written; `auto` is `journald` when stderr is the journal, else text",
+    ),
 ];

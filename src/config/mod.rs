@@ -20,6 +20,7 @@ mod fields;
 mod files;
 mod input;
 mod keys;
+mod log;
 mod login;
 mod mask;
 mod merge;
@@ -40,11 +41,11 @@ mod tests;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use tracing_subscriber::EnvFilter;
-
 pub use self::diagnostic::{Diagnostic, Level, Location, Related};
 pub use self::diff::{Change, diff};
+pub use self::directories::unit_directories;
 pub use self::environment::Environment;
+pub use self::log::filter_problem;
 pub use self::schema::{Key, Kind, keys};
 pub use self::settings::{
     Admin, Conduit, Config, Format, Listen, Log, LogFormat, Method, Policy, Reconcile, ShardTransport, Sink,
@@ -52,7 +53,7 @@ pub use self::settings::{
 };
 
 use self::check::{Document, Layer};
-use self::diagnostic::{closest, quote};
+use self::diagnostic::quote;
 use self::login::Logins;
 use self::merge::Merged;
 use self::problems::{At, Problems};
@@ -294,6 +295,7 @@ fn load_into(options: &LoadOptions, problems: &mut Problems) -> Option<Config> {
             format: match merged.log.format.as_str() {
                 "text" => LogFormat::Text,
                 "json" => LogFormat::Json,
+                "journald" => LogFormat::Journald,
                 _ => LogFormat::Auto,
             },
         },
@@ -336,23 +338,12 @@ fn client_id(
 
 fn check_log_level(level: &str, file: &Layer, variables: &Layer, problems: &mut Problems) {
     const PATH: &str = "log.level";
-    const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "off"];
     let value = variables.values.get(PATH).or_else(|| file.values.get(PATH));
     let at = value.map_or(At::Nowhere, |(_, at)| at.clone());
-    if EnvFilter::try_new(level).is_err() {
-        problems
-            .error(&at, format!("{} is no filter for log lines", quote(level)))
-            .hint("for example \"info\" or \"info,eventsubd::auth=debug\"");
-        return;
-    }
-    // A bare word is the name of a module to the filter, and would show everything of it.
-    for word in level.split(',').map(str::trim) {
-        let known =
-            LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word)) || word.contains(['=', '[', ':']);
-        if let Some(meant) = closest(word, LEVELS).filter(|_| !known) {
-            problems
-                .error(&at, format!("{} is no level of log lines", quote(word)))
-                .hint(format!("did you mean `{meant}`?"));
+    for complaint in log::complaints(level) {
+        let diagnostic = problems.error(&at, complaint.message);
+        if let Some(hint) = complaint.hint {
+            diagnostic.hint(hint);
         }
     }
 }

@@ -277,10 +277,12 @@ pub struct Log {
 /// The form of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Text on a terminal; elsewhere what suits the place.
+    /// With fields into the journal when stderr is the journal; else text.
     Auto,
     /// For people.
     Text,
     /// One JSON object a line.
     Json,
+    /// Into the journal, with fields.
+    Journald,
 }

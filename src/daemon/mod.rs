@@ -16,6 +16,7 @@ mod status;
 mod systemd;
 mod tasks;
 mod trial;
+mod watchdog;
 mod webhook_secret;
 mod webhooks;
 
@@ -39,11 +40,12 @@ pub use webhooks::WebhookError;
 use self::gap::{GapSources, watch_for_gaps};
 use self::reload::{Publishers, Reloader, Request};
 use self::status::Sources;
+use self::systemd::{Notifier, Vitals};
 use self::tasks::Tasks;
 use self::webhook_secret::SecretFile;
 use self::webhooks::Webhooks;
 use crate::admin::{
-    self, Answer, Control, ControlSocket, Count, Endpoint, EndpointError, Refused, ReloadAccepted,
+    self, Answer, Control, ControlSocket, Count, Endpoint, EndpointError, LogFilter, Refused, ReloadAccepted,
     ReloadRefused, SecretRotated, SocketError,
 };
 use crate::auth::{self, HttpError, Keeper};
@@ -57,7 +59,7 @@ use crate::model::status::{ConfigStatus, Status, TokenState, TokenStatus};
 use crate::model::time::Timestamp;
 use crate::reconcile::{ReconcileHandle, ReconcileOptions, Reconciler, reconciler};
 use crate::store::{LetterFilter, Store, StoreError};
-use crate::telemetry::LogHandle;
+use crate::telemetry::{LogError, LogHandle};
 use crate::transport::Hear;
 use crate::transport::webhook::{Sockets, Webhook, webhook};
 use crate::transport::websocket::{Pool, Timings, pool};
@@ -229,7 +231,8 @@ pub struct Daemon {
     minutes: watch::Sender<Arc<[u64]>>,
     store: Store,
     handle: DaemonHandle,
-    notify_systemd: bool,
+    notifier: Notifier,
+    vitals: Vitals,
 }
 
 /// Asks things of a daemon, from inside the process.
@@ -239,6 +242,7 @@ pub struct DaemonHandle {
     requests: mpsc::Sender<Request>,
     reconcile: ReconcileHandle,
     delivery: DeliveryHandle,
+    log: Option<LogHandle>,
 }
 
 impl DaemonHandle {
@@ -282,6 +286,21 @@ impl Control for DaemonHandle {
         self.reconcile.hint(Hint::Grants { user_id: user_id.into() });
     }
 
+    fn log_filter(&self) -> Result<LogFilter, Refused> {
+        let log = self.log.as_ref().ok_or_else(no_log)?;
+        log.filter().map(|filter| LogFilter { filter }).map_err(|error| refused(&error))
+    }
+
+    fn set_log_filter(&self, filter: &str) -> Result<LogFilter, Refused> {
+        let log = self.log.as_ref().ok_or_else(no_log)?;
+        if let Some(problem) = config::filter_problem(filter) {
+            return Err(Refused { error: problem });
+        }
+        log.set_filter(filter).map_err(|error| refused(&error))?;
+        info!(filter, "the log filter was changed, until the next reload");
+        self.log_filter()
+    }
+
     fn replay(&self, sink: SinkName, since: Since) -> Answer<'_, Result<Count, Refused>> {
         Box::pin(async move { counted(self.delivery.replay(&sink, since).await) })
     }
@@ -299,6 +318,14 @@ impl Control for DaemonHandle {
 fn hear(reconcile: &ReconcileHandle) -> Hear {
     let reconcile = reconcile.clone();
     Hear(Arc::new(move |hint| reconcile.hint(hint)))
+}
+
+fn no_log() -> Refused {
+    Refused { error: "the daemon has no log of its own".to_owned() }
+}
+
+fn refused(error: &LogError) -> Refused {
+    Refused { error: error.to_string() }
 }
 
 fn counted(outcome: Result<u64, ResendError>) -> Result<Count, Refused> {
@@ -346,6 +373,7 @@ impl Daemon {
 
         let (keeper, tokens) = Keeper::new(http.clone(), token_options, credentials);
         let token = tokens.status();
+        let keeper_tokens = tokens.clone();
         let mut helix_options = HelixOptions::new(config.twitch.api_url.clone());
         if let Some(tune) = options.tuning.helix {
             tune(&mut helix_options);
@@ -360,7 +388,7 @@ impl Daemon {
         // The pool needs the reconciler's values and the reconciler the pool's: this one is handed on.
         let (sessions_tx, sessions) = watch::channel(Default::default());
         let memory = Arc::new(memory::StoreMemory(store.clone()));
-        let (reconciler, reconcile) = reconciler(helix, memory, reach, desired, sessions, reconcile_options);
+        let (reconciler, reconcile) = reconciler(&helix, memory, reach, desired, sessions, reconcile_options);
         let (pool, pool_handle) = pool(
             pool_options,
             store.clone(),
@@ -402,6 +430,8 @@ impl Daemon {
             sinks: sinks_tx,
             admin: admin_tx,
         };
+        let log = options.log.clone();
+        let notifier = Notifier::new(options.notify_systemd);
         let reloader = Reloader {
             load: options.load,
             config,
@@ -411,7 +441,9 @@ impl Daemon {
             webhooks,
             in_use: reconcile.in_use.clone(),
             delivery: delivery_options,
+            notifier: notifier.clone(),
         };
+        let vitals = Vitals::new(&store, keeper_tokens, &reconcile);
         Ok(Self {
             keeper,
             reconciler,
@@ -424,8 +456,9 @@ impl Daemon {
             endpoint: Endpoint { options: admin },
             minutes: minutes_tx,
             store,
-            handle: DaemonHandle { sources, requests, reconcile, delivery: delivery_handle },
-            notify_systemd: options.notify_systemd,
+            handle: DaemonHandle { sources, requests, reconcile, delivery: delivery_handle, log },
+            notifier,
+            vitals,
         })
     }
 
@@ -465,9 +498,9 @@ impl Daemon {
             .spawn("control socket", serve(self.socket, handle.clone(), self.store.clone(), rest.clone()));
         let control: Arc<dyn Control> = Arc::new(handle.clone());
         rest_tasks.spawn("admin endpoint", self.endpoint.run(control, self.store.clone(), rest.clone()));
-        if self.notify_systemd {
-            rest_tasks.spawn("systemd", systemd::keep_told(handle.sources.clone(), rest.clone()));
-        }
+        let told =
+            systemd::keep_told(self.notifier.clone(), self.vitals, handle.sources.clone(), rest.clone());
+        rest_tasks.spawn("systemd", told);
 
         let mut exit = tokio::select! {
             () = stop.cancelled() => Exit::Stopped,
@@ -480,9 +513,7 @@ impl Daemon {
         if let Exit::Failed(what) = &exit {
             error!(error = what, "an essential part ended by itself; the daemon stops");
         }
-        if self.notify_systemd {
-            systemd::stopping();
-        }
+        self.notifier.stopping();
 
         let begun = Instant::now();
         let stopping = async {

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::options;
+use super::systemd::Notifier;
 use super::webhooks::Webhooks;
 use crate::admin::{EndpointOptions, Refused, ReloadAccepted, ReloadRefused, SecretRotated};
 use crate::auth::{Credentials, TokenOptions};
@@ -56,6 +57,7 @@ pub(super) struct Reloader {
     pub(super) in_use: watch::Receiver<Option<InUse>>,
     /// What new sinks are tried with.
     pub(super) delivery: DeliveryOptions,
+    pub(super) notifier: Notifier,
 }
 
 impl Reloader {
@@ -82,8 +84,14 @@ impl Reloader {
             // Whoever asked may have gone.
             match request {
                 None => return,
-                Some(Request::Reload(None)) => drop(self.reload().await),
-                Some(Request::Reload(Some(reply))) => drop(reply.send(self.reload().await)),
+                Some(Request::Reload(reply)) => {
+                    self.notifier.reloading();
+                    let outcome = self.reload().await;
+                    self.notifier.reloaded();
+                    if let Some(reply) = reply {
+                        let _ = reply.send(outcome);
+                    }
+                }
                 Some(Request::RotateSecret(reply)) => drop(reply.send(self.rotate_secret())),
             }
         }
@@ -149,7 +157,6 @@ impl Reloader {
             Err(error) => return Err(self.refuse(vec![report(&error)])),
         };
         if let Some(log) = &self.log
-            && std::env::var_os("RUST_LOG").is_none()
             && let Err(error) = log.set_level(&loaded.config.log.level)
         {
             return Err(self.refuse(vec![error.to_string()]));

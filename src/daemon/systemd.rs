@@ -1,60 +1,293 @@
-//! What systemd is told: when the daemon is ready, when it stops, and one sentence on how things are.
+//! What systemd is told: when the daemon is ready, reloads and stops, that it lives, and one sentence on how things
+//! are.
+//!
+//! Ready is the daemon once the first reconcile is through. It is also ready once it is certain that Twitch cannot
+//! be had for now: it goes on trying by itself, and whoever waits for the start must not wait for Twitch. While it is
+//! neither, it asks for more time.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, error};
 
 use super::status::Sources;
+use super::watchdog::{Part, Sign, Watchdog};
+use crate::auth::Tokens;
+use crate::model::pulse::Pulse;
 use crate::model::status::{Status, SubscriptionState, TokenState};
+use crate::reconcile::ReconcileHandle;
+use crate::store::Store;
 
-/// How often the sentence is looked at.
+/// How often things are looked at; more often when systemd wants to hear more often, and while somebody waits for the
+/// start.
 const PERIOD: Duration = Duration::from_secs(1);
+/// The same during the start.
+const START_PERIOD: Duration = Duration::from_millis(100);
+/// What a start that takes long asks for, again and again.
+const MORE_TIME: Duration = Duration::from_secs(30);
+/// The longest text of a problem, in characters.
+const PROBLEM: usize = 300;
 
-/// One sentence on how things are.
-pub(super) fn sentence(status: &Status) -> String {
-    let enabled = status.subscriptions.iter().filter(|s| s.state == SubscriptionState::Enabled).count();
-    let counts = format!("{enabled} of {} subscriptions enabled", status.subscriptions.len());
-    match status.problems.first() {
-        Some(problem) => format!("{counts}; {}: {}", problem.part, problem.message),
-        None => match status.reconcile.progress {
-            Some(progress) => format!("{counts}; {} of {} changes made", progress.done, progress.total),
-            None => counts,
-        },
+/// Talks to systemd, when it listens. Clones know of each other.
+#[derive(Clone, Debug)]
+pub(super) struct Notifier {
+    enabled: bool,
+    ready: Arc<AtomicBool>,
+}
+
+impl Notifier {
+    /// One that says nothing unless `enabled`.
+    pub(super) fn new(enabled: bool) -> Self {
+        Self { enabled, ready: Arc::default() }
     }
-}
 
-fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        debug!(%error, "systemd was not told");
-    }
-}
-
-/// Tells systemd that the daemon stops.
-pub(super) fn stopping() {
-    tell(&[NotifyState::Stopping]);
-}
-
-/// Keeps systemd told until cancelled. Ready is the daemon once it is converged for the first time, or
-/// once it is certain that Twitch cannot be had for now: it will go on trying by itself.
-pub(super) async fn keep_told(sources: Sources, cancel: CancellationToken) {
-    let mut ready = false;
-    let mut last = String::new();
-    while !cancel.is_cancelled() {
-        let status = sources.snapshot();
-        if !ready && (status.ready || status.token.state == TokenState::Unavailable) {
-            ready = true;
-            tell(&[NotifyState::Ready]);
+    fn tell(&self, states: &[NotifyState<'_>]) {
+        if !self.enabled {
+            return;
         }
-        let sentence = sentence(&status);
+        if let Err(error) = sd_notify::notify(states) {
+            debug!(%error, "systemd was not told");
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    fn ready(&self) {
+        self.ready.store(true, Ordering::Relaxed);
+        self.tell(&[NotifyState::Ready]);
+    }
+
+    /// A reload begins. One before the daemon is ready is part of the start.
+    pub(super) fn reloading(&self) {
+        if self.is_ready() {
+            // The time is what newer versions of systemd ask for.
+            match NotifyState::monotonic_usec_now() {
+                Ok(now) => self.tell(&[NotifyState::Reloading, now]),
+                Err(_) => self.tell(&[NotifyState::Reloading]),
+            }
+        }
+    }
+
+    /// The reload is over, whatever came of it.
+    pub(super) fn reloaded(&self) {
+        if self.is_ready() {
+            self.tell(&[NotifyState::Ready]);
+        }
+    }
+
+    /// The daemon stops.
+    pub(super) fn stopping(&self) {
+        self.tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
+    }
+}
+
+/// The signs of life of the parts.
+#[derive(Debug)]
+pub(super) struct Vitals {
+    pulses: [(Part, Pulse); 5],
+    tokens: Tokens,
+}
+
+impl Vitals {
+    pub(super) fn new(store: &Store, tokens: Tokens, reconcile: &ReconcileHandle) -> Self {
+        let (writer, reader) = store.pulses();
+        let pulses = [
+            (Part::StoreWriter, writer),
+            (Part::StoreReader, reader),
+            (Part::Keeper, tokens.pulse()),
+            (Part::Reconciler, reconcile.pulse.clone()),
+            (Part::Binder, reconcile.binder_pulse.clone()),
+        ];
+        Self { pulses, tokens }
+    }
+
+    fn signs(&self, status: &Status) -> [Sign; 5] {
+        // A request waits for a token as long as there is none, and what is to be remembered for a disk with room.
+        let reconciler_waits = self.tokens.is_awaited() || status.store.problem.is_some();
+        self.pulses.each_ref().map(|(part, pulse)| Sign {
+            part: *part,
+            beats: pulse.count(),
+            waits: reconciler_waits && matches!(part, Part::Reconciler | Part::Binder),
+        })
+    }
+}
+
+/// Whether the start is over.
+fn is_up(status: &Status) -> bool {
+    let token = &status.token;
+    // A run that failed although there was a token: Twitch is there, and something is wrong with it.
+    let failed = status.reconcile.problem.is_some() && token.mints > 0;
+    status.reconcile.generation > 0 || token.state == TokenState::Unavailable || failed
+}
+
+/// One sentence on how things are: what is wrong, then how much is done.
+fn sentence(status: &Status, up: bool) -> String {
+    let mut parts = Vec::new();
+    if !up {
+        parts.push("starting".to_owned());
+        if status.token.state == TokenState::Minting {
+            parts.push("asking for a token".to_owned());
+        }
+    } else if status.token.state == TokenState::Unavailable {
+        parts.push("Twitch cannot be reached, trying again".to_owned());
+    }
+    if let Some(problem) = status.problems.first() {
+        parts.push(one_line(&format!("{}: {}", problem.part, problem.message)));
+    }
+    let all = status.subscriptions.len();
+    if all > 0 {
+        let enabled = status.subscriptions.iter().filter(|s| s.state == SubscriptionState::Enabled).count();
+        parts.push(format!("{enabled} of {all} subscriptions enabled"));
+    } else if up {
+        parts.push("no subscriptions".to_owned());
+    }
+    if let Some(progress) = status.reconcile.progress.filter(|progress| progress.total > 0) {
+        parts.push(format!("{} of {} changes made", progress.done, progress.total));
+    }
+    parts.join("; ")
+}
+
+/// What Twitch and others have said may hold anything; a line more would be another message to systemd.
+fn one_line(text: &str) -> String {
+    let line = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut line: String = line.take(PROBLEM).collect();
+    if text.chars().nth(PROBLEM).is_some() {
+        line.push('…');
+    }
+    line
+}
+
+/// Keeps systemd told until cancelled.
+pub(super) async fn keep_told(
+    notifier: Notifier,
+    vitals: Vitals,
+    sources: Sources,
+    cancel: CancellationToken,
+) {
+    let wanted = sd_notify::watchdog_enabled();
+    let period = wanted.map_or(PERIOD, |limit| (limit / 3).clamp(Duration::from_millis(50), PERIOD));
+    let mut watchdog = Watchdog::default();
+    let mut told: Vec<Part> = Vec::new();
+    let mut last = String::new();
+    let mut more_time_at: Option<Instant> = None;
+    while !cancel.is_cancelled() {
+        let now = Instant::now();
+        let status = sources.snapshot();
+        let hanging = watchdog.look(&vitals.signs(&status), now);
+        told.retain(|part| hanging.iter().any(|(hangs, _)| hangs == part));
+        for (part, still) in &hanging {
+            if !told.contains(part) {
+                told.push(*part);
+                let then =
+                    if wanted.is_some() { "systemd restarts the daemon" } else { "restart the daemon" };
+                error!(seconds = still.as_secs(), "{} hangs; {then}", part.name());
+            }
+        }
+        let up = notifier.is_ready() || is_up(&status);
+        let sentence = sentence(&status, up);
         if sentence != last {
-            tell(&[NotifyState::Status(&sentence)]);
+            notifier.tell(&[NotifyState::Status(&sentence)]);
             last = sentence;
+        }
+        if up && !notifier.is_ready() {
+            notifier.ready();
+        }
+        if hanging.is_empty() {
+            if wanted.is_some() {
+                notifier.tell(&[NotifyState::Watchdog]);
+            }
+            if !up && more_time_at.is_none_or(|at| now.duration_since(at) >= MORE_TIME / 3) {
+                more_time_at = Some(now);
+                let micros = u32::try_from(MORE_TIME.as_micros()).unwrap_or(u32::MAX);
+                notifier.tell(&[NotifyState::ExtendTimeoutUsec(micros)]);
+            }
         }
         tokio::select! {
             () = cancel.cancelled() => {}
-            () = tokio::time::sleep(PERIOD) => {}
+            () = tokio::time::sleep(if up { period } else { period.min(START_PERIOD) }) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::status::{Problem, Progress};
+
+    fn status(change: impl FnOnce(&mut Status)) -> Status {
+        let time = serde_json::json!("2026-11-02T09:00:01Z");
+        let mut status: Status = serde_json::from_value(serde_json::json!({
+            "version": "0", "pid": 1, "started_at": time, "now": time, "ready": false, "converged": false, "problems": [],
+            "config": {"path": "c", "generation": 1, "loaded_at": time, "refused": null},
+            "token": crate::model::status::TokenStatus::default(), "api": crate::model::status::ApiStatus::default(),
+            "reconcile": crate::model::status::ReconcileStatus::default(), "subscriptions": [], "shards": [],
+            "intake": crate::model::status::IntakeStatus::default(),
+            "store": crate::model::status::StoreStatus::default(), "sinks": [],
+        }))
+        .unwrap();
+        change(&mut status);
+        status
+    }
+
+    #[test]
+    fn the_start_is_over_after_the_first_reconcile_or_when_there_is_nothing_to_wait_for() {
+        let minted = |status: &mut Status| {
+            status.token.state = TokenState::Valid;
+            status.token.mints = 1;
+        };
+        assert!(!is_up(&status(|_| {})), "no token yet");
+        assert!(!is_up(&status(minted)), "not reconciled yet");
+        assert!(is_up(&status(|s| s.token.state = TokenState::Unavailable)));
+        assert!(!is_up(&status(|s| {
+            s.token.state = TokenState::Refused;
+            s.reconcile.problem = Some("credentials".to_owned());
+        })));
+        assert!(is_up(&status(|s| {
+            minted(s);
+            s.reconcile.problem = Some("the conduits could not be listed".to_owned());
+        })));
+        assert!(is_up(&status(|s| {
+            minted(s);
+            s.reconcile.generation = 1;
+        })));
+    }
+
+    #[test]
+    fn the_sentence_says_what_is_wrong_first_and_stays_one_line() {
+        assert_eq!(sentence(&status(|_| {}), false), "starting; asking for a token");
+        assert_eq!(sentence(&status(|_| {}), true), "no subscriptions");
+        let under_way = status(|s| {
+            s.token.state = TokenState::Valid;
+            s.reconcile.progress = Some(Progress { done: 3, total: 10 });
+        });
+        assert_eq!(sentence(&under_way, false), "starting; 3 of 10 changes made");
+        let problem = |message: &str| {
+            status(|s| {
+                s.token.state = TokenState::Unavailable;
+                let (part, message, hint) = ("token".to_owned(), message.to_owned(), String::new());
+                s.problems.push(Problem { part, message, hint });
+            })
+        };
+        assert_eq!(
+            sentence(&problem("no answer\nWATCHDOG=trigger"), true),
+            "Twitch cannot be reached, trying again; token: no answer WATCHDOG=trigger; no subscriptions"
+        );
+        assert!(sentence(&problem(&"long".repeat(1000)), true).chars().count() < PROBLEM + 100);
+    }
+
+    #[test]
+    fn reloads_are_told_of_once_the_daemon_is_ready() {
+        let notifier = Notifier::new(false);
+        notifier.reloading();
+        assert!(!notifier.is_ready(), "a reload does not end the start");
+        notifier.reloaded();
+        assert!(!notifier.is_ready());
+        notifier.ready();
+        assert!(notifier.is_ready());
     }
 }

@@ -13,6 +13,7 @@ use super::error::HelixError;
 use super::pacer::{Decision, Headers, Pacer, PacerOptions, Permit};
 use super::request::{self, Request, Verb};
 use crate::auth::{AccessToken, BodyError, Rejected, Tokens, read_bounded};
+use crate::model::pulse::Pulse;
 use crate::model::status::ApiStatus;
 
 /// Largest answer that is read; a page of 100 subscriptions has about 60 KiB.
@@ -89,9 +90,10 @@ impl Sender {
         self.pacer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The body of a good answer.
-    pub(super) async fn send(&self, request: &Request) -> Result<Vec<u8>, HelixError> {
-        let outcome = self.attempts(request).await;
+    /// The body of a good answer. The pulse beats while this moves.
+    pub(super) async fn send(&self, request: &Request, pulse: &Pulse) -> Result<Vec<u8>, HelixError> {
+        let outcome = self.attempts(request, pulse).await;
+        pulse.beat();
         let problem = outcome.as_ref().err().filter(|error| error.is_outage()).map(ToString::to_string);
         if problem.is_some() || outcome.is_ok() {
             self.status.send_if_modified(|status| {
@@ -103,11 +105,11 @@ impl Sender {
         outcome
     }
 
-    async fn attempts(&self, request: &Request) -> Result<Vec<u8>, HelixError> {
+    async fn attempts(&self, request: &Request, pulse: &Pulse) -> Result<Vec<u8>, HelixError> {
         let mut token = self.tokens.get().await.map_err(HelixError::Token)?;
         let (mut renewed, mut repeated, mut limited) = (false, false, 0);
         loop {
-            match self.attempt(request, &token).await {
+            match self.attempt(request, &token, pulse).await {
                 Err(HelixError::Unauthorized { message }) if !renewed => {
                     renewed = true;
                     match self.tokens.reject(&token).await.map_err(HelixError::Token)? {
@@ -125,8 +127,13 @@ impl Sender {
         }
     }
 
-    async fn attempt(&self, request: &Request, token: &AccessToken) -> Result<Vec<u8>, HelixError> {
-        let flight = self.pace(request.call.is_urgent()).await;
+    async fn attempt(
+        &self,
+        request: &Request,
+        token: &AccessToken,
+        pulse: &Pulse,
+    ) -> Result<Vec<u8>, HelixError> {
+        let flight = self.pace(request.call.is_urgent(), pulse).await;
         let answer = tokio::time::timeout(self.options.timeout, self.exchange(request, token)).await;
         let answer = answer.unwrap_or_else(|_| {
             let message =
@@ -162,8 +169,9 @@ impl Sender {
         Err(error)
     }
 
-    async fn pace(&self, urgent: bool) -> Flight<'_> {
+    async fn pace(&self, urgent: bool, pulse: &Pulse) -> Flight<'_> {
         loop {
+            pulse.beat();
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();

@@ -24,6 +24,7 @@ pub use self::types::{
     Conduit, Created, Filter, ShardRefused, ShardRow, SubscriptionList, Transport, User, UserGrants,
 };
 use crate::auth::Tokens;
+use crate::model::pulse::Pulse;
 use crate::model::shard::ShardId;
 use crate::model::status::ApiStatus;
 use crate::model::subscription::SubscriptionKey;
@@ -63,12 +64,23 @@ impl HelixOptions {
 #[derive(Clone, Debug)]
 pub struct Helix {
     sender: Arc<Sender>,
+    pulse: Pulse,
 }
 
 impl Helix {
     /// A client that uses these tokens.
     pub fn new(http: reqwest::Client, options: HelixOptions, tokens: Tokens) -> Self {
-        Self { sender: Sender::new(http, options, tokens) }
+        Self { sender: Sender::new(http, options, tokens), pulse: Pulse::default() }
+    }
+
+    /// The same client for somebody whose sign of life beats with every request, and while one waits for its turn.
+    #[must_use]
+    pub fn with_pulse(&self, pulse: Pulse) -> Self {
+        Self { sender: Arc::clone(&self.sender), pulse }
+    }
+
+    async fn send(&self, request: &Request) -> Result<Vec<u8>, HelixError> {
+        self.sender.send(request, &self.pulse).await
     }
 
     /// How the client is.
@@ -97,7 +109,7 @@ impl Helix {
         if values.is_empty() {
             return Ok(Vec::new());
         }
-        request::parse_users(&self.sender.send(&request::users(field, values)).await?)
+        request::parse_users(&self.send(&request::users(field, values)).await?)
     }
 
     /// What users have granted, at most [`MAX_GRANTS`]; who has granted nothing is missing from the answer.
@@ -108,7 +120,7 @@ impl Helix {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        request::parse_grants(&self.sender.send(&request::grants(ids)).await?)
+        request::parse_grants(&self.send(&request::grants(ids)).await?)
     }
 
     /// All pages of the list, or an error: never part of it.
@@ -137,7 +149,7 @@ impl Helix {
         transport: &Transport,
         batching: bool,
     ) -> Result<Created, HelixError> {
-        request::parse_created(&self.sender.send(&request::create(key, transport, batching)).await?)
+        request::parse_created(&self.send(&request::create(key, transport, batching)).await?)
     }
 
     /// Deletes a subscription. One that is gone already is success.
@@ -145,7 +157,7 @@ impl Helix {
     /// # Errors
     /// See [`HelixError`].
     pub async fn delete_subscription(&self, id: &str) -> Result<(), HelixError> {
-        match self.sender.send(&request::delete(id)).await {
+        match self.send(&request::delete(id)).await {
             Ok(_) | Err(HelixError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),
         }
@@ -156,7 +168,7 @@ impl Helix {
     /// # Errors
     /// See [`HelixError`].
     pub async fn conduits(&self) -> Result<Vec<Conduit>, HelixError> {
-        request::parse_conduits(Call::GetConduits, &self.sender.send(&request::conduits()).await?)
+        request::parse_conduits(Call::GetConduits, &self.send(&request::conduits()).await?)
     }
 
     /// Makes a conduit of this many shards.
@@ -176,7 +188,7 @@ impl Helix {
     }
 
     async fn conduit(&self, request: &Request) -> Result<Conduit, HelixError> {
-        let conduits = request::parse_conduits(request.call, &self.sender.send(request).await?)?;
+        let conduits = request::parse_conduits(request.call, &self.send(request).await?)?;
         let none = || HelixError::Garbled { message: format!("{}: no conduit", request.call.name()).into() };
         conduits.into_iter().next().ok_or_else(none)
     }
@@ -201,7 +213,7 @@ impl Helix {
     ) -> Result<Bound, HelixError> {
         let mut bound = Vec::with_capacity(shards.len());
         for part in shards.chunks(MAX_SHARDS) {
-            let body = self.sender.send(&request::bind_shards(conduit_id, part)).await?;
+            let body = self.send(&request::bind_shards(conduit_id, part)).await?;
             bound.extend(request::parse_bound(part, &body)?);
         }
         Ok(bound)
@@ -217,7 +229,7 @@ impl Helix {
         let mut seen = HashSet::new();
         let mut after: Option<String> = None;
         loop {
-            let page = parse(&self.sender.send(&ask(after.as_deref())).await?)?;
+            let page = parse(&self.send(&ask(after.as_deref())).await?)?;
             pages.push(page.rows);
             let Some(cursor) = page.cursor else { return Ok(pages) };
             if pages.len() >= MAX_PAGES || !seen.insert(cursor.clone()) {

@@ -10,6 +10,7 @@ use crate::helix::{
     Conduit, Created, Filter, Helix, HelixError, ShardRefused, ShardRow, SubscriptionList, Transport, User,
     UserGrants,
 };
+use crate::model::pulse::Pulse;
 use crate::model::shard::ShardId;
 use crate::model::subscription::SubscriptionKey;
 
@@ -85,6 +86,9 @@ pub(super) fn chain(error: &dyn Error) -> String {
 
 /// See [`Helix`] for what each call does.
 pub(super) trait Api: Clone + Send + Sync + 'static {
+    /// The same, for somebody whose pulse beats as requests move.
+    #[must_use]
+    fn with_pulse(&self, pulse: &Pulse) -> Self;
     fn users_by_login(&self, logins: &[&str]) -> impl Future<Output = Result<Vec<User>, Failure>> + Send;
     fn users_by_id(&self, ids: &[&str]) -> impl Future<Output = Result<Vec<User>, Failure>> + Send;
     fn grants(&self, ids: &[&str]) -> impl Future<Output = Result<Vec<UserGrants>, Failure>> + Send;
@@ -111,6 +115,10 @@ pub(super) trait Api: Clone + Send + Sync + 'static {
 }
 
 impl Api for Helix {
+    fn with_pulse(&self, pulse: &Pulse) -> Self {
+        self.with_pulse(pulse.clone())
+    }
+
     async fn users_by_login(&self, logins: &[&str]) -> Result<Vec<User>, Failure> {
         Ok(self.users_by_login(logins).await?)
     }

@@ -19,6 +19,7 @@ use super::reach::Prover;
 use super::shards::{BindTimes, Mismatch, Shards};
 use super::{Hints, ReconcileOptions};
 use crate::helix::{ShardRow, Transport};
+use crate::model::pulse::Pulse;
 use crate::model::shard::{Bindings, Sessions, ShardId, ShardTarget, WebhookTarget};
 use crate::model::status::ShardStatus;
 use crate::model::webhook::KeyId;
@@ -68,6 +69,7 @@ pub(super) struct Binder<A> {
     pub(super) trouble: Arc<Notify>,
     /// Tells when a look at the shards is due before its time.
     pub(super) hints: Arc<Hints>,
+    pub(super) pulse: Pulse,
 }
 
 type Asked = Vec<(ShardId, Transport)>;
@@ -96,6 +98,7 @@ impl<A: Api> Binder<A> {
         let mut last_look = Instant::now();
         self.update(&mut state);
         loop {
+            self.pulse.beat();
             while calls.len() < CALLS {
                 let asked = state.due();
                 let Some(target) = state.shards.target().filter(|_| !asked.is_empty()) else { break };
@@ -119,8 +122,10 @@ impl<A: Api> Binder<A> {
             }
             let retry =
                 if calls.len() < CALLS { state.shards.next_due().map(Instant::from_std) } else { None };
-            let wake = [retry, Some(next_look), state.dark_at(self.options.unbound_warning)];
-            let wake = wake.into_iter().flatten().min().unwrap_or(next_look);
+            // A look that takes long, for want of a token, is awaited; when it is over the next one may be due.
+            let look_at = if looking { now + self.options.shard_poll.1 } else { next_look };
+            let wake = [retry, state.dark_at(self.options.unbound_warning)];
+            let wake = wake.into_iter().flatten().min().map_or(look_at, |wake| wake.min(look_at));
             tokio::select! {
                 () = cancel.cancelled() => return,
                 Ok(()) = self.target.changed() => self.update(&mut state),

@@ -22,6 +22,7 @@ use super::run::RunEnd;
 use super::wanted::{self, Wanted};
 use super::{Desired, Hints, InUse, ReconcileHandle, ReconcileOptions, Requests};
 use crate::helix::User;
+use crate::model::pulse::Pulse;
 use crate::model::route::{Routes, SinkName};
 use crate::model::shard::{Sessions, ShardTarget};
 use crate::model::status::{ReconcileStatus, SubscriptionEntry};
@@ -95,6 +96,7 @@ pub(super) struct Engine<A> {
     trouble: Arc<Notify>,
     binder: Option<Binder<A>>,
     next_refresh: Instant,
+    pub(super) pulse: Pulse,
 }
 
 /// [`Memory`] with a name in `Debug` texts.
@@ -116,7 +118,7 @@ impl std::fmt::Debug for MemoryHandle {
 
 /// Builds it, with its binder and the handle.
 pub(super) fn build<A: Api>(
-    api: A,
+    api: &A,
     memory: Arc<dyn Memory>,
     reach: Arc<dyn Reach>,
     desired: watch::Receiver<Arc<Desired>>,
@@ -136,6 +138,7 @@ pub(super) fn build<A: Api>(
     let (revoked, trouble) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let hints = Arc::new(Hints::default());
     let now = Instant::now();
+    let (pulse, binder_pulse) = (Pulse::default(), Pulse::default());
     let handle = ReconcileHandle {
         target: target_out.clone(),
         bindings: bindings_out,
@@ -148,9 +151,12 @@ pub(super) fn build<A: Api>(
         answered: answered_out,
         revoked: revoked.clone(),
         hints: hints.clone(),
+        pulse: pulse.clone(),
+        binder_pulse: binder_pulse.clone(),
     };
     let binder = Binder {
-        api: api.clone(),
+        api: api.with_pulse(&binder_pulse),
+        pulse: binder_pulse,
         options: options.clone(),
         target: target_out,
         sessions,
@@ -162,7 +168,7 @@ pub(super) fn build<A: Api>(
         hints: hints.clone(),
     };
     let engine = Engine {
-        api,
+        api: api.with_pulse(&pulse),
         memory: MemoryHandle(memory),
         desired,
         requests,
@@ -194,6 +200,7 @@ pub(super) fn build<A: Api>(
         binder: Some(binder),
         next_refresh: now + options.login_refresh_pause,
         options,
+        pulse,
     };
     (engine, handle)
 }
@@ -222,6 +229,7 @@ impl<A: Api> Engine<A> {
     async fn main(&mut self, cancel: &CancellationToken) {
         let mut failures = 0;
         while let Err(error) = self.recall().await {
+            self.pulse.beat();
             let pause = self.backoff(&mut failures);
             tracing::warn!(error = chain(&error), "what is remembered could not be read");
             self.publisher.status.problem = Some(chain(&error));
@@ -239,6 +247,7 @@ impl<A: Api> Engine<A> {
 
         failures = 0;
         loop {
+            self.pulse.beat();
             let end = Box::pin(self.run_once(cancel)).await;
             self.publisher.status.progress = None;
             let now = Instant::now();
@@ -301,6 +310,7 @@ impl<A: Api> Engine<A> {
     async fn idle(&mut self, cancel: &CancellationToken, mut next: Instant, failing: bool) -> bool {
         let seen = self.seen.1.asked;
         loop {
+            self.pulse.beat();
             let event = tokio::select! {
                 biased;
                 () = cancel.cancelled() => return false,

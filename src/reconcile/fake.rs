@@ -14,6 +14,7 @@ use super::api::{Api, BindAnswers, Failure, Refused};
 use super::engine::build;
 use super::{Desired, Memory, MemoryError, Method, Policy, Reach, ReconcileHandle, ReconcileOptions};
 use crate::helix::{Conduit, Created, Filter, ShardRow, SubscriptionList, Transport, User, UserGrants};
+use crate::model::pulse::Pulse;
 use crate::model::shard::{BindOutcome, Bindings, LiveSession, SessionId, Sessions, ShardId, ShardTarget};
 use crate::model::status::{ReconcileStatus, SubscriptionEntry};
 use crate::model::subscription::{
@@ -95,7 +96,7 @@ impl World {
 }
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct Fake(Arc<Mutex<World>>);
+pub(super) struct Fake(Arc<Mutex<World>>, Pulse);
 
 impl Fake {
     pub(super) fn world(&self) -> MutexGuard<'_, World> {
@@ -126,6 +127,7 @@ impl Fake {
         };
         let _in_flight = InFlight(self.clone());
         tokio::time::sleep(latency).await;
+        self.1.beat();
         let mut world = self.world();
         let fault = world.faults.iter_mut().find(|fault| fault.times > 0 && text.starts_with(fault.call));
         if let Some(fault) = fault {
@@ -145,6 +147,10 @@ fn not_found() -> Failure {
 }
 
 impl Api for Fake {
+    fn with_pulse(&self, pulse: &Pulse) -> Self {
+        Self(Arc::clone(&self.0), pulse.clone())
+    }
+
     async fn users_by_login(&self, logins: &[&str]) -> Result<Vec<User>, Failure> {
         assert!((1..=100).contains(&logins.len()));
         let logins: Vec<String> = logins.iter().map(|&login| login.to_owned()).collect();
@@ -443,7 +449,7 @@ impl Bench {
         let (desired, desired_out) = watch::channel(Arc::new(desired));
         let (sessions, sessions_out) = watch::channel(Sessions::default());
         let options = ReconcileOptions::new("client");
-        let (engine, handle) = build(fake.clone(), notes.clone(), reach, desired_out, sessions_out, options);
+        let (engine, handle) = build(fake, notes.clone(), reach, desired_out, sessions_out, options);
         let cancel = CancellationToken::new();
         let task = tokio::spawn(engine.run(cancel.clone()));
         Self { fake: fake.clone(), notes: notes.clone(), desired, sessions, handle, cancel, task, pool: None }

@@ -56,6 +56,7 @@ pub use self::preview::{Preview, PreviewConduit, PreviewError, UserNeeds, previe
 pub use self::reach::Reach;
 use crate::helix::Helix;
 use crate::model::hint::Hint;
+use crate::model::pulse::Pulse;
 use crate::model::route::Routes;
 use crate::model::shard::{Bindings, Sessions, ShardId, ShardTarget, WebhookTarget};
 use crate::model::status::{ReconcileStatus, ShardStatus, SubscriptionEntry};
@@ -246,6 +247,10 @@ pub struct ReconcileHandle {
     pub status: watch::Receiver<ReconcileStatus>,
     /// Every subscription of the file, sorted.
     pub subscriptions: watch::Receiver<Arc<[SubscriptionEntry]>>,
+    /// The sign of life of the loop: it beats at least once a minute between runs, and in a run as its requests move.
+    pub pulse: Pulse,
+    /// That of the task that binds shards: at least every two minutes.
+    pub binder_pulse: Pulse,
     requests: Arc<watch::Sender<Requests>>,
     answered: watch::Receiver<u64>,
     revoked: Arc<Notify>,
@@ -316,7 +321,7 @@ impl Reconciler {
 /// `sessions` are the sessions that the WebSocket shards have. They are bound by a task of its own,
 /// which never waits for creates. `reach` proves that a callback can be reached before Twitch is told of it.
 pub fn reconciler(
-    helix: Helix,
+    helix: &Helix,
     memory: Arc<dyn Memory>,
     reach: Arc<dyn Reach>,
     desired: watch::Receiver<Arc<Desired>>,

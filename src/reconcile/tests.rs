@@ -815,3 +815,34 @@ async fn a_preview_says_what_a_run_would_do_and_does_nothing() {
     let error = observe(&fake, &*notes, "client", &desired(&specs)).await.unwrap_err();
     assert!(matches!(error, PreviewError::Credentials(_)), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn it_shows_that_it_lives_unless_a_request_never_ends() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let bench = settled(&three()).await;
+    let counts = || [bench.handle.pulse.count(), bench.handle.binder_pulse.count()];
+    for _ in 0..20 {
+        let [engine, binder] = counts();
+        tokio::time::sleep(2 * MINUTE).await;
+        assert!(counts()[0] > engine && counts()[1] > binder, "idle is not dead");
+    }
+    bench.fake.fault("conduits", 50, passing(), false);
+    bench.apply(false).await;
+    for _ in 0..10 {
+        let [engine, _] = counts();
+        tokio::time::sleep(2 * MINUTE).await;
+        assert!(counts()[0] > engine, "failing is not dead");
+    }
+    bench.fake.world().faults.clear();
+    bench.converged().await;
+
+    bench.fake.world().latency = 10_000 * MINUTE;
+    bench.handle.apply(false);
+    tokio::time::sleep(2 * MINUTE).await;
+    let [engine, binder] = counts();
+    tokio::time::sleep(10 * MINUTE).await;
+    assert_eq!(counts()[0], engine, "it hangs");
+    assert!(counts()[1] > binder, "the binder does not wait for the answers that it asked for");
+    bench.fake.world().latency = Duration::ZERO;
+    bench.end().await;
+}

@@ -30,6 +30,7 @@ use self::reader::{ReadRequest, ReaderThread};
 use self::retention::Retention;
 use self::writer::{Command, Job, Published, SinkJob, Writer};
 use crate::model::event::{Event, Seq, StoredEvent};
+use crate::model::pulse::Pulse;
 use crate::model::route::SinkName;
 use crate::model::status::StoreStatus;
 use crate::model::time::Timestamp;
@@ -198,6 +199,7 @@ struct Inner {
     byte_permits: u32,
     read_places: Arc<Semaphore>,
     published: Published,
+    reader_pulse: Pulse,
     died: watch::Receiver<Option<&'static str>>,
 }
 
@@ -222,7 +224,9 @@ impl Store {
         let (died_tx, died) = watch::channel(None);
         let (writer, published) = Writer::new(connection, &options, lock)?;
         writer.start(queue, died_tx.clone()).map_err(StoreError::io(&options.path))?;
-        ReaderThread::start(read_connection, read_queue, died_tx).map_err(StoreError::io(&options.path))?;
+        let reader_pulse = Pulse::default();
+        ReaderThread::start(read_connection, read_queue, died_tx, reader_pulse.clone())
+            .map_err(StoreError::io(&options.path))?;
         Ok(Self {
             inner: Arc::new(Inner {
                 commands,
@@ -232,6 +236,7 @@ impl Store {
                 byte_permits,
                 read_places: Arc::new(Semaphore::new(reader::QUEUE)),
                 published,
+                reader_pulse,
                 died,
             }),
         })
@@ -499,6 +504,12 @@ impl Store {
     /// What was handed to the store since it was opened.
     pub fn intake_counts(&self) -> watch::Receiver<IntakeCounts> {
         self.inner.published.counts.clone()
+    }
+
+    /// The signs of life of the writer and of the reader: each beats at least every few seconds, also while there
+    /// is nothing to do and while the disk fails, but not while its thread hangs.
+    pub fn pulses(&self) -> (Pulse, Pulse) {
+        (self.inner.published.pulse.clone(), self.inner.reader_pulse.clone())
     }
 
     /// Resolves when a thread of the store has ended though nobody closed it.

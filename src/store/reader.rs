@@ -2,15 +2,17 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
 use super::error::StoreError;
+use super::writer::IDLE;
 use super::{DeadLetter, dead_letters, events, schema, settings};
 use crate::model::event::{Seq, StoredEvent};
+use crate::model::pulse::Pulse;
 use crate::model::route::SinkName;
 use crate::model::time::Timestamp;
 
@@ -44,16 +46,22 @@ pub(super) enum ReadRequest {
 pub(super) struct ReaderThread;
 
 impl ReaderThread {
-    /// Runs until the store's handles are gone.
+    /// Runs until the store's handles are gone; `pulse` beats with every turn.
     pub(super) fn start(
         connection: Connection,
         requests: Receiver<ReadRequest>,
         died: watch::Sender<Option<&'static str>>,
+        pulse: Pulse,
     ) -> io::Result<()> {
         thread::Builder::new().name("store-reader".to_owned()).spawn(move || {
             let guard = super::writer::DeathNotice::new("reader", died);
-            while let Ok(request) = requests.recv() {
-                answer(&connection, request);
+            loop {
+                pulse.beat();
+                match requests.recv_timeout(IDLE) {
+                    Ok(request) => answer(&connection, request),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => break,
+                }
             }
             guard.expected();
         })?;

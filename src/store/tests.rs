@@ -416,6 +416,46 @@ async fn another_process_reads_while_the_daemon_writes() {
     );
 }
 
+/// Waits until a thread has shown `more` signs of life.
+async fn beats(pulse: &Pulse, more: u64) {
+    let from = pulse.count();
+    let moved = async {
+        while pulse.count() < from + more {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(WAIT, moved).await.expect("it lives");
+}
+
+#[tokio::test]
+#[allow(clippy::await_holding_lock, reason = "the writer hangs at it")]
+async fn threads_show_that_they_live_idle_and_failing_but_not_when_they_hang() {
+    let folder = tempfile::tempdir().unwrap();
+    let (clock, now) = clock(1_000_000);
+    let store = Store::open(StoreOptions { clock, ..options(&folder) }).unwrap();
+    let (writer, reader) = store.pulses();
+    beats(&writer, 3).await;
+    beats(&reader, 3).await;
+
+    store.append(event("a", b"{}")).await.unwrap();
+    store.limit_pages(Some(1)).await.unwrap();
+    store.push_detached(event("b", &[b'x'; 100_000])).await.unwrap();
+    let mut status = store.status();
+    tokio::time::timeout(WAIT, status.wait_for(|s| s.problem.is_some())).await.expect("full").unwrap();
+    beats(&writer, 3).await;
+    store.limit_pages(None).await.unwrap();
+    tokio::time::timeout(WAIT, status.wait_for(|s| s.problem.is_none())).await.expect("room").unwrap();
+
+    // The writer asks for the time, and gets no answer.
+    let held = now.lock().unwrap();
+    beats(&reader, 3).await;
+    let hanging = writer.count();
+    beats(&reader, 3).await;
+    assert_eq!(writer.count(), hanging);
+    drop(held);
+    beats(&writer, 3).await;
+}
+
 /// What the store must look like from outside.
 #[derive(Debug, Default)]
 struct Model {

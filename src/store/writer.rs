@@ -20,6 +20,7 @@ use super::{
     settings, sinks,
 };
 use crate::model::event::{Event, Seq, StoredEvent};
+use crate::model::pulse::Pulse;
 use crate::model::route::SinkName;
 use crate::model::status::StoreStatus;
 use crate::model::time::Timestamp;
@@ -28,8 +29,8 @@ use crate::model::time::Timestamp;
 const BATCH: usize = 4_096;
 /// Rows that retention looks at in one slice while there is other work.
 const SLICE: u64 = 500;
-/// How often retention looks while nothing is written.
-const IDLE: Duration = Duration::from_secs(1);
+/// How often retention looks while nothing is written, and how often an idle thread shows that it lives.
+pub(super) const IDLE: Duration = Duration::from_secs(1);
 /// The first and the longest pause between tries while the disk fails.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How often the status is published while nothing is wrong.
@@ -83,6 +84,8 @@ pub(super) struct Published {
     pub(super) refusing: watch::Receiver<Option<Arc<str>>>,
     pub(super) counts: watch::Receiver<IntakeCounts>,
     pub(super) retention: watch::Sender<Retention>,
+    /// Beats with every turn of the writer, also while the disk fails.
+    pub(super) pulse: Pulse,
 }
 
 fn about_sink(connection: &Connection, job: &SinkJob, newest: Seq, now: u64) -> rusqlite::Result<SinkRecord> {
@@ -169,6 +172,7 @@ pub(super) struct Writer {
     retention: watch::Receiver<Retention>,
     retained_at: Option<Instant>,
     measured_at: Option<Instant>,
+    pulse: Pulse,
     _lock: File,
 }
 
@@ -216,9 +220,13 @@ impl Writer {
             retention,
             retained_at: None,
             measured_at: None,
+            pulse: Pulse::default(),
             _lock: lock,
         };
-        Ok((writer, Published { last_seq, status: status_rx, refusing, counts, retention: retention_tx }))
+        let pulse = writer.pulse.clone();
+        let published =
+            Published { last_seq, status: status_rx, refusing, counts, retention: retention_tx, pulse };
+        Ok((writer, published))
     }
 
     /// Runs the thread until the store is closed, or its handles are gone.
@@ -244,6 +252,7 @@ impl Writer {
     fn run(&mut self, queue: &Receiver<Command>) -> Option<Reply<()>> {
         let mut batch = Vec::new();
         loop {
+            self.pulse.beat();
             match queue.recv_timeout(IDLE) {
                 Ok(command) => batch.push(command),
                 Err(RecvTimeoutError::Timeout) => {
@@ -302,6 +311,7 @@ impl Writer {
                 }
                 Err(problem) => self.enter_failing(&problem),
             }
+            self.pulse.beat();
             // While nothing else helps, room may: retention works on what is there.
             self.retained_at = None;
             self.retain(SLICE);

@@ -1,23 +1,32 @@
 //! Logging set-up: where log lines go, how they look, and which of them are kept; and the metrics.
 //!
 //! Owns the process's one subscriber, and nothing else: a daemon that runs inside a test logs to
-//! whatever the test has set up, or nowhere. Lines go to stderr; stdout belongs to data.
+//! whatever the test has set up, or nowhere. Lines go to stderr or to the journal; stdout belongs to data.
 
+mod journal;
 pub mod metrics;
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
+use std::path::Path;
+use std::sync::Arc;
 
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
+
+use self::journal::Journal;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
+    /// For the journal with its fields when stderr is the journal, else text.
+    Auto,
     /// One line for people; in colour on a terminal without `NO_COLOR`.
     Text,
     /// One JSON object a line.
     Json,
+    /// For the journal, with fields.
+    Journald,
 }
 
 /// Which log lines are kept, and how they look.
@@ -25,6 +34,8 @@ pub enum Format {
 pub struct LogOptions {
     /// Directives in `tracing`'s filter syntax, for example `info,eventsubd::store=debug`.
     pub level: String,
+    /// The same from the environment, which win as long as the process runs.
+    pub fixed: Option<String>,
     /// How lines look.
     pub format: Format,
 }
@@ -43,6 +54,12 @@ pub enum LogError {
         #[source]
         source: tracing_subscriber::filter::ParseError,
     },
+    /// There is no journal.
+    #[error(
+        "`log.format` is `journald`, and no journal listens on {}; set it to `auto`, `text` or `json`",
+        journal::SOCKET
+    )]
+    Journal(#[source] io::Error),
     /// The process has a subscriber already, or lost it.
     #[error("the log of this process is set up already")]
     Taken,
@@ -52,15 +69,32 @@ pub enum LogError {
 #[derive(Clone, Debug)]
 pub struct LogHandle {
     filter: reload::Handle<EnvFilter, Registry>,
+    fixed: Option<Arc<str>>,
 }
 
 impl LogHandle {
-    /// Puts other directives in force.
+    /// Puts the directives of a configuration in force, or those that the environment has given instead.
     ///
     /// # Errors
     /// Directives that do not parse; the old ones stay.
     pub fn set_level(&self, level: &str) -> Result<(), LogError> {
-        self.filter.reload(parse(level)?).map_err(|_| LogError::Taken)
+        self.set_filter(self.fixed.as_deref().unwrap_or(level))
+    }
+
+    /// Puts other directives in force, until [`Self::set_level`] is called again.
+    ///
+    /// # Errors
+    /// Directives that do not parse; the old ones stay.
+    pub fn set_filter(&self, filter: &str) -> Result<(), LogError> {
+        self.filter.reload(parse(filter)?).map_err(|_| LogError::Taken)
+    }
+
+    /// The directives in force.
+    ///
+    /// # Errors
+    /// The process has lost its subscriber.
+    pub fn filter(&self) -> Result<String, LogError> {
+        self.filter.with_current(ToString::to_string).map_err(|_| LogError::Taken)
     }
 }
 
@@ -68,26 +102,58 @@ fn parse(level: &str) -> Result<EnvFilter, LogError> {
     EnvFilter::try_new(level).map_err(|source| LogError::Level { level: level.to_owned(), source })
 }
 
+/// What stderr is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stderr {
+    Terminal,
+    Journal,
+    Other,
+}
+
+fn stderr() -> Stderr {
+    let stream = std::env::var("JOURNAL_STREAM").ok();
+    let here = rustix::fs::fstat(io::stderr()).map(|stat| (stat.st_dev, stat.st_ino));
+    match here {
+        _ if io::stderr().is_terminal() => Stderr::Terminal,
+        Ok((device, inode)) if is_journal(stream.as_deref(), device, inode) => Stderr::Journal,
+        _ => Stderr::Other,
+    }
+}
+
+/// `JOURNAL_STREAM` names the device and the inode of the stream ("systemd.exec"); it is inherited by whoever writes
+/// elsewhere too.
+fn is_journal(variable: Option<&str>, device: u64, inode: u64) -> bool {
+    let Some((left, right)) = variable.and_then(|text| text.split_once(':')) else { return false };
+    left.parse() == Ok(device) && right.parse() == Ok(inode)
+}
+
 /// Sets up the log of this process.
 ///
 /// # Errors
-/// Directives that do not parse, or a second call.
+/// Directives that do not parse, a journal that is not there, or a second call.
 pub fn init(options: &LogOptions) -> Result<LogHandle, LogError> {
-    let (filter, handle) = reload::Layer::new(parse(&options.level)?);
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let registry = tracing_subscriber::registry().with(filter);
-    let set = match options.format {
-        // Under systemd the journal stamps each line itself.
-        Format::Text if std::env::var_os("JOURNAL_STREAM").is_some() => registry
-            .with(fmt::layer().with_writer(std::io::stderr).with_ansi(false).without_time())
-            .try_init(),
-        Format::Text => registry.with(fmt::layer().with_writer(std::io::stderr).with_ansi(colour)).try_init(),
-        Format::Json => {
-            registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()
-        }
+    let fixed: Option<Arc<str>> = options.fixed.as_deref().map(Into::into);
+    let (filter, handle) = reload::Layer::new(parse(fixed.as_deref().unwrap_or(&options.level))?);
+    let stderr = stderr();
+    let journal = || Journal::at(Path::new(journal::SOCKET));
+    let journal = match options.format {
+        Format::Journald => Some(journal().map_err(LogError::Journal)?),
+        // A journal that takes lines from stderr only gets text.
+        Format::Auto if stderr == Stderr::Journal => journal().ok(),
+        Format::Auto | Format::Text | Format::Json => None,
     };
-    set.map_err(|_| LogError::Taken)?;
-    Ok(LogHandle { filter: handle })
+    let colour =
+        stderr == Stderr::Terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let text = || fmt::layer().with_writer(io::stderr);
+    let layer = match journal {
+        Some(journal) => journal.boxed(),
+        None if options.format == Format::Json => text().json().flatten_event(true).boxed(),
+        // The journal stamps each line itself.
+        None if stderr == Stderr::Journal => text().with_ansi(false).without_time().boxed(),
+        None => text().with_ansi(colour).boxed(),
+    };
+    tracing_subscriber::registry().with(filter).with(layer).try_init().map_err(|_| LogError::Taken)?;
+    Ok(LogHandle { filter: handle, fixed })
 }
 
 #[cfg(test)]
@@ -99,5 +165,35 @@ mod tests {
         let error = parse("eventsubd=shouting").expect_err("not a level");
         assert!(error.to_string().contains("`eventsubd=shouting`"), "{error}");
         assert!(parse("info,eventsubd::store=debug").is_ok());
+    }
+
+    #[test]
+    fn a_stream_is_the_journal_when_it_is_the_very_one() {
+        assert!(is_journal(Some("8:1234"), 8, 1234));
+        for other in
+            [None, Some(""), Some("8"), Some("8:1235"), Some("9:1234"), Some("8:1234:1"), Some("a:b")]
+        {
+            assert!(!is_journal(other, 8, 1234), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_filter_holds_until_the_level_is_set_again_and_the_environment_wins() {
+        let handle = |fixed: Option<&str>| {
+            let (layer, filter) = reload::Layer::new(parse("info").unwrap());
+            (layer, LogHandle { filter, fixed: fixed.map(Into::into) })
+        };
+        let (_layer, log) = handle(None);
+        log.set_filter("debug").unwrap();
+        assert_eq!(log.filter().unwrap(), "debug");
+        assert!(log.set_filter("a=b=c").is_err());
+        assert_eq!(log.filter().unwrap(), "debug", "the old one stays");
+        log.set_level("warn").unwrap();
+        assert_eq!(log.filter().unwrap(), "warn");
+
+        let (_layer, log) = handle(Some("error"));
+        log.set_filter("debug").unwrap();
+        log.set_level("warn").unwrap();
+        assert_eq!(log.filter().unwrap(), "error");
     }
 }

@@ -76,7 +76,7 @@ fn each_change_in_one_line() {
         admin endpoint off -> 127.0.0.1:9464
         token of the admin endpoint changed
         log level info -> debug
-        log format auto -> json
+        log format auto -> json (needs a restart)
         state directory /home/me/.local/state/eventsubd -> /var/lib/other (needs a restart)
         control socket /home/me/.local/state/eventsubd/control.sock -> /var/lib/other/control.sock (needs a restart)
     "#]].assert_eq(&show(&old, &new));
@@ -98,11 +98,11 @@ fn each_change_in_one_line() {
         admin endpoint 127.0.0.1:9464 -> off
         token of the admin endpoint changed
         log level debug -> info
-        log format json -> auto
+        log format json -> auto (needs a restart)
         state directory /var/lib/other -> /home/me/.local/state/eventsubd (needs a restart)
         control socket /var/lib/other/control.sock -> /home/me/.local/state/eventsubd/control.sock (needs a restart)
     "#]].assert_eq(&show(&new, &old));
-    assert_eq!(diff(&old, &new).iter().filter(|change| change.needs_restart()).count(), 2);
+    assert_eq!(diff(&old, &new).iter().filter(|change| change.needs_restart()).count(), 3);
     assert_eq!(diff(&old, &old), []);
 }
 

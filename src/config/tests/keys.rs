@@ -449,25 +449,7 @@ format = "xml"
             9 | format = "xml"
               |          ^^^^^
               |
-              = help: it is one of `auto`, `text`, `json`
-        "#]],
-    );
-}
-
-#[test]
-fn not_supported_yet() {
-    check(
-        r#"[log]
-format = "journald"
-"#,
-        &expect![[r#"
-            error: `journald` of `log.format` is not supported yet
-             --> /etc/eventsubd/config.toml:6:10
-              |
-            6 | format = "journald"
-              |          ^^^^^^^^^^
-              |
-              = help: this release has `auto`, `text`, `json`
+              = help: it is one of `auto`, `text`, `json`, `journald`
         "#]],
     );
 }
