@@ -89,9 +89,6 @@ impl Walk<'_> {
             return;
         };
         self.document.layer.sections.insert(path.to_owned(), at.into());
-        if !schema::is_supported_section(pattern) {
-            self.problems.error(at, format!("`[{path}]` is not supported yet"));
-        }
         self.section(table, pattern, path);
     }
 
@@ -117,14 +114,6 @@ impl Walk<'_> {
 
     fn leaf(&mut self, key: &'static Key, value: &Spanned<DeValue<'_>>, path: String, at: Place) {
         self.document.layer.seen.insert(path.clone(), at.into());
-        if !key.supported {
-            // A section that is not supported has said so.
-            let section = key.path.rsplit_once('.').map_or("", |(section, _)| section);
-            if schema::is_supported_section(section) {
-                self.problems.error(at, format!("`{path}` is not supported yet"));
-            }
-            return;
-        }
         if let (Kind::Fields, DeValue::Table(table)) = (key.kind, value.get_ref()) {
             self.headers(table, &path);
             return;
@@ -233,10 +222,6 @@ pub(super) fn variables(environment: &Environment, problems: &mut Problems) -> L
             }
         }
         layer.seen.insert(path.clone(), at.clone());
-        if !key.supported {
-            problems.error(at, format!("`{path}` is not supported yet"));
-            continue;
-        }
         if path == SECRET_PATH {
             layer.secret = Some((Secret::new(text), at));
             continue;
@@ -254,7 +239,7 @@ pub(super) fn variables(environment: &Environment, problems: &mut Problems) -> L
 fn variable_suggestion(name: &str) -> Option<String> {
     let known: Vec<String> = schema::keys()
         .iter()
-        .filter(|key| key.supported && key.kind != Kind::Fields && !key.path.starts_with("subscription."))
+        .filter(|key| key.kind != Kind::Fields && !key.path.starts_with("subscription."))
         .map(|key| key.path.replace('*', "name").replace('.', "__"))
         .collect();
     closest(name, known.iter().map(String::as_str))

@@ -6,15 +6,15 @@ use super::schema::Kind::{
 };
 
 const fn key(path: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
-    Key { path, kind, default: Some(default), doc, supported: true, required: false, only: &[] }
+    Key { path, kind, default: Some(default), doc, required: false, only: &[] }
 }
 
 const fn unset(path: &'static str, kind: Kind, doc: &'static str) -> Key {
-    Key { path, kind, default: None, doc, supported: true, required: false, only: &[] }
+    Key { path, kind, default: None, doc, required: false, only: &[] }
 }
 
 const fn required(path: &'static str, kind: Kind, doc: &'static str) -> Key {
-    Key { path, kind, default: None, doc, supported: true, required: true, only: &[] }
+    Key { path, kind, default: None, doc, required: true, only: &[] }
 }
 
 const fn of(key: Key, only: &'static [&'static str]) -> Key {
@@ -23,14 +23,14 @@ const fn of(key: Key, only: &'static [&'static str]) -> Key {
 
 const HTTP: Kind = Url { schemes: ["https", "http"] };
 const WEBSOCKET: Kind = Url { schemes: ["wss", "ws"] };
-const METHODS: Kind = Choice { values: &["conduit", "webhook"], later: &[] };
-const SHARD_TRANSPORTS: Kind = Choice { values: &["websocket", "webhook"], later: &[] };
-const SINK_TYPES: Kind = Choice { values: &["stdout", "file", "command", "http", "nats"], later: &[] };
-const FORMATS: Kind = Choice { values: &["eventsub", "cloudevents", "template"], later: &[] };
-const STARTS: Kind = Choice { values: &["now", "beginning"], later: &[] };
-const HTTP_METHODS: Kind = Choice { values: &["POST", "PUT", "PATCH"], later: &[] };
-const LOG_FORMATS: Kind = Choice { values: &["auto", "text", "json", "journald"], later: &[] };
-const POLICIES: Kind = Choice { values: &["sync", "keep"], later: &[] };
+const METHODS: Kind = Choice { values: &["conduit", "webhook"] };
+const SHARD_TRANSPORTS: Kind = Choice { values: &["websocket", "webhook"] };
+const SINK_TYPES: Kind = Choice { values: &["stdout", "file", "command", "http", "nats"] };
+const FORMATS: Kind = Choice { values: &["eventsub", "cloudevents", "template"] };
+const STARTS: Kind = Choice { values: &["now", "beginning"] };
+const HTTP_METHODS: Kind = Choice { values: &["POST", "PUT", "PATCH"] };
+const LOG_FORMATS: Kind = Choice { values: &["auto", "text", "json", "journald"] };
+const POLICIES: Kind = Choice { values: &["sync", "keep"] };
 
 const fn time(min: &'static str, max: &'static str) -> Kind {
     Duration { min, max }

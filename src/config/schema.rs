@@ -49,10 +49,8 @@ pub enum Kind {
     Fields,
     /// One of some words.
     Choice {
-        /// The ones that work.
+        /// The words.
         values: &'static [&'static str],
-        /// The ones that are known, but not supported yet.
-        later: &'static [&'static str],
     },
 }
 
@@ -68,15 +66,13 @@ pub struct Key {
     pub default: Option<&'static str>,
     /// One line about it.
     pub doc: &'static str,
-    /// Whether this release can do it.
-    pub supported: bool,
     /// Whether it has to be given.
     pub required: bool,
     /// Of keys of sinks: the types of sinks that have it; all when empty.
     pub only: &'static [&'static str],
 }
 
-/// All keys that a file may have, also those that are not supported yet.
+/// All keys that a file may have.
 pub fn keys() -> &'static [Key] {
     KEYS
 }
@@ -89,11 +85,6 @@ pub(super) fn find(path: &str) -> Option<&'static Key> {
 /// Whether keys stand below this path.
 pub(super) fn is_section(path: &str) -> bool {
     KEYS.iter().any(|key| below(key.path, path).is_some())
-}
-
-/// Whether some key of this section is supported.
-pub(super) fn is_supported_section(path: &str) -> bool {
-    KEYS.iter().any(|key| key.supported && below(key.path, path).is_some())
 }
 
 /// The names that may stand directly in a section; in the file itself for the empty path.
@@ -148,7 +139,7 @@ mod tests {
         for key in keys() {
             assert!(seen.insert(key.path), "{} twice", key.path);
             assert!(!key.doc.is_empty() && !key.doc.ends_with('.'), "{}", key.path);
-            assert!(key.default.is_none() || (key.supported && !key.required), "{}", key.path);
+            assert!(key.default.is_none() || !key.required, "{}", key.path);
             if let Some(default) = key.default {
                 let table = format!("x = {default}");
                 let table = toml::de::DeTable::parse(&table).expect(key.path);
@@ -171,7 +162,6 @@ mod tests {
     fn sections_and_their_children() {
         assert!(is_section("transport") && is_section("transport.conduit") && is_section("sink.*"));
         assert!(!is_section("transport.method") && !is_section("trans") && !is_section("sink.log"));
-        assert!(is_supported_section("transport") && is_supported_section("transport.webhook"));
         assert_eq!(children("transport").collect::<Vec<_>>(), ["method", "conduit", "webhook"]);
         assert_eq!(
             children("").collect::<Vec<_>>(),

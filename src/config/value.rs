@@ -130,7 +130,7 @@ fn check_text(key: &Key, name: &str, text: &str) -> Result<Plain, Complaint> {
         Kind::Duration { min, max } => duration(key, name, text, min, max).map(|_| plain),
         Kind::Size { min } => size(key, name, text, min).map(|_| plain),
         Kind::Url { schemes } => url::check(name, text, schemes).map(|()| plain),
-        Kind::Choice { values, later } => choice(name, text, values, later).map(|()| plain),
+        Kind::Choice { values } => choice(name, text, values).map(|()| plain),
         Kind::Path if text.contains('\0') => {
             Err(Complaint { message: format!("`{name}` is no path: it holds a NUL character"), hint: None })
         }
@@ -211,18 +211,12 @@ fn size(key: &Key, name: &str, text: &str, min: &str) -> Result<u64, Complaint> 
     Ok(parsed.as_u64())
 }
 
-fn choice(name: &str, text: &str, values: &[&str], later: &[&str]) -> Result<(), Complaint> {
+fn choice(name: &str, text: &str, values: &[&str]) -> Result<(), Complaint> {
     if values.contains(&text) {
         return Ok(());
     }
     let list = values.iter().map(|value| format!("`{value}`")).collect::<Vec<_>>().join(", ");
-    if later.contains(&text) {
-        return Err(Complaint::new(
-            format!("{} of `{name}` is not supported yet", quote(text)),
-            format!("this release has {list}"),
-        ));
-    }
-    let hint = match closest(text, values.iter().chain(later).copied()) {
+    let hint = match closest(text, values.iter().copied()) {
         Some(meant) => format!("did you mean `{meant}`?"),
         None => format!("it is one of {list}"),
     };

@@ -216,9 +216,6 @@ fn item(page: &mut Page, key: &Key) {
     if let Some(default) = key.default {
         more(format!("Default: `{default}`."));
     }
-    if !key.supported {
-        more("This release does not support it yet.".to_owned());
-    }
     page.item(&format!("`{}` = {takes}", key.name()), &text);
 }
 
@@ -239,16 +236,7 @@ fn kind(kind: &Kind) -> (&'static str, Option<String>) {
         Kind::Flag => ("true or false", None),
         Kind::Texts => ("string or list of strings", None),
         Kind::Fields => ("table of strings", None),
-        Kind::Choice { values, later } => {
-            let mut text = match values {
-                [only] => format!("Only {} so far.", words(&[only])),
-                values => format!("One of {}.", words(values)),
-            };
-            if !later.is_empty() {
-                text.push_str(&format!(" Not in this release yet: {}.", words(later)));
-            }
-            ("string", Some(text))
-        }
+        Kind::Choice { values } => ("string", Some(format!("One of {}.", words(values)))),
     }
 }
 
