@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Home, Process, WAIT, command, converged, output, port, quick, status, text};
+use common::{Home, Process, WAIT, certificate, command, converged, output, port, quick, status, text};
 use eventsubd::auth::http_client;
 use rustix::process::Signal;
 use rustls::pki_types::CertificateDer;
@@ -19,34 +19,10 @@ use rustls::pki_types::pem::PemObject;
 
 const README: &str = include_str!("../README.md");
 
-/// A certificate for this machine that signs itself.
-fn certificate(folder: &Path) {
-    let made = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "2",
-        ])
-        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .args(["-keyout", "key.pem", "-out", "certificate.pem"])
-        .current_dir(folder)
-        .stderr(Stdio::null())
-        .status()
-        .expect("openssl runs");
-    assert!(made.success());
-}
-
 /// A client that trusts that certificate and no other.
 fn trusting(folder: &Path) -> reqwest::Client {
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(folder.join("certificate.pem")).unwrap()).unwrap();
+    roots.add(CertificateDer::from_pem_file(folder.join("cert.pem")).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -81,7 +57,7 @@ fn nginx(folder: &Path, public: u16, inside: u16) -> Nginx {
     let server = server
         .replace("listen 443 ssl;", &format!("listen 127.0.0.1:{public} ssl;"))
         .replace("127.0.0.1:8080", &format!("127.0.0.1:{inside}"))
-        .replace("/etc/ssl/example.org/fullchain.pem", &file("certificate.pem"))
+        .replace("/etc/ssl/example.org/fullchain.pem", &file("cert.pem"))
         .replace("/etc/ssl/example.org/key.pem", &file("key.pem"))
         .replace("example.org", "localhost");
     let temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -110,10 +86,7 @@ fn nginx(folder: &Path, public: u16, inside: u16) -> Nginx {
 fn run(home: &Home) -> Process {
     let log = |name: &str| fs::OpenOptions::new().create(true).append(true).open(home.path(name)).unwrap();
     let mut command = command(home, &["run"]);
-    command
-        .env("SSL_CERT_FILE", home.path("certificate.pem"))
-        .stdout(log("stdout.log"))
-        .stderr(log("stderr.log"));
+    command.env("SSL_CERT_FILE", home.path("cert.pem")).stdout(log("stdout.log")).stderr(log("stderr.log"));
     Process { child: command.spawn().expect("the program runs") }
 }
 
@@ -130,7 +103,7 @@ async fn works(home: &Home) {
     let told = status(home).await.webhook.expect("a listener");
     assert!(told.rejected.is_empty() && told.problem.is_none(), "{told:?}");
     let mut doctor = command(home, &["check", "--online"]);
-    doctor.env("SSL_CERT_FILE", home.path("certificate.pem"));
+    doctor.env("SSL_CERT_FILE", home.path("cert.pem"));
     let doctor = output(doctor).await;
     assert_eq!(doctor.status.code(), Some(0), "{}{}", text(&doctor.stdout), text(&doctor.stderr));
     // Without trust in the certificate the doctor says what Twitch would.
@@ -154,7 +127,7 @@ async fn home() -> Home {
     let mut options = quick();
     options.http = Some(trusting(folder.path()));
     let home = Home::new(options).await;
-    for name in ["certificate.pem", "key.pem"] {
+    for name in ["cert.pem", "key.pem"] {
         fs::copy(folder.path().join(name), home.path(name)).unwrap();
     }
     home
@@ -176,9 +149,7 @@ async fn with_tls_by_itself() {
     configure(
         &home,
         public,
-        &format!(
-            "listen = \"127.0.0.1:{public}\"\ntls_certificate = \"certificate.pem\"\ntls_key = \"key.pem\""
-        ),
+        &format!("listen = \"127.0.0.1:{public}\"\ntls_certificate = \"cert.pem\"\ntls_key = \"key.pem\""),
     );
     works(&home).await;
 }

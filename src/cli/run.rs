@@ -12,6 +12,7 @@ use super::term::{self, Failure};
 use super::{BAD_CONFIG, FAILED, REFUSED, sandbox};
 use crate::config::{self, LogFormat};
 use crate::daemon::{BuildError, Daemon, DaemonOptions, Exit};
+use crate::model::text::chain;
 use crate::telemetry::{self, Format, LogHandle, LogOptions};
 use crate::transport::webhook::Sockets;
 
@@ -102,7 +103,7 @@ fn failure(error: &BuildError) -> Failure {
         | BuildError::Http(_)
         | BuildError::Webhook(_) => FAILED,
     };
-    Failure::new(term::chain(error)).code(code)
+    Failure::new(chain(error)).code(code)
 }
 
 /// The signals that the daemon knows, caught from the start so that none is lost.

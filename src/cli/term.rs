@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use super::FAILED;
+use crate::model::text::chain;
 
 /// A command failed: what it says on stderr, and its exit code.
 #[derive(Debug)]
@@ -78,17 +79,6 @@ impl Failure {
         let _ = io::stderr().write_all(text.as_bytes());
         ExitCode::from(self.code)
     }
-}
-
-/// An error and all its causes, in one line.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let _ = write!(text, ": {error}");
-        source = error.source();
-    }
-    text
 }
 
 /// Whether colour is welcome there.

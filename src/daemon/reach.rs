@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use serde_json::json;
 
 use crate::auth::{self, BodyError};
+use crate::model::text::chain;
 use crate::model::time::Timestamp;
 use crate::model::webhook::{Callback, WebhookKey};
 use crate::reconcile::Reach;
@@ -119,15 +120,7 @@ fn stranger(status: reqwest::StatusCode) -> String {
 
 /// Nobody answers.
 fn unanswered(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
+    let text = chain(error);
     let lower = text.to_ascii_lowercase();
     let hint = if error.is_timeout() {
         "it does not answer in time: is the port open to the outside?"

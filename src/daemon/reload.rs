@@ -16,6 +16,7 @@ use crate::auth::{Credentials, TokenOptions};
 use crate::config::{self, Config, LoadOptions};
 use crate::delivery::{DeliveryOptions, SinkOptions};
 use crate::model::status::{ConfigStatus, RefusedReload};
+use crate::model::text::chain;
 use crate::model::time::Timestamp;
 use crate::model::webhook::WebhookKeys;
 use crate::reconcile::{Desired, InUse};
@@ -112,7 +113,7 @@ impl Reloader {
             )));
         }
         let keys = self.webhooks.keys().ok_or_else(|| refused("the webhook listener is not there".into()))?;
-        let keys = self.webhooks.rotate(&keys).map_err(|error| refused(report(&error)))?;
+        let keys = self.webhooks.rotate(&keys).map_err(|error| refused(chain(&error)))?;
         self.publish_keys(&keys);
         Ok(SecretRotated { key: keys.current().id.to_string(), accepted: keys.all().len() as u64 })
     }
@@ -148,13 +149,13 @@ impl Reloader {
         }
         let webhook = match self.webhooks.build(&loaded.config) {
             Ok(webhook) => webhook,
-            Err(error) => return Err(self.refuse(vec![format!("the webhook listener: {}", report(&error))])),
+            Err(error) => return Err(self.refuse(vec![format!("the webhook listener: {}", chain(&error))])),
         };
         let listener = self.publish.admin.borrow().as_ref().map(|admin| admin.listener.clone());
         let old = listener.map(|listener| (&self.config, listener));
         let admin = match options::admin(&loaded.config, old) {
             Ok(admin) => admin,
-            Err(error) => return Err(self.refuse(vec![report(&error)])),
+            Err(error) => return Err(self.refuse(vec![chain(&error)])),
         };
         if let Some(log) = &self.log
             && let Err(error) = log.set_level(&loaded.config.log.level)
@@ -203,17 +204,6 @@ impl Reloader {
         });
         ReloadRefused { errors }
     }
-}
-
-/// An error with its causes.
-fn report(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {

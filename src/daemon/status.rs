@@ -149,7 +149,7 @@ fn problems(status: &Status) -> Vec<Problem> {
         let hint = match status.token.state {
             TokenState::Refused => {
                 "compare twitch.client_id and the secret with the application's page at https://dev.twitch.tv/console/apps, \
-                 then run `eventsubd reload`"
+                 then `systemctl restart eventsubd` (`eventsubd reload` is enough with `client_secret_file`)"
             }
             _ => "it tries again by itself; check the network if this lasts",
         };

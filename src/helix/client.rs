@@ -15,6 +15,7 @@ use super::request::{self, Request, Verb};
 use crate::auth::{AccessToken, BodyError, Rejected, Tokens, read_bounded};
 use crate::model::pulse::Pulse;
 use crate::model::status::ApiStatus;
+use crate::model::text::chain;
 
 /// Largest answer that is read; a page of 100 subscriptions has about 60 KiB.
 const MAX_ANSWER: usize = 4 << 20;
@@ -239,16 +240,4 @@ fn rate_headers(headers: &HeaderMap) -> (Headers, Option<Duration>) {
         remaining: number(headers, "Ratelimit-Remaining"),
     };
     (limits, reset_in)
-}
-
-/// An error with its sources, as `a: b: c`.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -1,10 +1,25 @@
-//! Figures and times as people read them.
+//! Figures, times and errors as people read them.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::time::Timestamp;
+
+/// An error with its sources, as `a: b: c`; what a source only repeats is left out.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
 
 /// The name of a state as the JSON has it, in words.
 pub fn word(state: &impl Serialize) -> String {

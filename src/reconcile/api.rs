@@ -3,7 +3,6 @@
 //! It is a trait so that the loop can be tested against a fake in memory. Nothing else in this room
 //! names an error of the API client.
 
-use std::error::Error;
 use std::future::Future;
 
 use crate::helix::{
@@ -13,6 +12,7 @@ use crate::helix::{
 use crate::model::pulse::Pulse;
 use crate::model::shard::ShardId;
 use crate::model::subscription::SubscriptionKey;
+use crate::model::text::chain;
 
 /// The answers of Update Conduit Shards, one for each shard.
 pub(super) type BindAnswers = Vec<(ShardId, Result<(), Refused>)>;
@@ -70,18 +70,6 @@ impl From<HelixError> for Failure {
             error => Self::Passing { message: chain(&error).into() },
         }
     }
-}
-
-/// An error with its sources, as `a: b: c`.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// See [`Helix`] for what each call does.

@@ -8,7 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::api::{Api, chain};
+use super::api::Api;
 use super::binder::{Binder, ShardReport};
 use super::grants::Grants;
 use super::logins::Logins;
@@ -27,6 +27,7 @@ use crate::model::route::{Routes, SinkName};
 use crate::model::shard::{Sessions, ShardTarget};
 use crate::model::status::{ReconcileStatus, SubscriptionEntry};
 use crate::model::subscription::SubscriptionKey;
+use crate::model::text::chain;
 
 /// A page of the list takes so long of a rate limit of 800 requests a minute.
 const PAGE_TIME: Duration = Duration::from_millis(75);

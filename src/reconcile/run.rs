@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::api::{Api, Failure, chain};
+use super::api::{Api, Failure};
 use super::conduit::{self, Choice};
 use super::engine::Engine;
 use super::execute::{Costs, End, Job, Outcome, execute};
@@ -25,6 +25,7 @@ use crate::helix::{Conduit, Filter, MAX_GRANTS, SubscriptionList, User};
 use crate::model::shard::ShardTarget;
 use crate::model::status::{ConduitStatus, HeldDeletes, Progress};
 use crate::model::subscription::{SubscriptionKey, SubscriptionRow, SubscriptionStatus, TransportTarget};
+use crate::model::text::chain;
 use crate::model::webhook::KeyId;
 
 /// Calls of Get Users in hand at most.

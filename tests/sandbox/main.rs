@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
 mod callback;
+#[path = "../common/mod.rs"]
+mod common;
 mod shards;
 mod trust;
 mod webhooks;

@@ -1,11 +1,11 @@
 //! `eventsubd sandbox` as a program: callbacks with TLS and the certificates that it trusts.
 
-use std::path::Path;
 use std::process::Stdio;
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
+use super::common::certificate;
 use super::*;
 
 /// Answers challenges over TLS, with the files of the folder that it runs in; prints its port.
@@ -30,19 +30,6 @@ print(server.server_port, flush=True)
 server.serve_forever()
 "#;
 
-/// A certificate for `localhost` that signs itself, and its key.
-async fn certificate(folder: &Path) {
-    let made = Command::new("openssl")
-        .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2".split(' '))
-        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout", "key.pem", "-out", "cert.pem"])
-        .current_dir(folder)
-        .output()
-        .await
-        .expect("openssl is installed by tests/run");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-}
-
 /// Starts a program that is killed when it is dropped, and reads its output up to the line that has this.
 async fn started(command: &mut Command, part: &str) -> (Child, String) {
     let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("the program runs");
@@ -62,7 +49,7 @@ async fn started(command: &mut Command, part: &str) -> (Child, String) {
 #[tokio::test]
 async fn callbacks_with_tls_need_a_certificate_that_is_trusted() {
     let folder = tempfile::tempdir().unwrap();
-    certificate(folder.path()).await;
+    certificate(folder.path());
     let mut server = Command::new("python3");
     let (_server, port) = started(server.args(["-c", SERVER]).current_dir(folder.path()), "").await;
     let http = eventsubd::daemon::connections().unwrap().0;

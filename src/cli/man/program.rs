@@ -32,6 +32,10 @@ const FILES: &[(&str, &str)] = &[
         "/var/lib/eventsubd/events.db",
         "events, the place of each sink in them, dead letters, and the id of the conduit; an SQLite database",
     ),
+    (
+        "/var/lib/eventsubd/webhook_secret",
+        "the secrets of webhooks that are accepted, the current one first; mode 0600",
+    ),
     ("/run/eventsubd/control.sock", "the control socket, mode 0600; in the state directory without systemd"),
     ("/usr/share/doc/eventsubd/examples/config.toml", "an example that has every key"),
 ];
@@ -53,7 +57,12 @@ const ENVIRONMENT: &[(&str, &str)] = &[
         "XDG_STATE_HOME, HOME",
         "where the state is kept when nothing else says it: `$XDG_STATE_HOME/eventsubd`",
     ),
-    ("NOTIFY_SOCKET", "set by systemd: where the daemon says that it is ready, and how it is"),
+    (
+        "NOTIFY_SOCKET, WATCHDOG_USEC",
+        "set by systemd: where the daemon says that it is ready and how it is, and how often it shows that it does not hang",
+    ),
+    ("LISTEN_FDS, LISTEN_PID", "set by systemd: the sockets for webhooks, with `listen = \"systemd\"`"),
+    ("JOURNAL_STREAM", "set by systemd: tells whether log lines go to the journal"),
 ];
 
 const SIGNALS: &[(&str, &str)] = &[

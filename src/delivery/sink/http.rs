@@ -18,6 +18,7 @@ use super::{Single, printable};
 use crate::model::event::StoredEvent;
 use crate::model::secret::Secret;
 use crate::model::signature::Signer;
+use crate::model::text::chain;
 
 /// How much of an answer is read: enough to say what is wrong, and to use the connection again.
 const ANSWER: usize = 16 << 10;
@@ -198,7 +199,7 @@ impl Http {
                 let why = if error.is_timeout() {
                     format!("no answer within {}", humantime::format_duration(self.options.timeout))
                 } else {
-                    causes(&error.without_url())
+                    chain(&error.without_url())
                 };
                 Outcome::failed(format!("{}: {}", self.host, self.hide(&why)))
             }
@@ -275,17 +276,6 @@ fn retry_after(value: &HeaderValue) -> Option<Duration> {
             Some(at.duration_since(SystemTime::now()).unwrap_or_default())
         }
     }
-}
-
-/// An error with what it came from.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
