@@ -228,7 +228,8 @@ async fn a_secret_is_replaced_under_load_over_a_kill() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_secret_from_a_backup_or_a_file_moves_everything() {
     let home = Home::new(calling()).await;
-    let config = webhooks(port());
+    let port = port();
+    let config = webhooks(port);
     home.configure(&config);
     let daemon = home.start().await;
     daemon.converged().await;
@@ -258,6 +259,17 @@ async fn another_secret_from_a_backup_or_a_file_moves_everything() {
     at_twitch(&home, "moved", || all_live_with("the-next-one-of-the-file")).await;
     daemon
         .until("the old ones go", |status| status.webhook.as_ref().is_some_and(|webhook| webhook.keys == 1))
+        .await;
+
+    // One that is replaced together with the method has nothing to wait for either.
+    secret_file("the-last-one-of-the-file");
+    home.configure(&conduit(port).replace("listen =", "secret_file = \"hook\"\nlisten ="));
+    daemon.handle_reload().await;
+    at_twitch(&home, "moved", || places(&home) == [None, None]).await;
+    daemon
+        .until("the old one goes", |status| {
+            status.converged && status.webhook.as_ref().is_some_and(|webhook| webhook.keys == 1)
+        })
         .await;
     daemon.end().await;
 }

@@ -132,9 +132,10 @@ impl Webhooks {
         };
     }
 
-    /// Old secrets that nothing uses, once the current one is in use.
+    /// Old secrets that nothing uses, once the current one is in use, or nothing calls.
     fn unused(&self, in_use: &InUse) -> Vec<KeyId> {
-        let Some(keys) = self.keys().filter(|keys| in_use.keys.contains(&keys.current().id)) else {
+        let settled = |keys: &WebhookKeys| !in_use.calls || in_use.keys.contains(&keys.current().id);
+        let Some(keys) = self.keys().filter(settled) else {
             return Vec::new();
         };
         keys.all().iter().skip(1).map(|key| key.id).filter(|id| !in_use.keys.contains(id)).collect()

@@ -262,8 +262,11 @@ impl<A: Api> Binder<A> {
         });
         self.report.send_if_modified(|published| {
             let changed = *published != report;
-            // These two are for the loop to act on.
-            if (published.wants_stand_in, published.all_call) != (report.wants_stand_in, report.all_call) {
+            // These are for the loop to act on.
+            let secrets = |report: &ShardReport| report.keys.clone().unwrap_or_default();
+            if (published.wants_stand_in, published.all_call) != (report.wants_stand_in, report.all_call)
+                || secrets(published) != secrets(&report)
+            {
                 self.trouble.notify_one();
             }
             *published = report;

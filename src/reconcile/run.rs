@@ -685,17 +685,20 @@ impl<A: Api> Engine<A> {
         }
     }
 
-    /// Says what calls us, and with which secrets. While shards call, or did, their list tells as well.
+    /// Says what calls us, and with which secrets. While shards call, or did, their list tells as well; before it
+    /// was read, they may have any secret.
     fn publish_use(&self, desired: &Desired, places: &Places, mut keys: BTreeSet<KeyId>) {
         let subscriptions = !keys.is_empty() || places.current.is_webhook();
+        let webhook = desired.webhook.as_ref();
         if self.target.borrow().is_some() {
-            let report = self.report.borrow();
-            let Some(of_shards) = &report.keys else { return };
-            keys.extend(of_shards);
+            match (&self.report.borrow().keys, webhook) {
+                (Some(of_shards), _) => keys.extend(of_shards),
+                (None, Some(webhook)) => keys.extend(webhook.keys.all().iter().map(|key| key.id)),
+                (None, None) => {}
+            }
         }
         let calls = !keys.is_empty() || desired.shards_call || places.current.is_webhook();
-        let current = desired.webhook.as_ref().map(|webhook| webhook.keys.current().id);
-        keys.extend(current.filter(|_| calls));
+        keys.extend(webhook.map(|webhook| webhook.keys.current().id).filter(|_| calls));
         let new = Some(InUse { keys, calls, subscriptions });
         self.in_use.send_if_modified(|told| {
             let changed = *told != new;

@@ -13,7 +13,7 @@ use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use super::connection::{Connection, Phase};
 use super::counters::Reason;
@@ -192,11 +192,11 @@ fn challenge(shared: &Shared, text: Box<str>, about: &Challenged) -> Answer {
     shared.counters.challenges.add(1);
     match about {
         Challenged::Subscription(subscription_id) => {
-            info!(%subscription_id, "a challenge was answered");
+            debug!(%subscription_id, "a challenge was answered");
             (shared.hear.0)(Hint::Verified);
         }
         Challenged::Shard { conduit_id, shard } => {
-            info!(conduit_id, shard = shard.map(|shard| shard.0), "a challenge for a shard was answered");
+            debug!(conduit_id, shard = shard.map(|shard| shard.0), "a challenge for a shard was answered");
             (shared.hear.0)(Hint::Shards);
         }
         Challenged::Nothing => {}
