@@ -297,7 +297,7 @@ pub struct SandboxArgs {
 /// Something to do with a sandbox that runs already.
 #[derive(Debug, Subcommand)]
 pub enum SandboxCommand {
-    /// Send one sample event to every enabled subscription of a type
+    /// Send one sample event to an enabled subscription of a type
     Trigger {
         /// The type, for example `stream.online`
         #[arg(value_name = "TYPE")]
