@@ -181,7 +181,7 @@ async fn shards_that_call_and_a_new_secret() {
 async fn a_secret_is_replaced_under_load_over_a_kill() {
     let home = Home::new(calling()).await;
     home.configure(&format!("{}\n[sink.log]\ntype = \"file\"\npath = \"events.jsonl\"\n", webhooks(port())));
-    let mut daemon = Process::start(&home, "info");
+    let mut daemon = Process::start(&home, "trace");
     converged(&home).await;
     let old = fs::read_to_string(home.path("state/webhook_secret")).unwrap();
     let key = home.sandbox.key_of(&home.subscription("stream.online"));
@@ -201,7 +201,7 @@ async fn a_secret_is_replaced_under_load_over_a_kill() {
     daemon.ended().await;
     let both = fs::read_to_string(home.path("state/webhook_secret")).unwrap();
     assert_eq!(both.lines().collect::<Vec<_>>()[1..], old.lines().collect::<Vec<_>>());
-    let mut daemon = Process::start(&home, "info");
+    let mut daemon = Process::start(&home, "trace");
     converged(&home).await;
     let moved = || {
         let all = home.sandbox.subscriptions();
@@ -220,6 +220,7 @@ async fn a_secret_is_replaced_under_load_over_a_kill() {
     let lost: Vec<_> = accepted.difference(&got).collect();
     assert!(lost.is_empty(), "{} of {} answered with 2xx are lost", lost.len(), accepted.len());
     let log = fs::read(home.path("stderr.log")).unwrap();
+    assert!(text(&log).contains("TRACE"), "it would be seen");
     for secret in old.lines().chain(both.lines()) {
         assert!(!text(&log).contains(secret), "a secret in the log");
     }
