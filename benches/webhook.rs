@@ -16,8 +16,8 @@
 )]
 
 use std::fs;
-use std::io::Write as _;
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -34,10 +34,10 @@ use eventsubd::model::webhook::{WebhookKey, WebhookKeys};
 use eventsubd::store::{Store, StoreOptions};
 use eventsubd::transport::Hear;
 use eventsubd::transport::webhook::{Listen, Sockets, WebhookHandle, WebhookOptions, webhook};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::time::Timespec;
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 const SECRET: &str = "a-secret-of-the-benchmark";
@@ -49,8 +49,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     if arguments.first().is_some_and(|first| first == "send") {
         let order = Order::parse(&arguments[1..]);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        return runtime.block_on(send(order));
+        return send(&order);
     }
     let wants = |part: &str| arguments.is_empty() || arguments.iter().any(|argument| argument == part);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -112,7 +111,13 @@ impl Order {
             .split_whitespace()
             .map(|number| number.parse().unwrap())
             .collect();
-        Report { seconds: numbers[0], median: numbers[1], high: numbers[2], worst: numbers[3] }
+        Report {
+            seconds: numbers[0],
+            median: numbers[1],
+            high: numbers[2],
+            worst: numbers[3],
+            busy: numbers[4],
+        }
     }
 }
 
@@ -122,6 +127,8 @@ struct Report {
     median: f64,
     high: f64,
     worst: f64,
+    /// The part of the time that the sender worked.
+    busy: f64,
 }
 
 fn filler(id: &str) -> String {
@@ -135,11 +142,10 @@ fn filler(id: &str) -> String {
 fn request(order: &Order, signer: &Signer, query: &str, number: usize, into: &mut Vec<u8>) {
     // Spread over the index as the ids of Twitch are.
     let spread = (number as u64 + (order.run << 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let id = format!("{spread:016x}-4000-8000-{number:016x}");
+    let id = format!("{:08x}-{:04x}-4000-8000-{number:012x}", spread >> 32, spread >> 16 & 0xffff);
     let timestamp = Timestamp(SystemTime::now()).to_string();
     let body = filler(&id);
     let signature = signer.sign(id.as_bytes(), timestamp.as_bytes(), body.as_bytes());
-    into.clear();
     write!(
         into,
         "POST {PATH}?{query} HTTP/1.1\r\nHost: hooks.example.net\r\nUser-Agent: Go-http-client/1.1\r\n\
@@ -153,49 +159,87 @@ fn request(order: &Order, signer: &Signer, query: &str, number: usize, into: &mu
     .unwrap();
 }
 
-/// The sender's process.
-async fn send(order: Order) {
+/// One connection of the sender's.
+struct Line {
+    stream: TcpStream,
+    /// The next request over it.
+    number: usize,
+    /// When the one was due that has no answer yet.
+    asked: Option<Instant>,
+}
+
+/// The sender's process: one thread, which has all requests ready before the clock runs, so that it costs both
+/// that are compared as little as can be, and the same.
+fn send(order: &Order) {
     let key = WebhookKey::new(Secret::new(SECRET)).unwrap();
     let query = format!("key={}", key.id);
     let signer = if order.forged { Signer::new(&Secret::new("somebody-else")) } else { key.signer };
     let expected: &[u8] = if order.forged { b"HTTP/1.1 403" } else { b"HTTP/1.1 204" };
-    let mut streams = Vec::new();
-    for _ in 0..order.connections {
-        let stream = TcpStream::connect(order.address).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        streams.push(stream);
+    let (mut bytes, mut ends) = (Vec::with_capacity(order.requests * 2 * BODY), vec![0]);
+    for number in 0..order.requests {
+        request(order, &signer, &query, number, &mut bytes);
+        ends.push(bytes.len());
     }
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+    let mut lines: Vec<Line> = (0..order.connections)
+        .map(|number| {
+            let stream = TcpStream::connect(order.address).unwrap();
+            stream.set_nodelay(true).unwrap();
+            stream.set_nonblocking(true).unwrap();
+            epoll::add(&epoll, &stream, EventData::new_u64(number as u64), EventFlags::IN).unwrap();
+            Line { stream, number, asked: None }
+        })
+        .collect();
+    let (mut times, mut answer) = (Vec::with_capacity(order.requests), [0; 1_024]);
+    let mut events = Vec::with_capacity(order.connections);
+    let processor = processor_seconds();
     let begun = Instant::now();
-    let mut tasks = JoinSet::new();
-    for (nth, mut stream) in streams.into_iter().enumerate() {
-        let (signer, query) = (signer.clone(), query.clone());
-        tasks.spawn(async move {
-            let (mut bytes, mut answer, mut times) = (Vec::new(), [0; 1_024], Vec::new());
-            for number in (nth..order.requests).step_by(order.connections) {
-                let mut due = Instant::now();
-                if let Some(after) = (number as u64 * 1_000_000_000).checked_div(order.rate) {
-                    due = begun + Duration::from_nanos(after);
-                    tokio::time::sleep_until(due.into()).await;
-                }
-                request(&order, &signer, &query, number, &mut bytes);
-                stream.write_all(&bytes).await.unwrap();
-                let mut length = 0;
-                while !answer[..length].ends_with(b"\r\n\r\n") {
-                    let read = stream.read(&mut answer[length..]).await.unwrap();
-                    assert!(read > 0, "the connection ended");
-                    length += read;
-                }
-                assert!(answer.starts_with(expected), "{}", String::from_utf8_lossy(&answer[..length]));
-                times.push(due.elapsed().as_secs_f64() * 1e3);
-            }
-            times
-        });
+    let due =
+        |number: usize| (number as u64 * 1_000_000_000).checked_div(order.rate).map(Duration::from_nanos);
+    let ask = |line: &mut Line| {
+        if line.asked.is_some() || line.number >= order.requests {
+            return;
+        }
+        let now = Instant::now();
+        let due = due(line.number).map_or(now, |after| begun + after);
+        if due <= now {
+            let request = &bytes[ends[line.number]..ends[line.number + 1]];
+            assert_eq!(
+                line.stream.write(request).unwrap(),
+                request.len(),
+                "the socket has room for a request"
+            );
+            line.asked = Some(due);
+            line.number += order.connections;
+        }
+    };
+    lines.iter_mut().for_each(&ask);
+    while times.len() < order.requests {
+        let pause = (order.rate > 0).then_some(Timespec { tv_sec: 0, tv_nsec: 100_000 });
+        events.clear();
+        epoll::wait(&epoll, spare_capacity(&mut events), pause.as_ref()).unwrap();
+        for event in &events {
+            let line = &mut lines[event.data.u64() as usize];
+            // The server writes an answer at once, and the loopback keeps it in one piece.
+            let read = line.stream.read(&mut answer).unwrap();
+            let got = &answer[..read];
+            assert!(
+                got.ends_with(b"\r\n\r\n") && got.starts_with(expected),
+                "{}",
+                String::from_utf8_lossy(got)
+            );
+            times.push(line.asked.take().expect("one answer a request").elapsed().as_secs_f64() * 1e3);
+            ask(line);
+        }
+        if order.rate > 0 {
+            lines.iter_mut().for_each(&ask);
+        }
     }
-    let mut times = tasks.join_all().await.concat();
     let seconds = begun.elapsed().as_secs_f64();
+    let busy = (processor_seconds() - processor) / seconds;
     times.sort_by(f64::total_cmp);
     let part = |part: f64| times[((times.len() - 1) as f64 * part) as usize];
-    println!("{seconds} {} {} {}", part(0.5), part(0.99), part(1.0));
+    println!("{seconds} {} {} {} {busy}", part(0.5), part(0.99), part(1.0));
 }
 
 async fn bare() -> (SocketAddr, CancellationToken) {
@@ -275,24 +319,29 @@ async fn throughput(connections: usize) {
     let timed = async |order: Order| {
         let processor = processor_seconds();
         let report = order.run().await;
-        (requests as f64 / report.seconds, (processor_seconds() - processor) / requests as f64 * 1e6)
+        let cost = (processor_seconds() - processor) / requests as f64 * 1e6;
+        (requests as f64 / report.seconds, cost, report.busy)
     };
-    let (mut rates, mut bares, mut ratios, mut costs, mut bare_costs) =
-        (vec![], vec![], vec![], vec![], vec![]);
+    let (mut rates, mut bares, mut ratios) = (vec![], vec![], vec![]);
+    let (mut costs, mut bare_costs, mut busy, mut bare_busy) = (vec![], vec![], vec![], vec![]);
     let (address, cancel) = bare().await;
     let ours = ours();
     for run in 0..ROUNDS as u64 {
-        let (bare, bare_cost) = timed(order(address, run)).await;
-        let (rate, cost) = timed(order(ours.address, run)).await;
+        let bare = timed(order(address, run)).await;
+        let own = timed(order(ours.address, run)).await;
         assert_eq!(ours.store.last_seq().borrow().0, (run + 1) * requests as u64, "all of them are stored");
-        rates.push(rate);
-        bares.push(bare);
-        ratios.push(rate / bare);
-        costs.push(cost);
-        bare_costs.push(bare_cost);
+        rates.push(own.0);
+        bares.push(bare.0);
+        ratios.push(own.0 / bare.0);
+        costs.push(own.1);
+        bare_costs.push(bare.1);
+        busy.push(own.2);
+        bare_busy.push(bare.2);
     }
     cancel.cancel();
     ours.cancel.cancel();
+    ours.store.close().await.unwrap();
+    let status = ours.store.status().borrow().clone();
     println!(
         "throughput, {connections} connections: {:.0} notifications/s answered after a synced commit, a bare handler \
          {:.0}/s: ratio {:.2} (rounds: {})",
@@ -302,9 +351,14 @@ async fn throughput(connections: usize) {
         ratios.iter().map(|ratio| format!("{ratio:.2}")).collect::<Vec<_>>().join(" ")
     );
     println!(
-        "throughput, {connections} connections: {:.1} processor seconds a million, a bare handler {:.1}",
+        "throughput, {connections} connections: {:.1} processor seconds a million, a bare handler {:.1}; rows a \
+         commit {:.1}, a commit {:.2} ms; the sender works {:.0} % of the time, and {:.0} % with the bare handler",
         median(costs),
-        median(bare_costs)
+        median(bare_costs),
+        status.last_seq.0 as f64 / status.commits.count as f64,
+        status.commits.total_micros as f64 / status.commits.count as f64 / 1e3,
+        median(busy) * 100.0,
+        median(bare_busy) * 100.0,
     );
 }
 
