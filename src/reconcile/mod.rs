@@ -20,6 +20,7 @@ mod execute;
 mod grants;
 mod hooks;
 mod logins;
+mod look;
 mod memory;
 mod park;
 mod place;
@@ -29,6 +30,7 @@ mod publish;
 mod reach;
 mod reason;
 mod run;
+mod settle;
 mod shards;
 mod wanted;
 

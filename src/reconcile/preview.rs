@@ -14,6 +14,7 @@ use super::conduit::{self, Choice};
 use super::engine::recall_one;
 use super::grants::Grants;
 use super::logins::{Logins, USERS_PER_CALL};
+use super::look::{is_unused, look_at_grants, look_up};
 use super::memory::{
     Intent, LOGIN_PREFIX, Memory, MemoryError, conduit_name, hold_name, intent_name, urls_name,
 };
@@ -21,7 +22,7 @@ use super::park::{Obstacle, ParkTable, RetryTimes};
 use super::place::{Place, Places};
 use super::plan::{Action, Blocked, DeleteReason, Input, Plan, plan};
 use super::publish::wall;
-use super::run::{is_unused, login_not_found, look_at_grants, look_up};
+use super::run::login_not_found;
 use super::{Desired, Method, wanted};
 use crate::helix::{Helix, MAX_GRANTS, SubscriptionList};
 use crate::model::grants::{self, Scopes};

@@ -9,27 +9,21 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::api::{Api, Failure};
-use super::conduit::{self, Choice};
 use super::engine::Engine;
 use super::execute::{Costs, End, Job, Outcome, execute};
-use super::grants::Grants;
 use super::logins::USERS_PER_CALL;
-use super::memory::{Intent, conduit_name, hold_name, intent_name, urls_name};
+use super::look::{LOOKUPS, list, look_at_grants, look_up};
+use super::memory::hold_name;
 use super::park::Obstacle;
-use super::place::{Place, Places, Side};
+use super::place::{Places, Side};
 use super::plan::{Input, Planned, plan};
 use super::publish::{Change, wall};
 use super::wanted::{self, Wanted};
-use super::{Action, DeleteReason, Desired, InUse, Method, Requests, reason};
-use crate::helix::{Conduit, Filter, MAX_GRANTS, SubscriptionList, User};
-use crate::model::shard::ShardTarget;
-use crate::model::status::{ConduitStatus, HeldDeletes, Progress};
-use crate::model::subscription::{SubscriptionKey, SubscriptionRow, SubscriptionStatus, TransportTarget};
+use super::{Action, DeleteReason, Desired, InUse, Requests, reason};
+use crate::model::status::{HeldDeletes, Progress};
+use crate::model::subscription::{SubscriptionKey, SubscriptionRow, SubscriptionStatus};
 use crate::model::text::chain;
 use crate::model::webhook::KeyId;
-
-/// Calls of Get Users in hand at most.
-const LOOKUPS: usize = 8;
 
 /// Parked subscriptions that are logged one by one in a run; the others are counted.
 const LOGGED: usize = 10;
@@ -69,7 +63,7 @@ struct Tally {
     left: u64,
 }
 
-fn stop(what: &str, failure: &Failure) -> Stop {
+pub(super) fn stop(what: &str, failure: &Failure) -> Stop {
     Stop(format!("{what}: {failure}"))
 }
 
@@ -141,239 +135,6 @@ impl<A: Api> Engine<A> {
         }
         self.publisher.tick();
         wanted
-    }
-
-    /// Where subscriptions are to be, and where they may be.
-    async fn settle(&mut self, desired: &Desired) -> Result<Places, Stop> {
-        if desired.method == Method::Conduit {
-            let conduit = self.settle_conduit(desired).await?;
-            let current = Place::Conduit(conduit.id.into());
-            return Ok(Places { current, conduit: None, urls: self.urls.clone() });
-        }
-        let Some(webhook) = &desired.webhook else {
-            return Err(Stop("there is no callback; set `transport.webhook.callback`".to_owned()));
-        };
-        if !self.urls.contains(&webhook.url) {
-            let mut urls = self.urls.clone();
-            urls.insert(webhook.url.clone());
-            self.remember_urls(urls).await?;
-        }
-        Ok(Places {
-            current: Place::webhook(&webhook.url, webhook.keys.current()),
-            conduit: desired.conduit_id.as_deref().or(self.remembered.as_deref()).map(Into::into),
-            urls: self.urls.clone(),
-        })
-    }
-
-    /// Nothing is made with a URL before it is remembered: what points to it is ours from then on.
-    async fn remember_urls(&mut self, urls: BTreeSet<Arc<str>>) -> Result<(), Stop> {
-        let value = serde_json::to_string(&urls).expect("texts always make JSON");
-        let change = (urls_name(&self.options.client_id), (!urls.is_empty()).then_some(value));
-        self.memory
-            .save(vec![change])
-            .await
-            .map_err(|error| Stop(format!("the callback's URL cannot be remembered: {}", chain(&error))))?;
-        self.urls = urls;
-        Ok(())
-    }
-
-    /// Looks after the places that we leave: a conduit with live subscriptions keeps its shards, a URL that
-    /// nothing points to any more is forgotten.
-    async fn tend_old_places(
-        &mut self,
-        desired: &Desired,
-        places: &Places,
-        rows: &[SubscriptionRow],
-    ) -> Result<(), Stop> {
-        let url = desired.webhook.as_ref().filter(|_| desired.method == Method::Webhook);
-        let deserted = places.deserted(rows, url.map(|webhook| &webhook.url));
-        if !deserted.is_empty() {
-            let urls = self.urls.iter().filter(|url| !deserted.contains(url)).cloned().collect();
-            self.remember_urls(urls).await?;
-        }
-        if desired.method == Method::Conduit {
-            return Ok(());
-        }
-        let old = places.conduit.as_ref().filter(|id| {
-            let on_it = |row: &SubscriptionRow| {
-                matches!(&row.target, TransportTarget::Conduit { conduit_id } if conduit_id == *id)
-            };
-            rows.iter().any(|row| row.status.is_live() && on_it(row))
-        });
-        let told = self.target.borrow().as_ref().map(|target| target.conduit_id.clone());
-        match old {
-            Some(id) if told.as_ref() != Some(id) => {
-                let conduits = self.api.conduits().await;
-                let conduits =
-                    conduits.map_err(|failure| stop("the conduits could not be listed", &failure))?;
-                if let Some(conduit) = conduits.into_iter().find(|conduit| *conduit.id == **id) {
-                    self.publish_target(desired, &conduit.id, conduit.shard_count);
-                    self.publisher.status.conduit =
-                        Some(ConduitStatus { id: conduit.id, shard_count: conduit.shard_count });
-                }
-            }
-            Some(_) => {}
-            None => {
-                // First it is told that there is no conduit: shards that go then are no loss.
-                self.publisher.status.conduit = None;
-                self.publisher.flush();
-                self.target.send_if_modified(|target| target.take().is_some());
-            }
-        }
-        Ok(())
-    }
-
-    /// Our conduit, with the right number of shards, and the shards told of it.
-    async fn settle_conduit(&mut self, desired: &Desired) -> Result<Conduit, Stop> {
-        let existing = self
-            .api
-            .conduits()
-            .await
-            .map_err(|failure| stop("the conduits could not be listed", &failure))?;
-        let configured = desired.conduit_id.as_deref();
-        let choice =
-            conduit::choose(configured, self.remembered.as_deref(), self.intent.as_ref(), &existing, wall());
-        let mut shards = conduit::shard_count(desired.shards);
-        if desired.shards_call && self.report.borrow().wants_stand_in {
-            shards = shards.max(2);
-        }
-        let conduit = match choice {
-            Choice::Use(conduit) => conduit,
-            Choice::Missing { id } => {
-                return Err(Stop(format!(
-                    "the conduit {id} of `transport.conduit.id` does not exist; there are: {}; correct the id, or \
-                     take it out to have a conduit made",
-                    or_none(&conduit::list(&existing))
-                )));
-            }
-            Choice::Recover(conduit) if is_unused(&self.api, &conduit.id).await? => {
-                tracing::info!(
-                    conduit_id = conduit.id,
-                    "found the conduit that was made before the last end"
-                );
-                self.remember_conduit(&conduit).await?;
-                conduit
-            }
-            Choice::Recover(_) => self.make_conduit(shards, &existing).await?,
-            Choice::Make { gone } => {
-                if let Some(gone) = gone {
-                    tracing::warn!(
-                        conduit_id = gone,
-                        "our conduit is gone (deleted, or no shard was bound for 72 hours); making another, and all \
-                         subscriptions again"
-                    );
-                }
-                self.make_conduit(shards, &existing).await?
-            }
-        };
-        let conduit = self.resize(desired, conduit, shards).await?;
-        self.publish_target(desired, &conduit.id, conduit.shard_count.min(shards));
-        if self.publisher.status.conduit.as_ref().is_some_and(|known| known.id != conduit.id) {
-            // A new one has no subscriptions yet, whatever the last run has found.
-            self.publisher.status.converged = false;
-        }
-        self.publisher.status.conduit =
-            Some(ConduitStatus { id: conduit.id.clone(), shard_count: conduit.shard_count });
-        Ok(conduit)
-    }
-
-    async fn make_conduit(&mut self, shards: u32, existing: &[Conduit]) -> Result<Conduit, Stop> {
-        let client = self.options.client_id.clone();
-        let before = existing.iter().map(|conduit| conduit.id.clone()).collect();
-        let intent = Intent { at: wall(), before };
-        let unsaved = |error| Stop(format!("the conduit cannot be remembered: {}", chain(&error)));
-        self.memory.save(vec![(intent_name(&client), Some(intent.to_value()))]).await.map_err(unsaved)?;
-        self.intent = Some(intent);
-        match self.api.create_conduit(shards).await {
-            Ok(conduit) => {
-                tracing::info!(conduit_id = conduit.id, shards, "made a conduit");
-                self.remember_conduit(&conduit).await?;
-                Ok(conduit)
-            }
-            // It may have been made: the intent stays.
-            Err(failure @ Failure::Passing { .. }) => Err(stop("no conduit could be made", &failure)),
-            Err(failure) => {
-                self.intent = None;
-                self.memory.save(vec![(intent_name(&client), None)]).await.map_err(unsaved)?;
-                Err(match failure {
-                    Failure::Quota { message } => Stop(format!(
-                        "Twitch allows no more conduits (429: {message}); there are: {}; set `transport.conduit.id` \
-                         to adopt one of them, or delete one",
-                        or_none(&conduit::list(existing))
-                    )),
-                    failure => stop("no conduit could be made", &failure),
-                })
-            }
-        }
-    }
-
-    /// Nothing is done with a conduit before it is remembered.
-    async fn remember_conduit(&mut self, conduit: &Conduit) -> Result<(), Stop> {
-        let client = &self.options.client_id;
-        let changes = vec![(conduit_name(client), Some(conduit.id.clone())), (intent_name(client), None)];
-        self.memory
-            .save(changes)
-            .await
-            .map_err(|error| Stop(format!("the conduit cannot be remembered: {}", chain(&error))))?;
-        self.remembered = Some(conduit.id.clone());
-        self.intent = None;
-        Ok(())
-    }
-
-    async fn resize(&mut self, desired: &Desired, conduit: Conduit, shards: u32) -> Result<Conduit, Stop> {
-        if conduit.shard_count == shards {
-            return Ok(conduit);
-        }
-        if shards < conduit.shard_count {
-            // First the sockets close, so that none of them reads a shard that is no more.
-            self.publish_target(desired, &conduit.id, shards);
-        }
-        match self.api.resize_conduit(&conduit.id, shards).await {
-            Ok(resized) => {
-                tracing::info!(
-                    conduit_id = conduit.id,
-                    from = conduit.shard_count,
-                    to = shards,
-                    "resized the conduit"
-                );
-                Ok(Conduit { shard_count: resized.shard_count.min(shards).max(1), ..conduit })
-            }
-            Err(
-                failure @ (Failure::Credentials { .. } | Failure::Passing { .. } | Failure::NotFound { .. }),
-            ) => Err(stop("the conduit could not be resized", &failure)),
-            Err(failure) => {
-                self.warnings.push(format!(
-                    "Twitch does not resize the conduit from {} to {shards} shards: {failure}; set \
-                     `transport.conduit.shards` to what Twitch allows",
-                    conduit.shard_count
-                ));
-                Ok(conduit)
-            }
-        }
-    }
-
-    /// While shards are moved from sockets to a callback, the sockets stay.
-    fn publish_target(&mut self, desired: &Desired, conduit_id: &str, shards: u32) {
-        let webhook = desired.webhook.as_ref().filter(|_| desired.shards_call);
-        let all_call = self.report.borrow().all_call;
-        let sockets = match (webhook, &*self.target.borrow()) {
-            (None, _) => shards,
-            (Some(_), Some(before)) if *before.conduit_id == *conduit_id && !all_call => {
-                before.sockets.min(shards)
-            }
-            (Some(_), _) => 0,
-        };
-        let new = ShardTarget { conduit_id: conduit_id.into(), shards, sockets, webhook: webhook.cloned() };
-        let now = Instant::now();
-        let since = &mut self.target_at;
-        self.target.send_if_modified(|target| {
-            let changed = target.as_ref() != Some(&new);
-            if changed {
-                *target = Some(new);
-                *since = now;
-            }
-            changed
-        });
     }
 
     async fn prepare(&mut self, desired: &Desired, places: Places) -> Result<Prepared, Stop> {
@@ -758,88 +519,9 @@ fn log_parked(nth: usize, key: &SubscriptionKey, reason: &str) {
     }
 }
 
-fn or_none(list: &str) -> &str {
-    if list.is_empty() { "none" } else { list }
-}
-
 /// What a person reads of a login without a user.
 pub(super) fn login_not_found(login: &str) -> String {
     format!(
         "Twitch knows no user with the login {login}: misspelt, renamed, banned or deleted; correct the file"
     )
-}
-
-/// Whether neither a shard nor a subscription was ever put on it.
-pub(super) async fn is_unused<A: Api>(api: &A, conduit_id: &str) -> Result<bool, Stop> {
-    let failed = |failure: Failure| stop("a conduit that may be ours could not be looked at", &failure);
-    Ok(api.shards(conduit_id).await.map_err(failed)?.is_empty()
-        && api.subscriptions(&Filter::Conduit(conduit_id.to_owned())).await.map_err(failed)?.rows.is_empty())
-}
-
-/// Asks what users have granted whose grants these subscriptions need. What Twitch does not say is not known:
-/// then creating is what tells.
-pub(super) async fn look_at_grants<'a, A: Api>(
-    api: &A,
-    grants: &mut Grants,
-    keys: impl Iterator<Item = &'a SubscriptionKey>,
-    by_id: &HashMap<&str, &str>,
-    now: std::time::Instant,
-) {
-    let unknown = grants.unknown(keys, now);
-    if unknown.is_empty() {
-        return;
-    }
-    tracing::debug!(users = unknown.len(), "looking at what users have granted");
-    let calls: Vec<Vec<Box<str>>> = unknown.chunks(MAX_GRANTS).map(<[_]>::to_vec).collect();
-    let mut answers = futures_util::stream::iter(calls)
-        .map(|asked| {
-            let api = api.clone();
-            async move {
-                let ids: Vec<&str> = asked.iter().map(|id| &**id).collect();
-                let rows = api.grants(&ids).await;
-                (asked, rows)
-            }
-        })
-        .buffer_unordered(LOOKUPS);
-    let mut failure = None;
-    while let Some((asked, rows)) = answers.next().await {
-        match rows {
-            Ok(rows) => grants.answered(&asked, rows, now),
-            Err(failed) => failure = Some(failed),
-        }
-    }
-    if let Some(failure) = failure {
-        tracing::info!(error = %failure, "twitch does not say what some users have granted; it is tried without");
-    }
-    let nameless = grants.nameless(unknown.iter().map(|id| &**id), by_id);
-    for asked in nameless.chunks(USERS_PER_CALL) {
-        let ids: Vec<&str> = asked.iter().map(|id| &**id).collect();
-        if let Ok(users) = api.users_by_id(&ids).await {
-            grants.name(users.into_iter().map(|user| (user.id, user.login)));
-        }
-    }
-}
-
-async fn list<A: Api>(api: &A, filter: &Filter) -> Result<SubscriptionList, Stop> {
-    api.subscriptions(filter).await.map_err(|failure| stop("the subscriptions could not be listed", &failure))
-}
-
-/// The users of these logins. One login that Twitch refuses fails its whole call: the call is halved
-/// until that login is alone, and counts as not found.
-pub(super) async fn look_up<A: Api>(api: &A, logins: &[Arc<str>]) -> Result<Vec<User>, Failure> {
-    let mut users = Vec::new();
-    let mut calls = vec![logins];
-    while let Some(logins) = calls.pop() {
-        let names: Vec<&str> = logins.iter().map(|login| &**login).collect();
-        match api.users_by_login(&names).await {
-            Ok(found) => users.extend(found),
-            Err(Failure::Invalid { .. }) if logins.len() == 1 => {}
-            Err(Failure::Invalid { .. }) => {
-                let (left, right) = logins.split_at(logins.len() / 2);
-                calls.extend([left, right]);
-            }
-            Err(failure) => return Err(failure),
-        }
-    }
-    Ok(users)
 }

@@ -1,0 +1,91 @@
+//! Asking Twitch: what is there, who has granted what, and which ids logins have.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+
+use super::api::{Api, Failure};
+use super::grants::Grants;
+use super::logins::USERS_PER_CALL;
+use super::run::{Stop, stop};
+use crate::helix::{Filter, MAX_GRANTS, SubscriptionList, User};
+use crate::model::subscription::SubscriptionKey;
+
+/// Calls in hand at most.
+pub(super) const LOOKUPS: usize = 8;
+
+/// Whether neither a shard nor a subscription was ever put on it.
+pub(super) async fn is_unused<A: Api>(api: &A, conduit_id: &str) -> Result<bool, Stop> {
+    let failed = |failure: Failure| stop("a conduit that may be ours could not be looked at", &failure);
+    Ok(api.shards(conduit_id).await.map_err(failed)?.is_empty()
+        && api.subscriptions(&Filter::Conduit(conduit_id.to_owned())).await.map_err(failed)?.rows.is_empty())
+}
+
+/// Asks what users have granted whose grants these subscriptions need. What Twitch does not say is not known:
+/// then creating is what tells.
+pub(super) async fn look_at_grants<'a, A: Api>(
+    api: &A,
+    grants: &mut Grants,
+    keys: impl Iterator<Item = &'a SubscriptionKey>,
+    by_id: &HashMap<&str, &str>,
+    now: std::time::Instant,
+) {
+    let unknown = grants.unknown(keys, now);
+    if unknown.is_empty() {
+        return;
+    }
+    tracing::debug!(users = unknown.len(), "looking at what users have granted");
+    let calls: Vec<Vec<Box<str>>> = unknown.chunks(MAX_GRANTS).map(<[_]>::to_vec).collect();
+    let mut answers = futures_util::stream::iter(calls)
+        .map(|asked| {
+            let api = api.clone();
+            async move {
+                let ids: Vec<&str> = asked.iter().map(|id| &**id).collect();
+                let rows = api.grants(&ids).await;
+                (asked, rows)
+            }
+        })
+        .buffer_unordered(LOOKUPS);
+    let mut failure = None;
+    while let Some((asked, rows)) = answers.next().await {
+        match rows {
+            Ok(rows) => grants.answered(&asked, rows, now),
+            Err(failed) => failure = Some(failed),
+        }
+    }
+    if let Some(failure) = failure {
+        tracing::info!(error = %failure, "twitch does not say what some users have granted; it is tried without");
+    }
+    let nameless = grants.nameless(unknown.iter().map(|id| &**id), by_id);
+    for asked in nameless.chunks(USERS_PER_CALL) {
+        let ids: Vec<&str> = asked.iter().map(|id| &**id).collect();
+        if let Ok(users) = api.users_by_id(&ids).await {
+            grants.name(users.into_iter().map(|user| (user.id, user.login)));
+        }
+    }
+}
+
+pub(super) async fn list<A: Api>(api: &A, filter: &Filter) -> Result<SubscriptionList, Stop> {
+    api.subscriptions(filter).await.map_err(|failure| stop("the subscriptions could not be listed", &failure))
+}
+
+/// The users of these logins. One login that Twitch refuses fails its whole call: the call is halved
+/// until that login is alone, and counts as not found.
+pub(super) async fn look_up<A: Api>(api: &A, logins: &[Arc<str>]) -> Result<Vec<User>, Failure> {
+    let mut users = Vec::new();
+    let mut calls = vec![logins];
+    while let Some(logins) = calls.pop() {
+        let names: Vec<&str> = logins.iter().map(|login| &**login).collect();
+        match api.users_by_login(&names).await {
+            Ok(found) => users.extend(found),
+            Err(Failure::Invalid { .. }) if logins.len() == 1 => {}
+            Err(Failure::Invalid { .. }) => {
+                let (left, right) = logins.split_at(logins.len() / 2);
+                calls.extend([left, right]);
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(users)
+}
