@@ -212,7 +212,7 @@ impl Store {
     pub fn open(options: StoreOptions) -> Result<Self, StoreError> {
         let folder = options.path.parent().unwrap_or(Path::new(".")).to_owned();
         let lock = writer::lock(&folder)?;
-        let connection = schema::open(&options.path)?;
+        let connection = schema::open(&options.path, options.max_size)?;
         let read_connection = schema::open_read_only(&options.path)?;
 
         // Room for the commands that are not events, beside the events.

@@ -69,8 +69,11 @@ const FORMAT: u32 = MIGRATIONS.len() as u32;
 /// that was not clean. About a second for each half GiB.
 const ALWAYS_CHECK: u64 = 64 << 20;
 
-/// Opens the database for writing, making or migrating it.
-pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
+/// Bytes of a page, which is SQLite's default.
+const PAGE_SIZE: u64 = 4_096;
+
+/// Opens the database for writing, making or migrating it. It is to have `max_size` bytes at most.
+pub(super) fn open(path: &Path, max_size: u64) -> Result<Connection, StoreError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(StoreError::io(folder))?;
     // SQLite would make the file with the process's umask; events are nobody else's business.
@@ -85,7 +88,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     if size > 0 && (unclean || size <= ALWAYS_CHECK) {
         check(&connection, path)?;
     }
-    pragmas(&connection).map_err(|e| classify(path, e))?;
+    pragmas(&connection, max_size).map_err(|e| classify(path, e))?;
     migrate(&mut connection).map_err(|e| classify(path, e))?;
     Ok(connection)
 }
@@ -136,13 +139,17 @@ fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     Err(classify(path, source))
 }
 
-fn pragmas(connection: &Connection) -> rusqlite::Result<()> {
+/// After how many pages of the log it is copied into the database. Each copy takes a page once, however often it was
+/// written since, and makes the writer wait: more pages are less work and longer waits. A small store has a small log.
+fn checkpoint_pages(max_size: u64) -> u64 {
+    (max_size / 4 / PAGE_SIZE).clamp(1_000, 14_000)
+}
+
+fn pragmas(connection: &Connection, max_size: u64) -> rusqlite::Result<()> {
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    // Each copies a page once, however often it was written since, and makes the writer wait: with twice as many
-    // pages intake would be somewhat faster, and a hundredth of the webhook requests would wait for more than 20 ms.
-    connection.pragma_update(None, "wal_autocheckpoint", 8_000)?;
+    connection.pragma_update(None, "wal_autocheckpoint", checkpoint_pages(max_size))?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     // Message ids are random, so each event meets another page of their index: this holds some hundred thousand ids.
