@@ -10,13 +10,15 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::webhook_secret::{self, SecretFile};
+use super::webhooks::{self, WebhookError};
 use super::{Caller, connections};
-use crate::config::{Config, Listen, Webhook};
+use crate::config::{Config, Webhook};
+use crate::model::text::chain;
 use crate::model::webhook::{Callback, WebhookKeys};
 use crate::reconcile::Reach;
 use crate::store::{Store, StoreOptions};
 use crate::transport::Hear;
-use crate::transport::webhook::{self, Sockets, Tls, TlsFiles, WebhookOptions};
+use crate::transport::webhook::{self as transport, ListenError, Sockets, WebhookOptions};
 
 /// What there is to know of a callback.
 #[derive(Clone, Debug)]
@@ -90,17 +92,13 @@ struct StandIn {
 impl StandIn {
     /// `None` when somebody listens already, as the daemon does, or when systemd does.
     async fn listen(webhook: &Webhook, keys: &WebhookKeys) -> Result<Option<Self>, String> {
-        let Listen::Address(address) = webhook.listen else { return Ok(None) };
-        let listener = match Sockets::none().bind(&webhook::Listen::Address(address)) {
-            Ok(listener) => listener,
-            Err(webhook::ListenError::Taken { .. }) => return Ok(None),
-            Err(error) => return Err(error.to_string()),
+        let options = match webhooks::listener(&Sockets::none(), webhook, || Ok(keys.clone())) {
+            Ok(options) => options,
+            Err(WebhookError::Listen(ListenError::Taken { .. } | ListenError::NonePassed)) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(chain(&error)),
         };
-        let files = webhook
-            .tls
-            .as_ref()
-            .map(|tls| TlsFiles { certificate: tls.certificate.clone(), key: tls.key.clone() });
-        let tls = files.map(Tls::load).transpose().map_err(|error| error.to_string())?;
         // Nothing but challenges can come, since Twitch knows of no subscription with this secret; the listener
         // wants a store all the same.
         let folder = std::env::temp_dir().join(format!("eventsubd-check-{}", uuid::Uuid::new_v4().simple()));
@@ -109,10 +107,9 @@ impl StandIn {
         let store =
             StoreOptions::new(folder.join("events.db"), Duration::from_secs(3600), 16 << 20, 16, 1 << 20);
         let store = Store::open(store).map_err(|error| failed(&error))?;
-        let options = WebhookOptions::new(webhook.callback.as_str(), listener, tls, keys.clone());
         let (options, watched) = watch::channel(Some(options));
         let hear = Hear(Arc::new(|_hint| {}));
-        let (listener, _handle) = webhook::webhook(watched, store.clone(), Arc::new(Notify::new()), hear);
+        let (listener, _handle) = transport::webhook(watched, store.clone(), Arc::new(Notify::new()), hear);
         let cancel = CancellationToken::new();
         let task = tokio::spawn(listener.run(cancel.clone()));
         Ok(Some(Self { cancel, task, store, folder, _options: options }))

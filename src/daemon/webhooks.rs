@@ -33,6 +33,29 @@ pub enum WebhookError {
     Secret(SecretFileError),
 }
 
+/// Builds the listener that the configuration asks for. The secrets come last, as asking for them may make one.
+///
+/// # Errors
+/// Whatever would keep it from working.
+pub(super) fn listener(
+    sockets: &Sockets,
+    webhook: &config::Webhook,
+    keys: impl FnOnce() -> Result<WebhookKeys, SecretFileError>,
+) -> Result<WebhookOptions, WebhookError> {
+    let listen = match webhook.listen {
+        config::Listen::Address(address) => Listen::Address(address),
+        config::Listen::Systemd => Listen::Systemd,
+    };
+    let listener = sockets.bind(&listen).map_err(WebhookError::Listen)?;
+    let files = webhook
+        .tls
+        .as_ref()
+        .map(|tls| TlsFiles { certificate: tls.certificate.clone(), key: tls.key.clone() });
+    let tls = files.map(Tls::load).transpose().map_err(WebhookError::Tls)?;
+    let keys = keys().map_err(WebhookError::Secret)?;
+    Ok(WebhookOptions::new(webhook.callback.as_str(), listener, tls, keys))
+}
+
 /// What outlives a reload.
 #[derive(Debug)]
 pub(super) struct Webhooks {
@@ -63,18 +86,8 @@ impl Webhooks {
     /// Whatever would keep it from working.
     pub(super) fn build(&self, config: &Config) -> Result<Option<WebhookOptions>, WebhookError> {
         let Some(webhook) = &config.webhook else { return Ok(None) };
-        let listen = match webhook.listen {
-            config::Listen::Address(address) => Listen::Address(address),
-            config::Listen::Systemd => Listen::Systemd,
-        };
-        let listener = self.sockets.bind(&listen).map_err(WebhookError::Listen)?;
-        let files = webhook
-            .tls
-            .as_ref()
-            .map(|tls| TlsFiles { certificate: tls.certificate.clone(), key: tls.key.clone() });
-        let tls = files.map(Tls::load).transpose().map_err(WebhookError::Tls)?;
-        let keys = self.file.load(webhook.secret.as_ref()).map_err(WebhookError::Secret)?;
-        Ok(Some(WebhookOptions::new(webhook.callback.as_str(), listener, tls, keys)))
+        let keys = || self.file.load(webhook.secret.as_ref());
+        listener(&self.sockets, webhook, keys).map(Some)
     }
 
     /// Puts what was built in force.

@@ -13,7 +13,7 @@ use super::binder::{Binder, ShardReport};
 use super::grants::Grants;
 use super::logins::Logins;
 use super::memory::{
-    Intent, LOGIN_PREFIX, Memory, MemoryError, conduit_name, hold_name, intent_name, urls_name,
+    Intent, LOGIN_PREFIX, Memory, MemoryError, conduit_name, hold_name, intent_name, parse_urls, urls_name,
 };
 use super::park::ParkTable;
 use super::publish::{Publisher, wall};
@@ -375,7 +375,7 @@ impl<A: Api> Engine<A> {
         self.held_of =
             recall_one(&*self.memory, &hold_name(&client)).await?.and_then(|text| text.parse().ok());
         let urls = recall_one(&*self.memory, &urls_name(&client)).await?;
-        self.urls = urls.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        self.urls = parse_urls(urls.as_deref());
         self.logins.remember(&logins, Instant::now().into_std(), wall());
         Ok(())
     }

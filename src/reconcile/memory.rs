@@ -3,6 +3,9 @@
 //!
 //! Nothing in here decides; a value that cannot be read counts as not remembered.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +52,16 @@ pub(super) fn hold_name(client_id: &str) -> String {
 /// Name of the public URLs that subscriptions were made with, as a JSON list.
 pub(super) fn urls_name(client_id: &str) -> String {
     format!("callback_urls:{client_id}")
+}
+
+/// The URLs as they are remembered.
+pub(super) fn urls_value(urls: &BTreeSet<Arc<str>>) -> String {
+    serde_json::to_string(urls).expect("texts always make JSON")
+}
+
+/// The remembered URLs; none when there are none, or they cannot be read.
+pub(super) fn parse_urls(value: Option<&str>) -> BTreeSet<Arc<str>> {
+    value.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
 /// Name of a login's id.

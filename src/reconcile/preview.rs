@@ -1,9 +1,8 @@
 //! What a run would do, for `eventsubd plan`: reads everything, changes nothing at Twitch and
 //! nothing that is remembered.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -16,7 +15,7 @@ use super::grants::Grants;
 use super::logins::{Logins, USERS_PER_CALL};
 use super::look::{is_unused, look_at_grants, look_up};
 use super::memory::{
-    Intent, LOGIN_PREFIX, Memory, MemoryError, conduit_name, hold_name, intent_name, urls_name,
+    Intent, LOGIN_PREFIX, Memory, MemoryError, conduit_name, hold_name, intent_name, parse_urls, urls_name,
 };
 use super::park::{Obstacle, ParkTable, RetryTimes};
 use super::place::{Place, Places};
@@ -139,7 +138,7 @@ pub(super) async fn observe<A: Api>(
     logins.remember(&pairs, now, wall());
 
     let urls = recall_one(memory, &urls_name(client_id)).await.map_err(PreviewError::Memory)?;
-    let urls: BTreeSet<Arc<str>> = urls.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    let urls = parse_urls(urls.as_deref());
     let (conduit, places) = match (desired.method, &desired.webhook) {
         (Method::Webhook, Some(webhook)) => {
             let current = Place::webhook(&webhook.url, webhook.keys.current());

@@ -11,7 +11,7 @@ use super::api::{Api, Failure};
 use super::conduit::{self, Choice};
 use super::engine::Engine;
 use super::look::is_unused;
-use super::memory::{Intent, conduit_name, intent_name, urls_name};
+use super::memory::{Intent, conduit_name, intent_name, urls_name, urls_value};
 use super::place::{Place, Places};
 use super::publish::wall;
 use super::run::{Stop, stop};
@@ -47,7 +47,7 @@ impl<A: Api> Engine<A> {
 
     /// Nothing is made with a URL before it is remembered: what points to it is ours from then on.
     async fn remember_urls(&mut self, urls: BTreeSet<Arc<str>>) -> Result<(), Stop> {
-        let value = serde_json::to_string(&urls).expect("texts always make JSON");
+        let value = urls_value(&urls);
         let change = (urls_name(&self.options.client_id), (!urls.is_empty()).then_some(value));
         self.memory
             .save(vec![change])
