@@ -228,6 +228,7 @@ async fn a_form_turns_the_token_into_a_cookie() {
     let daemon = home.start().await;
     let address = address(&daemon);
 
+    daemon.converged().await;
     let form = get(&address, "/").await;
     assert_eq!(form.code, 401);
     assert!(form.body.contains("<form method=\"post\" action=\"/login\""), "{}", form.body);
@@ -259,14 +260,40 @@ async fn a_form_turns_the_token_into_a_cookie() {
     assert!(out.header("set-cookie").is_some_and(|cookie| cookie.contains("Max-Age=0")), "{out:?}");
 
     // A new token ends what the old one has opened.
+    let old = format!("Authorization: Bearer {TOKEN}");
+    let mut tail = Tail::open(&address, "/events", &["Connection: close", &old]).await;
+    // What changes nothing here ends nothing.
+    home.configure(&format!("{SUBSCRIPTION}\n{}\n[log]\nlevel = \"debug\"\n", closed()));
+    daemon.handle_reload().await;
+    home.sandbox.trigger("stream.online", None).await.unwrap();
+    assert_eq!(tail.event().await["metadata"]["subscription_type"], "stream.online");
     set_token(&home, "another-admin-token-of-this-test");
     daemon.handle_reload().await;
-    let address = self::address(&daemon);
+    assert_eq!(self::address(&daemon), address);
     assert_eq!(ask(&address, "GET /status", &[&sent]).await.code, 401);
-    let old = format!("Authorization: Bearer {TOKEN}");
     assert_eq!(ask(&address, "GET /status", &[&old]).await.code, 401);
     let new = "Authorization: Bearer another-admin-token-of-this-test";
     assert_eq!(ask(&address, "GET /status", &[new]).await.code, 200);
+    tail.ended().await;
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_token_is_in_force_when_the_reload_is() {
+    let home = home(&closed()).await;
+    let daemon = home.start().await;
+    let address = address(&daemon);
+    // Wrong tokens are counted; a cookie that is good no more is only refused.
+    let answer = post(&address, "/login", &[], &format!("token={TOKEN}")).await;
+    let cookie = answer.header("set-cookie").and_then(|cookie| cookie.split(';').next()).expect("a cookie");
+    let old = format!("Cookie: {cookie}");
+    for token in 0..20 {
+        set_token(&home, &format!("token-of-this-test-{token}"));
+        daemon.handle_reload().await;
+        assert_eq!(ask(&address, "GET /status", &[&old]).await.code, 401, "token {token}");
+        let new = format!("Authorization: Bearer token-of-this-test-{token}");
+        assert_eq!(ask(&address, "GET /status", &[&new]).await.code, 200, "token {token}");
+    }
     daemon.end().await;
 }
 

@@ -6,16 +6,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Extension, Request, State};
+use axum::extract::{Extension, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::endpoint::Peer;
 use super::page;
-use super::reading::Stranger;
+use super::reading::{Stranger, Until};
 use super::throttle::Throttle;
 use super::token::{Keeper, SESSION, bearer, cookies};
 use crate::model::secret::Secret;
@@ -23,14 +24,21 @@ use crate::model::secret::Secret;
 /// What everybody may ask: whether the daemon lives and is ready, and what the form looks like.
 const OPEN: [&str; 5] = ["/livez", "/readyz", "/login", "/page.css", "/icon.svg"];
 
-/// Lets people in.
+/// Lets people in. With it goes what it has let in and would never end.
 #[derive(Debug)]
 pub(super) struct Door {
     keeper: Option<Keeper>,
-    listen: SocketAddr,
+    listen: Option<SocketAddr>,
     /// Cookies are for a host and all its ports: another daemon must not take this one's away.
     cookie: String,
     failures: Mutex<Throttle<IpAddr>>,
+    closed: CancellationToken,
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.closed.cancel();
+    }
 }
 
 /// What somebody has shown.
@@ -43,18 +51,19 @@ enum Shown {
 }
 
 impl Door {
-    pub(super) fn new(token: Option<&Secret>, listen: SocketAddr) -> Self {
+    pub(super) fn new(token: Option<&Secret>, listen: Option<SocketAddr>) -> Self {
         Self {
             keeper: token.map(Keeper::new),
             listen,
-            cookie: format!("eventsubd-{}", listen.port()),
+            cookie: format!("eventsubd-{}", listen.map_or(0, |listen| listen.port())),
             failures: Mutex::new(Throttle::new()),
+            closed: CancellationToken::new(),
         }
     }
 
     /// The address that stands open to whoever reaches it, when there is no token.
     pub(super) fn open_at(&self) -> Option<IpAddr> {
-        self.keeper.is_none().then(|| self.listen.ip())
+        self.listen.filter(|_| self.keeper.is_none()).map(|listen| listen.ip())
     }
 
     /// Looks at a token.
@@ -108,7 +117,7 @@ fn too_often(wait: Duration) -> Response {
 
 /// Lets a request in, or asks for the token.
 pub(super) async fn ask(
-    State(door): State<Arc<Door>>,
+    Extension(door): Extension<Arc<Door>>,
     Extension(Peer(peer)): Extension<Peer>,
     mut request: Request,
     next: Next,
@@ -129,15 +138,16 @@ pub(super) async fn ask(
         }
         request.extensions_mut().insert(Stranger);
     }
+    request.extensions_mut().insert(Until(door.closed.clone()));
     next.run(request).await
 }
 
 /// The form for the token, and the way out.
-pub(super) fn routes(door: Arc<Door>) -> Router {
-    Router::new().route("/login", get(form).post(login)).route("/logout", post(logout)).with_state(door)
+pub(super) fn routes() -> Router {
+    Router::new().route("/login", get(form).post(login)).route("/logout", post(logout))
 }
 
-async fn form(State(door): State<Arc<Door>>, stranger: Option<Extension<Stranger>>) -> Response {
+async fn form(Extension(door): Extension<Arc<Door>>, stranger: Option<Extension<Stranger>>) -> Response {
     match (&door.keeper, stranger) {
         (Some(_), Some(_)) => page::login(false).into_response(),
         _ => Redirect::to("/").into_response(),
@@ -145,7 +155,7 @@ async fn form(State(door): State<Arc<Door>>, stranger: Option<Extension<Stranger
 }
 
 async fn login(
-    State(door): State<Arc<Door>>,
+    Extension(door): Extension<Arc<Door>>,
     Extension(Peer(peer)): Extension<Peer>,
     headers: HeaderMap,
     body: Bytes,
@@ -164,7 +174,7 @@ async fn login(
     }
 }
 
-async fn logout(State(door): State<Arc<Door>>, headers: HeaderMap) -> Response {
+async fn logout(Extension(door): Extension<Arc<Door>>, headers: HeaderMap) -> Response {
     (door.set_cookie(&headers, "", 0), Redirect::to("/")).into_response()
 }
 

@@ -87,17 +87,41 @@ impl EndpointListener {
 /// The endpoint as it shall be.
 #[derive(Clone, Debug)]
 pub struct EndpointOptions {
-    /// Where.
-    pub listener: EndpointListener,
-    /// What opens it; on loopback it may be open to all.
-    pub token: Option<Secret>,
+    listener: EndpointListener,
+    token: Option<Secret>,
+    door: Arc<Door>,
+}
+
+impl EndpointOptions {
+    /// An endpoint there, and what opens it; on loopback it may be open to all.
+    pub fn new(listener: EndpointListener, token: Option<Secret>) -> Self {
+        let door = Arc::new(Door::new(token.as_ref(), listener.address()));
+        Self { listener, token, door }
+    }
+
+    /// Where it is.
+    pub fn listener(&self) -> &EndpointListener {
+        &self.listener
+    }
+
+    /// Whether only a token opens it.
+    pub fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
+    fn is_at(&self, listener: &EndpointListener) -> bool {
+        Arc::ptr_eq(&self.listener.0, &listener.0)
+    }
 }
 
 impl PartialEq for EndpointOptions {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.listener.0, &other.listener.0) && self.token == other.token
+        self.is_at(&other.listener) && self.token == other.token
     }
 }
+
+/// How the endpoint shall be at present; nothing while there shall be none.
+type Wanted = watch::Receiver<Option<EndpointOptions>>;
 
 /// The task that serves the endpoint, wherever it is at present.
 #[derive(Debug)]
@@ -107,26 +131,28 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Serves until cancelled. A change ends what is open: a connection that an old token has opened does
-    /// not outlive it.
+    /// Serves until cancelled. Every request is held against the options in force at that moment, and an
+    /// answer without an end does not outlive what has let it begin.
     pub async fn run(mut self, control: Arc<dyn Control>, store: Store, cancel: CancellationToken) {
+        let facts = Facts::new(control, store, cancel.clone());
+        let router = router(facts, self.options.clone());
         while !cancel.is_cancelled() {
-            let options = self.options.borrow_and_update().clone();
+            let listener = listener(&self.options.borrow_and_update());
             let stop = cancel.child_token();
-            let facts = Facts::new(Arc::clone(&control), store.clone(), stop.clone());
             let server = async {
-                match options {
-                    Some(options) => serve(options, facts, stop.clone()).await,
+                match &listener {
+                    Some(listener) => serve(listener, &router, stop.clone()).await,
                     None => stop.cancelled().await,
                 }
             };
             tokio::pin!(server);
-            let changed = tokio::select! {
+            let moved = self.options.wait_for(|options| !same(&listener, options));
+            let moved = tokio::select! {
                 () = &mut server => return,
-                changed = self.options.changed() => changed,
+                moved = moved => moved.is_ok(),
             };
             // Whoever could change it may be gone already; then the daemon ends.
-            if changed.is_ok() {
+            if moved {
                 stop.cancel();
             }
             server.await;
@@ -134,17 +160,28 @@ impl Endpoint {
     }
 }
 
-async fn serve(options: EndpointOptions, facts: Facts, cancel: CancellationToken) {
-    let Some(address) = options.listener.address() else { return cancel.cancelled().await };
-    let listener = match options.listener.0.try_clone().and_then(TcpListener::from_std) {
+fn listener(options: &Option<EndpointOptions>) -> Option<EndpointListener> {
+    options.as_ref().map(|options| options.listener.clone())
+}
+
+fn same(listener: &Option<EndpointListener>, options: &Option<EndpointOptions>) -> bool {
+    match (listener, options) {
+        (Some(listener), Some(options)) => options.is_at(listener),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+async fn serve(listener: &EndpointListener, router: &Router, cancel: CancellationToken) {
+    let Some(address) = listener.address() else { return cancel.cancelled().await };
+    let listener = match listener.0.try_clone().and_then(TcpListener::from_std) {
         Ok(listener) => listener,
         Err(error) => {
             warn!(%address, %error, "the admin endpoint cannot be served");
             return cancel.cancelled().await;
         }
     };
-    info!(%address, token = options.token.is_some(), "the admin endpoint is open");
-    let router = router(facts, Door::new(options.token.as_ref(), address));
+    info!(%address, "the admin endpoint is open");
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -213,22 +250,29 @@ async fn connection(stream: TcpStream, peer: IpAddr, router: Router, cancel: Can
     }
 }
 
-fn router(facts: Facts, door: Door) -> Router {
-    let door = Arc::new(door);
+fn router(facts: Facts, wanted: Wanted) -> Router {
     routes(facts)
-        .merge(door::routes(Arc::clone(&door)))
+        .merge(door::routes())
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(from_fn_with_state(Arc::clone(&door), door::ask))
-        .layer(from_fn_with_state(door, check))
+        .layer(from_fn(door::ask))
+        .layer(from_fn_with_state(wanted, check))
         .layer(from_fn(in_time))
         .layer(from_fn(secure))
 }
 
-/// Sends away what must not come in.
-async fn check(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
-    let (head, body) = request.into_parts();
+/// Sends away what must not come in, and shows the rest the door.
+async fn check(State(wanted): State<Wanted>, request: Request, next: Next) -> Response {
+    let door = wanted.borrow().as_ref().map(|options| Arc::clone(&options.door));
+    let Some(door) = door else {
+        let close = [(header::CONNECTION, "close")];
+        return (StatusCode::SERVICE_UNAVAILABLE, close, "the admin endpoint is closed\n").into_response();
+    };
+    let (mut head, body) = request.into_parts();
     match guard::check(&head, door.open_at()) {
-        Ok(()) => next.run(Request::from_parts(head, body)).await,
+        Ok(()) => {
+            head.extensions.insert(door);
+            next.run(Request::from_parts(head, body)).await
+        }
         Err(refusal) => {
             let code = match refusal {
                 guard::Refusal::Malformed => StatusCode::BAD_REQUEST,

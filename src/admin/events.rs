@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::reading::Facts;
+use super::reading::{Facts, Until};
 use super::tail::{SCAN, SCAN_BYTES, TURN, Tail, skipped};
 use crate::model::event::Seq;
 use crate::store::Store;
@@ -53,7 +53,12 @@ fn parse(query: &str) -> Result<(GlobSet, Option<Seq>), String> {
 }
 
 /// `GET /events?type=GLOB&after=SEQ`
-pub(super) async fn events(State(facts): State<Arc<Facts>>, uri: Uri, headers: HeaderMap) -> Response {
+pub(super) async fn events(
+    State(facts): State<Arc<Facts>>,
+    until: Option<Extension<Until>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
     let (wanted, after) = match parse(uri.query().unwrap_or_default()) {
         Ok(parsed) => parsed,
         Err(message) => return (StatusCode::BAD_REQUEST, message + "\n").into_response(),
@@ -74,6 +79,7 @@ pub(super) async fn events(State(facts): State<Arc<Facts>>, uri: Uri, headers: H
         next_turn: Instant::now(),
         passed: 0,
         cancel: facts.cancel.clone(),
+        until: until.map_or_else(CancellationToken::new, |Extension(Until(closed))| closed),
         _place: place,
     };
     let headers = [
@@ -94,6 +100,7 @@ struct Client {
     /// Events that were passed over, and nobody was told yet.
     passed: u64,
     cancel: CancellationToken,
+    until: CancellationToken,
     _place: OwnedSemaphorePermit,
 }
 
@@ -106,15 +113,16 @@ fn stream(client: Client) -> impl Stream<Item = Result<String, Infallible>> {
 }
 
 impl Client {
-    /// What is sent next; nothing once the daemon stops.
+    /// What is sent next; nothing once the daemon stops, or whoever asked may not see more.
     async fn next(&mut self) -> Option<String> {
         if !self.greeted {
             self.greeted = true;
             return Some(format!("retry: 2000\n: events after {}\n\n", self.tail.cursor()));
         }
-        let cancel = self.cancel.clone();
+        let (cancel, until) = (self.cancel.clone(), self.until.clone());
         tokio::select! {
             () = cancel.cancelled() => None,
+            () = until.cancelled() => None,
             text = self.turns() => text,
             () = tokio::time::sleep(HEARTBEAT) => Some(":\n\n".to_owned()),
         }

@@ -26,6 +26,10 @@ const TAILS: usize = 16;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stranger;
 
+/// Ends what a request has begun and would never end, when what let it in does. Set by the endpoint on TCP.
+#[derive(Clone, Debug)]
+pub(super) struct Until(pub(super) CancellationToken);
+
 /// What the answers are made from.
 #[derive(Clone)]
 pub(super) struct Facts {

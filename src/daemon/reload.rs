@@ -151,7 +151,7 @@ impl Reloader {
             Ok(webhook) => webhook,
             Err(error) => return Err(self.refuse(vec![format!("the webhook listener: {}", chain(&error))])),
         };
-        let listener = self.publish.admin.borrow().as_ref().map(|admin| admin.listener.clone());
+        let listener = self.publish.admin.borrow().as_ref().map(|admin| admin.listener().clone());
         let old = listener.map(|listener| (&self.config, listener));
         let admin = match options::admin(&loaded.config, old) {
             Ok(admin) => admin,
@@ -208,6 +208,8 @@ impl Reloader {
 
 fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {
     let changed = *old != new;
-    *old = new;
+    if changed {
+        *old = new;
+    }
     changed
 }

@@ -88,8 +88,8 @@ impl Sources {
             store: copy(&self.store),
             sinks: copy(&self.sinks).into_values().collect(),
             admin: copy(&self.admin).and_then(|admin| {
-                let listen = admin.listener.address()?.to_string();
-                Some(AdminStatus { listen, token: admin.token.is_some() })
+                let listen = admin.listener().address()?.to_string();
+                Some(AdminStatus { listen, token: admin.has_token() })
             }),
         };
         let called = self.in_use.borrow().as_ref().is_some_and(|in_use| in_use.subscriptions);
