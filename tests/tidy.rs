@@ -75,6 +75,7 @@ const PURE: &[&str] = &[
     "reconcile/hooks",
     "reconcile/conduit",
     "reconcile/grants",
+    "store/ids",
     "transport/notification",
     "transport/webhook/verify",
     "transport/websocket/frame",

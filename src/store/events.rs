@@ -6,13 +6,13 @@ use rusqlite::{Connection, Row, params};
 use crate::model::event::{Event, MessageId, Seq, StoredEvent};
 use crate::model::time::Timestamp;
 
-/// Inserts an event under `seq`; `false` when its message id is stored already.
-pub(super) fn insert(connection: &Connection, seq: u64, event: &Event, now: u64) -> rusqlite::Result<bool> {
+/// Inserts an event under `seq`.
+pub(super) fn insert(connection: &Connection, seq: u64, event: &Event, now: u64) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
         "INSERT INTO events (seq, message_id, message_timestamp, type, version, subscription_id, stored_at, payload)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (message_id) DO NOTHING",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?;
-    let inserted = statement.execute(params![
+    statement.execute(params![
         seq,
         event.message_id.as_str(),
         event.message_timestamp,
@@ -22,7 +22,22 @@ pub(super) fn insert(connection: &Connection, seq: u64, event: &Event, now: u64)
         now,
         &event.payload[..],
     ])?;
-    Ok(inserted == 1)
+    Ok(())
+}
+
+/// Hands over the message ids of what was stored after `since`, in milliseconds since the epoch.
+pub(super) fn message_ids(
+    connection: &Connection,
+    since: u64,
+    mut take: impl FnMut(&str),
+) -> rusqlite::Result<()> {
+    let after = before(connection, Timestamp::from_unix_millis(since))?;
+    let mut statement = connection.prepare("SELECT message_id FROM events WHERE seq > ?1")?;
+    let mut rows = statement.query(params![after.0])?;
+    while let Some(row) = rows.next()? {
+        take(row.get_ref(0)?.as_str()?);
+    }
+    Ok(())
 }
 
 /// The events after `after`, oldest first: at most `limit`, and no more than about `max_bytes` of

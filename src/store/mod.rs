@@ -10,6 +10,7 @@
 mod dead_letters;
 mod error;
 mod events;
+mod ids;
 mod reader;
 mod retention;
 mod schema;

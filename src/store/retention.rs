@@ -1,7 +1,7 @@
 //! Removing what is too old, or too much, in small slices between commits.
 //!
-//! Message ids outlive their events by [`REPLAY_WINDOW`]: a payload that has to go earlier leaves its
-//! row behind, which readers do not see, so that a resend is still known as a duplicate. The newest
+//! Message ids are kept for [`WINDOW`] at least: a payload that has to go earlier leaves its row behind,
+//! which readers do not see, so that a resend is still known as a duplicate after a restart. The newest
 //! row always stays: its number is where the sequence goes on.
 
 use std::collections::BTreeMap;
@@ -9,13 +9,10 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, params};
 use tracing::{info, warn};
 
+use super::ids::WINDOW;
 use super::{LOSS, Loss, settings};
 use crate::model::route::SinkName;
 use crate::model::time::Timestamp;
-
-/// How long message ids are kept at least, in milliseconds. Twitch refuses nothing and resends within
-/// 10 minutes ("Handling Webhook Events"); an hour leaves room for queues.
-const REPLAY_WINDOW: u64 = 3_600_000;
 
 /// Which events to keep.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +50,7 @@ pub(super) fn slice(
         transaction.query_row("SELECT coalesce(max(seq), 0) FROM events", [], |row| row.get(0))?;
     let oldest = oldest_rows(&transaction, rows, false)?;
     let stale = |stored_at: u64| stored_at.saturating_add(keep.age) < now;
-    let forgotten = |stored_at: u64| stored_at.saturating_add(REPLAY_WINDOW) < now;
+    let forgotten = |stored_at: u64| stored_at.saturating_add(WINDOW.as_millis() as u64) < now;
 
     // By age: whole rows go, whether their payload is still there or not.
     let mut up_to = 0;

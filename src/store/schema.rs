@@ -60,6 +60,22 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE dead_letters ADD COLUMN replay INTEGER NOT NULL DEFAULT 0;
     CREATE INDEX dead_letters_to_replay ON dead_letters (sink, id) WHERE replay = 1;
 ",
+    // Without the index of random message ids: `ids` knows them.
+    "
+    CREATE TABLE events_without_index (
+        seq               INTEGER PRIMARY KEY,
+        message_id        TEXT NOT NULL,
+        message_timestamp TEXT NOT NULL,
+        type              TEXT NOT NULL,
+        version           TEXT NOT NULL,
+        subscription_id   TEXT NOT NULL,
+        stored_at         INTEGER NOT NULL,
+        payload           BLOB
+    ) STRICT;
+    INSERT INTO events_without_index SELECT * FROM events;
+    DROP TABLE events;
+    ALTER TABLE events_without_index RENAME TO events;
+",
 ];
 
 /// The newest format version.
@@ -152,8 +168,8 @@ fn pragmas(connection: &Connection, max_size: u64) -> rusqlite::Result<()> {
     connection.pragma_update(None, "wal_autocheckpoint", checkpoint_pages(max_size))?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
-    // Message ids are random, so each event meets another page of their index: this holds some hundred thousand ids.
-    connection.pragma_update(None, "cache_size", -32_000)?;
+    // A full batch of events has to fit: what does not is written to the log early, and again.
+    connection.pragma_update(None, "cache_size", -8_000)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(())
 }
@@ -178,5 +194,59 @@ fn classify(path: &Path, source: rusqlite::Error) -> StoreError {
             StoreError::Damaged { path: path.to_owned(), source }
         }
         _ => StoreError::Sql { action: "open its database", source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_of_every_older_format_is_brought_up_to_date() {
+        for format in 1..MIGRATIONS.len() {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("events.db");
+            let old = Connection::open(&path).unwrap();
+            old.execute_batch(&MIGRATIONS[..format].concat()).unwrap();
+            old.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+            old.pragma_update(None, "user_version", format as u32).unwrap();
+            old.execute_batch(
+                "INSERT INTO events VALUES (7, 'id7', 't', 'stream.online', '1', 's', 70, x'7b7d'),
+                                           (8, 'id8', 't', 'stream.online', '1', 's', 80, NULL);
+                 INSERT INTO sinks (name, seq, dead_letters) VALUES ('log', 6, 1);
+                 INSERT INTO dead_letters (sink, seq, message_id, message_timestamp, type, version, subscription_id,
+                                           stored_at, payload, failed_at, error)
+                 VALUES ('log', 5, 'id5', 't', 'stream.online', '1', 's', 50, x'7b7d', 60, 'gone');
+                 INSERT INTO settings VALUES ('a', 'b')",
+            )
+            .unwrap();
+            drop(old);
+
+            let new = open(&path, 1 << 30).unwrap();
+            let fresh = open(&folder.path().join("fresh.db"), 1 << 30).unwrap();
+            let columns = |connection: &Connection| -> Vec<String> {
+                connection
+                    .prepare(
+                        "SELECT m.name || '.' || p.name || ' ' || p.type || ' ' || p.\"notnull\"
+                         FROM sqlite_schema m JOIN pragma_table_info(m.name) p WHERE m.type = 'table' ORDER BY 1",
+                    )
+                    .unwrap()
+                    .query_map([], |row| row.get(0))
+                    .unwrap()
+                    .collect::<Result<_, _>>()
+                    .unwrap()
+            };
+            assert_eq!(columns(&new), columns(&fresh), "from format {format}");
+            let rows = |sql| new.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();
+            assert_eq!(
+                rows("SELECT group_concat(seq || message_id || stored_at) FROM events"),
+                "7id770,8id880"
+            );
+            assert_eq!(rows("SELECT hex(payload) FROM events WHERE seq = 7"), "7B7D");
+            assert_eq!(rows("SELECT name || seq || dead_letters || lost FROM sinks"), "log610");
+            assert_eq!(rows("SELECT message_id || error FROM dead_letters"), "id5gone");
+            assert_eq!(rows("SELECT value FROM settings"), "b");
+            assert_eq!(identify(&new, &path).unwrap(), FORMAT);
+        }
     }
 }

@@ -369,17 +369,31 @@ async fn old_events_go_and_what_a_sink_lost_is_counted() {
     assert_eq!(stored(&store).await.len(), 1);
     let status = status.borrow().clone();
     assert_eq!((status.removed, status.first_seq, status.last_seq), (10, Seq(11), Seq(11)));
-    assert!(
-        matches!(store.append(event("0", b"{}")).await.unwrap(), Appended::Stored(_)),
-        "its id is forgotten"
-    );
+}
+
+#[tokio::test]
+async fn ids_are_known_after_a_restart_as_long_as_the_window_lasts() {
+    let folder = tempfile::tempdir().unwrap();
+    let (clock, now) = clock(1_000_000_000_000);
+    let options = StoreOptions { clock, ..options(&folder) };
+    let mut store = Store::open(options.clone()).unwrap();
+    for (minutes, id) in [(0, "old"), (2, "young"), (31, "newest")] {
+        *now.lock().unwrap() = 1_000_000_000_000 + minutes * 60_000;
+        store.append(event(id, b"{}")).await.unwrap();
+    }
+    store.close().await.unwrap();
+    store = reopen(&options);
+    assert_eq!(store.append(event("newest", b"{}")).await.unwrap(), Appended::Duplicate);
+    assert_eq!(store.append(event("young", b"{}")).await.unwrap(), Appended::Duplicate);
+    assert_eq!(store.append(event("old", b"{}")).await.unwrap(), Appended::Stored(Seq(4)));
 }
 
 #[tokio::test]
 async fn the_size_stays_bounded_and_young_ids_are_still_known() {
     let folder = tempfile::tempdir().unwrap();
     let limit = 1_000_000;
-    let store = Store::open(StoreOptions { max_size: limit, ..options(&folder) }).unwrap();
+    let options = StoreOptions { max_size: limit, ..options(&folder) };
+    let store = Store::open(options.clone()).unwrap();
     for id in 0..2_000 {
         store.push_detached(event(&id.to_string(), &[b'x'; 1_000])).await.unwrap();
     }
@@ -390,6 +404,9 @@ async fn the_size_stays_bounded_and_young_ids_are_still_known() {
     assert!(!left.is_empty() && left.len() < 1_000, "{} events left", left.len());
     assert_eq!(left.last().unwrap().seq, Seq(2_000));
     assert_eq!(store.append(event("0", b"{}")).await.unwrap(), Appended::Duplicate);
+    store.close().await.unwrap();
+    let store = reopen(&options);
+    assert_eq!(store.append(event("0", b"{}")).await.unwrap(), Appended::Duplicate, "its row is there");
 }
 
 #[tokio::test]

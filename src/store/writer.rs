@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tracing::{error, info};
 
 use super::error::{self, StoreError};
+use super::ids::{Ids, Mark, WINDOW};
 use super::retention::{self, Removed, Retention};
 use super::{
     Appended, Clock, IntakeCounts, LetterFilter, SinkRecord, StartAt, StoreOptions, dead_letters, events,
@@ -161,6 +162,7 @@ pub(super) struct Writer {
     connection: Connection,
     path: PathBuf,
     clock: Clock,
+    ids: Ids,
     next: u64,
     counts: IntakeCounts,
     status: StoreStatus,
@@ -200,6 +202,10 @@ impl Writer {
             max_size: keep.size,
             ..StoreStatus::default()
         };
+        let mut ids = Ids::new(Instant::now());
+        let now = Timestamp((options.clock)()).unix_millis();
+        let since = now.saturating_sub(WINDOW.as_millis() as u64);
+        events::message_ids(&connection, since, |id| _ = ids.insert(ids.mark(id))).map_err(&read)?;
         let (last_seq_tx, last_seq) = watch::channel(newest);
         let (status_tx, status_rx) = watch::channel(status.clone());
         let (refusing_tx, refusing) = watch::channel(None);
@@ -209,6 +215,7 @@ impl Writer {
             connection,
             path: options.path.clone(),
             clock: Arc::clone(&options.clock),
+            ids,
             next: newest.0 + 1,
             counts: IntakeCounts::default(),
             status,
@@ -378,9 +385,12 @@ impl Writer {
         let first = self.next;
         let mut done = Vec::with_capacity(batch.len());
         let begun = Instant::now();
-        let written = self.write(batch, now, &mut done);
+        self.ids.expire(begun);
+        let mut marks = Vec::with_capacity(batch.len());
+        let written = self.write(batch, now, &mut done, &mut marks);
         if let Err(problem) = written {
             self.next = first;
+            marks.into_iter().for_each(|mark| self.ids.remove(mark));
             self.status.commit_failures += 1;
             return Err(problem);
         }
@@ -402,12 +412,22 @@ impl Writer {
         Ok(())
     }
 
-    fn write(&mut self, batch: &[Command], now: u64, done: &mut Vec<Done>) -> rusqlite::Result<()> {
+    /// Writes it all; `marks` gets those of the message ids that are new.
+    fn write(
+        &mut self,
+        batch: &[Command],
+        now: u64,
+        done: &mut Vec<Done>,
+        marks: &mut Vec<Mark>,
+    ) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for command in batch {
             done.push(match &command.job {
                 Job::Append { event, .. } => {
-                    if events::insert(&transaction, self.next, event, now)? {
+                    let mark = self.ids.mark(event.message_id.as_str());
+                    if self.ids.insert(mark) {
+                        marks.push(mark);
+                        events::insert(&transaction, self.next, event, now)?;
                         self.next += 1;
                         Done::Appended(Appended::Stored(Seq(self.next - 1)))
                     } else {
