@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::time::Timestamp;
 
 /// The longest message id that is accepted, in bytes. Twitch's are UUIDs or 44 characters of
-/// base64; the bound keeps a hostile sender from filling the index.
+/// base64; the bound keeps a hostile sender from filling the store.
 pub const MAX_MESSAGE_ID: usize = 255;
 
 /// The type of our own event that says when events may have been missed.
