@@ -15,16 +15,19 @@ pub(super) const WINDOW: Duration = Duration::from_secs(1_800);
 /// Ids are forgotten a generation at a time.
 const GENERATION: Duration = Duration::from_secs(600);
 
-/// An id, made short with a key of this process: 128 bits, so that two ids never have the same one, and nobody can
-/// look for two that do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Mark(u128);
+/// So many are easy to add to; then they are sorted in with the others, where they take the least room.
+const YOUNG: usize = 32_768;
+
+/// An id, made short with a key of this process. With a million ids known, one new event in 2⁴⁴ would be taken for a
+/// known one; nobody outside can look for such ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Mark(u64);
 
 /// The marks are as good as random already.
 #[derive(Clone, Copy, Debug, Default)]
-struct Low(u64);
+struct Same(u64);
 
-impl Hasher for Low {
+impl Hasher for Same {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -35,76 +38,101 @@ impl Hasher for Low {
         }
     }
 
-    fn write_u128(&mut self, mark: u128) {
-        self.0 = mark as u64;
+    fn write_u64(&mut self, mark: u64) {
+        self.0 = mark;
     }
 }
 
-/// Ids that were stored within a generation.
-#[derive(Debug)]
+/// Ids that were stored within a generation, ascending.
+#[derive(Debug, Default)]
 struct Generation {
     ended: Option<Instant>,
-    marks: HashSet<Mark, BuildHasherDefault<Low>>,
+    marks: Vec<Mark>,
 }
 
 impl Generation {
-    fn new() -> Self {
-        Self { ended: None, marks: HashSet::default() }
+    fn knows(&self, mark: Mark) -> bool {
+        self.marks.binary_search(&mark).is_ok()
+    }
+
+    /// Merges from the back, so that it takes no more room than the result.
+    fn add(&mut self, mut young: Vec<Mark>) {
+        young.sort_unstable();
+        let mut old = self.marks.len();
+        self.marks.resize(old + young.len(), Mark(0));
+        for place in (0..self.marks.len()).rev() {
+            let Some(last) = young.last() else { break };
+            if old > 0 && self.marks[old - 1] > *last {
+                old -= 1;
+                self.marks[place] = self.marks[old];
+            } else {
+                self.marks[place] = *last;
+                young.pop();
+            }
+        }
     }
 }
 
-/// The ids of the last half hour. About 30 bytes each.
+/// The ids of the last half hour: 8 bytes each, but for the youngest.
 #[derive(Debug)]
 pub(super) struct Ids {
-    keys: [RandomState; 2],
-    /// When the youngest generation began.
+    key: RandomState,
+    young: HashSet<Mark, BuildHasherDefault<Same>>,
+    /// When the present generation began.
     begun: Instant,
-    youngest: Generation,
+    present: Generation,
     /// The youngest first.
-    older: VecDeque<Generation>,
+    past: VecDeque<Generation>,
 }
 
 impl Ids {
     pub(super) fn new(now: Instant) -> Self {
-        let keys = [RandomState::new(), RandomState::new()];
-        Self { keys, begun: now, youngest: Generation::new(), older: VecDeque::new() }
+        Self {
+            key: RandomState::new(),
+            young: HashSet::default(),
+            begun: now,
+            present: Generation::default(),
+            past: VecDeque::new(),
+        }
     }
 
     pub(super) fn mark(&self, id: &str) -> Mark {
-        let [high, low] = [&self.keys[0], &self.keys[1]].map(|key| u128::from(key.hash_one(id)));
-        Mark(high << 64 | low)
+        Mark(self.key.hash_one(id))
     }
 
     /// Remembers an id; `false` when it is known already.
     pub(super) fn insert(&mut self, mark: Mark) -> bool {
-        !self.older.iter().any(|generation| generation.marks.contains(&mark))
-            && self.youngest.marks.insert(mark)
+        let is_old = self.present.knows(mark) || self.past.iter().any(|generation| generation.knows(mark));
+        !is_old && self.young.insert(mark)
     }
 
-    /// Forgets an id that was not stored after all.
+    /// Forgets an id that was not stored after all. Only good until the next [`Self::settle`].
     pub(super) fn remove(&mut self, mark: Mark) {
-        self.youngest.marks.remove(&mark);
+        self.young.remove(&mark);
     }
 
-    /// Forgets what is older than the window. To be called now and then, between an [`Self::insert`] and its
-    /// [`Self::remove`] never.
-    pub(super) fn expire(&mut self, now: Instant) {
+    /// Forgets what is older than the window, and makes the rest small. To be called now and then.
+    pub(super) fn settle(&mut self, now: Instant) {
         let since = |then: Instant| now.saturating_duration_since(then);
-        if since(self.begun) >= GENERATION {
+        let is_over = since(self.begun) >= GENERATION;
+        if self.young.len() >= YOUNG || is_over && !self.young.is_empty() {
+            self.present.add(std::mem::take(&mut self.young).into_iter().collect());
+        }
+        if is_over {
             self.begun = now;
-            if !self.youngest.marks.is_empty() {
-                let mut full = std::mem::replace(&mut self.youngest, Generation::new());
-                full.ended = Some(now);
-                self.older.push_front(full);
+            let present = std::mem::take(&mut self.present);
+            if !present.marks.is_empty() {
+                self.past.push_front(Generation { ended: Some(now), ..present });
             }
         }
-        self.older.retain(|generation| generation.ended.is_some_and(|ended| since(ended) <= WINDOW));
+        self.past.retain(|generation| generation.ended.is_some_and(|ended| since(ended) <= WINDOW));
     }
 
     /// How many are known.
     #[cfg(test)]
     fn len(&self) -> usize {
-        self.youngest.marks.len() + self.older.iter().map(|generation| generation.marks.len()).sum::<usize>()
+        let past: usize = self.past.iter().map(|generation| generation.marks.len()).sum();
+        self.young.len() + self.present.marks.len() + past
     }
 }
 
@@ -133,12 +161,23 @@ mod tests {
 
     proptest! {
         #[test]
+        fn sorting_in_keeps_all_of_both(old in prop::collection::btree_set(any::<u64>(), 0..50),
+                                        young in prop::collection::btree_set(any::<u64>(), 0..50)) {
+            let mut generation = Generation::default();
+            generation.add(old.iter().copied().map(Mark).collect());
+            generation.add(young.iter().copied().map(Mark).rev().collect());
+            let mut all: Vec<_> = old.into_iter().chain(young).map(Mark).collect();
+            all.sort_unstable();
+            prop_assert_eq!(generation.marks, all);
+        }
+
+        #[test]
         fn an_id_is_known_for_the_window_and_not_much_longer(steps in prop::collection::vec(step(), 0..200)) {
             let mut now = Instant::now();
             let mut ids = Ids::new(now);
             let mut stored: HashMap<u8, Instant> = HashMap::new();
             for step in steps {
-                ids.expire(now);
+                ids.settle(now);
                 match step {
                     Step::Insert(id) | Step::InsertAndRemove(id) => {
                         let mark = ids.mark(&id.to_string());
@@ -164,7 +203,7 @@ mod tests {
             // Looked at in time, it forgets everything.
             for _ in 0..5 {
                 now += GENERATION;
-                ids.expire(now);
+                ids.settle(now);
             }
             prop_assert_eq!(ids.len(), 0);
         }
@@ -177,11 +216,25 @@ mod tests {
         let mark = ids.mark("8f0c2a51-0000-4000-8000-000000000001");
         assert!(ids.insert(mark));
         for minutes in 0..40 {
-            ids.expire(start + Duration::from_secs(60 * minutes));
+            ids.settle(start + Duration::from_secs(60 * minutes));
             assert!(!ids.insert(mark), "after {minutes} minutes");
         }
-        ids.expire(start + Duration::from_secs(60 * 41));
+        ids.settle(start + Duration::from_secs(60 * 41));
         assert!(ids.insert(mark));
         assert_ne!(ids.mark("a"), ids.mark("b"));
+    }
+
+    #[test]
+    fn many_are_known_and_small() {
+        let mut ids = Ids::new(Instant::now());
+        let marks: Vec<_> = (0..3 * YOUNG + 7).map(|id| ids.mark(&id.to_string())).collect();
+        for mark in &marks {
+            assert!(ids.insert(*mark));
+            ids.settle(ids.begun);
+        }
+        assert_eq!((ids.present.marks.len(), ids.young.len()), (3 * YOUNG, 7));
+        assert!(ids.present.marks.is_sorted());
+        assert!(!marks.iter().any(|mark| ids.insert(*mark)));
+        assert_eq!(ids.len(), marks.len());
     }
 }

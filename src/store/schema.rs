@@ -168,8 +168,6 @@ fn pragmas(connection: &Connection, max_size: u64) -> rusqlite::Result<()> {
     connection.pragma_update(None, "wal_autocheckpoint", checkpoint_pages(max_size))?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
-    // A full batch of events has to fit: what does not is written to the log early, and again.
-    connection.pragma_update(None, "cache_size", -8_000)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(())
 }

@@ -202,10 +202,18 @@ impl Writer {
             max_size: keep.size,
             ..StoreStatus::default()
         };
-        let mut ids = Ids::new(Instant::now());
+        let opened = Instant::now();
+        let mut ids = Ids::new(opened);
         let now = Timestamp((options.clock)()).unix_millis();
         let since = now.saturating_sub(WINDOW.as_millis() as u64);
-        events::message_ids(&connection, since, |id| _ = ids.insert(ids.mark(id))).map_err(&read)?;
+        let known = |id: &str| {
+            ids.insert(ids.mark(id));
+            ids.settle(opened);
+        };
+        events::message_ids(&connection, since, known).map_err(&read)?;
+        // Now that everything was read once: a full batch of events has to fit, as what does not is written to the
+        // log early, and again.
+        connection.pragma_update(None, "cache_size", -8_000).map_err(&read)?;
         let (last_seq_tx, last_seq) = watch::channel(newest);
         let (status_tx, status_rx) = watch::channel(status.clone());
         let (refusing_tx, refusing) = watch::channel(None);
@@ -385,7 +393,7 @@ impl Writer {
         let first = self.next;
         let mut done = Vec::with_capacity(batch.len());
         let begun = Instant::now();
-        self.ids.expire(begun);
+        self.ids.settle(begun);
         let mut marks = Vec::with_capacity(batch.len());
         let written = self.write(batch, now, &mut done, &mut marks);
         if let Err(problem) = written {
