@@ -287,8 +287,8 @@ async fn every_fault_of_twitch_is_lived_through() {
             home.sandbox.fault(route, fault.clone(), 1);
         }
         let daemon = home.start().await;
-        daemon.converged().await;
-        assert_eq!(home.live(), 2, "{fault:?}");
+        let status = daemon.converged().await;
+        assert_eq!(home.live(), 2, "{fault:?}: {status:#?} {:#?}", home.sandbox.subscriptions());
         assert_eq!(home.sandbox.conduits().len(), 1, "{fault:?}");
         daemon.end().await;
     }

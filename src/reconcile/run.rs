@@ -190,6 +190,10 @@ impl<A: Api> Engine<A> {
         self.remember_hold(&planned).await?;
         let progress = Progress { done: 0, total: planned.plan.actions.len() as u64 };
         self.publisher.status.progress = Some(progress);
+        if progress.total > 0 {
+            // Whatever the last run has found, there is a difference now.
+            self.publisher.status.converged = false;
+        }
         self.publisher.flush();
         if planned.plan.actions.iter().any(Action::is_create) && !places.current.is_webhook() {
             self.await_shards().await;

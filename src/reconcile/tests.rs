@@ -611,6 +611,21 @@ async fn a_revocation_is_looked_at_soon() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_missing_is_no_convergence_until_it_is_there_again() {
+    let bench = settled(&three()).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    bench.fake.world().latency = Duration::from_secs(1);
+    bench.fake.world().revoke("broadcaster_user_id=1", "notification_failures_exceeded");
+    bench.handle.revoked().notify_one();
+    let creates = bench.fake.world().count("create");
+    bench.world(|world| world.count("create") > creates).await;
+    assert!(!bench.handle.status.borrow().converged);
+    let status = bench.converged().await;
+    assert_eq!((bench.fake.world().live().len(), status.problem), (3, None));
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_would_be_refused_is_not_sent_and_a_grant_is_acted_on_at_once() {
     let fake = fake();
     fake.world().grants = Some(std::collections::BTreeMap::new());
