@@ -438,14 +438,32 @@ impl Drop for Held {
 }
 
 #[test]
-fn a_store_that_hangs_stops_the_signs_of_life() {
-    let machine = Machine::ready();
-    machine.drop_in("eventsubd.service", "[Service]\nWatchdogSec=3s\nRestartSec=100ms\n");
+fn a_store_that_hangs_is_told_of_and_stops_the_signs_of_life() {
+    let machine = Machine::boot();
+    machine.start_twitch(&[]);
+    machine.configure("eventsubd", "[admin]\nlisten = \"127.0.0.1:9464\"\n");
+    machine.drop_in("eventsubd.service", "[Service]\nWatchdogSec=20s\nRestartSec=100ms\n");
     machine.ok(&["systemctl", "start", "eventsubd"]);
+    let livez = || {
+        const ASK: &str = "exec 3<>/dev/tcp/127.0.0.1/9464; \
+                           printf 'GET /livez HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' >&3; cat <&3";
+        machine.ok(&["bash", "-c", ASK])
+    };
+    assert!(livez().ends_with("\r\n\r\nok\n"), "{}", livez());
     let writer = machine.thread("store-writer");
     let held = Held::thread(&writer);
     // After a minute it counts as hanging.
-    machine.until_within(2 * WAIT, "the end of its patience", || {
+    machine.until_within(2 * WAIT, "it says what hangs", || {
+        machine.status()["problems"][0]["message"]
+            .as_str()
+            .is_some_and(|message| message.starts_with("the writer of the store hangs"))
+    });
+    let answer = livez();
+    assert!(
+        answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("the writer of the store hangs\n"),
+        "{answer}"
+    );
+    machine.until_within(2 * WAIT, "the end of systemd's patience", || {
         machine.journal(&["-u", "eventsubd"]).contains("Watchdog timeout")
     });
     // Whoever holds a thread also has to let it die.

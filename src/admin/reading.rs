@@ -61,9 +61,14 @@ pub(super) fn routes(facts: Facts) -> Router {
 
 const TEXT: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
 
-/// Alive is a daemon that answers this and whose store answers it. What Twitch does is no reason to restart
-/// a daemon, and neither is a full disk.
+/// Alive is a daemon that answers this, whose store answers it, and of which no part hangs. What Twitch does is no
+/// reason to restart a daemon, and neither is a full disk.
 async fn livez(State(facts): State<Arc<Facts>>) -> Response {
+    let hanging = facts.control.hanging();
+    if !hanging.is_empty() {
+        let lines: String = hanging.iter().map(|part| format!("{part} hangs\n")).collect();
+        return (StatusCode::SERVICE_UNAVAILABLE, TEXT, lines).into_response();
+    }
     let asked = tokio::time::timeout(STUCK_AFTER, facts.store.settings("livez")).await;
     match asked {
         Ok(Ok(_)) => (TEXT, "ok\n").into_response(),

@@ -25,6 +25,8 @@ use crate::store::{LetterFilter, Store};
 pub trait Control: Send + Sync + 'static {
     /// How things are.
     fn status(&self) -> Status;
+    /// The parts whose standstill only a restart can mend, by name.
+    fn hanging(&self) -> Vec<&'static str>;
     /// Reads the file again and puts it in force, whole or not at all.
     fn reload(&self) -> Answer<'_, Result<ReloadAccepted, ReloadRefused>>;
     /// Makes a new webhook secret; the old one is accepted until everything is moved.

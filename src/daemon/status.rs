@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
+use super::watchdog::Hanging;
 use crate::admin::EndpointOptions;
 use crate::model::route::SinkName;
 use crate::model::shard::ShardId;
@@ -46,6 +47,7 @@ pub(super) struct Sources {
     pub(super) store: watch::Receiver<StoreStatus>,
     pub(super) sinks: watch::Receiver<BTreeMap<SinkName, SinkStatus>>,
     pub(super) admin: watch::Receiver<Option<EndpointOptions>>,
+    pub(super) hanging: watch::Receiver<Hanging>,
 }
 
 impl Sources {
@@ -93,7 +95,7 @@ impl Sources {
             }),
         };
         let called = self.in_use.borrow().as_ref().is_some_and(|in_use| in_use.subscriptions);
-        judge(&mut status, called);
+        judge(&mut status, called, &copy(&self.hanging));
         status
     }
 }
@@ -105,14 +107,14 @@ fn copy<T: Clone>(value: &watch::Receiver<T>) -> T {
 
 /// Fills in `ready`, `converged` and `problems` from the rest.
 /// `called` is whether subscriptions call by themselves.
-fn judge(status: &mut Status, called: bool) {
+fn judge(status: &mut Status, called: bool, hanging: &Hanging) {
     status.not_ready = not_ready(status, called && status.webhook.is_some());
     status.ready = status.not_ready.is_empty();
     let target = status.reconcile.conduit.as_ref().map_or(0, |c| c.shard_count as usize);
     let bound_shards = status.shards.iter().filter(|shard| shard.state.delivers()).count();
     let reconciled = status.reconcile.generation == status.config.generation;
     status.converged = status.ready && reconciled && status.reconcile.converged && bound_shards >= target;
-    status.problems = problems(status);
+    status.problems = problems(status, hanging);
 }
 
 /// What keeps it from being ready, a sentence each.
@@ -130,11 +132,19 @@ fn not_ready(status: &Status, called: bool) -> Vec<String> {
     found
 }
 
-fn problems(status: &Status) -> Vec<Problem> {
+fn problems(status: &Status, hanging: &Hanging) -> Vec<Problem> {
     let mut found = Vec::new();
     let mut add = |part: &str, message: &str, hint: &str| {
         found.push(Problem { part: part.to_owned(), message: message.to_owned(), hint: hint.to_owned() });
     };
+    for (part, still) in hanging.iter() {
+        let message = format!("{} hangs: it has not moved for {} s", part.name(), still.as_secs());
+        add(
+            "daemon",
+            &message,
+            "only a restart helps: systemd does it by itself, else `systemctl restart eventsubd`",
+        );
+    }
     if let Some(problem) = &status.store.problem {
         add(
             "store",
@@ -269,11 +279,12 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
+    use crate::daemon::watchdog::Part;
     use crate::model::example;
 
     fn text(status: &Status) -> String {
         let line = |p: &Problem| format!("{}: {}\n  {}\n", p.part, p.message, p.hint).replace("\n  \n", "\n");
-        problems(status).iter().map(line).collect()
+        problems(status, &Hanging::default()).iter().map(line).collect()
     }
 
     #[test]
@@ -323,6 +334,14 @@ mod tests {
         "#]]
         .assert_eq(&text(&status));
         status.shards.truncate(3);
-        assert_eq!(problems(&status).len(), 2);
+        assert_eq!(problems(&status, &Hanging::default()).len(), 2);
+    }
+
+    #[test]
+    fn what_hangs_is_the_first_problem() {
+        let hanging: Hanging = [(Part::Reconciler, Duration::from_secs(301))].into();
+        let found = problems(&example::status(), &hanging);
+        assert_eq!(found[0].message, "the reconciler hangs: it has not moved for 301 s");
+        assert!(found[0].hint.contains("restart"), "{}", found[0].hint);
     }
 }

@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
 use super::status::Sources;
-use super::watchdog::{Part, Sign, Watchdog};
+use super::watchdog::{Hanging, Part, Sign, Watchdog};
 use crate::auth::Tokens;
 use crate::model::pulse::Pulse;
 use crate::model::status::{Status, SubscriptionState, TokenState};
@@ -162,11 +163,12 @@ fn one_line(text: &str) -> String {
     line
 }
 
-/// Keeps systemd told until cancelled.
+/// Keeps systemd, and whoever asks for `hangs`, told until cancelled.
 pub(super) async fn keep_told(
     notifier: Notifier,
     vitals: Vitals,
     sources: Sources,
+    hangs: watch::Sender<Hanging>,
     cancel: CancellationToken,
 ) {
     let wanted = sd_notify::watchdog_enabled();
@@ -179,6 +181,9 @@ pub(super) async fn keep_told(
         let now = Instant::now();
         let status = sources.snapshot();
         let hanging = watchdog.look(&vitals.signs(&status), now);
+        if !hanging.is_empty() || !hangs.borrow().is_empty() {
+            hangs.send_replace(hanging.as_slice().into());
+        }
         told.retain(|part| hanging.iter().any(|(hangs, _)| hangs == part));
         for (part, still) in &hanging {
             if !told.contains(part) {

@@ -3,7 +3,11 @@
 //! A part that is idle shows that it lives, and so does one that waits for a disk with room or for Twitch. What
 //! hangs is one whose count stands still though it has no reason to.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Parts that hang, each with how long it has stood still.
+pub(super) type Hanging = Arc<[(Part, Duration)]>;
 
 /// The most that one pause between two looks counts for: whoever looks may have been stopped as well.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);

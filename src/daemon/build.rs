@@ -1,0 +1,203 @@
+//! Building every part, and wiring their `watch` values together. All that can fail fails here, before anything is
+//! started.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::{mpsc, watch};
+use tracing::warn;
+
+use super::handle::DaemonHandle;
+use super::one_shot::connections;
+use super::reach::Caller;
+use super::reload::{Publishers, Reloader};
+use super::status::Sources;
+use super::systemd::{Notifier, Vitals};
+use super::webhook_secret::SecretFile;
+use super::webhooks::{self, Webhooks};
+use super::{BuildError, Daemon, DaemonOptions, USER_AGENT, memory, options, trial};
+use crate::admin::{ControlSocket, Endpoint};
+use crate::auth::{self, HttpError, Keeper};
+use crate::config::{self, Config, LoadOptions};
+use crate::delivery::{DeliveryOptions, delivery};
+use crate::helix::{Helix, HelixOptions};
+use crate::model::status::ConfigStatus;
+use crate::model::time::Timestamp;
+use crate::reconcile::{ReconcileHandle, ReconcileOptions, reconciler};
+use crate::store::{Store, StoreError};
+use crate::transport::Hear;
+use crate::transport::webhook::webhook;
+use crate::transport::websocket::pool;
+
+impl Daemon {
+    /// Reads the configuration and builds every part. Nothing reaches Twitch before [`Self::run`].
+    ///
+    /// # Errors
+    /// Whatever would keep the daemon from running.
+    pub async fn build(options: DaemonOptions) -> Result<Self, BuildError> {
+        let config = load(&options.load)?;
+        let sinks = options::sinks(&config);
+        let (http, tls) = connections().map_err(BuildError::Http)?;
+        let mut delivery_options = delivery_options(&tls).map_err(BuildError::Http)?;
+        if let Some(stdout) = options.stdout {
+            delivery_options.stdout = stdout;
+        }
+        let failing = trial::problems(&config, &delivery_options);
+        if !failing.is_empty() {
+            return Err(BuildError::Sinks(failing));
+        }
+        let (webhook_tx, webhook_options) = watch::channel(None);
+        let retire_after = options.tuning.retire_after.unwrap_or(webhooks::RETIRE_AFTER);
+        let file = SecretFile::new(&config.state_directory);
+        let mut webhooks = Webhooks::new(options.sockets, file, retire_after, webhook_tx);
+        let listener = webhooks.build(&config).map_err(BuildError::Webhook)?;
+        let store = open_store(&config).await.map_err(BuildError::Store)?;
+        webhooks.publish(listener);
+        let keys = webhooks.keys();
+        let socket = ControlSocket::bind(&config.socket).map_err(BuildError::Socket)?;
+        let admin = options::admin(&config, None).map_err(BuildError::Admin)?;
+
+        let (credentials_tx, credentials) = watch::channel(options::credentials(&config));
+        let (token_tx, token_options) = watch::channel(options::token(&config));
+        let (pool_tx, pool_options) =
+            watch::channel(options::pool(&config, tls, options.tuning.timings.clone()));
+        let (desired_tx, desired) = watch::channel(options::desired(&config, keys.as_ref(), 1));
+        let (sinks_tx, sinks) = watch::channel(sinks);
+        let (admin_tx, admin) = watch::channel(admin);
+        let (minutes_tx, minutes) = watch::channel(Arc::default());
+        let (hanging_tx, hanging) = watch::channel(Arc::default());
+        let (config_tx, config_status) = watch::channel(config_status(&options.load.path));
+        let (requests, reload_requests) = mpsc::channel(4);
+
+        let (keeper, tokens) = Keeper::new(http.clone(), token_options, credentials);
+        let token = tokens.status();
+        let keeper_tokens = tokens.clone();
+        let mut helix_options = HelixOptions::new(config.twitch.api_url.clone());
+        if let Some(tune) = options.tuning.helix {
+            tune(&mut helix_options);
+        }
+        let reach = Arc::new(Caller::new(http.clone()));
+        let helix = Helix::new(http, helix_options, tokens);
+        let api = helix.status();
+        let mut reconcile_options = ReconcileOptions::new(config.twitch.client_id.clone());
+        if let Some(tune) = options.tuning.reconcile {
+            tune(&mut reconcile_options);
+        }
+        // The pool needs the reconciler's values and the reconciler the pool's: this one is handed on.
+        let (sessions_tx, sessions) = watch::channel(Default::default());
+        let memory = Arc::new(memory::StoreMemory(store.clone()));
+        let (reconciler, reconcile) = reconciler(&helix, memory, reach, desired, sessions, reconcile_options);
+        let (pool, pool_handle) = pool(
+            pool_options,
+            store.clone(),
+            reconcile.target.clone(),
+            reconcile.bindings.clone(),
+            sessions_tx,
+            reconcile.revoked(),
+            hear(&reconcile),
+        );
+        let (webhook, webhook_handle) =
+            webhook(webhook_options, store.clone(), reconcile.revoked(), hear(&reconcile));
+        let (delivery, delivery_handle) =
+            delivery(store.clone(), reconcile.routes.clone(), sinks, delivery_options.clone());
+
+        let sources = Sources {
+            started_at: Timestamp(SystemTime::now()),
+            config: config_status,
+            token,
+            api,
+            reconcile: reconcile.status.clone(),
+            subscriptions: reconcile.subscriptions.clone(),
+            shards: pool_handle.shards,
+            hooks: reconcile.hooks.clone(),
+            intake: pool_handle.intake,
+            webhook: webhook_handle,
+            in_use: reconcile.in_use.clone(),
+            counts: store.intake_counts(),
+            minutes,
+            store: store.status(),
+            sinks: delivery_handle.status.clone(),
+            admin: admin.clone(),
+            hanging,
+        };
+        let publish = Publishers {
+            config: config_tx,
+            credentials: credentials_tx,
+            token: token_tx,
+            pool: pool_tx,
+            desired: desired_tx,
+            sinks: sinks_tx,
+            admin: admin_tx,
+        };
+        let log = options.log.clone();
+        let notifier = Notifier::new(options.notify_systemd);
+        let reloader = Reloader {
+            load: options.load,
+            config,
+            publish,
+            store: store.clone(),
+            log: options.log,
+            webhooks,
+            in_use: reconcile.in_use.clone(),
+            delivery: delivery_options,
+            notifier: notifier.clone(),
+        };
+        let vitals = Vitals::new(&store, keeper_tokens, &reconcile);
+        Ok(Self {
+            keeper,
+            reconciler,
+            pool,
+            delivery,
+            reloader,
+            webhook,
+            reload_requests,
+            socket,
+            endpoint: Endpoint { options: admin },
+            minutes: minutes_tx,
+            store,
+            handle: DaemonHandle { sources, requests, reconcile, delivery: delivery_handle, log },
+            notifier,
+            vitals,
+            hanging: hanging_tx,
+        })
+    }
+}
+
+/// What events tell is the reconciler's business.
+fn hear(reconcile: &ReconcileHandle) -> Hear {
+    let reconcile = reconcile.clone();
+    Hear(Arc::new(move |hint| reconcile.hint(hint)))
+}
+
+/// The file in force for a start, with its warnings logged.
+fn load(options: &LoadOptions) -> Result<Config, BuildError> {
+    let loaded = config::load(options).map_err(BuildError::Config)?;
+    for warning in &loaded.warnings {
+        warn!("{}", warning.summary());
+    }
+    Ok(loaded.config)
+}
+
+async fn open_store(config: &Config) -> Result<Store, StoreError> {
+    let options = options::store(config);
+    match tokio::task::spawn_blocking(move || Store::open(options)).await {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+fn config_status(path: &Path) -> ConfigStatus {
+    ConfigStatus {
+        path: path.display().to_string(),
+        generation: 1,
+        loaded_at: Timestamp(SystemTime::now()),
+        refused: None,
+        reloads_refused: 0,
+    }
+}
+
+/// What sinks connect with. Its connections are not those to Twitch.
+pub(super) fn delivery_options(tls: &rustls::ClientConfig) -> Result<DeliveryOptions, HttpError> {
+    Ok(DeliveryOptions::new(auth::http_client(USER_AGENT, tls.clone())?, tls.clone()))
+}

@@ -1,0 +1,114 @@
+//! What can be asked of a running daemon, from inside the process and over the control socket.
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::info;
+
+use super::reload::Request;
+use super::status::Sources;
+use crate::admin::{
+    Answer, Control, Count, LogFilter, Refused, ReloadAccepted, ReloadRefused, SecretRotated,
+};
+use crate::config;
+use crate::delivery::{DeliveryHandle, ResendError};
+use crate::model::event::Since;
+use crate::model::hint::Hint;
+use crate::model::route::SinkName;
+use crate::model::status::Status;
+use crate::reconcile::ReconcileHandle;
+use crate::store::LetterFilter;
+use crate::telemetry::{LogError, LogHandle};
+
+/// Asks things of a daemon, from inside the process.
+#[derive(Clone, Debug)]
+pub struct DaemonHandle {
+    pub(super) sources: Sources,
+    pub(super) requests: mpsc::Sender<Request>,
+    pub(super) reconcile: ReconcileHandle,
+    pub(super) delivery: DeliveryHandle,
+    pub(super) log: Option<LogHandle>,
+}
+
+impl DaemonHandle {
+    /// What SIGHUP does: reads the file again, and reopens the files that sinks write to.
+    pub fn hang_up(&self) {
+        self.delivery.reopen();
+        // A full queue means that a reload is about to read the file anyway.
+        let _ = self.requests.try_send(Request::Reload(None));
+    }
+}
+
+impl Control for DaemonHandle {
+    fn status(&self) -> Status {
+        self.sources.snapshot()
+    }
+
+    fn hanging(&self) -> Vec<&'static str> {
+        self.sources.hanging.borrow().iter().map(|(part, _)| part.name()).collect()
+    }
+
+    fn reload(&self) -> Answer<'_, Result<ReloadAccepted, ReloadRefused>> {
+        Box::pin(async move {
+            let stopping = || ReloadRefused { errors: vec!["the daemon is stopping".to_owned()] };
+            self.delivery.reopen();
+            let (reply, outcome) = oneshot::channel();
+            self.requests.send(Request::Reload(Some(reply))).await.map_err(|_| stopping())?;
+            outcome.await.map_err(|_| stopping())?
+        })
+    }
+
+    fn rotate_secret(&self) -> Answer<'_, Result<SecretRotated, Refused>> {
+        Box::pin(async move {
+            let stopping = || Refused { error: "the daemon is stopping".to_owned() };
+            let (reply, outcome) = oneshot::channel();
+            self.requests.send(Request::RotateSecret(reply)).await.map_err(|_| stopping())?;
+            outcome.await.map_err(|_| stopping())?
+        })
+    }
+
+    fn apply(&self, allow_deletes: bool) {
+        self.reconcile.apply(allow_deletes);
+    }
+
+    fn grants_changed(&self, user_id: &str) {
+        self.reconcile.hint(Hint::Grants { user_id: user_id.into() });
+    }
+
+    fn log_filter(&self) -> Result<LogFilter, Refused> {
+        let log = self.log.as_ref().ok_or_else(no_log)?;
+        log.filter().map(|filter| LogFilter { filter }).map_err(|error| refused(&error))
+    }
+
+    fn set_log_filter(&self, filter: &str) -> Result<LogFilter, Refused> {
+        let log = self.log.as_ref().ok_or_else(no_log)?;
+        if let Some(problem) = config::filter_problem(filter) {
+            return Err(Refused { error: problem });
+        }
+        log.set_filter(filter).map_err(|error| refused(&error))?;
+        info!(filter, "the log filter was changed, until the next reload");
+        self.log_filter()
+    }
+
+    fn replay(&self, sink: SinkName, since: Since) -> Answer<'_, Result<Count, Refused>> {
+        Box::pin(async move { counted(self.delivery.replay(&sink, since).await) })
+    }
+
+    fn resend(&self, filter: LetterFilter) -> Answer<'_, Result<Count, Refused>> {
+        Box::pin(async move { counted(self.delivery.resend(filter).await) })
+    }
+
+    fn drop_letters(&self, filter: LetterFilter) -> Answer<'_, Result<Count, Refused>> {
+        Box::pin(async move { counted(self.delivery.drop_letters(filter).await) })
+    }
+}
+
+fn no_log() -> Refused {
+    Refused { error: "the daemon has no log of its own".to_owned() }
+}
+
+fn refused(error: &LogError) -> Refused {
+    Refused { error: error.to_string() }
+}
+
+fn counted(outcome: Result<u64, ResendError>) -> Result<Count, Refused> {
+    outcome.map(|count| Count { count }).map_err(|error| Refused { error: error.to_string() })
+}

@@ -1,0 +1,64 @@
+//! Stopping, which follows the way of an event: from the sockets to the store.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::tasks::Tasks;
+use crate::store::Store;
+
+/// How long stopping may take before what is left is cut off; systemd's limit is longer.
+const STOP_LIMIT: Duration = Duration::from_secs(8);
+/// How long the sockets may take to close, within that.
+const INTAKE_LIMIT: Duration = Duration::from_secs(3);
+
+/// What is to be stopped, in this order.
+pub(super) struct Stopping {
+    pub(super) intake: CancellationToken,
+    pub(super) intake_tasks: Tasks,
+    pub(super) api: CancellationToken,
+    pub(super) api_tasks: Tasks,
+    pub(super) rest: CancellationToken,
+    pub(super) rest_tasks: Tasks,
+    pub(super) store: Store,
+}
+
+impl Stopping {
+    /// Stops everything, and says what had to be cut off. False when `at_once` has cut it short.
+    pub(super) async fn stop(mut self, at_once: CancellationToken) -> bool {
+        let begun = Instant::now();
+        tokio::select! {
+            cut = self.in_order(begun) => {
+                if !cut.is_empty() {
+                    warn!(parts = cut.join(", "), "cut off while stopping");
+                }
+                info!(seconds = begun.elapsed().as_secs_f64(), "stopped");
+                true
+            }
+            () = at_once.cancelled() => {
+                warn!("stopped at once on a second signal; the store holds what was accepted");
+                false
+            }
+        }
+    }
+
+    /// The names of what did not end in time.
+    async fn in_order(&mut self, begun: Instant) -> Vec<&'static str> {
+        let mut cut = Vec::new();
+        let deadline = begun + STOP_LIMIT;
+        self.intake.cancel();
+        cut.extend(self.intake_tasks.join(begun + INTAKE_LIMIT).await);
+        self.api.cancel();
+        cut.extend(self.api_tasks.join(deadline).await);
+        self.rest.cancel();
+        cut.extend(self.rest_tasks.join(deadline).await);
+        match tokio::time::timeout_at(deadline + Duration::from_secs(1), self.store.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "the event store did not close cleanly"),
+            Err(_) => cut.push("event store"),
+        }
+        cut
+    }
+}
