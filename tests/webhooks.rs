@@ -334,6 +334,26 @@ async fn failures_are_healed_and_a_dead_callback_is_not_told_to_twitch() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_is_wrong_by_an_hour_is_told_of() {
+    for (ahead, direction) in [(3_600, "behind"), (-3_600, "ahead of")] {
+        let mut options = calling();
+        options.webhook.clock_ahead = ahead;
+        let home = Home::new(options).await;
+        home.configure(&webhooks(port()));
+        let daemon = home.start().await;
+        // What Twitch signs is too old or too young to be listened to, its challenges as well.
+        let status = daemon.until("told", |status| status.problems.iter().any(|p| p.part == "webhook")).await;
+        let problem = status.problems.iter().find(|problem| problem.part == "webhook").unwrap();
+        let expected = format!("the clock of this machine is about 60 minutes {direction} Twitch's");
+        assert!(problem.message.starts_with(&expected), "{problem:?}");
+        assert!(problem.message.contains("timedatectl"), "{problem:?}");
+        assert!(!status.converged);
+        assert!(status.webhook.as_ref().unwrap().stale > 0, "{:?}", status.webhook);
+        daemon.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_under_load_loses_nothing_that_was_answered() {
     let home = Home::new(calling()).await;
     home.configure(&format!("{}\n[sink.log]\ntype = \"file\"\npath = \"events.jsonl\"\n", webhooks(port())));

@@ -36,20 +36,8 @@ impl Caller {
         let challenge = uuid::Uuid::new_v4().to_string();
         let id = uuid::Uuid::new_v4().to_string();
         let timestamp = Timestamp(SystemTime::now()).to_string();
-        let body = json!({
-            "challenge": challenge,
-            "subscription": {
-                "id": id,
-                "status": "webhook_callback_verification_pending",
-                "type": "stream.online",
-                "version": "1",
-                "cost": 0,
-                "condition": { "broadcaster_user_id": "0" },
-                "transport": { "method": "webhook", "callback": callback.to_string() },
-                "created_at": timestamp,
-            },
-        })
-        .to_string();
+        // About no subscription: whoever receives it must not take it for Twitch's.
+        let body = json!({ "challenge": challenge }).to_string();
         let signature = key.signer.sign(id.as_bytes(), timestamp.as_bytes(), body.as_bytes());
         let request = self
             .http

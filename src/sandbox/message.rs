@@ -1,7 +1,7 @@
 //! Messages: what they say, as the frame of a WebSocket and as the body of a webhook request.
 
 use std::fmt::Write as _;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
@@ -33,8 +33,7 @@ impl Kind {
 pub(super) struct Message {
     pub(super) id: String,
     pub(super) kind: Kind,
-    /// RFC 3339 with nanoseconds.
-    pub(super) timestamp: String,
+    pub(super) made_at: SystemTime,
     /// Type and version of the subscription; what concerns a shard has none.
     pub(super) subscription: Option<(String, String)>,
     /// What a frame has as `payload` is the whole body of a webhook request.
@@ -46,7 +45,7 @@ impl Message {
         Self {
             id,
             kind,
-            timestamp: now(),
+            made_at: SystemTime::now(),
             subscription: subscription.map(|s| (s.kind.clone(), s.version.clone())),
             payload: payload.into(),
         }
@@ -84,7 +83,14 @@ impl Message {
 
     /// Another message that says the same.
     pub(super) fn again(&self, id: String) -> Self {
-        Self { id, timestamp: now(), ..self.clone() }
+        Self { id, made_at: SystemTime::now(), ..self.clone() }
+    }
+
+    /// When it was made by a clock that is so many seconds ahead: RFC 3339 with nanoseconds.
+    pub(super) fn timestamp(&self, ahead: i64) -> String {
+        let by = Duration::from_secs(ahead.unsigned_abs());
+        let at = if ahead < 0 { self.made_at - by } else { self.made_at + by };
+        humantime::format_rfc3339_nanos(at).to_string()
     }
 
     /// The frame of a WebSocket.
@@ -95,7 +101,7 @@ impl Message {
             r#"{{"metadata":{{"message_id":"{}","message_type":"{}","message_timestamp":"{}""#,
             self.id,
             self.kind.as_str(),
-            self.timestamp
+            self.timestamp(0)
         );
         if let Some((kind, version)) = &self.subscription {
             let _ = write!(text, r#","subscription_type":"{kind}","subscription_version":"{version}""#);
@@ -103,10 +109,6 @@ impl Message {
         let _ = write!(text, r#"}},"payload":{}}}"#, self.payload.as_str());
         text.into()
     }
-}
-
-fn now() -> String {
-    humantime::format_rfc3339_nanos(SystemTime::now()).to_string()
 }
 
 fn is_batched(subscription: &Subscription) -> bool {

@@ -54,6 +54,8 @@ pub struct WebhookOptions {
     /// Whether callbacks must be `https://` on port 443 of a host name, as at Twitch. Otherwise any port and
     /// `http://` will do, for host names and addresses of this machine.
     pub strict: bool,
+    /// How far the clock of the stand-in is ahead when it calls, in seconds; behind when negative: 0.
+    pub clock_ahead: i64,
 }
 
 impl Default for WebhookOptions {
@@ -64,6 +66,7 @@ impl Default for WebhookOptions {
             retries: [1, 5, 30, 60].map(Duration::from_secs).to_vec(),
             most_failures: 10,
             strict: false,
+            clock_ahead: 0,
         }
     }
 }

@@ -62,9 +62,13 @@ pub(super) async fn call(
     retry: usize,
 ) -> Option<Reply> {
     let http = inner.options.http.as_ref()?;
-    let limit = inner.lock().webhook.answer_limit;
+    let (limit, ahead) = {
+        let state = inner.lock();
+        (state.webhook.answer_limit, state.webhook.clock_ahead)
+    };
     let body = Bytes::from(message.payload.clone());
-    let signature = endpoint.signer.sign(message.id.as_bytes(), message.timestamp.as_bytes(), &body);
+    let timestamp = message.timestamp(ahead);
+    let signature = endpoint.signer.sign(message.id.as_bytes(), timestamp.as_bytes(), &body);
     let mut request = http
         .post(&endpoint.callback)
         .timeout(limit)
@@ -73,7 +77,7 @@ pub(super) async fn call(
         .header("Twitch-Eventsub-Message-Retry", retry.to_string())
         .header("Twitch-Eventsub-Message-Type", message.kind.as_str())
         .header("Twitch-Eventsub-Message-Signature", signature)
-        .header("Twitch-Eventsub-Message-Timestamp", &message.timestamp);
+        .header("Twitch-Eventsub-Message-Timestamp", timestamp);
     if let Some((kind, version)) = &message.subscription {
         request = request
             .header("Twitch-Eventsub-Subscription-Type", kind)

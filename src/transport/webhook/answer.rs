@@ -109,7 +109,10 @@ async fn handle(
     let now = (live.options.clock)();
     let signed = head.verify(parts.uri.query(), &body, &live.options.keys, now)?;
     drop(body);
-    shared.counters.skew(signed.skew_millis);
+    // The daemon's own challenge tells nothing of Twitch's clock.
+    if !matches!(signed.message, Message::Challenge { about: Challenged::Nothing, .. }) {
+        shared.counters.skew(signed.skew_millis);
+    }
     match signed.message {
         Message::Notification(event) => {
             shared.counters.received.add(1);

@@ -216,7 +216,7 @@ impl Counters {
         if best == NONE || best.saturating_abs() <= SKEW {
             return None;
         }
-        let minutes = best.saturating_abs() / 60_000;
+        let minutes = best.saturating_abs().saturating_add(30_000) / 60_000;
         let direction = if best < 0 { "ahead of" } else { "behind" };
         Some(format!(
             "the clock of this machine is about {minutes} minutes {direction} Twitch's: set it (`timedatectl set-ntp \
