@@ -68,6 +68,8 @@ const PURE: &[&str] = &[
     "auth/token",
     "auth/oauth",
     "helix/request",
+    "helix/answer",
+    "helix/status",
     "helix/pacer",
     "reconcile/plan",
     "reconcile/park",
