@@ -71,6 +71,7 @@ const PURE: &[&str] = &[
     "helix/answer",
     "helix/status",
     "helix/pacer",
+    "reconcile/action",
     "reconcile/plan",
     "reconcile/park",
     "reconcile/place",

@@ -12,6 +12,7 @@
 //!
 //! What is parked, and why, is not remembered over a restart: each is tried once more.
 
+mod action;
 mod api;
 mod binder;
 mod conduit;
@@ -50,10 +51,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use self::action::{Action, Blocked, DeleteReason, Plan};
 use self::engine::Engine;
 pub use self::memory::{Memory, MemoryError};
 pub use self::park::{Obstacle, RetryTimes};
-pub use self::plan::{Action, Blocked, DeleteReason, Plan};
 pub use self::preview::{Preview, PreviewConduit, PreviewError, UserNeeds, preview, who_must_grant};
 pub use self::reach::Reach;
 use crate::helix::Helix;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::action::{Action, Blocked, DeleteReason, Plan};
 use super::api::{Api, Failure};
 use super::conduit::{self, Choice};
 use super::engine::recall_one;
@@ -19,7 +20,7 @@ use super::memory::{
 };
 use super::park::{Obstacle, ParkTable, RetryTimes};
 use super::place::{Place, Places};
-use super::plan::{Action, Blocked, DeleteReason, Input, Plan, plan};
+use super::plan::{Input, plan};
 use super::publish::wall;
 use super::run::login_not_found;
 use super::{Desired, Method, wanted};

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::action::{Action, DeleteReason};
 use super::api::{Api, Failure};
 use super::engine::Engine;
 use super::execute::{Costs, End, Job, Outcome, execute};
@@ -19,7 +20,7 @@ use super::place::{Places, Side};
 use super::plan::{Input, Planned, plan};
 use super::publish::{Change, wall};
 use super::wanted::{self, Wanted};
-use super::{Action, DeleteReason, Desired, InUse, Requests, reason};
+use super::{Desired, InUse, Requests, reason};
 use crate::model::status::{HeldDeletes, Progress};
 use crate::model::subscription::{SubscriptionKey, SubscriptionRow, SubscriptionStatus};
 use crate::model::text::chain;
