@@ -73,6 +73,7 @@ const PURE: &[&str] = &[
     "helix/pacer",
     "reconcile/action",
     "reconcile/plan",
+    "reconcile/preview/render",
     "reconcile/park",
     "reconcile/place",
     "reconcile/hooks",
