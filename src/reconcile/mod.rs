@@ -32,8 +32,10 @@ mod publish;
 mod reach;
 mod reason;
 mod run;
+mod schedule;
 mod settle;
 mod shards;
+mod users;
 mod wanted;
 
 #[cfg(test)]

@@ -12,19 +12,18 @@ use tokio::time::Instant;
 use super::action::{Action, Blocked, Plan};
 use super::api::{Api, Failure};
 use super::conduit::{self, Choice};
-use super::engine::recall_one;
 use super::grants::Grants;
 use super::logins::Logins;
 use super::look::{find_logins, is_unused, look_at_grants};
 use super::memory::{
-    Intent, LOGIN_PREFIX, Memory, MemoryError, conduit_name, hold_name, intent_name, parse_urls, urls_name,
+    Intent, LOGIN_PREFIX, Memory, MemoryError, conduit_name, hold_name, intent_name, parse_urls, recall_one,
+    urls_name,
 };
 use super::park::{Obstacle, ParkTable, RetryTimes};
 use super::place::{Place, Places};
 use super::plan::{Input, plan};
 use super::publish::wall;
-use super::run::login_not_found;
-use super::{Desired, Method, wanted};
+use super::{Desired, Method, reason, wanted};
 use crate::helix::{Helix, SubscriptionList};
 use crate::model::status::GrantStatus;
 use crate::model::subscription::SubscriptionKey;
@@ -198,7 +197,7 @@ pub(super) async fn observe<A: Api>(
     }
     let mut planned = planned.plan;
     for (key, login) in wanted.unresolved {
-        let reason = login_not_found(&login);
+        let reason = reason::login_not_found(&login);
         planned.blocked.push(Blocked {
             key,
             obstacle: Obstacle::Login,

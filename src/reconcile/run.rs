@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -12,8 +11,7 @@ use super::action::{Action, DeleteReason};
 use super::api::{Api, Failure};
 use super::engine::Engine;
 use super::execute::{Costs, End, Job, Outcome, execute};
-use super::logins::USERS_PER_CALL;
-use super::look::{LOOKUPS, list, look_at_grants, look_up};
+use super::look::{list, look_at_grants};
 use super::memory::hold_name;
 use super::park::Obstacle;
 use super::place::{Places, Side};
@@ -129,7 +127,7 @@ impl<A: Api> Engine<A> {
         self.publisher.rebase(&wanted);
         for (key, login) in &wanted.unresolved {
             if let Some(retry_at) = self.logins.not_found(login) {
-                let reason = login_not_found(login).into();
+                let reason = reason::login_not_found(login).into();
                 let obstacle = Obstacle::Login;
                 self.publisher.set(key, Change::Parked { obstacle, reason, retry_at });
             }
@@ -226,41 +224,6 @@ impl<A: Api> Engine<A> {
             .filter(|(_, since)| now >= **since + challenge)
             .map(|(id, _)| id.clone())
             .collect()
-    }
-
-    /// Asks for the ids of logins that are not known.
-    async fn find_logins(&mut self, desired: &Desired) -> Result<(), Stop> {
-        let logins = desired.specs.iter().flat_map(super::SubscriptionSpec::logins);
-        let missing = self.logins.missing(logins, Instant::now().into_std());
-        if missing.is_empty() {
-            return Ok(());
-        }
-        tracing::debug!(logins = missing.len(), "looking up logins");
-        let api = self.api.clone();
-        let calls: Vec<_> = missing.chunks(USERS_PER_CALL).map(<[_]>::to_vec).collect();
-        let mut answers = futures_util::stream::iter(calls)
-            .map(|asked: Vec<Arc<str>>| {
-                let api = api.clone();
-                async move {
-                    let users = look_up(&api, &asked).await;
-                    (asked, users)
-                }
-            })
-            .buffer_unordered(LOOKUPS);
-        let mut unknown = 0;
-        while let Some((asked, users)) = answers.next().await {
-            let users = users.map_err(|failure| stop("logins could not be looked up", &failure))?;
-            let changes = self.logins.answered(&asked, &users, Instant::now().into_std(), wall());
-            unknown += asked.len() - changes.len().min(asked.len());
-            self.remember_logins(changes).await;
-        }
-        if unknown > 0 {
-            tracing::warn!(
-                logins = unknown,
-                "twitch does not know some logins; their subscriptions are parked"
-            );
-        }
-        Ok(())
     }
 
     /// Puts what the plan says into the tables and the status.
@@ -522,11 +485,4 @@ fn log_parked(nth: usize, key: &SubscriptionKey, reason: &str) {
     } else {
         tracing::debug!(subscription = %key, reason, "subscription is parked");
     }
-}
-
-/// What a person reads of a login without a user.
-pub(super) fn login_not_found(login: &str) -> String {
-    format!(
-        "Twitch knows no user with the login {login}: misspelt, renamed, banned or deleted; correct the file"
-    )
 }
