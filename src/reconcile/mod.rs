@@ -15,6 +15,7 @@
 mod action;
 mod api;
 mod binder;
+mod carry_out;
 mod conduit;
 mod engine;
 mod execute;
@@ -27,6 +28,7 @@ mod needs;
 mod park;
 mod place;
 mod plan;
+mod prepare;
 mod preview;
 mod publish;
 mod reach;
