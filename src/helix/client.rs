@@ -11,7 +11,8 @@ use tracing::{debug, warn};
 use super::HelixOptions;
 use super::error::HelixError;
 use super::pacer::{Decision, Headers, Pacer, PacerOptions, Permit};
-use super::request::{self, Request, Verb};
+use super::request::{Request, Verb};
+use super::status::{NO_ANSWER, classify, status_label};
 use crate::auth::{AccessToken, BodyError, Rejected, Tokens, read_bounded};
 use crate::model::pulse::Pulse;
 use crate::model::status::ApiStatus;
@@ -143,12 +144,12 @@ impl Sender {
         });
         let answer = answer.inspect_err(|error| {
             debug!(call = request.call.name(), %error, "request failed");
-            self.status.send_modify(|status| count(status, request, request::NO_ANSWER));
+            self.status.send_modify(|status| count(status, request, NO_ANSWER));
         })?;
         flight.answered(answer.headers);
         let limited = answer.status == 429;
         self.status.send_modify(|status| {
-            count(status, request, request::status_label(answer.status));
+            count(status, request, status_label(answer.status));
             status.limit = answer.headers.limit.or(status.limit);
             status.remaining = answer.headers.remaining.or(status.remaining);
             status.rate_limited += u64::from(limited);
@@ -162,7 +163,7 @@ impl Sender {
         if (200..300).contains(&answer.status) {
             return Ok(answer.body);
         }
-        let error = request::classify(request.call, answer.status, answer.headers.remaining, &answer.body);
+        let error = classify(request.call, answer.status, answer.headers.remaining, &answer.body);
         if matches!(error, HelixError::RateLimited) {
             warn!(reset_in = ?answer.reset_in, "Twitch's rate limit is reached; waiting");
             self.pacer().limited(answer.reset_in, fastrand::f64(), Instant::now().into_std());

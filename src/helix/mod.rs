@@ -4,10 +4,12 @@
 //! nothing about subscriptions, and it never returns part of a list. It remembers nothing over a
 //! restart.
 
+mod answer;
 mod client;
 mod error;
 pub mod pacer;
 pub mod request;
+mod status;
 mod types;
 
 use std::collections::HashSet;
@@ -16,9 +18,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use self::answer::{Bound, Page};
 use self::client::Sender;
 pub use self::error::HelixError;
-use self::request::{Bound, Call, Page, Request};
+use self::request::{Call, Request};
 pub use self::request::{MAX_GRANTS, MAX_SHARDS, MAX_USERS};
 pub use self::types::{
     Conduit, Created, Filter, ShardRefused, ShardRow, SubscriptionList, Transport, User, UserGrants,
@@ -109,7 +112,7 @@ impl Helix {
         if values.is_empty() {
             return Ok(Vec::new());
         }
-        request::parse_users(&self.send(&request::users(field, values)).await?)
+        answer::parse_users(&self.send(&request::users(field, values)).await?)
     }
 
     /// What users have granted, at most [`MAX_GRANTS`]; who has granted nothing is missing from the answer.
@@ -120,7 +123,7 @@ impl Helix {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        request::parse_grants(&self.send(&request::grants(ids)).await?)
+        answer::parse_grants(&self.send(&request::grants(ids)).await?)
     }
 
     /// All pages of the list, or an error: never part of it.
@@ -130,7 +133,7 @@ impl Helix {
     pub async fn subscriptions(&self, filter: &Filter) -> Result<SubscriptionList, HelixError> {
         let ask = |after: Option<&str>| request::subscriptions(filter, after);
         let mut all = SubscriptionList::default();
-        for page in self.pages(Call::GetSubscriptions, ask, request::parse_subscriptions).await? {
+        for page in self.pages(Call::GetSubscriptions, ask, answer::parse_subscriptions).await? {
             all.rows.extend(page.rows);
             all.total_cost = page.total_cost;
             all.max_total_cost = page.max_total_cost;
@@ -149,7 +152,7 @@ impl Helix {
         transport: &Transport,
         batching: bool,
     ) -> Result<Created, HelixError> {
-        request::parse_created(&self.send(&request::create(key, transport, batching)).await?)
+        answer::parse_created(&self.send(&request::create(key, transport, batching)).await?)
     }
 
     /// Deletes a subscription. One that is gone already is success.
@@ -168,7 +171,7 @@ impl Helix {
     /// # Errors
     /// See [`HelixError`].
     pub async fn conduits(&self) -> Result<Vec<Conduit>, HelixError> {
-        request::parse_conduits(Call::GetConduits, &self.send(&request::conduits()).await?)
+        answer::parse_conduits(Call::GetConduits, &self.send(&request::conduits()).await?)
     }
 
     /// Makes a conduit of this many shards.
@@ -188,7 +191,7 @@ impl Helix {
     }
 
     async fn conduit(&self, request: &Request) -> Result<Conduit, HelixError> {
-        let conduits = request::parse_conduits(request.call, &self.send(request).await?)?;
+        let conduits = answer::parse_conduits(request.call, &self.send(request).await?)?;
         let none = || HelixError::Garbled { message: format!("{}: no conduit", request.call.name()).into() };
         conduits.into_iter().next().ok_or_else(none)
     }
@@ -199,7 +202,7 @@ impl Helix {
     /// See [`HelixError`].
     pub async fn shards(&self, conduit_id: &str) -> Result<Vec<ShardRow>, HelixError> {
         let ask = |after: Option<&str>| request::shards(conduit_id, after);
-        Ok(self.pages(Call::GetShards, ask, request::parse_shards).await?.into_iter().flatten().collect())
+        Ok(self.pages(Call::GetShards, ask, answer::parse_shards).await?.into_iter().flatten().collect())
     }
 
     /// Binds any number of shards, [`MAX_SHARDS`] a call; one answer for each.
@@ -214,7 +217,7 @@ impl Helix {
         let mut bound = Vec::with_capacity(shards.len());
         for part in shards.chunks(MAX_SHARDS) {
             let body = self.send(&request::bind_shards(conduit_id, part)).await?;
-            bound.extend(request::parse_bound(part, &body)?);
+            bound.extend(answer::parse_bound(part, &body)?);
         }
         Ok(bound)
     }

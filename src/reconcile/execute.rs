@@ -12,9 +12,9 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until};
 
+use super::action::Action;
 use super::api::{Api, Failure};
 use super::place::Place;
-use super::plan::Action;
 use super::reason;
 use crate::helix::Filter;
 use crate::model::subscription::{SubscriptionKey, SubscriptionRow, SubscriptionStatus};

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 
+use super::Desired;
 use super::api::{Api, Failure};
 use super::grants::Grants;
-use super::logins::USERS_PER_CALL;
+use super::logins::{Logins, USERS_PER_CALL};
+use super::publish::wall;
 use super::run::{Stop, stop};
 use crate::helix::{Filter, MAX_GRANTS, SubscriptionList, User};
-use crate::model::subscription::SubscriptionKey;
+use crate::model::subscription::{SubscriptionKey, SubscriptionSpec};
 
 /// Calls in hand at most.
 pub(super) const LOOKUPS: usize = 8;
@@ -88,4 +90,19 @@ pub(super) async fn look_up<A: Api>(api: &A, logins: &[Arc<str>]) -> Result<Vec<
         }
     }
     Ok(users)
+}
+
+/// Asks for the ids of the logins that are not known.
+pub(super) async fn find_logins<A: Api>(
+    api: &A,
+    logins: &mut Logins,
+    desired: &Desired,
+    now: std::time::Instant,
+) -> Result<(), Failure> {
+    let missing = logins.missing(desired.specs.iter().flat_map(SubscriptionSpec::logins), now);
+    for asked in missing.chunks(USERS_PER_CALL) {
+        let users = look_up(api, asked).await?;
+        logins.answered(asked, &users, now, wall());
+    }
+    Ok(())
 }

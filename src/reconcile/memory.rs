@@ -81,6 +81,12 @@ pub(super) fn parse_login(value: &str) -> Option<(&str, Timestamp)> {
     (!id.is_empty()).then(|| (id, Timestamp::from_unix_millis(millis)))
 }
 
+/// One remembered value.
+pub(super) async fn recall_one(memory: &dyn Memory, name: &str) -> Result<Option<String>, MemoryError> {
+    let pairs = memory.load(name).await?;
+    Ok(pairs.into_iter().find(|(found, _)| found == name).map(|(_, value)| value))
+}
+
 /// Written before a conduit is made, removed once its id is remembered: a conduit whose id was lost
 /// with a crash or an answer is found again instead of being left behind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

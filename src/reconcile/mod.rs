@@ -12,8 +12,10 @@
 //!
 //! What is parked, and why, is not remembered over a restart: each is tried once more.
 
+mod action;
 mod api;
 mod binder;
+mod carry_out;
 mod conduit;
 mod engine;
 mod execute;
@@ -22,16 +24,20 @@ mod hooks;
 mod logins;
 mod look;
 mod memory;
+mod needs;
 mod park;
 mod place;
 mod plan;
+mod prepare;
 mod preview;
 mod publish;
 mod reach;
 mod reason;
 mod run;
+mod schedule;
 mod settle;
 mod shards;
+mod users;
 mod wanted;
 
 #[cfg(test)]
@@ -50,11 +56,12 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use self::action::{Action, Blocked, DeleteReason, Plan};
 use self::engine::Engine;
 pub use self::memory::{Memory, MemoryError};
+pub use self::needs::{UserNeeds, who_must_grant};
 pub use self::park::{Obstacle, RetryTimes};
-pub use self::plan::{Action, Blocked, DeleteReason, Plan};
-pub use self::preview::{Preview, PreviewConduit, PreviewError, UserNeeds, preview, who_must_grant};
+pub use self::preview::{Preview, PreviewConduit, PreviewError, preview};
 pub use self::reach::Reach;
 use crate::helix::Helix;
 use crate::model::hint::Hint;

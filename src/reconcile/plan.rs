@@ -6,16 +6,18 @@
 //! exceptions: Twitch allows three equal rows of a client, and `max_total_cost` may leave no room for a second
 //! one; then the old row goes first.
 
+mod rows;
+
 use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use serde::Serialize;
-
+use self::rows::{is_enabled, rank, sort_out};
+use super::action::{Action, Blocked, DeleteReason, Plan};
 use super::park::{Obstacle, ParkTable, Standing};
-use super::place::{Places, Side};
+use super::place::Places;
 use super::{Policy, reason};
 use crate::model::catalog::{self, Auth};
-use crate::model::subscription::{Condition, SubscriptionKey, SubscriptionRow, SubscriptionStatus};
+use crate::model::subscription::{Condition, SubscriptionKey, SubscriptionRow};
 
 /// Deletes up to this number are never held.
 pub(super) const FREE_DELETES: u64 = 10;
@@ -60,106 +62,6 @@ pub(super) struct Input<'a> {
     pub(super) max_total_cost: u64,
 }
 
-/// One thing to do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "action", rename_all = "snake_case")]
-pub enum Action {
-    /// Create a subscription.
-    Create {
-        /// Type, version and condition.
-        #[serde(flatten)]
-        key: SubscriptionKey,
-        /// Whether its type is batched, so that Twitch wants `is_batching_enabled`.
-        #[serde(skip)]
-        batching: bool,
-        /// What it costs at most.
-        worst_cost: u64,
-        /// Whether an older one delivers, which goes once this one does.
-        #[serde(skip_serializing_if = "std::ops::Not::not")]
-        moves: bool,
-    },
-    /// Delete a subscription of ours.
-    Delete {
-        /// Twitch's id.
-        id: Box<str>,
-        /// Type, version and condition.
-        #[serde(flatten)]
-        key: SubscriptionKey,
-        /// Why.
-        reason: DeleteReason,
-        /// What it costs, and will cost no more.
-        cost: u64,
-    },
-}
-
-impl Action {
-    /// Whether it creates.
-    pub fn is_create(&self) -> bool {
-        matches!(self, Self::Create { .. })
-    }
-
-    /// Type, version and condition.
-    pub fn key(&self) -> &SubscriptionKey {
-        match self {
-            Self::Create { key, .. } | Self::Delete { key, .. } => key,
-        }
-    }
-}
-
-/// Why a row is deleted.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DeleteReason {
-    /// Its status, which is not alive: it delivers nothing, and nothing brings it back.
-    Dead(Box<str>),
-    /// An equal one is alive and kept.
-    Duplicate,
-    /// The file does not have it.
-    Unwanted,
-    /// It points to a place that we leave, and another one takes its stead.
-    Moved,
-}
-
-/// A wanted subscription that is not created now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Blocked {
-    /// Type, version and condition; logins that are not known stand as `@login`.
-    #[serde(flatten)]
-    pub key: SubscriptionKey,
-    /// What kind of obstacle it is.
-    pub obstacle: Obstacle,
-    /// Why, and what to do.
-    pub reason: String,
-    /// When it is tried again; `None`: when the file changes, on `apply`, or when there is room.
-    #[serde(rename = "retry_in_seconds", serialize_with = "seconds")]
-    pub retry_in: Option<Duration>,
-    /// Whether an older one delivers in its stead.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub delivers: bool,
-}
-
-#[allow(clippy::ref_option, reason = "serde hands over a reference to the field")]
-fn seconds<S: serde::Serializer>(pause: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-    pause.map(|pause| pause.as_secs()).serialize(serializer)
-}
-
-/// What to do, in this order, and what not.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Plan {
-    /// In order. Where deletes and creates take turns, one group ends before the next begins.
-    pub actions: Vec<Action>,
-    /// How many stay as they are.
-    pub keep: u64,
-    /// How many are moved later, as this plan moves many already.
-    pub deferred: u64,
-    /// Wanted, and not created now.
-    pub blocked: Vec<Blocked>,
-    /// Deletes that wait for `eventsubd apply --allow-deletes`.
-    pub held: Vec<Action>,
-    /// Of how many live subscriptions of ours the held ones are too large a part.
-    pub held_of: Option<u64>,
-}
-
 /// A plan, and what follows from it for our own tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Planned {
@@ -184,15 +86,6 @@ pub(super) struct Live {
     pub(super) enabled: bool,
     /// Whether it is where it should be.
     pub(super) current: bool,
-}
-
-#[derive(Default)]
-struct Found<'a> {
-    live: Option<&'a SubscriptionRow>,
-    /// Live rows on places that we leave.
-    old: Vec<&'a SubscriptionRow>,
-    /// The worst obstacle that its dead rows tell of.
-    dead: Option<(Obstacle, String)>,
 }
 
 /// Makes the plan.
@@ -299,97 +192,6 @@ fn cost_of(deletes: &[Action]) -> u64 {
 
 fn is_costly(action: &Action) -> bool {
     matches!(action, Action::Create { worst_cost: 1.., .. })
-}
-
-fn is_enabled(row: &SubscriptionRow) -> bool {
-    row.status == SubscriptionStatus::Enabled
-}
-
-impl Found<'_> {
-    /// The row that delivers, else the one that will.
-    fn standing(&self) -> Option<Live> {
-        let current = self.live.map(|row| (row, true));
-        let old = self.old.iter().map(|row| (*row, false));
-        let best = current.into_iter().chain(old).min_by_key(|(row, current)| (rank(row).0, !current))?;
-        Some(Live { id: best.0.id.clone(), enabled: is_enabled(best.0), current: best.1 })
-    }
-}
-
-/// Our rows by what becomes of them.
-struct Sorted<'a> {
-    /// For each wanted key.
-    found: Vec<Found<'a>>,
-    dead: Vec<&'a SubscriptionRow>,
-    duplicates: Vec<&'a SubscriptionRow>,
-    unwanted: Vec<&'a SubscriptionRow>,
-    /// Live rows of anybody with this type and condition, of those that are to be moved.
-    equal: HashMap<(&'a str, &'a Condition), usize>,
-}
-
-fn sort_out<'a>(input: &Input<'a>, out: &mut Planned) -> Sorted<'a> {
-    let index: HashMap<&SubscriptionKey, usize> =
-        input.wanted.iter().enumerate().map(|(at, key)| (key, at)).collect();
-    let mut sorted = Sorted {
-        found: input.wanted.iter().map(|_| Found::default()).collect(),
-        dead: Vec::new(),
-        duplicates: Vec::new(),
-        unwanted: Vec::new(),
-        equal: HashMap::new(),
-    };
-    for row in input.rows {
-        let side = input.places.side(&row.target);
-        if side == Side::Foreign {
-            continue;
-        }
-        let slot = index.get(&row.key).map(|at| &mut sorted.found[*at]);
-        let told =
-            reason::of_status(&row.status).or_else(|| input.overdue.contains(&row.id).then(reason::overdue));
-        if let Some(told) = told {
-            sorted.dead.push(row);
-            if let Some(slot) = slot {
-                slot.dead = slot.dead.take().max(Some(told));
-            }
-            continue;
-        }
-        out.ours += 1;
-        let Some(slot) = slot else {
-            sorted.unwanted.push(row);
-            continue;
-        };
-        if side == Side::Old {
-            slot.old.push(row);
-            sorted.equal.insert((&row.key.subscription_type, &row.key.condition), 0);
-            continue;
-        }
-        match slot.live {
-            None => slot.live = Some(row),
-            Some(other) => {
-                let (keep, spare) = if rank(row) < rank(other) { (row, other) } else { (other, row) };
-                slot.live = Some(keep);
-                sorted.duplicates.push(spare);
-            }
-        }
-    }
-    let live = input.rows.iter().filter(|row| row.status.is_live());
-    for row in live.take(if sorted.equal.is_empty() { 0 } else { usize::MAX }) {
-        if let Some(count) = sorted.equal.get_mut(&(&*row.key.subscription_type, &row.key.condition)) {
-            *count += 1;
-        }
-    }
-    // What was moved goes under either policy: its events would come twice.
-    // `keep` creates what is missing and deletes nothing that lives. Dead rows deliver nothing and
-    // are cleared all the same.
-    if input.policy == Policy::Keep {
-        sorted.duplicates.clear();
-        sorted.unwanted.clear();
-    }
-    sorted
-}
-
-/// Of equal live rows the first by this is kept: one that delivers before one that does not, then
-/// any, as long as it is always the same.
-fn rank(row: &SubscriptionRow) -> (bool, &str) {
-    (!is_enabled(row), &row.id)
 }
 
 /// How a wanted key without a live row in its place is made, unless something is in the way.

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::Policy;
+use super::action::Action;
 use super::park::{Obstacle, ParkTable, RetryTimes};
 use super::place::{Place, Places, Side};
-use super::plan::{Action, FREE_DELETES, Input, Planned, plan};
+use super::plan::{FREE_DELETES, Input, Planned, plan};
 use super::reason;
 use crate::model::secret::Secret;
 use crate::model::subscription::{

@@ -187,6 +187,13 @@ fn forbidden<'a>(
     }
 }
 
+/// What a person reads of a login without a user.
+pub(super) fn login_not_found(login: &str) -> String {
+    format!(
+        "Twitch knows no user with the login {login}: misspelt, renamed, banned or deleted; correct the file"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,9 @@
 //! Sending again: dead letters, replays, where a sink starts.
 
 use super::*;
+use crate::model::event::Since;
+use crate::model::time::Timestamp;
+use crate::store::LetterFilter;
 
 #[tokio::test]
 async fn dead_letters_are_sent_again_or_dropped() {

@@ -6,10 +6,14 @@ mod nats;
 mod receiver;
 
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::model::event::{Event, MessageId, Seq};
+use crate::model::status::{SinkState, SinkStatus};
 
 const WAIT: Duration = Duration::from_secs(20);
 

@@ -8,6 +8,7 @@ use async_nats::jetstream;
 
 use self::server::NatsServer;
 use super::*;
+use crate::model::event::Since;
 use crate::model::secret::Secret;
 
 /// The messages of a stream, in order.

@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 
 use super::connection::{Connection, Phase};
 use super::counters::Reason;
-use super::server::{Live, Shared};
+use super::shared::{Live, Shared};
 use super::verify::{Challenged, Head, Message, Rejection, Revocation};
 use crate::model::event::Event;
 use crate::model::hint::{self, Hint};

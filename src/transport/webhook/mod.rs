@@ -4,11 +4,14 @@
 //! hold; an event is answered 2xx once it is on disk, and 503 when it cannot be stored now, so that Twitch
 //! sends it again. It never asks the API anything. At a crash, what was not answered comes again.
 
+mod accept;
 mod answer;
 mod connection;
 mod counters;
 mod listen;
+mod serve;
 mod server;
+mod shared;
 mod tls;
 pub mod verify;
 
@@ -19,8 +22,8 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, watch};
 
 pub use self::listen::{Listen, ListenError, Listener, Sockets};
-use self::server::Shared;
 pub use self::server::Webhook;
+use self::shared::Shared;
 pub use self::tls::{Tls, TlsError, TlsFiles};
 use super::Hear;
 use crate::model::shard::ShardId;

@@ -1,38 +1,28 @@
-//! The listener: accepting connections, serving them, stopping.
+//! The listener: taking up options, letting connections in, telling how it is, stopping.
 //!
 //! Connections are limited in number. When there are too many, the one that has been idle for longest makes
 //! room for a new one; when none is idle, new ones wait in the system's backlog.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::future::poll_fn;
-use std::io;
-use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
-use super::answer::answer;
-use super::connection::{Connections, Entry, Order, Phase, Watched, tick};
-use super::counters::{Counters, Reason};
-use super::listen::{Listener, Socket};
+use super::accept::{Accepted, Listening, accept};
+use super::connection::{Connections, Order, Phase, tick};
+use super::counters::Reason;
+use super::serve::connection;
+use super::shared::{Live, Shared};
 use super::tls::Tls;
 use super::{Limits, WebhookOptions};
 use crate::model::shard::ShardId;
 use crate::model::status::{IntakeStatus, WebhookStatus};
-use crate::store::Store;
-use crate::transport::Hear;
 
 /// How often the status is published, at most.
 const PUBLISH: Duration = Duration::from_millis(100);
@@ -42,52 +32,6 @@ const REFRESH: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// After that, requests in hand are cut off at the end.
 const DRAIN: Duration = Duration::from_secs(3);
-/// Headers of a request, at most. Twitch sends about a dozen, proxies add some.
-const MAX_HEADERS: usize = 64;
-/// Bytes of a request's head, at most.
-const MAX_HEAD: usize = 32 << 10;
-
-/// What requests need of the options.
-pub(super) struct Live {
-    pub(super) options: WebhookOptions,
-    /// The path of the callback.
-    pub(super) path: Box<str>,
-}
-
-/// What all requests share.
-pub(super) struct Shared {
-    pub(super) store: Store,
-    pub(super) revoked: Arc<Notify>,
-    pub(super) hear: Hear,
-    pub(super) counters: Counters,
-    live: RwLock<Option<Arc<Live>>>,
-    /// Types of messages that were told of as unknown.
-    told: Mutex<BTreeSet<Box<str>>>,
-}
-
-impl Shared {
-    pub(super) fn new(store: Store, revoked: Arc<Notify>, hear: Hear) -> Self {
-        Self {
-            store,
-            revoked,
-            hear,
-            counters: Counters::default(),
-            live: RwLock::new(None),
-            told: Mutex::default(),
-        }
-    }
-
-    pub(super) fn live(&self) -> Option<Arc<Live>> {
-        self.live.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Whether to tell of this type of message: once each, and not of too many.
-    pub(super) fn is_new(&self, message_type: &str) -> bool {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.len() < 16 && told.insert(message_type.into())
-    }
-}
-
 /// The task; see [`super::webhook`].
 pub struct Webhook {
     pub(super) options: watch::Receiver<Option<WebhookOptions>>,
@@ -100,52 +44,6 @@ pub struct Webhook {
 impl std::fmt::Debug for Webhook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Webhook").field("options", &self.options).finish_non_exhaustive()
-    }
-}
-
-/// A listener in use.
-struct Listening {
-    listener: Arc<Listener>,
-    sockets: Vec<Accepting>,
-}
-
-enum Accepting {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
-enum Accepted {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-impl Listening {
-    fn new(listener: &Arc<Listener>) -> io::Result<Self> {
-        let sockets = listener.sockets.iter().map(|socket| match socket {
-            Socket::Tcp(tcp) => tcp.try_clone().and_then(TcpListener::from_std).map(Accepting::Tcp),
-            Socket::Unix(unix) => unix.try_clone().and_then(UnixListener::from_std).map(Accepting::Unix),
-        });
-        Ok(Self { listener: Arc::clone(listener), sockets: sockets.collect::<io::Result<_>>()? })
-    }
-
-    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
-        for socket in &self.sockets {
-            let polled = match socket {
-                Accepting::Tcp(tcp) => tcp.poll_accept(context).map_ok(|(stream, _)| Accepted::Tcp(stream)),
-                Accepting::Unix(unix) => unix.poll_accept(context).map_ok(|(s, _)| Accepted::Unix(s)),
-            };
-            if polled.is_ready() {
-                return polled;
-            }
-        }
-        Poll::Pending
-    }
-}
-
-async fn accept(listening: Option<&Listening>) -> io::Result<Accepted> {
-    match listening {
-        Some(listening) => poll_fn(|context| listening.poll_accept(context)).await,
-        None => std::future::pending().await,
     }
 }
 
@@ -243,7 +141,7 @@ impl Webhook {
             let path = uri.as_ref().map_or("/", http::Uri::path).into();
             Arc::new(Live { options, path })
         });
-        *self.shared.live.write().unwrap_or_else(PoisonError::into_inner) = live.clone();
+        self.shared.put(live.clone());
         self.shared.counters.touch();
         running.problem = None;
         running.refresh_at = None;
@@ -354,57 +252,4 @@ fn set<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
         *published = value;
         changed
     });
-}
-
-/// Serves one connection to its end.
-async fn connection<T>(shared: Arc<Shared>, entry: Entry, stream: T, tls: Option<Tls>)
-where
-    T: AsyncRead + AsyncWrite + Unpin,
-{
-    let Some(tls) = tls else { return http(shared, &entry, stream).await };
-    let handshake = TlsAcceptor::from(tls.config()).accept(stream);
-    let stream = tokio::select! {
-        biased;
-        () = entry.connection.told(Order::Drain) => return,
-        stream = handshake => stream,
-    };
-    match stream {
-        Ok(stream) => {
-            entry.connection.enter(Phase::Idle);
-            http(shared, &entry, stream).await;
-        }
-        Err(error) => debug!(%error, "a TLS handshake failed"),
-    }
-}
-
-async fn http<T>(shared: Arc<Shared>, entry: &Entry, stream: T)
-where
-    T: AsyncRead + AsyncWrite + Unpin,
-{
-    let connection = &entry.connection;
-    let stream = Watched { stream, connection: Arc::clone(connection) };
-    let service = service_fn(|request| answer(Arc::clone(&shared), Arc::clone(connection), request));
-    let mut serving = pin!(
-        http1::Builder::new()
-            // `Connections::tick` keeps the time.
-            .header_read_timeout(None)
-            .max_headers(MAX_HEADERS)
-            .max_buf_size(MAX_HEAD)
-            .serve_connection(TokioIo::new(stream), service)
-    );
-    let ended = tokio::select! {
-        biased;
-        () = connection.told(Order::Drain) => {
-            serving.as_mut().graceful_shutdown();
-            tokio::select! {
-                biased;
-                () = connection.told(Order::Cut) => return,
-                ended = serving => ended,
-            }
-        }
-        ended = &mut serving => ended,
-    };
-    if let Err(error) = ended {
-        debug!(%error, "a webhook connection ended");
-    }
 }

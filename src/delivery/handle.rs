@@ -1,0 +1,115 @@
+//! What others may ask of the delivery: to send again, to drop dead letters, to open files anew.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::model::event::{Seq, Since};
+use crate::model::route::SinkName;
+use crate::model::status::SinkStatus;
+use crate::store::{LetterFilter, Store, StoreError};
+
+/// Why nothing can be sent again.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ResendError {
+    /// No such sink.
+    #[error("there is no sink {0} in the configuration")]
+    Unknown(SinkName),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The daemon ends.
+    #[error("the daemon is stopping")]
+    Stopping,
+}
+
+/// Something for the supervisor to do.
+#[derive(Debug)]
+pub(super) enum Request {
+    /// A worker is to begin anew, from further back.
+    Rewind(Rewind),
+    /// Workers are to look for dead letters that are to be sent again.
+    Resend { sinks: Vec<SinkName>, reply: oneshot::Sender<()> },
+    /// The numbers of dead letters have changed.
+    Recount { reply: oneshot::Sender<()> },
+}
+
+#[derive(Debug)]
+pub(super) struct Rewind {
+    pub(super) sink: SinkName,
+    pub(super) to: Seq,
+    pub(super) reply: oneshot::Sender<Result<(), ResendError>>,
+}
+
+/// Handle; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct DeliveryHandle {
+    /// Every sink.
+    pub status: watch::Receiver<BTreeMap<SinkName, SinkStatus>>,
+    pub(super) reopen: Arc<watch::Sender<u64>>,
+    pub(super) store: Store,
+    pub(super) requests: mpsc::Sender<Request>,
+}
+
+impl DeliveryHandle {
+    /// Has files opened anew before the next write, and whoever waits to try again try at once.
+    pub fn reopen(&self) {
+        self.reopen.send_modify(|count| *count += 1);
+    }
+
+    /// Sends a sink again what was stored since; tells how many events there are, of all types. Resolves
+    /// once that is certain to happen.
+    ///
+    /// # Errors
+    /// [`ResendError`].
+    pub async fn replay(&self, sink: &SinkName, since: Since) -> Result<u64, ResendError> {
+        let after = match since {
+            Since::Seq(seq) => Seq(seq.0.saturating_sub(1)),
+            Since::Time(time) => self.store.before(time).await?,
+        };
+        let sink = sink.clone();
+        self.ask(|reply| Request::Rewind(Rewind { sink, to: after, reply })).await??;
+        let (newest, oldest) = (*self.store.last_seq().borrow(), self.store.status().borrow().first_seq);
+        Ok(newest.0.saturating_sub(after.0.max(oldest.0.saturating_sub(1))))
+    }
+
+    /// Sends dead letters again; tells how many.
+    ///
+    /// # Errors
+    /// [`ResendError`].
+    pub async fn resend(&self, filter: LetterFilter) -> Result<u64, ResendError> {
+        let sinks: Vec<SinkName> = match &filter.sink {
+            Some(sink) if self.status.borrow().contains_key(sink) => vec![sink.clone()],
+            Some(sink) => return Err(ResendError::Unknown(sink.clone())),
+            None => {
+                let all = self.status.borrow();
+                all.values()
+                    .filter(|status| status.dead_letters > 0)
+                    .map(|status| status.name.clone())
+                    .collect()
+            }
+        };
+        let many = self.store.mark_letters(filter).await?;
+        if many > 0 {
+            self.ask(|reply| Request::Resend { sinks, reply }).await?;
+        }
+        Ok(many)
+    }
+
+    /// Removes dead letters for good; tells how many.
+    ///
+    /// # Errors
+    /// [`ResendError`].
+    pub async fn drop_letters(&self, filter: LetterFilter) -> Result<u64, ResendError> {
+        let many = self.store.drop_letters(filter).await?;
+        self.ask(|reply| Request::Recount { reply }).await?;
+        Ok(many)
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, ResendError> {
+        let (reply, outcome) = oneshot::channel();
+        self.requests.send(request(reply)).await.map_err(|_| ResendError::Stopping)?;
+        outcome.await.map_err(|_| ResendError::Stopping)
+    }
+}

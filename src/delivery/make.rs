@@ -1,0 +1,92 @@
+//! Making a sink of its options, or saying why that cannot be.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::select::Selector;
+use super::sink::{Command, File, Http, HttpBody, Lines, Nats, Single, Stdout};
+use super::{DeliveryOptions, SinkKind, SinkOptions};
+use crate::model::route::SinkName;
+
+/// Why a sink cannot work as configured.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SinkError {
+    /// A type glob that is none.
+    #[error("sink {name}: `types` has a glob that cannot be read: {message}")]
+    Glob {
+        /// The sink.
+        name: SinkName,
+        /// What is wrong.
+        message: String,
+    },
+    /// The folder of its file is not there.
+    #[error("sink {name}: the folder {} does not exist; make it, or correct `path`", .folder.display())]
+    NoFolder {
+        /// The sink.
+        name: SinkName,
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// Its file is a folder.
+    #[error("sink {name}: {} is a folder; `path` must be a file", .path.display())]
+    IsFolder {
+        /// The sink.
+        name: SinkName,
+        /// The path.
+        path: PathBuf,
+    },
+    /// It cannot be made.
+    #[error("sink {name}: {message}")]
+    Make {
+        /// The sink.
+        name: SinkName,
+        /// What is wrong.
+        message: String,
+    },
+    /// A template that an event cannot fill.
+    #[error(
+        "sink {name}: an event of type {subscription_type} does not fit: {message}; `| default('')` takes what may be missing"
+    )]
+    Template {
+        /// The sink.
+        name: SinkName,
+        /// The type of the event.
+        subscription_type: String,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+pub(super) fn selector(sink: &SinkOptions) -> Result<Selector, SinkError> {
+    Selector::new(
+        sink.name.clone(),
+        &sink.types,
+        matches!(&sink.kind, SinkKind::Http(http) if matches!(http.body, HttpBody::Template(_))),
+    )
+    .map_err(|error| SinkError::Glob { name: sink.name.clone(), message: error.to_string() })
+}
+
+/// By the kind of worker that it needs.
+pub(super) enum Made {
+    Lines(Box<dyn Lines>),
+    Single(Arc<dyn Single>),
+}
+
+pub(super) fn make(sink: &SinkOptions, options: &DeliveryOptions) -> Result<Made, SinkError> {
+    let failed = |message: String| SinkError::Make { name: sink.name.clone(), message };
+    Ok(match &sink.kind {
+        SinkKind::Stdout => Made::Lines(Box::new(Stdout::new(&options.stdout))),
+        SinkKind::File(file) => Made::Lines(Box::new(File::new(file.clone()))),
+        SinkKind::Command(command) => {
+            Made::Single(Arc::new(Command::new(sink.name.clone(), command.clone(), sink.format)))
+        }
+        SinkKind::Http(http) => {
+            let made = Http::new(http.clone(), options.http.clone());
+            Made::Single(Arc::new(made.map_err(|error| failed(error.to_string()))?))
+        }
+        SinkKind::Nats(nats) => {
+            let made = Nats::new(sink.name.clone(), nats.clone(), sink.format, options.tls.clone());
+            Made::Single(Arc::new(made.map_err(|error| failed(error.to_string()))?))
+        }
+    })
+}

@@ -1,0 +1,259 @@
+//! The supervisor: each sink of the configuration has a worker; one that is to begin anew is ended, and another
+//! one started.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::{Id, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::batch::BatchWorker;
+use super::handle::{Request, ResendError, Rewind};
+use super::make::{Made, SinkError, make, selector};
+use super::single::SingleWorker;
+use super::worker::{Statuses, Stop, Worker};
+use super::{DeliveryOptions, SinkOptions, sleep_until};
+use crate::model::route::{Routes, SinkName};
+use crate::model::status::SinkState;
+use crate::store::Store;
+
+/// Pause before a worker that failed is started again.
+const RESTART: Duration = Duration::from_secs(5);
+/// How often the store is told which sinks there are.
+const RETIRE: Duration = Duration::from_secs(6 * 3600);
+
+/// The task; see [`super::delivery`].
+#[derive(Debug)]
+pub struct Delivery {
+    pub(super) store: Store,
+    pub(super) routes: watch::Receiver<Option<Arc<Routes>>>,
+    pub(super) sinks: watch::Receiver<Arc<[SinkOptions]>>,
+    pub(super) options: DeliveryOptions,
+    pub(super) reopen: watch::Receiver<u64>,
+    pub(super) statuses: Arc<watch::Sender<Statuses>>,
+    pub(super) requests: mpsc::Receiver<Request>,
+}
+
+/// The workers.
+#[derive(Default)]
+struct Workers {
+    tasks: JoinSet<()>,
+    running: BTreeMap<SinkName, Running>,
+    /// A sink that was changed starts again only once its old worker has ended.
+    ending: HashMap<Id, SinkName>,
+    failed: BTreeMap<SinkName, Instant>,
+    /// What is to be done once a worker has ended.
+    rewinds: Vec<Rewind>,
+}
+
+struct Running {
+    options: SinkOptions,
+    stop: Stop,
+    task: Id,
+}
+
+impl Workers {
+    fn is_busy(&self, name: &SinkName) -> bool {
+        self.running.contains_key(name)
+            || self.failed.contains_key(name)
+            || self.ending.values().any(|ending| ending == name)
+            || self.rewinds.iter().any(|rewind| &rewind.sink == name)
+    }
+
+    /// Has a worker finish what it has in hand; when it is all sent again anyway, only as far as that is
+    /// quick.
+    fn end(&mut self, name: &SinkName, quickly: bool) {
+        if let Some(worker) = self.running.remove(name) {
+            worker.stop.soon.cancel();
+            if quickly {
+                worker.stop.now.cancel();
+            }
+            self.ending.insert(worker.task, name.clone());
+        }
+    }
+
+    /// What no worker stands in the way of any more.
+    fn due_rewinds(&mut self) -> Vec<Rewind> {
+        let ending: Vec<&SinkName> = self.ending.values().collect();
+        let (due, rest) =
+            std::mem::take(&mut self.rewinds).into_iter().partition(|rewind| !ending.contains(&&rewind.sink));
+        self.rewinds = rest;
+        due
+    }
+}
+
+impl Delivery {
+    /// Runs until cancelled; then ends once the batches in hand are written.
+    pub async fn run(mut self, cancel: CancellationToken) {
+        let mut workers = Workers::default();
+        let mut retire = tokio::time::interval(RETIRE);
+        let mut known: Option<Arc<[SinkOptions]>> = None;
+        loop {
+            let sinks = Arc::clone(&self.sinks.borrow_and_update());
+            if known.as_ref() != Some(&sinks) {
+                known = Some(Arc::clone(&sinks));
+                retire.reset_immediately();
+            }
+            self.apply(&sinks, &mut workers, &cancel);
+            let restart = workers.failed.values().min().copied();
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => break,
+                Ok(()) = self.sinks.changed() => {}
+                () = sleep_until(restart) => {}
+                Some(ended) = workers.tasks.join_next_with_id() => self.ended(ended, &mut workers).await,
+                Some(request) = self.requests.recv() => self.answer(request, &mut workers).await,
+                _ = retire.tick() => {
+                    let names = sinks.iter().map(|sink| sink.name.clone()).collect();
+                    if let Err(error) = self.store.retire_sinks(names).await {
+                        warn!(%error, "the store could not be told which sinks there are");
+                    }
+                }
+            }
+        }
+        while workers.tasks.join_next().await.is_some() {}
+    }
+
+    /// Makes the workers those of the sinks.
+    fn apply(&self, sinks: &[SinkOptions], workers: &mut Workers, cancel: &CancellationToken) {
+        let changed: Vec<SinkName> = workers
+            .running
+            .iter()
+            .filter(|(_, worker)| !sinks.contains(&worker.options))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in changed {
+            workers.end(&name, false);
+        }
+        let now = Instant::now();
+        workers.failed.retain(|name, at| sinks.iter().any(|sink| &sink.name == name) && *at > now);
+        for sink in sinks {
+            if workers.is_busy(&sink.name) {
+                continue;
+            }
+            let stop = Stop { soon: cancel.child_token(), now: cancel.child_token() };
+            let worker = match self.worker(sink, stop.clone()) {
+                Ok(worker) => worker,
+                Err(error) => {
+                    error!(%error, "sink cannot start");
+                    continue;
+                }
+            };
+            info!(sink = %sink.name, kind = sink.kind.name(), "sink started");
+            let task = workers.tasks.spawn(worker).id();
+            workers.running.insert(sink.name.clone(), Running { options: sink.clone(), stop, task });
+        }
+    }
+
+    fn worker(
+        &self,
+        sink: &SinkOptions,
+        stop: Stop,
+    ) -> Result<futures_util::future::BoxFuture<'static, ()>, SinkError> {
+        let worker = Worker {
+            options: sink.clone(),
+            selector: selector(sink)?,
+            store: self.store.clone(),
+            routes: self.routes.clone(),
+            reopen: self.reopen.clone(),
+            statuses: Arc::clone(&self.statuses),
+            stop,
+        };
+        Ok(match make(sink, &self.options)? {
+            Made::Lines(lines) => Box::pin(BatchWorker { worker, lines }.run()),
+            Made::Single(sink) => Box::pin(SingleWorker { worker, sink }.run()),
+        })
+    }
+
+    async fn ended(&mut self, ended: Result<(Id, ()), tokio::task::JoinError>, workers: &mut Workers) {
+        let (id, problem) = match ended {
+            Ok((id, ())) => (id, "the worker ended by itself".to_owned()),
+            Err(error) => (error.id(), error.to_string()),
+        };
+        if let Some(name) = workers.ending.remove(&id) {
+            self.forget(&name);
+        } else if let Some(name) = workers.running.iter().find(|(_, r)| r.task == id).map(|(n, _)| n.clone())
+        {
+            workers.running.remove(&name);
+            self.broke(&name, &problem);
+            workers.failed.insert(name, Instant::now() + RESTART);
+        }
+        self.do_rewinds(workers).await;
+    }
+
+    async fn answer(&mut self, request: Request, workers: &mut Workers) {
+        // Somebody who no longer waits for the answer is no failure.
+        match request {
+            Request::Rewind(rewind) => {
+                if !self.sinks.borrow().iter().any(|sink| sink.name == rewind.sink) {
+                    let _ = rewind.reply.send(Err(ResendError::Unknown(rewind.sink)));
+                    return;
+                }
+                workers.end(&rewind.sink, true);
+                workers.failed.remove(&rewind.sink);
+                workers.rewinds.push(rewind);
+                self.do_rewinds(workers).await;
+            }
+            Request::Resend { sinks, reply } => {
+                for sink in &sinks {
+                    // A worker looks when it starts.
+                    workers.end(sink, false);
+                }
+                let _ = reply.send(());
+            }
+            Request::Recount { reply } => {
+                self.recount().await;
+                let _ = reply.send(());
+            }
+        }
+    }
+
+    async fn do_rewinds(&self, workers: &mut Workers) {
+        for Rewind { sink, to, reply } in workers.due_rewinds() {
+            let done = self.store.rewind(&sink, to).await.map(|record| record.cursor);
+            if let Ok(cursor) = done {
+                // What is shown of the cursor never goes back by itself.
+                self.statuses.send_modify(|statuses| {
+                    if let Some(status) = statuses.get_mut(&sink) {
+                        status.cursor = cursor;
+                    }
+                });
+            }
+            let _ = reply.send(done.map(drop).map_err(ResendError::Store));
+        }
+    }
+
+    async fn recount(&self) {
+        let sinks = Arc::clone(&self.sinks.borrow());
+        for sink in sinks.iter() {
+            let Ok(record) = self.store.sink(&sink.name, sink.start).await else { continue };
+            self.statuses.send_modify(|statuses| {
+                if let Some(status) = statuses.get_mut(&sink.name) {
+                    status.dead_letters = record.dead_letters;
+                }
+            });
+        }
+    }
+
+    /// A sink that is not in the configuration any more is not shown either; its place stays stored.
+    fn forget(&self, name: &SinkName) {
+        if !self.sinks.borrow().iter().any(|sink| &sink.name == name) {
+            info!(sink = %name, "sink removed; its place in the store is kept for a week");
+            self.statuses.send_modify(|statuses| drop(statuses.remove(name)));
+        }
+    }
+
+    fn broke(&self, name: &SinkName, problem: &str) {
+        error!(sink = %name, error = problem, "the worker of a sink failed; it is started again");
+        self.statuses.send_modify(|statuses| {
+            if let Some(status) = statuses.get_mut(name) {
+                status.state = SinkState::Failed;
+                status.problem = Some(problem.to_owned());
+            }
+        });
+    }
+}

@@ -1,0 +1,161 @@
+//! What the status of an answer means, and what the answers are counted under.
+
+use serde::Deserialize;
+
+use super::error::HelixError;
+use super::request::Call;
+
+/// The longest part of a foreign text that is repeated to a person, in characters.
+const EXCERPT: usize = 300;
+
+/// Stands for the status of a request that was not answered, or not to its end.
+pub(super) const NO_ANSWER: &str = "none";
+
+/// The statuses that Twitch documents, and those of proxies on the way; `other` for the rest, so that answers
+/// are counted under few names.
+pub(super) fn status_label(status: u16) -> &'static str {
+    match status {
+        200 => "200",
+        202 => "202",
+        204 => "204",
+        400 => "400",
+        401 => "401",
+        403 => "403",
+        404 => "404",
+        409 => "409",
+        410 => "410",
+        429 => "429",
+        500 => "500",
+        502 => "502",
+        503 => "503",
+        504 => "504",
+        _ => "other",
+    }
+}
+
+#[derive(Deserialize, Default)]
+struct Refusal {
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    id: Option<String>,
+}
+
+pub(super) fn garbled(call: Call, what: &str) -> HelixError {
+    HelixError::Garbled { message: format!("{}: {what}", call.name()).into() }
+}
+
+pub(super) fn excerpt(text: &str) -> Box<str> {
+    text.chars().filter(|c| !c.is_control()).take(EXCERPT).collect::<String>().into()
+}
+
+/// What an answer outside of 2xx means. `remaining` is the `Ratelimit-Remaining` header: a 429 with 0
+/// left is the rate limit; with points left it is a quota.
+pub(super) fn classify(call: Call, status: u16, remaining: Option<u32>, body: &[u8]) -> HelixError {
+    let refusal: Refusal = serde_json::from_slice(body).unwrap_or_default();
+    let message = excerpt(&refusal.message);
+    match status {
+        400 | 405 | 413 | 414 | 415 | 422 => HelixError::Invalid { message },
+        401 => HelixError::Unauthorized { message },
+        403 => HelixError::Forbidden { message },
+        404 => HelixError::NotFound { message },
+        409 => HelixError::Conflict {
+            id: refusal.id.filter(|id| is_uuid(id)).map(Into::into).or_else(|| find_uuid(&message)),
+        },
+        410 => HelixError::Gone { message },
+        429 if is_quota(call, remaining, &message) => HelixError::Quota { message },
+        429 => HelixError::RateLimited,
+        500..=599 => HelixError::Outage { status, message },
+        _ => garbled(call, &format!("unexpected status {status}")),
+    }
+}
+
+/// By the header first, by the text second.
+fn is_quota(call: Call, remaining: Option<u32>, message: &str) -> bool {
+    let text = message.to_ascii_lowercase();
+    let names_quota = ["exceeded", "maximum", "limit reached", "conduit limit", "total cost"]
+        .iter()
+        .any(|p| text.contains(p))
+        && !text.contains("rate limit");
+    match remaining {
+        Some(0) => false,
+        Some(_) => names_quota || matches!(call, Call::CreateSubscription | Call::CreateConduit),
+        None => names_quota,
+    }
+}
+
+fn is_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(index, byte)| match index {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+}
+
+fn find_uuid(text: &str) -> Option<Box<str>> {
+    (0..text.len()).find_map(|start| text.get(start..start + 36).filter(|part| is_uuid(part))).map(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn answers_are_counted_under_few_names() {
+        let names: std::collections::BTreeSet<&str> = (0..=u16::MAX).map(status_label).collect();
+        assert_eq!(names.len(), 15, "{names:?}");
+        assert_eq!((status_label(418), status_label(202)), ("other", "202"));
+    }
+
+    #[test]
+    fn failures_are_told_apart() {
+        let name = |status, remaining, message: &str| {
+            let body = format!(r#"{{"message":"{message}"}}"#);
+            let error = classify(Call::CreateSubscription, status, remaining, body.as_bytes());
+            format!("{error:?}").split([' ', '{']).next().unwrap().to_owned()
+        };
+        for (status, remaining, message, expected) in [
+            (400, Some(5), "bad", "Invalid"),
+            (401, None, "Invalid OAuth token", "Unauthorized"),
+            (403, None, "subscription missing proper authorization", "Forbidden"),
+            (404, None, "", "NotFound"),
+            (409, None, "subscription already exists", "Conflict"),
+            (410, None, "", "Gone"),
+            (429, Some(0), "maximum subscriptions with type and condition exceeded", "RateLimited"),
+            (429, Some(7), "maximum subscriptions with type and condition exceeded", "Quota"),
+            (429, None, "websocket transport subscriptions total cost exceeded", "Quota"),
+            (429, None, "Too Many Requests", "RateLimited"),
+            (500, None, "", "Outage"),
+            (302, None, "", "Garbled"),
+        ] {
+            assert_eq!(name(status, remaining, message), expected, "{status} {remaining:?} {message}");
+        }
+    }
+
+    #[test]
+    fn the_id_of_a_conflict_is_found_in_either_place() {
+        let uuid = "0d9e4a52-0000-4000-8000-6f21c5b70002";
+        for body in [
+            format!(
+                r#"{{"error":"Conflict","status":409,"message":"subscription already exists; id={uuid}"}}"#
+            ),
+            format!(r#"{{"message":"subscription already exists","id":"{uuid}"}}"#),
+        ] {
+            let error = classify(Call::CreateSubscription, 409, None, body.as_bytes());
+            assert!(matches!(error, HelixError::Conflict { id: Some(id) } if *id == *uuid), "{body}");
+        }
+        let error = classify(Call::CreateSubscription, 409, None, b"{\"message\":\"\xc3\xa9 exists\"}");
+        assert!(matches!(error, HelixError::Conflict { id: None }));
+    }
+
+    proptest! {
+        #[test]
+        fn any_failure_is_understood_somehow(
+            status in 300..600_u16, remaining in prop::option::of(any::<u32>()), body in prop::collection::vec(any::<u8>(), 0..120)
+        ) {
+            classify(Call::CreateSubscription, status, remaining, &body);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Who must have granted what for the file's subscriptions, for `eventsubd authorize`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::api::Api;
+use super::logins::{Logins, USERS_PER_CALL};
+use super::look::find_logins;
+use super::park::RetryTimes;
+use super::preview::PreviewError;
+use super::{Desired, wanted};
+use crate::helix::{Helix, MAX_GRANTS};
+use crate::model::grants::{self, Scopes};
+
+/// What a user has granted, and what the file's subscriptions need of that user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct UserNeeds {
+    /// Twitch's id.
+    pub user_id: Box<str>,
+    /// The login, when Twitch knows it.
+    pub login: Option<Box<str>>,
+    /// The fewest scopes that serve all subscriptions.
+    pub scopes: Scopes,
+    /// What is granted.
+    pub granted: Scopes,
+    /// The fewest scopes that are missing for certain.
+    pub missing: Scopes,
+}
+
+/// Who must have granted what for the file's subscriptions; of these logins only, when given. By login.
+///
+/// # Errors
+/// Twitch does not say.
+pub async fn who_must_grant(
+    helix: &Helix,
+    desired: &Desired,
+    only: Option<&[String]>,
+) -> Result<Vec<UserNeeds>, PreviewError> {
+    let now = Instant::now().into_std();
+    let mut logins = Logins::new(Duration::from_secs(86_400), RetryTimes::default());
+    find_logins(helix, &mut logins, desired, now).await?;
+    let wanted = wanted::resolve(&desired.specs, &logins);
+    let mut ids: BTreeMap<&str, Vec<grants::Need<'_>>> = BTreeMap::new();
+    for need in wanted.keys.iter().flat_map(grants::needs) {
+        ids.entry(need.user_id).or_default().push(need);
+    }
+    let by_id = logins.by_id();
+    let nameless: Vec<&str> = ids.keys().copied().filter(|id| !by_id.contains_key(id)).collect();
+    let mut names: HashMap<Box<str>, Box<str>> = HashMap::new();
+    for asked in nameless.chunks(USERS_PER_CALL) {
+        let users = Api::users_by_id(helix, asked).await?;
+        names.extend(users.into_iter().map(|user| (user.id, user.login)));
+    }
+    let login_of = |id: &str| by_id.get(id).copied().or_else(|| names.get(id).map(|login| &**login));
+    if let Some(only) = only {
+        ids.retain(|id, _| login_of(id).is_some_and(|login| only.iter().any(|wanted| *wanted == *login)));
+    }
+    let asked: Vec<&str> = ids.keys().copied().collect();
+    let mut granted: HashMap<Box<str>, Scopes> = HashMap::new();
+    for part in asked.chunks(MAX_GRANTS) {
+        let rows = Api::grants(helix, part).await?;
+        granted.extend(rows.into_iter().map(|row| (row.user.id, row.scopes)));
+    }
+    let mut users: Vec<UserNeeds> = ids
+        .into_iter()
+        .map(|(id, needs)| {
+            let granted = granted.remove(id).unwrap_or_default();
+            let all = needs.iter().flat_map(|need| need.groups).map(Vec::as_slice);
+            let missing = needs.iter().filter(|need| need.certain).flat_map(|need| need.missing(&granted));
+            UserNeeds {
+                user_id: id.into(),
+                login: login_of(id).map(Into::into),
+                scopes: grants::smallest(all, &granted),
+                missing: grants::smallest(missing, &granted),
+                granted,
+            }
+        })
+        .collect();
+    users.sort_unstable_by(|a, b| (&a.login, &a.user_id).cmp(&(&b.login, &b.user_id)));
+    Ok(users)
+}

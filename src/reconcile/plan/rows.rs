@@ -1,0 +1,110 @@
+//! Our rows in Twitch's list, by what becomes of each. ◆
+
+use std::collections::HashMap;
+
+use super::super::park::Obstacle;
+use super::super::place::Side;
+use super::super::{Policy, reason};
+use super::{Input, Live, Planned};
+use crate::model::subscription::{Condition, SubscriptionKey, SubscriptionRow, SubscriptionStatus};
+
+/// What there is of a wanted key.
+#[derive(Default)]
+pub(super) struct Found<'a> {
+    pub(super) live: Option<&'a SubscriptionRow>,
+    /// Live rows on places that we leave.
+    pub(super) old: Vec<&'a SubscriptionRow>,
+    /// The worst obstacle that its dead rows tell of.
+    pub(super) dead: Option<(Obstacle, String)>,
+}
+
+impl Found<'_> {
+    /// The row that delivers, else the one that will.
+    pub(super) fn standing(&self) -> Option<Live> {
+        let current = self.live.map(|row| (row, true));
+        let old = self.old.iter().map(|row| (*row, false));
+        let best = current.into_iter().chain(old).min_by_key(|(row, current)| (rank(row).0, !current))?;
+        Some(Live { id: best.0.id.clone(), enabled: is_enabled(best.0), current: best.1 })
+    }
+}
+
+/// Our rows by what becomes of them.
+pub(super) struct Sorted<'a> {
+    /// For each wanted key.
+    pub(super) found: Vec<Found<'a>>,
+    pub(super) dead: Vec<&'a SubscriptionRow>,
+    pub(super) duplicates: Vec<&'a SubscriptionRow>,
+    pub(super) unwanted: Vec<&'a SubscriptionRow>,
+    /// Live rows of anybody with this type and condition, of those that are to be moved.
+    pub(super) equal: HashMap<(&'a str, &'a Condition), usize>,
+}
+
+pub(super) fn sort_out<'a>(input: &Input<'a>, out: &mut Planned) -> Sorted<'a> {
+    let index: HashMap<&SubscriptionKey, usize> =
+        input.wanted.iter().enumerate().map(|(at, key)| (key, at)).collect();
+    let mut sorted = Sorted {
+        found: input.wanted.iter().map(|_| Found::default()).collect(),
+        dead: Vec::new(),
+        duplicates: Vec::new(),
+        unwanted: Vec::new(),
+        equal: HashMap::new(),
+    };
+    for row in input.rows {
+        let side = input.places.side(&row.target);
+        if side == Side::Foreign {
+            continue;
+        }
+        let slot = index.get(&row.key).map(|at| &mut sorted.found[*at]);
+        let told =
+            reason::of_status(&row.status).or_else(|| input.overdue.contains(&row.id).then(reason::overdue));
+        if let Some(told) = told {
+            sorted.dead.push(row);
+            if let Some(slot) = slot {
+                slot.dead = slot.dead.take().max(Some(told));
+            }
+            continue;
+        }
+        out.ours += 1;
+        let Some(slot) = slot else {
+            sorted.unwanted.push(row);
+            continue;
+        };
+        if side == Side::Old {
+            slot.old.push(row);
+            sorted.equal.insert((&row.key.subscription_type, &row.key.condition), 0);
+            continue;
+        }
+        match slot.live {
+            None => slot.live = Some(row),
+            Some(other) => {
+                let (keep, spare) = if rank(row) < rank(other) { (row, other) } else { (other, row) };
+                slot.live = Some(keep);
+                sorted.duplicates.push(spare);
+            }
+        }
+    }
+    let live = input.rows.iter().filter(|row| row.status.is_live());
+    for row in live.take(if sorted.equal.is_empty() { 0 } else { usize::MAX }) {
+        if let Some(count) = sorted.equal.get_mut(&(&*row.key.subscription_type, &row.key.condition)) {
+            *count += 1;
+        }
+    }
+    // What was moved goes under either policy: its events would come twice.
+    // `keep` creates what is missing and deletes nothing that lives. Dead rows deliver nothing and
+    // are cleared all the same.
+    if input.policy == Policy::Keep {
+        sorted.duplicates.clear();
+        sorted.unwanted.clear();
+    }
+    sorted
+}
+
+/// Of equal live rows the first by this is kept: one that delivers before one that does not, then
+/// any, as long as it is always the same.
+pub(super) fn rank(row: &SubscriptionRow) -> (bool, &str) {
+    (!is_enabled(row), &row.id)
+}
+
+pub(super) fn is_enabled(row: &SubscriptionRow) -> bool {
+    row.status == SubscriptionStatus::Enabled
+}

@@ -1,0 +1,139 @@
+//! The preview in words, one line for each thing that would be done.
+
+use std::io::{self, Write};
+
+use super::super::action::{Action, DeleteReason};
+use super::{Preview, PreviewConduit};
+use crate::model::grants;
+use crate::model::subscription::SubscriptionKey;
+
+/// The colours of a sign.
+const GREEN: &str = "32";
+const RED: &str = "31";
+const YELLOW: &str = "33";
+
+impl Preview {
+    /// Writes it for people, with a last line that says how much of each there is.
+    ///
+    /// # Errors
+    /// When `out` fails.
+    pub fn render(&self, out: &mut dyn Write, color: bool) -> io::Result<()> {
+        let sign = |code: &str, sign: &str| {
+            if color { format!("\x1b[{code}m{sign}\x1b[0m") } else { sign.to_owned() }
+        };
+        match &self.conduit {
+            None | Some(PreviewConduit::Keep { .. }) => {}
+            Some(PreviewConduit::Resize { id, from, to }) => {
+                writeln!(out, "{} conduit {id}: {from} shards -> {to}", sign(YELLOW, "~"))?;
+            }
+            Some(PreviewConduit::Make { gone, shards }) => {
+                let gone =
+                    gone.as_ref().map(|id| format!(", in place of {id}, which is gone")).unwrap_or_default();
+                writeln!(out, "{} conduit with {shards} shards{gone}", sign(GREEN, "+"))?;
+            }
+        }
+        for action in &self.plan.actions {
+            match action {
+                Action::Create { key, worst_cost, moves, .. } => {
+                    let cost = if *worst_cost > 0 {
+                        format!(" (costs at most {worst_cost})")
+                    } else {
+                        String::new()
+                    };
+                    let own = if self.own.contains(key) { " (the daemon's own)" } else { "" };
+                    let moves = if *moves {
+                        " (in place of an older one, which goes once this one delivers)"
+                    } else {
+                        ""
+                    };
+                    writeln!(out, "{} {}{own}{cost}{moves}", sign(GREEN, "+"), self.name(key))?;
+                }
+                Action::Delete { key, reason, .. } => {
+                    writeln!(out, "{} {} ({})", sign(RED, "-"), self.name(key), why(reason))?;
+                }
+            }
+        }
+        for action in &self.plan.held {
+            writeln!(
+                out,
+                "{} {} (not in the file; waits for `eventsubd apply --allow-deletes`)",
+                sign(YELLOW, "!"),
+                self.name(action.key())
+            )?;
+        }
+        for blocked in &self.plan.blocked {
+            writeln!(out, "{} {}: {}", sign(YELLOW, "!"), self.name(&blocked.key), blocked.reason)?;
+        }
+        for user in &self.grants {
+            let name = user.login.as_deref().unwrap_or(&user.user_id);
+            if !user.missing.is_empty() {
+                writeln!(
+                    out,
+                    "{} {name} must allow {}: `eventsubd authorize --user {name}`",
+                    sign(YELLOW, "!"),
+                    grants::list(&user.missing)
+                )?;
+            } else {
+                writeln!(out, "  {name} has allowed {}", grants::list(&user.granted))?;
+            }
+        }
+        for warning in &self.warnings {
+            writeln!(out, "{} {warning}", sign(YELLOW, "!"))?;
+        }
+        if self.plan.keep > 0 {
+            writeln!(out, "  keep {}", self.plan.keep)?;
+        }
+        if let (Some(total), Some(max)) = (self.total_cost, self.max_total_cost) {
+            writeln!(out, "  cost {total} of {max}, and at most {} more", self.added_cost())?;
+        }
+        writeln!(out, "{}", self.summary())
+    }
+
+    /// `Plan: 3 to create, 1 to delete, 120 to keep, 2 parked.`
+    pub fn summary(&self) -> String {
+        let creates = self.plan.actions.iter().filter(|action| action.is_create()).count();
+        let mut text = format!(
+            "Plan: {creates} to create, {} to delete, {} to keep, {} parked",
+            self.plan.actions.len() - creates,
+            self.plan.keep,
+            self.plan.blocked.len()
+        );
+        if !self.plan.held.is_empty() {
+            text.push_str(&format!(", {} deletes held", self.plan.held.len()));
+        }
+        text.push('.');
+        text
+    }
+
+    fn added_cost(&self) -> u64 {
+        let costs = self.plan.actions.iter().map(|action| match action {
+            Action::Create { worst_cost, .. } => *worst_cost,
+            Action::Delete { .. } => 0,
+        });
+        costs.sum()
+    }
+
+    /// `channel.follow v2 broadcaster ninja (19571641) moderator ninja (19571641)`
+    fn name(&self, key: &SubscriptionKey) -> String {
+        let mut text = format!("{} v{}", key.subscription_type, key.version);
+        for (field, value) in key.condition.iter() {
+            text.push(' ');
+            text.push_str(field.strip_suffix("_user_id").unwrap_or(field));
+            text.push(' ');
+            match self.logins.get(value).filter(|_| field.ends_with("user_id")) {
+                Some(login) => text.push_str(&format!("{login} ({value})")),
+                None => text.push_str(value),
+            }
+        }
+        text
+    }
+}
+
+fn why(reason: &DeleteReason) -> String {
+    match reason {
+        DeleteReason::Dead(status) => format!("dead: {status}"),
+        DeleteReason::Duplicate => "an equal one stays".to_owned(),
+        DeleteReason::Unwanted => "not in the file".to_owned(),
+        DeleteReason::Moved => "moved".to_owned(),
+    }
+}
