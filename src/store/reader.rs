@@ -54,7 +54,7 @@ impl ReaderThread {
         pulse: Pulse,
     ) -> io::Result<()> {
         thread::Builder::new().name("store-reader".to_owned()).spawn(move || {
-            let guard = super::writer::DeathNotice::new("reader", died);
+            let guard = super::guard::DeathNotice::new("reader", died);
             loop {
                 pulse.beat();
                 match requests.recv_timeout(IDLE) {

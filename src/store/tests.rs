@@ -7,7 +7,9 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::event::MessageId;
+use crate::model::event::{Event, MessageId};
+use crate::model::pulse::Pulse;
+use crate::model::status::StoreStatus;
 use crate::model::time::Timestamp;
 
 const WAIT: Duration = Duration::from_secs(10);

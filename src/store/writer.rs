@@ -1,28 +1,25 @@
 //! The writer thread: group commit, retention, and what to do while the disk fails.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, TransactionBehavior};
-use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+use tokio::sync::watch;
 use tracing::{error, info};
 
 use super::error::{self, StoreError};
+use super::guard::DeathNotice;
 use super::ids::{Ids, Mark, WINDOW};
+use super::job::{Command, Done, Job, Reply, about_sink};
 use super::retention::{self, Removed, Retention};
-use super::{
-    Appended, Clock, IntakeCounts, LetterFilter, SinkRecord, StartAt, StoreOptions, dead_letters, events,
-    settings, sinks,
-};
-use crate::model::event::{Event, Seq, StoredEvent};
+use super::{Appended, Clock, IntakeCounts, StoreOptions, dead_letters, events, settings, sinks};
+use crate::model::event::Seq;
 use crate::model::pulse::Pulse;
-use crate::model::route::SinkName;
 use crate::model::status::StoreStatus;
 use crate::model::time::Timestamp;
 
@@ -37,45 +34,6 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// How often the status is published while nothing is wrong.
 const STATUS_PERIOD: Duration = Duration::from_millis(100);
 
-type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
-
-/// Something to write.
-#[derive(Debug)]
-pub(super) enum Job {
-    Append { event: Event, reply: Option<Reply<Appended>>, held: bool, _bytes: OwnedSemaphorePermit },
-    Sink(SinkJob, Reply<SinkRecord>),
-    Retire { active: Vec<SinkName>, reply: Reply<()> },
-    Letters { filter: LetterFilter, drop: bool, reply: Reply<u64> },
-    Settings { changes: Vec<(String, Option<String>)>, reply: Reply<()> },
-    LimitPages { pages: Option<u32>, reply: Reply<()> },
-    Close { reply: Reply<()> },
-}
-
-/// Something to write about one sink.
-#[derive(Debug)]
-pub(super) enum SinkJob {
-    Register { name: SinkName, start: StartAt },
-    Advance { name: SinkName, to: Seq, done: Vec<Seq> },
-    Rewind { name: SinkName, to: Seq },
-    DeadLetter { name: SinkName, event: Box<StoredEvent>, error: Box<str> },
-    Resent { name: SinkName, id: i64, error: Option<Box<str>> },
-}
-
-/// A job and its place in the queue.
-#[derive(Debug)]
-pub(super) struct Command {
-    pub(super) job: Job,
-    pub(super) _place: Option<OwnedSemaphorePermit>,
-}
-
-/// What a job came to, to be told once it is on disk.
-enum Done {
-    Appended(Appended),
-    Sink(SinkRecord),
-    Count(u64),
-    Unit,
-}
-
 /// What the writer publishes, and what it is told by value.
 #[derive(Debug)]
 pub(super) struct Published {
@@ -87,74 +45,6 @@ pub(super) struct Published {
     pub(super) retention: watch::Sender<Retention>,
     /// Beats with every turn of the writer, also while the disk fails.
     pub(super) pulse: Pulse,
-}
-
-fn about_sink(connection: &Connection, job: &SinkJob, newest: Seq, now: u64) -> rusqlite::Result<SinkRecord> {
-    let name = match job {
-        SinkJob::Register { name, start } => {
-            let start = match start {
-                StartAt::Present => newest,
-                StartAt::Beginning => Seq(0),
-            };
-            return sinks::register(connection, name, start);
-        }
-        SinkJob::Advance { name, to, done } => return sinks::advance(connection, name, *to, done),
-        SinkJob::Rewind { name, to } => return sinks::rewind(connection, name, *to),
-        SinkJob::DeadLetter { name, event, error } => {
-            dead_letters::add(connection, name, event, error, now)?;
-            name
-        }
-        SinkJob::Resent { name, id, error } => {
-            match error {
-                None => dead_letters::delivered(connection, *id)?,
-                Some(error) => dead_letters::failed_again(connection, *id, error, now)?,
-            }
-            name
-        }
-    };
-    Ok(sinks::get(connection, name)?.unwrap_or_default())
-}
-
-/// Takes the state directory for this process.
-pub(super) fn lock(folder: &Path) -> Result<File, StoreError> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(StoreError::io(folder))?;
-    let path = folder.join("eventsubd.lock");
-    let file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(StoreError::io(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(StoreError::Locked { path: folder.to_owned() }),
-        Err(fs::TryLockError::Error(error)) => Err(StoreError::io(&path)(error)),
-    }
-}
-
-/// Says that a thread ended, unless that was expected.
-pub(super) struct DeathNotice {
-    name: &'static str,
-    died: Option<watch::Sender<Option<&'static str>>>,
-}
-
-impl DeathNotice {
-    pub(super) fn new(name: &'static str, died: watch::Sender<Option<&'static str>>) -> Self {
-        Self { name, died: Some(died) }
-    }
-
-    pub(super) fn expected(mut self) {
-        self.died = None;
-    }
-}
-
-impl Drop for DeathNotice {
-    fn drop(&mut self) {
-        if let Some(died) = &self.died {
-            died.send_replace(Some(self.name));
-        }
-    }
 }
 
 /// Owns the connection that writes.
@@ -282,27 +172,19 @@ impl Writer {
                 batch.push(command);
             }
             let close = batch.iter().position(|c| matches!(c.job, Job::Close { .. }));
-            let mut closing = close.map(|index| batch.remove(index));
-            if let Some(command) = &mut closing {
+            if let Some(Command { job: closing, .. }) = close.map(|index| batch.remove(index)) {
                 // Nothing follows a close but what was queued before it by others.
                 batch.extend(queue.try_iter().filter(|c| !matches!(c.job, Job::Close { .. })));
                 if let Err(problem) = self.commit_once(&mut batch) {
                     self.enter_failing(&problem);
-                    let refusal =
-                        StoreError::Failing(self.status.problem.as_deref().unwrap_or_default().into());
-                    if let Job::Close { reply } = std::mem::replace(
-                        &mut command.job,
-                        Job::LimitPages { pages: None, reply: oneshot::channel().0 },
-                    ) {
-                        let _ = reply.send(Err(refusal));
-                    }
+                    closing.refuse(self.failing());
                     return None;
                 }
                 self.publish(true);
-                if let Some(Command { job: Job::Close { reply }, .. }) = closing {
-                    return Some(reply);
-                }
-                return None;
+                return match closing {
+                    Job::Close { reply } => Some(reply),
+                    _ => None,
+                };
             }
             self.commit(&mut batch, queue);
             self.retain(SLICE.max(2 * batch.len() as u64));
@@ -359,32 +241,18 @@ impl Writer {
 
     /// Answers everybody who can come again, and keeps the events of those who cannot.
     fn refuse(&self, batch: &mut Vec<Command>) {
-        let problem: Arc<str> = self.status.problem.as_deref().unwrap_or("the event store fails").into();
-        let failing = || StoreError::Failing(Arc::clone(&problem));
         let mut held = Vec::new();
         for command in batch.drain(..) {
             match command.job {
                 Job::Append { held: true, .. } => held.push(command),
-                Job::Append { reply, .. } => {
-                    if let Some(reply) = reply {
-                        let _ = reply.send(Err(failing()));
-                    }
-                }
-                Job::Sink(_, reply) => {
-                    let _ = reply.send(Err(failing()));
-                }
-                Job::Letters { reply, .. } => {
-                    let _ = reply.send(Err(failing()));
-                }
-                Job::Settings { reply, .. }
-                | Job::Retire { reply, .. }
-                | Job::LimitPages { reply, .. }
-                | Job::Close { reply } => {
-                    let _ = reply.send(Err(failing()));
-                }
+                job => job.refuse(self.failing()),
             }
         }
         *batch = held;
+    }
+
+    fn failing(&self) -> StoreError {
+        StoreError::Failing(self.status.problem.as_deref().unwrap_or("the event store fails").into())
     }
 
     /// One transaction with everything; on success everybody is answered.
@@ -414,7 +282,8 @@ impl Writer {
             self.last_seq_tx.send_replace(self.status.last_seq);
         }
         for (command, outcome) in batch.drain(..).zip(done) {
-            self.answer(command.job, outcome);
+            self.counts.duplicates += u64::from(matches!(outcome, Done::Appended(Appended::Duplicate)));
+            command.job.answer(outcome);
         }
         self.counts_tx.send_replace(self.counts);
         Ok(())
@@ -465,34 +334,6 @@ impl Writer {
             });
         }
         transaction.commit()
-    }
-
-    fn answer(&mut self, job: Job, done: Done) {
-        // Somebody who no longer waits for the answer is no failure.
-        match (job, done) {
-            (Job::Append { reply, .. }, Done::Appended(appended)) => {
-                self.counts.duplicates += u64::from(appended == Appended::Duplicate);
-                if let Some(reply) = reply {
-                    let _ = reply.send(Ok(appended));
-                }
-            }
-            (Job::Sink(_, reply), Done::Sink(record)) => {
-                let _ = reply.send(Ok(record));
-            }
-            (Job::Letters { reply, .. }, Done::Count(count)) => {
-                let _ = reply.send(Ok(count));
-            }
-            (
-                Job::Settings { reply, .. }
-                | Job::Retire { reply, .. }
-                | Job::LimitPages { reply, .. }
-                | Job::Close { reply },
-                _,
-            ) => {
-                let _ = reply.send(Ok(()));
-            }
-            _ => {}
-        }
     }
 
     fn limit_pages(&self, pages: Option<u32>) {

@@ -1,0 +1,395 @@
+//! The handle that everybody has: puts jobs into the queues of the two threads, and waits for what comes of them.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+
+use super::error::StoreError;
+use super::job::{Command, Job, SinkJob};
+use super::reader::{self, ReadRequest, ReaderThread};
+use super::writer::{Published, Writer};
+use super::{
+    Appended, DeadLetter, IntakeCounts, LOSS, LetterFilter, Loss, SinkRecord, StartAt, StoreOptions, guard,
+    retention, schema,
+};
+use crate::model::event::{Event, Seq, StoredEvent};
+use crate::model::pulse::Pulse;
+use crate::model::route::SinkName;
+use crate::model::status::StoreStatus;
+use crate::model::time::Timestamp;
+
+/// Bytes that one permit of the byte bound stands for.
+const BYTES_A_PERMIT: usize = 256;
+
+/// Resolves once a pushed event is on disk.
+#[derive(Debug)]
+pub struct Receipt(oneshot::Receiver<Result<Appended, StoreError>>);
+
+impl Receipt {
+    /// Waits until the event is on disk.
+    ///
+    /// # Errors
+    /// The store was closed or died before.
+    pub async fn stored(self) -> Result<Appended, StoreError> {
+        self.0.await.unwrap_or(Err(StoreError::Closed))
+    }
+}
+
+/// The store; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    commands: std::sync::mpsc::SyncSender<Command>,
+    reads: std::sync::mpsc::SyncSender<ReadRequest>,
+    /// One permit for each place in the queue of commands.
+    places: Arc<Semaphore>,
+    /// One permit for each [`BYTES_A_PERMIT`] of payload in the queue.
+    bytes: Arc<Semaphore>,
+    byte_permits: u32,
+    read_places: Arc<Semaphore>,
+    published: Published,
+    reader_pulse: Pulse,
+    died: watch::Receiver<Option<&'static str>>,
+}
+
+impl Store {
+    /// Opens or makes the database, and starts the threads. Blocking.
+    ///
+    /// # Errors
+    /// Another daemon has the directory; the file is damaged, foreign or newer; the system refuses.
+    #[allow(clippy::needless_pass_by_value, reason = "the store owns its settings")]
+    pub fn open(options: StoreOptions) -> Result<Self, StoreError> {
+        let folder = options.path.parent().unwrap_or(Path::new(".")).to_owned();
+        let lock = guard::lock(&folder)?;
+        let connection = schema::open(&options.path, options.max_size)?;
+        let read_connection = schema::open_read_only(&options.path)?;
+
+        // Room for the commands that are not events, beside the events.
+        let places = options.queue_events.clamp(1, 1 << 20);
+        let byte_permits =
+            u32::try_from((options.queue_bytes / BYTES_A_PERMIT).max(1)).unwrap_or(u32::MAX >> 3);
+        let (commands, queue) = std::sync::mpsc::sync_channel(places + 1);
+        let (reads, read_queue) = std::sync::mpsc::sync_channel(reader::QUEUE);
+        let (died_tx, died) = watch::channel(None);
+        let (writer, published) = Writer::new(connection, &options, lock)?;
+        writer.start(queue, died_tx.clone()).map_err(StoreError::io(&options.path))?;
+        let reader_pulse = Pulse::default();
+        ReaderThread::start(read_connection, read_queue, died_tx, reader_pulse.clone())
+            .map_err(StoreError::io(&options.path))?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                commands,
+                reads,
+                places: Arc::new(Semaphore::new(places)),
+                bytes: Arc::new(Semaphore::new(byte_permits as usize)),
+                byte_permits,
+                read_places: Arc::new(Semaphore::new(reader::QUEUE)),
+                published,
+                reader_pulse,
+                died,
+            }),
+        })
+    }
+
+    /// Stores an event for somebody who can be told to come again: on disk, or an error at once while
+    /// the store is full or failing.
+    ///
+    /// # Errors
+    /// [`StoreError::Failing`], [`StoreError::Full`], [`StoreError::Closed`].
+    pub async fn append(&self, event: Event) -> Result<Appended, StoreError> {
+        if let Some(problem) = &*self.inner.published.refusing.borrow() {
+            return Err(StoreError::Failing(Arc::clone(problem)));
+        }
+        let permits = self.byte_permits(&event);
+        let bytes = Arc::clone(&self.inner.bytes).try_acquire_many_owned(permits);
+        let place = Arc::clone(&self.inner.places).try_acquire_owned();
+        let (Ok(bytes), Ok(place)) = (bytes, place) else {
+            return Err(if self.inner.places.is_closed() { StoreError::Closed } else { StoreError::Full });
+        };
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Append { event, reply: Some(reply), held: false, _bytes: bytes }, place)?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Takes an event from somebody who cannot send it again. Waits for room; once it returns, the
+    /// event is tried until it is stored, however long the disk fails.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`].
+    pub async fn push(&self, event: Event) -> Result<Receipt, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(event, Some(reply)).await?;
+        Ok(Receipt(answer))
+    }
+
+    /// As [`Self::push`], for who does not wait for the outcome: it is counted in
+    /// [`Self::intake_counts`].
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`].
+    pub async fn push_detached(&self, event: Event) -> Result<(), StoreError> {
+        self.enqueue(event, None).await
+    }
+
+    async fn enqueue(
+        &self,
+        event: Event,
+        reply: Option<oneshot::Sender<Result<Appended, StoreError>>>,
+    ) -> Result<(), StoreError> {
+        let permits = self.byte_permits(&event);
+        let bytes = Arc::clone(&self.inner.bytes)
+            .acquire_many_owned(permits)
+            .await
+            .map_err(|_| StoreError::Closed)?;
+        let place = self.place().await?;
+        self.send(Job::Append { event, reply, held: true, _bytes: bytes }, place)
+    }
+
+    fn byte_permits(&self, event: &Event) -> u32 {
+        let permits = event.payload.len() / BYTES_A_PERMIT + 1;
+        u32::try_from(permits).unwrap_or(u32::MAX).min(self.inner.byte_permits)
+    }
+
+    async fn place(&self) -> Result<OwnedSemaphorePermit, StoreError> {
+        Arc::clone(&self.inner.places).acquire_owned().await.map_err(|_| StoreError::Closed)
+    }
+
+    fn send(&self, job: Job, place: OwnedSemaphorePermit) -> Result<(), StoreError> {
+        // The permit is a place in the queue, so this fails only when the writer has gone.
+        self.inner.commands.try_send(Command { job, _place: Some(place) }).map_err(|_| StoreError::Closed)
+    }
+
+    async fn ask<T>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job,
+    ) -> Result<T, StoreError> {
+        let place = self.place().await?;
+        let (reply, answer) = oneshot::channel();
+        self.send(job(reply), place)?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    async fn read<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> ReadRequest,
+    ) -> Result<T, StoreError> {
+        let _place = self.inner.read_places.acquire().await.map_err(|_| StoreError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        self.inner.reads.try_send(request(reply)).map_err(|_| StoreError::Closed)?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// The events after `after`, oldest first: at most `limit`, and no more than about `max_bytes` of
+    /// payload, but one at least.
+    ///
+    /// # Errors
+    /// The database cannot be read, or the store was closed.
+    pub async fn read_after(
+        &self,
+        after: Seq,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
+        self.read(|reply| ReadRequest::After { after, limit, max_bytes, reply }).await
+    }
+
+    /// The number of the newest event on disk.
+    pub fn last_seq(&self) -> watch::Receiver<Seq> {
+        self.inner.published.last_seq.clone()
+    }
+
+    /// The record of a sink; a new one begins at `start`.
+    ///
+    /// # Errors
+    /// The database cannot be written at present, or the store was closed.
+    pub async fn sink(&self, name: &SinkName, start: StartAt) -> Result<SinkRecord, StoreError> {
+        let name = name.clone();
+        self.ask(|reply| Job::Sink(SinkJob::Register { name, start }, reply)).await
+    }
+
+    /// Moves a sink's cursor forward, never back; `done` are the events after it that the sink is done
+    /// with as well.
+    ///
+    /// # Errors
+    /// The database cannot be written at present, or the store was closed.
+    pub async fn advance(&self, name: &SinkName, to: Seq, done: Vec<Seq>) -> Result<SinkRecord, StoreError> {
+        let name = name.clone();
+        self.ask(|reply| Job::Sink(SinkJob::Advance { name, to, done }, reply)).await
+    }
+
+    /// Puts a sink back behind `to`, so that it gets again what was stored after.
+    ///
+    /// # Errors
+    /// The database cannot be written at present, or the store was closed.
+    pub async fn rewind(&self, name: &SinkName, to: Seq) -> Result<SinkRecord, StoreError> {
+        let name = name.clone();
+        self.ask(|reply| Job::Sink(SinkJob::Rewind { name, to }, reply)).await
+    }
+
+    /// Copies an event to a sink's dead letters. Its cursor stays.
+    ///
+    /// # Errors
+    /// The database cannot be written at present, or the store was closed.
+    pub async fn dead_letter(
+        &self,
+        name: &SinkName,
+        event: &StoredEvent,
+        error: &str,
+    ) -> Result<SinkRecord, StoreError> {
+        let (name, event, error) = (name.clone(), Box::new(event.clone()), error.into());
+        self.ask(|reply| Job::Sink(SinkJob::DeadLetter { name, event, error }, reply)).await
+    }
+
+    /// A dead letter that was sent again was taken, or has failed with this error once more.
+    ///
+    /// # Errors
+    /// The database cannot be written at present, or the store was closed.
+    pub async fn resent(
+        &self,
+        name: &SinkName,
+        id: i64,
+        outcome: Result<(), &str>,
+    ) -> Result<SinkRecord, StoreError> {
+        let (name, error) = (name.clone(), outcome.err().map(Into::into));
+        self.ask(|reply| Job::Sink(SinkJob::Resent { name, id, error }, reply)).await
+    }
+
+    /// Remembers which sinks there are. The place of one that is gone is kept for a week.
+    ///
+    /// # Errors
+    /// The database cannot be written at present, or the store was closed.
+    pub async fn retire_sinks(&self, active: Vec<SinkName>) -> Result<(), StoreError> {
+        self.ask(|reply| Job::Retire { active, reply }).await
+    }
+
+    /// Marks dead letters as to be sent again; tells how many.
+    ///
+    /// # Errors
+    /// The database cannot be written at present, or the store was closed.
+    pub async fn mark_letters(&self, filter: LetterFilter) -> Result<u64, StoreError> {
+        self.ask(|reply| Job::Letters { filter, drop: false, reply }).await
+    }
+
+    /// Removes dead letters for good; tells how many.
+    ///
+    /// # Errors
+    /// The database cannot be written at present, or the store was closed.
+    pub async fn drop_letters(&self, filter: LetterFilter) -> Result<u64, StoreError> {
+        self.ask(|reply| Job::Letters { filter, drop: true, reply }).await
+    }
+
+    /// A sink's dead letters that are to be sent again, with ids after `after`, oldest first.
+    ///
+    /// # Errors
+    /// The database cannot be read, or the store was closed.
+    pub async fn letters_to_replay(
+        &self,
+        sink: &SinkName,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, StoreError> {
+        let sink = sink.clone();
+        self.read(|reply| ReadRequest::ToReplay { sink, after, limit, reply }).await
+    }
+
+    /// The number of the last event stored before `time`.
+    ///
+    /// # Errors
+    /// The database cannot be read, or the store was closed.
+    pub async fn before(&self, time: Timestamp) -> Result<Seq, StoreError> {
+        self.read(|reply| ReadRequest::Before { time, reply }).await
+    }
+
+    /// The losses that nobody has been told of, each with the name that [`Self::losses_told`] takes.
+    ///
+    /// # Errors
+    /// The database cannot be read, or the store was closed.
+    pub async fn losses(&self) -> Result<Vec<(String, Loss)>, StoreError> {
+        let found = self.settings(LOSS).await?;
+        let read = |(name, text): (String, String)| Some((name, serde_json::from_str(&text).ok()?));
+        Ok(found.into_iter().filter_map(read).collect())
+    }
+
+    /// Forgets losses that were told.
+    ///
+    /// # Errors
+    /// The database cannot be written at present, or the store was closed.
+    pub async fn losses_told(&self, names: Vec<String>) -> Result<(), StoreError> {
+        self.set_settings(names.into_iter().map(|name| (name, None)).collect()).await
+    }
+
+    /// The settings whose names start with `prefix`, sorted by name.
+    ///
+    /// # Errors
+    /// The database cannot be read, or the store was closed.
+    pub async fn settings(&self, prefix: &str) -> Result<Vec<(String, String)>, StoreError> {
+        self.read(|reply| ReadRequest::Settings { prefix: prefix.to_owned(), reply }).await
+    }
+
+    /// Sets (`Some`) or removes (`None`) settings, all or none.
+    ///
+    /// # Errors
+    /// The database cannot be written at present, or the store was closed.
+    pub async fn set_settings(&self, changes: Vec<(String, Option<String>)>) -> Result<(), StoreError> {
+        self.ask(|reply| Job::Settings { changes, reply }).await
+    }
+
+    /// Changes what is kept.
+    pub fn set_retention(&self, retain: Duration, max_size: u64) {
+        self.inner.published.retention.send_replace(retention(retain, max_size));
+    }
+
+    /// Keeps the database from growing beyond this many pages, as a full disk does; for tests.
+    #[doc(hidden)]
+    pub async fn limit_pages(&self, pages: Option<u32>) -> Result<(), StoreError> {
+        self.ask(|reply| Job::LimitPages { pages, reply }).await
+    }
+
+    /// How the store is.
+    pub fn status(&self) -> watch::Receiver<StoreStatus> {
+        self.inner.published.status.clone()
+    }
+
+    /// What was handed to the store since it was opened.
+    pub fn intake_counts(&self) -> watch::Receiver<IntakeCounts> {
+        self.inner.published.counts.clone()
+    }
+
+    /// The signs of life of the writer and of the reader: each beats at least every few seconds, also while there
+    /// is nothing to do and while the disk fails, but not while its thread hangs.
+    pub fn pulses(&self) -> (Pulse, Pulse) {
+        (self.inner.published.pulse.clone(), self.inner.reader_pulse.clone())
+    }
+
+    /// Resolves when a thread of the store has ended though nobody closed it.
+    pub async fn failed(&self) -> StoreError {
+        let mut died = self.inner.died.clone();
+        let name = died.wait_for(Option::is_some).await.map(|name| name.unwrap_or("writer"));
+        match name {
+            Ok(name) => StoreError::Died(name),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Writes what is queued, checkpoints, ends the threads and gives the directory free. Later calls
+    /// fail; a second close does nothing.
+    ///
+    /// # Errors
+    /// What is queued cannot be written at present.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.inner.bytes.close();
+        self.inner.places.close();
+        self.inner.read_places.close();
+        let (reply, answer) = oneshot::channel();
+        if self.inner.commands.try_send(Command { job: Job::Close { reply }, _place: None }).is_err() {
+            return Ok(());
+        }
+        answer.await.unwrap_or(Ok(()))
+    }
+}
