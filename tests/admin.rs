@@ -70,6 +70,13 @@ async fn post(address: &str, path: &str, headers: &[&str], body: &str) -> Answer
     raw(address, request.as_bytes()).await
 }
 
+/// The header with the cookie that the token buys.
+async fn cookie(address: &str) -> String {
+    let answer = post(address, "/login", &[], &format!("token={TOKEN}")).await;
+    let cookie = answer.header("set-cookie").and_then(|cookie| cookie.split(';').next()).expect("a cookie");
+    format!("Cookie: {cookie}")
+}
+
 fn address(daemon: &Running) -> String {
     daemon.status().admin.expect("an endpoint").listen
 }
@@ -284,9 +291,7 @@ async fn a_new_token_is_in_force_when_the_reload_is() {
     let daemon = home.start().await;
     let address = address(&daemon);
     // Wrong tokens are counted; a cookie that is good no more is only refused.
-    let answer = post(&address, "/login", &[], &format!("token={TOKEN}")).await;
-    let cookie = answer.header("set-cookie").and_then(|cookie| cookie.split(';').next()).expect("a cookie");
-    let old = format!("Cookie: {cookie}");
+    let old = cookie(&address).await;
     for token in 0..20 {
         set_token(&home, &format!("token-of-this-test-{token}"));
         daemon.handle_reload().await;
@@ -302,9 +307,7 @@ async fn guessing_is_slow() {
     let home = home(&closed()).await;
     let daemon = home.start().await;
     let address = address(&daemon);
-    let answer = post(&address, "/login", &[], &format!("token={TOKEN}")).await;
-    let cookie = answer.header("set-cookie").and_then(|cookie| cookie.split(';').next()).expect("a cookie");
-    let cookie = format!("Cookie: {cookie}");
+    let cookie = cookie(&address).await;
 
     let mut codes = Vec::new();
     for guess in 0..12 {
