@@ -71,21 +71,6 @@ impl Request {
     }
 }
 
-/// In a word.
-pub(crate) fn word(outcome: &Result<Signed, Rejection>) -> &'static str {
-    match outcome {
-        Ok(signed) => match signed.message {
-            Message::Challenge { .. } => "challenge",
-            Message::Notification(_) => "notification",
-            Message::Revocation(_) => "revocation",
-            Message::Unknown { .. } => "unknown",
-            Message::Stale => "stale",
-        },
-        Err(Rejection::Headers(_) | Rejection::Signature) => "refused",
-        Err(Rejection::Unreadable(_)) => "unreadable",
-    }
-}
-
 /// What becomes of a file as it is, and with a signature that holds.
 pub(crate) fn outcomes(bytes: &[u8]) -> [Result<Signed, Rejection>; 2] {
     let mut request = Request::read(bytes);

@@ -13,9 +13,24 @@ use eventsubd::model::catalog::{self, TypeVersion};
 use eventsubd::model::subscription::Condition;
 use eventsubd::model::time::Timestamp;
 use eventsubd::sandbox::samples::{self, SampleRequest, SampleUser};
-use eventsubd::transport::webhook::verify::{Challenged, Message, Signed};
+use eventsubd::transport::webhook::verify::{Challenged, Message, Rejection, Signed};
 use eventsubd::transport::websocket::frame;
-use webhook_harness::{NOW, Request, outcomes, word};
+use webhook_harness::{NOW, Request, outcomes};
+
+/// In a word.
+fn word(outcome: &Result<Signed, Rejection>) -> &'static str {
+    match outcome {
+        Ok(signed) => match signed.message {
+            Message::Challenge { .. } => "challenge",
+            Message::Notification(_) => "notification",
+            Message::Revocation(_) => "revocation",
+            Message::Unknown { .. } => "unknown",
+            Message::Stale => "stale",
+        },
+        Err(Rejection::Headers(_) | Rejection::Signature) => "refused",
+        Err(Rejection::Unreadable(_)) => "unreadable",
+    }
+}
 
 fn seeds() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/webhook_verify")

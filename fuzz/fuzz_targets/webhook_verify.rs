@@ -7,5 +7,5 @@ mod webhook_harness;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    webhook_harness::outcomes(bytes);
+    let _ = webhook_harness::outcomes(bytes);
 });
