@@ -52,7 +52,10 @@ impl Daemon {
         let file = SecretFile::new(&config.state_directory);
         let mut webhooks = Webhooks::new(options.sockets, file, retire_after, webhook_tx);
         let listener = webhooks.build(&config).map_err(BuildError::Webhook)?;
-        let store = open_store(&config).await.map_err(BuildError::Store)?;
+        let notifier = Notifier::new(options.notify_systemd);
+        // A large database is checked after a crash, or changed by a new release.
+        let opening = notifier.during("opening the event store", open_store(&config));
+        let store = opening.await.map_err(BuildError::Store)?;
         webhooks.publish(listener);
         let keys = webhooks.keys();
         let socket = ControlSocket::bind(&config.socket).map_err(BuildError::Socket)?;
@@ -131,7 +134,6 @@ impl Daemon {
             admin: admin_tx,
         };
         let log = options.log.clone();
-        let notifier = Notifier::new(options.notify_systemd);
         let reloader = Reloader {
             load: options.load,
             config,

@@ -54,6 +54,14 @@ impl Notifier {
         }
     }
 
+    /// Waits for a part of the start that may take any time, and asks for more of it.
+    pub(super) async fn during<T>(&self, what: &str, work: impl Future<Output = T>) -> T {
+        patiently(work, || {
+            self.tell(&[NotifyState::Status(what), more_time()]);
+        })
+        .await
+    }
+
     fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
     }
@@ -84,6 +92,21 @@ impl Notifier {
     /// The daemon stops.
     pub(super) fn stopping(&self) {
         self.tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
+    }
+}
+
+fn more_time() -> NotifyState<'static> {
+    NotifyState::ExtendTimeoutUsec(u32::try_from(MORE_TIME.as_micros()).unwrap_or(u32::MAX))
+}
+
+/// Waits, and calls `tell` again and again meanwhile, often enough for [`MORE_TIME`].
+async fn patiently<T>(work: impl Future<Output = T>, mut tell: impl FnMut()) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        tell();
+        if let Ok(done) = tokio::time::timeout(MORE_TIME / 3, &mut work).await {
+            return done;
+        }
     }
 }
 
@@ -208,8 +231,7 @@ pub(super) async fn keep_told(
             }
             if !up && more_time_at.is_none_or(|at| now.duration_since(at) >= MORE_TIME / 3) {
                 more_time_at = Some(now);
-                let micros = u32::try_from(MORE_TIME.as_micros()).unwrap_or(u32::MAX);
-                notifier.tell(&[NotifyState::ExtendTimeoutUsec(micros)]);
+                notifier.tell(&[more_time()]);
             }
         }
         tokio::select! {
@@ -283,6 +305,20 @@ mod tests {
             "Twitch cannot be reached, trying again; token: no answer WATCHDOG=trigger; no subscriptions"
         );
         assert!(sentence(&problem(&"long".repeat(1000)), true).chars().count() < PROBLEM + 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_for_a_long_start_is_told_in_time_and_no_longer() {
+        let mut told = Vec::new();
+        let begun = tokio::time::Instant::now();
+        let work = async {
+            tokio::time::sleep(Duration::from_secs(100)).await;
+            7
+        };
+        assert_eq!(patiently(work, || told.push(begun.elapsed())).await, 7);
+        assert_eq!(begun.elapsed(), Duration::from_secs(100));
+        assert!(told.windows(2).all(|pair| pair[1] - pair[0] < MORE_TIME / 2), "{told:?}");
+        assert!((10..13).contains(&told.len()), "{told:?}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use tracing::info;
 
 use super::error::StoreError;
 
@@ -102,6 +103,9 @@ pub(super) fn open(path: &Path, max_size: u64) -> Result<Connection, StoreError>
     let mut connection = Connection::open_with_flags(path, flags).map_err(|e| classify(path, e))?;
     identify(&connection, path)?;
     if size > 0 && (unclean || size <= ALWAYS_CHECK) {
+        if size > ALWAYS_CHECK {
+            info!(path = %path.display(), bytes = size, "the last end was not clean: the event store is checked");
+        }
         check(&connection, path)?;
     }
     pragmas(&connection, max_size).map_err(|e| classify(path, e))?;
@@ -174,6 +178,13 @@ fn pragmas(connection: &Connection, max_size: u64) -> rusqlite::Result<()> {
 
 fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
     let format: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if (1..FORMAT).contains(&format) {
+        info!(
+            from = format,
+            to = FORMAT,
+            "the event store is brought to a newer format; each GiB takes some seconds"
+        );
+    }
     for (index, sql) in MIGRATIONS.iter().enumerate().skip(format as usize) {
         let transaction = connection.transaction()?;
         transaction.execute_batch(sql)?;
