@@ -11,7 +11,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tracing::info;
 
-use super::error::StoreError;
+use super::error::{self, StoreError};
 
 /// Marks a database as ours: "evsb".
 const APPLICATION_ID: u32 = 0x6576_7362;
@@ -202,6 +202,7 @@ fn classify(path: &Path, source: rusqlite::Error) -> StoreError {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             StoreError::Damaged { path: path.to_owned(), source }
         }
+        Some(ErrorCode::DiskFull) => StoreError::Failing(error::problem(path, &source).into()),
         _ => StoreError::Sql { action: "open its database", source },
     }
 }
@@ -209,6 +210,26 @@ fn classify(path: &Path, source: rusqlite::Error) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_room_the_old_format_stays_and_the_error_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.db");
+        let mut old = Connection::open(&path).unwrap();
+        old.execute_batch(&MIGRATIONS[..2].concat()).unwrap();
+        old.pragma_update(None, "user_version", 2).unwrap();
+        old.execute_batch(
+            "INSERT INTO events VALUES (1, 'id', 't', 'stream.online', '1', 's', 1, zeroblob(100000))",
+        )
+        .unwrap();
+        let pages: u32 = old.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        old.pragma_update(None, "max_page_count", pages).unwrap();
+        let error = classify(&path, migrate(&mut old).expect_err("there is no room"));
+        assert!(error.to_string().starts_with("no space left for "), "{error}");
+        let format: u32 = old.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+        let events: u32 = old.query_row("SELECT count(*) FROM events", [], |row| row.get(0)).unwrap();
+        assert_eq!((format, events), (2, 1));
+    }
 
     #[test]
     fn a_database_of_every_older_format_is_brought_up_to_date() {
