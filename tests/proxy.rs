@@ -1,5 +1,5 @@
-//! The daemon behind a real nginx and a real Caddy that end TLS, as the README has them, and with TLS by itself;
-//! the certificate signs itself, and is trusted by the stand-in for Twitch and by the daemon.
+//! The daemon, and its endpoint for people, behind a real nginx and a real Caddy that end TLS, as the README has them,
+//! and with TLS by itself; the certificate signs itself, and is trusted by the stand-in for Twitch and by the daemon.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
@@ -7,6 +7,7 @@ mod common;
 
 use std::fs;
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -35,10 +36,18 @@ fn trusting(folder: &Path) -> reqwest::Client {
     http_client("stand-in", tls).unwrap()
 }
 
-/// What the README shows in a language, with the first of each pair replaced by the second.
-fn snippet(language: &str, changes: &[(&str, String)]) -> String {
+/// What the README shows proxies.
+#[derive(Clone, Copy)]
+enum Snippet {
+    Webhooks = 1,
+    Admin = 2,
+}
+
+/// It in the language of a proxy, with the first of each pair replaced by the second.
+fn snippet(language: &str, which: Snippet, changes: &[(&str, String)]) -> String {
     let opening = format!("```{language}\n");
-    let shown = README.split(&opening).nth(1).expect("the README has one").split("```").next().unwrap();
+    let shown = README.split(&opening).nth(which as usize).expect("the README has it");
+    let shown = shown.split("```").next().unwrap();
     changes.iter().fold(shown.to_owned(), |text, (old, new)| {
         assert!(text.contains(old), "{old}: {text}");
         text.replace(old, new)
@@ -50,17 +59,27 @@ fn file(folder: &Path, name: &str) -> String {
 }
 
 /// nginx with the README's configuration, these ports and the certificate of the folder.
-fn nginx(folder: &Path, public: u16, inside: u16) -> Command {
-    let server = snippet(
-        "nginx",
-        &[
-            ("listen 443 ssl;", format!("listen 127.0.0.1:{public} ssl;")),
-            ("127.0.0.1:8080", format!("127.0.0.1:{inside}")),
-            ("/etc/ssl/example.org/fullchain.pem", file(folder, "cert.pem")),
-            ("/etc/ssl/example.org/key.pem", file(folder, "key.pem")),
-            ("example.org", "localhost".to_owned()),
-        ],
-    );
+fn nginx(folder: &Path, which: Snippet, public: u16, inside: u16) -> Command {
+    let inside = format!("127.0.0.1:{inside}");
+    let (certificate, key) = (file(folder, "cert.pem"), file(folder, "key.pem"));
+    let server = match which {
+        Snippet::Webhooks => snippet(
+            "nginx",
+            which,
+            &[
+                ("listen 443 ssl;", format!("listen 127.0.0.1:{public} ssl;")),
+                ("127.0.0.1:8080", inside),
+                ("/etc/ssl/example.org/fullchain.pem", certificate),
+                ("/etc/ssl/example.org/key.pem", key),
+                ("example.org", "localhost".to_owned()),
+            ],
+        ),
+        Snippet::Admin => format!(
+            "server {{\nlisten 127.0.0.1:{public} ssl;\nserver_name localhost;\nssl_certificate {certificate};\n\
+             ssl_certificate_key {key};\n{}}}\n",
+            snippet("nginx", which, &[("127.0.0.1:9464", inside)])
+        ),
+    };
     let temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("{name}_temp_path {};\n", file(folder, &format!("nginx-{name}"))))
         .concat();
@@ -75,15 +94,17 @@ fn nginx(folder: &Path, public: u16, inside: u16) -> Command {
 }
 
 /// The same with Caddy, which by itself would ask a CA for a certificate and listen on fixed ports.
-fn caddy(folder: &Path, public: u16, inside: u16) -> Command {
+fn caddy(folder: &Path, which: Snippet, public: u16, inside: u16) -> Command {
+    let (name, address) = match which {
+        Snippet::Webhooks => ("example.org {", "127.0.0.1:8080"),
+        Snippet::Admin => ("eventsubd.example.org {", "127.0.0.1:9464"),
+    };
     let site = snippet(
         "caddyfile",
+        which,
         &[
-            (
-                "example.org {",
-                format!("localhost {{\n    tls {} {}", file(folder, "cert.pem"), file(folder, "key.pem")),
-            ),
-            ("127.0.0.1:8080", format!("127.0.0.1:{inside}")),
+            (name, format!("localhost {{\n    tls {} {}", file(folder, "cert.pem"), file(folder, "key.pem"))),
+            (address, format!("127.0.0.1:{inside}")),
         ],
     );
     // HTTP/3 would need a free UDP port of that number.
@@ -187,10 +208,12 @@ async fn home() -> Home {
     home
 }
 
-async fn works_behind(command: fn(&Path, u16, u16) -> Command) {
+type Proxy = fn(&Path, Snippet, u16, u16) -> Command;
+
+async fn works_behind(command: Proxy) {
     let home = home().await;
     let (public, inside) = (port(), port());
-    let _proxy = proxy(&home, command(home.folder.path(), public, inside), public).await;
+    let _proxy = proxy(&home, command(home.folder.path(), Snippet::Webhooks, public, inside), public).await;
     configure(&home, public, &format!("listen = \"127.0.0.1:{inside}\""));
     works(&home, public, 0).await;
 }
@@ -203,6 +226,55 @@ async fn behind_an_nginx_that_ends_tls() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn behind_a_caddy_that_ends_tls() {
     works_behind(caddy).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_page_is_for_whoever_has_the_token_behind_either_of_them() {
+    const TOKEN: &str = "an-admin-token-of-this-test";
+    for command in [nginx as Proxy, caddy] {
+        let home = home().await;
+        let (public, inside) = (port(), port());
+        let _proxy = proxy(&home, command(home.folder.path(), Snippet::Admin, public, inside), public).await;
+        fs::write(home.path("token"), TOKEN).unwrap();
+        fs::set_permissions(home.path("token"), fs::Permissions::from_mode(0o600)).unwrap();
+        home.configure(&format!(
+            "[admin]\nlisten = \"127.0.0.1:{inside}\"\ntoken_file = \"token\"\n\n\
+             [[subscription]]\ntype = \"stream.online\"\nbroadcaster = \"ann\"\n"
+        ));
+        let mut daemon = run(&home);
+        converged(&home).await;
+
+        let client = trusting(home.folder.path());
+        let url = format!("https://localhost:{public}");
+        let get = |path: &str| client.get(format!("{url}{path}")).timeout(WAIT);
+        let form = get("/").send().await.unwrap();
+        assert_eq!(form.status(), 401);
+        assert!(form.text().await.unwrap().contains("action=\"/login\""));
+        let login = |origin: &str| {
+            let post = client.post(format!("{url}/login")).timeout(WAIT).header("origin", origin);
+            post.body(format!("token={TOKEN}")).send()
+        };
+        assert_eq!(login("https://example.org").await.unwrap().status(), 403);
+        let answer = login(&url).await.unwrap();
+        assert_eq!(answer.status(), 303);
+        let cookie = answer.headers()["set-cookie"].to_str().unwrap().to_owned();
+        assert!(cookie.ends_with("; Secure"), "{cookie}");
+        let cookie = cookie.split(';').next().unwrap();
+        let page = get("/").header("cookie", cookie).send().await.unwrap();
+        assert_eq!(page.status(), 200);
+        // The live tail comes through at once, and not when there is enough of it.
+        let mut tail = get("/events").header("cookie", cookie).send().await.unwrap();
+        let mut read = String::new();
+        for part in ["retry: ", "\ndata: "] {
+            while !read.contains(part) {
+                read += &text(&tail.chunk().await.unwrap().expect("it goes on"));
+            }
+            home.sandbox.trigger("stream.online", None).await.unwrap();
+        }
+        drop(tail);
+        daemon.signal(Signal::TERM);
+        assert_eq!(daemon.ended().await.code(), Some(0));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -63,20 +63,26 @@ const TEXT: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plai
 
 /// Alive is a daemon that answers this, whose store answers it, and of which no part hangs. What Twitch does is no
 /// reason to restart a daemon, and neither is a full disk.
-async fn livez(State(facts): State<Arc<Facts>>) -> Response {
+async fn livez(State(facts): State<Arc<Facts>>, stranger: Option<Extension<Stranger>>) -> Response {
+    let Err(reason) = alive(&facts).await else { return (TEXT, "ok\n").into_response() };
+    let reason = if stranger.is_some() { "not alive\n".to_owned() } else { reason };
+    (StatusCode::SERVICE_UNAVAILABLE, TEXT, reason).into_response()
+}
+
+/// What is not alive, a line each.
+async fn alive(facts: &Facts) -> Result<(), String> {
     let hanging = facts.control.hanging();
     if !hanging.is_empty() {
-        let lines: String = hanging.iter().map(|part| format!("{part} hangs\n")).collect();
-        return (StatusCode::SERVICE_UNAVAILABLE, TEXT, lines).into_response();
+        return Err(hanging.iter().map(|part| format!("{part} hangs\n")).collect());
     }
     let asked = tokio::time::timeout(STUCK_AFTER, facts.store.settings("livez")).await;
     match asked {
-        Ok(Ok(_)) => (TEXT, "ok\n").into_response(),
+        Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => {
             tracing::warn!(%error, "the event store does not answer");
-            (StatusCode::SERVICE_UNAVAILABLE, TEXT, "the event store fails\n").into_response()
+            Err("the event store fails\n".to_owned())
         }
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, TEXT, "the event store is stuck\n").into_response(),
+        Err(_) => Err("the event store is stuck\n".to_owned()),
     }
 }
 
