@@ -1,7 +1,7 @@
 //! Rows of events: writing them, reading them back.
 
 use bytes::Bytes;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::model::event::{Event, MessageId, Seq, StoredEvent};
 use crate::model::time::Timestamp;
@@ -25,13 +25,19 @@ pub(super) fn insert(connection: &Connection, seq: u64, event: &Event, now: u64)
     Ok(())
 }
 
-/// Hands over the message ids of what was stored after `since`, in milliseconds since the epoch.
+/// Hands over the message ids of what was stored within `window` milliseconds before `now`. Counts from the newest
+/// event when that is older: the clock may have been set since.
 pub(super) fn message_ids(
     connection: &Connection,
-    since: u64,
+    now: u64,
+    window: u64,
     mut take: impl FnMut(&str),
 ) -> rusqlite::Result<()> {
-    let after = before(connection, Timestamp::from_unix_millis(since))?;
+    let newest = connection
+        .query_row("SELECT stored_at FROM events ORDER BY seq DESC LIMIT 1", [], |row| row.get(0))
+        .optional()?;
+    let end = newest.map_or(now, |newest: u64| newest.min(now));
+    let after = before(connection, Timestamp::from_unix_millis(end.saturating_sub(window)))?;
     let mut statement = connection.prepare("SELECT message_id FROM events WHERE seq > ?1")?;
     let mut rows = statement.query(params![after.0])?;
     while let Some(row) = rows.next()? {

@@ -388,6 +388,10 @@ async fn ids_are_known_after_a_restart_as_long_as_the_window_lasts() {
     assert_eq!(store.append(event("newest", b"{}")).await.unwrap(), Appended::Duplicate);
     assert_eq!(store.append(event("young", b"{}")).await.unwrap(), Appended::Duplicate);
     assert_eq!(store.append(event("old", b"{}")).await.unwrap(), Appended::Stored(Seq(4)));
+    store.close().await.unwrap();
+    *now.lock().unwrap() += 7_200_000;
+    store = reopen(&options);
+    assert_eq!(store.append(event("newest", b"{}")).await.unwrap(), Appended::Duplicate, "clocks are set");
 }
 
 #[tokio::test]

@@ -95,12 +95,12 @@ impl Writer {
         let opened = Instant::now();
         let mut ids = Ids::new(opened);
         let now = Timestamp((options.clock)()).unix_millis();
-        let since = now.saturating_sub(WINDOW.as_millis() as u64);
+        let window = WINDOW.as_millis() as u64;
         let known = |id: &str| {
             ids.insert(ids.mark(id));
             ids.settle(opened);
         };
-        events::message_ids(&connection, since, known).map_err(&read)?;
+        events::message_ids(&connection, now, window, known).map_err(&read)?;
         // Now that everything was read once: a full batch of events has to fit, as what does not is written to the
         // log early, and again.
         connection.pragma_update(None, "cache_size", -8_000).map_err(&read)?;
