@@ -99,6 +99,40 @@ async fn signals_do_what_they_say() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_waits_for_its_store_asks_for_time_and_ends_on_a_signal() {
+    let home = Home::new(quick()).await;
+    home.configure(&config(&home));
+    let mut daemon = Process::start(&home, "info");
+    converged(&home).await;
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ended().await.code(), Some(0));
+
+    // As if an older release had written it; and somebody holds it.
+    let holder = rusqlite::Connection::open(home.path("state").join("events.db")).unwrap();
+    holder.execute_batch("PRAGMA user_version = 2; BEGIN IMMEDIATE").unwrap();
+    let systemd = tokio::net::UnixDatagram::bind(home.path("notify")).unwrap();
+    let mut daemon = Process::start_with(&home, "NOTIFY_SOCKET", home.path("notify"));
+    let mut told = [0; 1_000];
+    let length = tokio::time::timeout(WAIT, systemd.recv(&mut told)).await.expect("it asks").unwrap();
+    assert_eq!(text(&told[..length]), "STATUS=opening the event store\nEXTEND_TIMEOUT_USEC=30000000\n");
+    let begun = Instant::now();
+    while !fs::read_to_string(home.path("stderr.log")).unwrap().contains("brought to a newer format") {
+        assert!(begun.elapsed() < WAIT);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ended().await.code(), Some(0));
+    let log = fs::read_to_string(home.path("stderr.log")).unwrap();
+    assert!(log.contains("stopped before the start was through"), "{log}");
+
+    drop(holder);
+    let mut daemon = Process::start(&home, "info");
+    converged(&home).await;
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ended().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reload_tells_the_outcome() {
     let home = Home::new(quick()).await;
     home.configure(&config(&home));

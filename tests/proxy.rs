@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Home, Process, WAIT, certificate, command, converged, output, port, quick, status, text};
+use common::{Home, Process, WAIT, certificate, command, converged, log, output, port, quick, status, text};
 use eventsubd::auth::http_client;
 use rustix::process::Signal;
 use rustls::pki_types::CertificateDer;
@@ -117,10 +117,6 @@ fn caddy(folder: &Path, which: Snippet, public: u16, inside: u16) -> Command {
     command
 }
 
-fn log(home: &Home, name: &str) -> fs::File {
-    fs::OpenOptions::new().create(true).append(true).open(home.path(name)).unwrap()
-}
-
 /// Starts a proxy, and waits until it takes connections.
 async fn proxy(home: &Home, mut command: Command, public: u16) -> Process {
     // Caddy writes its state below HOME.
@@ -144,10 +140,7 @@ async fn proxy(home: &Home, mut command: Command, public: u16) -> Process {
 }
 
 fn run(home: &Home) -> Process {
-    let mut command = command(home, &["run"]);
-    command.env("SSL_CERT_FILE", home.path("cert.pem"));
-    command.stdout(log(home, "stdout.log")).stderr(log(home, "stderr.log"));
-    Process { child: command.spawn().expect("the program runs") }
+    Process::start_with(home, "SSL_CERT_FILE", home.path("cert.pem"))
 }
 
 /// Runs the daemon, which shall have to reject so many requests.

@@ -33,7 +33,7 @@ pub(super) fn run(args: &Args, flags: &RunArgs) -> Result<u8, Failure> {
 async fn start(args: &Args, flags: &RunArgs, sockets: Arc<Sockets>) -> Result<u8, Failure> {
     let mut load = own_options(args);
     load.sandbox = flags.sandbox;
-    let signals = Signals::new()?;
+    let mut signals = Signals::new()?;
 
     // The log's level stands in the file, so errors of the file come before there is a log.
     let loaded =
@@ -49,7 +49,14 @@ async fn start(args: &Args, flags: &RunArgs, sockets: Arc<Sockets>) -> Result<u8
     options.log = Some(log);
     options.notify_systemd = true;
     options.sockets = sockets;
-    let daemon = Daemon::build(options).await.map_err(|error| failure(&error))?;
+    let daemon = tokio::select! {
+        daemon = Daemon::build(options) => daemon.map_err(|error| failure(&error))?,
+        // A large database may take long to open, and can be left at any point of that.
+        signal = asked_to_end(&mut signals.terminate, &mut signals.interrupt) => {
+            info!(signal, "stopped before the start was through");
+            return Ok(0);
+        }
+    };
     info!(
         version = env!("CARGO_PKG_VERSION"),
         config = %path.display(),
@@ -106,6 +113,14 @@ fn failure(error: &BuildError) -> Failure {
     Failure::new(chain(error)).code(code)
 }
 
+/// Waits for a signal to stop; its name.
+async fn asked_to_end(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
+}
+
 /// The signals that the daemon knows, caught from the start so that none is lost.
 struct Signals {
     terminate: Signal,
@@ -132,8 +147,7 @@ impl Signals {
     ) {
         loop {
             let name = tokio::select! {
-                _ = self.terminate.recv() => "SIGTERM",
-                _ = self.interrupt.recv() => "SIGINT",
+                name = asked_to_end(&mut self.terminate, &mut self.interrupt) => name,
                 _ = self.hang_up.recv() => {
                     info!("SIGHUP: reading the configuration again, reopening files");
                     daemon.hang_up();

@@ -4,6 +4,7 @@
 pub mod browser;
 pub mod nats;
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write};
@@ -285,6 +286,11 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// A file of the home that is added to.
+pub fn log(home: &Home, name: &str) -> fs::File {
+    fs::OpenOptions::new().create(true).append(true).open(home.path(name)).expect("a log file")
+}
+
 /// `run` in the background; killed when it is dropped.
 pub struct Process {
     pub child: std::process::Child,
@@ -292,11 +298,13 @@ pub struct Process {
 
 impl Process {
     pub fn start(home: &Home, level: &str) -> Self {
-        let log = |name: &str| {
-            fs::OpenOptions::new().create(true).append(true).open(home.path(name)).expect("a log file")
-        };
+        Self::start_with(home, "RUST_LOG", level)
+    }
+
+    /// With this in its environment.
+    pub fn start_with(home: &Home, variable: &str, value: impl AsRef<OsStr>) -> Self {
         let mut command = command(home, &["run"]);
-        command.env("RUST_LOG", level).stdout(log("stdout.log")).stderr(log("stderr.log"));
+        command.env(variable, value).stdout(log(home, "stdout.log")).stderr(log(home, "stderr.log"));
         Self { child: command.spawn().expect("the program runs") }
     }
 
