@@ -441,15 +441,20 @@ impl Drop for Held {
 fn a_store_that_hangs_is_told_of_and_stops_the_signs_of_life() {
     let machine = Machine::boot();
     machine.start_twitch(&[]);
-    machine.configure("eventsubd", "[admin]\nlisten = \"127.0.0.1:9464\"\n");
+    let token = "an-admin-token-of-this-test";
+    machine.write("/etc/eventsubd/admin_token", "600", token);
+    machine.ok(&["chown", "eventsubd", "/etc/eventsubd/admin_token"]);
+    machine.configure("eventsubd", "[admin]\nlisten = \"127.0.0.1:9464\"\ntoken_file = \"admin_token\"\n");
     machine.drop_in("eventsubd.service", "[Service]\nWatchdogSec=20s\nRestartSec=100ms\n");
     machine.ok(&["systemctl", "start", "eventsubd"]);
-    let livez = || {
+    let livez = |header: &str| {
         const ASK: &str = "exec 3<>/dev/tcp/127.0.0.1/9464; \
-                           printf 'GET /livez HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' >&3; cat <&3";
-        machine.ok(&["bash", "-c", ASK])
+                           printf 'GET /livez HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n%s\\r\\n\\r\\n' \
+                           \"$1\" >&3; cat <&3";
+        machine.ok(&["bash", "-c", ASK, "bash", header])
     };
-    assert!(livez().ends_with("\r\n\r\nok\n"), "{}", livez());
+    let (known, stranger) = (format!("Authorization: Bearer {token}"), "Accept: */*");
+    assert!(livez(stranger).ends_with("\r\n\r\nok\n"), "{}", livez(stranger));
     let writer = machine.thread("store-writer");
     let held = Held::thread(&writer);
     // After a minute it counts as hanging.
@@ -458,11 +463,12 @@ fn a_store_that_hangs_is_told_of_and_stops_the_signs_of_life() {
             .as_str()
             .is_some_and(|message| message.starts_with("the writer of the store hangs"))
     });
-    let answer = livez();
-    assert!(
-        answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("the writer of the store hangs\n"),
-        "{answer}"
-    );
+    for (header, said) in
+        [(known.as_str(), "the writer of the store hangs\n"), (stranger, "\r\n\r\nnot alive\n")]
+    {
+        let answer = livez(header);
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.ends_with(said), "{answer}");
+    }
     machine.until_within(2 * WAIT, "the end of systemd's patience", || {
         machine.journal(&["-u", "eventsubd"]).contains("Watchdog timeout")
     });
