@@ -158,7 +158,7 @@ impl<A: Api> Engine<A> {
                         next = next.min(self.spaced(1, GRANT_PAUSE));
                     }
                 }
-                // A proof of ours that the callback is there brings challenges too.
+                // The last run has seen them enabled already.
                 Event::Verified if self.unverified.is_empty() => {}
                 Event::Verified => next = next.min(self.spaced(1, VERIFIED_PAUSE)),
                 Event::Revoked => next = next.min(self.spaced(REVOKED_SHARE, Duration::from_secs(1))),

@@ -241,11 +241,11 @@ impl Writer {
 
     /// Answers everybody who can come again, and keeps the events of those who cannot.
     fn refuse(&self, batch: &mut Vec<Command>) {
-        let mut held = Vec::new();
+        let (failing, mut held) = (self.failing(), Vec::new());
         for command in batch.drain(..) {
             match command.job {
                 Job::Append { held: true, .. } => held.push(command),
-                job => job.refuse(self.failing()),
+                job => job.refuse(failing.clone()),
             }
         }
         *batch = held;
