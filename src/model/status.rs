@@ -3,6 +3,8 @@
 //!
 //! Fields are added, never renamed: programs read this. Nothing in here may hold a secret.
 
+#![warn(missing_docs)]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
