@@ -12,6 +12,7 @@ pub mod delivery;
 pub mod helix;
 pub mod model;
 pub mod reconcile;
+pub mod samples;
 pub mod sandbox;
 pub mod store;
 pub mod telemetry;

@@ -12,20 +12,22 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 /// Who may import whom. Everybody may import itself.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("model", &[]),
-    ("config", &["model"]),
+    ("samples", &["model"]),
+    ("config", &["model", "samples"]),
     ("telemetry", &["model"]),
     ("store", &["model"]),
-    ("sandbox", &["model"]),
+    ("sandbox", &["model", "samples"]),
     ("auth", &["model", "telemetry"]),
     ("helix", &["model", "auth", "telemetry"]),
     ("transport", &["model", "store", "telemetry"]),
-    ("delivery", &["model", "store", "telemetry"]),
+    ("delivery", &["model", "samples", "store", "telemetry"]),
     ("reconcile", &["model", "helix", "telemetry"]),
     ("admin", &["model", "store", "telemetry"]),
     (
         "daemon",
         &[
             "model",
+            "samples",
             "config",
             "telemetry",
             "store",
@@ -42,6 +44,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "cli",
         &[
             "model",
+            "samples",
             "config",
             "telemetry",
             "store",
@@ -60,6 +63,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 /// The pure files (or folders): told the time, no runtime, no input or output, no logging.
 const PURE: &[&str] = &[
     "model",
+    "samples",
     "config/schema",
     "config/expand",
     "config/diagnostic",

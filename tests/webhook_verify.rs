@@ -12,7 +12,7 @@ use bytes::Bytes;
 use eventsubd::model::catalog::{self, TypeVersion};
 use eventsubd::model::subscription::Condition;
 use eventsubd::model::time::Timestamp;
-use eventsubd::sandbox::samples::{self, SampleRequest, SampleUser};
+use eventsubd::samples::{self, SampleRequest, SampleUser};
 use eventsubd::transport::webhook::verify::{Challenged, Message, Rejection, Signed};
 use eventsubd::transport::websocket::frame;
 use webhook_harness::{NOW, Request, outcomes};

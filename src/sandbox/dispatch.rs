@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 
 use super::message::Message;
-use super::samples::{self, SampleRequest, SampleUser};
 use super::state::{Inner, Order, Shared, State, Subscription, Target};
 use super::webhook::{Endpoint, Owner, sender};
 use crate::model::hint;
 use crate::model::time::Timestamp;
+use crate::samples::{self, SampleRequest, SampleUser};
 
 /// Where a message goes.
 #[derive(Clone, Debug)]

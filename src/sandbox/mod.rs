@@ -14,7 +14,6 @@ mod device;
 mod dispatch;
 mod fault;
 mod message;
-pub mod samples;
 mod server;
 mod session;
 mod state;

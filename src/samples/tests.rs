@@ -186,6 +186,32 @@ fn serials_make_ids_differ_and_reach_all_variants() {
 }
 
 #[test]
+fn every_variant_of_every_row_comes_once_and_in_the_same_way_each_time() {
+    let condition = Condition::default();
+    let now = Timestamp::from_unix_millis(0);
+    let mut variants = 0;
+    for row in catalog::all() {
+        let (subscription_type, version) = (row.name.as_str(), row.version.as_str());
+        let request =
+            SampleRequest { subscription_type, version, condition: &condition, user: &user, now, serial: 1 };
+        let texts = every_variant(&request);
+        assert_eq!(texts.len(), templates(&request).expect("a row has templates").len());
+        assert_eq!(texts.iter().collect::<HashSet<_>>().len(), texts.len(), "{subscription_type}");
+        assert_eq!(texts, every_variant(&request));
+        assert!(texts.contains(&event(&request)));
+        variants += texts.len();
+        let field = if row.batched { "events" } else { "event" };
+        for text in texts {
+            let message = message(&request, &text);
+            let payload: Value = serde_json::from_slice(&message.payload).expect("JSON");
+            assert_eq!(payload[field], parse(row, &text));
+            assert_eq!(payload["subscription"]["type"], subscription_type);
+        }
+    }
+    assert!(variants > catalog::all().len(), "{variants}");
+}
+
+#[test]
 fn an_event_keeps_the_order_of_the_reference() {
     let row = catalog::lookup("channel.follow", "2").expect("known");
     let condition = Condition::from_pairs([("broadcaster_user_id", "12"), ("moderator_user_id", "34")]);

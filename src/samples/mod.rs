@@ -1,12 +1,13 @@
 //! Sample events for every type of the catalogue.
 //!
-//! Owns the templates (`samples/*.json`, one file a family of types, named `TYPE VERSION`, each with one
+//! Owns the templates (`*.json`, one file a family of types, named `TYPE VERSION`, each with one
 //! or more variants) and what fills them. The members stand in the order of Twitch's "EventSub
 //! Reference". Templates are text and stay text, so that order and numbers come out as written.
 //!
 //! Must never ask a clock or a source of chance: equal requests give equal events. Holds no state, so a
 //! crash loses nothing.
 
+mod message;
 mod render;
 mod values;
 
@@ -21,7 +22,8 @@ use serde_json::value::RawValue;
 use crate::model::subscription::Condition;
 use crate::model::time::Timestamp;
 
-use values::Values;
+pub use self::message::message;
+use self::values::Values;
 
 /// What a sample needs to know of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,15 +54,15 @@ pub struct SampleRequest<'a> {
 }
 
 const FAMILIES: [&str; 9] = [
-    include_str!("samples/automod.json"),
-    include_str!("samples/channel.json"),
-    include_str!("samples/chat.json"),
-    include_str!("samples/drives.json"),
-    include_str!("samples/guest_star.json"),
-    include_str!("samples/moderation.json"),
-    include_str!("samples/platform.json"),
-    include_str!("samples/points.json"),
-    include_str!("samples/votes.json"),
+    include_str!("automod.json"),
+    include_str!("channel.json"),
+    include_str!("chat.json"),
+    include_str!("drives.json"),
+    include_str!("guest_star.json"),
+    include_str!("moderation.json"),
+    include_str!("platform.json"),
+    include_str!("points.json"),
+    include_str!("votes.json"),
 ];
 
 /// The variants by `TYPE VERSION`; they point into [`FAMILIES`].
@@ -77,11 +79,24 @@ static TEMPLATES: LazyLock<HashMap<&'static str, Vec<&'static RawValue>>> = Lazy
 /// of users), since Twitch has types that the catalogue does not know.
 pub fn event(request: &SampleRequest<'_>) -> String {
     let values = Values::new(request);
-    let key = format!("{} {}", request.subscription_type, request.version);
-    match TEMPLATES.get(key.as_str()) {
+    match templates(request) {
         Some(variants) => render::render(variants[values.variant(variants.len())].get(), &values),
         None => unknown(request),
     }
+}
+
+/// Like [`event`], once for each variant of the type, in the order of the templates.
+pub fn every_variant(request: &SampleRequest<'_>) -> Vec<String> {
+    let values = Values::new(request);
+    match templates(request) {
+        Some(variants) => variants.iter().map(|variant| render::render(variant.get(), &values)).collect(),
+        None => vec![unknown(request)],
+    }
+}
+
+fn templates(request: &SampleRequest<'_>) -> Option<&'static [&'static RawValue]> {
+    let key = format!("{} {}", request.subscription_type, request.version);
+    TEMPLATES.get(key.as_str()).map(Vec::as_slice)
 }
 
 fn unknown(request: &SampleRequest<'_>) -> String {
