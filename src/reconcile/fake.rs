@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::api::{Api, BindAnswers, Failure, Refused};
-use super::engine::build;
+use super::run::engine::build;
 use super::{Desired, Memory, MemoryError, Method, Policy, Reach, ReconcileHandle, ReconcileOptions};
 use crate::helix::{Conduit, Created, Filter, ShardRow, SubscriptionList, Transport, User, UserGrants};
 use crate::model::pulse::Pulse;

@@ -12,38 +12,17 @@
 //!
 //! What is parked, and why, is not remembered over a restart: each is tried once more.
 
-mod action;
 mod api;
-mod binder;
-mod carry_out;
-mod conduit;
-mod engine;
-mod execute;
-mod grants;
-mod hooks;
-mod logins;
-mod look;
+mod bind;
+mod clock;
+mod decide;
 mod memory;
 mod needs;
-mod park;
-mod place;
-mod plan;
-mod prepare;
 mod preview;
-mod publish;
-mod reach;
-mod reason;
 mod run;
-mod schedule;
-mod settle;
-mod shards;
-mod users;
-mod wanted;
 
 #[cfg(test)]
 mod fake;
-#[cfg(test)]
-mod plan_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -56,13 +35,13 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use self::action::{Action, Blocked, DeleteReason, Plan};
-use self::engine::Engine;
+pub use self::bind::reach::Reach;
+pub use self::decide::action::{Action, Blocked, DeleteReason, Plan};
+pub use self::decide::park::{Obstacle, RetryTimes};
 pub use self::memory::{Memory, MemoryError};
 pub use self::needs::{UserNeeds, who_must_grant};
-pub use self::park::{Obstacle, RetryTimes};
 pub use self::preview::{Preview, PreviewConduit, PreviewError, preview};
-pub use self::reach::Reach;
+use self::run::engine::{self, Engine};
 use crate::helix::Helix;
 use crate::model::hint::Hint;
 use crate::model::pulse::Pulse;

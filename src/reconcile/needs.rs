@@ -6,12 +6,13 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::Desired;
 use super::api::Api;
-use super::logins::{Logins, USERS_PER_CALL};
-use super::look::find_logins;
-use super::park::RetryTimes;
+use super::decide::logins::{Logins, USERS_PER_CALL};
+use super::decide::park::RetryTimes;
+use super::decide::wanted;
 use super::preview::PreviewError;
-use super::{Desired, wanted};
+use super::run::look::find_logins;
 use crate::helix::{Helix, MAX_GRANTS};
 use crate::model::grants::{self, Scopes};
 

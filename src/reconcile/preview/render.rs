@@ -2,10 +2,10 @@
 
 use std::io::{self, Write};
 
-use super::super::action::{Action, DeleteReason};
 use super::{Preview, PreviewConduit};
 use crate::model::grants;
 use crate::model::subscription::SubscriptionKey;
+use crate::reconcile::decide::action::{Action, DeleteReason};
 
 /// The colours of a sign.
 const GREEN: &str = "32";

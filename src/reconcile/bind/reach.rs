@@ -17,7 +17,7 @@ pub trait Reach: Send + Sync + 'static {
 
 /// [`Reach`] with what it has found.
 #[derive(Clone)]
-pub(super) struct Prover {
+pub(in crate::reconcile) struct Prover {
     reach: Arc<dyn Reach>,
     life: Duration,
     proved: Option<(Callback, Instant)>,
@@ -30,17 +30,21 @@ impl std::fmt::Debug for Prover {
 }
 
 impl Prover {
-    pub(super) fn new(reach: Arc<dyn Reach>, life: Duration) -> Self {
+    pub(in crate::reconcile) fn new(reach: Arc<dyn Reach>, life: Duration) -> Self {
         Self { reach, life, proved: None }
     }
 
     /// What was proved may not hold any more.
-    pub(super) fn forget(&mut self) {
+    pub(in crate::reconcile) fn forget(&mut self) {
         self.proved = None;
     }
 
     /// Whether the callback can be reached; a proof is believed for a while.
-    pub(super) async fn prove(&mut self, url: &Arc<str>, key: &WebhookKey) -> Result<(), String> {
+    pub(in crate::reconcile) async fn prove(
+        &mut self,
+        url: &Arc<str>,
+        key: &WebhookKey,
+    ) -> Result<(), String> {
         let callback = Callback { url: url.clone(), key: key.id, shard: None };
         let now = Instant::now();
         if self.proved.as_ref().is_some_and(|(proved, at)| *proved == callback && now < *at + self.life) {

@@ -21,7 +21,7 @@ struct Known {
 
 /// The table of them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Grants {
+pub(in crate::reconcile) struct Grants {
     known: HashMap<Box<str>, Known>,
     /// Logins by id, of those that Twitch was asked about.
     logins: HashMap<Box<str>, Box<str>>,
@@ -29,17 +29,17 @@ pub(super) struct Grants {
 
 impl Grants {
     /// What is known of this user may be wrong.
-    pub(super) fn forget(&mut self, user_id: &str) {
+    pub(in crate::reconcile) fn forget(&mut self, user_id: &str) {
         self.known.remove(user_id);
     }
 
     /// So may all of it.
-    pub(super) fn forget_all(&mut self) {
+    pub(in crate::reconcile) fn forget_all(&mut self) {
         self.known.clear();
     }
 
     /// The users whose grants these subscriptions need, and that are not known.
-    pub(super) fn unknown<'a>(
+    pub(in crate::reconcile) fn unknown<'a>(
         &self,
         keys: impl IntoIterator<Item = &'a SubscriptionKey>,
         now: Instant,
@@ -53,7 +53,7 @@ impl Grants {
     }
 
     /// Takes an answer. Who is not in it has granted nothing.
-    pub(super) fn answered(&mut self, asked: &[Box<str>], rows: Vec<UserGrants>, now: Instant) {
+    pub(in crate::reconcile) fn answered(&mut self, asked: &[Box<str>], rows: Vec<UserGrants>, now: Instant) {
         let mut rows: HashMap<Box<str>, Scopes> = rows
             .into_iter()
             .map(|row| {
@@ -70,7 +70,7 @@ impl Grants {
     }
 
     /// Users whose logins nobody has said.
-    pub(super) fn nameless<'a>(
+    pub(in crate::reconcile) fn nameless<'a>(
         &'a self,
         users: impl Iterator<Item = &'a str>,
         by_id: &HashMap<&str, &str>,
@@ -80,7 +80,7 @@ impl Grants {
     }
 
     /// Takes logins.
-    pub(super) fn name(&mut self, users: impl IntoIterator<Item = (Box<str>, Box<str>)>) {
+    pub(in crate::reconcile) fn name(&mut self, users: impl IntoIterator<Item = (Box<str>, Box<str>)>) {
         self.logins.extend(users);
     }
 
@@ -89,7 +89,7 @@ impl Grants {
     }
 
     /// The users of whom these subscriptions miss something for certain: each with the groups that are missing.
-    pub(super) fn wanting<'a>(
+    pub(in crate::reconcile) fn wanting<'a>(
         &self,
         keys: impl IntoIterator<Item = &'a SubscriptionKey>,
     ) -> BTreeMap<&'a str, BTreeSet<&'static [String]>> {
@@ -107,7 +107,7 @@ impl Grants {
     }
 
     /// Why each of these subscriptions would be refused for certain.
-    pub(super) fn refusals<'a>(
+    pub(in crate::reconcile) fn refusals<'a>(
         &self,
         keys: impl IntoIterator<Item = &'a SubscriptionKey>,
         by_id: &HashMap<&str, &str>,
@@ -137,7 +137,7 @@ impl Grants {
     }
 
     /// What is known of the users whose grants these subscriptions need, by login.
-    pub(super) fn status<'a>(
+    pub(in crate::reconcile) fn status<'a>(
         &self,
         keys: impl IntoIterator<Item = &'a SubscriptionKey> + Clone,
         by_id: &HashMap<&str, &str>,

@@ -13,7 +13,7 @@ use crate::model::webhook::{self, Callback, KeyId, WebhookKey};
 
 /// Where new subscriptions are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(in crate::reconcile) enum Place {
     /// On this conduit. An empty id is that of one that does not exist yet.
     Conduit(Arc<str>),
     /// On this callback, signed with this secret.
@@ -22,18 +22,18 @@ pub(super) enum Place {
 
 impl Place {
     /// The callback with its key.
-    pub(super) fn webhook(url: &Arc<str>, key: &WebhookKey) -> Self {
+    pub(in crate::reconcile) fn webhook(url: &Arc<str>, key: &WebhookKey) -> Self {
         let callback = Callback { url: url.clone(), key: key.id, shard: None }.to_string().into();
         Self::Webhook { callback, key: key.clone() }
     }
 
     /// Whether Twitch must call us before a subscription there delivers.
-    pub(super) fn is_webhook(&self) -> bool {
+    pub(in crate::reconcile) fn is_webhook(&self) -> bool {
         matches!(self, Self::Webhook { .. })
     }
 
     /// What Twitch is told.
-    pub(super) fn transport(&self) -> Transport {
+    pub(in crate::reconcile) fn transport(&self) -> Transport {
         match self {
             Self::Conduit(id) => Transport::Conduit(id.clone()),
             Self::Webhook { callback, key } => {
@@ -43,7 +43,7 @@ impl Place {
     }
 
     /// Whether a row points here.
-    pub(super) fn holds(&self, target: &TransportTarget) -> bool {
+    pub(in crate::reconcile) fn holds(&self, target: &TransportTarget) -> bool {
         match (self, target) {
             (Self::Conduit(id), TransportTarget::Conduit { conduit_id }) => id == conduit_id,
             (Self::Webhook { callback: ours, .. }, TransportTarget::Webhook { callback }) => ours == callback,
@@ -54,7 +54,7 @@ impl Place {
 
 /// Whose a row is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
+pub(in crate::reconcile) enum Side {
     /// Ours, where it should be.
     Current,
     /// Ours, and to be moved.
@@ -65,17 +65,17 @@ pub(super) enum Side {
 
 /// All places of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Places {
-    pub(super) current: Place,
+pub(in crate::reconcile) struct Places {
+    pub(in crate::reconcile) current: Place,
     /// The conduit that we leave.
-    pub(super) conduit: Option<Arc<str>>,
+    pub(in crate::reconcile) conduit: Option<Arc<str>>,
     /// The public URLs that are ours or were.
-    pub(super) urls: BTreeSet<Arc<str>>,
+    pub(in crate::reconcile) urls: BTreeSet<Arc<str>>,
 }
 
 impl Places {
     /// Whose a row is that points there.
-    pub(super) fn side(&self, target: &TransportTarget) -> Side {
+    pub(in crate::reconcile) fn side(&self, target: &TransportTarget) -> Side {
         if self.current.holds(target) {
             return Side::Current;
         }
@@ -99,7 +99,7 @@ impl Places {
 
     /// What must be listed to see all rows of ours. While rows may have to be moved, others count as well:
     /// Twitch allows three equal ones of a client.
-    pub(super) fn filter(&self) -> Filter {
+    pub(in crate::reconcile) fn filter(&self) -> Filter {
         match &self.current {
             Place::Conduit(id) if self.urls.is_empty() && self.conduit.is_none() => {
                 Filter::Conduit(id.to_string())
@@ -109,7 +109,7 @@ impl Places {
     }
 
     /// The old URLs that no row points to any more.
-    pub(super) fn deserted<'a>(
+    pub(in crate::reconcile) fn deserted<'a>(
         &'a self,
         rows: &[SubscriptionRow],
         url: Option<&Arc<str>>,
@@ -126,7 +126,7 @@ impl Places {
     }
 
     /// The secrets that live rows on our callbacks are signed with, as far as their callbacks say.
-    pub(super) fn keys(&self, rows: &[SubscriptionRow]) -> BTreeSet<KeyId> {
+    pub(in crate::reconcile) fn keys(&self, rows: &[SubscriptionRow]) -> BTreeSet<KeyId> {
         let of = |row: &SubscriptionRow| match &row.target {
             TransportTarget::Webhook { callback } if row.status.is_live() => {
                 self.url_of(callback)?;

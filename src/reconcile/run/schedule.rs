@@ -6,11 +6,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::api::Api;
+use super::RunEnd;
 use super::engine::Engine;
-use super::run::RunEnd;
-use super::{Requests, wanted};
 use crate::model::text::chain;
+use crate::reconcile::Requests;
+use crate::reconcile::api::Api;
+use crate::reconcile::decide::wanted;
 
 /// A page of the list takes so long of a rate limit of 800 requests a minute.
 const PAGE_TIME: Duration = Duration::from_millis(75);
@@ -32,7 +33,7 @@ const UNSETTLED_PAUSE: Duration = Duration::from_secs(3);
 
 impl<A: Api> Engine<A> {
     /// Runs until cancelled.
-    pub(super) async fn run(mut self, cancel: CancellationToken) {
+    pub(in crate::reconcile) async fn run(mut self, cancel: CancellationToken) {
         let Some(binder) = self.binder.take() else { return };
         // Shards stay watched until the last request of a stopped run is answered.
         let stop = CancellationToken::new();

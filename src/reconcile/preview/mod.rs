@@ -9,21 +9,23 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::action::{Action, Blocked, Plan};
 use super::api::{Api, Failure};
-use super::conduit::{self, Choice};
-use super::grants::Grants;
-use super::logins::Logins;
-use super::look::{find_logins, is_unused, look_at_grants};
+use super::clock::wall;
+use super::decide::action::{Action, Blocked, Plan};
+use super::decide::conduit::{self, Choice};
+use super::decide::grants::Grants;
+use super::decide::logins::Logins;
+use super::decide::park::{Obstacle, ParkTable, RetryTimes};
+use super::decide::place::{Place, Places};
+use super::decide::plan::{Input, plan};
+use super::decide::reason;
+use super::decide::wanted;
 use super::memory::{
     Intent, LOGIN_PREFIX, Memory, MemoryError, conduit_name, hold_name, intent_name, parse_urls, recall_one,
     urls_name,
 };
-use super::park::{Obstacle, ParkTable, RetryTimes};
-use super::place::{Place, Places};
-use super::plan::{Input, plan};
-use super::publish::wall;
-use super::{Desired, Method, reason, wanted};
+use super::run::look::{find_logins, is_unused, look_at_grants};
+use super::{Desired, Method};
 use crate::helix::{Helix, SubscriptionList};
 use crate::model::status::GrantStatus;
 use crate::model::subscription::SubscriptionKey;

@@ -15,81 +15,82 @@ use self::rows::{is_enabled, rank, sort_out};
 use super::action::{Action, Blocked, DeleteReason, Plan};
 use super::park::{Obstacle, ParkTable, Standing};
 use super::place::Places;
-use super::{Policy, reason};
+use super::reason;
 use crate::model::catalog::{self, Auth};
 use crate::model::subscription::{Condition, SubscriptionKey, SubscriptionRow};
+use crate::reconcile::Policy;
 
 /// Deletes up to this number are never held.
-pub(super) const FREE_DELETES: u64 = 10;
+pub(in crate::reconcile) const FREE_DELETES: u64 = 10;
 
 /// Live rows of a client with the same type and condition (Twitch: "Managing Event Subscriptions").
 const EQUAL_ROWS: usize = 3;
 
 /// Subscriptions that one run moves to another place, at most: while one is moved its events come twice, and
 /// a run of all takes as long as the rate limit wants.
-pub(super) const MOVES: usize = 1_000;
+pub(in crate::reconcile) const MOVES: usize = 1_000;
 
 /// How many of them are deleted before they are made anew, when there is no room for both: each has a gap.
 const MOVES_WITHOUT_ROOM: usize = 100;
 
 /// Everything that a plan is made from.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Input<'a> {
+pub(in crate::reconcile) struct Input<'a> {
     /// Rows that point elsewhere are not ours.
-    pub(super) places: &'a Places,
+    pub(in crate::reconcile) places: &'a Places,
     /// Each key once.
-    pub(super) wanted: &'a [SubscriptionKey],
+    pub(in crate::reconcile) wanted: &'a [SubscriptionKey],
     /// Twitch's whole list; more rows than ours do no harm.
-    pub(super) rows: &'a [SubscriptionRow],
-    pub(super) parked: &'a ParkTable,
+    pub(in crate::reconcile) rows: &'a [SubscriptionRow],
+    pub(in crate::reconcile) parked: &'a ParkTable,
     /// Rows whose challenge Twitch should have sent long ago.
-    pub(super) overdue: &'a HashSet<Box<str>>,
+    pub(in crate::reconcile) overdue: &'a HashSet<Box<str>>,
     /// Why the callback cannot be reached.
-    pub(super) unreachable: Option<&'a str>,
+    pub(in crate::reconcile) unreachable: Option<&'a str>,
     /// What would be refused for want of a grant, and why.
-    pub(super) ungranted: &'a HashMap<SubscriptionKey, String>,
-    pub(super) now: Instant,
-    pub(super) policy: Policy,
+    pub(in crate::reconcile) ungranted: &'a HashMap<SubscriptionKey, String>,
+    pub(in crate::reconcile) now: Instant,
+    pub(in crate::reconcile) policy: Policy,
     /// Part of ours, 0 to 1.
-    pub(super) max_delete: f64,
+    pub(in crate::reconcile) max_delete: f64,
     /// A person has allowed what would be held.
-    pub(super) allow_deletes: bool,
+    pub(in crate::reconcile) allow_deletes: bool,
     /// While deletes are held: how many were ours when they were first held. What is created
     /// meanwhile must not make the hold slip.
-    pub(super) held_of: Option<u64>,
-    pub(super) total_cost: u64,
+    pub(in crate::reconcile) held_of: Option<u64>,
+    pub(in crate::reconcile) total_cost: u64,
     /// 0 when it is not known.
-    pub(super) max_total_cost: u64,
+    pub(in crate::reconcile) max_total_cost: u64,
 }
 
 /// A plan, and what follows from it for our own tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Planned {
-    pub(super) plan: Plan,
+pub(in crate::reconcile) struct Planned {
+    pub(in crate::reconcile) plan: Plan,
     /// The live row of each wanted key, in the order of the input.
-    pub(super) live: Vec<Option<Live>>,
+    pub(in crate::reconcile) live: Vec<Option<Live>>,
     /// Found dead: park these (they are in `plan.blocked`).
-    pub(super) park: Vec<(SubscriptionKey, Obstacle, String)>,
+    pub(in crate::reconcile) park: Vec<(SubscriptionKey, Obstacle, String)>,
     /// Found dead, and created again at once.
-    pub(super) at_once: Vec<(SubscriptionKey, String)>,
+    pub(in crate::reconcile) at_once: Vec<(SubscriptionKey, String)>,
     /// Live rows of ours.
-    pub(super) ours: u64,
+    pub(in crate::reconcile) ours: u64,
     /// How many wanted ones another run has to look after once this one is done: those that are moved and
     /// whose old row is still there.
-    pub(super) moving: u64,
+    pub(in crate::reconcile) moving: u64,
 }
 
 /// A live row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Live {
-    pub(super) id: Box<str>,
-    pub(super) enabled: bool,
+pub(in crate::reconcile) struct Live {
+    pub(in crate::reconcile) id: Box<str>,
+    pub(in crate::reconcile) enabled: bool,
     /// Whether it is where it should be.
-    pub(super) current: bool,
+    pub(in crate::reconcile) current: bool,
 }
 
 /// Makes the plan.
-pub(super) fn plan(input: &Input<'_>) -> Planned {
+pub(in crate::reconcile) fn plan(input: &Input<'_>) -> Planned {
     let mut out = Planned::default();
     let mut sorted = sort_out(input, &mut out);
 

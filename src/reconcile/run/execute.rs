@@ -12,35 +12,35 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until};
 
-use super::action::Action;
-use super::api::{Api, Failure};
-use super::place::Place;
-use super::reason;
 use crate::helix::Filter;
 use crate::model::subscription::{SubscriptionKey, SubscriptionRow, SubscriptionStatus};
+use crate::reconcile::api::{Api, Failure};
+use crate::reconcile::decide::action::Action;
+use crate::reconcile::decide::place::Place;
+use crate::reconcile::decide::reason;
 
 /// So many failures without a success between them end a run.
 const FAILURES_IN_A_ROW: u32 = 5;
 
 /// Sum of the costs of the client's subscriptions, as far as it is known during a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Costs {
+pub(in crate::reconcile) struct Costs {
     /// From the list, less what was deleted and more what was created since.
     counted: u64,
     /// The highest that Twitch has told since.
     told: u64,
     /// 0 when it is not known.
-    pub(super) max: u64,
+    pub(in crate::reconcile) max: u64,
     /// Twitch has refused one for its cost.
     full: bool,
 }
 
 impl Costs {
-    pub(super) fn new(total: u64, max: u64) -> Self {
+    pub(in crate::reconcile) fn new(total: u64, max: u64) -> Self {
         Self { counted: total, told: 0, max, full: false }
     }
 
-    pub(super) fn total(&self) -> u64 {
+    pub(in crate::reconcile) fn total(&self) -> u64 {
         self.counted.max(self.told)
     }
 
@@ -55,7 +55,7 @@ impl Costs {
 
 /// What came of one action.
 #[derive(Clone, Debug)]
-pub(super) enum Outcome {
+pub(in crate::reconcile) enum Outcome {
     /// It is there now, made or found.
     There {
         id: Box<str>,
@@ -76,7 +76,7 @@ pub(super) enum Outcome {
 
 /// How it ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(in crate::reconcile) enum End {
     /// Every action was carried out or refused.
     Complete,
     /// It was stopped.
@@ -88,12 +88,12 @@ pub(super) enum End {
 }
 
 /// Its circumstances.
-pub(super) struct Job<'a, A> {
-    pub(super) api: &'a A,
-    pub(super) place: &'a Place,
-    pub(super) concurrency: usize,
+pub(in crate::reconcile) struct Job<'a, A> {
+    pub(in crate::reconcile) api: &'a A,
+    pub(in crate::reconcile) place: &'a Place,
+    pub(in crate::reconcile) concurrency: usize,
     /// How long requests in hand may take once it is stopped.
-    pub(super) drain: Duration,
+    pub(in crate::reconcile) drain: Duration,
 }
 
 enum Done {
@@ -105,7 +105,7 @@ enum Done {
 
 /// Carries out the actions in order; groups of creates and of deletes do not overlap. Nothing new is
 /// begun once `stop` is ready. `report` hears of every action that was begun or held back.
-pub(super) async fn execute<A: Api>(
+pub(in crate::reconcile) async fn execute<A: Api>(
     job: &Job<'_, A>,
     actions: &[Action],
     costs: &mut Costs,

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use super::super::park::Obstacle;
 use super::super::place::Side;
-use super::super::{Policy, reason};
+use super::super::reason;
 use super::{Input, Live, Planned};
 use crate::model::subscription::{Condition, SubscriptionKey, SubscriptionRow, SubscriptionStatus};
+use crate::reconcile::Policy;
 
 /// What there is of a wanted key.
 #[derive(Default)]

@@ -12,17 +12,17 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::api::{Api, BindAnswers, Failure, Refused};
 use super::hooks::Hooks;
-use super::publish::timestamp_of;
 use super::reach::Prover;
 use super::shards::{BindTimes, Mismatch, Shards};
-use super::{Hints, ReconcileOptions};
 use crate::helix::{ShardRow, Transport};
 use crate::model::pulse::Pulse;
 use crate::model::shard::{Bindings, Sessions, ShardId, ShardTarget, WebhookTarget};
 use crate::model::status::ShardStatus;
 use crate::model::webhook::KeyId;
+use crate::reconcile::api::{Api, BindAnswers, Failure, Refused};
+use crate::reconcile::clock::timestamp_of;
+use crate::reconcile::{Hints, ReconcileOptions};
 
 /// Calls in hand at most; what comes due meanwhile goes together into the next one.
 const CALLS: usize = 4;
@@ -38,38 +38,38 @@ const DARK_REPEATED: Duration = Duration::from_secs(3600);
 
 /// What the loop and the status know of the shards.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct ShardReport {
+pub(in crate::reconcile) struct ShardReport {
     /// Of this conduit.
-    pub(super) conduit_id: Option<Arc<str>>,
+    pub(in crate::reconcile) conduit_id: Option<Arc<str>>,
     /// So many shards deliver to our sessions.
-    pub(super) bound: u32,
+    pub(in crate::reconcile) bound: u32,
     /// Each with what to do.
-    pub(super) warnings: Vec<String>,
+    pub(in crate::reconcile) warnings: Vec<String>,
     /// The secrets of the callbacks that Twitch lists; `None` before it was asked.
-    pub(super) keys: Option<BTreeSet<KeyId>>,
+    pub(in crate::reconcile) keys: Option<BTreeSet<KeyId>>,
     /// Whether the only shard needs another one while it is moved to a callback.
-    pub(super) wants_stand_in: bool,
+    pub(in crate::reconcile) wants_stand_in: bool,
     /// Whether all shards are to call, and do.
-    pub(super) all_call: bool,
+    pub(in crate::reconcile) all_call: bool,
 }
 
 /// Its ends.
 #[derive(Debug)]
-pub(super) struct Binder<A> {
-    pub(super) api: A,
-    pub(super) options: ReconcileOptions,
-    pub(super) target: watch::Receiver<Option<ShardTarget>>,
-    pub(super) sessions: watch::Receiver<Sessions>,
-    pub(super) bindings: watch::Sender<Bindings>,
+pub(in crate::reconcile) struct Binder<A> {
+    pub(in crate::reconcile) api: A,
+    pub(in crate::reconcile) options: ReconcileOptions,
+    pub(in crate::reconcile) target: watch::Receiver<Option<ShardTarget>>,
+    pub(in crate::reconcile) sessions: watch::Receiver<Sessions>,
+    pub(in crate::reconcile) bindings: watch::Sender<Bindings>,
     /// The shards that call.
-    pub(super) hooks: watch::Sender<BTreeMap<ShardId, ShardStatus>>,
-    pub(super) prover: Prover,
-    pub(super) report: watch::Sender<ShardReport>,
+    pub(in crate::reconcile) hooks: watch::Sender<BTreeMap<ShardId, ShardStatus>>,
+    pub(in crate::reconcile) prover: Prover,
+    pub(in crate::reconcile) report: watch::Sender<ShardReport>,
     /// Told when Twitch does not know the conduit.
-    pub(super) trouble: Arc<Notify>,
+    pub(in crate::reconcile) trouble: Arc<Notify>,
     /// Tells when a look at the shards is due before its time.
-    pub(super) hints: Arc<Hints>,
-    pub(super) pulse: Pulse,
+    pub(in crate::reconcile) hints: Arc<Hints>,
+    pub(in crate::reconcile) pulse: Pulse,
 }
 
 type Asked = Vec<(ShardId, Transport)>;
@@ -78,7 +78,7 @@ type Look = (Arc<str>, Instant, Result<Vec<ShardRow>, Failure>);
 
 impl<A: Api> Binder<A> {
     /// Runs until cancelled.
-    pub(super) async fn run(mut self, cancel: CancellationToken) {
+    pub(in crate::reconcile) async fn run(mut self, cancel: CancellationToken) {
         let times = BindTimes {
             window: self.options.bind_window,
             retry: self.options.bind_retry,

@@ -6,78 +6,79 @@ use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::api::Api;
-use super::binder::{Binder, ShardReport};
-use super::grants::Grants;
-use super::logins::Logins;
-use super::memory::{
-    Intent, LOGIN_PREFIX, Memory, MemoryError, conduit_name, hold_name, intent_name, parse_urls, recall_one,
-    urls_name,
-};
-use super::park::ParkTable;
-use super::publish::{Publisher, wall};
-use super::reach::{Prover, Reach};
-use super::wanted::Wanted;
-use super::{Desired, Hints, InUse, ReconcileHandle, ReconcileOptions, Requests};
+use super::publish::Publisher;
 use crate::model::pulse::Pulse;
 use crate::model::route::{Routes, SinkName};
 use crate::model::shard::{Sessions, ShardTarget};
 use crate::model::status::{ReconcileStatus, SubscriptionEntry};
 use crate::model::subscription::SubscriptionKey;
+use crate::reconcile::api::Api;
+use crate::reconcile::bind::binder::{Binder, ShardReport};
+use crate::reconcile::bind::reach::{Prover, Reach};
+use crate::reconcile::clock::wall;
+use crate::reconcile::decide::grants::Grants;
+use crate::reconcile::decide::logins::Logins;
+use crate::reconcile::decide::park::ParkTable;
+use crate::reconcile::decide::wanted::Wanted;
+use crate::reconcile::memory::{
+    Intent, LOGIN_PREFIX, Memory, MemoryError, conduit_name, hold_name, intent_name, parse_urls, recall_one,
+    urls_name,
+};
+use crate::reconcile::{Desired, Hints, InUse, ReconcileHandle, ReconcileOptions, Requests};
 
 /// Everything that lives as long as the reconciler.
 #[derive(Debug)]
-pub(super) struct Engine<A> {
-    pub(super) api: A,
-    pub(super) memory: MemoryHandle,
-    pub(super) options: ReconcileOptions,
-    pub(super) desired: watch::Receiver<Arc<Desired>>,
-    pub(super) requests: watch::Receiver<Requests>,
-    pub(super) report: watch::Receiver<ShardReport>,
-    pub(super) target: watch::Sender<Option<ShardTarget>>,
+pub(in crate::reconcile) struct Engine<A> {
+    pub(in crate::reconcile) api: A,
+    pub(in crate::reconcile) memory: MemoryHandle,
+    pub(in crate::reconcile) options: ReconcileOptions,
+    pub(in crate::reconcile) desired: watch::Receiver<Arc<Desired>>,
+    pub(in crate::reconcile) requests: watch::Receiver<Requests>,
+    pub(in crate::reconcile) report: watch::Receiver<ShardReport>,
+    pub(in crate::reconcile) target: watch::Sender<Option<ShardTarget>>,
     /// When the target last changed.
-    pub(super) target_at: Instant,
-    pub(super) publisher: Publisher,
+    pub(in crate::reconcile) target_at: Instant,
+    pub(in crate::reconcile) publisher: Publisher,
     /// Of the last run.
-    pub(super) warnings: Vec<String>,
-    pub(super) logins: Logins,
-    pub(super) parked: ParkTable,
-    pub(super) grants: Grants,
+    pub(in crate::reconcile) warnings: Vec<String>,
+    pub(in crate::reconcile) logins: Logins,
+    pub(in crate::reconcile) parked: ParkTable,
+    pub(in crate::reconcile) grants: Grants,
     /// The conduit that we made, and the intent to make one.
-    pub(super) remembered: Option<String>,
-    pub(super) intent: Option<Intent>,
+    pub(in crate::reconcile) remembered: Option<String>,
+    pub(in crate::reconcile) intent: Option<Intent>,
     /// The public URLs that subscriptions of ours may point to.
-    pub(super) urls: BTreeSet<Arc<str>>,
-    pub(super) prover: Prover,
+    pub(in crate::reconcile) urls: BTreeSet<Arc<str>>,
+    pub(in crate::reconcile) prover: Prover,
     /// Since when subscriptions, by id, have waited for their challenge.
-    pub(super) unverified: HashMap<Box<str>, Instant>,
+    pub(in crate::reconcile) unverified: HashMap<Box<str>, Instant>,
     /// Whether the last run left something that another one has to look after soon.
-    pub(super) unsettled: bool,
-    pub(super) in_use: watch::Sender<Option<InUse>>,
+    pub(in crate::reconcile) unsettled: bool,
+    pub(in crate::reconcile) in_use: watch::Sender<Option<InUse>>,
     /// While deletes are held: of how many.
-    pub(super) held_of: Option<u64>,
+    pub(in crate::reconcile) held_of: Option<u64>,
     /// The generation for which held deletes are allowed.
-    pub(super) allowed: Option<u64>,
+    pub(in crate::reconcile) allowed: Option<u64>,
     /// What the last run that began had seen.
-    pub(super) seen: (u64, Requests),
+    pub(in crate::reconcile) seen: (u64, Requests),
     /// When the list was last asked for, and how many pages it had.
-    pub(super) listed: Option<(Instant, u32)>,
+    pub(in crate::reconcile) listed: Option<(Instant, u32)>,
     routes_out: watch::Sender<Option<Arc<Routes>>>,
     /// Also of subscriptions that were taken out of the file, until the process ends: their events
     /// may still be on their way to the sinks.
     routes: HashMap<SubscriptionKey, Arc<[SinkName]>>,
-    pub(super) answered: watch::Sender<u64>,
-    pub(super) revoked: Arc<Notify>,
-    pub(super) hints: Arc<Hints>,
-    pub(super) trouble: Arc<Notify>,
-    pub(super) binder: Option<Binder<A>>,
-    pub(super) next_refresh: Instant,
-    pub(super) pulse: Pulse,
+    pub(in crate::reconcile) answered: watch::Sender<u64>,
+    pub(in crate::reconcile) revoked: Arc<Notify>,
+    pub(in crate::reconcile) hints: Arc<Hints>,
+    pub(in crate::reconcile) trouble: Arc<Notify>,
+    pub(in crate::reconcile) binder: Option<Binder<A>>,
+    pub(in crate::reconcile) next_refresh: Instant,
+    pub(in crate::reconcile) pulse: Pulse,
 }
 
 /// [`Memory`] with a name in `Debug` texts.
 #[derive(Clone)]
-pub(super) struct MemoryHandle(Arc<dyn Memory>);
+pub(in crate::reconcile) struct MemoryHandle(Arc<dyn Memory>);
 
 impl std::ops::Deref for MemoryHandle {
     type Target = dyn Memory;
@@ -93,7 +94,7 @@ impl std::fmt::Debug for MemoryHandle {
 }
 
 /// Builds it, with its binder and the handle.
-pub(super) fn build<A: Api>(
+pub(in crate::reconcile) fn build<A: Api>(
     api: &A,
     memory: Arc<dyn Memory>,
     reach: Arc<dyn Reach>,
@@ -183,7 +184,7 @@ pub(super) fn build<A: Api>(
 
 impl<A: Api> Engine<A> {
     /// Reads what is remembered over restarts.
-    pub(super) async fn recall(&mut self) -> Result<(), MemoryError> {
+    pub(in crate::reconcile) async fn recall(&mut self) -> Result<(), MemoryError> {
         let client = self.options.client_id.clone();
         let logins = self.memory.load(LOGIN_PREFIX).await?;
         self.remembered = recall_one(&*self.memory, &conduit_name(&client)).await?;
@@ -198,7 +199,7 @@ impl<A: Api> Engine<A> {
     }
 
     /// Publishes where events go, when that has changed.
-    pub(super) fn publish_routes(&mut self, wanted: &Wanted) {
+    pub(in crate::reconcile) fn publish_routes(&mut self, wanted: &Wanted) {
         let mut changed = self.routes_out.borrow().is_none();
         for key in &wanted.keys {
             match wanted.restricted.get(key) {
@@ -216,7 +217,7 @@ impl<A: Api> Engine<A> {
     }
 
     /// Puts the warnings of all parts together.
-    pub(super) fn compose_warnings(&mut self) {
+    pub(in crate::reconcile) fn compose_warnings(&mut self) {
         let mut warnings = self.report.borrow_and_update().warnings.clone();
         warnings.extend(self.warnings.iter().cloned());
         warnings.extend(self.logins.warnings());

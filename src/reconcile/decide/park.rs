@@ -28,7 +28,7 @@ impl Default for RetryTimes {
 
 impl RetryTimes {
     /// The pause after so many failed tries (from 1); `None` for never.
-    pub(super) fn pause(&self, obstacle: Obstacle, attempts: u32) -> Option<Duration> {
+    pub(in crate::reconcile) fn pause(&self, obstacle: Obstacle, attempts: u32) -> Option<Duration> {
         let (first, longest) = match obstacle {
             Obstacle::Removed => return None,
             Obstacle::Ended | Obstacle::Callback => self.soon,
@@ -63,7 +63,7 @@ enum State {
 
 /// How a key stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing<'a> {
+pub(in crate::reconcile) enum Standing<'a> {
     /// Nothing is known against it.
     Free,
     /// It was created again a while ago, after it had ended.
@@ -76,17 +76,17 @@ pub(super) enum Standing<'a> {
 
 /// The table of them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ParkTable {
+pub(in crate::reconcile) struct ParkTable {
     entries: HashMap<SubscriptionKey, Entry>,
     times: RetryTimes,
 }
 
 impl ParkTable {
-    pub(super) fn new(times: RetryTimes) -> Self {
+    pub(in crate::reconcile) fn new(times: RetryTimes) -> Self {
         Self { entries: HashMap::new(), times }
     }
 
-    pub(super) fn standing(&self, key: &SubscriptionKey, now: Instant) -> Standing<'_> {
+    pub(in crate::reconcile) fn standing(&self, key: &SubscriptionKey, now: Instant) -> Standing<'_> {
         match self.entries.get(key) {
             None => Standing::Free,
             Some(Entry { state: State::Trial { since }, .. }) => {
@@ -110,7 +110,7 @@ impl ParkTable {
     }
 
     /// How long it would wait if it were parked now.
-    pub(super) fn next_pause(
+    pub(in crate::reconcile) fn next_pause(
         &self,
         key: &SubscriptionKey,
         obstacle: Obstacle,
@@ -120,7 +120,7 @@ impl ParkTable {
     }
 
     /// Parks it, or parks it again with a longer pause; tells when it is due.
-    pub(super) fn park(
+    pub(in crate::reconcile) fn park(
         &mut self,
         key: &SubscriptionKey,
         obstacle: Obstacle,
@@ -135,7 +135,7 @@ impl ParkTable {
     }
 
     /// It ended and is created again at once: the next end is parked.
-    pub(super) fn try_at_once(&mut self, key: &SubscriptionKey, reason: &str, now: Instant) {
+    pub(in crate::reconcile) fn try_at_once(&mut self, key: &SubscriptionKey, reason: &str, now: Instant) {
         let entry = Entry {
             obstacle: Obstacle::Ended,
             reason: reason.into(),
@@ -146,7 +146,7 @@ impl ParkTable {
     }
 
     /// It was created or found alive.
-    pub(super) fn settled(&mut self, key: &SubscriptionKey, now: Instant) {
+    pub(in crate::reconcile) fn settled(&mut self, key: &SubscriptionKey, now: Instant) {
         if let Some(entry) = self.entries.get_mut(key)
             && matches!(entry.state, State::Parked { .. })
         {
@@ -155,12 +155,12 @@ impl ParkTable {
     }
 
     /// Forgets what is known against it.
-    pub(super) fn forget(&mut self, key: &SubscriptionKey) {
+    pub(in crate::reconcile) fn forget(&mut self, key: &SubscriptionKey) {
         self.entries.remove(key);
     }
 
     /// Everything is due now, with short pauses again: a person has asked, or has edited the file.
-    pub(super) fn release(&mut self, now: Instant) {
+    pub(in crate::reconcile) fn release(&mut self, now: Instant) {
         for entry in self.entries.values_mut() {
             entry.attempts = 0;
             if let State::Parked { retry_at } = &mut entry.state {
@@ -170,7 +170,7 @@ impl ParkTable {
     }
 
     /// What waits for a grant or a role, and names one of these users, is due now; all of it for `None`.
-    pub(super) fn release_users(&mut self, users: Option<&BTreeSet<Box<str>>>, now: Instant) {
+    pub(in crate::reconcile) fn release_users(&mut self, users: Option<&BTreeSet<Box<str>>>, now: Instant) {
         for (key, entry) in &mut self.entries {
             let waits = matches!(entry.obstacle, Obstacle::Grant | Obstacle::Chat | Obstacle::Cost);
             let named = users.is_none_or(|users| key.condition.iter().any(|(_, id)| users.contains(id)));
@@ -185,7 +185,7 @@ impl ParkTable {
     }
 
     /// Forgets what is not wanted any more, and trials that were passed.
-    pub(super) fn retain(&mut self, wanted: impl Fn(&SubscriptionKey) -> bool, now: Instant) {
+    pub(in crate::reconcile) fn retain(&mut self, wanted: impl Fn(&SubscriptionKey) -> bool, now: Instant) {
         let longest = self.times.slow.1;
         self.entries.retain(|key, entry| {
             let passed =
@@ -195,7 +195,7 @@ impl ParkTable {
     }
 
     /// When the next one is due.
-    pub(super) fn next_due(&self) -> Option<Instant> {
+    pub(in crate::reconcile) fn next_due(&self) -> Option<Instant> {
         self.entries
             .values()
             .filter_map(|entry| match entry.state {

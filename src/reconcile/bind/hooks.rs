@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::park::{Obstacle, RetryTimes};
 use crate::helix::{ShardRow, Transport};
 use crate::model::shard::{ShardId, ShardTarget};
 use crate::model::status::ShardState;
 use crate::model::webhook::{Callback, KeyId, WebhookKey};
+use crate::reconcile::decide::park::{Obstacle, RetryTimes};
 
 /// How long Twitch may take with its challenge, and with its list after it.
 const CHALLENGE: Duration = Duration::from_secs(60);
@@ -55,7 +55,7 @@ enum State {
 
 /// The table of them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Hooks {
+pub(in crate::reconcile) struct Hooks {
     conduit: Option<Arc<str>>,
     key: Option<WebhookKey>,
     slots: BTreeMap<ShardId, Slot>,
@@ -65,12 +65,12 @@ pub(super) struct Hooks {
 }
 
 impl Hooks {
-    pub(super) fn new(times: RetryTimes) -> Self {
+    pub(in crate::reconcile) fn new(times: RetryTimes) -> Self {
         Self { times, ..Self::default() }
     }
 
     /// Takes the newest target; on another conduit or with another callback everything is looked at anew.
-    pub(super) fn update(&mut self, target: Option<&ShardTarget>, now: Instant) {
+    pub(in crate::reconcile) fn update(&mut self, target: Option<&ShardTarget>, now: Instant) {
         let conduit = target.map(|target| target.conduit_id.clone());
         if self.conduit != conduit {
             self.keys = None;
@@ -97,12 +97,17 @@ impl Hooks {
     }
 
     /// Whether shards are to call.
-    pub(super) fn is_active(&self) -> bool {
+    pub(in crate::reconcile) fn is_active(&self) -> bool {
         !self.slots.is_empty()
     }
 
     /// Takes Twitch's list, and says which shards came to deliver.
-    pub(super) fn listed(&mut self, conduit: &str, rows: &[ShardRow], now: Instant) -> Vec<ShardId> {
+    pub(in crate::reconcile) fn listed(
+        &mut self,
+        conduit: &str,
+        rows: &[ShardRow],
+        now: Instant,
+    ) -> Vec<ShardId> {
         if self.conduit.as_deref() != Some(conduit) {
             return Vec::new();
         }
@@ -149,7 +154,7 @@ impl Hooks {
     }
 
     /// What must be given its callback now; it counts as asked for from here on.
-    pub(super) fn due(&mut self, now: Instant) -> Vec<(ShardId, Transport)> {
+    pub(in crate::reconcile) fn due(&mut self, now: Instant) -> Vec<(ShardId, Transport)> {
         let Some(key) = &self.key else { return Vec::new() };
         if self.slots.values().any(|slot| matches!(slot.state, State::Unknown { .. })) {
             return Vec::new();
@@ -181,7 +186,7 @@ impl Hooks {
     }
 
     /// Takes Twitch's answer for one shard; one about another callback says nothing.
-    pub(super) fn answered(
+    pub(in crate::reconcile) fn answered(
         &mut self,
         shard: ShardId,
         asked: &Transport,
@@ -201,7 +206,7 @@ impl Hooks {
     }
 
     /// Whether the only shard delivers elsewhere, and another one should stand in for it while it is moved.
-    pub(super) fn wants_stand_in(&self) -> bool {
+    pub(in crate::reconcile) fn wants_stand_in(&self) -> bool {
         let lonely = self.slots.len() == 1 && self.slots.values().all(|slot| slot.state == State::Elsewhere);
         let stood_in = self.slots.len() == 2
             && self.slots.get(&ShardId(0)).is_some_and(|slot| slot.state != State::Enabled);
@@ -209,7 +214,7 @@ impl Hooks {
     }
 
     /// When to look at Twitch's list, or at what is due.
-    pub(super) fn next_look(&self) -> Option<Instant> {
+    pub(in crate::reconcile) fn next_look(&self) -> Option<Instant> {
         let next = |slot: &Slot| match slot.state {
             State::Unknown { .. } => Some(slot.since),
             State::Asked | State::Pending => Some(slot.since + LOOK),
@@ -221,7 +226,7 @@ impl Hooks {
     }
 
     /// How many deliver, to us or, until they are moved, elsewhere.
-    pub(super) fn delivering(&self) -> u32 {
+    pub(in crate::reconcile) fn delivering(&self) -> u32 {
         let delivers = |slot: &&Slot| {
             matches!(slot.state, State::Enabled | State::Elsewhere | State::Unknown { delivered: true })
         };
@@ -230,17 +235,19 @@ impl Hooks {
     }
 
     /// Whether all of them do.
-    pub(super) fn all_enabled(&self) -> bool {
+    pub(in crate::reconcile) fn all_enabled(&self) -> bool {
         self.slots.values().all(|slot| slot.state == State::Enabled)
     }
 
     /// The secrets of the callbacks that Twitch lists for our shards.
-    pub(super) fn keys(&self) -> Option<&BTreeSet<KeyId>> {
+    pub(in crate::reconcile) fn keys(&self) -> Option<&BTreeSet<KeyId>> {
         self.keys.as_ref()
     }
 
     /// Each shard with its state, since when, and why it does not deliver.
-    pub(super) fn states(&self) -> impl Iterator<Item = (ShardId, ShardState, Instant, Option<&str>)> {
+    pub(in crate::reconcile) fn states(
+        &self,
+    ) -> impl Iterator<Item = (ShardId, ShardState, Instant, Option<&str>)> {
         self.slots.iter().map(|(shard, slot)| {
             let (state, why) = match &slot.state {
                 State::Enabled => (ShardState::Bound, None),

@@ -1,36 +1,20 @@
 //! What the reconciler says of itself: collected at once, published at most twice a second.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::park::Obstacle;
-use super::wanted::Wanted;
 use crate::model::status::{ReconcileStatus, SubscriptionEntry, SubscriptionState};
 use crate::model::subscription::SubscriptionKey;
-use crate::model::time::Timestamp;
+use crate::reconcile::clock::timestamp_of;
+use crate::reconcile::decide::park::Obstacle;
+use crate::reconcile::decide::wanted::Wanted;
 
 /// Publishing a table of so many rows takes about a millisecond; the pause between two publications
 /// grows with the table, so that they stay a small part of the work.
 const ROWS_PER_PAUSE: usize = 10_000;
-
-/// The wall-clock time of an instant.
-pub(super) fn timestamp_of(instant: std::time::Instant) -> Timestamp {
-    let now = Instant::now().into_std();
-    let wall = SystemTime::now();
-    let time = match instant.checked_duration_since(now) {
-        Some(ahead) => wall.checked_add(ahead),
-        None => wall.checked_sub(now.saturating_duration_since(instant)),
-    };
-    Timestamp(time.unwrap_or(wall))
-}
-
-/// The wall-clock time.
-pub(super) fn wall() -> Timestamp {
-    Timestamp(SystemTime::now())
-}
 
 /// The logins behind the ids of a condition, each once.
 fn names(key: &SubscriptionKey, wanted: &Wanted) -> Box<[Arc<str>]> {
@@ -42,7 +26,7 @@ fn names(key: &SubscriptionKey, wanted: &Wanted) -> Box<[Arc<str>]> {
 
 /// What becomes of one entry.
 #[derive(Clone, Debug)]
-pub(super) enum Change {
+pub(in crate::reconcile) enum Change {
     Enabled(Box<str>),
     Pending(Option<Box<str>>),
     Parked { obstacle: Obstacle, reason: Box<str>, retry_at: Option<std::time::Instant> },
@@ -50,8 +34,8 @@ pub(super) enum Change {
 
 /// The status in the making.
 #[derive(Debug)]
-pub(super) struct Publisher {
-    pub(super) status: ReconcileStatus,
+pub(in crate::reconcile) struct Publisher {
+    pub(in crate::reconcile) status: ReconcileStatus,
     /// Sorted by key.
     entries: Vec<SubscriptionEntry>,
     entries_changed: bool,
@@ -63,7 +47,7 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn new(
+    pub(in crate::reconcile) fn new(
         pause: Duration,
         status_out: watch::Sender<ReconcileStatus>,
         entries_out: watch::Sender<Arc<[SubscriptionEntry]>>,
@@ -82,7 +66,7 @@ impl Publisher {
     }
 
     /// Has an entry for each wanted key and no other; what is known of one is kept.
-    pub(super) fn rebase(&mut self, wanted: &Wanted) {
+    pub(in crate::reconcile) fn rebase(&mut self, wanted: &Wanted) {
         let all = wanted.keys.iter().chain(wanted.unresolved.iter().map(|(key, _)| key));
         let count = wanted.keys.len() + wanted.unresolved.len();
         let own = |key: &SubscriptionKey| wanted.own.contains(key);
@@ -123,7 +107,7 @@ impl Publisher {
     }
 
     /// Changes one entry; a key that is not wanted has none.
-    pub(super) fn set(&mut self, key: &SubscriptionKey, change: Change) {
+    pub(in crate::reconcile) fn set(&mut self, key: &SubscriptionKey, change: Change) {
         let Some(at) = self.find(key) else { return };
         let entry = &mut self.entries[at];
         let (state, id, retry_at, obstacle, reason) = match change {
@@ -154,24 +138,24 @@ impl Publisher {
     }
 
     /// Whether Twitch delivers this one.
-    pub(super) fn delivers(&self, key: &SubscriptionKey) -> bool {
+    pub(in crate::reconcile) fn delivers(&self, key: &SubscriptionKey) -> bool {
         self.find(key).is_some_and(|at| self.entries[at].state == SubscriptionState::Enabled)
     }
 
     /// One was made that waits for Twitch's challenge; an older one may deliver until then.
-    pub(super) fn begun(&mut self, key: &SubscriptionKey, id: Box<str>) {
+    pub(in crate::reconcile) fn begun(&mut self, key: &SubscriptionKey, id: Box<str>) {
         if !self.delivers(key) {
             self.set(key, Change::Pending(Some(id)));
         }
     }
 
     /// The number of entries that Twitch delivers, and of those that are pending.
-    pub(super) fn pending(&self) -> usize {
+    pub(in crate::reconcile) fn pending(&self) -> usize {
         self.entries.iter().filter(|entry| entry.state == SubscriptionState::Pending).count()
     }
 
     /// Publishes what is new, unless it was done a moment ago.
-    pub(super) fn tick(&mut self) {
+    pub(in crate::reconcile) fn tick(&mut self) {
         let now = Instant::now();
         if now >= self.next_status {
             self.publish_status(now);
@@ -182,7 +166,7 @@ impl Publisher {
     }
 
     /// Publishes what is new.
-    pub(super) fn flush(&mut self) {
+    pub(in crate::reconcile) fn flush(&mut self) {
         let now = Instant::now();
         self.publish_status(now);
         if self.entries_changed {

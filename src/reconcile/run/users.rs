@@ -6,23 +6,24 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
-use super::api::Api;
 use super::engine::Engine;
-use super::logins::USERS_PER_CALL;
 use super::look::{LOOKUPS, look_up};
-use super::publish::wall;
-use super::run::{Stop, stop};
-use super::{Desired, wanted};
+use super::{Stop, stop};
 use crate::helix::User;
 use crate::model::subscription::SubscriptionSpec;
 use crate::model::text::chain;
+use crate::reconcile::Desired;
+use crate::reconcile::api::Api;
+use crate::reconcile::clock::wall;
+use crate::reconcile::decide::logins::USERS_PER_CALL;
+use crate::reconcile::decide::wanted;
 
 /// Pause after a look at logins that failed.
 const REFRESH_FAILED: Duration = Duration::from_secs(60);
 
 impl<A: Api> Engine<A> {
     /// Asks for the ids of logins that are not known.
-    pub(super) async fn find_logins(&mut self, desired: &Desired) -> Result<(), Stop> {
+    pub(in crate::reconcile) async fn find_logins(&mut self, desired: &Desired) -> Result<(), Stop> {
         let logins = desired.specs.iter().flat_map(SubscriptionSpec::logins);
         let missing = self.logins.missing(logins, Instant::now().into_std());
         if missing.is_empty() {
@@ -57,7 +58,7 @@ impl<A: Api> Engine<A> {
     }
 
     /// Looks at some ids that were not looked at for long. Never changes an id.
-    pub(super) async fn refresh_logins(&mut self) {
+    pub(in crate::reconcile) async fn refresh_logins(&mut self) {
         let now = Instant::now();
         self.next_refresh = now + self.options.login_refresh_pause;
         if !self.logins.any_stale(now.into_std()) {

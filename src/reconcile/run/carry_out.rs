@@ -4,18 +4,20 @@ use std::collections::BTreeSet;
 
 use tokio::time::Instant;
 
-use super::action::{Action, DeleteReason};
-use super::api::Api;
 use super::engine::Engine;
 use super::execute::{Costs, End, Job, Outcome, execute};
-use super::park::Obstacle;
-use super::place::Places;
-use super::plan::Planned;
 use super::prepare::Prepared;
-use super::publish::{Change, wall};
-use super::run::{RunEnd, Stop, log_parked, stop};
-use super::{Desired, InUse, reason};
+use super::publish::Change;
+use super::{RunEnd, Stop, log_parked, stop};
 use crate::model::webhook::KeyId;
+use crate::reconcile::api::Api;
+use crate::reconcile::clock::wall;
+use crate::reconcile::decide::action::{Action, DeleteReason};
+use crate::reconcile::decide::park::Obstacle;
+use crate::reconcile::decide::place::Places;
+use crate::reconcile::decide::plan::Planned;
+use crate::reconcile::decide::reason;
+use crate::reconcile::{Desired, InUse};
 
 /// What a run did.
 #[derive(Default)]
@@ -28,7 +30,7 @@ struct Tally {
 }
 
 impl<A: Api> Engine<A> {
-    pub(super) async fn carry_out(
+    pub(in crate::reconcile) async fn carry_out(
         &mut self,
         desired: &Desired,
         prepared: Prepared,

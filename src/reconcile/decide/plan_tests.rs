@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::Policy;
 use super::action::Action;
 use super::park::{Obstacle, ParkTable, RetryTimes};
 use super::place::{Place, Places, Side};
@@ -16,6 +15,7 @@ use crate::model::subscription::{
     Condition, SubscriptionKey, SubscriptionRow, SubscriptionStatus, TransportTarget,
 };
 use crate::model::webhook::WebhookKey;
+use crate::reconcile::Policy;
 
 const OURS: &str = "ours";
 

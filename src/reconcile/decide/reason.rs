@@ -1,19 +1,19 @@
 //! Why a subscription is not there, and what a person can do about it: Twitch's statuses and
 //! refusals in words. ◆
 
-use super::api::Failure;
 use super::park::Obstacle;
 use crate::model::catalog::{self, Auth};
 use crate::model::subscription::{SubscriptionKey, SubscriptionStatus};
+use crate::reconcile::api::Failure;
 
 /// Twitch has not called back in time.
-pub(super) fn overdue() -> (Obstacle, String) {
+pub(in crate::reconcile) fn overdue() -> (Obstacle, String) {
     let status = SubscriptionStatus::WebhookCallbackVerificationPending;
     (Obstacle::Ended, format!("Twitch's challenge has not come; it is created again by itself ({status})"))
 }
 
 /// What a dead row's status says (Twitch: "Get EventSub Subscriptions"); `None` for live ones.
-pub(super) fn of_status(status: &SubscriptionStatus) -> Option<(Obstacle, String)> {
+pub(in crate::reconcile) fn of_status(status: &SubscriptionStatus) -> Option<(Obstacle, String)> {
     use SubscriptionStatus as S;
     let (obstacle, words) = match status {
         S::Enabled | S::WebhookCallbackVerificationPending => return None,
@@ -54,7 +54,7 @@ pub(super) fn of_status(status: &SubscriptionStatus) -> Option<(Obstacle, String
 }
 
 /// What the refusal of a create says; `None` when it says nothing about this subscription.
-pub(super) fn of_failure<'a>(
+pub(in crate::reconcile) fn of_failure<'a>(
     key: &SubscriptionKey,
     failure: &Failure,
     login_of: impl Fn(&str) -> Option<&'a str>,
@@ -88,7 +88,7 @@ pub(super) fn of_failure<'a>(
 }
 
 /// Whether a create was refused for its cost.
-pub(super) fn is_cost_limit(failure: &Failure) -> bool {
+pub(in crate::reconcile) fn is_cost_limit(failure: &Failure) -> bool {
     matches!(failure, Failure::Quota { message } if is_cost(message))
 }
 
@@ -97,14 +97,14 @@ fn is_cost(message: &str) -> bool {
 }
 
 /// The reason of what is held back for its cost.
-pub(super) fn cost_limit() -> String {
+pub(in crate::reconcile) fn cost_limit() -> String {
     "no room under Twitch's max_total_cost; take subscriptions out of the file, or have the broadcasters \
      authorize the application: theirs cost nothing"
         .to_owned()
 }
 
 /// What an equal subscription that is not usable leads to.
-pub(super) fn conflict(id: Option<&str>) -> String {
+pub(in crate::reconcile) fn conflict(id: Option<&str>) -> String {
     let id = id.map(|id| format!(" ({id})")).unwrap_or_default();
     format!(
         "Twitch says that an equal subscription exists{id}, but does not list it as ours and alive; tried again"
@@ -188,7 +188,7 @@ fn forbidden<'a>(
 }
 
 /// What a person reads of a login without a user.
-pub(super) fn login_not_found(login: &str) -> String {
+pub(in crate::reconcile) fn login_not_found(login: &str) -> String {
     format!(
         "Twitch knows no user with the login {login}: misspelt, renamed, banned or deleted; correct the file"
     )

@@ -7,24 +7,24 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::api::{Api, Failure};
-use super::conduit::{self, Choice};
 use super::engine::Engine;
 use super::look::is_unused;
-use super::memory::{Intent, conduit_name, intent_name, urls_name, urls_value};
-use super::place::{Place, Places};
-use super::publish::wall;
-use super::run::{Stop, stop};
-use super::{Desired, Method};
+use super::{Stop, stop};
 use crate::helix::Conduit;
 use crate::model::shard::ShardTarget;
 use crate::model::status::ConduitStatus;
 use crate::model::subscription::{SubscriptionRow, TransportTarget};
 use crate::model::text::chain;
+use crate::reconcile::api::{Api, Failure};
+use crate::reconcile::clock::wall;
+use crate::reconcile::decide::conduit::{self, Choice};
+use crate::reconcile::decide::place::{Place, Places};
+use crate::reconcile::memory::{Intent, conduit_name, intent_name, urls_name, urls_value};
+use crate::reconcile::{Desired, Method};
 
 impl<A: Api> Engine<A> {
     /// Where subscriptions are to be, and where they may be.
-    pub(super) async fn settle(&mut self, desired: &Desired) -> Result<Places, Stop> {
+    pub(in crate::reconcile) async fn settle(&mut self, desired: &Desired) -> Result<Places, Stop> {
         if desired.method == Method::Conduit {
             let conduit = self.settle_conduit(desired).await?;
             let current = Place::Conduit(conduit.id.into());
@@ -59,7 +59,7 @@ impl<A: Api> Engine<A> {
 
     /// Looks after the places that we leave: a conduit with live subscriptions keeps its shards, a URL that
     /// nothing points to any more is forgotten.
-    pub(super) async fn tend_old_places(
+    pub(in crate::reconcile) async fn tend_old_places(
         &mut self,
         desired: &Desired,
         places: &Places,

@@ -5,39 +5,43 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use tokio::time::{Instant, timeout_at};
 
-use super::Desired;
-use super::action::Action;
-use super::api::Api;
 use super::engine::Engine;
 use super::execute::Costs;
 use super::look::{list, look_at_grants};
-use super::memory::hold_name;
-use super::park::Obstacle;
-use super::place::{Places, Side};
-use super::plan::{Input, Planned, plan};
 use super::publish::Change;
-use super::run::{Stop, log_parked};
-use super::wanted::Wanted;
+use super::{Stop, log_parked};
 use crate::model::status::{HeldDeletes, Progress};
 use crate::model::subscription::{SubscriptionRow, SubscriptionStatus};
 use crate::model::text::chain;
 use crate::model::webhook::KeyId;
+use crate::reconcile::Desired;
+use crate::reconcile::api::Api;
+use crate::reconcile::decide::action::Action;
+use crate::reconcile::decide::park::Obstacle;
+use crate::reconcile::decide::place::{Places, Side};
+use crate::reconcile::decide::plan::{Input, Planned, plan};
+use crate::reconcile::decide::wanted::Wanted;
+use crate::reconcile::memory::hold_name;
 
 /// Rows on a page of the list.
 const PAGE: usize = 100;
 
 /// Read and planned.
-pub(super) struct Prepared {
-    pub(super) places: Places,
-    pub(super) planned: Planned,
-    pub(super) costs: Costs,
+pub(in crate::reconcile) struct Prepared {
+    pub(in crate::reconcile) places: Places,
+    pub(in crate::reconcile) planned: Planned,
+    pub(in crate::reconcile) costs: Costs,
     /// What calls us with which secrets.
-    pub(super) keys: BTreeSet<KeyId>,
+    pub(in crate::reconcile) keys: BTreeSet<KeyId>,
 }
 
 impl<A: Api> Engine<A> {
     /// Reads everything, and plans.
-    pub(super) async fn prepare(&mut self, desired: &Desired, places: Places) -> Result<Prepared, Stop> {
+    pub(in crate::reconcile) async fn prepare(
+        &mut self,
+        desired: &Desired,
+        places: Places,
+    ) -> Result<Prepared, Stop> {
         self.find_logins(desired).await?;
         let wanted = self.show(desired);
         let list = list(&self.api, &places.filter()).await?;

@@ -7,22 +7,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::api::Refused;
 use crate::helix::ShardRow;
 use crate::model::shard::{BindOutcome, Binding, Bindings, SessionId, Sessions, ShardId, ShardTarget};
+use crate::reconcile::api::Refused;
 
 /// After a binding Twitch's list may be behind for some seconds.
 const LIST_LAG: Duration = Duration::from_secs(10);
 
 /// Pauses between attempts to bind.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct BindTimes {
+pub(in crate::reconcile) struct BindTimes {
     /// How long after the welcome Twitch waits for the binding.
-    pub(super) window: Duration,
+    pub(in crate::reconcile) window: Duration,
     /// Between attempts within the window.
-    pub(super) retry: Duration,
+    pub(in crate::reconcile) retry: Duration,
     /// Between attempts after it, for sessions that were bound before.
-    pub(super) late_retry: Duration,
+    pub(in crate::reconcile) late_retry: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ enum State {
 
 /// A bound shard that Twitch shows otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Mismatch {
+pub(in crate::reconcile) enum Mismatch {
     /// It has another session or a callback, which is not ours: it is bound again.
     Taken(ShardId),
     /// It lost its session, or has an older one of ours: it is bound again.
@@ -56,23 +56,23 @@ pub(super) enum Mismatch {
 
 /// The table of them.
 #[derive(Clone, Debug)]
-pub(super) struct Shards {
+pub(in crate::reconcile) struct Shards {
     target: Option<ShardTarget>,
     slots: BTreeMap<ShardId, Slot>,
     times: BindTimes,
 }
 
 impl Shards {
-    pub(super) fn new(times: BindTimes) -> Self {
+    pub(in crate::reconcile) fn new(times: BindTimes) -> Self {
         Self { target: None, slots: BTreeMap::new(), times }
     }
 
-    pub(super) fn target(&self) -> Option<&ShardTarget> {
+    pub(in crate::reconcile) fn target(&self) -> Option<&ShardTarget> {
         self.target.as_ref()
     }
 
     /// Takes the newest target and sessions. On another conduit everything is bound anew.
-    pub(super) fn update(&mut self, target: Option<&ShardTarget>, sessions: &Sessions) {
+    pub(in crate::reconcile) fn update(&mut self, target: Option<&ShardTarget>, sessions: &Sessions) {
         let conduit = |target: Option<&ShardTarget>| target.map(|target| target.conduit_id.clone());
         if conduit(target) != conduit(self.target.as_ref()) {
             for slot in self.slots.values_mut() {
@@ -98,7 +98,7 @@ impl Shards {
     }
 
     /// What must be bound now; it counts as asked for from here on.
-    pub(super) fn due(&mut self, now: Instant) -> Vec<(ShardId, SessionId)> {
+    pub(in crate::reconcile) fn due(&mut self, now: Instant) -> Vec<(ShardId, SessionId)> {
         let mut due = Vec::new();
         for (shard, slot) in &mut self.slots {
             let now_due = match &slot.state {
@@ -115,7 +115,7 @@ impl Shards {
     }
 
     /// When the next retry is due.
-    pub(super) fn next_due(&self) -> Option<Instant> {
+    pub(in crate::reconcile) fn next_due(&self) -> Option<Instant> {
         self.slots
             .values()
             .filter_map(|slot| match slot.state {
@@ -127,7 +127,7 @@ impl Shards {
 
     /// Takes Twitch's answer for one shard. One that is about another conduit or a session that was
     /// replaced meanwhile says nothing.
-    pub(super) fn answered(
+    pub(in crate::reconcile) fn answered(
         &mut self,
         conduit: &str,
         shard: ShardId,
@@ -162,7 +162,12 @@ impl Shards {
 
     /// Compares with Twitch's list, which was asked for at `asked_at`. Shards that were bound
     /// shortly before are left out, since the list may be older than the binding.
-    pub(super) fn compare(&mut self, conduit: &str, rows: &[ShardRow], asked_at: Instant) -> Vec<Mismatch> {
+    pub(in crate::reconcile) fn compare(
+        &mut self,
+        conduit: &str,
+        rows: &[ShardRow],
+        asked_at: Instant,
+    ) -> Vec<Mismatch> {
         if self.target.as_ref().is_none_or(|target| *target.conduit_id != *conduit) {
             return Vec::new();
         }
@@ -192,13 +197,13 @@ impl Shards {
     }
 
     /// How many shards deliver to our sessions.
-    pub(super) fn bound(&self) -> u32 {
+    pub(in crate::reconcile) fn bound(&self) -> u32 {
         let bound = self.slots.values().filter(|slot| matches!(slot.state, State::Bound { .. })).count();
         u32::try_from(bound).unwrap_or(u32::MAX)
     }
 
     /// What the shards are told.
-    pub(super) fn bindings(&self) -> Bindings {
+    pub(in crate::reconcile) fn bindings(&self) -> Bindings {
         let told = self.slots.iter().filter_map(|(shard, slot)| {
             let outcome = match &slot.state {
                 State::Unbound | State::Asked => return None,

@@ -8,19 +8,19 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::memory::{LOGIN_PREFIX, login_name, login_value, parse_login};
 use super::park::{Obstacle, RetryTimes};
 use crate::helix::User;
 use crate::model::time::Timestamp;
+use crate::reconcile::memory::{LOGIN_PREFIX, login_name, login_value, parse_login};
 
 /// Names and values to save.
-pub(super) type Changes = Vec<(String, Option<String>)>;
+pub(in crate::reconcile) type Changes = Vec<(String, Option<String>)>;
 
 /// A login and the id that it stands for.
-pub(super) type LoginId = (Arc<str>, Box<str>);
+pub(in crate::reconcile) type LoginId = (Arc<str>, Box<str>);
 
 /// Logins or ids in one call (Twitch: "Get Users").
-pub(super) const USERS_PER_CALL: usize = 100;
+pub(in crate::reconcile) const USERS_PER_CALL: usize = 100;
 
 #[derive(Clone, Debug)]
 struct Known {
@@ -36,7 +36,7 @@ struct Unknown {
 
 /// The table of them.
 #[derive(Clone, Debug)]
-pub(super) struct Logins {
+pub(in crate::reconcile) struct Logins {
     known: HashMap<Arc<str>, Known>,
     unknown: HashMap<Arc<str>, Unknown>,
     /// Logins whose user has another login now.
@@ -49,7 +49,7 @@ pub(super) struct Logins {
 
 impl Logins {
     /// `refresh`: how long an id is believed before it is looked at again.
-    pub(super) fn new(refresh: Duration, times: RetryTimes) -> Self {
+    pub(in crate::reconcile) fn new(refresh: Duration, times: RetryTimes) -> Self {
         Self {
             known: HashMap::new(),
             unknown: HashMap::new(),
@@ -61,7 +61,12 @@ impl Logins {
     }
 
     /// Takes what was remembered. `wall` is the same moment as `now`.
-    pub(super) fn remember(&mut self, pairs: &[(String, String)], now: Instant, wall: Timestamp) {
+    pub(in crate::reconcile) fn remember(
+        &mut self,
+        pairs: &[(String, String)],
+        now: Instant,
+        wall: Timestamp,
+    ) {
         for (name, value) in pairs {
             let Some(login) = name.strip_prefix(LOGIN_PREFIX) else { continue };
             let Some((id, looked_up)) = parse_login(value) else { continue };
@@ -73,23 +78,23 @@ impl Logins {
     }
 
     /// The id of a login.
-    pub(super) fn id_of(&self, login: &str) -> Option<&str> {
+    pub(in crate::reconcile) fn id_of(&self, login: &str) -> Option<&str> {
         self.known.get(login).map(|known| &*known.id)
     }
 
     /// The logins of all ids that are known.
-    pub(super) fn by_id(&self) -> HashMap<&str, &str> {
+    pub(in crate::reconcile) fn by_id(&self) -> HashMap<&str, &str> {
         self.known.iter().map(|(login, known)| (&*known.id, &**login)).collect()
     }
 
     /// Whether this login was looked up and not found, and when it is asked for again.
-    pub(super) fn not_found(&self, login: &str) -> Option<Option<Instant>> {
+    pub(in crate::reconcile) fn not_found(&self, login: &str) -> Option<Option<Instant>> {
         self.unknown.get(login).map(|unknown| unknown.retry_at)
     }
 
     /// Those of the wanted logins that must be asked for now, each once. What cannot be a login is
     /// never asked for: Twitch would refuse the whole call.
-    pub(super) fn missing<'a>(
+    pub(in crate::reconcile) fn missing<'a>(
         &mut self,
         wanted: impl Iterator<Item = &'a Arc<str>>,
         now: Instant,
@@ -118,7 +123,7 @@ impl Logins {
     }
 
     /// Takes the answer to [`Self::missing`]; returns what to save.
-    pub(super) fn answered(
+    pub(in crate::reconcile) fn answered(
         &mut self,
         asked: &[Arc<str>],
         users: &[User],
@@ -144,13 +149,17 @@ impl Logins {
     }
 
     /// Whether [`Self::stale`] has anything to return.
-    pub(super) fn any_stale(&self, now: Instant) -> bool {
+    pub(in crate::reconcile) fn any_stale(&self, now: Instant) -> bool {
         self.known.values().any(|known| known.refresh_at <= now)
     }
 
     /// Ids that should be looked at again, at most a call's worth, with their logins; logins that
     /// are not wanted any more are forgotten instead (second value: what to save).
-    pub(super) fn stale(&mut self, wanted: &HashSet<&str>, now: Instant) -> (Vec<LoginId>, Changes) {
+    pub(in crate::reconcile) fn stale(
+        &mut self,
+        wanted: &HashSet<&str>,
+        now: Instant,
+    ) -> (Vec<LoginId>, Changes) {
         let due: Vec<LoginId> = self
             .known
             .iter()
@@ -171,7 +180,7 @@ impl Logins {
 
     /// Takes the users that Twitch has for those ids; returns what to save, and the logins that
     /// turned out to be another's or nobody's since the last look.
-    pub(super) fn refreshed(
+    pub(in crate::reconcile) fn refreshed(
         &mut self,
         asked: &[LoginId],
         users: &[User],
@@ -211,26 +220,26 @@ impl Logins {
     }
 
     /// Tries again what was not found: a person has asked, or has edited the file.
-    pub(super) fn release(&mut self, now: Instant) {
+    pub(in crate::reconcile) fn release(&mut self, now: Instant) {
         for unknown in self.unknown.values_mut() {
             *unknown = Unknown { attempts: 0, retry_at: unknown.retry_at.map(|_| now) };
         }
     }
 
     /// Forgets logins that were not found and are not wanted any more.
-    pub(super) fn retain(&mut self, wanted: &HashSet<&str>) {
+    pub(in crate::reconcile) fn retain(&mut self, wanted: &HashSet<&str>) {
         self.unknown.retain(|login, _| wanted.contains(&**login));
         self.renamed.retain(|login, _| wanted.contains(&**login));
         self.absent.retain(|login| wanted.contains(&**login));
     }
 
     /// When a login that was not found is due.
-    pub(super) fn next_due(&self) -> Option<Instant> {
+    pub(in crate::reconcile) fn next_due(&self) -> Option<Instant> {
         self.unknown.values().filter_map(|unknown| unknown.retry_at).min()
     }
 
     /// What a person should know; the first few by name.
-    pub(super) fn warnings(&self) -> Vec<String> {
+    pub(in crate::reconcile) fn warnings(&self) -> Vec<String> {
         const NAMED: usize = 5;
         let mut warnings: Vec<String> = self
             .renamed

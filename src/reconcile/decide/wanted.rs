@@ -3,31 +3,31 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::Desired;
 use super::logins::Logins;
 use crate::model::hint;
 use crate::model::route::SinkName;
 use crate::model::subscription::{Condition, FieldValue, SubscriptionKey, SubscriptionSpec};
+use crate::reconcile::Desired;
 
 /// The outcome.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Wanted {
+pub(in crate::reconcile) struct Wanted {
     /// Sorted, each once.
-    pub(super) keys: Vec<SubscriptionKey>,
+    pub(in crate::reconcile) keys: Vec<SubscriptionKey>,
     /// Those with a login whose id is not known, which stands as `@login`; and that login. Sorted,
     /// each once.
-    pub(super) unresolved: Vec<(SubscriptionKey, Arc<str>)>,
+    pub(in crate::reconcile) unresolved: Vec<(SubscriptionKey, Arc<str>)>,
     /// The sinks of those that name some.
-    pub(super) restricted: HashMap<SubscriptionKey, Arc<[SinkName]>>,
+    pub(in crate::reconcile) restricted: HashMap<SubscriptionKey, Arc<[SinkName]>>,
     /// Those that the file does not have: the daemon's own, which go to no sink.
-    pub(super) own: HashSet<SubscriptionKey>,
+    pub(in crate::reconcile) own: HashSet<SubscriptionKey>,
     /// The logins of the file by their ids, as far as they are known.
-    pub(super) names: HashMap<Box<str>, Arc<str>>,
+    pub(in crate::reconcile) names: HashMap<Box<str>, Arc<str>>,
 }
 
 impl Wanted {
     /// Adds what the daemon wants for itself.
-    pub(super) fn add_own(&mut self, keys: impl IntoIterator<Item = SubscriptionKey>) {
+    pub(in crate::reconcile) fn add_own(&mut self, keys: impl IntoIterator<Item = SubscriptionKey>) {
         for key in keys {
             if let Err(at) = self.keys.binary_search(&key) {
                 self.keys.insert(at, key.clone());
@@ -39,7 +39,7 @@ impl Wanted {
 }
 
 /// What is wanted altogether: the file's, and the daemon's own.
-pub(super) fn of(desired: &Desired, logins: &Logins, client_id: &str) -> Wanted {
+pub(in crate::reconcile) fn of(desired: &Desired, logins: &Logins, client_id: &str) -> Wanted {
     let mut wanted = resolve(&desired.specs, logins);
     if desired.watch_grants {
         wanted.add_own(hint::subscriptions(client_id));
@@ -49,7 +49,7 @@ pub(super) fn of(desired: &Desired, logins: &Logins, client_id: &str) -> Wanted 
 
 /// Two of the file's subscriptions can turn out to be one, when a login and an id name the same
 /// user: it goes to the sinks of both.
-pub(super) fn resolve(specs: &[SubscriptionSpec], logins: &Logins) -> Wanted {
+pub(in crate::reconcile) fn resolve(specs: &[SubscriptionSpec], logins: &Logins) -> Wanted {
     let mut resolved: Vec<(SubscriptionKey, Option<Arc<[SinkName]>>)> = Vec::with_capacity(specs.len());
     let mut wanted = Wanted::default();
     for spec in specs {
@@ -84,7 +84,7 @@ pub(super) fn resolve(specs: &[SubscriptionSpec], logins: &Logins) -> Wanted {
 }
 
 /// The logins that the subscriptions name.
-pub(super) fn logins(specs: &[SubscriptionSpec]) -> HashSet<&str> {
+pub(in crate::reconcile) fn logins(specs: &[SubscriptionSpec]) -> HashSet<&str> {
     specs.iter().flat_map(SubscriptionSpec::logins).map(|login| &**login).collect()
 }
 

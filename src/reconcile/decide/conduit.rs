@@ -9,9 +9,9 @@
 
 use std::time::Duration;
 
-use super::memory::Intent;
 use crate::helix::Conduit;
 use crate::model::time::Timestamp;
+use crate::reconcile::memory::Intent;
 
 /// After this time Twitch has deleted a conduit without any enabled shard (Twitch: "Handling Conduit
 /// Events"), and so one that was made and never used.
@@ -22,7 +22,7 @@ const MAX_SHARDS: u32 = 20_000;
 
 /// What to do about the conduit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Choice {
+pub(in crate::reconcile) enum Choice {
     /// This is ours.
     Use(Conduit),
     /// This may be the one that we made and lost: ours if it has neither shards nor subscriptions,
@@ -35,7 +35,7 @@ pub(super) enum Choice {
 }
 
 /// Decides, from what is configured, remembered, and there.
-pub(super) fn choose(
+pub(in crate::reconcile) fn choose(
     configured: Option<&str>,
     remembered: Option<&str>,
     intent: Option<&Intent>,
@@ -59,12 +59,12 @@ pub(super) fn choose(
 }
 
 /// The number of shards to ask for.
-pub(super) fn shard_count(configured: u32) -> u32 {
+pub(in crate::reconcile) fn shard_count(configured: u32) -> u32 {
     configured.clamp(1, MAX_SHARDS)
 }
 
 /// The conduits in one line, for a person who must choose.
-pub(super) fn list(existing: &[Conduit]) -> String {
+pub(in crate::reconcile) fn list(existing: &[Conduit]) -> String {
     existing
         .iter()
         .map(|conduit| format!("{} ({} shards)", conduit.id, conduit.shard_count))

@@ -5,20 +5,20 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 
-use super::Desired;
-use super::api::{Api, Failure};
-use super::grants::Grants;
-use super::logins::{Logins, USERS_PER_CALL};
-use super::publish::wall;
-use super::run::{Stop, stop};
+use super::{Stop, stop};
 use crate::helix::{Filter, MAX_GRANTS, SubscriptionList, User};
 use crate::model::subscription::{SubscriptionKey, SubscriptionSpec};
+use crate::reconcile::Desired;
+use crate::reconcile::api::{Api, Failure};
+use crate::reconcile::clock::wall;
+use crate::reconcile::decide::grants::Grants;
+use crate::reconcile::decide::logins::{Logins, USERS_PER_CALL};
 
 /// Calls in hand at most.
-pub(super) const LOOKUPS: usize = 8;
+pub(in crate::reconcile) const LOOKUPS: usize = 8;
 
 /// Whether neither a shard nor a subscription was ever put on it.
-pub(super) async fn is_unused<A: Api>(api: &A, conduit_id: &str) -> Result<bool, Stop> {
+pub(in crate::reconcile) async fn is_unused<A: Api>(api: &A, conduit_id: &str) -> Result<bool, Stop> {
     let failed = |failure: Failure| stop("a conduit that may be ours could not be looked at", &failure);
     Ok(api.shards(conduit_id).await.map_err(failed)?.is_empty()
         && api.subscriptions(&Filter::Conduit(conduit_id.to_owned())).await.map_err(failed)?.rows.is_empty())
@@ -26,7 +26,7 @@ pub(super) async fn is_unused<A: Api>(api: &A, conduit_id: &str) -> Result<bool,
 
 /// Asks what users have granted whose grants these subscriptions need. What Twitch does not say is not known:
 /// then creating is what tells.
-pub(super) async fn look_at_grants<'a, A: Api>(
+pub(in crate::reconcile) async fn look_at_grants<'a, A: Api>(
     api: &A,
     grants: &mut Grants,
     keys: impl Iterator<Item = &'a SubscriptionKey>,
@@ -68,13 +68,16 @@ pub(super) async fn look_at_grants<'a, A: Api>(
     }
 }
 
-pub(super) async fn list<A: Api>(api: &A, filter: &Filter) -> Result<SubscriptionList, Stop> {
+pub(in crate::reconcile) async fn list<A: Api>(api: &A, filter: &Filter) -> Result<SubscriptionList, Stop> {
     api.subscriptions(filter).await.map_err(|failure| stop("the subscriptions could not be listed", &failure))
 }
 
 /// The users of these logins. One login that Twitch refuses fails its whole call: the call is halved
 /// until that login is alone, and counts as not found.
-pub(super) async fn look_up<A: Api>(api: &A, logins: &[Arc<str>]) -> Result<Vec<User>, Failure> {
+pub(in crate::reconcile) async fn look_up<A: Api>(
+    api: &A,
+    logins: &[Arc<str>],
+) -> Result<Vec<User>, Failure> {
     let mut users = Vec::new();
     let mut calls = vec![logins];
     while let Some(logins) = calls.pop() {
@@ -93,7 +96,7 @@ pub(super) async fn look_up<A: Api>(api: &A, logins: &[Arc<str>]) -> Result<Vec<
 }
 
 /// Asks for the ids of the logins that are not known.
-pub(super) async fn find_logins<A: Api>(
+pub(in crate::reconcile) async fn find_logins<A: Api>(
     api: &A,
     logins: &mut Logins,
     desired: &Desired,

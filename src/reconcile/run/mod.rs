@@ -1,42 +1,56 @@
 //! One run: conduit, logins, list, plan, execution. Nothing is planned before all of it was read.
 
+mod carry_out;
+pub(super) mod engine;
+mod execute;
+pub(super) mod look;
+mod prepare;
+mod publish;
+mod schedule;
+mod settle;
+mod users;
+
 use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::api::{Api, Failure};
-use super::engine::Engine;
-use super::execute::Costs;
-use super::park::Obstacle;
-use super::publish::Change;
-use super::wanted::{self, Wanted};
-use super::{Desired, Requests, reason};
+use self::engine::Engine;
+use self::execute::Costs;
+use self::publish::Change;
 use crate::model::subscription::SubscriptionKey;
+use crate::reconcile::api::{Api, Failure};
+use crate::reconcile::decide::park::Obstacle;
+use crate::reconcile::decide::reason;
+use crate::reconcile::decide::wanted::{self, Wanted};
+use crate::reconcile::{Desired, Requests};
 
 /// Parked subscriptions that are logged one by one in a run; the others are counted.
 const LOGGED: usize = 10;
 
 /// Why a run ended early, for a person.
 #[derive(Debug)]
-pub(super) struct Stop(pub(super) String);
+pub(in crate::reconcile) struct Stop(pub(in crate::reconcile) String);
 
 /// How it ended otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RunEnd {
+pub(in crate::reconcile) enum RunEnd {
     Complete,
     /// Something newer is wanted.
     Cut,
     Cancelled,
 }
 
-pub(super) fn stop(what: &str, failure: &Failure) -> Stop {
+pub(in crate::reconcile) fn stop(what: &str, failure: &Failure) -> Stop {
     Stop(format!("{what}: {failure}"))
 }
 
 impl<A: Api> Engine<A> {
-    pub(super) async fn run_once(&mut self, cancel: &CancellationToken) -> Result<RunEnd, Stop> {
+    pub(in crate::reconcile) async fn run_once(
+        &mut self,
+        cancel: &CancellationToken,
+    ) -> Result<RunEnd, Stop> {
         let desired = self.desired.borrow_and_update().clone();
         let requests = *self.requests.borrow_and_update();
         self.begin(&desired, requests);
@@ -90,7 +104,7 @@ impl<A: Api> Engine<A> {
     }
 
     /// Resolves what can be resolved, and publishes it.
-    pub(super) fn show(&mut self, desired: &Desired) -> Wanted {
+    pub(in crate::reconcile) fn show(&mut self, desired: &Desired) -> Wanted {
         let wanted = wanted::of(desired, &self.logins, &self.options.client_id);
         self.publish_routes(&wanted);
         self.publisher.rebase(&wanted);
@@ -105,7 +119,7 @@ impl<A: Api> Engine<A> {
         wanted
     }
 
-    pub(super) fn show_costs(&mut self, costs: &Costs) {
+    pub(in crate::reconcile) fn show_costs(&mut self, costs: &Costs) {
         let status = &mut self.publisher.status;
         status.total_cost = Some(costs.total());
         status.max_total_cost = (costs.max > 0).then_some(costs.max);
@@ -126,7 +140,7 @@ async fn newer(
     }
 }
 
-pub(super) fn log_parked(nth: usize, key: &SubscriptionKey, reason: &str) {
+pub(in crate::reconcile) fn log_parked(nth: usize, key: &SubscriptionKey, reason: &str) {
     if nth < LOGGED {
         tracing::warn!(subscription = %key, reason, "subscription is parked");
     } else {
