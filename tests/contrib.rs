@@ -114,7 +114,7 @@ fn the_alerts_pass_their_tests_and_each_test_can_fail() {
 #[test]
 fn each_alert_says_what_to_do_and_asks_for_what_exists() {
     let rules = read(RULES);
-    let readme = read("README.md");
+    let page = read("docs/metrics-and-alerts.md");
     let known = known();
     for rule in rules.split("- alert: ").skip(1) {
         let name = rule.lines().next().unwrap();
@@ -122,14 +122,18 @@ fn each_alert_says_what_to_do_and_asks_for_what_exists() {
             assert_eq!(values(rule, part).len(), 1, "{name} has one `{part}`");
         }
         assert!(["critical", "warning"].contains(&values(rule, "severity: ")[0]), "{name}");
-        let row = readme.lines().find(|line| line.starts_with(&format!("| `{name}` | ")));
+        let row = page.lines().find(|line| line.starts_with(&format!("| `{name}` | ")));
         let cells = row.map(|row| row.matches(" | ").count());
-        assert_eq!(cells, Some(2), "the README says what {name} means and what to do");
+        assert_eq!(cells, Some(2), "docs/metrics-and-alerts.md says what {name} means and what to do");
         let unknown: Vec<_> = names(values(rule, "expr: ")[0]).difference(&known).cloned().collect();
         assert!(unknown.is_empty(), "{name}: {unknown:?}");
     }
-    let rows = readme.lines().filter(|line| line.starts_with("| `Eventsubd"));
-    assert_eq!(rows.count(), alerts(&rules).len(), "the README has no alert that does not exist");
+    let rows = page.lines().filter(|line| line.starts_with("| `Eventsubd"));
+    assert_eq!(
+        rows.count(),
+        alerts(&rules).len(),
+        "docs/metrics-and-alerts.md has no alert that does not exist"
+    );
 }
 
 /// The text of every field of this name.

@@ -181,6 +181,8 @@ fn check_contents(package: &Path, folder: &Path) {
         "usr/share/zsh/vendor-completions/_eventsubd",
         "usr/share/fish/vendor_completions.d/eventsubd.fish",
         "usr/share/doc/eventsubd/README.md",
+        "usr/share/doc/eventsubd/docs/operating.md",
+        "usr/share/doc/eventsubd/docs/images/page-light.png",
         "usr/share/doc/eventsubd/changelog.gz",
         "usr/share/doc/eventsubd/changelog.Debian.gz",
         "usr/share/doc/eventsubd/copyright",

@@ -382,13 +382,13 @@ async fn ten_thousand_subscriptions_stay_fluid() {
     daemon.end().await;
 }
 
-/// Writes the pictures of the README, after some minutes of life:
+/// Writes the pictures of docs/admin-endpoint.md, after some minutes of life:
 /// `MINUTES=12 cargo test --test page -- --ignored pictures`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "writes into the source tree"]
 async fn pictures() {
     let (home, daemon) = troubled(OPEN).await;
-    let folder = std::env::var_os("PICTURES").map_or_else(|| PathBuf::from(".github"), PathBuf::from);
+    let folder = std::env::var_os("PICTURES").map_or_else(|| PathBuf::from("docs/images"), PathBuf::from);
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     fs::create_dir_all(&folder).unwrap();
     let minutes: u64 = std::env::var("MINUTES").map_or(0, |minutes| minutes.parse().expect("a number"));

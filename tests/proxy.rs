@@ -1,4 +1,4 @@
-//! The daemon, and its endpoint for people, behind a real nginx and a real Caddy that end TLS, as the README has them,
+//! The daemon, and its endpoint for people, behind a real nginx and a real Caddy that end TLS, as the documentation has them,
 //! and with TLS by itself; the certificate signs itself, and is trusted by the stand-in for Twitch and by the daemon.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
@@ -19,7 +19,8 @@ use rustix::process::Signal;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-const README: &str = include_str!("../README.md");
+const WEBHOOKS: &str = include_str!("../docs/webhooks.md");
+const ADMIN: &str = include_str!("../docs/admin-endpoint.md");
 /// Paths that are not the callback's.
 const ASTRAY: [&str; 3] = ["/", "/other", "/eventsub/"];
 
@@ -36,17 +37,21 @@ fn trusting(folder: &Path) -> reqwest::Client {
     http_client("stand-in", tls).unwrap()
 }
 
-/// What the README shows proxies.
+/// Which page shows the configuration of a proxy.
 #[derive(Clone, Copy)]
 enum Snippet {
-    Webhooks = 1,
-    Admin = 2,
+    Webhooks,
+    Admin,
 }
 
-/// It in the language of a proxy, with the first of each pair replaced by the second.
+/// Returns it in the language of a proxy, with the first of each pair replaced by the second.
 fn snippet(language: &str, which: Snippet, changes: &[(&str, String)]) -> String {
     let opening = format!("```{language}\n");
-    let shown = README.split(&opening).nth(which as usize).expect("the README has it");
+    let page = match which {
+        Snippet::Webhooks => WEBHOOKS,
+        Snippet::Admin => ADMIN,
+    };
+    let shown = page.split(&opening).nth(1).expect("the page has it");
     let shown = shown.split("```").next().unwrap();
     changes.iter().fold(shown.to_owned(), |text, (old, new)| {
         assert!(text.contains(old), "{old}: {text}");
@@ -58,7 +63,7 @@ fn file(folder: &Path, name: &str) -> String {
     folder.join(name).display().to_string()
 }
 
-/// nginx with the README's configuration, these ports and the certificate of the folder.
+/// nginx with the documented configuration, these ports and the certificate of the folder.
 fn nginx(folder: &Path, which: Snippet, public: u16, inside: u16) -> Command {
     let inside = format!("127.0.0.1:{inside}");
     let (certificate, key) = (file(folder, "cert.pem"), file(folder, "key.pem"));

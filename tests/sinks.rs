@@ -1,4 +1,4 @@
-//! Sinks as people use them: what the README shows, crashes, sending again, gaps.
+//! Sinks as people use them: what the documentation shows, crashes, sending again, gaps.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
 mod common;
@@ -6,14 +6,17 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use common::nats::NatsServer;
-use common::{Home, Process, Receiver, WAIT, caught_up, command, converged, ids, output, quick, status};
+use common::{
+    Home, Process, Receiver, WAIT, caught_up, command, converged, ids, output, port, quick, status,
+};
 use rustix::process::Signal;
 
-const README: &str = include_str!("../README.md");
+const PAGE: &str = include_str!("../docs/sinks.md");
 
 const ONLINE: &str =
     "[[subscription]]\ntype = [\"stream.online\", \"stream.offline\"]\nbroadcaster = [\"ann\", \"bob\"]\n";
@@ -23,16 +26,16 @@ fn private(path: &Path, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-/// The TOML that the README shows for a sink.
+/// Returns the TOML that docs/sinks.md shows for a sink.
 fn shown(sink: &str) -> String {
     let header = format!("[sink.{sink}]");
-    let mut blocks = README.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let mut blocks = PAGE.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     let block = blocks.find(|block| block.starts_with(&header));
-    block.unwrap_or_else(|| panic!("the README shows {header}")).to_owned()
+    block.unwrap_or_else(|| panic!("docs/sinks.md shows {header}")).to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_readme_shows_works() {
+async fn the_documented_templates_work() {
     let home = Home::new(quick()).await;
     let receiver = Receiver::start().await;
     private(&home.path("homeassistant_headers"), "Authorization: Bearer a-long-lived-token\n");
@@ -81,14 +84,110 @@ async fn what_the_readme_shows_works() {
     daemon.end().await;
 }
 
+/// Returns the fenced block of README.md in which the text stands.
+fn readme(language: &str, with: &str) -> String {
+    let page = include_str!("../README.md");
+    let opening = format!("```{language}\n");
+    let mut blocks = page.split(&opening).skip(1).map(|rest| rest.split("```").next().unwrap());
+    blocks.find(|block| block.contains(with)).expect("README.md has the program").to_owned()
+}
+
+/// A running program of Node; killed when dropped.
+struct Node {
+    child: Child,
+    output: PathBuf,
+}
+
+impl Node {
+    /// Starts a module; what it prints goes into a file beside it.
+    fn start(folder: &Path, name: &str, module: &str) -> Self {
+        let path = folder.join(name);
+        fs::write(&path, module).unwrap();
+        let output = path.with_extension("out");
+        let file = fs::File::create(&output).unwrap();
+        let child = Command::new("node").arg(&path).stdout(file).spawn();
+        Self { child: child.expect("node is installed by tests/run"), output }
+    }
+
+    fn printed(&self) -> String {
+        fs::read_to_string(&self.output).unwrap()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Tries until it succeeds.
+async fn until(what: &str, mut attempt: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    while !attempt().await {
+        assert!(started.elapsed() < WAIT, "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_programs_of_the_readme_work() {
+    let home = Home::new(quick()).await;
+    let folder = home.path("");
+    let python = readme("python", "json.load(sys.stdin)");
+    assert!(python.lines().count() <= 10, "{python}");
+    let program = home.path("on-event.py");
+    fs::write(&program, &python).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    private(&home.path("server_secret"), "a-secret-of-your-own\n");
+    let receiver = format!("127.0.0.1:{}", port());
+    let server = readme("js", "createServer");
+    assert!(server.contains("listen(3000,"));
+    let server = server.replace("listen(3000,", &format!("listen({},", receiver.rsplit(':').next().unwrap()));
+    let server = Node::start(&folder, "server.mjs", &server);
+    let sinks = readme("toml", "on-event.py").replace("127.0.0.1:3000", &receiver);
+    home.configure(&format!("{ONLINE}\n{sinks}\n[admin]\nlisten = \"127.0.0.1:0\"\n"));
+    let daemon = home.start().await;
+    daemon.converged().await;
+
+    // Twitch's stand-in sends until the reader of the live events has connected and got one.
+    let admin = daemon.status().admin.expect("an endpoint").listen;
+    let live = readme("js", "/events?");
+    assert!(live.contains("127.0.0.1:9464"));
+    let live = Node::start(&folder, "live.mjs", &live.replace("127.0.0.1:9464", &admin));
+    until("a live event", async || {
+        home.sandbox.trigger("stream.online", Some("ann")).await.unwrap();
+        live.printed().contains("\"broadcaster_user_login\":\"ann\"")
+    })
+    .await;
+
+    let events = daemon.status().store.events;
+    let status = daemon.delivered(events).await;
+    assert!(status.sinks.len() == 2 && status.sinks.iter().all(|sink| sink.dead_letters == 0), "{status:?}");
+    assert!(server.printed().contains("broadcaster_user_login: 'ann'"), "{}", server.printed());
+    let forged = eventsubd::auth::http_client("test", eventsubd::auth::tls_config().unwrap()).unwrap();
+    let forged = forged.post(format!("http://{receiver}/")).body("{\"event\":{}}").send().await.unwrap();
+    assert_eq!(forged.status(), 403);
+
+    let message = output(command(&home, &["events", "--json", "--type", "stream.online"])).await;
+    let message = common::text(&message.stdout).lines().next().expect("an event").to_owned();
+    private(&home.path("message"), &message);
+    let mut run = Command::new(&program);
+    run.env("EVENTSUB_TYPE", "stream.online").stdin(fs::File::open(home.path("message")).unwrap());
+    let answer = output(run).await;
+    assert!(answer.status.success() && answer.stdout.starts_with(b"ann is live since 20"), "{answer:?}");
+    daemon.end().await;
+}
+
 #[test]
-fn the_other_examples_of_the_readme_are_right() {
+fn the_other_documented_sinks_are_right() {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("on-twitch-event");
     fs::write(&program, "#!/bin/sh\n").unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let alert = shown("alert").replace("/usr/local/bin/on-twitch-event", program.to_str().unwrap());
-    let text = format!("[twitch]\nclient_id = \"abc\"\n{}\n{alert}\n{}", ONLINE, shown("bus"));
+    let text =
+        format!("[twitch]\nclient_id = \"abc\"\n{ONLINE}\n{alert}\n{}\n{}", shown("bus"), shown("archive"));
     let path = folder.path().join("config.toml");
     fs::write(&path, text).unwrap();
     let options = eventsubd::config::LoadOptions {
@@ -99,7 +198,7 @@ fn the_other_examples_of_the_readme_are_right() {
         secrets: eventsubd::config::Secrets::Optional,
     };
     match eventsubd::config::load(&options) {
-        Ok(loaded) => assert!(loaded.warnings.is_empty() && loaded.config.sinks.len() == 2),
+        Ok(loaded) => assert!(loaded.warnings.is_empty() && loaded.config.sinks.len() == 3),
         Err(errors) => panic!("{errors}"),
     }
 }

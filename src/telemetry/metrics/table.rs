@@ -185,7 +185,7 @@ metrics! {
         "1 while the last try failed";
 }
 
-/// The table of all metrics for the README, in Markdown.
+/// Returns the table of all metrics for the documentation, in Markdown.
 pub fn reference() -> String {
     let mut text = "| metric | kind | labels | what it tells |\n|---|---|---|---|\n".to_owned();
     for metric in ALL {
@@ -219,9 +219,9 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_has_this_table() {
-        let readme = include_str!("../../../README.md");
+    fn the_documentation_has_this_table() {
+        let page = include_str!("../../../docs/metrics-and-alerts.md");
         let wanted = reference();
-        assert!(readme.contains(&wanted), "README.md shall have this table:\n{wanted}");
+        assert!(page.contains(&wanted), "docs/metrics-and-alerts.md must have this table:\n{wanted}");
     }
 }

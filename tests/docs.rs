@@ -1,0 +1,212 @@
+//! The pages for people: every link leads somewhere, every example of a configuration is valid, and every command has
+//! its row.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use eventsubd::config::{self, Environment, LoadOptions, Secrets};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Returns the names of all pages, relative to the root.
+fn pages() -> Vec<String> {
+    let mut pages = vec!["fuzz/README.md".to_owned()];
+    for folder in ["", "docs/"] {
+        for entry in fs::read_dir(root().join(folder)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            if name.ends_with(".md") {
+                pages.push(format!("{folder}{name}"));
+            }
+        }
+    }
+    pages.sort();
+    assert!(pages.len() > 12 && pages.contains(&"README.md".to_owned()), "{pages:?}");
+    pages
+}
+
+fn read(page: &str) -> String {
+    fs::read_to_string(root().join(page)).unwrap_or_else(|error| panic!("{page}: {error}"))
+}
+
+/// A fenced block: its language and its text, without the indentation of its fence.
+struct Block {
+    language: String,
+    text: String,
+}
+
+/// Splits a page into its prose and its fenced blocks.
+fn split(page: &str) -> (String, Vec<Block>) {
+    let (mut prose, mut blocks) = (String::new(), Vec::new());
+    let mut lines = page.lines();
+    while let Some(line) = lines.next() {
+        let Some(language) = line.trim_start().strip_prefix("```") else {
+            prose += line;
+            prose.push('\n');
+            continue;
+        };
+        let indent = line.len() - line.trim_start().len();
+        let inside = lines.by_ref().take_while(|line| line.trim_start() != "```");
+        let text = inside.map(|line| format!("{}\n", line.get(indent..).unwrap_or_default())).collect();
+        blocks.push(Block { language: language.to_owned(), text });
+    }
+    (prose, blocks)
+}
+
+/// Removes inline code, whose brackets make no link.
+fn without_code(prose: &str) -> String {
+    prose.split('`').step_by(2).collect::<Vec<_>>().join("x")
+}
+
+/// Returns the anchors that GitHub makes of the headings.
+fn anchors(prose: &str) -> BTreeSet<String> {
+    let mut seen = BTreeMap::<String, usize>::new();
+    let headings = prose.lines().filter_map(|line| line.strip_prefix('#'));
+    headings
+        .map(|heading| {
+            let heading = heading.trim_start_matches('#').trim().to_lowercase();
+            let kept = heading.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
+            let slug: String = kept.map(|c| if c == ' ' { '-' } else { c }).collect();
+            let count = seen.entry(slug.clone()).and_modify(|count| *count += 1).or_default();
+            if *count == 0 { slug } else { format!("{slug}-{count}") }
+        })
+        .collect()
+}
+
+/// Returns the targets of links and pictures.
+fn links(prose: &str) -> Vec<String> {
+    let text = without_code(prose);
+    let until = |start: &str, end: char| {
+        let parts = text.split(start).skip(1);
+        parts.map(|rest| rest.split(end).next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    [until("](", ')'), until("src=\"", '"'), until("href=\"", '"')].concat()
+}
+
+/// Returns the file of the repository that a link names, and the anchor in it.
+fn target(page: &str, link: &str) -> (PathBuf, Option<String>) {
+    let (path, anchor) = match link.split_once('#') {
+        Some((path, anchor)) => (path, Some(anchor.to_owned())),
+        None => (link, None),
+    };
+    let base = root().join(page);
+    let path = if path.is_empty() { base } else { base.parent().unwrap().join(path) };
+    (path, anchor)
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_a_heading() {
+    let mut dead = Vec::new();
+    let mut looked_at = 0;
+    for page in pages() {
+        let (prose, _) = split(&read(&page));
+        for link in links(&prose) {
+            if link.starts_with("https://") || link.starts_with("http://") {
+                continue;
+            }
+            looked_at += 1;
+            let (path, anchor) = target(&page, &link);
+            let found = path.canonicalize().is_ok_and(|path| {
+                path.starts_with(root().canonicalize().unwrap())
+                    && anchor.is_none_or(|anchor| {
+                        anchors(&split(&fs::read_to_string(path).unwrap()).0).contains(&anchor)
+                    })
+            });
+            if !found {
+                dead.push(format!("{page}: {link}"));
+            }
+        }
+    }
+    assert!(dead.is_empty(), "dead links:\n{}", dead.join("\n"));
+    assert!(looked_at > 40, "only {looked_at} links were found");
+}
+
+#[test]
+fn the_readme_is_short_and_leads_to_every_page() {
+    let readme = read("README.md");
+    let lines = readme.lines().count();
+    assert!(lines <= 150, "README.md has {lines} lines; at most 150 are read");
+    let linked: BTreeSet<PathBuf> = links(&split(&readme).0)
+        .iter()
+        .filter_map(|link| target("README.md", link).0.canonicalize().ok())
+        .collect();
+    for page in pages().iter().filter(|page| page.starts_with("docs/")) {
+        assert!(
+            linked.contains(&root().join(page).canonicalize().unwrap()),
+            "README.md does not link {page}"
+        );
+    }
+}
+
+#[test]
+fn every_example_of_a_configuration_is_valid() {
+    let mut checked = 0;
+    for page in pages().iter().filter(|page| *page == "README.md" || page.starts_with("docs/")) {
+        for block in split(&read(page)).1.iter().filter(|block| block.language == "toml") {
+            checked += 1;
+            let folder = tempfile::tempdir().unwrap();
+            let private = |name: &str, text: &str, mode| {
+                fs::write(folder.path().join(name), text).unwrap();
+                fs::set_permissions(folder.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
+            };
+            let mut text = block.text.clone();
+            for line in block.text.lines() {
+                let (key, value) = line.split_once(" = ").unwrap_or_default();
+                if key.ends_with("_file") {
+                    let value = value.split('"').nth(1).unwrap();
+                    let headers = key == "headers_file";
+                    private(
+                        value,
+                        if headers { "Authorization: Bearer abc\n" } else { "a-good-secret\n" },
+                        0o600,
+                    );
+                }
+                if key == "command" {
+                    let program = value.split('"').nth(1).unwrap();
+                    private("program", "#!/bin/sh\n", 0o755);
+                    text = text.replace(program, folder.path().join("program").to_str().unwrap());
+                }
+            }
+            if !text.contains("[twitch]") {
+                text = format!("[twitch]\nclient_id = \"abc\"\n{text}");
+            }
+            if !text.contains("[[subscription]]") {
+                text += "\n[[subscription]]\ntype = [\"stream.online\", \"channel.follow\"]\nbroadcaster = \"ann\"\n";
+            }
+            private("config.toml", &text, 0o600);
+            let options = LoadOptions {
+                path: folder.path().join("config.toml"),
+                state_dir: Some(folder.path().join("state")),
+                env: Environment::default(),
+                sandbox: false,
+                secrets: Secrets::Optional,
+            };
+            match config::load(&options) {
+                Ok(_) => {}
+                Err(errors) => panic!("{page} shows a configuration with a mistake:\n{text}\n{errors}"),
+            }
+        }
+    }
+    assert!(checked > 10, "only {checked} examples were found");
+}
+
+#[test]
+fn the_page_about_commands_has_each_command_once() {
+    let help = Command::new(env!("CARGO_BIN_EXE_eventsubd")).arg("-h").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let list = help.split("\nCommands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let words = list.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    let commands: BTreeSet<&str> = words.filter(|word| !["", "help"].contains(word)).collect();
+    assert!(commands.len() > 10, "{commands:?}");
+    let page = read("docs/commands.md");
+    let table = page.split("\n## ").next().unwrap();
+    let cells = table.lines().filter_map(|line| line.strip_prefix("| `")?.split("` | ").next());
+    let described: BTreeSet<&str> =
+        cells.flat_map(|cell| cell.split("`, `")).map(|usage| usage.split(' ').next().unwrap()).collect();
+    assert_eq!(described, commands);
+}
