@@ -69,6 +69,7 @@ const PURE: &[&str] = &[
     "config/diagnostic",
     "config/diff",
     "telemetry/metrics",
+    "telemetry/limit",
     "auth/token",
     "auth/oauth",
     "helix/request",

@@ -4,6 +4,7 @@
 //! whatever the test has set up, or nowhere. Lines go to stderr or to the journal; stdout belongs to data.
 
 mod journal;
+mod limit;
 pub mod metrics;
 
 use std::io::{self, IsTerminal};
@@ -12,9 +13,19 @@ use std::sync::Arc;
 
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
+use tracing_subscriber::{EnvFilter, Layer, Registry, filter, fmt, reload};
 
 use self::journal::Journal;
+pub use self::limit::LogLimit;
+
+/// The crates whose lines are logged. Lines of every other library are dropped at any level: `async_nats`, for
+/// one, logs the password that it sends and whatever a server answers, control characters included.
+const LOGGED: [&str; 3] = ["eventsubd", "hyper", "hyper_util"];
+
+/// Whether lines of this target are logged at all.
+fn is_logged(target: &str) -> bool {
+    LOGGED.contains(&target.split("::").next().unwrap_or_default())
+}
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +163,7 @@ pub fn init(options: &LogOptions) -> Result<LogHandle, LogError> {
         None if stderr == Stderr::Journal => text().with_ansi(false).without_time().boxed(),
         None => text().with_ansi(colour).boxed(),
     };
+    let layer = layer.with_filter(filter::filter_fn(|metadata| is_logged(metadata.target())));
     tracing_subscriber::registry().with(filter).with(layer).try_init().map_err(|_| LogError::Taken)?;
     Ok(LogHandle { filter: handle, fixed })
 }
@@ -165,6 +177,21 @@ mod tests {
         let error = parse("eventsubd=shouting").expect_err("not a level");
         assert!(error.to_string().contains("`eventsubd=shouting`"), "{error}");
         assert!(parse("info,eventsubd::store=debug").is_ok());
+    }
+
+    #[test]
+    fn lines_of_libraries_that_repeat_what_servers_say_are_never_logged() {
+        for (target, logged) in [
+            ("eventsubd", true),
+            ("eventsubd::delivery::sink::nats", true),
+            ("hyper_util::client", true),
+            ("async_nats", false),
+            ("async_nats::connector", false),
+            ("eventsubd_other", false),
+            ("", false),
+        ] {
+            assert_eq!(is_logged(target), logged, "{target}");
+        }
     }
 
     #[test]
