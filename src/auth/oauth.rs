@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde_json::Value;
 
 use super::token::{MintOutcome, ValidateOutcome};
 use crate::model::grants::Scopes;
+use crate::model::json::Members;
 use crate::model::secret::Secret;
 
 /// The longest part of a foreign text that is repeated to a person, in characters.
@@ -23,24 +24,13 @@ pub fn mint_form<'a>(client_id: &'a str, client_secret: &'a Secret) -> [(&'stati
     ]
 }
 
-#[derive(Deserialize)]
-struct Minted {
-    access_token: String,
-    #[serde(default)]
-    expires_in: u64,
-}
-
-#[derive(Deserialize)]
-struct Validated {
-    client_id: String,
-    #[serde(default)]
-    expires_in: u64,
-}
-
-#[derive(Deserialize)]
-struct Refusal {
-    #[serde(default)]
-    message: String,
+/// The answer of the token endpoint: the token and its life in seconds.
+fn minted(body: &[u8]) -> Option<(Secret, u64)> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    let members = Members::of(&body).ok()?;
+    let token = members.needed_text("access_token").ok().filter(|token| is_token(token))?;
+    // A life that cannot be read is none that is known.
+    Some((Secret::new(token), members.number("expires_in").ok().flatten().unwrap_or(0)))
 }
 
 /// 0 with status 200 stands for "no known expiry".
@@ -51,12 +41,9 @@ fn life(seconds: u64) -> Option<Duration> {
 /// What an answer of the token endpoint means. `secret` is blanked should the answer repeat it.
 pub fn parse_mint(status: u16, body: &[u8], secret: &Secret) -> MintOutcome {
     match status {
-        200..=299 => match serde_json::from_slice::<Minted>(body) {
-            Ok(minted) if is_token(&minted.access_token) => MintOutcome::Minted {
-                secret: Secret::new(minted.access_token),
-                expires_in: life(minted.expires_in),
-            },
-            _ => MintOutcome::Temporary(format!("the token endpoint answered {status} without a token")),
+        200..=299 => match minted(body) {
+            Some((secret, seconds)) => MintOutcome::Minted { secret, expires_in: life(seconds) },
+            None => MintOutcome::Temporary(format!("the token endpoint answered {status} without a token")),
         },
         400 | 401 | 403 | 404 | 410 => MintOutcome::Refused(format!("{status} {}", message(body, secret))),
         _ => {
@@ -68,17 +55,21 @@ pub fn parse_mint(status: u16, body: &[u8], secret: &Secret) -> MintOutcome {
 /// What an answer of the validation endpoint means.
 pub fn parse_validate(status: u16, body: &[u8]) -> ValidateOutcome {
     match status {
-        200 => match serde_json::from_slice::<Validated>(body) {
-            Ok(valid) => {
-                ValidateOutcome::Valid { client_id: valid.client_id, expires_in: life(valid.expires_in) }
-            }
-            Err(_) => {
-                ValidateOutcome::Temporary("the validation endpoint answered something else".to_owned())
-            }
+        200 => match validated(body) {
+            Ok((client_id, seconds)) => ValidateOutcome::Valid { client_id, expires_in: life(seconds) },
+            Err(why) => ValidateOutcome::Temporary(format!(
+                "the answer of the validation endpoint cannot be read: {why}"
+            )),
         },
         401 => ValidateOutcome::Dead,
         _ => ValidateOutcome::Temporary(format!("the validation endpoint answered {status}")),
     }
+}
+
+fn validated(body: &[u8]) -> Result<(String, u64), String> {
+    let body: Value = serde_json::from_slice(body).map_err(|_| "it is not JSON".to_owned())?;
+    let members = Members::of(&body)?;
+    Ok((members.needed_text("client_id")?, members.number("expires_in").ok().flatten().unwrap_or(0)))
 }
 
 /// How a device code is asked for, with these scopes (Twitch: "Device code grant flow").
@@ -101,8 +92,7 @@ pub fn device_token_form<'a>(
 }
 
 /// A device code, and what a person does with it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(from = "DeviceAnswer")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceCode {
     /// What the token is asked for with.
     pub device_code: Secret,
@@ -110,32 +100,25 @@ pub struct DeviceCode {
     pub user_code: String,
     /// The page that a person opens.
     pub verification_uri: String,
-    /// How long it serves.
     pub expires_in: Duration,
     /// The least pause between two questions.
     pub interval: Duration,
 }
 
-#[derive(Deserialize)]
-struct DeviceAnswer {
-    device_code: String,
-    user_code: String,
-    verification_uri: String,
-    expires_in: u64,
-    #[serde(default)]
-    interval: u64,
-}
+/// Life of a device code whose answer does not say one, in seconds: what Twitch's have.
+const DEVICE_LIFE: u64 = 1_800;
 
-impl From<DeviceAnswer> for DeviceCode {
-    fn from(answer: DeviceAnswer) -> Self {
-        Self {
-            device_code: Secret::new(answer.device_code),
-            user_code: answer.user_code,
-            verification_uri: answer.verification_uri,
-            expires_in: Duration::from_secs(answer.expires_in.clamp(1, 86_400)),
-            interval: Duration::from_secs(answer.interval.clamp(1, 60)),
-        }
-    }
+fn device(body: &[u8]) -> Result<DeviceCode, String> {
+    let body: Value = serde_json::from_slice(body).map_err(|_| "it is not JSON".to_owned())?;
+    let members = Members::of(&body)?;
+    let seconds = |name: &str| members.number(name).ok().flatten();
+    Ok(DeviceCode {
+        device_code: Secret::new(members.needed_text("device_code")?),
+        user_code: members.text("user_code")?.unwrap_or_default(),
+        verification_uri: members.needed_text("verification_uri")?,
+        expires_in: Duration::from_secs(seconds("expires_in").unwrap_or(DEVICE_LIFE).clamp(1, 86_400)),
+        interval: Duration::from_secs(seconds("interval").unwrap_or(0).clamp(1, 60)),
+    })
 }
 
 /// What the answer to a question after a device code means.
@@ -154,16 +137,22 @@ pub enum DeviceOutcome {
 }
 
 /// Whose a user access token is, and what it allows.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenUser {
-    /// Twitch's id of the user.
     pub user_id: Box<str>,
-    /// The login.
-    #[serde(default)]
+    /// Empty if Twitch does not say.
     pub login: Box<str>,
-    /// The scopes.
-    #[serde(default)]
     pub scopes: Scopes,
+}
+
+fn token_user(body: &[u8]) -> Result<TokenUser, String> {
+    let body: Value = serde_json::from_slice(body).map_err(|_| "it is not JSON".to_owned())?;
+    let members = Members::of(&body)?;
+    Ok(TokenUser {
+        user_id: members.needed_text("user_id")?.into(),
+        login: members.text("login")?.unwrap_or_default().into(),
+        scopes: members.texts("scopes")?.into_iter().map(Into::into).collect(),
+    })
 }
 
 /// What the answer to the wish for a device code means.
@@ -173,7 +162,7 @@ pub struct TokenUser {
 pub fn parse_device(status: u16, body: &[u8]) -> Result<DeviceCode, String> {
     let nothing = Secret::new("");
     match status {
-        200..=299 => serde_json::from_slice(body).map_err(|_| "the answer holds no device code".to_owned()),
+        200..=299 => device(body).map_err(|why| format!("the answer holds no device code: {why}")),
         _ => Err(format!("{status} {}", message(body, &nothing))),
     }
 }
@@ -184,11 +173,9 @@ pub fn parse_device_token(status: u16, body: &[u8], device_code: &Secret) -> Dev
     let words = message(body, device_code);
     let says = |text: &str| words.to_ascii_lowercase().replace(' ', "_").contains(text);
     match status {
-        200..=299 => match serde_json::from_slice::<Minted>(body) {
-            Ok(minted) if is_token(&minted.access_token) => {
-                DeviceOutcome::Granted(Secret::new(minted.access_token))
-            }
-            _ => DeviceOutcome::Temporary(format!("answer {status} without a token")),
+        200..=299 => match minted(body) {
+            Some((token, _)) => DeviceOutcome::Granted(token),
+            None => DeviceOutcome::Temporary(format!("answer {status} without a token")),
         },
         400..=428 if says("authorization_pending") => DeviceOutcome::Pending,
         400..=429 if says("slow_down") => DeviceOutcome::SlowDown,
@@ -204,7 +191,7 @@ pub fn parse_device_token(status: u16, body: &[u8], device_code: &Secret) -> Dev
 /// It does not say; with the reason.
 pub fn parse_token_user(status: u16, body: &[u8]) -> Result<TokenUser, String> {
     match status {
-        200 => serde_json::from_slice(body).map_err(|_| "the answer names no user".to_owned()),
+        200 => token_user(body).map_err(|why| format!("the answer names no user: {why}")),
         _ => Err(format!("the validation endpoint answered {status}")),
     }
 }
@@ -214,7 +201,9 @@ fn is_token(text: &str) -> bool {
 }
 
 fn message(body: &[u8], secret: &Secret) -> String {
-    let text = serde_json::from_slice::<Refusal>(body).map(|r| r.message).unwrap_or_default();
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = Members::of(&body).and_then(|members| members.text("message"));
+    let text = text.ok().flatten().unwrap_or_default();
     let text = if secret.expose().is_empty() { text } else { text.replace(secret.expose(), "[secret]") };
     text.chars().filter(|c| !c.is_control()).take(EXCERPT).collect()
 }
@@ -266,6 +255,30 @@ mod tests {
         );
         assert!(matches!(parse_validate(200, b"nonsense"), ValidateOutcome::Temporary(_)));
         assert!(matches!(parse_validate(503, b""), ValidateOutcome::Temporary(_)));
+    }
+
+    #[test]
+    fn nulls_and_numbers_as_text_are_no_failure() {
+        let secret = Secret::new("s");
+        let minted =
+            parse_mint(200, br#"{"access_token":"abc","expires_in":"60","token_type":null}"#, &secret);
+        let expires_in = Some(Duration::from_secs(60));
+        assert_eq!(minted, MintOutcome::Minted { secret: Secret::new("abc"), expires_in });
+        for life in ["null", "-1", "1e300", "[]"] {
+            let body = format!(r#"{{"access_token":"abc","expires_in":{life}}}"#);
+            let minted = parse_mint(200, body.as_bytes(), &secret);
+            assert!(matches!(minted, MintOutcome::Minted { expires_in: None, .. }), "{life}");
+        }
+        let valid = parse_validate(200, br#"{"client_id":"us","expires_in":null,"scopes":{}}"#);
+        assert_eq!(valid, ValidateOutcome::Valid { client_id: "us".to_owned(), expires_in: None });
+        let ValidateOutcome::Temporary(why) = parse_validate(200, br#"{"client_id":null}"#) else { panic!() };
+        assert!(why.contains("`client_id` is null"), "{why}");
+        let user = parse_token_user(200, br#"{"user_id":7,"login":null,"scopes":null}"#).unwrap();
+        assert_eq!((&*user.user_id, &*user.login, user.scopes.len()), ("7", "", 0));
+        let why = parse_device(200, br#"{"device_code":"dc","verification_uri":[]}"#).unwrap_err();
+        assert!(why.contains("`verification_uri` is a list"), "{why}");
+        let MintOutcome::Refused(why) = parse_mint(400, br#"{"message":null}"#, &secret) else { panic!() };
+        assert_eq!(why, "400 ");
     }
 
     #[test]

@@ -80,8 +80,11 @@ async fn whom(flags: &AuthorizeArgs, config: &Config) -> Result<Vec<Asked>, Fail
     let desired = desired(config)?;
     let logins: Vec<String> = flags.users.iter().map(|login| login.to_ascii_lowercase()).collect();
     let only = (!flags.missing).then_some(logins.as_slice());
-    let needs =
+    let reconcile::Needs { users: needs, remarks } =
         reconcile::who_must_grant(&api.helix, &desired, only).await.map_err(|error| explain(&error))?;
+    for remark in &remarks {
+        term::say(&format!("warning: {remark}"));
+    }
     if flags.missing {
         let missing = needs.into_iter().filter(|user| !user.missing.is_empty());
         return Ok(missing.filter_map(|user| asked(user, None)).collect());
@@ -99,7 +102,7 @@ async fn whom(flags: &AuthorizeArgs, config: &Config) -> Result<Vec<Asked>, Fail
                         .because(&error)
                         .code(super::plan::exit_code(&error))
                 })?;
-                let user = found.into_iter().next().ok_or_else(|| {
+                let user = found.rows.into_iter().next().ok_or_else(|| {
                     Failure::new(format!("Twitch knows nobody called {login}")).hint("is it misspelt?")
                 })?;
                 all.push(Asked { login: login.clone(), user_id: user.id, scopes });

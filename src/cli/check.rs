@@ -187,7 +187,7 @@ async fn online(config: &Config) -> Result<(Vec<Line>, u8), Failure> {
         let users = api.helix.users_by_login(batch).await.map_err(|error| {
             Failure::new("the logins could not be looked up").because(&error).code(exit_code(&error))
         })?;
-        for user in &users {
+        for user in &users.rows {
             unknown.remove(user.login.as_ref());
         }
     }
@@ -206,14 +206,16 @@ async fn online(config: &Config) -> Result<(Vec<Line>, u8), Failure> {
 /// Who has granted what is needed, and who has not. A missing grant is no error of the file.
 async fn missing_grants(config: &Config, api: &Api) -> Result<Vec<Line>, Failure> {
     let desired = desired(config)?;
-    let users =
+    let reconcile::Needs { users, remarks } =
         reconcile::who_must_grant(&api.helix, &desired, None).await.map_err(|error| explain(&error))?;
+    let remarks = remarks.into_iter().map(|remark| line("grants", Mark::Remark, remark));
     if users.is_empty() {
-        return Ok(vec![]);
+        return Ok(remarks.collect());
     }
     let wanting: Vec<_> = users.iter().filter(|user| !user.missing.is_empty()).collect();
     if wanting.is_empty() {
-        return Ok(vec![line("grants", Mark::Good, format!("all that is needed of {} users", users.len()))]);
+        let good = line("grants", Mark::Good, format!("all that is needed of {} users", users.len()));
+        return Ok(std::iter::once(good).chain(remarks).collect());
     }
     let mut lines: Vec<Line> = wanting
         .iter()
@@ -232,6 +234,7 @@ async fn missing_grants(config: &Config, api: &Api) -> Result<Vec<Line>, Failure
         let more = format!("and {} more: `eventsubd authorize --missing`", wanting.len() - LISTED);
         lines.push(line("grants", Mark::Remark, more));
     }
+    lines.extend(remarks);
     Ok(lines)
 }
 

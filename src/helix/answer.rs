@@ -1,122 +1,150 @@
-//! Reading answers.
+//! Reading answers. ◆
 //!
-//! Unknown fields are ignored, unknown values are kept as text: Twitch adds both unannounced
-//! ("Twitch API Concepts").
+//! Unknown members are ignored, unknown values are kept as text: Twitch adds both unannounced ("Twitch API
+//! Concepts"). A row that cannot be read costs that row alone; the rest of its page is used, and the row is
+//! named in [`Rows::unread`].
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde_json::Value;
 
 use super::error::HelixError;
 use super::request::Call;
 use super::status::{excerpt, garbled};
-use super::types::{Conduit, Created, ShardRefused, ShardRow, SubscriptionList, Transport, User, UserGrants};
-use crate::model::grants::Scopes;
+use super::types::{
+    Conduit, Created, Rows, ShardRefused, ShardRow, SubscriptionList, Transport, User, UserGrants,
+};
+use crate::model::json::Members;
 use crate::model::shard::{SessionId, ShardId};
 use crate::model::subscription::{
     Condition, SubscriptionKey, SubscriptionRow, SubscriptionStatus, TransportTarget,
 };
 
+/// The longest cursor that is sent back.
+const MAX_CURSOR: usize = 4 << 10;
+
 /// One page of a list.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Page<T> {
-    /// The rows.
     pub(super) rows: T,
-    /// Where the next page begins; none on the last one.
+    /// Start of the next page; `None` on the last one.
     pub(super) cursor: Option<String>,
 }
 
-#[derive(Deserialize, Default)]
-struct Pagination {
-    #[serde(default)]
-    cursor: Option<String>,
+/// What a page holds.
+pub(super) trait PageRows {
+    /// Whether the page had no row, readable or not.
+    fn is_empty(&self) -> bool;
 }
 
-#[derive(Deserialize)]
-struct Answer<T> {
-    data: Vec<T>,
-    #[serde(default)]
-    pagination: Option<Pagination>,
-    #[serde(default)]
-    total_cost: Option<u64>,
-    #[serde(default)]
-    max_total_cost: Option<u64>,
-    #[serde(default = "Vec::new")]
-    errors: Vec<ShardError>,
-}
-
-impl<T> Answer<T> {
-    fn cursor(&mut self) -> Option<String> {
-        self.pagination.take().and_then(|p| p.cursor).filter(|cursor| !cursor.is_empty())
+impl<T> PageRows for Rows<T> {
+    fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.unread.is_empty()
     }
 }
 
-fn parse<'a, T: Deserialize<'a>>(call: Call, body: &'a [u8]) -> Result<Answer<T>, HelixError> {
-    serde_json::from_slice(body).map_err(|error| garbled(call, &error.to_string()))
+impl PageRows for SubscriptionList {
+    fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.unread.is_empty()
+    }
 }
 
-#[derive(Deserialize)]
-struct UserRow {
-    id: Box<str>,
-    login: Box<str>,
+/// An answer whose rows have not been read.
+struct Answer {
+    call: Call,
+    body: Value,
+}
+
+impl Answer {
+    fn parse(call: Call, body: &[u8]) -> Result<Self, HelixError> {
+        let body: Value = serde_json::from_slice(body)
+            .map_err(|error| garbled(call, &format!("the answer is not JSON ({error})")))?;
+        let answer = Self { call, body };
+        let members = answer.members()?;
+        if !members.has("data") {
+            return Err(garbled(call, "`data` is missing"));
+        }
+        Ok(answer)
+    }
+
+    fn members(&self) -> Result<Members<'_>, HelixError> {
+        Members::of(&self.body).map_err(|error| garbled(self.call, &error))
+    }
+
+    /// Reads the rows one by one.
+    fn rows<T>(&self, read: impl FnMut(Members<'_>) -> Result<T, String>) -> Result<Rows<T>, HelixError> {
+        let data = self.members()?.list("data").map_err(|error| garbled(self.call, &error))?;
+        Ok(read_rows(data.unwrap_or_default(), read))
+    }
+
+    /// A cursor of an unknown form is an error: to take the page for the last one would be to take part of a
+    /// list for the whole.
+    fn cursor(&self) -> Result<Option<String>, HelixError> {
+        let cursor = self.members()?.object("pagination").and_then(|pagination| match pagination {
+            Some(pagination) => pagination.text("cursor"),
+            None => Ok(None),
+        });
+        let cursor = cursor.map_err(|error| garbled(self.call, &error))?.filter(|cursor| !cursor.is_empty());
+        match cursor {
+            Some(cursor) if cursor.len() > MAX_CURSOR => Err(garbled(self.call, "`cursor` is too long")),
+            cursor => Ok(cursor),
+        }
+    }
+
+    /// A sum beside the rows; 0 if there is none that can be read.
+    fn sum(&self, name: &str) -> u64 {
+        self.members().ok().and_then(|members| members.number(name).ok().flatten()).unwrap_or(0)
+    }
+}
+
+fn read_rows<T>(data: &[Value], mut read: impl FnMut(Members<'_>) -> Result<T, String>) -> Rows<T> {
+    let mut rows = Rows { rows: Vec::with_capacity(data.len()), unread: Vec::new() };
+    for (index, value) in data.iter().enumerate() {
+        match Members::of(value).and_then(&mut read) {
+            Ok(row) => rows.rows.push(row),
+            Err(why) => rows.unread.push(excerpt(&format!("{}: {why}", row_name(value, index)))),
+        }
+    }
+    rows
+}
+
+/// A row by its id, if that much of it can be read.
+fn row_name(value: &Value, index: usize) -> String {
+    let id = Members::of(value).ok().and_then(|members| {
+        ["id", "user_id"]
+            .iter()
+            .find_map(|name| members.text(name).ok().flatten().filter(|id| !id.is_empty()))
+    });
+    id.map_or_else(|| format!("row {}", index + 1), |id| format!("row {} (id {id})", index + 1))
+}
+
+fn boxed(row: &Members<'_>, name: &str) -> Result<Box<str>, String> {
+    let text = row.needed_text(name)?;
+    if text.is_empty() { Err(format!("`{name}` is empty")) } else { Ok(text.into()) }
 }
 
 /// The answer of Get Users.
-///
-/// # Errors
-/// It is something else.
-pub(super) fn parse_users(body: &[u8]) -> Result<Vec<User>, HelixError> {
-    let answer = parse::<UserRow>(Call::GetUsers, body)?;
-    Ok(answer.data.into_iter().map(|row| User { id: row.id, login: row.login }).collect())
+pub(super) fn parse_users(body: &[u8]) -> Result<Rows<User>, HelixError> {
+    Answer::parse(Call::GetUsers, body)?
+        .rows(|row| Ok(User { id: boxed(&row, "id")?, login: boxed(&row, "login")? }))
 }
 
-#[derive(Deserialize)]
-struct GrantRow {
-    user_id: Box<str>,
-    #[serde(default)]
-    user_login: Box<str>,
-    #[serde(default)]
-    scopes: Scopes,
-}
-
-/// The answer of Get Authorization By User. Users who have granted nothing are not in it.
-///
-/// # Errors
-/// It is something else.
-pub(super) fn parse_grants(body: &[u8]) -> Result<Vec<UserGrants>, HelixError> {
-    let answer = parse::<GrantRow>(Call::GetGrants, body)?;
-    let row = |row: GrantRow| UserGrants {
-        user: User { id: row.user_id, login: row.user_login },
-        scopes: row.scopes,
-    };
-    Ok(answer.data.into_iter().map(row).collect())
-}
-
-#[derive(Deserialize)]
-struct TransportRow<'a> {
-    #[serde(borrow)]
-    method: Cow<'a, str>,
-    #[serde(borrow, default)]
-    conduit_id: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    callback: Option<Cow<'a, str>>,
-    #[serde(default)]
-    session_id: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Row<'a> {
-    id: Box<str>,
-    status: SubscriptionStatus,
-    #[serde(rename = "type")]
-    subscription_type: Box<str>,
-    version: Box<str>,
-    condition: Condition,
-    #[serde(borrow)]
-    transport: TransportRow<'a>,
-    #[serde(default)]
-    cost: u64,
+/// The answer of Get Authorization By User. Users who have granted nothing may be in it, with
+/// `has_authorized` false, or left out.
+pub(super) fn parse_grants(body: &[u8]) -> Result<Rows<UserGrants>, HelixError> {
+    Answer::parse(Call::GetGrants, body)?.rows(|row| {
+        let login = row.text("user_login")?.unwrap_or_default().into();
+        let has_authorized = match row.get("has_authorized") {
+            None => None,
+            Some(Value::Bool(flag)) => Some(*flag),
+            Some(_) => return Err("`has_authorized` is neither true nor false".to_owned()),
+        };
+        Ok(UserGrants {
+            user: User { id: boxed(&row, "user_id")?, login },
+            scopes: row.texts("scopes")?.into_iter().map(Into::into).collect(),
+            has_authorized,
+        })
+    })
 }
 
 /// Many rows point to one conduit: they share its id.
@@ -124,153 +152,153 @@ struct Row<'a> {
 struct Targets(Vec<TransportTarget>);
 
 impl Targets {
-    fn take(&mut self, row: &TransportRow<'_>) -> TransportTarget {
-        let same = |known: &&TransportTarget| match (known, &row.conduit_id, &row.callback) {
-            (TransportTarget::Conduit { conduit_id }, Some(id), _) => **conduit_id == **id,
-            (TransportTarget::Webhook { callback }, None, Some(url)) => **callback == **url,
-            (TransportTarget::Other(method), None, None) => **method == *row.method,
-            _ => false,
+    fn intern(&mut self, row: Members<'_>) -> Result<TransportTarget, String> {
+        let (conduit_id, callback) = (row.text("conduit_id")?, row.text("callback")?);
+        let target = match (conduit_id, callback) {
+            (Some(id), _) => TransportTarget::Conduit { conduit_id: Arc::from(id) },
+            (None, Some(url)) => TransportTarget::Webhook { callback: Arc::from(url) },
+            (None, None) => TransportTarget::Other(Arc::from(row.needed_text("method")?)),
         };
-        if let Some(known) = self.0.iter().find(same) {
-            return known.clone();
+        if let Some(known) = self.0.iter().find(|known| **known == target) {
+            return Ok(known.clone());
         }
-        let target = match (&row.conduit_id, &row.callback) {
-            (Some(id), _) => TransportTarget::Conduit { conduit_id: Arc::from(&**id) },
-            (None, Some(url)) => TransportTarget::Webhook { callback: Arc::from(&**url) },
-            (None, None) => TransportTarget::Other(Arc::from(&*row.method)),
-        };
         // Webhooks may have a URL each; there is no use in remembering those.
         if self.0.len() < 16 {
             self.0.push(target.clone());
         }
-        target
+        Ok(target)
     }
 
-    fn row(&mut self, row: Row<'_>) -> SubscriptionRow {
-        SubscriptionRow {
-            target: self.take(&row.transport),
-            id: row.id,
-            status: row.status,
+    fn row(&mut self, row: Members<'_>) -> Result<SubscriptionRow, String> {
+        let condition =
+            row.needed_object("condition")?.all_texts().map_err(|why| format!("condition: {why}"))?;
+        let transport = row.needed_object("transport")?;
+        Ok(SubscriptionRow {
+            id: boxed(&row, "id")?,
+            status: SubscriptionStatus::parse(&row.needed_text("status")?),
             key: SubscriptionKey {
-                subscription_type: row.subscription_type,
-                version: row.version,
-                condition: row.condition,
+                subscription_type: boxed(&row, "type")?,
+                version: boxed(&row, "version")?,
+                condition: Condition::from_pairs(
+                    condition.iter().map(|(name, value)| (*name, value.as_str())),
+                ),
             },
-            cost: row.cost,
-        }
+            target: self.intern(transport).map_err(|why| format!("transport: {why}"))?,
+            // Shown and added up only: a cost that cannot be read must not hide the row.
+            cost: row.number("cost").ok().flatten().unwrap_or(0),
+        })
     }
 }
 
 /// One page of Get EventSub Subscriptions.
-///
-/// # Errors
-/// It is something else.
 pub(super) fn parse_subscriptions(body: &[u8]) -> Result<Page<SubscriptionList>, HelixError> {
-    let mut answer = parse::<Row<'_>>(Call::GetSubscriptions, body)?;
-    let cursor = answer.cursor();
+    let answer = Answer::parse(Call::GetSubscriptions, body)?;
     let mut targets = Targets::default();
-    Ok(Page {
-        rows: SubscriptionList {
-            rows: answer.data.into_iter().map(|row| targets.row(row)).collect(),
-            total_cost: answer.total_cost.unwrap_or(0),
-            max_total_cost: answer.max_total_cost.unwrap_or(0),
-        },
-        cursor,
-    })
+    let Rows { rows, unread } = answer.rows(|row| targets.row(row))?;
+    let rows = SubscriptionList {
+        rows,
+        unread,
+        total_cost: answer.sum("total_cost"),
+        max_total_cost: answer.sum("max_total_cost"),
+    };
+    Ok(Page { rows, cursor: answer.cursor()? })
 }
 
 /// The answer of Create EventSub Subscription.
-///
-/// # Errors
-/// It is something else.
 pub(super) fn parse_created(body: &[u8]) -> Result<Created, HelixError> {
-    let answer = parse::<Row<'_>>(Call::CreateSubscription, body)?;
-    let (total_cost, max_total_cost) = (answer.total_cost.unwrap_or(0), answer.max_total_cost.unwrap_or(0));
-    let row = answer.data.into_iter().next().ok_or_else(|| garbled(Call::CreateSubscription, "no row"))?;
-    Ok(Created { row: Targets::default().row(row), total_cost, max_total_cost })
+    let answer = Answer::parse(Call::CreateSubscription, body)?;
+    let mut targets = Targets::default();
+    let row = first(Call::CreateSubscription, answer.rows(|row| targets.row(row))?, "subscription")?;
+    Ok(Created { row, total_cost: answer.sum("total_cost"), max_total_cost: answer.sum("max_total_cost") })
 }
 
-#[derive(Deserialize)]
-struct ConduitRow {
-    id: String,
-    shard_count: u32,
+fn first<T>(call: Call, rows: Rows<T>, what: &str) -> Result<T, HelixError> {
+    let unread = rows.unread.first();
+    let none = || garbled(call, &unread.map_or_else(|| format!("no {what}"), ToString::to_string));
+    rows.rows.into_iter().next().ok_or_else(none)
 }
 
 /// The answer of Get, Create or Update Conduits.
 ///
 /// # Errors
-/// It is something else.
+/// Any row that cannot be read: it may be our own conduit, and another one would be made in its place.
 pub(super) fn parse_conduits(call: Call, body: &[u8]) -> Result<Vec<Conduit>, HelixError> {
-    let answer = parse::<ConduitRow>(call, body)?;
-    Ok(answer.data.into_iter().map(|c| Conduit { id: c.id, shard_count: c.shard_count }).collect())
+    let rows = Answer::parse(call, body)?.rows(|row| {
+        let shards = row.number("shard_count")?.ok_or("`shard_count` is missing or null")?;
+        let shard_count = u32::try_from(shards).map_err(|_| "`shard_count` is too large")?;
+        Ok(Conduit { id: boxed(&row, "id")?.into(), shard_count })
+    })?;
+    match rows.unread.first() {
+        Some(why) => Err(garbled(call, why)),
+        None => Ok(rows.rows),
+    }
 }
 
-#[derive(Deserialize)]
-struct ShardAnswer<'a> {
-    id: Box<str>,
-    #[serde(default)]
-    status: Box<str>,
-    #[serde(borrow, default)]
-    transport: Option<TransportRow<'a>>,
+fn shard(row: Members<'_>) -> Result<ShardRow, String> {
+    let id = row.needed_text("id")?;
+    let transport = row.object("transport")?;
+    let of = |name: &str| transport.map_or(Ok(None), |transport| transport.text(name));
+    Ok(ShardRow {
+        id: ShardId(id.parse().map_err(|_| "`id` is not the number of a shard")?),
+        status: row.text("status")?.unwrap_or_default().into(),
+        session_id: of("session_id")?.map(SessionId::new),
+        callback: of("callback")?.map(Into::into),
+    })
 }
 
-/// One page of Get Conduit Shards. Rows whose id is no number are none of ours.
-///
-/// # Errors
-/// It is something else.
-pub(super) fn parse_shards(body: &[u8]) -> Result<Page<Vec<ShardRow>>, HelixError> {
-    let mut answer = parse::<ShardAnswer<'_>>(Call::GetShards, body)?;
-    let cursor = answer.cursor();
-    let row = |row: ShardAnswer<'_>| {
-        let (session_id, callback) = row.transport.map(|t| (t.session_id, t.callback)).unwrap_or_default();
-        Some(ShardRow {
-            id: ShardId(row.id.parse().ok()?),
-            status: row.status,
-            session_id: session_id.map(SessionId::new),
-            callback: callback.map(Into::into),
-        })
-    };
-    Ok(Page { rows: answer.data.into_iter().filter_map(row).collect(), cursor })
-}
-
-#[derive(Deserialize)]
-struct ShardError {
-    #[serde(default)]
-    id: Box<str>,
-    #[serde(default)]
-    message: Box<str>,
-    #[serde(default)]
-    code: Box<str>,
+/// One page of Get Conduit Shards.
+pub(super) fn parse_shards(body: &[u8]) -> Result<Page<Rows<ShardRow>>, HelixError> {
+    let answer = Answer::parse(Call::GetShards, body)?;
+    Ok(Page { rows: answer.rows(shard)?, cursor: answer.cursor()? })
 }
 
 /// One answer for each shard.
 pub(super) type Bound = Vec<(ShardId, Result<(), ShardRefused>)>;
 
-/// The answer of Update Conduit Shards: some may be set and others refused. A shard that the answer
-/// does not name at all counts as refused.
-///
-/// # Errors
-/// It is something else.
+/// The answer of Update Conduit Shards: some may be set and others refused. A shard that the answer does not
+/// name counts as refused.
 pub(super) fn parse_bound(asked: &[(ShardId, Transport)], body: &[u8]) -> Result<Bound, HelixError> {
-    let answer = parse::<ShardAnswer<'_>>(Call::UpdateShards, body)?;
-    Ok(asked
-        .iter()
-        .map(|(id, _)| {
-            let text = id.to_string();
-            let refused = answer.errors.iter().find(|e| *e.id == *text);
-            let outcome = match refused {
-                Some(error) => {
-                    Err(ShardRefused { code: error.code.clone(), message: excerpt(&error.message) })
-                }
-                None if answer.data.iter().any(|row| *row.id == *text) => Ok(()),
-                None => Err(ShardRefused {
-                    code: "unnamed".into(),
-                    message: "Twitch's answer does not name it".into(),
-                }),
-            };
-            (*id, outcome)
-        })
-        .collect())
+    let answer = Answer::parse(Call::UpdateShards, body)?;
+    let set = answer.rows(|row| row.needed_text("id"))?.rows;
+    let errors = answer.members()?.list("errors").map_err(|error| garbled(Call::UpdateShards, &error))?;
+    let refused = read_rows(errors.unwrap_or_default(), |row| {
+        let text = |name: &str| row.text(name).ok().flatten().unwrap_or_default();
+        Ok((
+            row.needed_text("id")?,
+            ShardRefused { code: excerpt(&text("code")), message: excerpt(&text("message")) },
+        ))
+    });
+    let outcome = |id: ShardId| {
+        let text = id.to_string();
+        match refused.rows.iter().find(|(id, _)| *id == text) {
+            Some((_, error)) => Err(error.clone()),
+            None if set.contains(&text) => Ok(()),
+            None => Err(ShardRefused {
+                code: "unnamed".into(),
+                message: "Twitch's answer does not name it".into(),
+            }),
+        }
+    };
+    Ok(asked.iter().map(|(id, _)| (*id, outcome(*id))).collect())
+}
+
+/// Reads an answer of any call and tells how many rows it has, for tests and fuzzing. Total: any bytes give a
+/// number or an error.
+pub(super) fn rows_in(call: Call, body: &[u8]) -> Result<usize, HelixError> {
+    Ok(match call {
+        Call::GetUsers => parse_users(body)?.rows.len(),
+        Call::GetGrants => parse_grants(body)?.rows.len(),
+        Call::GetSubscriptions => parse_subscriptions(body)?.rows.rows.len(),
+        Call::CreateSubscription => parse_created(body).map(|_| 1)?,
+        Call::GetConduits | Call::CreateConduit | Call::UpdateConduit => parse_conduits(call, body)?.len(),
+        Call::GetShards => parse_shards(body)?.rows.rows.len(),
+        Call::UpdateShards => {
+            let asked: Vec<_> =
+                (0..3).map(|n| (ShardId(n), Transport::Session(SessionId::new("s")))).collect();
+            parse_bound(&asked, body)?.iter().filter(|(_, outcome)| outcome.is_ok()).count()
+        }
+        Call::DeleteSubscription => 0,
+    })
 }
 
 #[cfg(test)]

@@ -11,15 +11,16 @@ use tracing::{debug, warn};
 use super::HelixOptions;
 use super::error::HelixError;
 use super::pacer::{Decision, Headers, Pacer, PacerOptions, Permit};
-use super::request::{Request, Verb};
+use super::request::{Call, Request, Verb};
 use super::status::{NO_ANSWER, classify, status_label};
 use crate::auth::{AccessToken, BodyError, Rejected, Tokens, read_bounded};
 use crate::model::pulse::Pulse;
 use crate::model::status::ApiStatus;
 use crate::model::text::chain;
+use crate::telemetry::LogLimit;
 
 /// Largest answer that is read; a page of 100 subscriptions has about 60 KiB.
-const MAX_ANSWER: usize = 4 << 20;
+const MAX_ANSWER: usize = 1 << 20;
 /// How often a request is sent again after a 429 that the pacer has waited for.
 const RATE_LIMIT_TRIES: u32 = 3;
 /// Pause before the one repetition after a 503.
@@ -34,6 +35,7 @@ pub(super) struct Sender {
     pacer: Mutex<Pacer>,
     changed: Notify,
     status: watch::Sender<ApiStatus>,
+    log: LogLimit,
 }
 
 /// Gives the permit back however the request ends.
@@ -80,12 +82,27 @@ impl Sender {
             pacer: Mutex::new(Pacer::new(pacing, Instant::now().into_std())),
             changed: Notify::new(),
             status: watch::Sender::default(),
+            log: LogLimit::default(),
             options,
         })
     }
 
     pub(super) fn status(&self) -> watch::Receiver<ApiStatus> {
         self.status.subscribe()
+    }
+
+    /// Logs the first of the rows that could not be read.
+    pub(super) fn log_unread(&self, call: Call, unread: &[Box<str>]) {
+        let Some(first) = unread.first() else { return };
+        if let Some(left_out) = self.log.permit(call.name(), Instant::now().into_std()) {
+            warn!(
+                call = call.name(),
+                rows = unread.len(),
+                first,
+                left_out,
+                "rows of Twitch's answer cannot be read; the others are used"
+            );
+        }
     }
 
     fn pacer(&self) -> MutexGuard<'_, Pacer> {

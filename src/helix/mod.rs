@@ -18,13 +18,13 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use self::answer::{Bound, Page};
+use self::answer::{Bound, Page, PageRows};
 use self::client::Sender;
 pub use self::error::HelixError;
 use self::request::{Call, Request};
 pub use self::request::{MAX_GRANTS, MAX_SHARDS, MAX_USERS};
 pub use self::types::{
-    Conduit, Created, Filter, ShardRefused, ShardRow, SubscriptionList, Transport, User, UserGrants,
+    Conduit, Created, Filter, Rows, ShardRefused, ShardRow, SubscriptionList, Transport, User, UserGrants,
 };
 use crate::auth::Tokens;
 use crate::model::pulse::Pulse;
@@ -32,8 +32,13 @@ use crate::model::shard::ShardId;
 use crate::model::status::ApiStatus;
 use crate::model::subscription::SubscriptionKey;
 
-/// Most pages of one list: a million subscriptions.
-const MAX_PAGES: usize = 10_000;
+/// Pages of one list at most: 400,000 subscriptions, three times what the largest known client has.
+const MAX_PAGES: usize = 4_000;
+/// Bytes of all pages of one list at most: 200,000 subscriptions of about 600 bytes. A Twitch whose lists do not
+/// end must not fill the memory.
+const MAX_LIST: usize = 128 << 20;
+/// Pages without a row that are followed in a row.
+const MAX_EMPTY_PAGES: usize = 20;
 
 /// Settings of the client.
 #[derive(Clone, Debug)]
@@ -95,7 +100,7 @@ impl Helix {
     ///
     /// # Errors
     /// See [`HelixError`]; this holds for every call.
-    pub async fn users_by_login(&self, logins: &[&str]) -> Result<Vec<User>, HelixError> {
+    pub async fn users_by_login(&self, logins: &[&str]) -> Result<Rows<User>, HelixError> {
         self.users("login", logins).await
     }
 
@@ -103,27 +108,31 @@ impl Helix {
     ///
     /// # Errors
     /// See [`HelixError`].
-    pub async fn users_by_id(&self, ids: &[&str]) -> Result<Vec<User>, HelixError> {
+    pub async fn users_by_id(&self, ids: &[&str]) -> Result<Rows<User>, HelixError> {
         self.users("id", ids).await
     }
 
-    async fn users(&self, field: &'static str, values: &[&str]) -> Result<Vec<User>, HelixError> {
+    async fn users(&self, field: &'static str, values: &[&str]) -> Result<Rows<User>, HelixError> {
         // Twitch answers 400 to a question about nobody.
         if values.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Rows::default());
         }
-        answer::parse_users(&self.send(&request::users(field, values)).await?)
+        let rows = answer::parse_users(&self.send(&request::users(field, values)).await?)?;
+        self.sender.log_unread(Call::GetUsers, &rows.unread);
+        Ok(rows)
     }
 
-    /// What users have granted, at most [`MAX_GRANTS`]; who has granted nothing is missing from the answer.
+    /// What users have granted, at most [`MAX_GRANTS`]; who has granted nothing may be missing from the answer.
     ///
     /// # Errors
     /// See [`HelixError`].
-    pub async fn grants(&self, ids: &[&str]) -> Result<Vec<UserGrants>, HelixError> {
+    pub async fn grants(&self, ids: &[&str]) -> Result<Rows<UserGrants>, HelixError> {
         if ids.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Rows::default());
         }
-        answer::parse_grants(&self.send(&request::grants(ids)).await?)
+        let rows = answer::parse_grants(&self.send(&request::grants(ids)).await?)?;
+        self.sender.log_unread(Call::GetGrants, &rows.unread);
+        Ok(rows)
     }
 
     /// All pages of the list, or an error: never part of it.
@@ -135,9 +144,11 @@ impl Helix {
         let mut all = SubscriptionList::default();
         for page in self.pages(Call::GetSubscriptions, ask, answer::parse_subscriptions).await? {
             all.rows.extend(page.rows);
+            all.unread.extend(page.unread);
             all.total_cost = page.total_cost;
             all.max_total_cost = page.max_total_cost;
         }
+        self.sender.log_unread(Call::GetSubscriptions, &all.unread);
         Ok(all)
     }
 
@@ -200,9 +211,15 @@ impl Helix {
     ///
     /// # Errors
     /// See [`HelixError`].
-    pub async fn shards(&self, conduit_id: &str) -> Result<Vec<ShardRow>, HelixError> {
+    pub async fn shards(&self, conduit_id: &str) -> Result<Rows<ShardRow>, HelixError> {
         let ask = |after: Option<&str>| request::shards(conduit_id, after);
-        Ok(self.pages(Call::GetShards, ask, answer::parse_shards).await?.into_iter().flatten().collect())
+        let mut all = Rows::default();
+        for page in self.pages(Call::GetShards, ask, answer::parse_shards).await? {
+            all.rows.extend(page.rows);
+            all.unread.extend(page.unread);
+        }
+        self.sender.log_unread(Call::GetShards, &all.unread);
+        Ok(all)
     }
 
     /// Binds any number of shards, [`MAX_SHARDS`] a call; one answer for each.
@@ -222,7 +239,7 @@ impl Helix {
         Ok(bound)
     }
 
-    async fn pages<T>(
+    async fn pages<T: PageRows>(
         &self,
         call: Call,
         ask: impl Fn(Option<&str>) -> Request,
@@ -231,15 +248,35 @@ impl Helix {
         let mut pages = Vec::new();
         let mut seen = HashSet::new();
         let mut after: Option<String> = None;
+        let mut bytes = 0_usize;
+        let mut empty = 0;
         loop {
-            let page = parse(&self.send(&ask(after.as_deref())).await?)?;
+            let body = self.send(&ask(after.as_deref())).await?;
+            bytes = bytes.saturating_add(body.len());
+            let page = parse(&body)?;
+            empty = if page.rows.is_empty() { empty + 1 } else { 0 };
             pages.push(page.rows);
             let Some(cursor) = page.cursor else { return Ok(pages) };
-            if pages.len() >= MAX_PAGES || !seen.insert(cursor.clone()) {
-                let message = format!("{}: the list does not end, its cursors repeat", call.name()).into();
-                return Err(HelixError::Garbled { message });
-            }
-            after = Some(cursor);
+            let why = if pages.len() >= MAX_PAGES || bytes > MAX_LIST {
+                format!("the list does not end: {} pages, {} MiB", pages.len(), bytes >> 20)
+            } else if empty > MAX_EMPTY_PAGES {
+                format!("the list does not end: {empty} pages without a row came one after the other")
+            } else if !seen.insert(cursor.clone()) {
+                format!("the list does not end: a cursor came twice, after {} pages", pages.len())
+            } else {
+                after = Some(cursor);
+                continue;
+            };
+            return Err(status::garbled(call, &why));
         }
     }
+}
+
+/// Reads an answer of any call and tells how many rows it has: what fuzzing and its seeds go through. Any bytes
+/// give a number or an error.
+///
+/// # Errors
+/// The answer as a whole cannot be read.
+pub fn rows_in(call: Call, body: &[u8]) -> Result<usize, HelixError> {
+    answer::rows_in(call, body)
 }

@@ -40,6 +40,19 @@ pub enum Call {
 }
 
 impl Call {
+    pub const ALL: [Self; 10] = [
+        Self::GetUsers,
+        Self::GetGrants,
+        Self::GetSubscriptions,
+        Self::CreateSubscription,
+        Self::DeleteSubscription,
+        Self::GetConduits,
+        Self::CreateConduit,
+        Self::UpdateConduit,
+        Self::GetShards,
+        Self::UpdateShards,
+    ];
+
     /// Whether it may use the reserve: what keeps events coming must not wait behind ten thousand creates.
     pub fn is_urgent(self) -> bool {
         matches!(self, Self::UpdateShards | Self::GetShards | Self::DeleteSubscription)

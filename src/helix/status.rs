@@ -1,9 +1,10 @@
 //! What the status of an answer means, and what the answers are counted under.
 
-use serde::Deserialize;
+use serde_json::Value;
 
 use super::error::HelixError;
 use super::request::Call;
+use crate::model::json::Members;
 
 /// The longest part of a foreign text that is repeated to a person, in characters.
 const EXCERPT: usize = 300;
@@ -33,12 +34,20 @@ pub(super) fn status_label(status: u16) -> &'static str {
     }
 }
 
-#[derive(Deserialize, Default)]
+/// What an answer outside of 2xx says.
+#[derive(Default)]
 struct Refusal {
-    #[serde(default)]
     message: String,
-    #[serde(default)]
     id: Option<String>,
+}
+
+impl Refusal {
+    fn read(body: &[u8]) -> Self {
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        let Ok(members) = Members::of(&body) else { return Self::default() };
+        let text = |name: &str| members.text(name).ok().flatten();
+        Self { message: text("message").unwrap_or_default(), id: text("id") }
+    }
 }
 
 pub(super) fn garbled(call: Call, what: &str) -> HelixError {
@@ -52,7 +61,7 @@ pub(super) fn excerpt(text: &str) -> Box<str> {
 /// What an answer outside of 2xx means. `remaining` is the `Ratelimit-Remaining` header: a 429 with 0
 /// left is the rate limit; with points left it is a quota.
 pub(super) fn classify(call: Call, status: u16, remaining: Option<u32>, body: &[u8]) -> HelixError {
-    let refusal: Refusal = serde_json::from_slice(body).unwrap_or_default();
+    let refusal = Refusal::read(body);
     let message = excerpt(&refusal.message);
     match status {
         400 | 405 | 413 | 414 | 415 | 422 => HelixError::Invalid { message },

@@ -19,10 +19,24 @@ pub struct User {
 /// What a user has granted to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserGrants {
-    /// The user.
     pub user: User,
-    /// The scopes.
     pub scopes: Scopes,
+    /// `None` if Twitch does not say. A user may have authorized the client without any scope.
+    pub has_authorized: Option<bool>,
+}
+
+/// The rows of an answer, and those that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rows<T> {
+    pub rows: Vec<T>,
+    /// One text for each row that could not be read: which one, and why.
+    pub unread: Vec<Box<str>>,
+}
+
+impl<T> Default for Rows<T> {
+    fn default() -> Self {
+        Self { rows: Vec::new(), unread: Vec::new() }
+    }
 }
 
 /// Which subscriptions to list. Twitch accepts one filter at most.
@@ -47,6 +61,8 @@ pub enum Filter {
 pub struct SubscriptionList {
     /// Oldest first.
     pub rows: Vec<SubscriptionRow>,
+    /// One text for each row that could not be read: which one, and why.
+    pub unread: Vec<Box<str>>,
     /// What all subscriptions of the client cost, listed or not.
     pub total_cost: u64,
     /// What they may cost.

@@ -6,8 +6,8 @@
 use std::future::Future;
 
 use crate::helix::{
-    Conduit, Created, Filter, Helix, HelixError, ShardRefused, ShardRow, SubscriptionList, Transport, User,
-    UserGrants,
+    Conduit, Created, Filter, Helix, HelixError, Rows, ShardRefused, ShardRow, SubscriptionList, Transport,
+    User, UserGrants,
 };
 use crate::model::pulse::Pulse;
 use crate::model::shard::ShardId;
@@ -79,7 +79,7 @@ pub(super) trait Api: Clone + Send + Sync + 'static {
     fn with_pulse(&self, pulse: &Pulse) -> Self;
     fn users_by_login(&self, logins: &[&str]) -> impl Future<Output = Result<Vec<User>, Failure>> + Send;
     fn users_by_id(&self, ids: &[&str]) -> impl Future<Output = Result<Vec<User>, Failure>> + Send;
-    fn grants(&self, ids: &[&str]) -> impl Future<Output = Result<Vec<UserGrants>, Failure>> + Send;
+    fn grants(&self, ids: &[&str]) -> impl Future<Output = Result<Rows<UserGrants>, Failure>> + Send;
     fn subscriptions(
         &self,
         filter: &Filter,
@@ -94,7 +94,7 @@ pub(super) trait Api: Clone + Send + Sync + 'static {
     fn conduits(&self) -> impl Future<Output = Result<Vec<Conduit>, Failure>> + Send;
     fn create_conduit(&self, shards: u32) -> impl Future<Output = Result<Conduit, Failure>> + Send;
     fn resize_conduit(&self, id: &str, shards: u32) -> impl Future<Output = Result<Conduit, Failure>> + Send;
-    fn shards(&self, conduit_id: &str) -> impl Future<Output = Result<Vec<ShardRow>, Failure>> + Send;
+    fn shards(&self, conduit_id: &str) -> impl Future<Output = Result<Rows<ShardRow>, Failure>> + Send;
     fn bind_shards(
         &self,
         conduit_id: &str,
@@ -108,14 +108,19 @@ impl Api for Helix {
     }
 
     async fn users_by_login(&self, logins: &[&str]) -> Result<Vec<User>, Failure> {
-        Ok(self.users_by_login(logins).await?)
+        Ok(self.users_by_login(logins).await?.rows)
     }
 
     async fn users_by_id(&self, ids: &[&str]) -> Result<Vec<User>, Failure> {
-        Ok(self.users_by_id(ids).await?)
+        let users = self.users_by_id(ids).await?;
+        match users.unread.into_iter().next() {
+            // Whoever cannot be read is not gone.
+            Some(message) => Err(Failure::Passing { message }),
+            None => Ok(users.rows),
+        }
     }
 
-    async fn grants(&self, ids: &[&str]) -> Result<Vec<UserGrants>, Failure> {
+    async fn grants(&self, ids: &[&str]) -> Result<Rows<UserGrants>, Failure> {
         Ok(self.grants(ids).await?)
     }
 
@@ -148,7 +153,7 @@ impl Api for Helix {
         Ok(self.resize_conduit(id, shards).await?)
     }
 
-    async fn shards(&self, conduit_id: &str) -> Result<Vec<ShardRow>, Failure> {
+    async fn shards(&self, conduit_id: &str) -> Result<Rows<ShardRow>, Failure> {
         Ok(self.shards(conduit_id).await?)
     }
 

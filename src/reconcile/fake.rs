@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::api::{Api, BindAnswers, Failure, Refused};
 use super::run::engine::build;
 use super::{Desired, Memory, MemoryError, Method, Policy, Reach, ReconcileHandle, ReconcileOptions};
-use crate::helix::{Conduit, Created, Filter, ShardRow, SubscriptionList, Transport, User, UserGrants};
+use crate::helix::{Conduit, Created, Filter, Rows, ShardRow, SubscriptionList, Transport, User, UserGrants};
 use crate::model::pulse::Pulse;
 use crate::model::shard::{BindOutcome, Bindings, LiveSession, SessionId, Sessions, ShardId, ShardTarget};
 use crate::model::status::{ReconcileStatus, SubscriptionEntry};
@@ -46,6 +46,8 @@ pub(super) struct World {
     pub(super) latency: Duration,
     /// Scopes by user id; `None`: nobody says.
     pub(super) grants: Option<BTreeMap<String, Vec<String>>>,
+    /// Rows of lists and grants that cannot be read.
+    pub(super) unread: Vec<Box<str>>,
     pub(super) faults: Vec<Fault>,
     pub(super) calls: Vec<String>,
     /// Why the callback cannot be reached.
@@ -174,7 +176,7 @@ impl Api for Fake {
         .await
     }
 
-    async fn grants(&self, ids: &[&str]) -> Result<Vec<UserGrants>, Failure> {
+    async fn grants(&self, ids: &[&str]) -> Result<Rows<UserGrants>, Failure> {
         assert!((1..=10).contains(&ids.len()));
         // A Twitch that does not say is not asked for anything else.
         if self.world().grants.is_none() {
@@ -185,9 +187,10 @@ impl Api for Fake {
             let grants = world.grants.clone().unwrap_or_default();
             let row = |id: &String| {
                 let scopes = grants.get(id)?.iter().map(|scope| scope.as_str().into()).collect();
-                Some(UserGrants { user: User { id: id.as_str().into(), login: "".into() }, scopes })
+                let user = User { id: id.as_str().into(), login: "".into() };
+                Some(UserGrants { user, scopes, has_authorized: None })
             };
-            Ok(ids.iter().filter_map(row).collect())
+            Ok(Rows { rows: ids.iter().filter_map(row).collect(), unread: world.unread.clone() })
         })
         .await
     }
@@ -206,6 +209,7 @@ impl Api for Fake {
             };
             Ok(SubscriptionList {
                 rows: world.rows.iter().filter(wanted).cloned().collect(),
+                unread: world.unread.clone(),
                 total_cost: world.total(),
                 max_total_cost: world.max_cost,
             })
@@ -301,14 +305,14 @@ impl Api for Fake {
         .await
     }
 
-    async fn shards(&self, conduit_id: &str) -> Result<Vec<ShardRow>, Failure> {
+    async fn shards(&self, conduit_id: &str) -> Result<Rows<ShardRow>, Failure> {
         let id = conduit_id.to_owned();
         self.call("shards".to_owned(), |world| {
             if !world.conduits.iter().any(|conduit| conduit.id == id) {
                 return Err(not_found());
             }
             let ours = world.shards.iter().filter(|((conduit, _), _)| *conduit == id);
-            Ok(ours
+            let rows = ours
                 .map(|((_, shard), (transport, status))| ShardRow {
                     id: *shard,
                     status: (*status).into(),
@@ -321,7 +325,8 @@ impl Api for Fake {
                         _ => None,
                     },
                 })
-                .collect())
+                .collect();
+            Ok(Rows { rows, unread: Vec::new() })
         })
         .await
     }

@@ -39,7 +39,7 @@ pub use self::bind::reach::Reach;
 pub use self::decide::action::{Action, Blocked, DeleteReason, Plan};
 pub use self::decide::park::{Obstacle, RetryTimes};
 pub use self::memory::{Memory, MemoryError};
-pub use self::needs::{UserNeeds, who_must_grant};
+pub use self::needs::{Needs, UserNeeds, who_must_grant};
 pub use self::preview::{Preview, PreviewConduit, PreviewError, preview};
 use self::run::engine::{self, Engine};
 use crate::helix::Helix;

@@ -1,6 +1,6 @@
 //! Who must have granted what for the file's subscriptions, for `eventsubd authorize`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -12,8 +12,8 @@ use super::decide::logins::{Logins, USERS_PER_CALL};
 use super::decide::park::RetryTimes;
 use super::decide::wanted;
 use super::preview::PreviewError;
-use super::run::look::find_logins;
-use crate::helix::{Helix, MAX_GRANTS};
+use super::run::look::{find_logins, unread_remark};
+use crate::helix::{Helix, MAX_GRANTS, UserGrants};
 use crate::model::grants::{self, Scopes};
 
 /// What a user has granted, and what the file's subscriptions need of that user.
@@ -31,6 +31,15 @@ pub struct UserNeeds {
     pub missing: Scopes,
 }
 
+/// The answer of [`who_must_grant`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Users of whom Twitch's answer could not be read are left out.
+    pub users: Vec<UserNeeds>,
+    /// What could not be read, for a person.
+    pub remarks: Vec<String>,
+}
+
 /// Who must have granted what for the file's subscriptions; of these logins only, when given. By login.
 ///
 /// # Errors
@@ -39,7 +48,7 @@ pub async fn who_must_grant(
     helix: &Helix,
     desired: &Desired,
     only: Option<&[String]>,
-) -> Result<Vec<UserNeeds>, PreviewError> {
+) -> Result<Needs, PreviewError> {
     let now = Instant::now().into_std();
     let mut logins = Logins::new(Duration::from_secs(86_400), RetryTimes::default());
     find_logins(helix, &mut logins, desired, now).await?;
@@ -61,12 +70,22 @@ pub async fn who_must_grant(
     }
     let asked: Vec<&str> = ids.keys().copied().collect();
     let mut granted: HashMap<Box<str>, Scopes> = HashMap::new();
+    let (mut unread, mut unknown) = (Vec::new(), BTreeSet::new());
     for part in asked.chunks(MAX_GRANTS) {
-        let rows = Api::grants(helix, part).await?;
-        granted.extend(rows.into_iter().map(|row| (row.user.id, row.scopes)));
+        let answer = Api::grants(helix, part).await?;
+        let of = |row: UserGrants| {
+            let scopes = if row.has_authorized == Some(false) { Scopes::new() } else { row.scopes };
+            (row.user.id, scopes)
+        };
+        granted.extend(answer.rows.into_iter().map(of));
+        if !answer.unread.is_empty() {
+            unknown.extend(part.iter().copied().filter(|id| !granted.contains_key(*id)));
+            unread.extend(answer.unread);
+        }
     }
     let mut users: Vec<UserNeeds> = ids
         .into_iter()
+        .filter(|(id, _)| !unknown.contains(id))
         .map(|(id, needs)| {
             let granted = granted.remove(id).unwrap_or_default();
             let all = needs.iter().flat_map(|need| need.groups).map(Vec::as_slice);
@@ -81,5 +100,5 @@ pub async fn who_must_grant(
         })
         .collect();
     users.sort_unstable_by(|a, b| (&a.login, &a.user_id).cmp(&(&b.login, &b.user_id)));
-    Ok(users)
+    Ok(Needs { users, remarks: unread_remark("permissions", &unread).into_iter().collect() })
 }

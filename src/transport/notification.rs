@@ -4,7 +4,8 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 use crate::model::event::{Event, MessageId};
 
@@ -16,12 +17,25 @@ const EXCERPT: usize = 100;
 pub(super) struct SubscriptionPart<'a> {
     #[serde(borrow)]
     pub(super) id: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text_or_nothing")]
     pub(super) status: Cow<'a, str>,
-    #[serde(borrow, default, rename = "type")]
+    #[serde(borrow, default, rename = "type", deserialize_with = "text_or_nothing")]
     pub(super) subscription_type: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text_or_nothing")]
     pub(super) version: Cow<'a, str>,
+}
+
+/// A text; anything else counts as empty. An event must not be lost for a member that is only shown.
+pub(super) fn text_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cow<'de, str>, D::Error> {
+    let raw = <&RawValue>::deserialize(deserializer)?;
+    Ok(text_of(raw).unwrap_or_default())
+}
+
+/// The text that a value is.
+pub(super) fn text_of(raw: &RawValue) -> Option<Cow<'_, str>> {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+    serde_json::from_str::<Text<'_>>(raw.get()).ok().map(|text| text.0)
 }
 
 /// A subscription that Twitch has ended.

@@ -294,7 +294,7 @@ async fn bind<A: Api>(
 
 async fn list<A: Api>(api: A, conduit: Arc<str>) -> Look {
     let asked_at = Instant::now();
-    let rows = api.shards(&conduit).await;
+    let rows = api.shards(&conduit).await.map(|shards| shards.rows);
     (conduit, asked_at, rows)
 }
 

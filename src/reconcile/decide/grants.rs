@@ -52,19 +52,31 @@ impl Grants {
         users.into_iter().filter(stale).map(Into::into).collect()
     }
 
-    /// Takes an answer. Who is not in it has granted nothing.
-    pub(in crate::reconcile) fn answered(&mut self, asked: &[Box<str>], rows: Vec<UserGrants>, now: Instant) {
+    /// Takes an answer. Users who are not in a `whole` one have granted nothing; if rows of it could not be
+    /// read, nothing is known of them.
+    pub(in crate::reconcile) fn answered(
+        &mut self,
+        asked: &[Box<str>],
+        rows: Vec<UserGrants>,
+        whole: bool,
+        now: Instant,
+    ) {
         let mut rows: HashMap<Box<str>, Scopes> = rows
             .into_iter()
             .map(|row| {
                 if !row.user.login.is_empty() {
                     self.logins.insert(row.user.id.clone(), row.user.login);
                 }
-                (row.user.id, row.scopes)
+                let scopes = if row.has_authorized == Some(false) { Scopes::new() } else { row.scopes };
+                (row.user.id, scopes)
             })
             .collect();
         for id in asked {
-            let scopes = rows.remove(id).unwrap_or_default();
+            let scopes = match rows.remove(id) {
+                Some(scopes) => scopes,
+                None if whole => Scopes::new(),
+                None => continue,
+            };
             self.known.insert(id.clone(), Known { scopes, until: now + LIFE });
         }
     }
@@ -184,7 +196,8 @@ mod tests {
 
     fn row(id: &str, scopes: &[&str]) -> UserGrants {
         let scopes = scopes.iter().map(|&scope| scope.into()).collect();
-        UserGrants { user: User { id: id.into(), login: format!("user{id}").into() }, scopes }
+        let user = User { id: id.into(), login: format!("user{id}").into() };
+        UserGrants { user, scopes, has_authorized: None }
     }
 
     #[test]
@@ -194,7 +207,8 @@ mod tests {
         let asked = table.unknown(&keys, now);
         assert_eq!(asked, ["1", "2", "3"].map(Box::from));
         assert!(table.refusals(&keys, &HashMap::new()).is_empty(), "what is not known is tried");
-        table.answered(&asked, vec![row("1", &["moderator:read:followers"]), row("2", &["user:bot"])], now);
+        let rows = vec![row("1", &["moderator:read:followers"]), row("2", &["user:bot"])];
+        table.answered(&asked, rows, true, now);
         assert!(table.unknown(&keys, now).is_empty());
         let refusals = table.refusals(&keys, &HashMap::from([("3", "helper")]));
         assert_eq!(refusals.len(), 2);
@@ -209,5 +223,21 @@ mod tests {
         table.forget("2");
         assert_eq!(table.unknown(&keys, now), ["2".into()]);
         assert_eq!(table.unknown(&keys, now + LIFE).len(), 3, "answers grow old");
+    }
+
+    #[test]
+    fn whoever_could_not_be_read_is_not_refused() {
+        let (mut table, now) = (Grants::default(), Instant::now());
+        let keys = [follow("1", "1"), follow("1", "2"), follow("1", "3")];
+        let asked = table.unknown(&keys, now);
+        let withdrawn = UserGrants { has_authorized: Some(false), ..row("2", &["moderator:read:followers"]) };
+        table.answered(&asked, vec![row("1", &["moderator:read:followers"]), withdrawn], false, now);
+        assert_eq!(table.unknown(&keys, now), ["3".into()], "the row of 3 could not be read");
+        let refusals = table.refusals(&keys, &HashMap::new());
+        assert_eq!(
+            refusals.keys().collect::<Vec<_>>(),
+            [&keys[1]],
+            "scopes without an authorization are void"
+        );
     }
 }

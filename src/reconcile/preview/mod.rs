@@ -24,7 +24,7 @@ use super::memory::{
     Intent, LOGIN_PREFIX, Memory, MemoryError, conduit_name, hold_name, intent_name, parse_urls, recall_one,
     urls_name,
 };
-use super::run::look::{find_logins, is_unused, look_at_grants};
+use super::run::look::{find_logins, is_unused, look_at_grants, unread_remark};
 use super::{Desired, Method};
 use crate::helix::{Helix, SubscriptionList};
 use crate::model::status::GrantStatus;
@@ -170,7 +170,7 @@ pub(super) async fn observe<A: Api>(
 
     let nothing = matches!(conduit, Some(PreviewConduit::Make { .. })) && places.urls.is_empty();
     let list = if nothing { None } else { Some(api.subscriptions(&places.filter()).await?) };
-    let SubscriptionList { rows, total_cost, max_total_cost } = list.clone().unwrap_or_default();
+    let SubscriptionList { rows, unread, total_cost, max_total_cost } = list.clone().unwrap_or_default();
     let no_park = ParkTable::default();
     let input = Input {
         places: &places,
@@ -191,7 +191,7 @@ pub(super) async fn observe<A: Api>(
     let mut planned = plan(&input);
     let creates = || planned.plan.actions.iter().filter(|action| action.is_create()).map(Action::key);
     let mut table = Grants::default();
-    look_at_grants(api, &mut table, creates(), &logins.by_id(), now).await;
+    let remarks = look_at_grants(api, &mut table, creates(), &logins.by_id(), now).await;
     let ungranted = table.refusals(creates(), &logins.by_id());
     let grants = table.status(creates(), &logins.by_id());
     if !ungranted.is_empty() {
@@ -222,7 +222,12 @@ pub(super) async fn observe<A: Api>(
         plan: planned,
         total_cost: list.is_some().then_some(total_cost),
         max_total_cost: Some(max_total_cost).filter(|max| *max > 0),
-        warnings: logins.warnings(),
+        warnings: logins
+            .warnings()
+            .into_iter()
+            .chain(unread_remark("subscriptions", &unread))
+            .chain(remarks)
+            .collect(),
         logins: shown,
         grants,
         own,

@@ -20,22 +20,27 @@ pub(in crate::reconcile) const LOOKUPS: usize = 8;
 /// Whether neither a shard nor a subscription was ever put on it.
 pub(in crate::reconcile) async fn is_unused<A: Api>(api: &A, conduit_id: &str) -> Result<bool, Stop> {
     let failed = |failure: Failure| stop("a conduit that may be ours could not be looked at", &failure);
-    Ok(api.shards(conduit_id).await.map_err(failed)?.is_empty()
-        && api.subscriptions(&Filter::Conduit(conduit_id.to_owned())).await.map_err(failed)?.rows.is_empty())
+    // A row that cannot be read is a row.
+    let shards = api.shards(conduit_id).await.map_err(failed)?;
+    if !shards.rows.is_empty() || !shards.unread.is_empty() {
+        return Ok(false);
+    }
+    let list = api.subscriptions(&Filter::Conduit(conduit_id.to_owned())).await.map_err(failed)?;
+    Ok(list.rows.is_empty() && list.unread.is_empty())
 }
 
 /// Asks what users have granted whose grants these subscriptions need. What Twitch does not say is not known:
-/// then creating is what tells.
+/// then creating is what tells. Returns what a person should know of the answers.
 pub(in crate::reconcile) async fn look_at_grants<'a, A: Api>(
     api: &A,
     grants: &mut Grants,
     keys: impl Iterator<Item = &'a SubscriptionKey>,
     by_id: &HashMap<&str, &str>,
     now: std::time::Instant,
-) {
+) -> Vec<String> {
     let unknown = grants.unknown(keys, now);
     if unknown.is_empty() {
-        return;
+        return Vec::new();
     }
     tracing::debug!(users = unknown.len(), "looking at what users have granted");
     let calls: Vec<Vec<Box<str>>> = unknown.chunks(MAX_GRANTS).map(<[_]>::to_vec).collect();
@@ -49,16 +54,22 @@ pub(in crate::reconcile) async fn look_at_grants<'a, A: Api>(
             }
         })
         .buffer_unordered(LOOKUPS);
-    let mut failure = None;
+    let (mut failure, mut unread) = (None, Vec::new());
     while let Some((asked, rows)) = answers.next().await {
         match rows {
-            Ok(rows) => grants.answered(&asked, rows, now),
+            Ok(rows) => {
+                grants.answered(&asked, rows.rows, rows.unread.is_empty(), now);
+                unread.extend(rows.unread);
+            }
             Err(failed) => failure = Some(failed),
         }
     }
+    let mut remarks = Vec::new();
     if let Some(failure) = failure {
         tracing::info!(error = %failure, "twitch does not say what some users have granted; it is tried without");
+        remarks.push(format!("Twitch does not say what some users have granted: {failure}"));
     }
+    remarks.extend(unread_remark("permissions", &unread));
     let nameless = grants.nameless(unknown.iter().map(|id| &**id), by_id);
     for asked in nameless.chunks(USERS_PER_CALL) {
         let ids: Vec<&str> = asked.iter().map(|id| &**id).collect();
@@ -66,6 +77,18 @@ pub(in crate::reconcile) async fn look_at_grants<'a, A: Api>(
             grants.name(users.into_iter().map(|user| (user.id, user.login)));
         }
     }
+    remarks
+}
+
+/// What to say of rows that could not be read.
+pub(in crate::reconcile) fn unread_remark(what: &str, unread: &[Box<str>]) -> Option<String> {
+    let first = unread.first()?;
+    let more = match unread.len() - 1 {
+        0 => String::new(),
+        1 => ", and 1 more row".to_owned(),
+        more => format!(", and {more} more rows"),
+    };
+    Some(format!("part of Twitch's answer about {what} cannot be read: {first}{more}"))
 }
 
 pub(in crate::reconcile) async fn list<A: Api>(api: &A, filter: &Filter) -> Result<SubscriptionList, Stop> {

@@ -71,7 +71,8 @@ impl<A: Api> Engine<A> {
         let mut planned = plan(&input);
         let creates = || planned.plan.actions.iter().filter(|action| action.is_create()).map(Action::key);
         let by_id = self.logins.by_id();
-        look_at_grants(&self.api, &mut self.grants, creates(), &by_id, now).await;
+        // What could not be read is in the log.
+        let _remarks = look_at_grants(&self.api, &mut self.grants, creates(), &by_id, now).await;
         let ungranted = self.grants.refusals(creates(), &by_id);
         let unreachable = match desired.webhook.as_ref().filter(|_| places.current.is_webhook()) {
             Some(webhook) if creates().next().is_some() => {

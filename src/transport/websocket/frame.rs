@@ -11,10 +11,14 @@ use serde_json::value::RawValue;
 
 use crate::model::event::Event;
 use crate::model::shard::SessionId;
-use crate::transport::notification::{Names, Revocation, SubscriptionPart, excerpt};
+use crate::transport::notification::{Names, Revocation, SubscriptionPart, excerpt, text_of};
 
 /// Keepalive timeout of a welcome that names none: Twitch's default.
 const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(10);
+/// The longest keepalive timeout that Twitch offers.
+const MAX_KEEPALIVE: Duration = Duration::from_secs(600);
+/// The longest address for a reconnect.
+const MAX_URL: usize = 8 << 10;
 
 /// A message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,10 +96,23 @@ struct SessionPayload<'a> {
 struct SessionPart<'a> {
     #[serde(borrow, default)]
     id: Option<Cow<'a, str>>,
-    #[serde(default)]
-    keepalive_timeout_seconds: Option<u64>,
     #[serde(borrow, default)]
-    reconnect_url: Option<Cow<'a, str>>,
+    keepalive_timeout_seconds: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    reconnect_url: Option<&'a RawValue>,
+}
+
+impl SessionPart<'_> {
+    /// The keepalive timeout, within what Twitch offers; its default if the welcome does not say.
+    fn keepalive(&self) -> Duration {
+        let seconds = self.keepalive_timeout_seconds.and_then(|raw| match text_of(raw) {
+            Some(text) => text.trim().parse().ok(),
+            None => raw.get().parse().ok(),
+        });
+        seconds
+            .filter(|seconds| *seconds > 0)
+            .map_or(DEFAULT_KEEPALIVE, |seconds| Duration::from_secs(seconds).min(MAX_KEEPALIVE))
+    }
 }
 
 #[derive(Deserialize)]
@@ -116,18 +133,16 @@ pub fn parse(frame: &Bytes) -> Result<Message, FrameError> {
         "notification" => notification(frame, metadata, envelope.payload),
         "session_welcome" => {
             let session = session(envelope.payload, "session_welcome")?;
+            let keepalive = session.keepalive();
             let id = session.id.filter(|id| !id.is_empty() && id.len() <= 1024);
             let id =
                 id.ok_or(FrameError::Incomplete { message_type: "session_welcome", field: "session id" })?;
-            let keepalive = session.keepalive_timeout_seconds.filter(|s| (1..=86_400).contains(s));
-            Ok(Message::Welcome {
-                session_id: SessionId::new(&*id),
-                keepalive: keepalive.map_or(DEFAULT_KEEPALIVE, Duration::from_secs),
-            })
+            Ok(Message::Welcome { session_id: SessionId::new(&*id), keepalive })
         }
         "session_reconnect" => {
             let session = session(envelope.payload, "session_reconnect")?;
-            Ok(Message::Reconnect { url: session.reconnect_url.map(|url| url.into_owned().into()) })
+            let url = session.reconnect_url.and_then(text_of).filter(|url| url.len() <= MAX_URL);
+            Ok(Message::Reconnect { url: url.map(|url| url.into_owned().into()) })
         }
         "revocation" => Ok(Message::Revocation((&subscription(envelope.payload, "revocation")?).into())),
         other => Ok(Message::Unknown { message_type: excerpt(other) }),
@@ -232,6 +247,44 @@ mod tests {
             })
         );
         assert_eq!(parse(&message("new", "[]")).unwrap(), Message::Unknown { message_type: "new".into() });
+    }
+
+    #[test]
+    fn a_member_of_another_kind_loses_no_event_and_no_session() {
+        for subscription in [
+            r#"{"id":"s-1","type":"stream.online","status":null,"version":null}"#,
+            r#"{"id":"s-1","type":null,"status":7,"version":[]}"#,
+            r#"{"id":"s-1","cost":"x","condition":null,"transport":[]}"#,
+        ] {
+            let frame =
+                message("notification", &format!(r#"{{"subscription":{subscription},"event":{{}}}}"#));
+            assert!(matches!(parse(&frame), Ok(Message::Notification(_))), "{subscription}");
+        }
+        for (keepalive, seconds) in [
+            ("30", 30),
+            (r#""45""#, 45),
+            ("null", 10),
+            ("0", 10),
+            ("-3", 10),
+            ("[]", 10),
+            ("86400", 600),
+            ("1e400", 10),
+        ] {
+            let payload = format!(r#"{{"session":{{"id":"abc","keepalive_timeout_seconds":{keepalive}}}}}"#);
+            let Ok(Message::Welcome { keepalive: found, .. }) = parse(&message("session_welcome", &payload))
+            else {
+                panic!("{keepalive}")
+            };
+            assert_eq!(found, Duration::from_secs(seconds), "{keepalive}");
+        }
+        let long = format!(r#""wss://x/{}""#, "a".repeat(MAX_URL));
+        for url in ["7", "null", "{}", &long] {
+            let payload = format!(r#"{{"session":{{"id":"abc","reconnect_url":{url}}}}}"#);
+            assert_eq!(
+                parse(&message("session_reconnect", &payload)).unwrap(),
+                Message::Reconnect { url: None }
+            );
+        }
     }
 
     #[test]

@@ -1,0 +1,161 @@
+//! Members of JSON objects from outside, read leniently: a member that is missing or null counts as absent,
+//! numbers and texts stand for each other. The error names the member.
+
+use serde_json::{Map, Value};
+
+/// An object from outside.
+#[derive(Clone, Copy, Debug)]
+pub struct Members<'a>(&'a Map<String, Value>);
+
+impl<'a> Members<'a> {
+    /// # Errors
+    /// The value is no object.
+    pub fn of(value: &'a Value) -> Result<Self, String> {
+        value.as_object().map(Self).ok_or_else(|| format!("it is {}, not an object", kind(value)))
+    }
+
+    /// The member itself; `None` if it is missing or null.
+    pub fn get(&self, name: &str) -> Option<&'a Value> {
+        self.0.get(name).filter(|value| !value.is_null())
+    }
+
+    /// # Errors
+    /// The member is neither text nor a number; `None` if it is missing or null.
+    pub fn text(&self, name: &str) -> Result<Option<String>, String> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(value) => text(value).map(Some).ok_or_else(|| wrong(name, value, "text")),
+        }
+    }
+
+    /// # Errors
+    /// The member is missing, null, or neither text nor a number.
+    pub fn needed_text(&self, name: &str) -> Result<String, String> {
+        self.text(name)?.ok_or_else(|| self.absent(name))
+    }
+
+    /// # Errors
+    /// The member is no whole number from 0; `None` if it is missing or null.
+    pub fn number(&self, name: &str) -> Result<Option<u64>, String> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(value) => number(value).map(Some).ok_or_else(|| wrong(name, value, "a whole number")),
+        }
+    }
+
+    /// # Errors
+    /// The member is no object; `None` if it is missing or null.
+    pub fn object(&self, name: &str) -> Result<Option<Self>, String> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Object(map)) => Ok(Some(Self(map))),
+            Some(value) => Err(wrong(name, value, "an object")),
+        }
+    }
+
+    /// # Errors
+    /// The member is missing, null, or no object.
+    pub fn needed_object(&self, name: &str) -> Result<Self, String> {
+        self.object(name)?.ok_or_else(|| self.absent(name))
+    }
+
+    /// # Errors
+    /// The member is no list; `None` if it is missing or null.
+    pub fn list(&self, name: &str) -> Result<Option<&'a [Value]>, String> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Array(list)) => Ok(Some(list)),
+            Some(value) => Err(wrong(name, value, "a list")),
+        }
+    }
+
+    /// The texts of a list; nulls in it are left out.
+    ///
+    /// # Errors
+    /// The member is no list of texts.
+    pub fn texts(&self, name: &str) -> Result<Vec<String>, String> {
+        let list = self.list(name)?.unwrap_or_default();
+        let texts = list.iter().filter(|value| !value.is_null());
+        texts
+            .map(|value| text(value).ok_or_else(|| format!("`{name}` holds {}, not only text", kind(value))))
+            .collect()
+    }
+
+    /// The members with their texts; nulls are left out.
+    ///
+    /// # Errors
+    /// A member is neither text nor a number.
+    pub fn all_texts(&self) -> Result<Vec<(&'a str, String)>, String> {
+        let members = self.0.iter().filter(|(_, value)| !value.is_null());
+        members
+            .map(|(name, value)| match text(value) {
+                Some(text) => Ok((name.as_str(), text)),
+                None => Err(wrong(name, value, "text")),
+            })
+            .collect()
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    fn absent(&self, name: &str) -> String {
+        if self.has(name) { format!("`{name}` is null") } else { format!("`{name}` is missing") }
+    }
+}
+
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+fn number(value: &Value) -> Option<u64> {
+    match value {
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    }
+}
+
+fn wrong(name: &str, value: &Value, wanted: &str) -> String {
+    format!("`{name}` is {}, not {wanted}", kind(value))
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(number) if number.is_u64() => "a number",
+        Value::Number(_) => "a number that is negative, has a fraction or is too large",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn numbers_and_texts_stand_for_each_other_and_errors_name_the_member() {
+        let value =
+            json!({"n": "30", "t": 41001, "null": null, "big": 1e300, "list": ["a", null, 1], "bad": [{}]});
+        let members = Members::of(&value).unwrap();
+        assert_eq!(members.number("n"), Ok(Some(30)));
+        assert_eq!(members.needed_text("t").as_deref(), Ok("41001"));
+        assert_eq!(members.text("null"), Ok(None));
+        assert_eq!(members.needed_text("null"), Err("`null` is null".to_owned()));
+        assert_eq!(members.needed_text("gone"), Err("`gone` is missing".to_owned()));
+        assert!(members.number("big").unwrap_err().contains("too large"));
+        assert_eq!(members.number("list"), Err("`list` is a list, not a whole number".to_owned()));
+        assert_eq!(members.texts("list").unwrap(), ["a", "1"]);
+        assert_eq!(members.texts("bad"), Err("`bad` holds an object, not only text".to_owned()));
+        assert_eq!(Members::of(&json!([])).err().as_deref(), Some("it is a list, not an object"));
+    }
+}
