@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -41,7 +42,14 @@ fn units() -> Vec<String> {
 
 /// The package with the binary of this test's build.
 fn package() -> PathBuf {
-    let said = ok(Command::new(Path::new(SOURCES).join(".ci/package")).arg(env!("CARGO_BIN_EXE_eventsubd")));
+    let mut build = Command::new(Path::new(SOURCES).join(".ci/package"));
+    build.arg(env!("CARGO_BIN_EXE_eventsubd"));
+    // A person who runs the tests as an ordinary user keeps the files below target/.
+    if let Ok(ids) = std::env::var("TESTS_RUN_BY") {
+        let (user, group) = ids.split_once(' ').unwrap();
+        build.uid(user.parse().unwrap()).gid(group.parse().unwrap());
+    }
+    let said = ok(&mut build);
     let path = Path::new(SOURCES).join(said.lines().last().expect("it prints a path").trim());
     assert!(path.is_file(), "{said}");
     path
@@ -70,16 +78,7 @@ impl Debian {
     fn new() -> Self {
         assert!(rustix::process::geteuid().is_root(), "it takes root to install a package");
         let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("debian");
-        if !kept.join("root").exists() {
-            let _ = fs::remove_dir_all(&kept);
-            fs::create_dir_all(&kept).unwrap();
-            let release = ok(Command::new("sh").args(["-c", ". /etc/os-release && echo $VERSION_CODENAME"]));
-            ok(Command::new("debootstrap")
-                .args(["--variant=minbase", "--include=systemd", release.trim()])
-                .arg(kept.join("making"))
-                .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"));
-            fs::rename(kept.join("making"), kept.join("root")).unwrap();
-        }
+        ok(Command::new(Path::new(SOURCES).join("tests/systemd-root")).arg("build").arg(&kept));
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let root = folder.path().join("root");
         ok(Command::new("cp").args(["--archive", "--reflink=auto"]).arg(kept.join("root")).arg(&root));

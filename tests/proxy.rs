@@ -13,7 +13,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Home, Process, WAIT, certificate, command, converged, log, output, port, quick, status, text};
+use common::certificate::certificate;
+use common::{Home, Process, WAIT, command, converged, log, output, port, quick, status, text};
 use eventsubd::auth::http_client;
 use rustix::process::Signal;
 use rustls::pki_types::CertificateDer;

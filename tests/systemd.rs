@@ -39,7 +39,7 @@ struct Machine {
 impl Machine {
     /// Boots it. The first one builds what it boots from.
     fn boot() -> Self {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("systemd");
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("debian");
         let built = Command::new(script()).arg("build").arg(&folder).output().expect("the script runs");
         assert!(built.status.success(), "{}", text(&built.stderr));
         let mut script = Command::new("setpriv")

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses its part")]
 
 pub mod browser;
+pub mod certificate;
 pub mod nats;
 
 use std::ffi::OsStr;
@@ -242,18 +243,6 @@ pub fn all_bytes(folder: &Path) -> Vec<u8> {
         }
     }
     bytes
-}
-
-/// A certificate for this machine that signs itself, `cert.pem`, and its key, `key.pem`.
-pub fn certificate(folder: &Path) {
-    let made = Command::new("openssl")
-        .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2".split(' '))
-        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout", "key.pem", "-out", "cert.pem"])
-        .current_dir(folder)
-        .output()
-        .expect("openssl is installed by tests/run");
-    assert!(made.status.success(), "{}", text(&made.stderr));
 }
 
 /// A port that nobody listens on.

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use super::common::certificate;
+use super::common::certificate::certificate;
 use super::*;
 
 /// Answers challenges over TLS, with the files of the folder that it runs in; prints its port.

@@ -2,11 +2,10 @@
 
 mod http;
 mod letters;
-mod nats;
 mod receiver;
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 use tokio_util::sync::CancellationToken;

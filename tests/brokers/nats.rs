@@ -1,15 +1,16 @@
 //! The NATS sink against a real server.
 
-#[path = "../../../tests/common/nats.rs"]
-#[allow(unreachable_pub, reason = "it is shared with the tests from outside")]
-mod server;
+use std::sync::Arc;
 
 use async_nats::jetstream;
+use eventsubd::delivery::{DeliveryOptions, NatsOptions, SinkKind, SinkOptions};
+use eventsubd::model::event::{Seq, Since};
+use eventsubd::model::route::SinkName;
+use eventsubd::model::secret::Secret;
 
-use self::server::NatsServer;
-use super::*;
-use crate::model::event::Since;
-use crate::model::secret::Secret;
+use super::certificate::certificate;
+use super::server::NatsServer;
+use super::{Bench, numbers, options, sink};
 
 /// The messages of a stream, in order.
 async fn stored(server: &NatsServer, stream: &str) -> Vec<jetstream::message::StreamMessage> {
@@ -41,7 +42,7 @@ fn message_id(message: &jetstream::message::StreamMessage) -> String {
 async fn the_stream_is_made_and_gets_every_event_once() {
     let folder = tempfile::tempdir().unwrap();
     let server = NatsServer::start(folder.path(), 0);
-    let bench = Bench::start(open(&folder), &[nats(server.port, Some("EVENTSUB"))], options()).await;
+    let bench = Bench::start(folder.path(), &[nats(server.port, Some("EVENTSUB"))], options()).await;
     bench.push(0..300, "stream.online").await;
     let status = bench.caught_up("nats").await;
     assert_eq!((status.delivered, status.dead_letters), (300, 0));
@@ -69,12 +70,10 @@ async fn the_stream_is_made_and_gets_every_event_once() {
 async fn a_server_that_is_away_for_a_while_misses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let server = NatsServer::start(folder.path(), 0);
-    let mut options = options();
-    options.stdout = Tap::default().options().stdout;
     let bench = Bench::start(
-        open(&folder),
+        folder.path(),
         &[nats(server.port, Some("EVENTSUB")), sink("out", SinkKind::Stdout)],
-        options,
+        options(),
     )
     .await;
     bench.push(0..100, "stream.online").await;
@@ -99,33 +98,11 @@ async fn a_server_that_is_away_for_a_while_misses_nothing() {
 async fn without_a_stream_the_person_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let server = NatsServer::start(folder.path(), 0);
-    let bench = Bench::start(open(&folder), &[nats(server.port, None)], options()).await;
+    let bench = Bench::start(folder.path(), &[nats(server.port, None)], options()).await;
     bench.push(0..1, "stream.online").await;
     let status = bench.status("nats", |status| status.problem.is_some()).await;
     assert!(status.problem.as_ref().unwrap().contains("`stream`"), "{status:?}");
     bench.end().await;
-}
-
-/// A certificate for `localhost` that signs itself, and its key: files in the folder.
-fn certificate(folder: &Path) {
-    let made = std::process::Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "2",
-        ])
-        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout", "key.pem", "-out", "cert.pem"])
-        .current_dir(folder)
-        .output()
-        .expect("openssl is installed by tests/run");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 }
 
 #[tokio::test]
@@ -165,7 +142,7 @@ async fn tls_and_a_password_are_asked_for_and_given() {
     let good = with_url("good", format!("tls://me:p%40ss@localhost:{}", server.port));
     let stranger = with_url("stranger", format!("tls://localhost:{}", server.port));
     let bench =
-        Bench::start(open(&folder), &[good, stranger], DeliveryOptions { tls: trusting, ..options() }).await;
+        Bench::start(folder.path(), &[good, stranger], DeliveryOptions { tls: trusting, ..options() }).await;
     bench.push(0..10, "stream.online").await;
     assert_eq!(bench.caught_up("good").await.delivered, 10);
     let status = bench.status("stranger", |status| status.problem.is_some()).await;
