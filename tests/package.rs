@@ -161,6 +161,7 @@ fn check_contents(package: &Path, folder: &Path) {
         let expected = match path.as_str() {
             path if path.ends_with('/') => "drwxr-xr-x",
             "usr/bin/eventsubd" => "-rwxr-xr-x",
+            CONFIG => "-rw-r-----",
             _ => "-rw-r--r--",
         };
         assert_eq!(mode, expected, "{path}");
@@ -230,9 +231,9 @@ fn the_package_comes_and_goes_as_debian_wants_it() {
     assert!(debian.state().starts_with("ii "), "{}", debian.state());
     let secret = fs::metadata(debian.root.join(SECRET)).unwrap();
     assert_eq!((secret.mode() & 0o777, secret.uid(), secret.len()), (0o600, 0, 0));
-    if Path::new(SOURCES).join("systemd/eventsubd.sysusers").exists() {
-        assert!(debian.read("etc/passwd").lines().any(|line| line.starts_with("eventsubd:")));
-    }
+    assert!(debian.read("etc/passwd").lines().any(|line| line.starts_with("eventsubd:")));
+    let shown = debian.ok(&["stat", "-c", "%U:%G %a", &format!("/{CONFIG}")]);
+    assert_eq!(shown, "root:eventsubd 640\n", "the daemon reads it, other users do not");
     // Neither started nor enabled: there is no client id yet.
     let asked = debian.asked();
     assert!(asked.contains("daemon-reload"), "{asked}");
@@ -277,10 +278,15 @@ fn the_package_comes_and_goes_as_debian_wants_it() {
     assert!(!asked.lines().any(|line| line.starts_with("stop") || line.starts_with("start")), "{asked}");
 
     // Removing it stops the daemons, and keeps everything that is not the program.
-    for path in ["var/lib/eventsubd", "var/lib/eventsubd-two", "var/log/eventsubd", "etc/eventsubd/two"] {
+    let others = ["var/lib/eventsubd-exporter", "var/log/eventsubd-exporter"];
+    let ours =
+        ["var/lib/eventsubd", "var/lib/eventsubd-two", "var/log/eventsubd-two", "etc/eventsubd/certificates"];
+    for path in [&ours[..], &others].concat() {
         fs::create_dir_all(debian.root.join(path)).unwrap();
         fs::write(debian.root.join(path).join("file"), "data").unwrap();
     }
+    fs::create_dir_all(debian.root.join("etc/eventsubd/two")).unwrap();
+    fs::write(debian.root.join("etc/eventsubd/two/config.toml"), "data").unwrap();
     debian.ok(&["dpkg", "--remove", "eventsubd"]);
     assert!(debian.state().starts_with("rc "), "{}", debian.state());
     assert!(
@@ -288,7 +294,7 @@ fn the_package_comes_and_goes_as_debian_wants_it() {
     );
     assert_eq!(debian.read(CONFIG), edited);
     assert_eq!(debian.read(SECRET), "the-secret\n");
-    assert!(debian.exists("var/lib/eventsubd/file") && debian.exists("etc/eventsubd/two/file"));
+    assert!(debian.exists("var/lib/eventsubd/file") && debian.exists("etc/eventsubd/two/config.toml"));
     let asked = debian.asked();
     for line in [&format!("stop {units}"), "stop eventsubd@*.service"] {
         assert!(asked.lines().any(|asked| asked == line), "{line}:\n{asked}");
@@ -298,5 +304,8 @@ fn the_package_comes_and_goes_as_debian_wants_it() {
 
     debian.ok(&["dpkg", "--purge", "eventsubd"]);
     assert!(!debian.state().starts_with("ii") && !debian.state().starts_with("rc"), "{}", debian.state());
-    assert_eq!(debian.traces(), [""; 0], "nothing is left");
+    let left = others.map(|path| debian.root.join(path).display().to_string());
+    let mut traces = debian.traces();
+    traces.sort();
+    assert_eq!(traces, left, "nothing is left but what belongs to another package");
 }
