@@ -47,6 +47,10 @@ pub trait Control: Send + Sync + 'static {
     fn set_log_filter(&self, filter: &str) -> Result<LogFilter, Refused>;
     /// Sends a sink again what was stored since.
     fn replay(&self, sink: SinkName, since: Since) -> Answer<'_, Result<Count, Refused>>;
+    /// Has a sink try now what waits.
+    fn retry_sink(&self, sink: SinkName) -> Answer<'_, Result<Retried, Refused>>;
+    /// Puts the event that holds up a sink into its dead letters.
+    fn skip_event(&self, sink: SinkName) -> Answer<'_, Result<SkippedEvent, Refused>>;
     /// Sends dead letters again.
     fn resend(&self, filter: LetterFilter) -> Answer<'_, Result<Count, Refused>>;
     /// Removes dead letters for good.
@@ -61,6 +65,20 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub struct Count {
     /// So many.
     pub count: u64,
+}
+
+/// The sink tries now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retried {}
+
+/// The event that is now in the dead letters of its sink.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkippedEvent {
+    /// The number of the event in the store.
+    pub seq: Seq,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub subscription_type: String,
 }
 
 /// The filter of log lines in force.
@@ -115,6 +133,11 @@ struct ReplayQuery {
     sink: String,
     seq: Option<u64>,
     time: Option<Timestamp>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SinkQuery {
+    sink: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -191,6 +214,14 @@ async fn replay(State(control): State<Shared>, Query(query): Query<ReplayQuery>)
     answer(control.replay(SinkName::new(query.sink), since).await)
 }
 
+async fn retry_sink(State(control): State<Shared>, Query(query): Query<SinkQuery>) -> Response {
+    answer(control.retry_sink(SinkName::new(query.sink)).await)
+}
+
+async fn skip_event(State(control): State<Shared>, Query(query): Query<SinkQuery>) -> Response {
+    answer(control.skip_event(SinkName::new(query.sink)).await)
+}
+
 async fn resend(State(control): State<Shared>, Query(query): Query<LettersQuery>) -> Response {
     answer(control.resend(query.into()).await)
 }
@@ -217,6 +248,8 @@ pub async fn serve(
         .route("/grants", post(grants))
         .route("/log-level", get(log_filter).post(set_log_filter))
         .route("/replay", post(replay))
+        .route("/sinks/retry", post(retry_sink))
+        .route("/sinks/skip", post(skip_event))
         .route("/dead-letters/replay", post(resend))
         .route("/dead-letters/drop", post(drop_letters))
         .with_state(control)

@@ -89,6 +89,9 @@ pub enum Command {
     /// An event becomes a dead letter when its receiver refuses it for good, or fails for `give_up_after`.
     #[command(subcommand)]
     DeadLetters(LettersCommand),
+    /// Try a sink that waits now, or skip the event that holds it up
+    #[command(subcommand)]
+    Sink(SinkCommand),
     /// Have users allow the application what the configured subscriptions need of them
     ///
     /// It prints an address and a code for each user, waits until they have allowed it, and forgets their token:
@@ -232,6 +235,23 @@ pub struct ReplayArgs {
     pub since: String,
 }
 
+/// What to do with a sink.
+#[derive(Debug, Subcommand)]
+pub enum SinkCommand {
+    /// Try now what waits after a failure, even if the receiver has asked for a pause
+    Retry(SinkNameArgs),
+    /// Put the event that holds up the others into the dead letters
+    Skip(SinkNameArgs),
+}
+
+/// Which sink.
+#[derive(Debug, clap::Args)]
+pub struct SinkNameArgs {
+    /// The name that it has in the configuration
+    #[arg(value_name = "NAME")]
+    pub name: String,
+}
+
 /// What to do with dead letters.
 #[derive(Debug, Subcommand)]
 pub enum LettersCommand {
@@ -249,6 +269,9 @@ pub struct LettersListArgs {
     /// Only those of this sink
     #[arg(long, value_name = "NAME")]
     pub sink: Option<String>,
+    /// Show what the receivers answered as well, in their own words
+    #[arg(long, short)]
+    pub verbose: bool,
     /// Print one JSON document, with the events
     #[arg(long)]
     pub json: bool,

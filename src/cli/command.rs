@@ -103,8 +103,16 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         "dead-letters",
         &[
             example("eventsubd dead-letters list", "See what sinks gave up on, and why"),
+            example("eventsubd dead-letters list --verbose", "See what the receivers answered, too"),
             example("eventsubd dead-letters replay --sink web", "Send those of one sink again"),
             example("eventsubd dead-letters drop --id 7", "Remove one of them"),
+        ],
+    ),
+    (
+        "sink",
+        &[
+            example("eventsubd sink retry web", "Try now, once the receiver works again"),
+            example("eventsubd sink skip web", "Go on without the event that its receiver cannot stand"),
         ],
     ),
     (

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::args::{Args, LettersArgs, LettersCommand, ReplayArgs};
+use super::args::{Args, LettersArgs, LettersCommand, LettersListArgs, ReplayArgs};
 use super::control::{Connection, block_on, parse};
 use super::events::{open, since};
 use super::term::{self, Failure};
@@ -16,7 +16,7 @@ use crate::delivery::format::eventsub_line;
 use crate::model::event::Seq;
 use crate::model::route::SinkName;
 use crate::model::time::Timestamp;
-use crate::store::{DeadLetter, StoreError};
+use crate::store::{DeadLetter, FailureRecord, StoreError};
 
 /// Dead letters that are read at once.
 const BATCH: usize = 200;
@@ -24,7 +24,7 @@ const BATCH: usize = 200;
 /// `eventsubd dead-letters`
 pub(super) fn run(args: &Args, command: &LettersCommand) -> Result<u8, Failure> {
     match command {
-        LettersCommand::List(flags) => list(args, flags.sink.as_deref(), flags.json),
+        LettersCommand::List(flags) => list(args, flags),
         LettersCommand::Replay(flags) => {
             let count = ask(args, &format!("/dead-letters/replay?{}", query(flags)))?;
             term::say(&format!("{}; `eventsubd status` shows how it goes", sentence(count, "sent again")));
@@ -92,27 +92,39 @@ struct Shown<'a> {
     stored_at: Timestamp,
     failed_at: Timestamp,
     error: &'a str,
+    /// The receiver's own words, for somebody who asks for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    said: Option<&'a str>,
+    /// The first failure, if there were several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_failed_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_said: Option<&'a str>,
     /// About to be sent again.
     replay: bool,
     message: Box<RawValue>,
 }
 
-fn list(args: &Args, sink: Option<&str>, json: bool) -> Result<u8, Failure> {
+fn list(args: &Args, flags: &LettersListArgs) -> Result<u8, Failure> {
+    let LettersListArgs { json, verbose, .. } = *flags;
     let reader = open(args, false)?;
-    let sink = sink.map(SinkName::new);
+    let sink = flags.sink.as_deref().map(SinkName::new);
     let broken = |error: StoreError| Failure::new("cannot read the dead letters").because(&error);
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let (mut after, mut count) = (0, 0_u64);
+    let (mut after, mut count, mut has_words) = (0, 0_u64, false);
     loop {
         let letters = reader.dead_letters(sink.as_ref(), after, BATCH).map_err(broken)?;
         let mut text = String::new();
         for letter in &letters {
             after = letter.id;
+            has_words |= letter.last.said.is_some();
             if json {
                 text.push_str(if count == 0 { "[\n" } else { ",\n" });
-                text.push_str(&shown(letter)?);
+                text.push_str(&shown(letter, verbose)?);
             } else {
-                text.push_str(&line(letter));
+                text.push_str(&lines(letter, verbose));
             }
             count += 1;
         }
@@ -133,10 +145,13 @@ fn list(args: &Args, sink: Option<&str>, json: bool) -> Result<u8, Failure> {
     if count == 0 && !json {
         term::say("there are no dead letters");
     }
+    if has_words && !json && !verbose {
+        term::say("`--verbose` shows what the receivers answered");
+    }
     Ok(0)
 }
 
-fn shown(letter: &DeadLetter) -> Result<String, Failure> {
+fn shown(letter: &DeadLetter, verbose: bool) -> Result<String, Failure> {
     let failed = |error: serde_json::Error| Failure::new("a dead letter cannot be shown").because(&error);
     let mut message = Vec::new();
     eventsub_line(&letter.event.event, &mut message);
@@ -145,27 +160,91 @@ fn shown(letter: &DeadLetter) -> Result<String, Failure> {
         sink: &letter.sink,
         seq: letter.event.seq,
         stored_at: letter.event.stored_at,
-        failed_at: letter.failed_at,
-        error: &letter.error,
+        failed_at: letter.last.at,
+        error: &letter.last.error,
+        said: letter.last.said.as_deref().filter(|_| verbose),
+        first_failed_at: letter.first.as_ref().map(|first| first.at),
+        first_error: letter.first.as_ref().map(|first| first.error.as_str()),
+        first_said: letter.first.as_ref().and_then(|first| first.said.as_deref()).filter(|_| verbose),
         replay: letter.replay,
         message: serde_json::from_slice(&message).map_err(failed)?,
     };
     serde_json::to_string(&shown).map_err(failed)
 }
 
-/// A line for people.
-fn line(letter: &DeadLetter) -> String {
+/// A dead letter for people: a line, with the first failure and the receiver's words below it.
+fn lines(letter: &DeadLetter, verbose: bool) -> String {
     let mut text = String::new();
     let again = if letter.replay { ", about to be sent again" } else { "" };
+    let FailureRecord { at, error, .. } = &letter.last;
     let _ = writeln!(
         text,
-        "{} {} {} {} (event {}{again}): {}",
-        letter.id,
-        letter.failed_at,
-        letter.sink,
-        letter.event.event.subscription_type,
-        letter.event.seq,
-        letter.error
+        "{} {at} {} {} (event {}{again}): {error}",
+        letter.id, letter.sink, letter.event.event.subscription_type, letter.event.seq
     );
+    let said = |said: &Option<String>| {
+        said.as_ref().filter(|_| verbose).map(|words| format!("    it answered: {words}\n")).unwrap_or_default()
+    };
+    text.push_str(&said(&letter.last.said));
+    if let Some(first) = &letter.first {
+        let _ = writeln!(text, "    first failure {}: {}", first.at, first.error);
+        text.push_str(&said(&first.said));
+    }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::event::{Event, MessageId, StoredEvent};
+
+    fn letter() -> DeadLetter {
+        let record = |millis, error: &str, said: Option<&str>| FailureRecord {
+            at: Timestamp::from_unix_millis(millis),
+            error: error.to_owned(),
+            said: said.map(str::to_owned),
+        };
+        DeadLetter {
+            id: 7,
+            sink: SinkName::new("web"),
+            event: StoredEvent {
+                seq: Seq(12),
+                stored_at: Timestamp::from_unix_millis(0),
+                event: Event {
+                    message_id: MessageId::new("m1").unwrap(),
+                    message_timestamp: "2026-11-02T09:00:01Z".into(),
+                    subscription_type: "stream.online".into(),
+                    subscription_version: "1".into(),
+                    subscription_id: "s".into(),
+                    payload: b"{}".as_slice().into(),
+                },
+            },
+            first: Some(record(1_000, "host answered 500 Internal Server Error", Some("oops"))),
+            last: record(2_000, "host answered 400 Bad Request", Some("no such field")),
+            replay: false,
+            replays: 0,
+        }
+    }
+
+    #[test]
+    fn the_first_and_the_last_failure_are_shown() {
+        expect_test::expect![[r#"
+            7 1970-01-01T00:00:02.000Z web stream.online (event 12): host answered 400 Bad Request
+                first failure 1970-01-01T00:00:01.000Z: host answered 500 Internal Server Error
+        "#]]
+        .assert_eq(&lines(&letter(), false));
+        let once = DeadLetter { first: None, ..letter() };
+        assert_eq!(lines(&once, false).lines().count(), 1);
+    }
+
+    #[test]
+    fn the_words_of_the_receiver_are_shown_only_with_verbose() {
+        let (quiet, verbose) = (shown(&letter(), false).unwrap(), shown(&letter(), true).unwrap());
+        assert!(!quiet.contains("oops") && !quiet.contains("no such field"), "{quiet}");
+        let json: serde_json::Value = serde_json::from_str(&verbose).unwrap();
+        assert_eq!((&json["said"], &json["first_said"]), (&"no such field".into(), &"oops".into()));
+        assert_eq!(json["first_error"], "host answered 500 Internal Server Error");
+        let text = lines(&letter(), true);
+        assert!(text.contains("it answered: no such field") && text.contains("it answered: oops"), "{text}");
+    }
 }

@@ -14,6 +14,7 @@ mod man;
 mod plan;
 mod run;
 mod sandbox;
+mod sink;
 mod status;
 mod term;
 pub mod types;
@@ -55,6 +56,7 @@ pub fn main() -> ExitCode {
         Command::Authorize(authorize) => authorize::run(&args, authorize),
         Command::Replay(replay) => letters::replay(&args, replay),
         Command::DeadLetters(command) => letters::run(&args, command),
+        Command::Sink(command) => sink::run(&args, command),
         Command::Types(types) => types::run(types),
         Command::Sandbox(sandbox) => sandbox::run(&args, sandbox),
         Command::Completions { shell } => completions(*shell),

@@ -6,10 +6,11 @@ use tracing::info;
 use super::reload::Request;
 use super::status::Sources;
 use crate::admin::{
-    Answer, Control, Count, LogFilter, Refused, ReloadAccepted, ReloadRefused, SecretRotated,
+    Answer, Control, Count, LogFilter, Refused, ReloadAccepted, ReloadRefused, Retried, SecretRotated,
+    SkippedEvent,
 };
 use crate::config;
-use crate::delivery::{DeliveryHandle, ResendError};
+use crate::delivery::{DeliveryHandle, ResendError, Skipped};
 use crate::model::event::Since;
 use crate::model::hint::Hint;
 use crate::model::route::SinkName;
@@ -92,6 +93,17 @@ impl Control for DaemonHandle {
         Box::pin(async move { counted(self.delivery.replay(&sink, since).await) })
     }
 
+    fn retry_sink(&self, sink: SinkName) -> Answer<'_, Result<Retried, Refused>> {
+        Box::pin(async move { self.delivery.retry_now(&sink).await.map(|()| Retried {}).map_err(not_done) })
+    }
+
+    fn skip_event(&self, sink: SinkName) -> Answer<'_, Result<SkippedEvent, Refused>> {
+        Box::pin(async move {
+            let Skipped { seq, subscription_type } = self.delivery.skip(&sink).await.map_err(not_done)?;
+            Ok(SkippedEvent { seq, subscription_type })
+        })
+    }
+
     fn resend(&self, filter: LetterFilter) -> Answer<'_, Result<Count, Refused>> {
         Box::pin(async move { counted(self.delivery.resend(filter).await) })
     }
@@ -109,6 +121,11 @@ fn refused(error: &LogError) -> Refused {
     Refused { error: error.to_string() }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn not_done(error: ResendError) -> Refused {
+    Refused { error: error.to_string() }
+}
+
 fn counted(outcome: Result<u64, ResendError>) -> Result<Count, Refused> {
-    outcome.map(|count| Count { count }).map_err(|error| Refused { error: error.to_string() })
+    outcome.map(|count| Count { count }).map_err(not_done)
 }

@@ -4,18 +4,23 @@
 //! The cursor moves only after the sink has the lines safe, so a crash repeats what was in hand and
 //! loses nothing. It is stored by a task of its own, so that the next batch does not wait for that.
 
+use std::collections::VecDeque;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use super::retry::{Decision, decide};
+use super::handle::Skipped;
+use super::retry::{Decision, Failure, decide};
 use super::sink::Lines;
 use super::window::Place;
-use super::worker::{Worker, age};
+use super::worker::{Command, Failures, Worker, age};
 use crate::model::event::{Seq, StoredEvent};
 use crate::model::status::SinkState;
+use crate::model::time::Timestamp;
+use crate::store::GivenUp;
 
 /// Events in one batch.
 const BATCH: usize = 1_000;
@@ -49,8 +54,19 @@ enum Written {
 
 enum Delivered {
     Yes,
-    GivenUp(String),
+    GivenUp(GivenUp),
+    /// The first event was put aside by hand; the others are to be tried.
+    Skipped(GivenUp),
     /// Told to stop before.
+    Stopped,
+}
+
+/// What ends the pause before another try.
+enum Paused {
+    /// The pause is over, or a person wants the next try now.
+    Over,
+    /// A person wants to have the first event put aside.
+    Skip(oneshot::Sender<Option<Skipped>>),
     Stopped,
 }
 
@@ -78,6 +94,10 @@ impl BatchWorker {
                 tokio::select! {
                     () = stop.soon.cancelled() => return None,
                     changed = newest.changed() => changed.ok()?,
+                    Some(command) = self.worker.commands.recv() => match command {
+                        Command::Retry(reply) => drop(reply.send(())),
+                        Command::Skip(reply) => drop(reply.send(None)),
+                    },
                 }
                 continue;
             }
@@ -94,12 +114,20 @@ impl BatchWorker {
                 continue;
             }
             self.fill(&mut batch, events);
-            match self.deliver(&mut batch, cursor).await {
-                Delivered::Yes => {}
-                Delivered::Stopped => return None,
-                Delivered::GivenUp(error) => {
-                    for event in &batch.events {
-                        self.worker.bury(event, &error).await?;
+            loop {
+                match self.deliver(&mut batch, cursor).await {
+                    Delivered::Yes => break,
+                    Delivered::Stopped => return None,
+                    Delivered::GivenUp(why) => {
+                        for event in &batch.events {
+                            self.worker.to_dead_letters(event, &why).await?;
+                        }
+                        break;
+                    }
+                    Delivered::Skipped(why) => {
+                        let skipped = batch.events.remove(0);
+                        self.worker.to_dead_letters(&skipped, &why).await?;
+                        self.write_lines(&mut batch);
                     }
                 }
             }
@@ -117,14 +145,24 @@ impl BatchWorker {
             after = last.id;
             let events = letters.iter().map(|letter| letter.event.clone()).collect();
             let mut batch = Batch { events, ..Batch::default() };
+            let mut ids: VecDeque<i64> = letters.iter().map(|letter| letter.id).collect();
             self.write_lines(&mut batch);
-            let outcome = match self.deliver(&mut batch, cursor).await {
-                Delivered::Yes => Ok(()),
-                Delivered::GivenUp(error) => Err(error),
-                Delivered::Stopped => return None,
+            let outcome = loop {
+                match self.deliver(&mut batch, cursor).await {
+                    Delivered::Yes => break Ok(()),
+                    Delivered::GivenUp(why) => break Err(why),
+                    Delivered::Stopped => return None,
+                    Delivered::Skipped(why) => {
+                        batch.events.remove(0);
+                        if let Some(id) = ids.pop_front() {
+                            self.worker.resent(id, Err(&why)).await?;
+                        }
+                        self.write_lines(&mut batch);
+                    }
+                }
             };
-            for letter in &letters {
-                self.worker.resent(letter.id, outcome.as_ref().copied().map_err(String::as_str)).await?;
+            for id in ids {
+                self.worker.resent(id, outcome.as_ref().copied()).await?;
             }
         }
     }
@@ -159,6 +197,7 @@ impl BatchWorker {
         );
         let mut failures = 0_u32;
         let mut failing_since = None;
+        let mut history = None;
         loop {
             let error = match self.write(batch).await {
                 Written::Yes => {
@@ -171,6 +210,7 @@ impl BatchWorker {
                             status.delivered += count;
                             status.in_flight = 0;
                             status.problem = None;
+                            status.next_try = None;
                             status.state = SinkState::Delivering;
                         },
                         batch.last,
@@ -198,37 +238,59 @@ impl BatchWorker {
                 },
                 cursor,
             );
-            match decide(failures, since.elapsed(), self.worker.limits(), None, fastrand::f64()) {
-                Decision::Wait(pause) => {
-                    if !self.pause(pause, cursor, &oldest).await {
-                        return Delivered::Stopped;
+            Failures::add(&mut history, Failure::new(problem.clone()));
+            match decide(failures, since.elapsed(), self.worker.limits(), fastrand::f64()) {
+                Decision::Wait(pause) => match self.pause(pause, cursor, &oldest).await {
+                    Paused::Over => {}
+                    Paused::Stopped => return Delivered::Stopped,
+                    Paused::Skip(reply) => {
+                        let Some(why) = history.map(Failures::skipped) else { return Delivered::Stopped };
+                        let (sink, id) = (self.worker.name(), &oldest.event.message_id);
+                        warn!(
+                            %sink, message_id = %id, seq = oldest.seq.0,
+                            "an event was skipped by hand; it is in the sink's dead letters"
+                        );
+                        self.worker.show(|status| (status.problem, status.next_try) = (None, None), cursor);
+                        let subscription_type = oldest.event.subscription_type.to_string();
+                        let _ = reply.send(Some(Skipped { seq: oldest.seq, subscription_type }));
+                        return Delivered::Skipped(why);
                     }
-                }
+                },
                 Decision::GiveUp => {
                     error!(
                         %sink, error = problem, events = batch.events.len(),
                         "gave up on events after give_up_after; they are in the sink's dead letters"
                     );
-                    return Delivered::GivenUp(problem);
+                    self.worker.show(|status| status.next_try = None, cursor);
+                    return history.map_or(Delivered::Stopped, |failures| Delivered::GivenUp(failures.given_up()));
                 }
             }
         }
     }
 
-    async fn pause(&mut self, pause: Duration, cursor: Seq, oldest: &StoredEvent) -> bool {
+    async fn pause(&mut self, pause: Duration, cursor: Seq, oldest: &StoredEvent) -> Paused {
         let until = Instant::now() + pause;
+        let next_try = Timestamp(SystemTime::now() + pause);
+        self.worker.show(|status| status.next_try = Some(next_try), cursor);
         let mut reopen = self.worker.reopen.clone();
         reopen.mark_unchanged();
         while Instant::now() < until {
             tokio::select! {
-                () = self.worker.stop.soon.cancelled() => return false,
+                () = self.worker.stop.soon.cancelled() => return Paused::Stopped,
                 // A person who has just mended it does not want to wait.
-                Ok(()) = reopen.changed() => return true,
+                Ok(()) = reopen.changed() => return Paused::Over,
+                Some(command) = self.worker.commands.recv() => match command {
+                    Command::Retry(reply) => {
+                        let _ = reply.send(());
+                        return Paused::Over;
+                    }
+                    Command::Skip(reply) => return Paused::Skip(reply),
+                },
                 () = tokio::time::sleep_until(until.min(Instant::now() + Duration::from_secs(1))) => {}
             }
             self.worker.show(|status| status.lag_seconds = age(oldest), cursor);
         }
-        true
+        Paused::Over
     }
 
     /// One try, on a thread that may block.

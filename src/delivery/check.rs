@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::make::{SinkError, make, selector};
+use super::outgoing::Attempt;
 use super::sink::{FileOptions, Http, HttpBody, Nats};
 use super::{DeliveryOptions, SinkKind, SinkOptions};
 use crate::model::event::{Event, Seq, StoredEvent};
@@ -68,7 +70,7 @@ impl Templated {
 
     fn fill(&self, event: &StoredEvent) -> Result<(), String> {
         match self {
-            Self::Http(http) => http.message(event, 0).map(drop),
+            Self::Http(http) => http.message(event, &Attempt::first(SystemTime::now())).map(drop),
             Self::Nats(nats) => nats.subject(&event.event).map(drop),
         }
     }

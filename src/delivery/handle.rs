@@ -1,16 +1,18 @@
-//! What others may ask of the delivery: to send again, to drop dead letters, to open files anew.
+//! What others may ask of the delivery: to send again, to try now, to skip an event, to drop dead letters, to open files
+//! anew.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::worker::Command;
 use crate::model::event::{Seq, Since};
 use crate::model::route::SinkName;
 use crate::model::status::SinkStatus;
 use crate::store::{LetterFilter, Store, StoreError};
 
-/// Why nothing can be sent again.
+/// Why a request cannot be carried out.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ResendError {
     /// No such sink.
@@ -22,6 +24,21 @@ pub enum ResendError {
     /// The daemon ends.
     #[error("the daemon is stopping")]
     Stopping,
+    /// The sink has no worker at present.
+    #[error("sink {0} is just being started; try again in some seconds")]
+    NotRunning(SinkName),
+    /// There is nothing to skip.
+    #[error("nothing holds up sink {0}: no event of it has failed")]
+    NothingFailed(SinkName),
+}
+
+/// An event that a person had skipped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// The number of the event in the store.
+    pub seq: Seq,
+    /// Its type.
+    pub subscription_type: String,
 }
 
 /// Something for the supervisor to do.
@@ -31,6 +48,8 @@ pub(super) enum Request {
     Rewind(Rewind),
     /// Workers are to look for dead letters that are to be sent again.
     Resend { sinks: Vec<SinkName>, reply: oneshot::Sender<()> },
+    /// A worker is to do something.
+    Command { sink: SinkName, command: Command, reply: oneshot::Sender<Result<(), ResendError>> },
     /// The numbers of dead letters have changed.
     Recount { reply: oneshot::Sender<()> },
 }
@@ -72,6 +91,34 @@ impl DeliveryHandle {
         self.ask(|reply| Request::Rewind(Rewind { sink, to: after, reply })).await??;
         let (newest, oldest) = (*self.store.last_seq().borrow(), self.store.status().borrow().first_seq);
         Ok(newest.0.saturating_sub(after.0.max(oldest.0.saturating_sub(1))))
+    }
+
+    /// Has a sink try now what waits after a failure, also if its receiver has asked for a pause.
+    ///
+    /// # Errors
+    /// [`ResendError`].
+    pub async fn retry_now(&self, sink: &SinkName) -> Result<(), ResendError> {
+        self.command(sink, Command::Retry).await
+    }
+
+    /// Puts the event that holds up a sink into its dead letters. Returns which one it was.
+    ///
+    /// # Errors
+    /// [`ResendError`].
+    pub async fn skip(&self, sink: &SinkName) -> Result<Skipped, ResendError> {
+        self.command(sink, Command::Skip).await?.ok_or_else(|| ResendError::NothingFailed(sink.clone()))
+    }
+
+    async fn command<T>(
+        &self,
+        sink: &SinkName,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, ResendError> {
+        let (done, outcome) = oneshot::channel();
+        let (sink, command) = (sink.clone(), command(done));
+        let name = sink.clone();
+        self.ask(|reply| Request::Command { sink, command, reply }).await??;
+        outcome.await.map_err(|_| ResendError::NotRunning(name))
     }
 
     /// Sends dead letters again; tells how many.

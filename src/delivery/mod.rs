@@ -8,14 +8,18 @@
 mod batch;
 mod check;
 pub mod format;
+pub mod gate;
 mod handle;
 mod make;
+pub mod outgoing;
+mod receiver;
 pub mod retry;
 pub mod select;
 mod single;
 mod sink;
 mod supervisor;
 pub mod template;
+pub mod verdict;
 pub mod window;
 mod worker;
 
@@ -30,7 +34,7 @@ use tokio::time::Instant;
 
 pub use self::check::{Sample, check_sinks};
 use self::format::Format;
-pub use self::handle::{DeliveryHandle, ResendError};
+pub use self::handle::{DeliveryHandle, ResendError, Skipped};
 pub use self::make::SinkError;
 pub use self::sink::{CommandOptions, FileOptions, HttpBody, HttpOptions, NatsOptions, OpenStdout};
 pub use self::supervisor::Delivery;

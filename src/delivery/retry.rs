@@ -1,4 +1,4 @@
-//! What a failure means: when it is tried again, and when it is given up.
+//! The outcome of an attempt, and when a failed event is tried again or given up. ◆
 
 use std::time::Duration;
 
@@ -6,34 +6,80 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_millis(500);
 /// The least pause, so that jitter never makes a tight loop.
 const LEAST: Duration = Duration::from_millis(50);
+/// The longest pause that a receiver may ask for.
+const LONGEST_WISH: Duration = Duration::from_secs(3_600);
 
-/// What became of one try.
+/// The result of one attempt to hand an event to its receiver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The sink has it.
+    /// The receiver has it.
     Done,
-    /// It may work later.
-    Failed {
-        /// What happened, and what to do; without secrets.
-        error: String,
-        /// The pause that the receiver asks for.
-        after: Option<Duration>,
+    /// The receiver has it, and says how many more requests it takes.
+    DoneWithin(Allowance),
+    /// The receiver will never take this event: a dead letter at once.
+    Rejected(Failure),
+    /// This event failed and may succeed later. Events of other lanes go on.
+    Failed(Failure),
+    /// The receiver can take nothing at present. All other events wait until this one succeeds or is given up.
+    Unavailable(Failure),
+    /// The receiver asks for a pause. No event is sent until it is over.
+    Throttled {
+        /// What the receiver answered.
+        failure: Failure,
+        /// How long the pause lasts.
+        wait: Duration,
     },
-    /// It will never work: a dead letter at once.
-    Rejected(String),
 }
 
 impl Outcome {
-    /// A failure after which the usual pauses hold.
-    pub fn failed(error: impl Into<String>) -> Self {
-        Self::Failed { error: error.into(), after: None }
+    /// A failure of this event alone, which may pass.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::Failed(Failure::new(message))
     }
+
+    /// A failure of the receiver.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::Unavailable(Failure::new(message))
+    }
+
+    /// An event that can never be delivered.
+    pub fn rejected(message: impl Into<String>) -> Self {
+        Self::Rejected(Failure::new(message))
+    }
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failure {
+    /// What happened, and what to do. Free of secrets and of the receiver's own words, so that it may stand in the log
+    /// and in the status.
+    pub message: String,
+    /// The receiver's own words, masked. They are kept with the dead letter and shown only to somebody who asks.
+    pub said: Option<String>,
+}
+
+impl Failure {
+    /// A failure of which the receiver said nothing.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), said: None }
+    }
+}
+
+/// How many requests a receiver takes, by the `X-RateLimit-*` headers of its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    /// Requests in each period, if the answer says so.
+    pub limit: Option<u32>,
+    /// Requests left in the current period.
+    pub remaining: u32,
+    /// Time until the next period begins.
+    pub reset_after: Duration,
 }
 
 /// How long failing events are tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryLimits {
-    /// The longest pause.
+    /// The longest pause of our own.
     pub retry_max: Duration,
     /// How long an event is tried before it goes to the dead letters.
     pub give_up_after: Duration,
@@ -48,24 +94,24 @@ pub enum Decision {
     GiveUp,
 }
 
-/// After the `failures`th failure (from 1) of something that has been failing for so long. Exponential
-/// with full jitter: `jitter` is 0 to 1. `at_least` is the pause that the receiver asks for; it is
-/// believed up to `retry_max`.
-pub fn decide(
-    failures: u32,
-    failing_for: Duration,
-    limits: RetryLimits,
-    at_least: Option<Duration>,
-    jitter: f64,
-) -> Decision {
+/// The pause after the `failures`th failure in a row (from 1). Exponential with full jitter: `jitter` is 0 to 1.
+pub fn backoff(failures: u32, retry_max: Duration, jitter: f64) -> Duration {
+    let ceiling = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(24)).min(retry_max);
+    ceiling.mul_f64(jitter.clamp(0.0, 1.0)).max(LEAST)
+}
+
+/// The part of a receiver's wish for a pause that is respected: up to an hour, even if `retry_max` is shorter.
+pub fn respected(wish: Duration) -> Duration {
+    wish.clamp(LEAST, LONGEST_WISH)
+}
+
+/// Whether to try an event again that has been failing for `failing_for`, and after which pause.
+pub fn decide(failures: u32, failing_for: Duration, limits: RetryLimits, jitter: f64) -> Decision {
     let Some(left) = limits.give_up_after.checked_sub(failing_for).filter(|left| !left.is_zero()) else {
         return Decision::GiveUp;
     };
-    let ceiling = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(24)).min(limits.retry_max);
-    let asked = at_least.unwrap_or_default().min(limits.retry_max);
-    let pause = ceiling.mul_f64(jitter.clamp(0.0, 1.0)).max(LEAST).max(asked);
     // The last try comes when the time is up, not a whole pause later.
-    Decision::Wait(pause.min(left))
+    Decision::Wait(backoff(failures, limits.retry_max, jitter).min(left))
 }
 
 #[cfg(test)]
@@ -79,7 +125,7 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_the_longest() {
-        let pause = |failures| match decide(failures, Duration::from_secs(1), LIMITS, None, 1.0) {
+        let pause = |failures| match decide(failures, Duration::from_secs(1), LIMITS, 1.0) {
             Decision::Wait(pause) => pause.as_millis(),
             Decision::GiveUp => panic!("too early"),
         };
@@ -88,20 +134,19 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_that_is_asked_for_is_kept_within_reason() {
-        let wait = |asked| decide(1, Duration::ZERO, LIMITS, Some(Duration::from_secs(asked)), 0.0);
-        assert_eq!(wait(30), Decision::Wait(Duration::from_secs(30)));
-        assert_eq!(wait(1_000_000), Decision::Wait(LIMITS.retry_max));
+    fn a_wish_is_respected_for_up_to_an_hour() {
+        assert_eq!(respected(Duration::from_secs(1_800)), Duration::from_secs(1_800));
+        assert_eq!(respected(Duration::from_secs(1_000_000)), LONGEST_WISH);
+        assert_eq!(respected(Duration::ZERO), LEAST);
     }
 
     proptest! {
         #[test]
         fn it_ends_and_never_spins(
             failures in 1..u32::MAX, failing_ms in 0..200_000_000_u64, jitter in -1.0..2.0_f64,
-            asked in prop::option::of(0..1_000_000_u64),
         ) {
             let failing_for = Duration::from_millis(failing_ms);
-            match decide(failures, failing_for, LIMITS, asked.map(Duration::from_secs), jitter) {
+            match decide(failures, failing_for, LIMITS, jitter) {
                 Decision::GiveUp => prop_assert!(failing_for >= LIMITS.give_up_after),
                 Decision::Wait(pause) => {
                     prop_assert!(pause <= LIMITS.retry_max);

@@ -3,22 +3,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::format::Broadcaster;
-use super::retry::{Decision, Outcome};
+use super::handle::Skipped;
+use super::outgoing::{Attempt, Replay, replayed_id};
+use super::retry::{Decision, Failure, Outcome};
 use super::sink::Single;
 use super::sleep_until;
-use super::window::{Origin, Place, Ticket, Window};
-use super::worker::{LETTERS, Worker, age};
-use crate::model::event::{Seq, StoredEvent};
+use super::window::{Cause, Origin, Place, Ticket, Window};
+use super::worker::{Command, Failures, LETTERS, Worker, age};
+use crate::model::event::{MessageId, Seq, StoredEvent};
 use crate::model::status::SinkState;
+use crate::model::time::Timestamp;
+use crate::store::{GivenUp, SinkRecord};
 
 /// Events that are open at once, at the most.
 const WINDOW: usize = 1_024;
@@ -37,35 +42,65 @@ pub(super) struct SingleWorker {
     pub(super) sink: Arc<dyn Single>,
 }
 
+/// An event that is open.
+struct Held {
+    event: Arc<StoredEvent>,
+    /// Under which id it goes out if a person replays it.
+    new_id: Option<MessageId>,
+    failures: Option<Failures>,
+    sending: Option<AbortHandle>,
+}
+
 /// What is open, and what is out.
 struct Run {
     window: Window,
-    events: BTreeMap<Ticket, Arc<StoredEvent>>,
+    events: BTreeMap<Ticket, Held>,
     bytes: usize,
-    sending: FuturesUnordered<futures_util::future::BoxFuture<'static, (Ticket, Outcome)>>,
+    /// A task for each event that is out, so that they share all cores.
+    sending: JoinSet<(Ticket, Outcome)>,
     /// Events after the cursor that were done before this start.
     already: BTreeSet<Seq>,
     /// The last dead letter that was taken up, and whether there may be more.
     letters: (i64, bool),
+    /// The place and the replays at the start.
+    record: SinkRecord,
     begun: Instant,
     failed_before: bool,
+    news: News,
+}
+
+/// What is to be added to the status.
+#[derive(Default)]
+struct News {
+    delivered: u64,
+    retries: u64,
+    problem: Option<String>,
+    works_again: bool,
+}
+
+/// Why an event is not tried again.
+enum End {
+    Delivered,
+    GivenUp(GivenUp),
 }
 
 impl SingleWorker {
     /// Runs until it is told to stop.
     pub(super) async fn run(mut self) {
         let Some(record) = self.worker.start().await else { return };
-        let place = Place { cursor: record.cursor, done: record.done };
+        let place = Place { cursor: record.cursor, done: record.done.clone() };
         let (moved, keeper) = self.worker.keep_place(place.clone());
         let mut run = Run {
             window: Window::new(self.sink.concurrency(), place.cursor),
             events: BTreeMap::new(),
             bytes: 0,
-            sending: FuturesUnordered::new(),
+            sending: JoinSet::new(),
             already: place.done.into_iter().collect(),
             letters: (0, true),
+            record,
             begun: Instant::now(),
             failed_before: false,
+            news: News::default(),
         };
         let mut publish = |place: Place| {
             moved.send_if_modified(|old| {
@@ -83,6 +118,7 @@ impl SingleWorker {
                 );
             }
         }
+        run.sending.shutdown().await;
         drop(run);
         drop(moved);
         let _ = keeper.await;
@@ -92,6 +128,8 @@ impl SingleWorker {
     async fn work(&mut self, run: &mut Run, publish: &mut impl FnMut(Place)) -> Option<()> {
         let mut newest = self.worker.store.last_seq();
         let mut reopen = self.worker.reopen.clone();
+        let mut pause = self.worker.pause.subscribe();
+        pause.mark_changed();
         let stop = self.worker.stop.clone();
         let mut shown = Instant::now();
         loop {
@@ -103,18 +141,24 @@ impl SingleWorker {
             self.send(run);
             self.show(run);
             publish(run.window.place());
-            let due = run.window.next_due().map(|due| run.begun + due);
+            let due = run.window.next_due(run.begun.elapsed()).map(|due| run.begun + due);
             tokio::select! {
                 biased;
                 () = stop.soon.cancelled() => return Some(()),
-                Some((ticket, outcome)) = run.sending.next(), if !run.sending.is_empty() => {
-                    self.settle(run, ticket, outcome).await?;
-                    // Whatever else has ended meanwhile goes with it.
-                    while let Some(Some((ticket, outcome))) = run.sending.next().now_or_never() {
-                        self.settle(run, ticket, outcome).await?;
+                Some(command) = self.worker.commands.recv() => self.carry_out(run, command).await?,
+                Some(sent) = run.sending.join_next(), if !run.sending.is_empty() => {
+                    self.handle(run, sent).await?;
+                    // What has ended meanwhile goes with it.
+                    while let Some(sent) = run.sending.try_join_next() {
+                        self.handle(run, sent).await?;
                     }
                 }
-                Ok(()) = reopen.changed() => run.window.hurry(),
+                Ok(()) = reopen.changed() => run.window.retry_now(false),
+                Ok(()) = pause.changed() => {
+                    if let Some(until) = *pause.borrow_and_update() {
+                        run.window.pause_until(until.saturating_duration_since(run.begun));
+                    }
+                }
                 () = sleep_until(due) => {}
                 changed = newest.changed(), if run.window.len() < WINDOW => changed.ok()?,
                 () = tokio::time::sleep_until(shown + SHOW), if !run.window.is_empty() => shown = Instant::now(),
@@ -124,8 +168,8 @@ impl SingleWorker {
 
     /// Waits for what is out.
     async fn finish(&self, run: &mut Run, publish: &mut impl FnMut(Place)) -> Option<()> {
-        while let Some((ticket, outcome)) = run.sending.next().await {
-            self.settle(run, ticket, outcome).await?;
+        while let Some(sent) = run.sending.join_next().await {
+            self.handle(run, sent).await?;
             publish(run.window.place());
         }
         self.show(run);
@@ -134,19 +178,20 @@ impl SingleWorker {
 
     /// Opens further events while there is room: what a person asked for first.
     async fn refill(&self, run: &mut Run, newest: Seq) -> Option<()> {
+        let sink = self.worker.name();
         if run.letters.1 && run.window.len() + LETTERS <= WINDOW {
             let letters = self.worker.letters(run.letters.0).await?;
             run.letters = (letters.last().map_or(run.letters.0, |last| last.id), letters.len() == LETTERS);
             for letter in letters {
-                run.open(Origin::Letter(letter.id), letter.event);
+                let id = &letter.event.event.message_id;
+                let new_id = Some(replayed_id(sink, Replay::DeadLetter(letter.replays), id));
+                run.open(Origin::Letter(letter.id), letter.event, new_id);
             }
         }
         while run.window.read() < newest && run.window.len() + READ <= WINDOW && run.bytes < WINDOW_BYTES {
-            let after = run.window.read();
-            let events = self
-                .worker
-                .insist("reading events", || self.worker.store.read_after(after, READ, WINDOW_BYTES / 4))
-                .await?;
+            let from = run.window.read();
+            let read = || self.worker.store.read_after(from, READ, WINDOW_BYTES - run.bytes);
+            let events = self.worker.insist("reading events", read).await?;
             let Some(last) = events.last().map(|event| event.seq) else {
                 // Retention was quicker: there is nothing up to the newest that was seen.
                 run.window.read_to(newest);
@@ -157,7 +202,10 @@ impl SingleWorker {
                 if run.already.remove(&event.seq) {
                     run.window.add_done(event.seq);
                 } else if self.worker.selector.wants(&event.event, &routes) {
-                    run.open(Origin::Stored(event.seq), event);
+                    let is_replay = event.seq <= run.record.replay_until;
+                    let replay = Replay::Stored(run.record.replays);
+                    let new_id = is_replay.then(|| replayed_id(sink, replay, &event.event.message_id));
+                    run.open(Origin::Stored(event.seq), event, new_id);
                 }
             }
             run.window.read_to(last);
@@ -167,112 +215,227 @@ impl SingleWorker {
 
     fn send(&self, run: &mut Run) {
         while let Some(ticket) = run.window.next(run.begun.elapsed()) {
-            let Some(event) = run.events.get(&ticket) else { continue };
-            let work = Arc::clone(&self.sink).send(Arc::clone(event), run.window.failures(ticket));
-            run.sending.push(work.map(move |outcome| (ticket, outcome)).boxed());
+            let failures = run.window.failures(ticket);
+            let Some(held) = run.events.get_mut(&ticket) else { continue };
+            let attempt = Attempt { failures, new_id: held.new_id.clone(), now: SystemTime::now() };
+            let work = Arc::clone(&self.sink).send(Arc::clone(&held.event), attempt);
+            held.sending = Some(run.sending.spawn(async move {
+                // An event that a sink cannot stand must not keep the sink from all others.
+                let outcome = AssertUnwindSafe(work).catch_unwind().await;
+                (ticket, outcome.unwrap_or_else(|_| Outcome::rejected("sending this event made the sink panic")))
+            }));
         }
     }
 
-    /// What a try came to.
-    async fn settle(&self, run: &mut Run, ticket: Ticket, outcome: Outcome) -> Option<()> {
-        let Some(origin) = run.window.origin(ticket) else { return Some(()) };
-        let event = run.events.get(&ticket).cloned()?;
-        let id = &event.event.message_id;
-        let sink = self.worker.name();
-        let given_up = match outcome {
-            Outcome::Done => None,
-            Outcome::Failed { error, after } => {
-                let attempt = run.window.failures(ticket) + 1;
-                if run.failed_before {
-                    debug!(%sink, error, message_id = %id, attempt, "sink failed again");
-                } else {
-                    warn!(%sink, error, message_id = %id, "sink failed; trying again");
-                }
-                run.failed_before = true;
-                let now = run.begun.elapsed();
-                let decision = run.window.failed(ticket, now, self.worker.limits(), after, fastrand::f64());
-                self.worker.show(
-                    |status| {
-                        status.retries += 1;
-                        status.problem = Some(error.clone());
-                    },
-                    Seq(0),
-                );
-                if matches!(decision, Decision::Wait(_)) {
-                    return Some(());
-                }
-                error!(
-                    %sink, error, message_id = %id, seq = event.seq.0,
-                    "gave up on an event after give_up_after; it is in the sink's dead letters"
-                );
-                Some(error)
+    async fn handle(
+        &self,
+        run: &mut Run,
+        sent: Result<(Ticket, Outcome), tokio::task::JoinError>,
+    ) -> Option<()> {
+        match sent {
+            Ok((ticket, outcome)) => self.act_on(run, ticket, outcome).await,
+            // It was skipped.
+            Err(_) => Some(()),
+        }
+    }
+
+    /// Acts on the outcome of an attempt.
+    async fn act_on(&self, run: &mut Run, ticket: Ticket, outcome: Outcome) -> Option<()> {
+        let now = run.begun.elapsed();
+        let end = match outcome {
+            Outcome::Done => {
+                run.window.proved(ticket);
+                Some(End::Delivered)
             }
-            Outcome::Rejected(error) => {
-                error!(
-                    %sink, error, message_id = %id, seq = event.seq.0,
-                    "the event was refused for good; it is in the sink's dead letters"
-                );
-                Some(error)
+            Outcome::DoneWithin(allowance) => {
+                run.window.proved(ticket);
+                run.window.allowed(allowance, now);
+                Some(End::Delivered)
+            }
+            Outcome::Rejected(failure) => {
+                run.window.proved(ticket);
+                self.log(run, ticket, &failure, "the event was refused for good; it is in the sink's dead letters");
+                run.give_up(ticket, failure)
+            }
+            Outcome::Failed(failure) => self.failed(run, ticket, Cause::Event, failure),
+            Outcome::Unavailable(failure) => self.failed(run, ticket, Cause::Receiver, failure),
+            Outcome::Throttled { failure, wait } => {
+                let end = self.failed(run, ticket, Cause::Wish(wait), failure);
+                if let Some(until) = run.window.asked_until(now) {
+                    self.share_pause(run.begun + until);
+                }
+                end
             }
         };
-        match (origin, &given_up) {
-            (Origin::Stored(_), None) => {}
-            (Origin::Stored(_), Some(error)) => self.worker.bury(&event, error).await?,
-            (Origin::Letter(id), None) => self.worker.resent(id, Ok(())).await?,
-            (Origin::Letter(id), Some(error)) => self.worker.resent(id, Err(error)).await?,
+        match end {
+            Some(end) => self.close(run, ticket, end).await,
+            None => Some(()),
+        }
+    }
+
+    /// Tells the pause to the other sinks with this receiver.
+    fn share_pause(&self, until: Instant) {
+        self.worker.pause.send_if_modified(|known| {
+            let is_later = known.is_none_or(|known| known < until);
+            *known = Some(until).max(*known);
+            is_later
+        });
+    }
+
+    /// An attempt failed. Returns `None` if the event is tried again.
+    fn failed(&self, run: &mut Run, ticket: Ticket, cause: Cause, failure: Failure) -> Option<End> {
+        let held = run.events.get(&ticket)?;
+        let (sink, id) = (self.worker.name(), &held.event.event.message_id);
+        let error = &failure.message;
+        if run.failed_before {
+            let attempt = run.window.failures(ticket) + 1;
+            debug!(%sink, error, message_id = %id, attempt, "sink failed again");
+        } else {
+            warn!(%sink, error, message_id = %id, "sink failed; trying again");
+        }
+        run.failed_before = true;
+        run.news.retries += 1;
+        run.news.problem = Some(error.clone());
+        run.news.works_again = false;
+        let now = run.begun.elapsed();
+        let decision = run.window.failed(ticket, cause, now, self.worker.limits(), fastrand::f64());
+        if matches!(decision, Decision::Wait(_)) {
+            Failures::add(&mut run.events.get_mut(&ticket)?.failures, failure);
+            return None;
+        }
+        self.log(
+            run,
+            ticket,
+            &failure,
+            "gave up on an event after give_up_after; it is in the sink's dead letters",
+        );
+        run.give_up(ticket, failure)
+    }
+
+    fn log(&self, run: &Run, ticket: Ticket, failure: &Failure, what: &'static str) {
+        let Some(Held { event, .. }) = run.events.get(&ticket) else { return };
+        let (sink, id) = (self.worker.name(), &event.event.message_id);
+        error!(%sink, error = failure.message, message_id = %id, seq = event.seq.0, "{what}");
+    }
+
+    /// An event is done: stores what is left to store of it, and forgets it.
+    async fn close(&self, run: &mut Run, ticket: Ticket, end: End) -> Option<()> {
+        let (Some(origin), Some(held)) = (run.window.origin(ticket), run.events.get(&ticket)) else {
+            return Some(());
+        };
+        let event = Arc::clone(&held.event);
+        match (origin, &end) {
+            (Origin::Stored(_), End::Delivered) => {}
+            (Origin::Stored(_), End::GivenUp(why)) => self.worker.to_dead_letters(&event, why).await?,
+            (Origin::Letter(id), End::Delivered) => self.worker.resent(id, Ok(())).await?,
+            (Origin::Letter(id), End::GivenUp(why)) => self.worker.resent(id, Err(why)).await?,
         }
         run.window.done(ticket);
         run.close(ticket);
-        let works_again = run.failed_before && !run.window.failing();
-        let delivered = u64::from(given_up.is_none());
-        if works_again {
+        let is_delivered = matches!(end, End::Delivered);
+        run.news.delivered += u64::from(is_delivered);
+        if run.failed_before && !run.window.failing() {
             run.failed_before = false;
-            if delivered > 0 {
-                info!(%sink, "sink works again");
+            (run.news.works_again, run.news.problem) = (true, None);
+            if is_delivered {
+                info!(sink = %self.worker.name(), "sink works again");
             }
         }
-        self.worker.show(
-            |status| {
-                status.delivered += delivered;
-                if works_again {
-                    status.problem = None;
-                }
-            },
-            Seq(0),
-        );
         Some(())
     }
 
-    fn show(&self, run: &Run) {
-        let oldest = run.events.first_key_value().map(|(_, event)| age(event));
+    /// Does what a person asks for.
+    async fn carry_out(&self, run: &mut Run, command: Command) -> Option<()> {
+        // Somebody who no longer waits for the reply is no failure.
+        match command {
+            Command::Retry(reply) => {
+                self.worker.pause.send_replace(None);
+                run.window.retry_now(true);
+                let _ = reply.send(());
+            }
+            Command::Skip(reply) => {
+                let skipped = run.window.held_up_by().and_then(|ticket| {
+                    let held = run.events.get_mut(&ticket)?;
+                    if let Some(sending) = held.sending.take() {
+                        sending.abort();
+                    }
+                    Some((ticket, Arc::clone(&held.event), held.failures.take()?.skipped()))
+                });
+                let Some((ticket, event, why)) = skipped else {
+                    let _ = reply.send(None);
+                    return Some(());
+                };
+                let id = &event.event.message_id;
+                warn!(
+                    sink = %self.worker.name(), message_id = %id, seq = event.seq.0,
+                    "an event was skipped by hand; it is in the sink's dead letters"
+                );
+                self.close(run, ticket, End::GivenUp(why)).await?;
+                run.window.retry_now(false);
+                let subscription_type = event.event.subscription_type.to_string();
+                let _ = reply.send(Some(Skipped { seq: event.seq, subscription_type }));
+            }
+        }
+        Some(())
+    }
+
+    fn show(&self, run: &mut Run) {
+        let oldest = run.events.first_key_value().map(|(_, held)| age(&held.event));
+        let now = run.begun.elapsed();
         let state = match () {
+            () if run.window.is_paused(now) && run.window.out() == 0 => SinkState::Paused,
             () if run.window.is_empty() => SinkState::Idle,
             () if run.window.failing() && run.window.out() == 0 => SinkState::Retrying,
             () => SinkState::Delivering,
         };
+        let next_try = run.window.next_try(now).map(|due| Timestamp(SystemTime::now() + (due - now)));
+        let news = std::mem::take(&mut run.news);
+        let window = &run.window;
         self.worker.show(
             |status| {
                 status.state = state;
-                status.in_flight = run.window.out() as u64;
+                status.in_flight = window.out() as u64;
                 status.lag_seconds = oldest.unwrap_or(0);
+                status.delivered += news.delivered;
+                status.retries += news.retries;
+                if news.works_again {
+                    status.problem = None;
+                }
+                if news.problem.is_some() {
+                    status.problem = news.problem;
+                }
+                // The same time reckoned again differs by a little.
+                let is_same = status.next_try.zip(next_try).is_some_and(|(old, new)| {
+                    old.since(new).max(new.since(old)) < Duration::from_millis(100)
+                });
+                if !is_same {
+                    status.next_try = next_try;
+                }
             },
-            run.window.place().cursor,
+            window.cursor(),
         );
     }
 }
 
 impl Run {
-    fn open(&mut self, origin: Origin, event: StoredEvent) {
+    fn open(&mut self, origin: Origin, event: StoredEvent, new_id: Option<MessageId>) {
         let mut hasher = DefaultHasher::new();
         Broadcaster::of(&event.event.payload).id.hash(&mut hasher);
         let ticket = self.window.add(origin, hasher.finish());
         self.bytes += event.event.payload.len();
-        self.events.insert(ticket, Arc::new(event));
+        self.events.insert(ticket, Held { event: Arc::new(event), new_id, failures: None, sending: None });
+    }
+
+    /// Why an event is given up, with its failures so far.
+    fn give_up(&mut self, ticket: Ticket, failure: Failure) -> Option<End> {
+        let mut failures = self.events.get_mut(&ticket)?.failures.take();
+        Failures::add(&mut failures, failure);
+        failures.map(|failures| End::GivenUp(failures.given_up()))
     }
 
     fn close(&mut self, ticket: Ticket) {
-        if let Some(event) = self.events.remove(&ticket) {
-            self.bytes -= event.event.payload.len();
+        if let Some(held) = self.events.remove(&ticket) {
+            self.bytes -= held.event.event.payload.len();
         }
     }
 }

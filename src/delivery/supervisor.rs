@@ -14,8 +14,9 @@ use tracing::{error, info, warn};
 use super::batch::BatchWorker;
 use super::handle::{Request, ResendError, Rewind};
 use super::make::{Made, SinkError, make, selector};
+use super::receiver::Receiver;
 use super::single::SingleWorker;
-use super::worker::{Statuses, Stop, Worker};
+use super::worker::{Command, SharedPause, Statuses, Stop, Worker};
 use super::{DeliveryOptions, SinkOptions, sleep_until};
 use crate::model::route::{Routes, SinkName};
 use crate::model::status::SinkState;
@@ -23,6 +24,8 @@ use crate::store::Store;
 
 /// Pause before a worker that failed is started again.
 const RESTART: Duration = Duration::from_secs(5);
+/// Requests of people that wait for a worker.
+const COMMANDS: usize = 4;
 /// How often the store is told which sinks there are.
 const RETIRE: Duration = Duration::from_secs(6 * 3600);
 
@@ -48,12 +51,15 @@ struct Workers {
     failed: BTreeMap<SinkName, Instant>,
     /// What is to be done once a worker has ended.
     rewinds: Vec<Rewind>,
+    /// The pauses that receivers have asked for, by receiver.
+    pauses: HashMap<Receiver, SharedPause>,
 }
 
 struct Running {
     options: SinkOptions,
     stop: Stop,
     task: Id,
+    commands: mpsc::Sender<Command>,
 }
 
 impl Workers {
@@ -136,7 +142,8 @@ impl Delivery {
                 continue;
             }
             let stop = Stop { soon: cancel.child_token(), now: cancel.child_token() };
-            let worker = match self.worker(sink, stop.clone()) {
+            let (commands, receiver) = mpsc::channel(COMMANDS);
+            let worker = match self.worker(sink, stop.clone(), receiver, &mut workers.pauses) {
                 Ok(worker) => worker,
                 Err(error) => {
                     error!(%error, "sink cannot start");
@@ -145,15 +152,30 @@ impl Delivery {
             };
             info!(sink = %sink.name, kind = sink.kind.name(), "sink started");
             let task = workers.tasks.spawn(worker).id();
-            workers.running.insert(sink.name.clone(), Running { options: sink.clone(), stop, task });
+            workers.running.insert(sink.name.clone(), Running { options: sink.clone(), stop, task, commands });
         }
+        // A pause lasts over a change of the sink; without a sink it can be forgotten once it is over.
+        workers.pauses.retain(|_, pause| {
+            Arc::strong_count(pause) > 1 || pause.borrow().is_some_and(|until| until > now)
+        });
     }
 
     fn worker(
         &self,
         sink: &SinkOptions,
         stop: Stop,
+        commands: mpsc::Receiver<Command>,
+        pauses: &mut HashMap<Receiver, SharedPause>,
     ) -> Result<futures_util::future::BoxFuture<'static, ()>, SinkError> {
+        let made = make(sink, &self.options)?;
+        let pause = match &made {
+            Made::Single(single) => single.receiver(),
+            Made::Lines(_) => None,
+        };
+        let pause = match pause {
+            Some(receiver) => Arc::clone(pauses.entry(receiver).or_default()),
+            None => SharedPause::default(),
+        };
         let worker = Worker {
             options: sink.clone(),
             selector: selector(sink)?,
@@ -162,8 +184,10 @@ impl Delivery {
             reopen: self.reopen.clone(),
             statuses: Arc::clone(&self.statuses),
             stop,
+            commands,
+            pause,
         };
-        Ok(match make(sink, &self.options)? {
+        Ok(match made {
             Made::Lines(lines) => Box::pin(BatchWorker { worker, lines }.run()),
             Made::Single(sink) => Box::pin(SingleWorker { worker, sink }.run()),
         })
@@ -205,10 +229,25 @@ impl Delivery {
                 }
                 let _ = reply.send(());
             }
+            Request::Command { sink, command, reply } => {
+                let _ = reply.send(self.command(sink, command, workers));
+            }
             Request::Recount { reply } => {
                 self.recount().await;
                 let _ = reply.send(());
             }
+        }
+    }
+
+    /// Hands a command to the worker of a sink.
+    fn command(&self, sink: SinkName, command: Command, workers: &Workers) -> Result<(), ResendError> {
+        if !self.sinks.borrow().iter().any(|options| options.name == sink) {
+            return Err(ResendError::Unknown(sink));
+        }
+        let running = workers.running.get(&sink).map(|running| running.commands.try_send(command));
+        match running {
+            Some(Ok(())) => Ok(()),
+            Some(Err(_)) | None => Err(ResendError::NotRunning(sink)),
         }
     }
 

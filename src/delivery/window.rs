@@ -1,12 +1,14 @@
 //! What a sink that takes one event at a time may be given next, and how far it has come.
 //!
 //! Events of one lane go one after another, in the order in which they were added; lanes run beside each
-//! other up to the sink's concurrency. A failing event holds up its lane, never another one.
+//! other up to the sink's concurrency. An event that fails by itself holds up its lane, never another one; a
+//! receiver that does not work, or asks for a pause, holds up all of them. ◆
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
-use super::retry::{Decision, RetryLimits, decide};
+use super::gate::{Admission, Gate, Round};
+use super::retry::{Allowance, Decision, RetryLimits, backoff, decide, respected};
 use crate::model::event::Seq;
 
 /// How far a sink is: everything up to the cursor is done, and some events after it.
@@ -52,9 +54,20 @@ enum State {
     /// Behind another one of its lane, or ready.
     Queued,
     /// With the sink, or on its way to the dead letters.
-    Out,
+    Out(Round),
     /// Failed; due at this time.
     Waiting(Duration),
+}
+
+/// What a failure is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// This event.
+    Event,
+    /// The receiver.
+    Receiver,
+    /// The receiver asks for a pause of this length.
+    Wish(Duration),
 }
 
 /// The events that are read and not done. Times are since any fixed moment.
@@ -67,6 +80,9 @@ pub struct Window {
     lanes: HashMap<u64, VecDeque<Ticket>>,
     ready: BTreeSet<Ticket>,
     waiting: BTreeSet<(Duration, Ticket)>,
+    gate: Gate,
+    /// The event that shows whether a receiver works again: the one that it failed with.
+    probe: Option<Ticket>,
     out: usize,
     /// Items that have failed at least once.
     failing: usize,
@@ -88,6 +104,8 @@ impl Window {
             lanes: HashMap::new(),
             ready: BTreeSet::new(),
             waiting: BTreeSet::new(),
+            gate: Gate::default(),
+            probe: None,
             out: 0,
             failing: 0,
             open: BTreeSet::new(),
@@ -132,21 +150,37 @@ impl Window {
         self.read
     }
 
-    /// The next item to send, which then counts as out; none while as many are out as the sink takes.
+    /// The next item to send, which then counts as out. `None` while as many are out as the sink takes, or the
+    /// receiver takes nothing.
     pub fn next(&mut self, now: Duration) -> Option<Ticket> {
         while let Some(&(due, ticket)) = self.waiting.first()
             && due <= now
         {
             self.waiting.pop_first();
-            self.ready.insert(ticket);
+            self.queue(ticket);
         }
         if self.out >= self.concurrency {
             return None;
         }
-        let ticket = self.ready.pop_first()?;
-        self.items.get_mut(&ticket)?.state = State::Out;
+        let ticket = match self.gate.admission(now, self.out) {
+            Admission::None => return None,
+            Admission::One => {
+                let probe = self.probe.filter(|ticket| self.ready.contains(ticket));
+                probe.or_else(|| self.ready.first().copied())?
+            }
+            Admission::Any => *self.ready.first()?,
+        };
+        self.ready.remove(&ticket);
+        self.items.get_mut(&ticket)?.state = State::Out(self.gate.sent(now));
         self.out += 1;
         Some(ticket)
+    }
+
+    fn queue(&mut self, ticket: Ticket) {
+        if let Some(item) = self.items.get_mut(&ticket) {
+            item.state = State::Queued;
+            self.ready.insert(ticket);
+        }
     }
 
     /// What a ticket stands for.
@@ -159,12 +193,28 @@ impl Window {
         self.items.get(&ticket).map_or(0, |item| item.failures)
     }
 
+    /// The receiver works: it has taken this event, or has refused it for good.
+    pub fn proved(&mut self, ticket: Ticket) {
+        if let Some(State::Out(round)) = self.items.get(&ticket).map(|item| &item.state) {
+            self.gate.proved(*round);
+        }
+    }
+
+    /// An answer says how many more requests the receiver takes.
+    pub fn allowed(&mut self, allowance: Allowance, now: Duration) {
+        self.gate.allowed(allowance, now, self.out.saturating_sub(1));
+    }
+
     /// The sink has it, or it is in the dead letters.
     pub fn done(&mut self, ticket: Ticket) {
         let Some(item) = self.items.remove(&ticket) else { return };
         self.failing -= usize::from(item.failures > 0);
+        self.probe = self.probe.filter(|probe| *probe != ticket);
         match item.state {
-            State::Out => self.out -= 1,
+            State::Out(round) => {
+                self.out -= 1;
+                self.gate.ended(round);
+            }
             State::Waiting(due) => drop(self.waiting.remove(&(due, ticket))),
             State::Queued => drop(self.ready.remove(&ticket)),
         }
@@ -184,43 +234,101 @@ impl Window {
         }
     }
 
-    /// A try failed. When it is to be given up, it stays out until it is [`Self::done`].
-    /// `at_least` is the pause that the receiver asks for.
+    /// An attempt failed. An item that is to be given up stays out until it is [`Self::done`].
     pub fn failed(
         &mut self,
         ticket: Ticket,
+        cause: Cause,
         now: Duration,
         limits: RetryLimits,
-        at_least: Option<Duration>,
         jitter: f64,
     ) -> Decision {
         let Some(item) = self.items.get_mut(&ticket) else { return Decision::GiveUp };
+        let State::Out(round) = item.state else { return Decision::GiveUp };
         self.failing += usize::from(item.failures == 0);
         item.failures = item.failures.saturating_add(1);
-        let since = *item.failing_since.get_or_insert(now);
-        let decision = decide(item.failures, now.saturating_sub(since), limits, at_least, jitter);
-        if let Decision::Wait(pause) = decision {
-            let due = now + pause;
-            item.state = State::Waiting(due);
-            self.waiting.insert((due, ticket));
-            self.out -= 1;
-        }
-        decision
-    }
-
-    /// Whoever waits is due now: a person has just mended something.
-    pub fn hurry(&mut self) {
-        for (_, ticket) in std::mem::take(&mut self.waiting) {
-            if let Some(item) = self.items.get_mut(&ticket) {
-                item.state = State::Queued;
+        let failing_for = now.saturating_sub(*item.failing_since.get_or_insert(now));
+        let failures = match cause {
+            Cause::Event => item.failures,
+            Cause::Receiver => self.gate.failures_with(round),
+            Cause::Wish(_) => 1,
+        };
+        let decision = decide(failures, failing_for, limits, jitter);
+        match cause {
+            Cause::Event => self.gate.proved(round),
+            Cause::Receiver => {
+                let pause = match decision {
+                    Decision::Wait(pause) => pause,
+                    Decision::GiveUp => backoff(failures, limits.retry_max, jitter),
+                };
+                if self.gate.failed(round, now + pause) {
+                    self.probe = Some(ticket);
+                }
             }
-            self.ready.insert(ticket);
+            Cause::Wish(wait) => drop(self.gate.throttled(round, now, wait)),
+        }
+        match (decision, cause) {
+            (Decision::GiveUp, _) => return Decision::GiveUp,
+            (Decision::Wait(pause), Cause::Event) => {
+                let due = now + pause;
+                if let Some(item) = self.items.get_mut(&ticket) {
+                    item.state = State::Waiting(due);
+                }
+                self.waiting.insert((due, ticket));
+            }
+            (Decision::Wait(_), Cause::Receiver | Cause::Wish(_)) => self.queue(ticket),
+        }
+        self.out -= 1;
+        match cause {
+            Cause::Wish(wait) => Decision::Wait(respected(wait)),
+            Cause::Event | Cause::Receiver => decision,
         }
     }
 
-    /// When the first waiting item is due.
-    pub fn next_due(&self) -> Option<Duration> {
-        self.waiting.first().map(|(due, _)| *due)
+    /// No event is to be sent until then: the receiver has said so to another sink.
+    pub fn pause_until(&mut self, until: Duration) {
+        self.gate.pause_until(until);
+    }
+
+    /// The end of the pause that the receiver asked for, if it is not over.
+    pub fn asked_until(&self, now: Duration) -> Option<Duration> {
+        self.gate.asked_until(now)
+    }
+
+    /// Whether the receiver wants no requests now.
+    pub fn is_paused(&self, now: Duration) -> bool {
+        self.gate.is_paused(now)
+    }
+
+    /// Makes all items due that wait after a failure, and with `wishes` ends the pauses that the receiver asked for.
+    pub fn retry_now(&mut self, wishes: bool) {
+        self.gate.open(wishes);
+        for (_, ticket) in std::mem::take(&mut self.waiting) {
+            self.queue(ticket);
+        }
+    }
+
+    /// When the next item may go, if only time keeps it from going.
+    pub fn next_due(&self, now: Duration) -> Option<Duration> {
+        let waiting = self.waiting.first().map(|(due, _)| *due);
+        match self.gate.closed_until(now) {
+            Some(until) if !self.ready.is_empty() => Some(until),
+            Some(until) => waiting.map(|due| due.max(until)),
+            None => waiting,
+        }
+    }
+
+    /// When the next attempt comes, while something has failed or the receiver wants a pause.
+    pub fn next_try(&self, now: Duration) -> Option<Duration> {
+        let waits = self.failing() || self.is_paused(now);
+        let due = self.next_due(now).or_else(|| self.gate.closed_until(now));
+        due.filter(|due| waits && *due > now)
+    }
+
+    /// The item that holds up others because it has failed.
+    pub fn held_up_by(&self) -> Option<Ticket> {
+        let failing = || self.items.iter().find(|(_, item)| item.failures > 0).map(|(ticket, _)| *ticket);
+        self.probe.or_else(failing)
     }
 
     /// Items that are with the sink.
@@ -243,10 +351,14 @@ impl Window {
         self.items.is_empty()
     }
 
+    /// Everything up to here is done.
+    pub fn cursor(&self) -> Seq {
+        self.open.first().map_or(self.read, |first| Seq(first.0 - 1))
+    }
+
     /// How far it is.
     pub fn place(&self) -> Place {
-        let cursor = self.open.first().map_or(self.read, |first| Seq(first.0 - 1));
-        Place { cursor, done: self.done.iter().copied().collect() }
+        Place { cursor: self.cursor(), done: self.done.iter().copied().collect() }
     }
 
     /// Forgets what the cursor has passed.
@@ -276,9 +388,9 @@ mod tests {
         window.add(Origin::Stored(Seq(2)), 8);
         assert_eq!(window.next(Duration::ZERO), Some(first));
         assert_eq!(window.next(Duration::ZERO), None);
-        assert!(matches!(window.failed(first, Duration::ZERO, LIMITS, None, 1.0), Decision::Wait(_)));
+        assert!(matches!(window.failed(first, Cause::Event, Duration::ZERO, LIMITS, 1.0), Decision::Wait(_)));
         assert_eq!(window.next(Duration::ZERO), None, "nobody overtakes");
-        let due = window.next_due().unwrap();
+        let due = window.next_due(Duration::ZERO).unwrap();
         assert_eq!(window.next(due), Some(first));
         window.done(first);
         assert_eq!(window.place(), Place::from(Seq(1)));
@@ -294,9 +406,9 @@ mod tests {
         assert_eq!(window.next(Duration::ZERO), Some(good));
         assert_eq!(window.next(Duration::ZERO), None, "13 is behind 11");
         window.done(good);
-        window.failed(bad, Duration::ZERO, LIMITS, None, 1.0);
+        window.failed(bad, Cause::Event, Duration::ZERO, LIMITS, 1.0);
         assert_eq!(window.place(), Place { cursor: Seq(10), done: vec![Seq(12)] });
-        window.hurry();
+        window.retry_now(false);
         assert_eq!(window.next(Duration::ZERO), Some(bad));
         window.done(bad);
         assert_eq!(window.place(), Place::from(Seq(12)));
@@ -313,14 +425,97 @@ mod tests {
         assert_eq!(window.place(), Place::from(Seq(7)));
     }
 
+    #[test]
+    fn a_receiver_that_does_not_work_holds_up_every_lane_and_is_tried_with_the_event_that_failed() {
+        let mut window = Window::new(4, Seq(0));
+        let [first, second, third] = [1, 2, 3].map(|seq| window.add(Origin::Stored(Seq(seq)), seq));
+        let now = Duration::ZERO;
+        for ticket in [first, second] {
+            assert_eq!(window.next(now), Some(ticket));
+        }
+        let failed = window.failed(second, Cause::Receiver, now, LIMITS, 1.0);
+        assert_eq!(failed, Decision::Wait(Duration::from_millis(500)));
+        window.proved(first);
+        window.done(first);
+        assert_eq!(window.next(now), None, "the third waits as well");
+        let due = window.next_due(now).unwrap();
+        assert_eq!(window.next_try(now), Some(due));
+        assert_eq!(window.next(due), Some(second));
+        assert_eq!((window.next(due), window.next_due(due)), (None, None), "one event shows how it is");
+        window.failed(second, Cause::Receiver, due, LIMITS, 1.0);
+        assert_eq!(window.next_due(due), Some(due + Duration::from_secs(1)), "pauses grow");
+        window.retry_now(false);
+        assert_eq!(window.next(due), Some(second));
+        window.proved(second);
+        window.done(second);
+        assert_eq!(window.next(due), Some(third));
+        assert!(!window.failing());
+    }
+
+    #[test]
+    fn a_receiver_that_never_works_gets_the_events_one_by_one_until_each_is_given_up() {
+        let mut window = Window::new(4, Seq(0));
+        for seq in 1..=3 {
+            window.add(Origin::Stored(Seq(seq)), seq);
+        }
+        let (mut now, mut given_up, mut attempts) = (Duration::ZERO, 0, 0);
+        while !window.is_empty() {
+            attempts += 1;
+            assert!(attempts < 500, "it ends");
+            let Some(ticket) = window.next(now) else {
+                now = window.next_due(now).expect("time helps");
+                continue;
+            };
+            if window.failed(ticket, Cause::Receiver, now, LIMITS, 1.0) == Decision::GiveUp {
+                window.done(ticket);
+                given_up += 1;
+            }
+        }
+        assert_eq!((given_up, window.place()), (3, Place::from(Seq(3))));
+        assert!(now >= 3 * LIMITS.give_up_after, "each has its time");
+    }
+
+    #[test]
+    fn what_is_skipped_is_what_holds_up_the_others() {
+        let mut window = Window::new(4, Seq(0));
+        let [first, second] = [1, 2].map(|seq| window.add(Origin::Stored(Seq(seq)), seq));
+        for ticket in [first, second] {
+            assert_eq!(window.next(Duration::ZERO), Some(ticket));
+        }
+        assert_eq!(window.held_up_by(), None, "nothing has failed");
+        window.failed(second, Cause::Receiver, Duration::ZERO, LIMITS, 1.0);
+        assert_eq!(window.held_up_by(), Some(second));
+        window.done(second);
+        assert_eq!(window.held_up_by(), None);
+    }
+
+    /// What becomes of an event that is out.
+    #[derive(Clone, Copy, Debug)]
+    enum Fate {
+        Done,
+        Refused,
+        Fails(Cause),
+    }
+
+    fn fate() -> impl Strategy<Value = Fate> {
+        prop_oneof![
+            4 => Just(Fate::Done),
+            1 => Just(Fate::Refused),
+            2 => Just(Fate::Fails(Cause::Event)),
+            2 => Just(Fate::Fails(Cause::Receiver)),
+            1 => (0..20_000_u64).prop_map(|wait| Fate::Fails(Cause::Wish(Duration::from_millis(wait)))),
+        ]
+    }
+
     proptest! {
-        /// Whatever fails when: every event is done once, in the order of its lane; the place never
-        /// claims what is not done, and never goes back.
+        /// Whatever fails when: every event is done once, in the order of its lane; the place never claims what is not
+        /// done, and never goes back; no event goes during a pause; after the receiver has failed, one goes at a time
+        /// until it works.
         #[test]
-        fn nothing_is_lost_or_overtaken(
+        fn nothing_is_lost_or_overtaken_or_sent_during_a_pause(
             concurrency in 1_usize..6,
             lanes in prop::collection::vec(0_u64..5, 1..60),
-            moves in prop::collection::vec((any::<bool>(), any::<prop::sample::Index>(), 0.0..1.0_f64), 0..400),
+            moves in prop::collection::vec((fate(), any::<prop::sample::Index>(), 0.0..1.0_f64, 0..10_u8), 0..400),
         ) {
             let mut window = Window::new(concurrency, Seq(0));
             let mut tickets = HashMap::new();
@@ -329,29 +524,57 @@ mod tests {
                 tickets.insert(window.add(Origin::Stored(seq), *lane), seq);
             }
             let mut now = Duration::ZERO;
-            let mut out: Vec<Ticket> = Vec::new();
+            let mut out: Vec<(Ticket, u32)> = Vec::new();
             let mut done: Vec<Seq> = Vec::new();
             let mut claimed = Seq(0);
-            let end = std::iter::repeat_n((true, None, 0.0), lanes.len() * 2);
-            for (succeeds, which, jitter) in
-                moves.into_iter().map(|(s, i, j)| (s, Some(i), j)).chain(end)
+            // What the receiver has said: until when it wants nothing, and how often it was found not to work.
+            let (mut paused_until, mut round, mut is_suspect) = (Duration::ZERO, 0, false);
+            let end = std::iter::repeat_n((Fate::Done, None, 0.0, 9), lanes.len() * 3);
+            for (fate, which, jitter, extra) in
+                moves.into_iter().map(|(f, i, j, e)| (f, Some(i), j, e)).chain(end)
             {
+                match extra {
+                    0 => window.retry_now(false),
+                    1 => {
+                        window.pause_until(now + Duration::from_secs(3));
+                        paused_until = paused_until.max(now + Duration::from_secs(3));
+                    }
+                    _ => {}
+                }
                 while let Some(ticket) = window.next(now) {
                     let lane = lanes[tickets[&ticket].0 as usize - 1];
-                    let others: HashSet<u64> = out.iter().map(|t| lanes[tickets[t].0 as usize - 1]).collect();
+                    let others: HashSet<u64> = out.iter().map(|(t, _)| lanes[tickets[t].0 as usize - 1]).collect();
                     prop_assert!(!others.contains(&lane), "two of a lane are out");
-                    out.push(ticket);
+                    prop_assert!(now >= paused_until, "{now:?} is before {paused_until:?}");
+                    prop_assert!(!is_suspect || out.iter().all(|(_, sent)| *sent < round), "two show how it is");
+                    out.push((ticket, round));
                 }
                 prop_assert!(out.len() <= concurrency);
                 prop_assert_eq!(out.len(), window.out());
                 if out.is_empty() {
-                    let Some(due) = window.next_due() else { break };
+                    let Some(due) = window.next_due(now) else { break };
+                    prop_assert!(due > now);
                     now = due;
                     continue;
                 }
                 let at = which.map_or(0, |index| index.index(out.len()));
-                let ticket = out.remove(at);
-                if succeeds || window.failed(ticket, now, LIMITS, None, jitter) == Decision::GiveUp {
+                let (ticket, sent) = out.remove(at);
+                is_suspect &= !(sent == round && !matches!(fate, Fate::Fails(Cause::Receiver)));
+                let is_done = match fate {
+                    Fate::Done | Fate::Refused => {
+                        window.proved(ticket);
+                        true
+                    }
+                    Fate::Fails(cause) => {
+                        match cause {
+                            Cause::Receiver if sent == round => (round, is_suspect) = (round + 1, true),
+                            Cause::Wish(wait) => paused_until = paused_until.max(now + respected(wait)),
+                            Cause::Event | Cause::Receiver => {}
+                        }
+                        window.failed(ticket, cause, now, LIMITS, jitter) == Decision::GiveUp
+                    }
+                };
+                if is_done {
                     window.done(ticket);
                     done.push(tickets[&ticket]);
                 }
@@ -363,11 +586,112 @@ mod tests {
                 prop_assert!(place.done.iter().all(|seq| known.contains(seq) && *seq > claimed));
                 prop_assert_eq!(claimed.0 as usize + place.done.len(), done.len());
             }
+            prop_assert_eq!(done.len(), lanes.len(), "every event is done in the end");
             let mut last = HashMap::new();
             for seq in &done {
                 let lane = if concurrency == 1 { 0 } else { lanes[seq.0 as usize - 1] };
                 prop_assert!(last.insert(lane, *seq).is_none_or(|before| before < *seq));
             }
+        }
+    }
+
+    /// Discord's limit for a webhook, as its documentation and its answers have it: 5 requests in each 2 seconds.
+    #[derive(Debug)]
+    struct Discord {
+        tells_allowance: bool,
+        period: Option<Duration>,
+        left: u32,
+        taken: u32,
+        refused: u32,
+    }
+
+    impl Discord {
+        const LIMIT: u32 = 5;
+        const PERIOD: Duration = Duration::from_secs(2);
+
+        /// The status, the headers and the body of an answer.
+        fn answer(&mut self, now: Duration) -> (u16, http::HeaderMap, String) {
+            if self.period.is_none_or(|begun| now >= begun + Self::PERIOD) {
+                (self.period, self.left) = (Some(now), Self::LIMIT);
+            }
+            let reset = (self.period.unwrap_or_default() + Self::PERIOD - now).as_secs_f64();
+            let mut headers = http::HeaderMap::new();
+            let mut set = |name: &'static str, value: String| drop(headers.insert(name, value.parse().unwrap()));
+            if self.left == 0 {
+                self.refused += 1;
+                set("retry-after", format!("{reset:.3}"));
+                let body = format!(r#"{{"message":"You are being rate limited.","retry_after":{reset:.3}}}"#);
+                return (429, headers, body);
+            }
+            self.left -= 1;
+            self.taken += 1;
+            if self.tells_allowance {
+                set("x-ratelimit-limit", Self::LIMIT.to_string());
+                set("x-ratelimit-remaining", self.left.to_string());
+                set("x-ratelimit-reset-after", format!("{reset:.3}"));
+            }
+            (204, headers, String::new())
+        }
+    }
+
+    /// Sends 200 events, each request 30 ms on its way. Returns how long it takes.
+    fn send_to(discord: &mut Discord, concurrency: usize) -> Duration {
+        use super::super::verdict::{Verdict, allowance, classify, wish};
+        const LATENCY: Duration = Duration::from_millis(30);
+        let mut window = Window::new(concurrency, Seq(0));
+        for seq in 1..=200 {
+            window.add(Origin::Stored(Seq(seq)), seq % 40);
+        }
+        let mut now = Duration::ZERO;
+        let mut sent: BTreeSet<(Duration, Ticket)> = BTreeSet::new();
+        let mut paused_until = Duration::ZERO;
+        for _ in 0..10_000 {
+            while let Some(ticket) = window.next(now) {
+                assert!(now >= paused_until, "sent at {now:?}, asked not to before {paused_until:?}");
+                sent.insert((now + LATENCY, ticket));
+            }
+            let answer = sent.first().map(|(at, _)| *at);
+            let Some(next) = answer.into_iter().chain(window.next_due(now)).min() else { return now };
+            now = next;
+            while let Some((at, ticket)) = sent.first().copied()
+                && at <= now
+            {
+                sent.pop_first();
+                let (status, headers, body) = discord.answer(now);
+                if classify(status) == Verdict::Accepted {
+                    window.proved(ticket);
+                    if let Some(allowance) = allowance(&headers) {
+                        window.allowed(allowance, now);
+                    }
+                    window.done(ticket);
+                    continue;
+                }
+                let wait = wish(&headers, body.as_bytes(), std::time::UNIX_EPOCH).expect("it asks for a pause");
+                paused_until = paused_until.max(now + wait);
+                window.failed(ticket, Cause::Wish(wait), now, LIMITS, 0.5);
+            }
+        }
+        panic!("it does not end");
+    }
+
+    #[test]
+    fn discord_gets_200_events_as_fast_as_its_limit_allows_and_no_request_more() {
+        // 40 periods of 5 requests, of which the last one is over at once.
+        let best = 39 * Discord::PERIOD;
+        for (tells_allowance, concurrency) in [(true, 1), (true, 4), (true, 16), (false, 1), (false, 4)] {
+            let mut discord = Discord { tells_allowance, period: None, left: 0, taken: 0, refused: 0 };
+            let took = send_to(&mut discord, concurrency);
+            let case = format!("{tells_allowance} {concurrency}: {took:?}, {discord:?}");
+            assert_eq!(discord.taken, 200, "{case}");
+            assert!(took <= best.mul_f64(1.1), "{case}");
+            // Before the first answer nothing is known of the limit. Without headers each period costs the requests
+            // that are under way when it is used up.
+            let most = match (tells_allowance, concurrency) {
+                (true, 1..=5) => 0,
+                (true, _) => 11,
+                (false, concurrency) => 39 * concurrency as u32,
+            };
+            assert!(discord.refused <= most, "{case}");
         }
     }
 }

@@ -4,23 +4,27 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::SinkOptions;
-use super::retry::RetryLimits;
+use super::handle::Skipped;
+use super::retry::{Failure, RetryLimits};
 use super::select::Selector;
 use super::window::Place;
 use crate::model::event::{Seq, StoredEvent};
 use crate::model::route::{Routes, SinkName};
 use crate::model::status::{SinkState, SinkStatus};
 use crate::model::time::Timestamp;
-use crate::store::{DeadLetter, SinkRecord, Store, StoreError};
+use crate::store::{DeadLetter, FailureRecord, GivenUp, SinkRecord, Store, StoreError};
 
 /// Pauses while the store cannot be read or written.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// The least time between two writes of a sink's place. What moves meanwhile comes again after a crash.
+const PLACE_PAUSE: Duration = Duration::from_millis(10);
 /// Dead letters that are read at once.
 pub(super) const LETTERS: usize = 100;
 
@@ -57,6 +61,55 @@ impl Stop {
     }
 }
 
+/// What a person asks of a running worker.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Whatever waits is to be tried now.
+    Retry(oneshot::Sender<()>),
+    /// The event that holds up the others is to go to the dead letters. The reply is `None` if nothing has failed.
+    Skip(oneshot::Sender<Option<Skipped>>),
+}
+
+/// Until when the receiver wants no requests; sinks with the same receiver share it.
+pub(super) type SharedPause = Arc<watch::Sender<Option<Instant>>>;
+
+/// The failures of one event so far.
+#[derive(Clone, Debug)]
+pub(super) struct Failures {
+    first: FailureRecord,
+    last: Failure,
+    count: u32,
+}
+
+impl Failures {
+    /// Adds a failure to those before.
+    pub(super) fn add(failures: &mut Option<Self>, failure: Failure) {
+        match failures {
+            Some(known) => {
+                known.count = known.count.saturating_add(1);
+                known.last = failure;
+            }
+            None => {
+                let (error, said) = (failure.message.clone(), failure.said.clone());
+                let first = FailureRecord { at: Timestamp(SystemTime::now()), error, said };
+                *failures = Some(Self { first, last: failure, count: 1 });
+            }
+        }
+    }
+
+    /// Why an event with these failures is given up.
+    pub(super) fn given_up(self) -> GivenUp {
+        let Failure { message: error, said } = self.last;
+        GivenUp { first: (self.count > 1).then_some(self.first), error, said }
+    }
+
+    /// Why an event with these failures is skipped.
+    pub(super) fn skipped(self) -> GivenUp {
+        let error = format!("skipped with `eventsubd sink skip`; the last attempt failed: {}", self.last.message);
+        GivenUp { first: Some(self.first), error, said: self.last.said }
+    }
+}
+
 /// What a worker works with.
 pub(super) struct Worker {
     pub(super) options: SinkOptions,
@@ -66,6 +119,8 @@ pub(super) struct Worker {
     pub(super) reopen: watch::Receiver<u64>,
     pub(super) statuses: Arc<watch::Sender<Statuses>>,
     pub(super) stop: Stop,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) pause: SharedPause,
 }
 
 impl Worker {
@@ -113,6 +168,7 @@ impl Worker {
             dead_letters: record.dead_letters,
             lost: record.lost,
             problem: None,
+            next_try: None,
         };
         self.statuses.send_modify(|statuses| {
             // A sink that was changed goes on counting.
@@ -134,18 +190,20 @@ impl Worker {
     }
 
     /// Puts an event into the dead letters.
-    pub(super) async fn bury(&self, event: &StoredEvent, error: &str) -> Option<()> {
+    pub(super) async fn to_dead_letters(&self, event: &StoredEvent, why: &GivenUp) -> Option<()> {
         let record = self
-            .insist("storing a dead letter", || self.store.dead_letter(self.name(), event, error))
+            .insist("storing a dead letter", || self.store.dead_letter(self.name(), event, why.clone()))
             .await?;
         self.show_record(&record);
         Some(())
     }
 
     /// A dead letter was sent again, with this outcome.
-    pub(super) async fn resent(&self, id: i64, outcome: Result<(), &str>) -> Option<()> {
+    pub(super) async fn resent(&self, id: i64, outcome: Result<(), &GivenUp>) -> Option<()> {
         let record = self
-            .insist("storing what became of a dead letter", || self.store.resent(self.name(), id, outcome))
+            .insist("storing what became of a dead letter", || {
+                self.store.resent(self.name(), id, outcome.map_err(GivenUp::clone))
+            })
             .await?;
         self.show_record(&record);
         Some(())
@@ -207,6 +265,10 @@ async fn keep(
             match store.advance(&name, to.cursor, to.done.clone()).await {
                 Ok(record) => {
                     kept = to;
+                    if !ended {
+                        // Each write is a sync of the disk, and the events that come meanwhile share the next one.
+                        tokio::time::sleep(PLACE_PAUSE).await;
+                    }
                     statuses.send_if_modified(|statuses| {
                         let Some(status) = statuses.get_mut(&name) else { return false };
                         let changed = status.lost != record.lost;

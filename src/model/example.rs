@@ -202,6 +202,7 @@ pub(crate) fn status() -> Status {
             dead_letters: 1,
             lost: 5,
             problem: Some("no space left on device".to_owned()),
+            next_try: Some(after(12)),
         }],
         admin: Some(AdminStatus { listen: "127.0.0.1:9464".to_owned(), token: true }),
     }
@@ -229,6 +230,7 @@ pub(crate) fn healthy() -> Status {
     status.webhook = None;
     for sink in &mut status.sinks {
         (sink.state, sink.problem, sink.cursor) = (SinkState::Idle, None, Seq(12));
+        sink.next_try = None;
         (sink.lag_events, sink.lag_seconds, sink.dead_letters, sink.lost) = (0, 0, 0, 0);
     }
     status

@@ -417,6 +417,8 @@ pub enum SinkState {
     Delivering,
     /// The last try failed; waits for the next.
     Retrying,
+    /// The receiver wants no requests for a while.
+    Paused,
     /// Ended by a failure of our own; started again soon.
     Failed,
 }
@@ -450,4 +452,7 @@ pub struct SinkStatus {
     pub lost: u64,
     /// The last failure, until a try succeeds.
     pub problem: Option<String>,
+    /// When the next try comes, while the sink waits after a failure or because its receiver asks for a pause.
+    #[serde(default)]
+    pub next_try: Option<Timestamp>,
 }

@@ -1,47 +1,57 @@
 //! Events that a sink gave up on: kept whole, listed, sent again, dropped.
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, Row, named_params, params};
 
 use super::events;
-use super::{DeadLetter, LetterFilter};
+use super::{DeadLetter, FailureRecord, GivenUp, LetterFilter};
 use crate::model::event::StoredEvent;
 use crate::model::route::SinkName;
 use crate::model::time::Timestamp;
 
 const COLUMNS: &str = "seq, message_id, message_timestamp, type, version, subscription_id, stored_at, payload, id, sink, \
-                       failed_at, error, replay";
+                       failed_at, error, said, first_failed_at, first_error, first_said, replay, replays";
 
-/// Copies an event to a sink's dead letters; one that is there already gets the new error.
+/// Sets the last failure of a dead letter that is there already; what was the last one is its first if it has none.
+const FAIL_AGAIN: &str = "replay = 0, first_failed_at = coalesce(first_failed_at, failed_at),
+                          first_said = CASE WHEN first_error IS NULL THEN said ELSE first_said END,
+                          first_error = coalesce(first_error, error), failed_at = :now, error = :error, said = :said";
+
+/// Copies an event to a sink's dead letters; one that is there already gets the new failure.
 pub(super) fn add(
     connection: &Connection,
     name: &SinkName,
     event: &StoredEvent,
-    error: &str,
+    given_up: &GivenUp,
     now: u64,
 ) -> rusqlite::Result<()> {
     let known: bool = connection
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM dead_letters WHERE sink = ?1 AND seq = ?2)")?
         .query_row(params![name.as_str(), event.seq.0], |row| row.get(0))?;
     connection
-        .prepare_cached(
+        .prepare_cached(&format!(
             "INSERT INTO dead_letters (sink, seq, message_id, message_timestamp, type, version, subscription_id, stored_at,
-                                       payload, failed_at, error)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-             ON CONFLICT (sink, seq) DO UPDATE SET failed_at = ?10, error = ?11, replay = 0",
-        )?
-        .execute(params![
-            name.as_str(),
-            event.seq.0,
-            event.event.message_id.as_str(),
-            event.event.message_timestamp,
-            event.event.subscription_type,
-            event.event.subscription_version,
-            event.event.subscription_id,
-            event.stored_at.unix_millis(),
-            &event.event.payload[..],
-            now,
-            error,
-        ])?;
+                                       payload, failed_at, error, said, first_failed_at, first_error, first_said)
+             VALUES (:sink, :seq, :message_id, :message_timestamp, :type, :version, :subscription_id, :stored_at,
+                     :payload, :now, :error, :said, :first_failed_at, :first_error, :first_said)
+             ON CONFLICT (sink, seq) DO UPDATE SET {FAIL_AGAIN}"
+        ))?
+        .execute(named_params! {
+            ":sink": name.as_str(),
+            ":seq": event.seq.0,
+            ":message_id": event.event.message_id.as_str(),
+            ":message_timestamp": event.event.message_timestamp,
+            ":type": event.event.subscription_type,
+            ":version": event.event.subscription_version,
+            ":subscription_id": event.event.subscription_id,
+            ":stored_at": event.stored_at.unix_millis(),
+            ":payload": &event.event.payload[..],
+            ":now": now,
+            ":error": given_up.error,
+            ":said": given_up.said,
+            ":first_failed_at": given_up.first.as_ref().map(|first| first.at.unix_millis()),
+            ":first_error": given_up.first.as_ref().map(|first| &first.error),
+            ":first_said": given_up.first.as_ref().and_then(|first| first.said.as_ref()),
+        })?;
     if !known {
         count(connection, name.as_str(), 1)?;
     }
@@ -58,18 +68,25 @@ pub(super) fn delivered(connection: &Connection, id: i64) -> rusqlite::Result<()
     sink.map_or(Ok(()), |sink| count(connection, &sink, -1))
 }
 
-/// It failed again: it stays, with its new error.
-pub(super) fn failed_again(connection: &Connection, id: i64, error: &str, now: u64) -> rusqlite::Result<()> {
+/// A dead letter that was sent again failed: it stays, with the new failure.
+pub(super) fn failed_again(
+    connection: &Connection,
+    id: i64,
+    given_up: &GivenUp,
+    now: u64,
+) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("UPDATE dead_letters SET replay = 0, failed_at = ?2, error = ?3 WHERE id = ?1")?
-        .execute(params![id, now, error])?;
+        .prepare_cached(&format!("UPDATE dead_letters SET {FAIL_AGAIN} WHERE id = :id"))?
+        .execute(named_params! {
+            ":id": id, ":now": now, ":error": given_up.error, ":said": given_up.said
+        })?;
     Ok(())
 }
 
 /// Marks what is to be sent again; tells how many.
 pub(super) fn mark(connection: &Connection, filter: &LetterFilter) -> rusqlite::Result<u64> {
     let changed = connection.execute(
-        "UPDATE dead_letters SET replay = 1
+        "UPDATE dead_letters SET replay = 1, replays = replays + 1
          WHERE replay = 0 AND (?1 IS NULL OR sink = ?1) AND (?2 IS NULL OR id = ?2)",
         params![filter.sink.as_ref().map(SinkName::as_str), filter.id],
     )?;
@@ -132,9 +149,21 @@ fn letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
         event: events::stored(row)?,
         id: row.get(8)?,
         sink: SinkName::new(row.get::<_, String>(9)?),
-        failed_at: Timestamp::from_unix_millis(row.get(10)?),
-        error: row.get(11)?,
-        replay: row.get(12)?,
+        first: match row.get::<_, Option<String>>(14)? {
+            Some(error) => Some(FailureRecord {
+                at: Timestamp::from_unix_millis(row.get::<_, Option<u64>>(13)?.unwrap_or_default()),
+                error,
+                said: row.get(15)?,
+            }),
+            None => None,
+        },
+        last: FailureRecord {
+            at: Timestamp::from_unix_millis(row.get(10)?),
+            error: row.get(11)?,
+            said: row.get(12)?,
+        },
+        replay: row.get(16)?,
+        replays: row.get(17)?,
     })
 }
 

@@ -11,7 +11,7 @@ use super::job::{Command, Job, SinkJob};
 use super::reader::{self, ReadRequest, ReaderThread};
 use super::writer::{Published, Writer};
 use super::{
-    Appended, DeadLetter, IntakeCounts, LOSS, LetterFilter, Loss, SinkRecord, StartAt, StoreOptions, guard,
+    Appended, DeadLetter, GivenUp, IntakeCounts, LOSS, LetterFilter, Loss, SinkRecord, StartAt, StoreOptions, guard,
     retention, schema,
 };
 use crate::model::event::{Event, Seq, StoredEvent};
@@ -240,13 +240,14 @@ impl Store {
         &self,
         name: &SinkName,
         event: &StoredEvent,
-        error: &str,
+        given_up: impl Into<GivenUp>,
     ) -> Result<SinkRecord, StoreError> {
-        let (name, event, error) = (name.clone(), Box::new(event.clone()), error.into());
-        self.ask(|reply| Job::Sink(SinkJob::DeadLetter { name, event, error }, reply)).await
+        let (name, event, given_up) =
+            (name.clone(), Box::new(event.clone()), Box::new(given_up.into()));
+        self.ask(|reply| Job::Sink(SinkJob::DeadLetter { name, event, given_up }, reply)).await
     }
 
-    /// A dead letter that was sent again was taken, or has failed with this error once more.
+    /// A dead letter that was sent again was taken, or has failed once more.
     ///
     /// # Errors
     /// The database cannot be written at present, or the store was closed.
@@ -254,10 +255,10 @@ impl Store {
         &self,
         name: &SinkName,
         id: i64,
-        outcome: Result<(), &str>,
+        outcome: Result<(), GivenUp>,
     ) -> Result<SinkRecord, StoreError> {
-        let (name, error) = (name.clone(), outcome.err().map(Into::into));
-        self.ask(|reply| Job::Sink(SinkJob::Resent { name, id, error }, reply)).await
+        let (name, given_up) = (name.clone(), outcome.err().map(Box::new));
+        self.ask(|reply| Job::Sink(SinkJob::Resent { name, id, given_up }, reply)).await
     }
 
     /// Remembers which sinks there are. The place of one that is gone is kept for a week.

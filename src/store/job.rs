@@ -4,7 +4,7 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::error::StoreError;
-use super::{Appended, LetterFilter, SinkRecord, StartAt, dead_letters, sinks};
+use super::{Appended, GivenUp, LetterFilter, SinkRecord, StartAt, dead_letters, sinks};
 use crate::model::event::{Event, Seq, StoredEvent};
 use crate::model::route::SinkName;
 
@@ -29,8 +29,8 @@ pub(super) enum SinkJob {
     Register { name: SinkName, start: StartAt },
     Advance { name: SinkName, to: Seq, done: Vec<Seq> },
     Rewind { name: SinkName, to: Seq },
-    DeadLetter { name: SinkName, event: Box<StoredEvent>, error: Box<str> },
-    Resent { name: SinkName, id: i64, error: Option<Box<str>> },
+    DeadLetter { name: SinkName, event: Box<StoredEvent>, given_up: Box<GivenUp> },
+    Resent { name: SinkName, id: i64, given_up: Option<Box<GivenUp>> },
 }
 
 /// A job and its place in the queue.
@@ -113,14 +113,14 @@ pub(super) fn about_sink(
         }
         SinkJob::Advance { name, to, done } => return sinks::advance(connection, name, *to, done),
         SinkJob::Rewind { name, to } => return sinks::rewind(connection, name, *to),
-        SinkJob::DeadLetter { name, event, error } => {
-            dead_letters::add(connection, name, event, error, now)?;
+        SinkJob::DeadLetter { name, event, given_up } => {
+            dead_letters::add(connection, name, event, given_up, now)?;
             name
         }
-        SinkJob::Resent { name, id, error } => {
-            match error {
+        SinkJob::Resent { name, id, given_up } => {
+            match given_up {
                 None => dead_letters::delivered(connection, *id)?,
-                Some(error) => dead_letters::failed_again(connection, *id, error, now)?,
+                Some(given_up) => dead_letters::failed_again(connection, *id, given_up, now)?,
             }
             name
         }

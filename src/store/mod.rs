@@ -102,6 +102,10 @@ pub struct SinkRecord {
     pub dead_letters: u64,
     /// Events that retention removed before the sink had them, ever.
     pub lost: u64,
+    /// How often a person has asked for stored events again.
+    pub replays: u64,
+    /// Up to here the sink was done with events before a person asked for them again.
+    pub replay_until: Seq,
 }
 
 /// Where a sink starts that the store does not know.
@@ -123,12 +127,42 @@ pub struct DeadLetter {
     pub sink: SinkName,
     /// The event.
     pub event: StoredEvent,
-    /// When the sink gave up.
-    pub failed_at: Timestamp,
-    /// The last error.
-    pub error: String,
+    /// The first failure, if there were several.
+    pub first: Option<FailureRecord>,
+    /// The failure with which the sink gave up.
+    pub last: FailureRecord,
     /// Whether it is about to be sent again.
     pub replay: bool,
+    /// How often a person has asked for it to be sent again.
+    pub replays: u64,
+}
+
+/// A failed attempt to deliver an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailureRecord {
+    /// The time of the failure.
+    pub at: Timestamp,
+    /// What happened, free of secrets.
+    pub error: String,
+    /// The receiver's own words, masked.
+    pub said: Option<String>,
+}
+
+/// Why an event becomes a dead letter now, or stays one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenUp {
+    /// The first failure, if there were several.
+    pub first: Option<FailureRecord>,
+    /// What happened last, free of secrets.
+    pub error: String,
+    /// The receiver's own words about that, masked.
+    pub said: Option<String>,
+}
+
+impl From<&str> for GivenUp {
+    fn from(error: &str) -> Self {
+        Self { first: None, error: error.to_owned(), said: None }
+    }
 }
 
 /// Which dead letters are meant.

@@ -77,6 +77,19 @@ const MIGRATIONS: &[&str] = &[
     DROP TABLE events;
     ALTER TABLE events_without_index RENAME TO events;
 ",
+    // The first failure beside the last, the receiver's words apart from ours, and what a person replays. Errors of
+    // older releases are `HOST answered 400 Bad Request: WORDS`.
+    "
+    ALTER TABLE dead_letters ADD COLUMN said TEXT;
+    ALTER TABLE dead_letters ADD COLUMN first_failed_at INTEGER;
+    ALTER TABLE dead_letters ADD COLUMN first_error TEXT;
+    ALTER TABLE dead_letters ADD COLUMN first_said TEXT;
+    ALTER TABLE dead_letters ADD COLUMN replays INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE sinks ADD COLUMN replays INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE sinks ADD COLUMN replay_until INTEGER NOT NULL DEFAULT 0;
+    UPDATE dead_letters SET said = substr(error, instr(error, ': ') + 2), error = substr(error, 1, instr(error, ': ') - 1)
+    WHERE instr(error, ' answered ') > 0 AND instr(error, ': ') > instr(error, ' answered ');
+",
 ];
 
 /// The newest format version.
@@ -246,7 +259,8 @@ mod tests {
                  INSERT INTO sinks (name, seq, dead_letters) VALUES ('log', 6, 1);
                  INSERT INTO dead_letters (sink, seq, message_id, message_timestamp, type, version, subscription_id,
                                            stored_at, payload, failed_at, error)
-                 VALUES ('log', 5, 'id5', 't', 'stream.online', '1', 's', 50, x'7b7d', 60, 'gone');
+                 VALUES ('log', 5, 'id5', 't', 'stream.online', '1', 's', 50, x'7b7d', 60,
+                         'host answered 410 Gone: no: such');
                  INSERT INTO settings VALUES ('a', 'b')",
             )
             .unwrap();
@@ -274,7 +288,11 @@ mod tests {
             );
             assert_eq!(rows("SELECT hex(payload) FROM events WHERE seq = 7"), "7B7D");
             assert_eq!(rows("SELECT name || seq || dead_letters || lost FROM sinks"), "log610");
-            assert_eq!(rows("SELECT message_id || error FROM dead_letters"), "id5gone");
+            let words = if format < 4 { "host answered 410 Gone|no: such" } else { "host answered 410 Gone: no: such|" };
+            assert_eq!(
+                rows("SELECT message_id || error || '|' || coalesce(said, '') FROM dead_letters"),
+                format!("id5{words}")
+            );
             assert_eq!(rows("SELECT value FROM settings"), "b");
             assert_eq!(identify(&new, &path).unwrap(), FORMAT);
         }

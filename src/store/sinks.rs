@@ -12,12 +12,20 @@ const KEEP_GONE: u64 = 7 * 86_400_000;
 
 /// The record of a sink, if it has one.
 pub(super) fn get(connection: &Connection, name: &SinkName) -> rusqlite::Result<Option<SinkRecord>> {
-    let mut statement =
-        connection.prepare_cached("SELECT seq, dead_letters, lost, done FROM sinks WHERE name = ?1")?;
+    let mut statement = connection.prepare_cached(
+        "SELECT seq, dead_letters, lost, done, replays, replay_until FROM sinks WHERE name = ?1",
+    )?;
     statement
         .query_row(params![name.as_str()], |row| {
             let done: Vec<Seq> = serde_json::from_str(row.get_ref(3)?.as_str()?).unwrap_or_default();
-            Ok(SinkRecord { cursor: Seq(row.get(0)?), done, dead_letters: row.get(1)?, lost: row.get(2)? })
+            Ok(SinkRecord {
+                cursor: Seq(row.get(0)?),
+                done,
+                dead_letters: row.get(1)?,
+                lost: row.get(2)?,
+                replays: row.get(4)?,
+                replay_until: Seq(row.get(5)?),
+            })
         })
         .optional()
 }
@@ -58,7 +66,12 @@ pub(super) fn advance(
 /// Puts a sink back behind `to`, so that it gets again what came after.
 pub(super) fn rewind(connection: &Connection, name: &SinkName, to: Seq) -> rusqlite::Result<SinkRecord> {
     connection
-        .prepare_cached("UPDATE sinks SET seq = min(seq, ?2), done = '[]' WHERE name = ?1")?
+        .prepare_cached(
+            "UPDATE sinks SET replays = replays + 1,
+                 replay_until = max(replay_until, seq, coalesce((SELECT max(value) FROM json_each(done)), 0)),
+                 seq = min(seq, ?2), done = '[]'
+             WHERE name = ?1",
+        )?
         .execute(params![name.as_str(), to.0])?;
     Ok(get(connection, name)?.unwrap_or_default())
 }

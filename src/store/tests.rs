@@ -263,7 +263,7 @@ async fn dead_letters_are_listed_marked_and_dropped() {
     let list = |sink| reader.dead_letters(sink, 0, 10).unwrap();
     let all = list(None);
     assert_eq!(all.iter().map(|letter| letter.event.seq.0).collect::<Vec<_>>(), [1, 2, 3]);
-    assert_eq!((all[0].error.as_str(), &all[0].event.event.payload[..]), ("too bad", &b"{\"n\":1.50}"[..]));
+    assert_eq!((all[0].last.error.as_str(), &all[0].event.event.payload[..]), ("too bad", &b"{\"n\":1.50}"[..]));
     assert_eq!(reader.dead_letters(None, all[0].id, 1).unwrap()[0].id, all[1].id, "in pages");
     assert_eq!(list(Some(&b)).len(), 1);
 
@@ -274,13 +274,66 @@ async fn dead_letters_are_listed_marked_and_dropped() {
     assert_eq!(marked.len(), 2);
     assert!(store.letters_to_replay(&b, 0, 10).await.unwrap().is_empty());
     assert_eq!(store.resent(&a, marked[0].id, Ok(())).await.unwrap().dead_letters, 1);
-    assert_eq!(store.resent(&a, marked[1].id, Err("worse")).await.unwrap().dead_letters, 1);
+    assert_eq!(store.resent(&a, marked[1].id, Err("worse".into())).await.unwrap().dead_letters, 1);
     assert!(store.letters_to_replay(&a, 0, 10).await.unwrap().is_empty(), "not for ever");
-    assert_eq!(list(Some(&a))[0].error, "worse");
+    let again = list(Some(&a)).remove(0);
+    assert_eq!((again.last.error.as_str(), again.replays), ("worse", 1));
+    assert_eq!(again.first.map(|first| (first.at, first.error)), Some((all[1].last.at, "too bad".to_owned())));
     assert_eq!(store.drop_letters(LetterFilter { sink: None, id: Some(all[2].id) }).await.unwrap(), 1);
     assert_eq!(store.sink(&b, StartAt::Present).await.unwrap().dead_letters, 0);
     assert_eq!(store.drop_letters(LetterFilter::default()).await.unwrap(), 1);
     assert!(list(None).is_empty());
+}
+
+#[tokio::test]
+async fn dead_letters_keep_their_first_failure_beside_the_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(&folder)).unwrap();
+    store.append(event("a", b"{}")).await.unwrap();
+    let (sink, dead) = (SinkName::new("web"), stored(&store).await.remove(0));
+    let first = FailureRecord {
+        at: Timestamp::from_unix_millis(5),
+        error: "answered 400".to_owned(),
+        said: Some("no such field".to_owned()),
+    };
+    let given_up = |error: &str, first: Option<&FailureRecord>| GivenUp {
+        first: first.cloned(),
+        error: error.to_owned(),
+        said: Some(format!("said: {error}")),
+    };
+    store.dead_letter(&sink, &dead, given_up("answered 500", Some(&first))).await.unwrap();
+    let letter = async || store.letters_to_replay(&sink, 0, 10).await.unwrap().remove(0);
+    for error in ["answered 501", "answered 502"] {
+        assert_eq!(store.mark_letters(LetterFilter::default()).await.unwrap(), 1);
+        store.resent(&sink, letter_id(&folder), Err(given_up(error, None))).await.unwrap();
+    }
+    store.mark_letters(LetterFilter::default()).await.unwrap();
+    let letter = letter().await;
+    assert_eq!(letter.first, Some(first));
+    assert_eq!(letter.last.error, "answered 502");
+    assert_eq!(letter.last.said.as_deref(), Some("said: answered 502"));
+    assert_eq!(letter.replays, 3);
+}
+
+fn letter_id(folder: &TempDir) -> i64 {
+    let reader = Reader::open(&folder.path().join("events.db")).unwrap();
+    reader.dead_letters(None, 0, 1).unwrap()[0].id
+}
+
+#[tokio::test]
+async fn a_sink_that_is_put_back_knows_what_it_had_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(&folder)).unwrap();
+    let sink = SinkName::new("web");
+    store.sink(&sink, StartAt::Beginning).await.unwrap();
+    for id in 0..9 {
+        store.append(event(&id.to_string(), b"{}")).await.unwrap();
+    }
+    store.advance(&sink, Seq(4), vec![Seq(6)]).await.unwrap();
+    let record = store.rewind(&sink, Seq(1)).await.unwrap();
+    assert_eq!((record.cursor, record.replays, record.replay_until), (Seq(1), 1, Seq(6)));
+    let record = store.rewind(&sink, Seq(0)).await.unwrap();
+    assert_eq!((record.cursor, record.replays, record.replay_until), (Seq(0), 2, Seq(6)), "it was not there again");
 }
 
 #[tokio::test]

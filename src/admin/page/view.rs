@@ -262,6 +262,7 @@ fn sink_level(sink: &SinkStatus) -> Level {
     match sink.state {
         SinkState::Failed => Level::Bad,
         SinkState::Retrying => Level::Bad,
+        SinkState::Paused => Level::Warn,
         _ if sink.lag_seconds > LAG || sink.dead_letters > 0 || sink.lost > 0 => Level::Warn,
         SinkState::Idle | SinkState::Delivering => Level::Good,
     }

@@ -17,6 +17,7 @@ use tokio::process::Child;
 use tracing::info;
 
 use super::super::format::{Broadcaster, Format};
+use super::super::outgoing::Attempt;
 use super::super::retry::Outcome;
 use super::{Single, printable};
 use crate::model::event::StoredEvent;
@@ -97,7 +98,7 @@ impl Command {
         let mut child = match command.spawn() {
             Ok(child) => child,
             Err(error) => {
-                return Outcome::failed(format!("cannot start {}: {error}", self.options.program.display()));
+                return Outcome::unavailable(format!("cannot start {}: {error}", self.options.program.display()));
             }
         };
         let group = Group::of(&child);
@@ -186,7 +187,7 @@ impl Single for Command {
         self.options.concurrency
     }
 
-    fn send(self: Arc<Self>, event: Arc<StoredEvent>, _failures: u32) -> BoxFuture<'static, Outcome> {
+    fn send(self: Arc<Self>, event: Arc<StoredEvent>, _attempt: Attempt) -> BoxFuture<'static, Outcome> {
         async move { self.run(&event).await }.boxed()
     }
 }
@@ -234,6 +235,7 @@ impl Drop for Group {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::delivery::retry::Failure;
     use crate::model::event::{Event, MessageId, Seq};
     use crate::model::time::Timestamp;
 
@@ -260,7 +262,9 @@ mod tests {
             timeout,
             concurrency: 1,
         };
-        Arc::new(Command::new(SinkName::new("c"), options, Format::Eventsub)).send(event(), 0).await
+        Arc::new(Command::new(SinkName::new("c"), options, Format::Eventsub))
+            .send(event(), Attempt::first(std::time::SystemTime::now()))
+            .await
     }
 
     const LONG: Duration = Duration::from_secs(20);
@@ -284,9 +288,9 @@ mod tests {
     #[tokio::test]
     async fn its_exit_status_decides_and_its_last_words_are_told() {
         assert_eq!(run("exit 0", LONG).await, Outcome::Done);
-        let Outcome::Failed { error, .. } = run("echo too bad >&2; exit 3", LONG).await else { panic!() };
+        let Outcome::Failed(Failure { message: error, .. }) = run("echo too bad >&2; exit 3", LONG).await else { panic!() };
         assert!(error.contains('3') && error.contains("too bad"), "{error}");
-        let Outcome::Failed { error, .. } = run("kill -9 $$", LONG).await else { panic!() };
+        let Outcome::Failed(Failure { message: error, .. }) = run("kill -9 $$", LONG).await else { panic!() };
         assert!(error.contains("signal"), "{error}");
         // Output without an end does no harm.
         assert_eq!(run("yes | head -c 3000000; exit 0", LONG).await, Outcome::Done);
@@ -301,7 +305,7 @@ mod tests {
         let begun = std::time::Instant::now();
         let script =
             format!("trap '' TERM; sh -c 'trap \"\" TERM; echo $$ > {pid}; sleep 60' & wait; sleep 60");
-        let Outcome::Failed { error, .. } = run(&script, Duration::from_millis(500)).await else { panic!() };
+        let Outcome::Failed(Failure { message: error, .. }) = run(&script, Duration::from_millis(500)).await else { panic!() };
         assert!(error.contains("timeout"), "{error}");
         assert!(begun.elapsed() >= GRACE, "TERM is ignored, so KILL has to come");
         let pid: i32 = std::fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
@@ -351,7 +355,7 @@ mod tests {
             concurrency: 1,
         };
         let sink = Arc::new(Command::new(SinkName::new("c"), options, Format::Eventsub));
-        let Outcome::Failed { error, .. } = sink.send(event(), 0).await else { panic!() };
+        let Outcome::Unavailable(Failure { message: error, .. }) = sink.send(event(), Attempt::first(std::time::SystemTime::now())).await else { panic!() };
         assert!(error.contains("/nonexistent/program"), "{error}");
     }
 }

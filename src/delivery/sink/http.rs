@@ -9,11 +9,14 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use super::super::format::cloudevent;
-use super::super::retry::Outcome;
+use super::super::outgoing::{Attempt, Envelope, ORIGINAL_MESSAGE_ID, ORIGINAL_TIMESTAMP};
+use super::super::receiver::Receiver;
+use super::super::retry::{Failure, Outcome};
 use super::super::template::{EventContext, Template, TemplateError, is_json};
+use super::super::verdict::{Verdict, allowance, classify, wish};
 use super::{Single, printable};
 use crate::model::event::StoredEvent;
 use crate::model::secret::Secret;
@@ -127,7 +130,7 @@ impl Http {
     pub(in crate::delivery) fn message(
         &self,
         stored: &StoredEvent,
-        failures: u32,
+        attempt: &Attempt,
     ) -> Result<Message, String> {
         let event = &stored.event;
         let mut headers = HeaderMap::new();
@@ -136,21 +139,25 @@ impl Http {
             Body::Eventsub(signer) => {
                 headers.insert(header::CONTENT_TYPE, json);
                 let mut set = |name: &'static str, text: &str| {
-                    let value = HeaderValue::from_str(text)
-                        .map_err(|_| format!("the event has a text that no header can hold, for {name}"))?;
-                    headers.insert(HeaderName::from_static(name), value);
-                    Ok::<_, String>(())
+                    headers.insert(HeaderName::from_static(name), any_header_value(text));
                 };
-                set("twitch-eventsub-message-id", event.message_id.as_str())?;
-                set("twitch-eventsub-message-retry", &failures.to_string())?;
-                set("twitch-eventsub-message-type", "notification")?;
-                set("twitch-eventsub-message-timestamp", &event.message_timestamp)?;
-                set("twitch-eventsub-subscription-type", &event.subscription_type)?;
-                set("twitch-eventsub-subscription-version", &event.subscription_version)?;
+                let envelope = Envelope::new(event, attempt);
+                set("twitch-eventsub-message-id", envelope.message_id);
+                set("twitch-eventsub-message-retry", &attempt.failures.to_string());
+                set("twitch-eventsub-message-type", "notification");
+                set("twitch-eventsub-message-timestamp", &envelope.timestamp);
+                set("twitch-eventsub-subscription-type", &event.subscription_type);
+                set("twitch-eventsub-subscription-version", &event.subscription_version);
                 if let Some(signer) = signer {
-                    let id = event.message_id.as_str().as_bytes();
-                    let signature = signer.sign(id, event.message_timestamp.as_bytes(), &event.payload);
-                    set("twitch-eventsub-message-signature", &signature)?;
+                    let (id, timestamp) = (envelope.message_id.as_bytes(), envelope.timestamp.as_bytes());
+                    let signature = signer.sign(id, timestamp, &event.payload);
+                    set("twitch-eventsub-message-signature", &signature);
+                }
+                if let Some(original) = envelope.original_message_id {
+                    set(ORIGINAL_MESSAGE_ID, original);
+                }
+                if let Some(original) = envelope.original_timestamp {
+                    set(ORIGINAL_TIMESTAMP, original);
                 }
                 event.payload.clone()
             }
@@ -171,7 +178,7 @@ impl Http {
                 for (name, template) in &self.templates {
                     let value =
                         template.render(&context).map_err(|error| format!("`headers.{name}`: {error}"))?;
-                    headers.insert(name, header_value(name, &value).map_err(|error| error.to_string())?);
+                    headers.insert(name, any_header_value(&value));
                 }
                 body.into()
             }
@@ -182,10 +189,10 @@ impl Http {
         Ok(Message { headers, body })
     }
 
-    async fn request(&self, event: &StoredEvent, failures: u32) -> Outcome {
-        let Message { headers, body } = match self.message(event, failures) {
+    async fn request(&self, event: &StoredEvent, attempt: &Attempt) -> Outcome {
+        let Message { headers, body } = match self.message(event, attempt) {
             Ok(message) => message,
-            Err(error) => return Outcome::Rejected(error),
+            Err(error) => return Outcome::rejected(error),
         };
         let request = self
             .client
@@ -194,21 +201,20 @@ impl Http {
             .body(body)
             .timeout(self.options.timeout);
         match request.send().await {
-            Ok(answer) => self.judge(answer).await,
+            Ok(answer) => self.judge(answer, attempt.now).await,
             Err(error) => {
                 let why = if error.is_timeout() {
                     format!("no answer within {}", humantime::format_duration(self.options.timeout))
                 } else {
                     chain(&error.without_url())
                 };
-                Outcome::failed(format!("{}: {}", self.host, self.hide(&why)))
+                Outcome::unavailable(format!("{}: {}", self.host, self.hide(&why)))
             }
         }
     }
 
-    async fn judge(&self, mut answer: reqwest::Response) -> Outcome {
+    async fn judge(&self, mut answer: reqwest::Response, now: SystemTime) -> Outcome {
         let status = answer.status();
-        let after = answer.headers().get(header::RETRY_AFTER).and_then(retry_after);
         let mut said = Vec::new();
         // An answer that is longer, or does not end, costs the connection and nothing else.
         while said.len() < ANSWER
@@ -216,26 +222,27 @@ impl Http {
         {
             said.extend_from_slice(&part[..part.len().min(ANSWER - said.len())]);
         }
-        if status.is_success() {
-            return Outcome::Done;
+        let verdict = classify(status.as_u16());
+        if verdict == Verdict::Accepted {
+            return allowance(answer.headers()).map_or(Outcome::Done, Outcome::DoneWithin);
         }
-        let said = self.hide(&String::from_utf8_lossy(&said));
-        let mut error = format!("{} answered {}", self.host, status.as_u16());
+        let mut message = format!("{} answered {}", self.host, status.as_u16());
         if let Some(reason) = status.canonical_reason() {
-            error = format!("{error} {reason}");
+            message = format!("{message} {reason}");
         }
-        if !said.is_empty() {
-            error = format!("{error}: {said}");
+        if verdict == Verdict::Moved {
+            message.push_str("; redirects are not followed: set `url` to where it leads");
         }
-        match status {
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
-                Outcome::Failed { error, after }
-            }
-            _ if status.is_client_error() => Outcome::Rejected(error),
-            _ if status.is_redirection() => {
-                Outcome::failed(format!("{error}; redirects are not followed: set `url` to where it leads"))
-            }
-            _ => Outcome::Failed { error, after },
+        let words = self.hide(&String::from_utf8_lossy(&said));
+        let failure = Failure { message, said: Some(words).filter(|words| !words.is_empty()) };
+        match verdict {
+            Verdict::Accepted => Outcome::Done,
+            Verdict::Event => Outcome::Rejected(failure),
+            Verdict::Receiver | Verdict::Moved => Outcome::Unavailable(failure),
+            Verdict::Busy => match wish(answer.headers(), &said, now) {
+                Some(wait) if !wait.is_zero() => Outcome::Throttled { failure, wait },
+                Some(_) | None => Outcome::Unavailable(failure),
+            },
         }
     }
 
@@ -254,8 +261,14 @@ impl Single for Http {
         self.options.concurrency
     }
 
-    fn send(self: Arc<Self>, event: Arc<StoredEvent>, failures: u32) -> BoxFuture<'static, Outcome> {
-        async move { self.request(&event, failures).await }.boxed()
+    fn send(self: Arc<Self>, event: Arc<StoredEvent>, attempt: Attempt) -> BoxFuture<'static, Outcome> {
+        async move { self.request(&event, &attempt).await }.boxed()
+    }
+
+    fn receiver(&self) -> Option<Receiver> {
+        let harmless = [header::CONTENT_TYPE, header::ACCEPT, header::USER_AGENT];
+        let credentials = self.options.headers.iter().filter(|(name, _)| !harmless.contains(name));
+        Some(Receiver::new(&self.url, credentials.map(|(_, value)| value.expose())))
     }
 }
 
@@ -266,16 +279,12 @@ fn header_value(name: &HeaderName, text: &str) -> Result<HeaderValue, HttpError>
     Ok(value)
 }
 
-/// Seconds, or a date.
-fn retry_after(value: &HeaderValue) -> Option<Duration> {
-    let text = value.to_str().ok()?.trim();
-    match text.parse::<u64>() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => {
-            let at = httpdate::parse_http_date(text).ok()?;
-            Some(at.duration_since(SystemTime::now()).unwrap_or_default())
-        }
-    }
+/// A value made of an event, which may have any character: those that no header may have become blanks.
+fn any_header_value(text: &str) -> HeaderValue {
+    let clean: String = text.chars().map(|c| if c.is_ascii_control() { ' ' } else { c }).collect();
+    let mut value = HeaderValue::from_bytes(clean.as_bytes()).expect("there are no control characters left");
+    value.set_sensitive(true);
+    value
 }
 
 #[cfg(test)]
@@ -319,7 +328,9 @@ mod tests {
     #[test]
     fn a_webhook_is_the_one_that_twitch_would_send() {
         let sink = sink(HttpBody::Eventsub(Some(Secret::new("s3cre77890ab"))), &[("x-more", "1")]).unwrap();
-        let message = sink.message(&event(), 2).unwrap();
+        let soon = Timestamp::parse("2019-11-16T10:12:00Z").unwrap().0;
+        let attempt = Attempt { failures: 2, ..Attempt::first(soon) };
+        let message = sink.message(&event(), &attempt).unwrap();
         assert_eq!(message.body, event().event.payload);
         let header = |name: &str| message.headers[name].to_str().unwrap().to_owned();
         assert_eq!(header("twitch-eventsub-message-id"), "e76c6bd4-55c9-4987-8304-da1588d8988b");
@@ -339,12 +350,13 @@ mod tests {
     fn templates_fill_body_and_headers() {
         let body = HttpBody::Template(r#"{"content": {{ event.broadcaster_user_name | tojson }}}"#.into());
         let made = sink(body, &[("title", "{{ type }}"), ("content-type", "text/x-own")]).unwrap();
-        let message = made.message(&event(), 0).unwrap();
+        let attempt = Attempt::first(SystemTime::now());
+        let message = made.message(&event(), &attempt).unwrap();
         assert_eq!(message.body, r#"{"content": "Ann"}"#);
         assert_eq!(message.headers["title"], "stream.online");
         assert_eq!(message.headers["content-type"], "text/x-own");
         let wrong = sink(HttpBody::Template("{{ event.nothing }}".into()), &[]).unwrap();
-        assert!(wrong.message(&event(), 0).err().unwrap().contains("undefined"));
+        assert!(wrong.message(&event(), &attempt).err().unwrap().contains("undefined"));
         let broken = sink(HttpBody::Template("{{".into()), &[]).err().unwrap();
         assert!(broken.to_string().contains("`body`"), "{broken}");
         assert!(sink(HttpBody::Cloudevents, &[("a", "b\nc")]).is_err());
@@ -355,13 +367,5 @@ mod tests {
         let sink = sink(HttpBody::Cloudevents, &[("authorization", "Bearer abcdefgh")]).unwrap();
         let said = sink.hide("no: Bearer abcdefgh at api/webhooks/1234567890/secret-path\nsorry");
         assert_eq!(said, "no: [secret] at [secret] sorry");
-    }
-
-    #[test]
-    fn pauses_are_read() {
-        let read = |text: &'static str| retry_after(&HeaderValue::from_static(text));
-        assert_eq!(read("120"), Some(Duration::from_secs(120)));
-        assert_eq!(read("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
-        assert_eq!(read("soon"), None);
     }
 }

@@ -21,6 +21,8 @@ pub(super) use self::nats::Nats;
 pub use self::nats::NatsOptions;
 pub use self::stdout::OpenStdout;
 pub(super) use self::stdout::Stdout;
+use super::outgoing::Attempt;
+use super::receiver::Receiver;
 use super::retry::Outcome;
 use crate::model::event::StoredEvent;
 
@@ -39,9 +41,13 @@ pub(super) trait Single: Send + Sync {
     /// How many it takes at once, from 1.
     fn concurrency(&self) -> usize;
 
-    /// One try. `failures` is how many tries of this event have failed since the sink was started. A
-    /// future that is dropped leaves nothing running.
-    fn send(self: Arc<Self>, event: Arc<StoredEvent>, failures: u32) -> BoxFuture<'static, Outcome>;
+    /// Makes one attempt. A future that is dropped leaves nothing running.
+    fn send(self: Arc<Self>, event: Arc<StoredEvent>, attempt: Attempt) -> BoxFuture<'static, Outcome>;
+
+    /// The receiver, if it may ask for pauses. Sinks with the same receiver pause together.
+    fn receiver(&self) -> Option<Receiver> {
+        None
+    }
 }
 
 /// A text from outside, fit for a log line: one line, not too long.

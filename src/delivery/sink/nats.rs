@@ -16,6 +16,7 @@ use tokio::sync::OnceCell;
 use tracing::{info, warn};
 
 use super::super::format::Format;
+use super::super::outgoing::{Attempt, Envelope};
 use super::super::retry::Outcome;
 use super::super::template::{EventContext, Template, TemplateError};
 use super::{Single, printable};
@@ -162,21 +163,26 @@ impl Nats {
             .await
     }
 
-    async fn publish(&self, stored: &StoredEvent) -> Outcome {
+    async fn publish(&self, stored: &StoredEvent, attempt: &Attempt) -> Outcome {
         let event = &stored.event;
         let subject = match self.subject(event) {
             Ok(subject) => subject,
-            Err(error) => return Outcome::Rejected(error),
+            Err(error) => return Outcome::rejected(error),
         };
         let context = match self.context().await {
             Ok(context) => context,
-            Err(error) => return Outcome::failed(error),
+            Err(error) => return Outcome::unavailable(error),
         };
         let mut body = Vec::new();
         self.format.line(event, &mut body);
         body.pop();
         let mut headers = HeaderMap::new();
-        headers.insert(async_nats::header::NATS_MESSAGE_ID, event.message_id.as_str());
+        // A replayed event has a new id, as the stream would drop what it has had.
+        let Envelope { message_id, original_message_id, .. } = Envelope::new(event, attempt);
+        headers.insert(async_nats::header::NATS_MESSAGE_ID, message_id);
+        if let Some(original) = original_message_id {
+            headers.insert("Eventsubd-Original-Message-Id", original);
+        }
         if let Some(stream) = &self.options.stream {
             headers.insert(async_nats::header::NATS_EXPECTED_STREAM, stream.as_str());
         }
@@ -184,20 +190,20 @@ impl Nats {
             async { context.publish_with_headers(subject.clone(), headers, Bytes::from(body)).await?.await };
         // Behind a server that is away the connection takes no messages after a while, and says nothing.
         let Ok(sent) = tokio::time::timeout(ACK_LIMIT, sent).await else {
-            return Outcome::failed("NATS did not acknowledge in time; is the server up?");
+            return Outcome::unavailable("NATS did not acknowledge in time; is the server up?");
         };
         let Err(error) = sent else { return Outcome::Done };
         match error.kind() {
             PublishErrorKind::MaxPayloadExceeded => {
-                Outcome::Rejected("the event is larger than the server's max_payload".to_owned())
+                Outcome::rejected("the event is larger than the server's max_payload")
             }
             PublishErrorKind::StreamNotFound => match &self.options.stream {
                 Some(name) => self.make_stream(context, name).await,
-                None => Outcome::failed(format!(
+                None => Outcome::unavailable(format!(
                     "no stream takes the subject {subject}: make one, or name one with `stream` to have it made"
                 )),
             },
-            _ => Outcome::failed(printable(&error.to_string())),
+            _ => Outcome::unavailable(printable(&error.to_string())),
         }
     }
 
@@ -213,9 +219,9 @@ impl Nats {
         match context.get_or_create_stream(config).await {
             Ok(_) => {
                 info!(sink = %self.name, stream = name, subjects = subjects.join(", "), "the stream is there");
-                Outcome::failed("the stream was missing; it is made, and the event is tried again")
+                Outcome::unavailable("the stream was missing; it is made, and the event is tried again")
             }
-            Err(error) => Outcome::failed(format!(
+            Err(error) => Outcome::unavailable(format!(
                 "the stream {name} cannot be made: {}",
                 printable(&error.to_string())
             )),
@@ -228,8 +234,8 @@ impl Single for Nats {
         IN_FLIGHT
     }
 
-    fn send(self: Arc<Self>, event: Arc<StoredEvent>, _failures: u32) -> BoxFuture<'static, Outcome> {
-        async move { self.publish(&event).await }.boxed()
+    fn send(self: Arc<Self>, event: Arc<StoredEvent>, attempt: Attempt) -> BoxFuture<'static, Outcome> {
+        async move { self.publish(&event, &attempt).await }.boxed()
     }
 }
 

@@ -97,7 +97,7 @@ async fn the_pause_that_is_asked_for_is_kept() {
 #[tokio::test]
 async fn what_is_refused_for_good_is_a_dead_letter_at_once() {
     let folder = tempfile::tempdir().unwrap();
-    let receiver = Receiver::start(&[Answer::Status(410, "")], Duration::ZERO).await;
+    let receiver = Receiver::start(&[Answer::Status(422, "")], Duration::ZERO).await;
     let bench = Bench::start(open(&folder), &[http(&receiver, 1)], options()).await;
     bench.push(0..3, "stream.online").await;
     let status = bench.caught_up("web").await;
@@ -106,7 +106,8 @@ async fn what_is_refused_for_good_is_a_dead_letter_at_once() {
     let reader = crate::store::Reader::open(&folder.path().join("events.db")).unwrap();
     let letters = reader.dead_letters(None, 0, 10).unwrap();
     assert_eq!(letters[0].event.event.message_id.as_str(), "m0");
-    assert!(letters[0].error.contains("410 Gone: said"), "{}", letters[0].error);
+    assert!(letters[0].last.error.ends_with("answered 422 Unprocessable Entity"), "{:?}", letters[0].last);
+    assert_eq!((letters[0].last.said.as_deref(), &letters[0].first), (Some("said"), &None));
     store.close().await.unwrap();
 }
 
