@@ -35,7 +35,8 @@ pub fn tls_config() -> Result<ClientConfig, HttpError> {
         .with_no_client_auth())
 }
 
-/// A client that follows no redirects: a token must not wander.
+/// A client that follows no redirects: a token must not wander. Header names go out in title case, as Twitch's webhooks
+/// have them: not every receiver knows that case does not count.
 ///
 /// # Errors
 /// The HTTP library refuses its settings.
@@ -43,6 +44,7 @@ pub fn http_client(user_agent: &str, tls: ClientConfig) -> Result<reqwest::Clien
     reqwest::Client::builder()
         .user_agent(user_agent)
         .redirect(reqwest::redirect::Policy::none())
+        .http1_title_case_headers()
         .connect_timeout(CONNECT_LIMIT)
         .pool_idle_timeout(Duration::from_secs(60))
         .tls_backend_preconfigured(tls)
@@ -81,4 +83,30 @@ pub async fn read_bounded(mut response: reqwest::Response, limit: usize) -> Resu
         body.extend_from_slice(&part);
     }
     Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn header_names_go_out_in_title_case() {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let client = http_client("test", tls_config().unwrap()).unwrap();
+        let request =
+            tokio::spawn(client.post(url).header("twitch-eventsub-message-id", "m1").body("x").send());
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\nx") {
+            head.push(socket.read_u8().await.unwrap());
+        }
+        socket.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+        assert_eq!(request.await.unwrap().unwrap().status(), 204);
+        let head = String::from_utf8(head).unwrap();
+        assert!(head.contains("\r\nTwitch-Eventsub-Message-Id: m1\r\n"), "{head}");
+        assert!(head.contains("\r\nContent-Length: 1\r\n"), "{head}");
+    }
 }

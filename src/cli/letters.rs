@@ -183,7 +183,10 @@ fn lines(letter: &DeadLetter, verbose: bool) -> String {
         letter.id, letter.sink, letter.event.event.subscription_type, letter.event.seq
     );
     let said = |said: &Option<String>| {
-        said.as_ref().filter(|_| verbose).map(|words| format!("    it answered: {words}\n")).unwrap_or_default()
+        said.as_ref()
+            .filter(|_| verbose)
+            .map(|words| format!("    it answered: {words}\n"))
+            .unwrap_or_default()
     };
     text.push_str(&said(&letter.last.said));
     if let Some(first) = &letter.first {

@@ -105,7 +105,7 @@ fn render(status: &Status, colour: bool) -> String {
     line(format!("received       {}", received(status)));
     line(format!("store          {}", store(status)));
     for sink in &status.sinks {
-        line(sink_line(sink));
+        line(sink_line(sink, status.now));
     }
 
     if let Some(admin) = &status.admin {
@@ -271,10 +271,13 @@ fn store(status: &Status) -> String {
     text
 }
 
-fn sink_line(sink: &SinkStatus) -> String {
+fn sink_line(sink: &SinkStatus, now: Timestamp) -> String {
     let name = sink.name.as_str();
     let mut text =
         format!("sink {name:<9} {}, {}, {} delivered", sink.kind, word(&sink.state), sink.delivered);
+    if let Some(at) = sink.next_try {
+        let _ = write!(text, ", next try in {}", short(at.since(now)));
+    }
     if sink.lag_events > 0 {
         let _ =
             write!(text, ", {} behind ({})", sink.lag_events, short(Duration::from_secs(sink.lag_seconds)));

@@ -15,6 +15,7 @@ use crate::model::status::{
     SinkStatus, Status, StoreStatus, SubscriptionEntry, SubscriptionState, TokenState, TokenStatus,
 };
 use crate::model::tally::counted;
+use crate::model::text::short;
 use crate::model::time::Timestamp;
 use crate::reconcile::InUse;
 use crate::store::IntakeCounts;
@@ -218,7 +219,15 @@ fn problems(status: &Status, hanging: &Hanging) -> Vec<Problem> {
     for sink in &status.sinks {
         let part = format!("sink {}", sink.name);
         if let Some(problem) = &sink.problem {
-            add(&part, problem, "events stay in the store and are tried again");
+            let hint = format!(
+                "events wait in the store and are tried again{when}; `eventsubd sink retry {name}` tries now, `eventsubd sink skip \
+                 {name}` goes on without the event that failed",
+                name = sink.name,
+                when = sink
+                    .next_try
+                    .map_or_else(String::new, |at| format!(" in {}", short(at.since(status.now)))),
+            );
+            add(&part, problem, &hint);
         } else if sink.lag_seconds > LAG_ALARM.as_secs() && sink.state != SinkState::Idle {
             let events = counted(sink.lag_events, "event");
             let message = format!("{events} behind, the oldest {} s", sink.lag_seconds);
@@ -306,7 +315,7 @@ mod tests {
             reconcile: 12 of 14 subscriptions would be deleted, more than reconcile.max_delete allows
               look at `eventsubd plan`; if it is right, run `eventsubd apply --allow-deletes`
             sink log: no space left on device
-              events stay in the store and are tried again
+              events wait in the store and are tried again in 12s; `eventsubd sink retry log` tries now, `eventsubd sink skip log` goes on without the event that failed
             sink log: 1 event could not be delivered, now in its dead letters
               see why with `eventsubd dead-letters list --sink log`; once it is mended, `eventsubd dead-letters replay --sink log`
             sink log: 5 events removed by retention before this sink had them

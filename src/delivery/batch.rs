@@ -262,7 +262,8 @@ impl BatchWorker {
                         "gave up on events after give_up_after; they are in the sink's dead letters"
                     );
                     self.worker.show(|status| status.next_try = None, cursor);
-                    return history.map_or(Delivered::Stopped, |failures| Delivered::GivenUp(failures.given_up()));
+                    return history
+                        .map_or(Delivered::Stopped, |failures| Delivered::GivenUp(failures.given_up()));
                 }
             }
         }

@@ -62,7 +62,11 @@ impl Gate {
     /// When the gate opens by itself, if a pause holds it closed.
     pub fn closed_until(&self, now: Duration) -> Option<Duration> {
         let budget = self.budget.filter(|budget| budget.left == 0).and_then(|budget| budget.until);
-        [self.backoff_until, self.asked_until, budget].into_iter().flatten().filter(|until| *until > now).max()
+        [self.backoff_until, self.asked_until, budget]
+            .into_iter()
+            .flatten()
+            .filter(|until| *until > now)
+            .max()
     }
 
     /// Whether the receiver wants no requests now.

@@ -222,7 +222,10 @@ impl SingleWorker {
             held.sending = Some(run.sending.spawn(async move {
                 // An event that a sink cannot stand must not keep the sink from all others.
                 let outcome = AssertUnwindSafe(work).catch_unwind().await;
-                (ticket, outcome.unwrap_or_else(|_| Outcome::rejected("sending this event made the sink panic")))
+                (
+                    ticket,
+                    outcome.unwrap_or_else(|_| Outcome::rejected("sending this event made the sink panic")),
+                )
             }));
         }
     }
@@ -254,7 +257,12 @@ impl SingleWorker {
             }
             Outcome::Rejected(failure) => {
                 run.window.proved(ticket);
-                self.log(run, ticket, &failure, "the event was refused for good; it is in the sink's dead letters");
+                self.log(
+                    run,
+                    ticket,
+                    &failure,
+                    "the event was refused for good; it is in the sink's dead letters",
+                );
                 run.give_up(ticket, failure)
             }
             Outcome::Failed(failure) => self.failed(run, ticket, Cause::Event, failure),

@@ -152,7 +152,9 @@ impl Delivery {
             };
             info!(sink = %sink.name, kind = sink.kind.name(), "sink started");
             let task = workers.tasks.spawn(worker).id();
-            workers.running.insert(sink.name.clone(), Running { options: sink.clone(), stop, task, commands });
+            workers
+                .running
+                .insert(sink.name.clone(), Running { options: sink.clone(), stop, task, commands });
         }
         // A pause lasts over a change of the sink; without a sink it can be forgotten once it is over.
         workers.pauses.retain(|_, pause| {

@@ -101,7 +101,10 @@ mod tests {
         for (verdict, statuses) in [
             (Verdict::Accepted, &[200, 201, 202, 204, 299][..]),
             (Verdict::Event, &[400, 402, 406, 409, 411, 413, 414, 415, 418, 422, 451, 499]),
-            (Verdict::Receiver, &[401, 403, 404, 405, 407, 410, 421, 426, 500, 501, 502, 504, 599, 0, 101, 700]),
+            (
+                Verdict::Receiver,
+                &[401, 403, 404, 405, 407, 410, 421, 426, 500, 501, 502, 504, 599, 0, 101, 700],
+            ),
             (Verdict::Busy, &[408, 425, 429, 503]),
             (Verdict::Moved, &[300, 301, 302, 303, 304, 307, 308]),
         ] {
@@ -127,7 +130,11 @@ mod tests {
             (&[("retry-after", " 2.5 ")], "", Some(2_500)),
             (&[date], "", Some(10_000)),
             (&[("x-ratelimit-reset-after", "0.25"), ("retry-after", "1")], "", Some(250)),
-            (&[], r#"{"message":"You are being rate limited.","retry_after":1.337,"global":false}"#, Some(1_337)),
+            (
+                &[],
+                r#"{"message":"You are being rate limited.","retry_after":1.337,"global":false}"#,
+                Some(1_337),
+            ),
             (&[("retry-after", "soon")], r#"{"retry_after":3}"#, Some(3_000)),
             (&[("retry-after", "-1")], "", None),
             (&[("retry-after", "NaN")], "", None),

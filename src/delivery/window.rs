@@ -559,7 +559,7 @@ mod tests {
                 }
                 let at = which.map_or(0, |index| index.index(out.len()));
                 let (ticket, sent) = out.remove(at);
-                is_suspect &= !(sent == round && !matches!(fate, Fate::Fails(Cause::Receiver)));
+                is_suspect &= sent != round || matches!(fate, Fate::Fails(Cause::Receiver));
                 let is_done = match fate {
                     Fate::Done | Fate::Refused => {
                         window.proved(ticket);
@@ -616,7 +616,8 @@ mod tests {
             }
             let reset = (self.period.unwrap_or_default() + Self::PERIOD - now).as_secs_f64();
             let mut headers = http::HeaderMap::new();
-            let mut set = |name: &'static str, value: String| drop(headers.insert(name, value.parse().unwrap()));
+            let mut set =
+                |name: &'static str, value: String| drop(headers.insert(name, value.parse().unwrap()));
             if self.left == 0 {
                 self.refused += 1;
                 set("retry-after", format!("{reset:.3}"));
@@ -666,7 +667,8 @@ mod tests {
                     window.done(ticket);
                     continue;
                 }
-                let wait = wish(&headers, body.as_bytes(), std::time::UNIX_EPOCH).expect("it asks for a pause");
+                let wait =
+                    wish(&headers, body.as_bytes(), std::time::UNIX_EPOCH).expect("it asks for a pause");
                 paused_until = paused_until.max(now + wait);
                 window.failed(ticket, Cause::Wish(wait), now, LIMITS, 0.5);
             }

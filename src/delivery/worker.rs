@@ -105,7 +105,8 @@ impl Failures {
 
     /// Why an event with these failures is skipped.
     pub(super) fn skipped(self) -> GivenUp {
-        let error = format!("skipped with `eventsubd sink skip`; the last attempt failed: {}", self.last.message);
+        let error =
+            format!("skipped with `eventsubd sink skip`; the last attempt failed: {}", self.last.message);
         GivenUp { first: Some(self.first), error, said: self.last.said }
     }
 }

@@ -75,11 +75,11 @@ pub(super) fn failed_again(
     given_up: &GivenUp,
     now: u64,
 ) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(&format!("UPDATE dead_letters SET {FAIL_AGAIN} WHERE id = :id"))?
-        .execute(named_params! {
+    connection.prepare_cached(&format!("UPDATE dead_letters SET {FAIL_AGAIN} WHERE id = :id"))?.execute(
+        named_params! {
             ":id": id, ":now": now, ":error": given_up.error, ":said": given_up.said
-        })?;
+        },
+    )?;
     Ok(())
 }
 

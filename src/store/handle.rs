@@ -11,8 +11,8 @@ use super::job::{Command, Job, SinkJob};
 use super::reader::{self, ReadRequest, ReaderThread};
 use super::writer::{Published, Writer};
 use super::{
-    Appended, DeadLetter, GivenUp, IntakeCounts, LOSS, LetterFilter, Loss, SinkRecord, StartAt, StoreOptions, guard,
-    retention, schema,
+    Appended, DeadLetter, GivenUp, IntakeCounts, LOSS, LetterFilter, Loss, SinkRecord, StartAt, StoreOptions,
+    guard, retention, schema,
 };
 use crate::model::event::{Event, Seq, StoredEvent};
 use crate::model::pulse::Pulse;
@@ -242,8 +242,7 @@ impl Store {
         event: &StoredEvent,
         given_up: impl Into<GivenUp>,
     ) -> Result<SinkRecord, StoreError> {
-        let (name, event, given_up) =
-            (name.clone(), Box::new(event.clone()), Box::new(given_up.into()));
+        let (name, event, given_up) = (name.clone(), Box::new(event.clone()), Box::new(given_up.into()));
         self.ask(|reply| Job::Sink(SinkJob::DeadLetter { name, event, given_up }, reply)).await
     }
 

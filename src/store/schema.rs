@@ -288,7 +288,11 @@ mod tests {
             );
             assert_eq!(rows("SELECT hex(payload) FROM events WHERE seq = 7"), "7B7D");
             assert_eq!(rows("SELECT name || seq || dead_letters || lost FROM sinks"), "log610");
-            let words = if format < 4 { "host answered 410 Gone|no: such" } else { "host answered 410 Gone: no: such|" };
+            let words = if format < 4 {
+                "host answered 410 Gone|no: such"
+            } else {
+                "host answered 410 Gone: no: such|"
+            };
             assert_eq!(
                 rows("SELECT message_id || error || '|' || coalesce(said, '') FROM dead_letters"),
                 format!("id5{words}")

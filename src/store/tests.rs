@@ -263,7 +263,10 @@ async fn dead_letters_are_listed_marked_and_dropped() {
     let list = |sink| reader.dead_letters(sink, 0, 10).unwrap();
     let all = list(None);
     assert_eq!(all.iter().map(|letter| letter.event.seq.0).collect::<Vec<_>>(), [1, 2, 3]);
-    assert_eq!((all[0].last.error.as_str(), &all[0].event.event.payload[..]), ("too bad", &b"{\"n\":1.50}"[..]));
+    assert_eq!(
+        (all[0].last.error.as_str(), &all[0].event.event.payload[..]),
+        ("too bad", &b"{\"n\":1.50}"[..])
+    );
     assert_eq!(reader.dead_letters(None, all[0].id, 1).unwrap()[0].id, all[1].id, "in pages");
     assert_eq!(list(Some(&b)).len(), 1);
 
@@ -278,7 +281,10 @@ async fn dead_letters_are_listed_marked_and_dropped() {
     assert!(store.letters_to_replay(&a, 0, 10).await.unwrap().is_empty(), "not for ever");
     let again = list(Some(&a)).remove(0);
     assert_eq!((again.last.error.as_str(), again.replays), ("worse", 1));
-    assert_eq!(again.first.map(|first| (first.at, first.error)), Some((all[1].last.at, "too bad".to_owned())));
+    assert_eq!(
+        again.first.map(|first| (first.at, first.error)),
+        Some((all[1].last.at, "too bad".to_owned()))
+    );
     assert_eq!(store.drop_letters(LetterFilter { sink: None, id: Some(all[2].id) }).await.unwrap(), 1);
     assert_eq!(store.sink(&b, StartAt::Present).await.unwrap().dead_letters, 0);
     assert_eq!(store.drop_letters(LetterFilter::default()).await.unwrap(), 1);
@@ -333,7 +339,11 @@ async fn a_sink_that_is_put_back_knows_what_it_had_before() {
     let record = store.rewind(&sink, Seq(1)).await.unwrap();
     assert_eq!((record.cursor, record.replays, record.replay_until), (Seq(1), 1, Seq(6)));
     let record = store.rewind(&sink, Seq(0)).await.unwrap();
-    assert_eq!((record.cursor, record.replays, record.replay_until), (Seq(0), 2, Seq(6)), "it was not there again");
+    assert_eq!(
+        (record.cursor, record.replays, record.replay_until),
+        (Seq(0), 2, Seq(6)),
+        "it was not there again"
+    );
 }
 
 #[tokio::test]

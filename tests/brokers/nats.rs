@@ -59,10 +59,19 @@ async fn the_stream_is_made_and_gets_every_event_once() {
     }
     let body: serde_json::Value = serde_json::from_slice(&messages[0].payload).unwrap();
     assert_eq!(body["metadata"]["subscription_type"], "stream.online");
-    // What comes again is known.
-    bench.handle.replay(&SinkName::new("nats"), Since::Seq(Seq(1))).await.unwrap();
-    bench.status("nats", |status| status.delivered == 600).await;
-    assert_eq!(stored(&server, "EVENTSUB").await.len(), 300);
+    // What a person replays is no duplicate: the stream takes it, with the original id beside the new one.
+    bench.handle.replay(&SinkName::new("nats"), Since::Seq(Seq(291))).await.unwrap();
+    bench.status("nats", |status| status.delivered == 310).await;
+    let messages = stored(&server, "EVENTSUB").await;
+    let replayed = &messages[300..];
+    let original = |message: &jetstream::message::StreamMessage| {
+        message.headers.get("Eventsubd-Original-Message-Id").map(ToString::to_string)
+    };
+    let mut got: Vec<String> = replayed.iter().filter_map(original).collect();
+    got.sort();
+    assert_eq!(got, numbers(290..300));
+    assert!(replayed.iter().all(|message| !message_id(message).starts_with('m')));
+    assert!(messages[..300].iter().all(|message| original(message).is_none()));
     bench.end().await;
 }
 

@@ -11,6 +11,7 @@ use crate::model::status::{
     Problem, ShardStatus, SinkState, SinkStatus, Status, SubscriptionState, TokenState,
 };
 use crate::model::text::{ago, count, short, size, word};
+use crate::model::time::Timestamp;
 
 /// Shards and users that are listed one by one; the rest is counted.
 const LISTED: usize = 50;
@@ -152,7 +153,7 @@ pub(super) fn view<'a>(status: &'a Status, query: &Query) -> View<'a> {
         more_grants,
         shards: shards.into_iter().map(|shard| self::shard(shard, status)).collect(),
         more_shards,
-        sinks: status.sinks.iter().map(sink).collect(),
+        sinks: status.sinks.iter().map(|each| sink(each, status.now)).collect(),
         groups: groups(status),
         newest: status.store.last_seq.0,
         token: status.admin.as_ref().is_some_and(|admin| admin.token),
@@ -268,12 +269,15 @@ fn sink_level(sink: &SinkStatus) -> Level {
     }
 }
 
-fn sink(sink: &SinkStatus) -> Sink {
+fn sink(sink: &SinkStatus, now: Timestamp) -> Sink {
     let lag = match sink.lag_events {
         0 => "none".to_owned(),
         events => format!("{} events, {} s", count(events), count(sink.lag_seconds)),
     };
     let mut figures = vec![("Behind", lag), ("Delivered", count(sink.delivered))];
+    if let Some(at) = sink.next_try {
+        figures.push(("Next try", format!("in {}", short(at.since(now)))));
+    }
     for (name, number) in [
         ("In flight", sink.in_flight),
         ("Tries that failed", sink.retries),

@@ -51,7 +51,7 @@ fn what_is_wrong_comes_first_and_everything_is_shown() {
         reconciled     8m 20s ago, generation 2; 1 of 2 changes made
         received       13 events, 12 stored, 1 twice, 1 malformed, 2 of unknown types, 1 revocation
         store          12 events, 40.0 KiB of 2.0 GiB, newest 12, 9.0 ms a commit, 1 commit failed
-        sink log       file, retrying, 11 delivered, 1 behind (6m 40s), 3 tries failed, 1 dead letter, 5 lost
+        sink log       file, retrying, 11 delivered, next try in 12s, 1 behind (6m 40s), 3 tries failed, 1 dead letter, 5 lost
         page           http://127.0.0.1:9464/, opened by the token
 
         Missing grants:

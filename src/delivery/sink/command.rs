@@ -98,7 +98,10 @@ impl Command {
         let mut child = match command.spawn() {
             Ok(child) => child,
             Err(error) => {
-                return Outcome::unavailable(format!("cannot start {}: {error}", self.options.program.display()));
+                return Outcome::unavailable(format!(
+                    "cannot start {}: {error}",
+                    self.options.program.display()
+                ));
             }
         };
         let group = Group::of(&child);
@@ -288,7 +291,10 @@ mod tests {
     #[tokio::test]
     async fn its_exit_status_decides_and_its_last_words_are_told() {
         assert_eq!(run("exit 0", LONG).await, Outcome::Done);
-        let Outcome::Failed(Failure { message: error, .. }) = run("echo too bad >&2; exit 3", LONG).await else { panic!() };
+        let Outcome::Failed(Failure { message: error, .. }) = run("echo too bad >&2; exit 3", LONG).await
+        else {
+            panic!()
+        };
         assert!(error.contains('3') && error.contains("too bad"), "{error}");
         let Outcome::Failed(Failure { message: error, .. }) = run("kill -9 $$", LONG).await else { panic!() };
         assert!(error.contains("signal"), "{error}");
@@ -305,7 +311,10 @@ mod tests {
         let begun = std::time::Instant::now();
         let script =
             format!("trap '' TERM; sh -c 'trap \"\" TERM; echo $$ > {pid}; sleep 60' & wait; sleep 60");
-        let Outcome::Failed(Failure { message: error, .. }) = run(&script, Duration::from_millis(500)).await else { panic!() };
+        let Outcome::Failed(Failure { message: error, .. }) = run(&script, Duration::from_millis(500)).await
+        else {
+            panic!()
+        };
         assert!(error.contains("timeout"), "{error}");
         assert!(begun.elapsed() >= GRACE, "TERM is ignored, so KILL has to come");
         let pid: i32 = std::fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
@@ -355,7 +364,11 @@ mod tests {
             concurrency: 1,
         };
         let sink = Arc::new(Command::new(SinkName::new("c"), options, Format::Eventsub));
-        let Outcome::Unavailable(Failure { message: error, .. }) = sink.send(event(), Attempt::first(std::time::SystemTime::now())).await else { panic!() };
+        let Outcome::Unavailable(Failure { message: error, .. }) =
+            sink.send(event(), Attempt::first(std::time::SystemTime::now())).await
+        else {
+            panic!()
+        };
         assert!(error.contains("/nonexistent/program"), "{error}");
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::receiver::{Answer, Receiver};
 use super::*;
 use crate::model::secret::Secret;
+use crate::model::time::Timestamp;
 
 fn http(receiver: &Receiver, concurrency: usize) -> SinkOptions {
     let options = HttpOptions {
@@ -26,16 +27,18 @@ fn with_body(options: SinkOptions, body: HttpBody) -> SinkOptions {
 #[tokio::test]
 async fn with_concurrency_order_is_kept_for_each_broadcaster() {
     let folder = tempfile::tempdir().unwrap();
-    let receiver = Receiver::start(&[], Duration::from_millis(3)).await;
-    let bench = Bench::start(open(&folder), &[http(&receiver, 8)], options()).await;
+    let receiver = Receiver::start(&[Answer::Hang], Duration::from_millis(1)).await;
+    let SinkOptions { kind: SinkKind::Http(patient), .. } = http(&receiver, 8) else { panic!() };
+    let web = sink("web", SinkKind::Http(HttpOptions { timeout: Duration::from_secs(2), ..patient }));
+    let bench = Bench::start(open(&folder), &[web], options()).await;
     bench.push(0..500, "stream.online").await;
     let status = bench.caught_up("web").await;
-    assert_eq!((status.delivered, status.in_flight, status.retries), (500, 0, 0));
+    assert_eq!((status.delivered, status.in_flight, status.retries), (500, 0, 1));
     let requests = receiver.requests.lock().unwrap().clone();
     let mut last: BTreeMap<String, u64> = BTreeMap::new();
     let mut overtaken = false;
     let mut highest = 0;
-    for request in &requests {
+    for request in requests.iter().filter(|request| request.answered) {
         let body: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
         let n = body["event"]["n"].as_u64().unwrap();
         let channel = body["subscription"]["condition"]["broadcaster_user_id"].as_str().unwrap();
@@ -43,7 +46,7 @@ async fn with_concurrency_order_is_kept_for_each_broadcaster() {
         overtaken |= n < highest;
         highest = highest.max(n);
     }
-    assert_eq!(requests.len(), 500);
+    assert_eq!(requests.len(), 501);
     assert!(overtaken, "channels do not wait for each other");
     assert_eq!(requests[0].line, "POST /hook HTTP/1.1");
     bench.end().await;
@@ -172,4 +175,150 @@ fn a_template_that_does_not_fit_is_found_before_it_runs() {
     );
     assert_eq!(errors(&[only]), Vec::<String>::new(), "it gets no such event");
     assert!(errors(&[with_body(web, HttpBody::Template("{% if %}".into()))])[0].contains("`body`"));
+}
+
+#[tokio::test]
+async fn a_pause_stops_every_event_of_all_sinks_with_the_same_receiver() {
+    let folder = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(&[Answer::Status(429, "retry-after: 1.5\r\n")], Duration::ZERO).await;
+    let other =
+        SinkOptions { name: SinkName::new("other"), types: vec!["channel.*".into()], ..http(&receiver, 4) };
+    let web = SinkOptions {
+        types: vec!["stream.*".into()],
+        retry_max: Duration::from_millis(50),
+        ..http(&receiver, 4)
+    };
+    let bench = Bench::start(open(&folder), &[web, other], options()).await;
+    bench.push(0..1, "stream.online").await;
+    let status = bench.status("web", |status| status.state == SinkState::Paused).await;
+    let until = status.next_try.expect("it says until when");
+    assert!(status.problem.unwrap().ends_with("answered 429 Too Many Requests"));
+    // The other one has failed at nothing, and waits as well.
+    bench.push(1..10, "channel.follow").await;
+    let paused = bench.status("other", |status| status.state == SinkState::Paused).await;
+    assert_eq!((paused.problem, paused.delivered), (None, 0));
+    assert!(paused.next_try.is_some_and(|at| at.since(until).max(until.since(at)) < Duration::from_secs(1)));
+    bench.push(10..30, "stream.online").await;
+    bench.caught_up("web").await;
+    bench.caught_up("other").await;
+    let (asked, requests) = (receiver.paused_at(), receiver.requests.lock().unwrap().clone());
+    assert_eq!(requests.len(), 31);
+    for request in &requests[1..] {
+        assert!(request.at.duration_since(asked) >= Duration::from_millis(1_500), "sent during the pause");
+    }
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_receiver_that_does_not_work_gets_one_event_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(&[Answer::Status(401, ""); 9], Duration::ZERO).await;
+    let bench = Bench::start(open(&folder), &[http(&receiver, 8)], options()).await;
+    bench.push(0..50, "stream.online").await;
+    let status = bench.caught_up("web").await;
+    assert_eq!((status.delivered, status.dead_letters, status.problem, status.next_try), (50, 0, None, None));
+    let requests = receiver.requests.lock().unwrap().clone();
+    // Up to seven are out at once when it fails first, one for each channel; after that it is tried with one of them.
+    let failed = requests.iter().filter(|request| !request.answered).count();
+    assert_eq!((failed, requests.len()), (9, 59));
+    let probes: Vec<_> = requests[7..10].iter().map(|r| r.header("twitch-eventsub-message-id")).collect();
+    assert!(probes.iter().all(|id| *id == probes[0]), "{probes:?}");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_person_has_a_sink_try_now_or_go_on_without_an_event() {
+    let folder = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(&[Answer::Status(429, "retry-after: 3000\r\n")], Duration::ZERO).await;
+    let web = SinkOptions { retry_max: Duration::from_secs(3_000), ..http(&receiver, 4) };
+    let bench = Bench::start(open(&folder), &[web], options()).await;
+    let name = SinkName::new("web");
+    let nothing = bench.handle.skip(&name).await;
+    assert!(matches!(nothing, Err(ResendError::NothingFailed(_))), "{nothing:?}");
+    bench.push(0..1, "stream.online").await;
+    bench.status("web", |status| status.state == SinkState::Paused).await;
+    // A reload is no reason to send during a pause; a person is.
+    bench.handle.reopen();
+    bench.push(1..3, "stream.online").await;
+    assert_eq!(receiver.requests.lock().unwrap().len(), 1);
+    bench.handle.retry_now(&name).await.unwrap();
+    bench.caught_up("web").await;
+    assert_eq!(receiver.ids(), numbers(0..3));
+
+    receiver.script.lock().unwrap().extend([Answer::Status(500, ""); 200]);
+    bench.push(3..8, "stream.online").await;
+    bench.status("web", |status| status.retries >= 4).await;
+    receiver.script.lock().unwrap().clear();
+    let skipped = bench.handle.skip(&name).await;
+    // It may have been delivered a moment before.
+    let dead = usize::from(skipped.is_ok());
+    let status = bench.caught_up("web").await;
+    assert_eq!((status.dead_letters, status.delivered), (dead as u64, 8 - dead as u64));
+    let unknown = bench.handle.retry_now(&SinkName::new("x")).await;
+    assert!(matches!(unknown, Err(ResendError::Unknown(_))));
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn an_event_that_is_skipped_is_a_dead_letter_with_its_first_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(&[Answer::Status(500, ""), Answer::Hang], Duration::ZERO).await;
+    let SinkOptions { kind: SinkKind::Http(patient), .. } = http(&receiver, 1) else { panic!() };
+    let web = sink("web", SinkKind::Http(HttpOptions { timeout: Duration::from_secs(600), ..patient }));
+    let bench = Bench::start(open(&folder), &[web], options()).await;
+    bench.push(0..3, "stream.online").await;
+    // The event is with the receiver, which does not answer.
+    bench.status("web", |status| status.retries == 1 && status.in_flight == 1).await;
+    let skipped = bench.handle.skip(&SinkName::new("web")).await.unwrap();
+    assert_eq!((skipped.seq, skipped.subscription_type.as_str()), (Seq(1), "stream.online"));
+    let status = bench.caught_up("web").await;
+    assert_eq!((status.dead_letters, status.delivered, status.problem), (1, 2, None));
+    let store = bench.end().await;
+    let reader = crate::store::Reader::open(&folder.path().join("events.db")).unwrap();
+    let letter = reader.dead_letters(None, 0, 10).unwrap().remove(0);
+    assert!(letter.last.error.starts_with("skipped with `eventsubd sink skip`"), "{}", letter.last.error);
+    assert!(letter.first.unwrap().error.ends_with("answered 500 Internal Server Error"));
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn late_events_are_signed_with_a_fresh_timestamp_and_replayed_ones_have_a_new_id() {
+    const SECRET: &str = "a secret of 20 chars";
+    let folder = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(&[Answer::Status(422, "")], Duration::ZERO).await;
+    let web = with_body(http(&receiver, 1), HttpBody::Eventsub(Some(Secret::new(SECRET))));
+    let bench = Bench::start(open(&folder), &[web], options()).await;
+    let fresh = Event { message_timestamp: now().to_string().into(), ..event(1, "stream.online") };
+    bench.push(0..1, "stream.online").await;
+    bench.store.append(fresh.clone()).await.unwrap();
+    bench.caught_up("web").await;
+    let name = SinkName::new("web");
+    assert_eq!(bench.handle.resend(crate::store::LetterFilter::default()).await.unwrap(), 1);
+    bench.status("web", |status| status.delivered == 2).await;
+    bench.handle.replay(&name, crate::model::event::Since::Seq(Seq(1))).await.unwrap();
+    bench.push(2..3, "stream.online").await;
+    bench.status("web", |status| status.delivered == 5).await;
+    bench.end().await;
+
+    let requests = receiver.requests.lock().unwrap().clone();
+    let signer = crate::model::signature::Signer::new(&Secret::new(SECRET));
+    for request in &requests {
+        let header =
+            |name: &str| request.header(&format!("twitch-eventsub-message-{name}")).as_bytes().to_vec();
+        let (id, timestamp, signature) = (header("id"), header("timestamp"), header("signature"));
+        assert!(signer.verify(&id, &timestamp, &request.body, &signature), "{request:?}");
+        let timestamp = Timestamp::parse(std::str::from_utf8(&timestamp).unwrap()).unwrap();
+        assert!(now().since(timestamp) < Duration::from_secs(300));
+    }
+    let ids = |name: &str| requests.iter().map(|request| request.header(name).to_owned()).collect::<Vec<_>>();
+    let made = "2026-11-02T09:00:01Z";
+    assert_eq!(ids("eventsubd-original-timestamp"), [made, "", made, made, "", made]);
+    assert_eq!(ids("eventsubd-original-message-id"), ["", "", "m0", "m0", "m1", ""]);
+    let ids = ids("twitch-eventsub-message-id");
+    assert_eq!([&ids[0], &ids[1], &ids[5]], ["m0", "m1", "m2"]);
+    assert!(ids[2] != ids[3] && ids[2..5].iter().all(|id| id.len() == 36), "{ids:?}");
+}
+
+fn now() -> Timestamp {
+    Timestamp(std::time::SystemTime::now())
 }

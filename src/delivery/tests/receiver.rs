@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -31,6 +31,8 @@ pub(super) struct Request {
     pub(super) body: Vec<u8>,
     /// What it got.
     pub(super) answered: bool,
+    /// When it came.
+    pub(super) at: Instant,
 }
 
 impl Request {
@@ -99,6 +101,12 @@ impl Receiver {
         }
     }
 
+    /// When the first request came that was not answered well.
+    pub(super) fn paused_at(&self) -> Instant {
+        let requests = self.requests.lock().unwrap();
+        requests.iter().find(|request| !request.answered).expect("one that was refused").at
+    }
+
     /// The ids of the messages that were answered well, in order of coming.
     pub(super) fn ids(&self) -> Vec<String> {
         let requests = self.requests.lock().unwrap();
@@ -119,7 +127,7 @@ async fn read(socket: &mut BufReader<TcpStream>) -> Option<Request> {
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    let request = Request { line, headers, body: Vec::new(), answered: false };
+    let request = Request { line, headers, body: Vec::new(), answered: false, at: Instant::now() };
     let mut body = vec![0; request.header("content-length").parse().unwrap_or(0)];
     socket.read_exact(&mut body).await.ok()?;
     Some(Request { body, ..request })

@@ -231,6 +231,10 @@ fn sinks(out: &mut Encoder, sinks: &[SinkStatus]) {
     each(&table::SINK_IN_FLIGHT, &|sink| sink.in_flight);
     each(&table::SINK_LOST, &|sink| sink.lost);
     each(&table::SINK_FAILING, &|sink| u64::from(sink.problem.is_some()));
+    let mut next_try = out.family(&table::SINK_NEXT_TRY);
+    for (sink, at) in sinks.iter().filter_map(|sink| Some((sink, sink.next_try?))) {
+        next_try.add(&[sink.name.as_str()], unix_seconds(at));
+    }
 }
 
 /// The name itself, or [`OTHER`] when there are too many.

@@ -183,6 +183,8 @@ metrics! {
         "Events that retention removed before the sink had them, over all starts";
     SINK_FAILING: Gauge "eventsubd_sink_failing" ("") ["sink"]
         "1 while the last try failed";
+    SINK_NEXT_TRY: Gauge "eventsubd_sink_next_try_time_seconds" ("seconds") ["sink"]
+        "When the sink tries again, in seconds since 1970; absent unless it waits after a failure or as its receiver asks";
 }
 
 /// Returns the table of all metrics for the documentation, in Markdown.
