@@ -13,7 +13,7 @@ use crate::config::{self, Config};
 use crate::daemon::{self, ReadOnlyMemory};
 use crate::helix::{Helix, HelixError};
 use crate::model::status::{TokenState, TokenStatus};
-use crate::reconcile::{self, Desired, PreviewError};
+use crate::reconcile::{self, Desired, ErrorKind, RunError};
 use crate::store::Reader;
 
 /// `eventsubd plan`
@@ -32,7 +32,7 @@ pub(super) fn run(args: &Args, flags: &PlanArgs) -> Result<u8, Failure> {
     let preview = block_on(async {
         let api = Api::connect(&config).await?;
         let desired = desired(&config)?;
-        reconcile::preview(&api.helix, &memory, &config.twitch.client_id, &desired)
+        reconcile::preview(&api.helix, Arc::new(memory), &config.twitch.client_id, &desired)
             .await
             .map_err(|error| explain(&error))
     })?;
@@ -103,11 +103,11 @@ fn refuse_dead(token: &TokenStatus) -> Result<(), Failure> {
 }
 
 /// A failure to read Twitch's side.
-pub(super) fn explain(error: &PreviewError) -> Failure {
-    let code = match error {
-        PreviewError::Credentials(_) => REFUSED,
-        PreviewError::Unavailable(_) => TEMPORARY,
-        PreviewError::Memory(_) | PreviewError::Refused(_) => FAILED,
+pub(super) fn explain(error: &RunError) -> Failure {
+    let code = match error.kind() {
+        ErrorKind::Credentials => REFUSED,
+        ErrorKind::Unavailable => TEMPORARY,
+        ErrorKind::State | ErrorKind::Refused => FAILED,
     };
     Failure::new("Twitch's side could not be read").because(error).code(code)
 }

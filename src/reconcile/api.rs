@@ -34,7 +34,7 @@ impl From<ShardRefused> for Refused {
 
 /// What a failed request means for the reconciler.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Failure {
+pub enum Failure {
     #[error("twitch has an equal one already")]
     Conflict { id: Option<Box<str>> },
     #[error("twitch refuses it as invalid (400): {message}")]

@@ -26,6 +26,57 @@ pub trait Memory: Send + Sync + 'static {
     fn save(&self, changes: Vec<(String, Option<String>)>) -> BoxFuture<'_, Result<(), MemoryError>>;
 }
 
+/// Remembers nothing.
+impl Memory for () {
+    fn load(&self, _prefix: &str) -> BoxFuture<'_, Result<Vec<(String, String)>, MemoryError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    fn save(&self, _changes: Vec<(String, Option<String>)>) -> BoxFuture<'_, Result<(), MemoryError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+/// A shared [`Memory`].
+#[derive(Clone)]
+pub(super) struct MemoryHandle {
+    memory: Arc<dyn Memory>,
+    is_read_only: bool,
+}
+
+impl MemoryHandle {
+    pub(super) fn new(memory: Arc<dyn Memory>) -> Self {
+        Self { memory, is_read_only: false }
+    }
+
+    /// A handle that saves nothing, for looking at what a run would do.
+    pub(super) fn read_only(memory: Arc<dyn Memory>) -> Self {
+        Self { memory, is_read_only: true }
+    }
+
+    /// See [`Memory::load`].
+    pub(super) async fn load(&self, prefix: &str) -> Result<Vec<(String, String)>, MemoryError> {
+        self.memory.load(prefix).await
+    }
+
+    /// The value of one name.
+    pub(super) async fn load_one(&self, name: &str) -> Result<Option<String>, MemoryError> {
+        let pairs = self.load(name).await?;
+        Ok(pairs.into_iter().find(|(found, _)| found == name).map(|(_, value)| value))
+    }
+
+    /// See [`Memory::save`].
+    pub(super) async fn save(&self, changes: Vec<(String, Option<String>)>) -> Result<(), MemoryError> {
+        if self.is_read_only || changes.is_empty() { Ok(()) } else { self.memory.save(changes).await }
+    }
+}
+
+impl std::fmt::Debug for MemoryHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryHandle").field("is_read_only", &self.is_read_only).finish_non_exhaustive()
+    }
+}
+
 /// The state could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("the remembered state cannot be read or written; check the state directory and its disk")]
@@ -79,12 +130,6 @@ pub(super) fn parse_login(value: &str) -> Option<(&str, Timestamp)> {
     let (id, millis) = value.split_once(' ')?;
     let millis = millis.parse().ok().filter(|millis| *millis < 1 << 48)?;
     (!id.is_empty()).then(|| (id, Timestamp::from_unix_millis(millis)))
-}
-
-/// One remembered value.
-pub(super) async fn recall_one(memory: &dyn Memory, name: &str) -> Result<Option<String>, MemoryError> {
-    let pairs = memory.load(name).await?;
-    Ok(pairs.into_iter().find(|(found, _)| found == name).map(|(_, value)| value))
 }
 
 /// Written before a conduit is made, removed once its id is remembered: a conduit whose id was lost

@@ -16,9 +16,11 @@ mod api;
 mod bind;
 mod clock;
 mod decide;
+mod error;
 mod memory;
 mod needs;
 mod preview;
+mod remembered;
 mod run;
 
 #[cfg(test)]
@@ -35,12 +37,14 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use self::api::Failure;
 pub use self::bind::reach::Reach;
 pub use self::decide::action::{Action, Blocked, DeleteReason, Plan};
 pub use self::decide::park::{Obstacle, RetryTimes};
+pub use self::error::{ErrorKind, RunError};
 pub use self::memory::{Memory, MemoryError};
 pub use self::needs::{Needs, UserNeeds, who_must_grant};
-pub use self::preview::{Preview, PreviewConduit, PreviewError, preview};
+pub use self::preview::{Preview, PreviewConduit, preview};
 use self::run::engine::{self, Engine};
 use crate::helix::Helix;
 use crate::model::hint::Hint;

@@ -1,18 +1,17 @@
 //! Who must have granted what for the file's subscriptions, for `eventsubd authorize`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::Duration;
+use std::sync::Arc;
 
 use serde::Serialize;
-use tokio::time::Instant;
 
-use super::Desired;
 use super::api::Api;
-use super::decide::logins::{Logins, USERS_PER_CALL};
-use super::decide::park::RetryTimes;
-use super::decide::wanted;
-use super::preview::PreviewError;
-use super::run::look::{find_logins, unread_remark};
+use super::decide::logins::USERS_PER_CALL;
+use super::decide::reason;
+use super::error::RunError;
+use super::memory::MemoryHandle;
+use super::run::tables::Tables;
+use super::{Desired, ReconcileOptions};
 use crate::helix::{Helix, MAX_GRANTS, UserGrants};
 use crate::model::grants::{self, Scopes};
 
@@ -48,20 +47,20 @@ pub async fn who_must_grant(
     helix: &Helix,
     desired: &Desired,
     only: Option<&[String]>,
-) -> Result<Needs, PreviewError> {
-    let now = Instant::now().into_std();
-    let mut logins = Logins::new(Duration::from_secs(86_400), RetryTimes::default());
-    find_logins(helix, &mut logins, desired, now).await?;
-    let wanted = wanted::resolve(&desired.specs, &logins);
+) -> Result<Needs, RunError> {
+    let mut tables = Tables::new(MemoryHandle::read_only(Arc::new(())), &ReconcileOptions::new(""));
+    tables.find_logins(helix, desired).await?;
+    let wanted = tables.wanted_by_file(desired);
     let mut ids: BTreeMap<&str, Vec<grants::Need<'_>>> = BTreeMap::new();
     for need in wanted.keys.iter().flat_map(grants::needs) {
         ids.entry(need.user_id).or_default().push(need);
     }
-    let by_id = logins.by_id();
+    let by_id = tables.logins_by_id();
     let nameless: Vec<&str> = ids.keys().copied().filter(|id| !by_id.contains_key(id)).collect();
     let mut names: HashMap<Box<str>, Box<str>> = HashMap::new();
     for asked in nameless.chunks(USERS_PER_CALL) {
-        let users = Api::users_by_id(helix, asked).await?;
+        let users = Api::users_by_id(helix, asked).await;
+        let users = users.map_err(|failure| RunError::api("logins could not be looked up", failure))?;
         names.extend(users.into_iter().map(|user| (user.id, user.login)));
     }
     let login_of = |id: &str| by_id.get(id).copied().or_else(|| names.get(id).map(|login| &**login));
@@ -72,7 +71,8 @@ pub async fn who_must_grant(
     let mut granted: HashMap<Box<str>, Scopes> = HashMap::new();
     let (mut unread, mut unknown) = (Vec::new(), BTreeSet::new());
     for part in asked.chunks(MAX_GRANTS) {
-        let answer = Api::grants(helix, part).await?;
+        let answer = Api::grants(helix, part).await;
+        let answer = answer.map_err(|failure| RunError::api("grants could not be looked up", failure))?;
         let of = |row: UserGrants| {
             let scopes = if row.has_authorized == Some(false) { Scopes::new() } else { row.scopes };
             (row.user.id, scopes)
@@ -100,5 +100,5 @@ pub async fn who_must_grant(
         })
         .collect();
     users.sort_unstable_by(|a, b| (&a.login, &a.user_id).cmp(&(&b.login, &b.user_id)));
-    Ok(Needs { users, remarks: unread_remark("permissions", &unread).into_iter().collect() })
+    Ok(Needs { users, remarks: reason::unread_rows("permissions", &unread).into_iter().collect() })
 }

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 use super::api::Failure;
 use super::fake::{Bench, Fake, Notes, desired, fake, literal, spec};
-use super::preview::observe;
-use super::{Policy, PreviewError};
+use super::preview::preview_with;
+use super::{ErrorKind, Policy};
 use crate::helix::{Conduit, Transport};
 use crate::model::hint::Hint;
 use crate::model::route::SinkName;
@@ -765,8 +765,8 @@ async fn a_login_that_spoils_its_call_is_found_out() {
     bench.end().await;
 }
 
-async fn render(fake: &Fake, notes: &Notes, desired: &super::Desired) -> (String, bool) {
-    let preview = observe(fake, notes, "client", desired).await.unwrap();
+async fn render(fake: &Fake, notes: &Arc<Notes>, desired: &super::Desired) -> (String, bool) {
+    let preview = preview_with(fake, notes.clone(), "client", desired).await.unwrap();
     let mut text = Vec::new();
     preview.render(&mut text, false).unwrap();
     let json: serde_json::Value = serde_json::to_value(&preview).unwrap();
@@ -779,7 +779,7 @@ async fn render(fake: &Fake, notes: &Notes, desired: &super::Desired) -> (String
 
 #[tokio::test(start_paused = true)]
 async fn a_preview_says_what_a_run_would_do_and_does_nothing() {
-    let (new, notes) = (fake(), Notes::default());
+    let (new, notes) = (fake(), Arc::<Notes>::default());
     let (text, changes) = render(&new, &notes, &desired(&three())).await;
     assert!(changes);
     expect![[r#"
@@ -827,8 +827,8 @@ async fn a_preview_says_what_a_run_would_do_and_does_nothing() {
     }
 
     fake.fault("conduits", 1, Failure::Credentials { message: "refused".into() }, false);
-    let error = observe(&fake, &*notes, "client", &desired(&specs)).await.unwrap_err();
-    assert!(matches!(error, PreviewError::Credentials(_)), "{error}");
+    let error = preview_with(&fake, notes.clone(), "client", &desired(&specs)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Credentials, "{error}");
 }
 
 #[tokio::test(start_paused = true)]

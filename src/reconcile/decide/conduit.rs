@@ -65,9 +65,15 @@ pub(in crate::reconcile) fn shard_count(configured: u32) -> u32 {
 
 /// The conduits in one line, for a person who must choose.
 pub(in crate::reconcile) fn list(existing: &[Conduit]) -> String {
+    if existing.is_empty() {
+        return "none".to_owned();
+    }
     existing
         .iter()
-        .map(|conduit| format!("{} ({} shards)", conduit.id, conduit.shard_count))
+        .map(|conduit| {
+            let plural = if conduit.shard_count == 1 { "" } else { "s" };
+            format!("{} ({} shard{plural})", conduit.id, conduit.shard_count)
+        })
         .collect::<Vec<_>>()
         .join(", ")
 }

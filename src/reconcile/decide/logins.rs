@@ -82,6 +82,11 @@ impl Logins {
         self.known.get(login).map(|known| &*known.id)
     }
 
+    /// The login of one id; reads the whole table.
+    pub(in crate::reconcile) fn login_of(&self, id: &str) -> Option<&str> {
+        self.known.iter().find(|(_, known)| &*known.id == id).map(|(login, _)| &**login)
+    }
+
     /// The logins of all ids that are known.
     pub(in crate::reconcile) fn by_id(&self) -> HashMap<&str, &str> {
         self.known.iter().map(|(login, known)| (&*known.id, &**login)).collect()

@@ -74,6 +74,12 @@ pub(in crate::reconcile) struct Places {
 }
 
 impl Places {
+    /// Whether no place exists yet, so that no row can be ours.
+    pub(in crate::reconcile) fn is_nowhere(&self) -> bool {
+        let is_unmade = matches!(&self.current, Place::Conduit(id) if id.is_empty());
+        is_unmade && self.conduit.is_none() && self.urls.is_empty()
+    }
+
     /// Whose a row is that points there.
     pub(in crate::reconcile) fn side(&self, target: &TransportTarget) -> Side {
         if self.current.holds(target) {

@@ -53,6 +53,17 @@ pub(in crate::reconcile) fn of_status(status: &SubscriptionStatus) -> Option<(Ob
     Some((obstacle, format!("{words} ({status})")))
 }
 
+/// A remark about rows of an answer of Twitch's that could not be read.
+pub(in crate::reconcile) fn unread_rows(what: &str, unread: &[Box<str>]) -> Option<String> {
+    let first = unread.first()?;
+    let more = match unread.len() - 1 {
+        0 => String::new(),
+        1 => ", and 1 more row".to_owned(),
+        more => format!(", and {more} more rows"),
+    };
+    Some(format!("part of Twitch's answer about {what} cannot be read: {first}{more}"))
+}
+
 /// What the refusal of a create says; `None` when it says nothing about this subscription.
 pub(in crate::reconcile) fn of_failure<'a>(
     key: &SubscriptionKey,

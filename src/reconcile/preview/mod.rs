@@ -4,59 +4,24 @@
 mod render;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::Duration;
+use std::sync::Arc;
 
 use serde::Serialize;
-use tokio::time::Instant;
 
-use super::api::{Api, Failure};
-use super::clock::wall;
+use super::api::Api;
 use super::decide::action::{Action, Blocked, Plan};
-use super::decide::conduit::{self, Choice};
-use super::decide::grants::Grants;
-use super::decide::logins::Logins;
-use super::decide::park::{Obstacle, ParkTable, RetryTimes};
-use super::decide::place::{Place, Places};
-use super::decide::plan::{Input, plan};
+use super::decide::conduit;
+use super::decide::park::Obstacle;
 use super::decide::reason;
-use super::decide::wanted;
-use super::memory::{
-    Intent, LOGIN_PREFIX, Memory, MemoryError, conduit_name, hold_name, intent_name, parse_urls, recall_one,
-    urls_name,
-};
-use super::run::look::{find_logins, is_unused, look_at_grants, unread_remark};
-use super::{Desired, Method};
-use crate::helix::{Helix, SubscriptionList};
+use super::error::RunError;
+use super::memory::{Memory, MemoryHandle};
+use super::remembered::{Found, RememberedPlaces};
+use super::run::observe::observe;
+use super::run::tables::{Observed, Tables};
+use super::{Desired, Method, ReconcileOptions};
+use crate::helix::Helix;
 use crate::model::status::GrantStatus;
 use crate::model::subscription::SubscriptionKey;
-
-/// Why there is no preview.
-#[derive(Debug, thiserror::Error)]
-pub enum PreviewError {
-    /// What is remembered could not be read.
-    #[error("what is remembered could not be read")]
-    Memory(#[source] MemoryError),
-    /// Twitch does not accept the credentials.
-    #[error("{0}")]
-    Credentials(String),
-    /// Twitch cannot be reached, or fails; may work the next time.
-    #[error("{0}")]
-    Unavailable(String),
-    /// A run would end early, for a reason that a person must remove.
-    #[error("{0}")]
-    Refused(String),
-}
-
-impl From<Failure> for PreviewError {
-    fn from(failure: Failure) -> Self {
-        let text = failure.to_string();
-        match failure {
-            Failure::Credentials { .. } => Self::Credentials(text),
-            Failure::Passing { .. } => Self::Unavailable(text),
-            _ => Self::Refused(text),
-        }
-    }
-}
 
 /// What happens to the conduit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -85,6 +50,28 @@ pub enum PreviewConduit {
         /// Its shards.
         shards: u32,
     },
+}
+
+impl PreviewConduit {
+    fn of(found: &Found, shards: u32) -> Self {
+        match found {
+            Found::Ours(conduit) | Found::Recovered(conduit) if conduit.shard_count == shards => {
+                Self::Keep { id: conduit.id.clone(), shards }
+            }
+            Found::Ours(conduit) | Found::Recovered(conduit) => {
+                Self::Resize { id: conduit.id.clone(), from: conduit.shard_count, to: shards }
+            }
+            Found::Missing { gone } => Self::Make { gone: gone.clone(), shards },
+        }
+    }
+
+    /// Twitch's id; empty for a conduit that is still to be made.
+    fn id(&self) -> &str {
+        match self {
+            Self::Keep { id, .. } | Self::Resize { id, .. } => id,
+            Self::Make { .. } => "",
+        }
+    }
 }
 
 /// What a run would do.
@@ -122,85 +109,50 @@ impl Preview {
     }
 }
 
-/// Observes and plans. `client_id` is the one whose conduit is remembered.
+/// Reads both sides and plans, as a run does. `client_id` is the one whose conduit is remembered.
 ///
 /// # Errors
-/// When a run would end early: see [`PreviewError`].
+/// A run would end early.
 pub async fn preview(
     helix: &Helix,
-    memory: &dyn Memory,
+    memory: Arc<dyn Memory>,
     client_id: &str,
     desired: &Desired,
-) -> Result<Preview, PreviewError> {
-    observe(helix, memory, client_id, desired).await
+) -> Result<Preview, RunError> {
+    preview_with(helix, memory, client_id, desired).await
 }
 
-pub(super) async fn observe<A: Api>(
+pub(super) async fn preview_with<A: Api>(
     api: &A,
-    memory: &dyn Memory,
+    memory: Arc<dyn Memory>,
     client_id: &str,
     desired: &Desired,
-) -> Result<Preview, PreviewError> {
-    let now = Instant::now().into_std();
-    let remembered = recall_one(memory, &conduit_name(client_id)).await.map_err(PreviewError::Memory)?;
-    let intent = recall_one(memory, &intent_name(client_id)).await.map_err(PreviewError::Memory)?;
-    let held_of = recall_one(memory, &hold_name(client_id)).await.map_err(PreviewError::Memory)?;
-    let pairs = memory.load(LOGIN_PREFIX).await.map_err(PreviewError::Memory)?;
-    let mut logins = Logins::new(Duration::from_secs(86_400), RetryTimes::default());
-    logins.remember(&pairs, now, wall());
+) -> Result<Preview, RunError> {
+    let unread = |source| RunError::Memory { what: "what is remembered could not be read", source };
+    let memory = MemoryHandle::read_only(memory);
+    let mut remembered = RememberedPlaces::new(memory.clone(), client_id.to_owned());
+    remembered.recall().await.map_err(unread)?;
+    let mut tables = Tables::new(memory, &ReconcileOptions::new(client_id));
+    tables.recall().await.map_err(unread)?;
 
-    let urls = recall_one(memory, &urls_name(client_id)).await.map_err(PreviewError::Memory)?;
-    let urls = parse_urls(urls.as_deref());
-    let (conduit, places) = match (desired.method, &desired.webhook) {
-        (Method::Webhook, Some(webhook)) => {
-            let current = Place::webhook(&webhook.url, webhook.keys.current());
-            let conduit = desired.conduit_id.clone().or(remembered).map(Into::into);
-            let urls = urls.into_iter().chain([webhook.url.clone()]).collect();
-            (None, Places { current, conduit, urls })
-        }
-        _ => {
-            let (conduit, id) = observe_conduit(api, desired, remembered, intent.as_deref()).await?;
-            let current = Place::Conduit(id.into());
-            (Some(conduit), Places { current, conduit: None, urls })
+    let (conduit, places) = match desired.method {
+        Method::Webhook => (None, remembered.on_callback(desired)?),
+        Method::Conduit => {
+            let (found, _) = remembered.find_conduit(api, desired).await?;
+            let conduit = PreviewConduit::of(&found, conduit::shard_count(desired.shards));
+            let places = remembered.on_conduit(conduit.id());
+            (Some(conduit), places)
         }
     };
-
-    find_logins(api, &mut logins, desired, now).await?;
-    let wanted = wanted::of(desired, &logins, client_id);
-
-    let nothing = matches!(conduit, Some(PreviewConduit::Make { .. })) && places.urls.is_empty();
-    let list = if nothing { None } else { Some(api.subscriptions(&places.filter()).await?) };
-    let SubscriptionList { rows, unread, total_cost, max_total_cost } = list.clone().unwrap_or_default();
-    let no_park = ParkTable::default();
-    let input = Input {
-        places: &places,
-        overdue: &HashSet::new(),
-        unreachable: None,
-        wanted: &wanted.keys,
-        rows: &rows,
-        parked: &no_park,
-        ungranted: &HashMap::new(),
-        now,
-        policy: desired.policy,
-        max_delete: desired.max_delete,
-        allow_deletes: false,
-        held_of: held_of.and_then(|text| text.parse().ok()),
-        total_cost,
-        max_total_cost,
-    };
-    let mut planned = plan(&input);
-    let creates = || planned.plan.actions.iter().filter(|action| action.is_create()).map(Action::key);
-    let mut table = Grants::default();
-    let remarks = look_at_grants(api, &mut table, creates(), &logins.by_id(), now).await;
-    let ungranted = table.refusals(creates(), &logins.by_id());
-    let grants = table.status(creates(), &logins.by_id());
-    if !ungranted.is_empty() {
-        planned = plan(&Input { ungranted: &ungranted, ..input });
-    }
-    let mut planned = planned.plan;
+    let observed = observe(api, &mut tables, desired, &places, |_, _| {}).await?;
+    let (no_challenges, reachable) = (HashSet::new(), std::future::ready(None));
+    let decided = tables.decide(api, desired, &places, &observed, &no_challenges, reachable).await;
+    let Observed { wanted, list } = observed;
+    let grants = tables.grants_of_absent(&wanted, &decided.planned);
+    let mut plan = decided.planned.plan;
     for (key, login) in wanted.unresolved {
         let reason = reason::login_not_found(&login);
-        planned.blocked.push(Blocked {
+        plan.blocked.push(Blocked {
             key,
             obstacle: Obstacle::Login,
             reason,
@@ -210,8 +162,7 @@ pub(super) async fn observe<A: Api>(
     }
     let mut own: Vec<SubscriptionKey> = wanted.own.into_iter().collect();
     own.sort_unstable();
-    let by_id = logins.by_id();
-    let shown = shown_ids(&planned, &by_id);
+    let logins = shown_ids(&plan, &tables.logins_by_id());
     Ok(Preview {
         conduit,
         callback: desired
@@ -219,63 +170,17 @@ pub(super) async fn observe<A: Api>(
             .as_ref()
             .filter(|_| places.current.is_webhook())
             .map(|webhook| webhook.url.to_string()),
-        plan: planned,
-        total_cost: list.is_some().then_some(total_cost),
-        max_total_cost: Some(max_total_cost).filter(|max| *max > 0),
-        warnings: logins
-            .warnings()
-            .into_iter()
-            .chain(unread_remark("subscriptions", &unread))
-            .chain(remarks)
-            .collect(),
-        logins: shown,
+        plan,
+        total_cost: (!places.is_nowhere()).then_some(list.total_cost),
+        max_total_cost: Some(list.max_total_cost).filter(|max| *max > 0),
+        warnings: tables.warnings().into_iter().chain(decided.remarks).collect(),
+        logins,
         grants,
         own,
     })
 }
 
-/// What becomes of the conduit, and its id; an empty one when it has to be made.
-async fn observe_conduit<A: Api>(
-    api: &A,
-    desired: &Desired,
-    remembered: Option<String>,
-    intent: Option<&str>,
-) -> Result<(PreviewConduit, String), PreviewError> {
-    let existing = api.conduits().await?;
-    let intent = intent.and_then(Intent::parse);
-    let configured = desired.conduit_id.as_deref();
-    let shards = conduit::shard_count(desired.shards);
-    let choice = conduit::choose(configured, remembered.as_deref(), intent.as_ref(), &existing, wall());
-    let found = match choice {
-        Choice::Use(conduit) => Ok(conduit),
-        Choice::Recover(conduit) => match is_unused(api, &conduit.id).await {
-            Ok(true) => Ok(conduit),
-            Ok(false) => Err(remembered),
-            Err(stop) => return Err(PreviewError::Unavailable(stop.0)),
-        },
-        Choice::Make { gone } => Err(gone),
-        Choice::Missing { id } => {
-            return Err(PreviewError::Refused(format!(
-                "the conduit {id} of `transport.conduit.id` does not exist; there are: {}",
-                conduit::list(&existing)
-            )));
-        }
-    };
-    Ok(match found {
-        Ok(found) => {
-            let id = found.id.clone();
-            let conduit = if found.shard_count == shards {
-                PreviewConduit::Keep { id: found.id, shards }
-            } else {
-                PreviewConduit::Resize { id: found.id, from: found.shard_count, to: shards }
-            };
-            (conduit, id)
-        }
-        Err(gone) => (PreviewConduit::Make { gone, shards }, String::new()),
-    })
-}
-
-fn shown_ids(plan: &Plan, by_id: &std::collections::HashMap<&str, &str>) -> BTreeMap<String, String> {
+fn shown_ids(plan: &Plan, by_id: &HashMap<&str, &str>) -> BTreeMap<String, String> {
     let keys =
         plan.actions.iter().chain(&plan.held).map(Action::key).chain(plan.blocked.iter().map(|b| &b.key));
     keys.flat_map(|key| key.condition.iter())

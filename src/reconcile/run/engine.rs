@@ -1,99 +1,40 @@
-//! What is kept between runs, and how it hangs together with the binder and the handle.
+//! The loop, and the owners of its state.
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
-use super::publish::Publisher;
+use super::RunEnd;
+use super::out::{Out, Senders};
+use super::places::PlaceRegistry;
+use super::tables::Tables;
+use super::wakeups::{Sources, Wake, WakeUps};
 use crate::model::pulse::Pulse;
-use crate::model::route::{Routes, SinkName};
-use crate::model::shard::{Sessions, ShardTarget};
+use crate::model::shard::Sessions;
 use crate::model::status::{ReconcileStatus, SubscriptionEntry};
-use crate::model::subscription::SubscriptionKey;
+use crate::model::text::chain;
 use crate::reconcile::api::Api;
 use crate::reconcile::bind::binder::{Binder, ShardReport};
 use crate::reconcile::bind::reach::{Prover, Reach};
-use crate::reconcile::clock::wall;
-use crate::reconcile::decide::grants::Grants;
-use crate::reconcile::decide::logins::Logins;
-use crate::reconcile::decide::park::ParkTable;
-use crate::reconcile::decide::wanted::Wanted;
-use crate::reconcile::memory::{
-    Intent, LOGIN_PREFIX, Memory, MemoryError, conduit_name, hold_name, intent_name, parse_urls, recall_one,
-    urls_name,
-};
-use crate::reconcile::{Desired, Hints, InUse, ReconcileHandle, ReconcileOptions, Requests};
+use crate::reconcile::memory::{Memory, MemoryError, MemoryHandle};
+use crate::reconcile::{Desired, Hints, ReconcileHandle, ReconcileOptions, Requests};
 
-/// Everything that lives as long as the reconciler.
+/// The reconciler's task. Each part of its state has an owner with private fields.
 #[derive(Debug)]
 pub(in crate::reconcile) struct Engine<A> {
-    pub(in crate::reconcile) api: A,
-    pub(in crate::reconcile) memory: MemoryHandle,
-    pub(in crate::reconcile) options: ReconcileOptions,
-    pub(in crate::reconcile) desired: watch::Receiver<Arc<Desired>>,
-    pub(in crate::reconcile) requests: watch::Receiver<Requests>,
-    pub(in crate::reconcile) report: watch::Receiver<ShardReport>,
-    pub(in crate::reconcile) target: watch::Sender<Option<ShardTarget>>,
-    /// When the target last changed.
-    pub(in crate::reconcile) target_at: Instant,
-    pub(in crate::reconcile) publisher: Publisher,
-    /// Of the last run.
-    pub(in crate::reconcile) warnings: Vec<String>,
-    pub(in crate::reconcile) logins: Logins,
-    pub(in crate::reconcile) parked: ParkTable,
-    pub(in crate::reconcile) grants: Grants,
-    /// The conduit that we made, and the intent to make one.
-    pub(in crate::reconcile) remembered: Option<String>,
-    pub(in crate::reconcile) intent: Option<Intent>,
-    /// The public URLs that subscriptions of ours may point to.
-    pub(in crate::reconcile) urls: BTreeSet<Arc<str>>,
-    pub(in crate::reconcile) prover: Prover,
-    /// Since when subscriptions, by id, have waited for their challenge.
-    pub(in crate::reconcile) unverified: HashMap<Box<str>, Instant>,
-    /// Whether the last run left something that another one has to look after soon.
-    pub(in crate::reconcile) unsettled: bool,
-    pub(in crate::reconcile) in_use: watch::Sender<Option<InUse>>,
-    /// While deletes are held: of how many.
-    pub(in crate::reconcile) held_of: Option<u64>,
-    /// The generation for which held deletes are allowed.
-    pub(in crate::reconcile) allowed: Option<u64>,
-    /// What the last run that began had seen.
-    pub(in crate::reconcile) seen: (u64, Requests),
-    /// When the list was last asked for, and how many pages it had.
-    pub(in crate::reconcile) listed: Option<(Instant, u32)>,
-    routes_out: watch::Sender<Option<Arc<Routes>>>,
-    /// Also of subscriptions that were taken out of the file, until the process ends: their events
-    /// may still be on their way to the sinks.
-    routes: HashMap<SubscriptionKey, Arc<[SinkName]>>,
-    pub(in crate::reconcile) answered: watch::Sender<u64>,
-    pub(in crate::reconcile) revoked: Arc<Notify>,
-    pub(in crate::reconcile) hints: Arc<Hints>,
-    pub(in crate::reconcile) trouble: Arc<Notify>,
-    pub(in crate::reconcile) binder: Option<Binder<A>>,
-    pub(in crate::reconcile) next_refresh: Instant,
-    pub(in crate::reconcile) pulse: Pulse,
+    pub(super) api: A,
+    pub(super) options: ReconcileOptions,
+    pub(super) places: PlaceRegistry,
+    pub(super) tables: Tables,
+    pub(super) wake_ups: WakeUps,
+    pub(super) out: Out,
+    pulse: Pulse,
+    binder: Option<Binder<A>>,
 }
 
-/// [`Memory`] with a name in `Debug` texts.
-#[derive(Clone)]
-pub(in crate::reconcile) struct MemoryHandle(Arc<dyn Memory>);
-
-impl std::ops::Deref for MemoryHandle {
-    type Target = dyn Memory;
-    fn deref(&self) -> &Self::Target {
-        &*self.0
-    }
-}
-
-impl std::fmt::Debug for MemoryHandle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Memory")
-    }
-}
-
-/// Builds it, with its binder and the handle.
+/// Builds the engine with its binder, and the handle to both.
 pub(in crate::reconcile) fn build<A: Api>(
     api: &A,
     memory: Arc<dyn Memory>,
@@ -107,14 +48,13 @@ pub(in crate::reconcile) fn build<A: Api>(
     let (report_in, report) = watch::channel(ShardReport::default());
     let (hooks_in, hooks) = watch::channel(Default::default());
     let (in_use, in_use_out) = watch::channel(None);
-    let (routes_out, routes) = watch::channel(None);
-    let (status_out, status) = watch::channel(ReconcileStatus::default());
-    let (entries_out, subscriptions) = watch::channel::<Arc<[SubscriptionEntry]>>(Arc::new([]));
+    let (routes_in, routes) = watch::channel(None);
+    let (status_in, status) = watch::channel(ReconcileStatus::default());
+    let (entries, subscriptions) = watch::channel::<Arc<[SubscriptionEntry]>>(Arc::new([]));
     let (requests_in, requests) = watch::channel(Requests::default());
     let (answered, answered_out) = watch::channel(0);
     let (revoked, trouble) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let hints = Arc::new(Hints::default());
-    let now = Instant::now();
     let (pulse, binder_pulse) = (Pulse::default(), Pulse::default());
     let handle = ReconcileHandle {
         target: target_out.clone(),
@@ -144,83 +84,124 @@ pub(in crate::reconcile) fn build<A: Api>(
         trouble: trouble.clone(),
         hints: hints.clone(),
     };
+    let memory = MemoryHandle::new(memory);
+    let senders = Senders { status: status_in, entries, routes: routes_in, in_use, answered };
     let engine = Engine {
         api: api.with_pulse(&pulse),
-        memory: MemoryHandle(memory),
-        desired,
-        requests,
-        report,
-        target,
-        target_at: now,
-        publisher: Publisher::new(options.publish_pause, status_out, entries_out),
-        warnings: Vec::new(),
-        logins: Logins::new(options.login_refresh, options.retry),
-        parked: ParkTable::new(options.retry),
-        grants: Grants::default(),
-        remembered: None,
-        intent: None,
-        urls: BTreeSet::new(),
-        prover: Prover::new(reach, options.reach_life),
-        unverified: HashMap::new(),
-        unsettled: false,
-        in_use,
-        held_of: None,
-        allowed: None,
-        seen: (0, Requests::default()),
-        listed: None,
-        routes_out,
-        routes: HashMap::new(),
-        answered,
-        revoked,
-        hints,
-        trouble,
-        binder: Some(binder),
-        next_refresh: now + options.login_refresh_pause,
+        places: PlaceRegistry::new(memory.clone(), reach, target, report.clone(), &options),
+        tables: Tables::new(memory, &options),
+        wake_ups: WakeUps::new(Sources { desired, requests, report, revoked, hints, trouble }, &options),
+        out: Out::new(options.publish_pause, senders),
         options,
         pulse,
+        binder: Some(binder),
     };
     (engine, handle)
 }
 
 impl<A: Api> Engine<A> {
-    /// Reads what is remembered over restarts.
-    pub(in crate::reconcile) async fn recall(&mut self) -> Result<(), MemoryError> {
-        let client = self.options.client_id.clone();
-        let logins = self.memory.load(LOGIN_PREFIX).await?;
-        self.remembered = recall_one(&*self.memory, &conduit_name(&client)).await?;
-        self.intent =
-            recall_one(&*self.memory, &intent_name(&client)).await?.as_deref().and_then(Intent::parse);
-        self.held_of =
-            recall_one(&*self.memory, &hold_name(&client)).await?.and_then(|text| text.parse().ok());
-        let urls = recall_one(&*self.memory, &urls_name(&client)).await?;
-        self.urls = parse_urls(urls.as_deref());
-        self.logins.remember(&logins, Instant::now().into_std(), wall());
-        Ok(())
-    }
-
-    /// Publishes where events go, when that has changed.
-    pub(in crate::reconcile) fn publish_routes(&mut self, wanted: &Wanted) {
-        let mut changed = self.routes_out.borrow().is_none();
-        for key in &wanted.keys {
-            match wanted.restricted.get(key) {
-                Some(sinks) if self.routes.get(key) != Some(sinks) => {
-                    self.routes.insert(key.clone(), sinks.clone());
-                    changed = true;
-                }
-                Some(_) => {}
-                None => changed |= self.routes.remove(key).is_some(),
+    /// Runs until cancelled.
+    pub(in crate::reconcile) async fn run(mut self, cancel: CancellationToken) {
+        let Some(binder) = self.binder.take() else { return };
+        // Shards stay watched until the last request of a stopped run is answered.
+        let stop = CancellationToken::new();
+        let guard = stop.clone().drop_guard();
+        let mut binder = tokio::spawn(binder.run(stop));
+        tokio::select! {
+            () = self.main(&cancel) => {}
+            ended = &mut binder => {
+                let error = ended.err().map(|error| error.to_string());
+                tracing::error!(error, "the task that binds shards ended");
+                return;
             }
         }
-        if changed {
-            self.routes_out.send_replace(Some(Arc::new(Routes::new(self.routes.clone()))));
+        drop(guard);
+        if let Err(error) = binder.await {
+            tracing::error!(%error, "the task that binds shards failed");
         }
     }
 
-    /// Puts the warnings of all parts together.
-    pub(in crate::reconcile) fn compose_warnings(&mut self) {
-        let mut warnings = self.report.borrow_and_update().warnings.clone();
-        warnings.extend(self.warnings.iter().cloned());
-        warnings.extend(self.logins.warnings());
-        self.publisher.status.warnings = warnings;
+    async fn main(&mut self, cancel: &CancellationToken) {
+        while let Err(error) = self.recall().await {
+            self.pulse.beat();
+            let pause = self.wake_ups.record_failure();
+            tracing::warn!(error = chain(&error), "what is remembered could not be read");
+            self.out.fail_run(chain(&error));
+            self.out.flush();
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = sleep(pause) => {}
+            }
+        }
+        self.wake_ups.reset_failures();
+        self.out.show_wanted(&self.tables.wanted(&self.wake_ups.desired()));
+        self.out.flush();
+
+        loop {
+            self.pulse.beat();
+            let end = Box::pin(self.run_once(cancel)).await;
+            self.out.end_run();
+            match &end {
+                Ok(RunEnd::Cancelled) => {
+                    self.out.flush();
+                    return;
+                }
+                Ok(RunEnd::Cut) => {}
+                Ok(RunEnd::Complete { is_settled }) => {
+                    self.wake_ups.record_success(self.tables.next_due(), *is_settled);
+                }
+                Err(error) => {
+                    let pause = self.wake_ups.record_failure();
+                    let text = chain(error);
+                    tracing::warn!(error = text, retry_in_ms = pause.as_millis(), "reconciling ended early");
+                    self.out.fail_run(text);
+                }
+            }
+            self.publish_warnings();
+            if !matches!(end, Ok(RunEnd::Cut)) {
+                self.out.publish_answered(self.wake_ups.asked());
+                if !self.idle(cancel).await {
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn recall(&mut self) -> Result<(), MemoryError> {
+        self.tables.recall().await?;
+        self.places.recall().await
+    }
+
+    /// Waits until a run is due, doing small things meanwhile; false when cancelled.
+    async fn idle(&mut self, cancel: &CancellationToken) -> bool {
+        loop {
+            self.pulse.beat();
+            match self.wake_ups.wait(cancel, self.tables.has_unverified()).await {
+                Wake::Cancelled => return false,
+                Wake::Run => return true,
+                Wake::Grants(users) => self.tables.release_users(users.as_ref()),
+                Wake::Shards => self.publish_warnings(),
+                Wake::RefreshLogins => {
+                    let specs = self.wake_ups.desired().specs.clone();
+                    let refreshed = tokio::select! {
+                        () = cancel.cancelled() => return false,
+                        refreshed = self.tables.refresh_logins(&self.api, &specs) => refreshed,
+                    };
+                    self.wake_ups.record_refresh(refreshed.is_ok());
+                    match refreshed {
+                        Ok(true) => self.publish_warnings(),
+                        Ok(false) => {}
+                        Err(failure) => {
+                            tracing::debug!(error = %failure, "logins could not be looked at again");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn publish_warnings(&mut self) {
+        self.out.show_warnings(&self.wake_ups.shard_warnings(), self.tables.warnings());
+        self.out.flush();
     }
 }

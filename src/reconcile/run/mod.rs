@@ -1,67 +1,78 @@
-//! One run: conduit, logins, list, plan, execution. Nothing is planned before all of it was read.
+//! The loop and its runs. A run reads everything, plans, and carries the plan out.
 
 mod carry_out;
 pub(super) mod engine;
 mod execute;
-pub(super) mod look;
-mod prepare;
-mod publish;
-mod schedule;
-mod settle;
-mod users;
+pub(super) mod observe;
+pub(super) mod out;
+mod places;
+pub(super) mod tables;
+mod wakeups;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
-use tokio::sync::watch;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::engine::Engine;
 use self::execute::Costs;
-use self::publish::Change;
-use crate::model::subscription::SubscriptionKey;
-use crate::reconcile::api::{Api, Failure};
-use crate::reconcile::decide::park::Obstacle;
-use crate::reconcile::decide::reason;
-use crate::reconcile::decide::wanted::{self, Wanted};
-use crate::reconcile::{Desired, Requests};
+use self::observe::observe;
+use self::tables::{Observed, Tables};
+use crate::model::status::HeldDeletes;
+use crate::model::webhook::KeyId;
+use crate::reconcile::Desired;
+use crate::reconcile::api::Api;
+use crate::reconcile::decide::action::Action;
+use crate::reconcile::decide::place::Places;
+use crate::reconcile::decide::plan::Planned;
+use crate::reconcile::decide::wanted::Wanted;
+use crate::reconcile::error::RunError;
 
-/// Parked subscriptions that are logged one by one in a run; the others are counted.
-const LOGGED: usize = 10;
-
-/// Why a run ended early, for a person.
-#[derive(Debug)]
-pub(in crate::reconcile) struct Stop(pub(in crate::reconcile) String);
-
-/// How it ended otherwise.
+/// How a run ended, unless it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::reconcile) enum RunEnd {
-    Complete,
+    /// Every action was carried out or refused. A run that is not settled leaves work that another one has to look
+    /// after soon.
+    Complete {
+        is_settled: bool,
+    },
     /// Something newer is wanted.
     Cut,
     Cancelled,
 }
 
-pub(in crate::reconcile) fn stop(what: &str, failure: &Failure) -> Stop {
-    Stop(format!("{what}: {failure}"))
+/// A plan that is ready to be carried out.
+#[derive(Debug)]
+struct Prepared {
+    places: Places,
+    planned: Planned,
+    costs: Costs,
+    /// The secrets that subscriptions call us with.
+    keys: BTreeSet<KeyId>,
 }
 
 impl<A: Api> Engine<A> {
-    pub(in crate::reconcile) async fn run_once(
-        &mut self,
-        cancel: &CancellationToken,
-    ) -> Result<RunEnd, Stop> {
-        let desired = self.desired.borrow_and_update().clone();
-        let requests = *self.requests.borrow_and_update();
-        self.begin(&desired, requests);
+    pub(super) async fn run_once(&mut self, cancel: &CancellationToken) -> Result<RunEnd, RunError> {
+        let order = self.wake_ups.begin_run();
+        let desired = order.desired;
+        if order.is_requested {
+            self.tables.release();
+            self.places.forget_proofs();
+        }
+        if order.allows_deletes {
+            self.tables.allow_deletes(desired.generation);
+        }
+        self.out.begin_run();
+        self.tables.retain_logins(&desired);
+        let wanted = self.tables.wanted(&desired);
+        self.tables.show(&wanted, &mut self.out);
 
-        // Not cut by an edit: what it makes must be remembered first.
+        // An edit does not cut this step: a conduit that it makes must be remembered first.
         let places = tokio::select! {
             biased;
             () = cancel.cancelled() => return Ok(RunEnd::Cancelled),
-            places = self.settle(&desired) => places?,
+            places = self.places.prepare(&self.api, &desired, &mut self.out) => places?,
         };
-        let newer = newer(self.desired.clone(), self.requests.clone(), requests.applies);
+        let newer = self.wake_ups.newer();
         tokio::pin!(newer);
         let prepared = tokio::select! {
             biased;
@@ -69,81 +80,54 @@ impl<A: Api> Engine<A> {
             () = &mut newer => return Ok(RunEnd::Cut),
             prepared = self.prepare(&desired, places) => prepared?,
         };
-        let end = {
-            let stopped = async {
-                tokio::select! {
-                    () = cancel.cancelled() => {}
-                    () = &mut newer => {}
-                }
-            };
-            self.carry_out(&desired, prepared, stopped).await?
+        let stopped = async {
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = &mut newer => {}
+            }
         };
-        match end {
+        match self.carry_out(&desired, prepared, stopped).await? {
             RunEnd::Cut if cancel.is_cancelled() => Ok(RunEnd::Cancelled),
             end => Ok(end),
         }
     }
 
-    /// Takes in what is asked, and shows the new subscriptions.
-    fn begin(&mut self, desired: &Desired, requests: Requests) {
-        let now = Instant::now().into_std();
-        let (generation, before) = self.seen;
-        if generation != desired.generation || before.applies != requests.applies {
-            self.parked.release(now);
-            self.logins.release(now);
-            self.grants.forget_all();
-            self.prover.forget();
-        }
-        if before.allows != requests.allows {
-            self.allowed = Some(desired.generation);
-        }
-        self.seen = (desired.generation, requests);
-        self.warnings.clear();
-        self.logins.retain(&wanted::logins(&desired.specs));
-        self.show(desired);
-    }
-
-    /// Resolves what can be resolved, and publishes it.
-    pub(in crate::reconcile) fn show(&mut self, desired: &Desired) -> Wanted {
-        let wanted = wanted::of(desired, &self.logins, &self.options.client_id);
-        self.publish_routes(&wanted);
-        self.publisher.rebase(&wanted);
-        for (key, login) in &wanted.unresolved {
-            if let Some(retry_at) = self.logins.not_found(login) {
-                let reason = reason::login_not_found(login).into();
-                let obstacle = Obstacle::Login;
-                self.publisher.set(key, Change::Parked { obstacle, reason, retry_at });
+    /// Reads everything, plans, and takes the plan into our own tables.
+    async fn prepare(&mut self, desired: &Desired, places: Places) -> Result<Prepared, RunError> {
+        let out = &mut self.out;
+        let show = |tables: &Tables, wanted: &Wanted| tables.show(wanted, out);
+        let observed = observe(&self.api, &mut self.tables, desired, &places, show).await?;
+        let rows = &observed.list.rows;
+        self.wake_ups.record_list(rows.len());
+        self.places.tend_old(&self.api, desired, &places, rows, &mut self.out).await?;
+        let overdue = self.tables.track_challenges(&places, rows);
+        let registry = &mut self.places;
+        let unreachable = async {
+            match &desired.webhook {
+                Some(webhook) => registry.unreachable(webhook).await,
+                None => None,
             }
+        };
+        let decided = self.tables.decide(&self.api, desired, &places, &observed, &overdue, unreachable).await;
+        decided.remarks.into_iter().for_each(|remark| self.out.warn(remark));
+        if let Some(why) = decided.unreachable {
+            tracing::warn!(error = why, "the callback cannot be reached; nothing is created");
+            self.out.warn(format!("the callback cannot be reached, so nothing is created: {why}"));
         }
-        self.publisher.tick();
-        wanted
-    }
-
-    pub(in crate::reconcile) fn show_costs(&mut self, costs: &Costs) {
-        let status = &mut self.publisher.status;
-        status.total_cost = Some(costs.total());
-        status.max_total_cost = (costs.max > 0).then_some(costs.max);
-    }
-}
-
-/// Returns once another configuration or an `apply` is there.
-async fn newer(
-    mut desired: watch::Receiver<Arc<Desired>>,
-    mut requests: watch::Receiver<Requests>,
-    applies: u64,
-) {
-    let applied = async { requests.wait_for(|requests| requests.applies != applies).await.map(|_| ()) };
-    tokio::select! {
-        Ok(()) = desired.changed() => {}
-        Ok(()) = applied => {}
-        else => std::future::pending().await,
-    }
-}
-
-pub(in crate::reconcile) fn log_parked(nth: usize, key: &SubscriptionKey, reason: &str) {
-    if nth < LOGGED {
-        tracing::warn!(subscription = %key, reason, "subscription is parked");
-    } else {
-        tracing::debug!(subscription = %key, reason, "subscription is parked");
+        let Observed { wanted, list } = observed;
+        let planned = decided.planned;
+        self.out.show_grants(self.tables.grants_of_absent(&wanted, &planned));
+        self.tables.apply_plan(&wanted, &planned, &mut self.out);
+        let deletes = planned.plan.held.len() as u64;
+        self.out.show_held(planned.plan.held_of.map(|ours| HeldDeletes { deletes, ours }));
+        let costs = Costs::new(list.total_cost, list.max_total_cost);
+        self.out.show_costs(&costs);
+        self.tables.remember_hold(&planned).await?;
+        self.out.begin_actions(planned.plan.actions.len());
+        if planned.plan.actions.iter().any(Action::is_create) && !places.current.is_webhook() {
+            self.places.await_shards().await;
+        }
+        let keys = places.keys(&list.rows);
+        Ok(Prepared { places, planned, costs, keys })
     }
 }

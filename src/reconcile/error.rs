@@ -1,0 +1,67 @@
+//! Why a run, or a preview of one, ends early.
+
+use super::api::Failure;
+use super::memory::MemoryError;
+
+/// Ends a run. The cause is in the chain of sources; [`Self::kind`] classifies it.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A request to Twitch failed.
+    #[error("{what}")]
+    Api {
+        /// The step that failed, as a clause.
+        what: &'static str,
+        #[source]
+        /// Twitch's answer, or why there is none.
+        source: Failure,
+    },
+    /// The state directory could not be read or written.
+    #[error("{what}")]
+    Memory {
+        /// The step that failed, as a clause.
+        what: &'static str,
+        #[source]
+        /// The failure of the store.
+        source: MemoryError,
+    },
+    /// A person has to change something first; the text says what.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// What has to happen before another try can succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The client id or the client secret has to be corrected.
+    Credentials,
+    /// Twitch has to answer again; nobody has to act.
+    Unavailable,
+    /// The state directory has to be readable and writable.
+    State,
+    /// A person has to change the file, or something at Twitch.
+    Refused,
+}
+
+impl RunError {
+    pub(super) fn api(what: &'static str, source: Failure) -> Self {
+        Self::Api { what, source }
+    }
+
+    /// Classifies the error by what it takes to get past it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Memory { .. } => ErrorKind::State,
+            Self::Refused(_) => ErrorKind::Refused,
+            Self::Api { source, .. } => match source {
+                Failure::Credentials { .. } => ErrorKind::Credentials,
+                Failure::Passing { .. } => ErrorKind::Unavailable,
+                Failure::Conflict { .. }
+                | Failure::Invalid { .. }
+                | Failure::Forbidden { .. }
+                | Failure::NotFound { .. }
+                | Failure::Gone { .. }
+                | Failure::Quota { .. } => ErrorKind::Refused,
+            },
+        }
+    }
+}

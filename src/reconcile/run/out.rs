@@ -1,0 +1,356 @@
+//! Owner of what the reconciler publishes: status, entries, routes, warnings. Collected at once, published at most
+//! twice a second.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::execute::Costs;
+use crate::model::route::{Routes, SinkName};
+use crate::model::status::{
+    ConduitStatus, GrantStatus, HeldDeletes, Progress, ReconcileStatus, SubscriptionEntry, SubscriptionState,
+};
+use crate::model::subscription::SubscriptionKey;
+use crate::reconcile::InUse;
+use crate::reconcile::clock::{timestamp_of, wall};
+use crate::reconcile::decide::park::Obstacle;
+use crate::reconcile::decide::wanted::Wanted;
+
+/// Publishing a table of so many rows takes about a millisecond; the pause between two publications
+/// grows with the table, so that they stay a small part of the work.
+const ROWS_PER_PAUSE: usize = 10_000;
+
+/// Warnings of one run at most.
+const MAX_WARNINGS: usize = 20;
+
+/// The sending ends of the values that [`Out`] publishes.
+#[derive(Debug)]
+pub(in crate::reconcile) struct Senders {
+    pub(in crate::reconcile) status: watch::Sender<ReconcileStatus>,
+    pub(in crate::reconcile) entries: watch::Sender<Arc<[SubscriptionEntry]>>,
+    pub(in crate::reconcile) routes: watch::Sender<Option<Arc<Routes>>>,
+    pub(in crate::reconcile) in_use: watch::Sender<Option<InUse>>,
+    /// The number of requests that have been answered by a run.
+    pub(in crate::reconcile) answered: watch::Sender<u64>,
+}
+
+/// The outcome of a complete run.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::reconcile) struct Completed {
+    pub(in crate::reconcile) generation: u64,
+    /// Subscriptions that a later run goes on moving.
+    pub(in crate::reconcile) moving: u64,
+    /// Whether Twitch matches the file, as far as the run's own steps tell.
+    pub(in crate::reconcile) is_settled: bool,
+}
+
+/// The logins behind the ids of a condition, each once.
+fn names(key: &SubscriptionKey, wanted: &Wanted) -> Box<[Arc<str>]> {
+    let mut names: Vec<Arc<str>> =
+        key.condition.iter().filter_map(|(_, id)| wanted.names.get(id).cloned()).collect();
+    names.dedup();
+    names.into()
+}
+
+/// A new state of one entry.
+#[derive(Clone, Debug)]
+pub(in crate::reconcile) enum Change {
+    Enabled(Box<str>),
+    Pending(Option<Box<str>>),
+    Parked { obstacle: Obstacle, reason: Box<str>, retry_at: Option<std::time::Instant> },
+}
+
+/// What the reconciler publishes, in the making.
+#[derive(Debug)]
+pub(in crate::reconcile) struct Out {
+    status: ReconcileStatus,
+    /// Sorted by key.
+    entries: Vec<SubscriptionEntry>,
+    entries_changed: bool,
+    /// Also of subscriptions that were taken out of the file, until the process ends: their events
+    /// may still be on their way to the sinks.
+    routes: HashMap<SubscriptionKey, Arc<[SinkName]>>,
+    /// Warnings of the last run.
+    warnings: Vec<String>,
+    /// Warnings beyond [`MAX_WARNINGS`].
+    more_warnings: usize,
+    /// Least pause between two publications.
+    pause: Duration,
+    next_status: Instant,
+    next_entries: Instant,
+    senders: Senders,
+}
+
+impl Out {
+    pub(in crate::reconcile) fn new(pause: Duration, senders: Senders) -> Self {
+        let now = Instant::now();
+        Self {
+            status: ReconcileStatus::default(),
+            entries: Vec::new(),
+            entries_changed: false,
+            routes: HashMap::new(),
+            warnings: Vec::new(),
+            more_warnings: 0,
+            pause,
+            next_status: now,
+            next_entries: now,
+            senders,
+        }
+    }
+
+    /// Forgets the warnings of the run before.
+    pub(in crate::reconcile) fn begin_run(&mut self) {
+        self.warnings.clear();
+        self.more_warnings = 0;
+    }
+
+    /// Adds a warning of this run.
+    pub(in crate::reconcile) fn warn(&mut self, text: String) {
+        if self.warnings.len() < MAX_WARNINGS {
+            self.warnings.push(text);
+        } else {
+            tracing::warn!("{text}");
+            self.more_warnings += 1;
+        }
+    }
+
+    /// Shows the warnings of the run together with those of the shards and of the logins.
+    pub(in crate::reconcile) fn show_warnings(&mut self, shards: &[String], logins: Vec<String>) {
+        let more = (self.more_warnings > 0)
+            .then(|| format!("{} more warnings like these; the log has them", self.more_warnings));
+        let warnings = shards.iter().chain(&self.warnings).cloned().chain(more).chain(logins);
+        self.status.warnings = warnings.collect();
+    }
+
+    /// Shows these subscriptions and no others, and publishes where their events go.
+    pub(in crate::reconcile) fn show_wanted(&mut self, wanted: &Wanted) {
+        self.publish_routes(wanted);
+        self.rebase(wanted);
+    }
+
+    /// Shows the conduit. Another one than before has no subscriptions yet.
+    pub(in crate::reconcile) fn show_conduit(&mut self, conduit: Option<ConduitStatus>) {
+        if let (Some(old), Some(new)) = (&self.status.conduit, &conduit)
+            && old.id != new.id
+        {
+            self.status.converged = false;
+        }
+        self.status.conduit = conduit;
+    }
+
+    pub(in crate::reconcile) fn show_costs(&mut self, costs: &Costs) {
+        self.status.total_cost = Some(costs.total());
+        self.status.max_total_cost = (costs.max > 0).then_some(costs.max);
+    }
+
+    pub(in crate::reconcile) fn show_grants(&mut self, grants: Vec<GrantStatus>) {
+        self.status.grants = grants;
+    }
+
+    /// Shows deletes that wait for a person, and logs them when they are news.
+    pub(in crate::reconcile) fn show_held(&mut self, held: Option<HeldDeletes>) {
+        if let Some(held) = held.filter(|held| self.status.deletes_held != Some(*held)) {
+            tracing::warn!(
+                deletes = held.deletes,
+                ours = held.ours,
+                "too large a part of our subscriptions would be deleted: waiting for `eventsubd apply --allow-deletes`"
+            );
+        }
+        self.status.deletes_held = held;
+    }
+
+    /// Shows that so many actions begin; if there are any, Twitch does not match the file.
+    pub(in crate::reconcile) fn begin_actions(&mut self, total: usize) {
+        self.status.progress = Some(Progress { done: 0, total: total as u64 });
+        if total > 0 {
+            self.status.converged = false;
+        }
+        self.flush();
+    }
+
+    /// Shows that one more action is done.
+    pub(in crate::reconcile) fn action_done(&mut self, costs: &Costs) {
+        if let Some(progress) = &mut self.status.progress {
+            progress.done += 1;
+        }
+        self.status.total_cost = Some(costs.total());
+        self.tick();
+    }
+
+    /// Shows that a run is complete.
+    pub(in crate::reconcile) fn complete_run(&mut self, run: Completed) {
+        let is_pending = self.entries.iter().any(|entry| entry.state == SubscriptionState::Pending);
+        self.status.moving = run.moving;
+        self.status.generation = run.generation;
+        self.status.converged = run.is_settled && !is_pending && run.moving == 0;
+        self.status.finished_at = Some(wall());
+        self.status.problem = None;
+    }
+
+    /// Shows that a run ended early, and why.
+    pub(in crate::reconcile) fn fail_run(&mut self, problem: String) {
+        self.status.problem = Some(problem);
+    }
+
+    /// Shows that no action is under way.
+    pub(in crate::reconcile) fn end_run(&mut self) {
+        self.status.progress = None;
+    }
+
+    /// Publishes what Twitch calls us with.
+    pub(in crate::reconcile) fn publish_in_use(&self, in_use: InUse) {
+        let new = Some(in_use);
+        self.senders.in_use.send_if_modified(|published| {
+            let changed = *published != new;
+            *published = new;
+            changed
+        });
+    }
+
+    /// Publishes that the requests up to this number have had their run.
+    pub(in crate::reconcile) fn publish_answered(&self, asked: u64) {
+        self.senders.answered.send_replace(asked);
+    }
+
+    fn publish_routes(&mut self, wanted: &Wanted) {
+        let mut changed = self.senders.routes.borrow().is_none();
+        for key in &wanted.keys {
+            match wanted.restricted.get(key) {
+                Some(sinks) if self.routes.get(key) != Some(sinks) => {
+                    self.routes.insert(key.clone(), sinks.clone());
+                    changed = true;
+                }
+                Some(_) => {}
+                None => changed |= self.routes.remove(key).is_some(),
+            }
+        }
+        if changed {
+            self.senders.routes.send_replace(Some(Arc::new(Routes::new(self.routes.clone()))));
+        }
+    }
+
+    /// Makes an entry for each wanted key and no other; entries that exist keep their state.
+    fn rebase(&mut self, wanted: &Wanted) {
+        let all = wanted.keys.iter().chain(wanted.unresolved.iter().map(|(key, _)| key));
+        let count = wanted.keys.len() + wanted.unresolved.len();
+        let own = |key: &SubscriptionKey| wanted.own.contains(key);
+        let same = |key| {
+            let known = self.find(key).map(|at| &self.entries[at]);
+            known.is_some_and(|entry| entry.own == own(key) && entry.logins == names(key, wanted))
+        };
+        if self.entries.len() == count && all.clone().all(same) {
+            return;
+        }
+        let mut entries: Vec<SubscriptionEntry> = Vec::with_capacity(count);
+        for key in all {
+            entries.push(match self.find(key) {
+                Some(at) => SubscriptionEntry {
+                    own: own(key),
+                    logins: names(key, wanted),
+                    ..self.entries[at].clone()
+                },
+                None => SubscriptionEntry {
+                    key: key.clone(),
+                    state: SubscriptionState::Pending,
+                    id: None,
+                    reason: None,
+                    obstacle: None,
+                    retry_at: None,
+                    own: own(key),
+                    logins: names(key, wanted),
+                },
+            });
+        }
+        entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        self.entries = entries;
+        self.entries_changed = true;
+    }
+
+    fn find(&self, key: &SubscriptionKey) -> Option<usize> {
+        self.entries.binary_search_by(|entry| entry.key.cmp(key)).ok()
+    }
+
+    /// Changes one entry; a key that is not wanted has none.
+    pub(in crate::reconcile) fn set(&mut self, key: &SubscriptionKey, change: Change) {
+        let Some(at) = self.find(key) else { return };
+        let entry = &mut self.entries[at];
+        let (state, id, retry_at, obstacle, reason) = match change {
+            Change::Enabled(id) => (SubscriptionState::Enabled, Some(id), None, None, None),
+            Change::Pending(id) => (SubscriptionState::Pending, id, None, None, None),
+            Change::Parked { obstacle, reason, retry_at } => {
+                let retry_at = retry_at.map(timestamp_of);
+                (SubscriptionState::Parked, None, retry_at, Some(obstacle), Some(reason))
+            }
+        };
+        if entry.state != state
+            || entry.id != id
+            || entry.reason != reason
+            || entry.obstacle != obstacle
+            || entry.retry_at.is_some() != retry_at.is_some()
+        {
+            self.entries_changed = true;
+        }
+        (entry.state, entry.id, entry.obstacle, entry.reason) = (state, id, obstacle, reason);
+        // The time is computed anew each time and wavers by some milliseconds.
+        if entry.retry_at.is_none_or(|old| {
+            retry_at.is_none_or(|new| old.since(new).max(new.since(old)) > Duration::from_secs(1))
+        }) && entry.retry_at != retry_at
+        {
+            entry.retry_at = retry_at;
+            self.entries_changed = true;
+        }
+    }
+
+    /// Whether Twitch delivers this subscription.
+    pub(in crate::reconcile) fn delivers(&self, key: &SubscriptionKey) -> bool {
+        self.find(key).is_some_and(|at| self.entries[at].state == SubscriptionState::Enabled)
+    }
+
+    /// Records a new subscription that waits for its challenge; an older one may deliver until then.
+    pub(in crate::reconcile) fn begun(&mut self, key: &SubscriptionKey, id: Box<str>) {
+        if !self.delivers(key) {
+            self.set(key, Change::Pending(Some(id)));
+        }
+    }
+
+    /// Publishes what has changed, unless something was published a moment ago.
+    pub(in crate::reconcile) fn tick(&mut self) {
+        let now = Instant::now();
+        if now >= self.next_status {
+            self.publish_status(now);
+        }
+        if self.entries_changed && now >= self.next_entries {
+            self.publish_entries(now);
+        }
+    }
+
+    /// Publishes what has changed.
+    pub(in crate::reconcile) fn flush(&mut self) {
+        let now = Instant::now();
+        self.publish_status(now);
+        if self.entries_changed {
+            self.publish_entries(now);
+        }
+    }
+
+    fn publish_status(&mut self, now: Instant) {
+        self.next_status = now + self.pause;
+        self.senders.status.send_if_modified(|published| {
+            let changed = *published != self.status;
+            if changed {
+                published.clone_from(&self.status);
+            }
+            changed
+        });
+    }
+
+    fn publish_entries(&mut self, now: Instant) {
+        let pauses = u32::try_from(self.entries.len() / ROWS_PER_PAUSE).unwrap_or(u32::MAX).saturating_add(1);
+        self.next_entries = now + self.pause.saturating_mul(pauses);
+        self.entries_changed = false;
+        self.senders.entries.send_replace(self.entries.as_slice().into());
+    }
+}

@@ -1,0 +1,494 @@
+//! Owner of what is known between runs: logins, parked subscriptions, grants, open challenges and the hold on deletes.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::time::Instant;
+
+use super::out::{Change, Out};
+use crate::helix::{MAX_GRANTS, SubscriptionList, User};
+use crate::model::status::GrantStatus;
+use crate::model::subscription::{SubscriptionKey, SubscriptionRow, SubscriptionSpec, SubscriptionStatus};
+use crate::model::text::chain;
+use crate::reconcile::api::{Api, Failure};
+use crate::reconcile::clock::wall;
+use crate::reconcile::decide::action::Action;
+use crate::reconcile::decide::grants::Grants;
+use crate::reconcile::decide::logins::{Changes, Logins, USERS_PER_CALL};
+use crate::reconcile::decide::park::{Obstacle, ParkTable};
+use crate::reconcile::decide::place::{Places, Side};
+use crate::reconcile::decide::plan::{Input, Planned, plan};
+use crate::reconcile::decide::reason;
+use crate::reconcile::decide::wanted::{self, Wanted};
+use crate::reconcile::error::RunError;
+use crate::reconcile::memory::{LOGIN_PREFIX, MemoryError, MemoryHandle, hold_name};
+use crate::reconcile::{Desired, ReconcileOptions};
+
+/// Lookup calls in flight at most.
+const LOOKUPS: usize = 8;
+
+/// Unknown logins that the log names; more are counted.
+const NAMED: usize = 10;
+
+/// Parked subscriptions that a run logs one by one at WARN.
+const LOGGED: usize = 10;
+
+/// Both sides, as of one moment.
+#[derive(Debug)]
+pub(in crate::reconcile) struct Observed {
+    pub(in crate::reconcile) wanted: Wanted,
+    pub(in crate::reconcile) list: SubscriptionList,
+}
+
+/// A plan with the facts that it was made from.
+#[derive(Debug)]
+pub(in crate::reconcile) struct Decided {
+    pub(in crate::reconcile) planned: Planned,
+    /// Why the callback cannot be reached; nothing is created then.
+    pub(in crate::reconcile) unreachable: Option<String>,
+    /// What a person should know of Twitch's answers.
+    pub(in crate::reconcile) remarks: Vec<String>,
+}
+
+/// The reconciler's tables.
+#[derive(Debug)]
+pub(in crate::reconcile) struct Tables {
+    client_id: String,
+    memory: MemoryHandle,
+    logins: Logins,
+    parked: ParkTable,
+    grants: Grants,
+    /// When each subscription, by id, was first seen waiting for its challenge.
+    unverified: HashMap<Box<str>, Instant>,
+    /// How long Twitch may take with a challenge.
+    challenge: Duration,
+    /// The number of subscriptions that were ours when deletes were first held; `None` while none are.
+    held_of: Option<u64>,
+    /// The generation for which a person has allowed held deletes.
+    allowed: Option<u64>,
+}
+
+impl Tables {
+    pub(in crate::reconcile) fn new(memory: MemoryHandle, options: &ReconcileOptions) -> Self {
+        Self {
+            client_id: options.client_id.clone(),
+            memory,
+            logins: Logins::new(options.login_refresh, options.retry),
+            parked: ParkTable::new(options.retry),
+            grants: Grants::default(),
+            unverified: HashMap::new(),
+            challenge: options.challenge,
+            held_of: None,
+            allowed: None,
+        }
+    }
+
+    /// Reads what earlier runs remembered.
+    pub(in crate::reconcile) async fn recall(&mut self) -> Result<(), MemoryError> {
+        let logins = self.memory.load(LOGIN_PREFIX).await?;
+        let held_of = self.memory.load_one(&hold_name(&self.client_id)).await?;
+        self.held_of = held_of.and_then(|text| text.parse().ok());
+        self.logins.remember(&logins, now(), wall());
+        Ok(())
+    }
+
+    /// Makes everything that waits due: a person has asked, or has edited the file.
+    pub(in crate::reconcile) fn release(&mut self) {
+        let now = now();
+        self.parked.release(now);
+        self.logins.release(now);
+        self.grants.forget_all();
+    }
+
+    /// Looks up these users' grants again, and makes due what waits for them; `None` stands for all users.
+    pub(in crate::reconcile) fn release_users(&mut self, users: Option<&BTreeSet<Box<str>>>) {
+        match users {
+            None => self.grants.forget_all(),
+            Some(users) => users.iter().for_each(|user| self.grants.forget(user)),
+        }
+        self.parked.release_users(users, now());
+    }
+
+    /// Allows held deletes until a run of this generation is complete.
+    pub(in crate::reconcile) fn allow_deletes(&mut self, generation: u64) {
+        self.allowed = Some(generation);
+    }
+
+    /// Withdraws [`Self::allow_deletes`] once the deletes are done.
+    pub(in crate::reconcile) fn withdraw_permission(&mut self) {
+        self.allowed = None;
+    }
+
+    /// When something that waits is due.
+    pub(in crate::reconcile) fn next_due(&self) -> Option<Instant> {
+        [self.parked.next_due(), self.logins.next_due()].into_iter().flatten().min().map(Instant::from_std)
+    }
+
+    /// Whether a subscription waits for Twitch's challenge.
+    pub(in crate::reconcile) fn has_unverified(&self) -> bool {
+        !self.unverified.is_empty()
+    }
+
+    /// Warnings about logins, for the status.
+    pub(in crate::reconcile) fn warnings(&self) -> Vec<String> {
+        self.logins.warnings()
+    }
+
+    /// The logins by id.
+    pub(in crate::reconcile) fn logins_by_id(&self) -> HashMap<&str, &str> {
+        self.logins.by_id()
+    }
+
+    /// Forgets failed lookups of logins that the file no longer has.
+    pub(in crate::reconcile) fn retain_logins(&mut self, desired: &Desired) {
+        self.logins.retain(&wanted::logins(&desired.specs));
+    }
+
+    /// The file's subscriptions with the ids that are known.
+    pub(in crate::reconcile) fn wanted(&self, desired: &Desired) -> Wanted {
+        wanted::of(desired, &self.logins, &self.client_id)
+    }
+
+    /// The same without the daemon's own subscriptions.
+    pub(in crate::reconcile) fn wanted_by_file(&self, desired: &Desired) -> Wanted {
+        wanted::resolve(&desired.specs, &self.logins)
+    }
+
+    /// Shows these subscriptions, with those of unknown logins as parked.
+    pub(in crate::reconcile) fn show(&self, wanted: &Wanted, out: &mut Out) {
+        out.show_wanted(wanted);
+        for (key, login) in &wanted.unresolved {
+            if let Some(retry_at) = self.logins.not_found(login) {
+                let reason = reason::login_not_found(login).into();
+                out.set(key, Change::Parked { obstacle: Obstacle::Login, reason, retry_at });
+            }
+        }
+        out.tick();
+    }
+
+    /// Asks Twitch for the ids of logins that are not known yet.
+    pub(in crate::reconcile) async fn find_logins<A: Api>(
+        &mut self,
+        api: &A,
+        desired: &Desired,
+    ) -> Result<(), RunError> {
+        let logins = desired.specs.iter().flat_map(SubscriptionSpec::logins);
+        let missing = self.logins.missing(logins, now());
+        if missing.is_empty() {
+            return Ok(());
+        }
+        tracing::debug!(logins = missing.len(), "looking up logins");
+        let calls: Vec<_> = missing.chunks(USERS_PER_CALL).map(<[_]>::to_vec).collect();
+        let mut answers = futures_util::stream::iter(calls)
+            .map(|asked: Vec<Arc<str>>| async move {
+                let users = look_up(api, &asked).await;
+                (asked, users)
+            })
+            .buffer_unordered(LOOKUPS);
+        let mut unknown: Vec<Arc<str>> = Vec::new();
+        while let Some((asked, users)) = answers.next().await {
+            let users = users.map_err(|failure| RunError::api("logins could not be looked up", failure))?;
+            let changes = self.logins.answered(&asked, &users, now(), wall());
+            unknown.extend(asked.into_iter().filter(|login| self.logins.id_of(login).is_none()));
+            self.save_logins(changes).await;
+        }
+        if !unknown.is_empty() {
+            let named: Vec<&str> = unknown.iter().take(NAMED).map(|login| &**login).collect();
+            tracing::warn!(
+                count = unknown.len(),
+                logins = named.join(", "),
+                "Twitch does not know some logins; their subscriptions are parked"
+            );
+        }
+        Ok(())
+    }
+
+    /// Looks at some ids that were not confirmed for long, one call's worth. Never changes an id. Returns whether
+    /// warnings may have changed.
+    pub(in crate::reconcile) async fn refresh_logins<A: Api>(
+        &mut self,
+        api: &A,
+        specs: &[SubscriptionSpec],
+    ) -> Result<bool, Failure> {
+        if !self.logins.any_stale(now()) {
+            return Ok(false);
+        }
+        let (asked, forgotten) = self.logins.stale(&wanted::logins(specs), now());
+        self.save_logins(forgotten).await;
+        if asked.is_empty() {
+            return Ok(false);
+        }
+        let ids: Vec<&str> = asked.iter().map(|(_, id)| &**id).collect();
+        let users = api.users_by_id(&ids).await?;
+        let (changes, news) = self.logins.refreshed(&asked, &users, now(), wall());
+        for text in news {
+            tracing::warn!("{text}");
+        }
+        self.save_logins(changes).await;
+        Ok(true)
+    }
+
+    /// A login that is not saved is looked up again after a restart, so a failure does no harm.
+    async fn save_logins(&self, changes: Changes) {
+        if let Err(error) = self.memory.save(changes).await {
+            tracing::warn!(error = chain(&error), "the ids of logins could not be remembered");
+        }
+    }
+
+    /// Subscriptions, by id, whose challenge is overdue.
+    pub(in crate::reconcile) fn track_challenges(
+        &mut self,
+        places: &Places,
+        rows: &[SubscriptionRow],
+    ) -> HashSet<Box<str>> {
+        let now = Instant::now();
+        let is_waiting = |row: &&SubscriptionRow| {
+            row.status == SubscriptionStatus::WebhookCallbackVerificationPending
+                && places.side(&row.target) != Side::Foreign
+        };
+        let known = std::mem::take(&mut self.unverified);
+        let since = |row: &SubscriptionRow| known.get(&row.id).copied().unwrap_or(now);
+        self.unverified = rows.iter().filter(is_waiting).map(|row| (row.id.clone(), since(row))).collect();
+        let overdue = self.unverified.iter().filter(|(_, since)| now >= **since + self.challenge);
+        overdue.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Plans from a whole list, asks who has granted what the plan would create, and plans again without what
+    /// would be refused. `unreachable` is awaited before anything is created on a callback: why that cannot be reached.
+    pub(in crate::reconcile) async fn decide<A: Api>(
+        &mut self,
+        api: &A,
+        desired: &Desired,
+        places: &Places,
+        observed: &Observed,
+        overdue: &HashSet<Box<str>>,
+        unreachable: impl Future<Output = Option<String>>,
+    ) -> Decided {
+        let Observed { wanted, list } = observed;
+        let now = now();
+        self.parked.retain(|key| wanted.keys.binary_search(key).is_ok(), now);
+        let input = Input {
+            places,
+            wanted: &wanted.keys,
+            rows: &list.rows,
+            parked: &self.parked,
+            overdue,
+            unreachable: None,
+            ungranted: &HashMap::new(),
+            now,
+            policy: desired.policy,
+            max_delete: desired.max_delete,
+            allow_deletes: self.allowed == Some(desired.generation),
+            held_of: self.held_of,
+            total_cost: list.total_cost,
+            max_total_cost: list.max_total_cost,
+        };
+        let planned = plan(&input);
+        let creates: Vec<&SubscriptionKey> = creates(&planned).collect();
+        let mut remarks: Vec<String> =
+            reason::unread_rows("subscriptions", &list.unread).into_iter().collect();
+        if creates.is_empty() {
+            return Decided { planned, unreachable: None, remarks };
+        }
+        let by_id = self.logins.by_id();
+        look_up_grants(api, &mut self.grants, &creates, &by_id, now, &mut remarks).await;
+        let ungranted = self.grants.refusals(creates.iter().copied(), &by_id);
+        let unreachable = if places.current.is_webhook() { unreachable.await } else { None };
+        if ungranted.is_empty() && unreachable.is_none() {
+            return Decided { planned, unreachable, remarks };
+        }
+        let planned = plan(&Input { ungranted: &ungranted, unreachable: unreachable.as_deref(), ..input });
+        Decided { planned, unreachable, remarks }
+    }
+
+    /// The grants that are known of the users whose subscriptions do not exist yet.
+    pub(in crate::reconcile) fn grants_of_absent(
+        &self,
+        wanted: &Wanted,
+        planned: &Planned,
+    ) -> Vec<GrantStatus> {
+        let absent = wanted.keys.iter().zip(&planned.live).filter(|(_, live)| live.is_none());
+        self.grants.status(absent.map(|(key, _)| key), &self.logins.by_id())
+    }
+
+    /// Takes over what a plan found, and shows it.
+    pub(in crate::reconcile) fn apply_plan(&mut self, wanted: &Wanted, planned: &Planned, out: &mut Out) {
+        let now = now();
+        for (key, live) in wanted.keys.iter().zip(&planned.live) {
+            match live {
+                Some(live) if live.enabled => {
+                    // A subscription that delivers from an older place may be parked for its new one.
+                    if live.current {
+                        self.parked.settled(key, now);
+                    }
+                    out.set(key, Change::Enabled(live.id.clone()));
+                }
+                Some(live) => out.set(key, Change::Pending(Some(live.id.clone()))),
+                None => out.set(key, Change::Pending(None)),
+            }
+        }
+        for (nth, (key, obstacle, reason)) in planned.park.iter().enumerate() {
+            log_parked(nth, key, reason);
+            self.parked.park(key, *obstacle, reason, now);
+        }
+        for (key, reason) in &planned.at_once {
+            self.parked.try_at_once(key, reason, now);
+        }
+        for blocked in &planned.plan.blocked {
+            if blocked.obstacle == Obstacle::Cost && blocked.retry_in.is_none() {
+                self.parked.forget(&blocked.key);
+            }
+            if blocked.delivers {
+                continue;
+            }
+            let change = Change::Parked {
+                obstacle: blocked.obstacle,
+                reason: blocked.reason.as_str().into(),
+                retry_at: blocked.retry_in.map(|pause| now + pause),
+            };
+            out.set(&blocked.key, change);
+        }
+    }
+
+    /// Remembers whether deletes are held. A hold outlives a restart: what is created meanwhile must not end it.
+    pub(in crate::reconcile) async fn remember_hold(&mut self, planned: &Planned) -> Result<(), RunError> {
+        let held_of = planned.plan.held_of;
+        if held_of != self.held_of {
+            let change = (hold_name(&self.client_id), held_of.map(|of| of.to_string()));
+            self.memory.save(vec![change]).await.map_err(|source| RunError::Memory {
+                what: "the hold on deletes cannot be remembered",
+                source,
+            })?;
+            self.held_of = held_of;
+        }
+        Ok(())
+    }
+
+    /// Records that a subscription was created or adopted.
+    pub(in crate::reconcile) fn record_created(
+        &mut self,
+        key: &SubscriptionKey,
+        id: Box<str>,
+        is_enabled: bool,
+        out: &mut Out,
+    ) {
+        self.parked.settled(key, now());
+        if is_enabled {
+            out.set(key, Change::Enabled(id));
+        } else {
+            self.unverified.insert(id.clone(), Instant::now());
+            out.begun(key, id);
+        }
+    }
+
+    /// Why Twitch refuses to create a subscription; `None` if the refusal is not about this subscription.
+    pub(in crate::reconcile) fn reason_of(
+        &self,
+        key: &SubscriptionKey,
+        failure: &Failure,
+    ) -> Option<(Obstacle, String)> {
+        reason::of_failure(key, failure, |id| self.logins.login_of(id))
+    }
+
+    /// Parks a subscription that Twitch refused; `nth` counts those of this run.
+    pub(in crate::reconcile) fn park(
+        &mut self,
+        nth: usize,
+        key: &SubscriptionKey,
+        obstacle: Obstacle,
+        reason: &str,
+        out: &mut Out,
+    ) {
+        log_parked(nth, key, reason);
+        let retry_at = self.parked.park(key, obstacle, reason, now());
+        if !out.delivers(key) {
+            out.set(key, Change::Parked { obstacle, reason: reason.into(), retry_at });
+        }
+    }
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+/// The keys that a plan creates.
+fn creates(planned: &Planned) -> impl Iterator<Item = &SubscriptionKey> {
+    planned.plan.actions.iter().filter(|action| action.is_create()).map(Action::key)
+}
+
+fn log_parked(nth: usize, key: &SubscriptionKey, reason: &str) {
+    if nth < LOGGED {
+        tracing::warn!(subscription = %key, reason, "subscription is parked");
+    } else {
+        tracing::debug!(subscription = %key, reason, "subscription is parked");
+    }
+}
+
+/// The users of these logins. Twitch refuses a whole call for one impossible login: the call is halved until that
+/// login is alone, and counts as not found.
+async fn look_up<A: Api>(api: &A, logins: &[Arc<str>]) -> Result<Vec<User>, Failure> {
+    let mut users = Vec::new();
+    let mut calls = vec![logins];
+    while let Some(logins) = calls.pop() {
+        let names: Vec<&str> = logins.iter().map(|login| &**login).collect();
+        match api.users_by_login(&names).await {
+            Ok(found) => users.extend(found),
+            Err(Failure::Invalid { .. }) if logins.len() == 1 => {}
+            Err(Failure::Invalid { .. }) => {
+                let (left, right) = logins.split_at(logins.len() / 2);
+                calls.extend([left, right]);
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(users)
+}
+
+/// Asks what users have granted whose grants these subscriptions need. Users whose grants Twitch does not say stay
+/// unknown, with a remark; creating their subscriptions tells.
+async fn look_up_grants<A: Api>(
+    api: &A,
+    grants: &mut Grants,
+    keys: &[&SubscriptionKey],
+    by_id: &HashMap<&str, &str>,
+    now: std::time::Instant,
+    remarks: &mut Vec<String>,
+) {
+    let unknown = grants.unknown(keys.iter().copied(), now);
+    if unknown.is_empty() {
+        return;
+    }
+    tracing::debug!(users = unknown.len(), "looking at what users have granted");
+    let calls: Vec<Vec<Box<str>>> = unknown.chunks(MAX_GRANTS).map(<[_]>::to_vec).collect();
+    let mut answers = futures_util::stream::iter(calls)
+        .map(|asked| async move {
+            let ids: Vec<&str> = asked.iter().map(|id| &**id).collect();
+            let rows = api.grants(&ids).await;
+            (asked, rows)
+        })
+        .buffer_unordered(LOOKUPS);
+    let (mut failure, mut unread) = (None, Vec::new());
+    while let Some((asked, rows)) = answers.next().await {
+        match rows {
+            Ok(rows) => {
+                grants.answered(&asked, rows.rows, rows.unread.is_empty(), now);
+                unread.extend(rows.unread);
+            }
+            Err(failed) => failure = Some(failed),
+        }
+    }
+    if let Some(failure) = failure {
+        tracing::info!(error = %failure, "Twitch does not say what some users have granted; creating without knowing");
+        remarks.push(format!("Twitch does not say what some users have granted: {failure}"));
+    }
+    remarks.extend(reason::unread_rows("permissions", &unread));
+    let nameless = grants.nameless(unknown.iter().map(|id| &**id), by_id);
+    for asked in nameless.chunks(USERS_PER_CALL) {
+        let ids: Vec<&str> = asked.iter().map(|id| &**id).collect();
+        if let Ok(users) = api.users_by_id(&ids).await {
+            grants.name(users.into_iter().map(|user| (user.id, user.login)));
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Owner of the reasons to run: what was asked, what has changed, and when the next run is due.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::reconcile::bind::binder::ShardReport;
+use crate::reconcile::{Desired, Hints, ReconcileOptions, Requests};
+
+/// Time that one page of the list takes of a rate limit of 800 requests a minute.
+const PAGE_TIME: Duration = Duration::from_millis(75);
+
+/// Rows on a page of the list.
+const PAGE: usize = 100;
+
+/// Runs that only retry parked subscriptions take at most a tenth of the rate limit.
+const RETRY_SHARE: u32 = 10;
+
+/// Runs after revocations take at most a quarter of it.
+const REVOKED_SHARE: u32 = 4;
+
+/// Least pause between two runs of the same cause.
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Grants that come within this time lead to one run.
+const GRANT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Challenges that are answered within this time lead to one run.
+const VERIFIED_PAUSE: Duration = Duration::from_millis(300);
+
+/// Pause between two runs while subscriptions wait for their challenge, or are moved.
+const UNSETTLED_PAUSE: Duration = Duration::from_secs(3);
+
+/// Pause after a look at logins that failed.
+const REFRESH_FAILED: Duration = Duration::from_secs(60);
+
+/// The ends that wake the loop.
+#[derive(Debug)]
+pub(in crate::reconcile) struct Sources {
+    pub(in crate::reconcile) desired: watch::Receiver<Arc<Desired>>,
+    pub(in crate::reconcile) requests: watch::Receiver<Requests>,
+    pub(in crate::reconcile) report: watch::Receiver<ShardReport>,
+    pub(in crate::reconcile) revoked: Arc<Notify>,
+    pub(in crate::reconcile) hints: Arc<Hints>,
+    /// Notified when the binder finds that Twitch does not know the conduit.
+    pub(in crate::reconcile) trouble: Arc<Notify>,
+}
+
+/// What a run that begins has to take into account.
+#[derive(Clone, Debug)]
+pub(in crate::reconcile) struct Order {
+    pub(in crate::reconcile) desired: Arc<Desired>,
+    /// Whether the file has changed or a person has asked: everything that waits is tried at once.
+    pub(in crate::reconcile) is_requested: bool,
+    /// Whether a person has just allowed held deletes.
+    pub(in crate::reconcile) allows_deletes: bool,
+}
+
+/// Why the loop wakes between two runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::reconcile) enum Wake {
+    Cancelled,
+    /// A run is due.
+    Run,
+    /// Grants of these users have changed; `None` stands for too many to name.
+    Grants(Option<BTreeSet<Box<str>>>),
+    /// The shards' warnings may have changed.
+    Shards,
+    /// Logins may be looked at again.
+    RefreshLogins,
+}
+
+/// When the loop wakes, and why.
+#[derive(Debug)]
+pub(in crate::reconcile) struct WakeUps {
+    sources: Sources,
+    /// Generation and requests that the last run has seen.
+    seen: (u64, Requests),
+    /// When the list was last read, and how many pages it had.
+    listed: Option<(Instant, u32)>,
+    next_run: Instant,
+    next_refresh: Instant,
+    /// Failed runs in a row.
+    failures: u32,
+    backoff: (Duration, Duration),
+    refresh_pause: Duration,
+}
+
+impl WakeUps {
+    pub(in crate::reconcile) fn new(sources: Sources, options: &ReconcileOptions) -> Self {
+        let now = Instant::now();
+        Self {
+            sources,
+            seen: (0, Requests::default()),
+            listed: None,
+            next_run: now,
+            next_refresh: now + options.login_refresh_pause,
+            failures: 0,
+            backoff: options.backoff,
+            refresh_pause: options.login_refresh_pause,
+        }
+    }
+
+    /// The configuration that is wanted now.
+    pub(in crate::reconcile) fn desired(&self) -> Arc<Desired> {
+        self.sources.desired.borrow().clone()
+    }
+
+    /// The shards' warnings.
+    pub(in crate::reconcile) fn shard_warnings(&mut self) -> Vec<String> {
+        self.sources.report.borrow_and_update().warnings.clone()
+    }
+
+    /// Begins a run: takes what is asked now.
+    pub(in crate::reconcile) fn begin_run(&mut self) -> Order {
+        let desired = self.sources.desired.borrow_and_update().clone();
+        let requests = *self.sources.requests.borrow_and_update();
+        let (generation, before) = self.seen;
+        self.seen = (desired.generation, requests);
+        Order {
+            is_requested: generation != desired.generation || before.applies != requests.applies,
+            allows_deletes: before.allows != requests.allows,
+            desired,
+        }
+    }
+
+    /// Resolves once another configuration, or an `apply`, has come since the run began.
+    pub(in crate::reconcile) fn newer(&self) -> impl Future<Output = ()> + use<> {
+        let mut desired = self.sources.desired.clone();
+        let mut requests = self.sources.requests.clone();
+        let applies = self.seen.1.applies;
+        async move {
+            let applied =
+                async { requests.wait_for(|requests| requests.applies != applies).await.map(|_| ()) };
+            tokio::select! {
+                Ok(()) = desired.changed() => {}
+                Ok(()) = applied => {}
+                else => std::future::pending().await,
+            }
+        }
+    }
+
+    /// The number of the last request that the run in hand answers.
+    pub(in crate::reconcile) fn asked(&self) -> u64 {
+        self.seen.1.asked
+    }
+
+    /// Records that the list was read.
+    pub(in crate::reconcile) fn record_list(&mut self, rows: usize) {
+        let pages = u32::try_from(rows / PAGE).unwrap_or(u32::MAX).saturating_add(1);
+        self.listed = Some((Instant::now(), pages));
+    }
+
+    /// Schedules the run after a complete one. `due` is when something parked may be tried; a run that left work
+    /// for the next one is not settled.
+    pub(in crate::reconcile) fn record_success(&mut self, due: Option<Instant>, is_settled: bool) {
+        let now = Instant::now();
+        self.failures = 0;
+        let interval = now + self.sources.desired.borrow().interval;
+        let due = due.map(|due| due.max(self.spaced(RETRY_SHARE, 5 * LEAST_PAUSE)));
+        let soon = (!is_settled).then(|| self.spaced(2, UNSETTLED_PAUSE));
+        self.next_run = [due, soon].into_iter().flatten().fold(interval, Instant::min).max(now);
+    }
+
+    /// Schedules the run after one that failed, and returns the pause. It grows with each failure up to the
+    /// longest, a quarter more or less.
+    pub(in crate::reconcile) fn record_failure(&mut self) -> Duration {
+        let (first, longest) = self.backoff;
+        let pause = first.saturating_mul(1 << self.failures.min(20)).min(longest);
+        self.failures = self.failures.saturating_add(1);
+        let pause = pause.mul_f64(0.75 + fastrand::f64() / 2.0);
+        self.next_run = Instant::now() + pause;
+        pause
+    }
+
+    /// Forgets failures of what came before the first run.
+    pub(in crate::reconcile) fn reset_failures(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Schedules the next look at logins.
+    pub(in crate::reconcile) fn record_refresh(&mut self, succeeded: bool) {
+        let pause = if succeeded { self.refresh_pause } else { self.refresh_pause.max(REFRESH_FAILED) };
+        self.next_refresh = Instant::now() + pause;
+    }
+
+    /// Waits for a reason to do something. `has_unverified`: whether subscriptions wait for their challenge; else
+    /// an answered one is no news.
+    pub(in crate::reconcile) async fn wait(
+        &mut self,
+        cancel: &CancellationToken,
+        has_unverified: bool,
+    ) -> Wake {
+        let asked_before = self.seen.1.asked;
+        // While runs fail, the next one comes soon anyway, and must not come sooner.
+        let is_failing = self.failures > 0;
+        loop {
+            let sources = &mut self.sources;
+            let (share, least) = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Wake::Cancelled,
+                Ok(()) = sources.desired.changed() => return Wake::Run,
+                () = asked(&mut sources.requests, asked_before) => return Wake::Run,
+                () = sources.revoked.notified() => (REVOKED_SHARE, LEAST_PAUSE),
+                () = sources.trouble.notified() => (1, LEAST_PAUSE),
+                () = sources.hints.grants.notified() => {
+                    let changed = std::mem::take(&mut *sources.hints.lock());
+                    if !is_failing {
+                        self.hasten(1, GRANT_PAUSE);
+                    }
+                    return Wake::Grants((!changed.all).then_some(changed.ids));
+                }
+                () = sources.hints.verified.notified() => {
+                    if !has_unverified {
+                        continue;
+                    }
+                    (1, VERIFIED_PAUSE)
+                }
+                Ok(()) = sources.report.changed() => return Wake::Shards,
+                () = sleep_until(self.next_run) => return Wake::Run,
+                () = sleep_until(self.next_refresh) => return Wake::RefreshLogins,
+            };
+            if !is_failing {
+                self.hasten(share, least);
+            }
+        }
+    }
+
+    fn hasten(&mut self, share: u32, least: Duration) {
+        self.next_run = self.next_run.min(self.spaced(share, least));
+    }
+
+    /// The earliest time for a run whose cause may come again and again: the list that it reads takes at most one
+    /// part in `share` of the rate limit.
+    fn spaced(&self, share: u32, least: Duration) -> Instant {
+        let now = Instant::now();
+        self.listed.map_or(now, |(at, pages)| at + (PAGE_TIME * pages * share).max(least)).max(now)
+    }
+}
+
+/// Resolves once more was asked than before.
+async fn asked(requests: &mut watch::Receiver<Requests>, before: u64) {
+    if requests.wait_for(|requests| requests.asked != before).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
