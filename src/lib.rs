@@ -4,6 +4,7 @@
 //! the invariants; `tests/tidy.rs` holds who may import whom.
 
 pub mod admin;
+pub mod admission;
 pub mod auth;
 pub mod cli;
 pub mod config;

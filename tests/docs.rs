@@ -162,7 +162,7 @@ fn every_example_of_a_configuration_is_valid() {
                     let headers = key == "headers_file";
                     private(
                         value,
-                        if headers { "Authorization: Bearer abc\n" } else { "a-good-secret\n" },
+                        if headers { "Authorization: Bearer abc\n" } else { "a-good-secret-of-this-test\n" },
                         0o600,
                     );
                 }

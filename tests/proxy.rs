@@ -237,7 +237,7 @@ async fn the_page_is_for_whoever_has_the_token_behind_either_of_them() {
         fs::write(home.path("token"), TOKEN).unwrap();
         fs::set_permissions(home.path("token"), fs::Permissions::from_mode(0o600)).unwrap();
         home.configure(&format!(
-            "[admin]\nlisten = \"127.0.0.1:{inside}\"\ntoken_file = \"token\"\n\n\
+            "[admin]\nlisten = \"127.0.0.1:{inside}\"\ntoken_file = \"token\"\ntrusted_proxies = [\"127.0.0.1\"]\n\n\
              [[subscription]]\ntype = \"stream.online\"\nbroadcaster = \"ann\"\n"
         ));
         let mut daemon = run(&home);
@@ -258,6 +258,10 @@ async fn the_page_is_for_whoever_has_the_token_behind_either_of_them() {
         assert_eq!(answer.status(), 303);
         let cookie = answer.headers()["set-cookie"].to_str().unwrap().to_owned();
         assert!(cookie.ends_with("; Secure"), "{cookie}");
+        // A client that sends no origin is believed to use TLS since the proxy says so.
+        let post = client.post(format!("{url}/login")).timeout(WAIT).body(format!("token={TOKEN}"));
+        let other = post.send().await.unwrap().headers()["set-cookie"].to_str().unwrap().to_owned();
+        assert!(other.ends_with("; Secure") && other != cookie, "{other}");
         let cookie = cookie.split(';').next().unwrap();
         let page = get("/").header("cookie", cookie).send().await.unwrap();
         assert_eq!(page.status(), 200);

@@ -12,6 +12,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 /// Who may import whom. Everybody may import itself.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("model", &[]),
+    ("admission", &[]),
     ("samples", &["model"]),
     ("config", &["model", "samples"]),
     ("telemetry", &["model"]),
@@ -19,14 +20,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("sandbox", &["model", "samples"]),
     ("auth", &["model", "telemetry"]),
     ("helix", &["model", "auth", "telemetry"]),
-    ("transport", &["model", "store", "telemetry"]),
+    ("transport", &["model", "admission", "store", "telemetry"]),
     ("delivery", &["model", "samples", "store", "telemetry"]),
     ("reconcile", &["model", "helix", "telemetry"]),
-    ("admin", &["model", "store", "telemetry"]),
+    ("admin", &["model", "admission", "store", "telemetry"]),
     (
         "daemon",
         &[
             "model",
+            "admission",
             "samples",
             "config",
             "telemetry",
@@ -44,6 +46,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "cli",
         &[
             "model",
+            "admission",
             "samples",
             "config",
             "telemetry",
@@ -70,6 +73,8 @@ const PURE: &[&str] = &[
     "config/diff",
     "telemetry/metrics",
     "telemetry/limit",
+    "admission/activity",
+    "admission/places",
     "auth/token",
     "auth/oauth",
     "helix/request",

@@ -4,37 +4,59 @@
 //! machine, with one whoever knows it. Everything about a connection is bounded: how many there are, how
 //! long a request may take to come in and an answer to be taken, and how large requests are.
 
+use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use hyper::body::Incoming;
+use axum::{Extension, Router};
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::door::{self, Door};
+use super::door::{self, Door, Sessions};
 use super::guard;
 use super::reading::{Facts, routes};
 use super::server::Control;
+use crate::admission::{Connection, Connections, Counts, Limits, Peer, Phase, Watched};
 use crate::model::secret::Secret;
 use crate::store::Store;
+use crate::telemetry::LogLimit;
 
-/// Connections at once; more wait.
-const CONNECTIONS: usize = 64;
-/// How long the head of a request may take, the pause before the next one included.
-const HEAD_LIMIT: Duration = Duration::from_secs(15);
+/// Bounds for connections. The reserve is for probes: whoever has shown the token may hold all places otherwise.
+const LIMITS: Limits = Limits {
+    places: 128,
+    per_address: 32,
+    reserve: 4,
+    bodies: 1 << 20,
+    head: Duration::from_secs(15),
+    body: Duration::from_secs(15),
+    handshake: Duration::from_secs(15),
+    idle: Duration::from_secs(15),
+    scarce: Duration::from_secs(3),
+};
+/// What can be asked with a place of the reserve.
+const PROBES: [&str; 2] = ["/livez", "/readyz"];
+/// Connections that the system keeps for us until we take them.
+const BACKLOG: i32 = 4_096;
+/// The pause after the system refused to give us a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long the body of a request may take, and its answer to begin.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 /// How long a client may leave what was sent unread, in milliseconds.
@@ -73,6 +95,7 @@ impl EndpointListener {
         let bind = || {
             let listener = std::net::TcpListener::bind(address)?;
             listener.set_nonblocking(true)?;
+            rustix::net::listen(&listener, BACKLOG)?;
             Ok(Self(Arc::new(listener)))
         };
         bind().map_err(|source| EndpointError { address, source })
@@ -93,9 +116,10 @@ pub struct EndpointOptions {
 }
 
 impl EndpointOptions {
-    /// An endpoint there, and what opens it; on loopback it may be open to all.
-    pub fn new(listener: EndpointListener, token: Option<Secret>) -> Self {
-        let door = Arc::new(Door::new(token.as_ref(), listener.address()));
+    /// An endpoint there, and what opens it; on loopback it may be open to all. What `trusted_proxies` say of their
+    /// clients is believed.
+    pub fn new(listener: EndpointListener, token: Option<Secret>, trusted_proxies: Arc<[IpNet]>) -> Self {
+        let door = Arc::new(Door::new(token.as_ref(), listener.address(), trusted_proxies));
         Self { listener, token, door }
     }
 
@@ -116,7 +140,9 @@ impl EndpointOptions {
 
 impl PartialEq for EndpointOptions {
     fn eq(&self, other: &Self) -> bool {
-        self.is_at(&other.listener) && self.token == other.token
+        self.is_at(&other.listener)
+            && self.token == other.token
+            && self.door.trusted_proxies() == other.door.trusted_proxies()
     }
 }
 
@@ -126,22 +152,29 @@ type Wanted = watch::Receiver<Option<EndpointOptions>>;
 /// The task that serves the endpoint, wherever it is at present.
 #[derive(Debug)]
 pub struct Endpoint {
-    /// Nothing while there shall be none.
-    pub options: watch::Receiver<Option<EndpointOptions>>,
+    options: Wanted,
+    counts: watch::Sender<Option<Counts>>,
 }
 
 impl Endpoint {
+    /// The endpoint, and how full it is once it is served.
+    pub fn new(options: watch::Receiver<Option<EndpointOptions>>) -> (Self, watch::Receiver<Option<Counts>>) {
+        let (counts, receiver) = watch::channel(None);
+        (Self { options, counts }, receiver)
+    }
+
     /// Serves until cancelled. Every request is held against the options in force at that moment, and an
     /// answer without an end does not outlive what has let it begin.
     pub async fn run(mut self, control: Arc<dyn Control>, store: Store, cancel: CancellationToken) {
+        let sessions = Arc::new(Sessions::load(store.clone()).await);
         let facts = Facts::new(control, store, cancel.clone());
-        let router = router(facts, self.options.clone());
+        let router = router(facts, self.options.clone(), sessions);
         while !cancel.is_cancelled() {
             let listener = listener(&self.options.borrow_and_update());
             let stop = cancel.child_token();
             let server = async {
                 match &listener {
-                    Some(listener) => serve(listener, &router, stop.clone()).await,
+                    Some(listener) => serve(listener, &router, LIMITS, &self.counts, stop.clone()).await,
                     None => stop.cancelled().await,
                 }
             };
@@ -172,7 +205,13 @@ fn same(listener: &Option<EndpointListener>, options: &Option<EndpointOptions>) 
     }
 }
 
-async fn serve(listener: &EndpointListener, router: &Router, cancel: CancellationToken) {
+async fn serve(
+    listener: &EndpointListener,
+    router: &Router,
+    limits: Limits,
+    counts: &watch::Sender<Option<Counts>>,
+    cancel: CancellationToken,
+) {
     let Some(address) = listener.address() else { return cancel.cancelled().await };
     let listener = match listener.0.try_clone().and_then(TcpListener::from_std) {
         Ok(listener) => listener,
@@ -182,79 +221,143 @@ async fn serve(listener: &EndpointListener, router: &Router, cancel: Cancellatio
         }
     };
     info!(%address, "the admin endpoint is open");
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut connections = JoinSet::new();
+    let connections = Connections::new(limits);
+    let mut tasks = JoinSet::new();
+    let mut tick_at = None;
+    let mut pause_until = None;
+    let log = LogLimit::default();
+    // Polled again when a connection has ended, and with each tick.
+    let poll_accept = |context: &mut Context<'_>| match connections.has_room() {
+        true => listener.poll_accept(context),
+        false => Poll::Pending,
+    };
     loop {
-        let accepted = tokio::select! {
+        match connections.tick_every() {
+            None => tick_at = None,
+            Some(every) => tick_at = tick_at.or(Some(Instant::now() + every)),
+        }
+        tokio::select! {
+            biased;
             () = cancel.cancelled() => break,
-            accepted = accept(&listener, &permits) => accepted,
-        };
-        let Some((permit, stream, peer)) = accepted else { continue };
-        let (router, cancel) = (router.clone(), cancel.clone());
-        connections.spawn(async move {
-            connection(stream, peer.ip(), router, cancel).await;
-            drop(permit);
-        });
-        while connections.try_join_next().is_some() {}
+            () = at(tick_at) => {
+                tick_at = None;
+                connections.tick();
+                counts.send_replace(Some(connections.counts()));
+            }
+            () = at(pause_until) => pause_until = None,
+            () = connections.ended() => while tasks.try_join_next().is_some() {},
+            accepted = poll_fn(poll_accept), if pause_until.is_none() => match accepted {
+                Ok((stream, peer)) => {
+                    let connection = Arc::new(connections.enter(Peer::of(peer.ip()), Phase::Idle));
+                    tasks.spawn(serve_connection(stream, Visit { peer: peer.ip(), connection }, router.clone()));
+                }
+                Err(error) => {
+                    // Mostly for want of descriptors.
+                    connections.make_room();
+                    if let Some(left_out) = log.permit("accept", Instant::now().into_std()) {
+                        warn!(%error, left_out, "the admin endpoint cannot accept a connection for a moment");
+                    }
+                    pause_until = Some(Instant::now() + ACCEPT_PAUSE);
+                }
+            },
+        }
     }
     drop(listener);
-    let ended = async { while connections.join_next().await.is_some() {} };
+    counts.send_replace(None);
+    connections.drain();
+    let ended = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(END_LIMIT, ended).await.is_err() {
         debug!("connections of the admin endpoint were cut off");
     }
 }
 
-type Accepted = (tokio::sync::OwnedSemaphorePermit, TcpStream, SocketAddr);
-
-/// The next connection, once there is a place for it.
-async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> Option<Accepted> {
-    let permit = Arc::clone(permits).acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, peer)) => Some((permit, stream, peer)),
-        Err(error) => {
-            debug!(%error, "a connection to the admin endpoint was not accepted");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            None
-        }
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
-/// Whom a request comes from.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub(super) IpAddr);
+/// The connection that a request comes over.
+#[derive(Clone, Debug)]
+pub(super) struct Visit {
+    pub(super) peer: IpAddr,
+    pub(super) connection: Arc<Connection>,
+}
 
-async fn connection(stream: TcpStream, peer: IpAddr, router: Router, cancel: CancellationToken) {
+async fn serve_connection(stream: TcpStream, visit: Visit, router: Router) {
     let _ = stream.set_nodelay(true);
     let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNREAD_LIMIT);
+    let connection = Arc::clone(&visit.connection);
+    let stream = Watched { stream, connection: Arc::clone(&connection) };
     let service = TowerToHyperService::new(router);
-    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
-        hyper::service::Service::call(&service, request)
+    let service = hyper::service::service_fn(async |mut request: Request<Incoming>| {
+        let visit = visit.clone();
+        let answering = Answering(Arc::clone(&visit.connection));
+        let phase = if request.body().is_end_stream() { Phase::Answer } else { Phase::Body };
+        visit.connection.enter(phase);
+        if visit.connection.is_reserved() && !PROBES.contains(&request.uri().path()) {
+            let close = [(header::CONNECTION, "close")];
+            let full =
+                (StatusCode::SERVICE_UNAVAILABLE, close, "all connections are taken\n").into_response();
+            return Ok::<_, Infallible>(full.map(|body| Tracked { body, _answering: answering }));
+        }
+        request.extensions_mut().insert(visit);
+        let response = hyper::service::Service::call(&service, request).await?;
+        Ok(response.map(|body| Tracked { body, _answering: answering }))
     });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_LIMIT)
+    let serving = http1::Builder::new()
+        // The table of connections keeps the time.
+        .header_read_timeout(None)
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_HEADERS)
         .serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = cancel.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
+    if let Err(error) = connection.attend(serving).await {
         debug!(%error, "a connection to the admin endpoint broke");
     }
 }
 
-fn router(facts: Facts, wanted: Wanted) -> Router {
+/// Notes the end of an answer when it is dropped.
+struct Answering(Arc<Connection>);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.enter(Phase::Idle);
+    }
+}
+
+/// The body of an answer, which is dropped once it is sent.
+struct Tracked {
+    body: Body,
+    _answering: Answering,
+}
+
+impl hyper::body::Body for Tracked {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn router(facts: Facts, wanted: Wanted, sessions: Arc<Sessions>) -> Router {
     routes(facts)
         .merge(door::routes())
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn(door::ask))
+        .layer(Extension(sessions))
         .layer(from_fn_with_state(wanted, check))
         .layer(from_fn(in_time))
         .layer(from_fn(secure))
@@ -322,4 +425,58 @@ async fn secure(request: Request<Body>, next: Next) -> Response {
     let headers: &mut HeaderMap = response.headers_mut();
     headers.extend(HEADERS);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn ask(address: SocketAddr, path: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream
+    }
+
+    async fn answer(mut stream: TcpStream) -> String {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text
+    }
+
+    #[tokio::test]
+    async fn probes_are_answered_while_proved_requests_hold_all_places() {
+        let hang = |Extension(visit): Extension<Visit>| async move {
+            visit.connection.prove();
+            std::future::pending::<()>().await;
+        };
+        let router = Router::new()
+            .route("/hang", get(hang))
+            .route("/livez", get(async || "ok"))
+            .route("/other", get(async || "ok"));
+        let listener = EndpointListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.address().unwrap();
+        let (counts, mut seen) = watch::channel(None);
+        let cancel = CancellationToken::new();
+        let stop = cancel.clone();
+        let limits = Limits { places: 2, ..LIMITS };
+        let server = tokio::spawn(async move { serve(&listener, &router, limits, &counts, stop).await });
+
+        let hanging = [ask(address, "/hang").await, ask(address, "/hang").await];
+        let proved =
+            |counts: &Option<Counts>| counts.as_ref().is_some_and(|c| (c.open, c.unproved) == (2, 0));
+        tokio::time::timeout(ANSWER_LIMIT, seen.wait_for(proved)).await.expect("in time").unwrap();
+        assert!(answer(ask(address, "/livez").await).await.starts_with("HTTP/1.1 200"));
+        let other = answer(ask(address, "/other").await).await;
+        assert!(
+            other.starts_with("HTTP/1.1 503") && other.ends_with("all connections are taken\n"),
+            "{other}"
+        );
+        drop(hanging);
+        cancel.cancel();
+        server.await.unwrap();
+    }
 }

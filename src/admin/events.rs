@@ -79,7 +79,7 @@ pub(super) async fn events(
         next_turn: Instant::now(),
         passed: 0,
         cancel: facts.cancel.clone(),
-        until: until.map_or_else(CancellationToken::new, |Extension(Until(closed))| closed),
+        until: until.map_or_else(Vec::new, |Extension(Until(ends))| ends),
         _place: place,
     };
     let headers = [
@@ -100,7 +100,7 @@ struct Client {
     /// Events that were passed over, and nobody was told yet.
     passed: u64,
     cancel: CancellationToken,
-    until: CancellationToken,
+    until: Vec<CancellationToken>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -110,6 +110,14 @@ fn stream(client: Client) -> impl Stream<Item = Result<String, Infallible>> {
         let text = client.next().await?;
         Some((Ok(text), client))
     })
+}
+
+async fn any_cancelled(tokens: &[CancellationToken]) {
+    if tokens.is_empty() {
+        return std::future::pending().await;
+    }
+    let all = tokens.iter().map(|token| Box::pin(token.cancelled()));
+    futures_util::future::select_all(all).await;
 }
 
 impl Client {
@@ -122,7 +130,7 @@ impl Client {
         let (cancel, until) = (self.cancel.clone(), self.until.clone());
         tokio::select! {
             () = cancel.cancelled() => None,
-            () = until.cancelled() => None,
+            () = any_cancelled(&until) => None,
             text = self.turns() => text,
             () = tokio::time::sleep(HEARTBEAT) => Some(":\n\n".to_owned()),
         }

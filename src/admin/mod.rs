@@ -7,6 +7,7 @@
 //! answers the same questions and changes nothing. This room reads published values and stored events and
 //! passes requests on; it decides nothing.
 
+mod client;
 mod door;
 mod endpoint;
 mod events;

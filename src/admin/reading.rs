@@ -1,7 +1,7 @@
 //! What can be asked without changing anything: the same over the control socket and over TCP.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -15,6 +15,7 @@ use super::events::events;
 use super::page;
 use super::server::Control;
 use crate::store::Store;
+use crate::telemetry::LogLimit;
 
 /// How long the store may take for the smallest question before the daemon counts as stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
@@ -28,7 +29,7 @@ pub(super) struct Stranger;
 
 /// Ends what a request has begun and would never end, when what let it in does. Set by the endpoint on TCP.
 #[derive(Clone, Debug)]
-pub(super) struct Until(pub(super) CancellationToken);
+pub(super) struct Until(pub(super) Vec<CancellationToken>);
 
 /// What the answers are made from.
 #[derive(Clone)]
@@ -39,11 +40,13 @@ pub(super) struct Facts {
     pub(super) tails: Arc<Semaphore>,
     /// Ends answers that would never end.
     pub(super) cancel: CancellationToken,
+    /// Probes may come as often as they like.
+    log: Arc<LogLimit>,
 }
 
 impl Facts {
     pub(super) fn new(control: Arc<dyn Control>, store: Store, cancel: CancellationToken) -> Self {
-        Self { control, store, tails: Arc::new(Semaphore::new(TAILS)), cancel }
+        Self { control, store, tails: Arc::new(Semaphore::new(TAILS)), cancel, log: Arc::default() }
     }
 }
 
@@ -79,7 +82,9 @@ async fn alive(facts: &Facts) -> Result<(), String> {
     match asked {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => {
-            tracing::warn!(%error, "the event store does not answer");
+            if let Some(left_out) = facts.log.permit("store", Instant::now()) {
+                tracing::warn!(%error, left_out, "the event store does not answer");
+            }
             Err("the event store fails\n".to_owned())
         }
         Err(_) => Err("the event store is stuck\n".to_owned()),

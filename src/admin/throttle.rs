@@ -1,17 +1,20 @@
-//! How often somebody may try a wrong token.
+//! How long the answer to a wrong token is held back. ◆
 //!
-//! Pure. Whoever failed too often is not even looked at for a while, or guessing would cost nothing. Right
-//! tokens and cookies cost nothing. The table is bounded: in a crowd of failing addresses the new ones
-//! share one budget.
+//! Every token is looked at, so nobody with the right one ever waits for what others try: those behind the same proxy
+//! may share an address. Guessing is slow all the same, since each guess holds its connection until it is
+//! answered, and connections without the token are few. The table is bounded: in a crowd of failing addresses the new
+//! ones share one budget.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// Failures that one address has free.
+/// Wrong tokens of one address that are answered at once.
 const BURST: u32 = 10;
-/// One more is free after each of these.
+/// One more is answered at once after each of these.
 const PAUSE: Duration = Duration::from_secs(6);
+/// The longest pause before an answer; below the time that an answer may take.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// Addresses that are told apart.
 const ADDRESSES: usize = 1_000;
 
@@ -29,31 +32,24 @@ impl<K: Hash + Eq> Throttle<K> {
         Self { clear_at: HashMap::new(), crowd: None }
     }
 
-    fn clear_at(&self, who: &K) -> Option<Instant> {
-        let is_full = self.clear_at.len() >= ADDRESSES;
-        self.clear_at.get(who).copied().or(if is_full { self.crowd } else { None })
-    }
-
-    /// Whether a token of theirs is looked at; else how long they have to wait.
-    pub(super) fn admits(&self, who: &K, now: Instant) -> Result<(), Duration> {
-        let debt = self.clear_at(who).map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
-        match debt.checked_sub(PAUSE * (BURST - 1)) {
-            Some(wait) if !wait.is_zero() => Err(wait),
-            _ => Ok(()),
-        }
-    }
-
-    /// A token of theirs was wrong.
-    pub(super) fn failed(&mut self, who: K, now: Instant) {
-        if self.clear_at.len() >= ADDRESSES && !self.clear_at.contains_key(&who) {
+    /// Counts a wrong token; returns how long its answer has to wait.
+    pub(super) fn failed(&mut self, who: K, now: Instant) -> Duration {
+        let is_full = |table: &HashMap<K, Instant>| table.len() >= ADDRESSES;
+        if is_full(&self.clear_at) && !self.clear_at.contains_key(&who) {
             self.clear_at.retain(|_, at| *at > now);
         }
-        let clear_at = self.clear_at(&who).map_or(now, |at| at.max(now)) + PAUSE;
-        if self.clear_at.len() < ADDRESSES || self.clear_at.contains_key(&who) {
-            self.clear_at.insert(who, clear_at);
-        } else {
+        let in_crowd = is_full(&self.clear_at) && !self.clear_at.contains_key(&who);
+        let known = if in_crowd { self.crowd } else { self.clear_at.get(&who).copied() };
+        let clear_at = known.map_or(now, |at| at.max(now)) + PAUSE;
+        let pause = clear_at.saturating_duration_since(now).saturating_sub(PAUSE * BURST);
+        // The debt of an address is bounded: it is free again soon after it stops.
+        let clear_at = clear_at.min(now + PAUSE * BURST + MAX_PAUSE);
+        if in_crowd {
             self.crowd = Some(clear_at);
+        } else {
+            self.clear_at.insert(who, clear_at);
         }
+        pause.min(MAX_PAUSE)
     }
 }
 
@@ -62,20 +58,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ten_failures_are_free_and_then_one_in_six_seconds() {
+    fn ten_wrong_tokens_are_answered_at_once_and_then_one_in_six_seconds() {
         let begun = Instant::now();
         let mut throttle = Throttle::new();
         for _ in 0..BURST {
-            assert_eq!(throttle.admits(&1, begun), Ok(()));
-            throttle.failed(1, begun);
+            assert_eq!(throttle.failed(1, begun), Duration::ZERO);
         }
-        assert_eq!(throttle.admits(&1, begun), Err(PAUSE));
-        assert_eq!(throttle.admits(&2, begun), Ok(()), "others are not concerned");
-        let later = begun + PAUSE;
-        assert_eq!(throttle.admits(&1, later), Ok(()));
-        throttle.failed(1, later);
-        assert_eq!(throttle.admits(&1, later), Err(PAUSE));
-        assert_eq!(throttle.admits(&1, later + PAUSE * BURST), Ok(()));
+        assert_eq!(throttle.failed(1, begun), PAUSE);
+        assert_eq!(throttle.failed(1, begun), MAX_PAUSE);
+        assert_eq!(throttle.failed(2, begun), Duration::ZERO, "others are not concerned");
+        for _ in 0..1_000 {
+            assert_eq!(throttle.failed(1, begun), MAX_PAUSE);
+        }
+        let later = begun + MAX_PAUSE + PAUSE;
+        assert_eq!(throttle.failed(1, later), Duration::ZERO, "it paid while it waited");
+        assert_eq!(throttle.failed(1, later), PAUSE);
     }
 
     #[test]
@@ -83,16 +80,13 @@ mod tests {
         let begun = Instant::now();
         let mut throttle = Throttle::new();
         for who in 0..10_000 {
-            if throttle.admits(&who, begun).is_ok() {
-                throttle.failed(who, begun);
-            }
+            throttle.failed(who, begun);
         }
         assert_eq!(throttle.clear_at.len(), ADDRESSES);
-        assert!(throttle.admits(&20_000, begun).is_err());
-        assert_eq!(throttle.admits(&1, begun), Ok(()), "who has a place keeps it");
+        assert_eq!(throttle.failed(20_000, begun), MAX_PAUSE);
+        assert_eq!(throttle.failed(1, begun), Duration::ZERO, "who has a place keeps it");
         let later = begun + PAUSE * 100;
-        assert_eq!(throttle.admits(&20_000, later), Ok(()));
-        throttle.failed(20_000, later);
+        assert_eq!(throttle.failed(20_000, later), Duration::ZERO);
         assert_eq!(throttle.clear_at.len(), 1, "what is over is forgotten");
     }
 }

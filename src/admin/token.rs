@@ -1,17 +1,21 @@
-//! What opens the endpoint: the token itself, or a cookie that a right token has bought.
+//! What opens the endpoint: the token itself, or a cookie that a right token has bought. ◆
 //!
-//! Pure. The cookie is no token: it says until when it is good, and is signed with a key that the token
-//! makes. So it ends by itself and with the token, survives a restart, and nothing has to be remembered.
+//! The cookie is no token: it says until when it is good, and is signed with a key that the token makes. So it ends
+//! by itself and with the token, and survives a restart. Only sessions that were ended early have to be remembered.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use crate::model::secret::Secret;
 
 /// How long a cookie opens the endpoint.
 pub(super) const SESSION: Duration = Duration::from_secs(12 * 3600);
+/// Sessions that are remembered as ended early. Only who has the token can begin one.
+const ENDED: usize = 1_000;
 /// What is signed for a comparison of tokens, and for a cookie.
 const PURPOSES: [&[u8]; 2] = [b"eventsubd admin token", b"eventsubd admin session "];
 
@@ -45,37 +49,73 @@ impl Keeper {
         signer(text).chain_update(PURPOSES[0]).verify_slice(&self.tag).is_ok()
     }
 
-    fn session(&self, until: &str) -> Hmac<Sha256> {
-        self.signer.clone().chain_update(PURPOSES[1]).chain_update(until)
+    fn session(&self, text: &str) -> Hmac<Sha256> {
+        self.signer.clone().chain_update(PURPOSES[1]).chain_update(text)
     }
 
-    /// The value of a cookie, good from now on (in seconds since the epoch) for [`SESSION`].
-    pub(super) fn cookie(&self, now: u64) -> String {
-        let until = now.saturating_add(SESSION.as_secs()).to_string();
-        let mac = self.session(&until).finalize().into_bytes();
-        let mut text = format!("{until}.");
+    /// The value of a cookie, good from now on (in seconds since the epoch) for [`SESSION`]. `id` tells it from
+    /// others, and is never used twice.
+    pub(super) fn cookie(&self, id: &str, now: u64) -> String {
+        let mut text = format!("{}.{id}", now.saturating_add(SESSION.as_secs()));
+        let mac = self.session(&text).finalize().into_bytes();
+        text.push('.');
         for byte in mac {
             text.push_str(&format!("{byte:02x}"));
         }
         text
     }
 
-    /// Whether the value of a cookie is ours and still good. Total.
-    pub(super) fn remembers(&self, cookie: &str, now: u64) -> bool {
-        let Some((until, digits)) = cookie.split_once('.') else { return false };
-        let Ok(end) = until.parse::<u64>() else { return false };
+    /// The session of a cookie that is ours and still good. Total.
+    pub(super) fn remembers<'a>(&self, cookie: &'a str, now: u64) -> Option<Session<'a>> {
+        let (text, digits) = cookie.rsplit_once('.')?;
+        let (until, id) = text.split_once('.')?;
+        let until = until.parse::<u64>().ok()?;
         let digits = digits.as_bytes();
-        let mut told = [0_u8; 32];
-        if digits.len() != 2 * told.len() {
-            return false;
+        let mut mac = [0_u8; 32];
+        if digits.len() != 2 * mac.len() {
+            return None;
         }
-        for (byte, pair) in told.iter_mut().zip(digits.chunks_exact(2)) {
+        for (byte, pair) in mac.iter_mut().zip(digits.chunks_exact(2)) {
             let nibble =
                 |digit: u8| char::from(digit).to_digit(16).and_then(|nibble| u8::try_from(nibble).ok());
-            let (Some(high), Some(low)) = (nibble(pair[0]), nibble(pair[1])) else { return false };
-            *byte = high << 4 | low;
+            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
         }
-        self.session(until).verify_slice(&told).is_ok() && now < end
+        let is_good = self.session(text).verify_slice(&mac).is_ok() && now < until;
+        is_good.then_some(Session { id, until })
+    }
+}
+
+/// What a cookie of ours says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Session<'a> {
+    id: &'a str,
+    /// When it ends by itself, in seconds since the epoch.
+    until: u64,
+}
+
+/// Sessions that were ended before their time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct EndedSessions {
+    /// By id, with when each would have ended by itself.
+    ended: BTreeMap<String, u64>,
+    /// Sessions that would end by themselves up to this time are ended too.
+    #[serde(default)]
+    all_until: u64,
+}
+
+impl EndedSessions {
+    pub(super) fn has(&self, session: Session<'_>) -> bool {
+        session.until <= self.all_until || self.ended.contains_key(session.id)
+    }
+
+    /// Ends a session. The list is bounded: beyond that, all sessions end that were begun before now.
+    pub(super) fn end(&mut self, session: Session<'_>, now: u64) {
+        self.ended.retain(|_, until| *until > now);
+        if self.ended.len() >= ENDED {
+            self.ended.clear();
+            self.all_until = now.saturating_add(SESSION.as_secs());
+        }
+        self.ended.insert(session.id.to_owned(), session.until);
     }
 }
 
@@ -119,25 +159,57 @@ mod tests {
 
     #[test]
     fn a_cookie_ends_by_itself_and_with_the_token() {
-        let cookie = keeper().cookie(1_000);
+        let cookie = keeper().cookie("a1", 1_000);
         assert!(!cookie.contains("0123456789abcdef"));
         let end = 1_000 + SESSION.as_secs();
-        assert!(keeper().remembers(&cookie, 1_000) && keeper().remembers(&cookie, end - 1));
-        assert!(!keeper().remembers(&cookie, end));
+        assert_eq!(keeper().remembers(&cookie, 1_000), Some(Session { id: "a1", until: end }));
+        assert!(keeper().remembers(&cookie, end - 1).is_some());
+        assert_eq!(keeper().remembers(&cookie, end), None);
         let other = Keeper::new(&Secret::new("another-token-that-is-right"));
-        assert!(!other.remembers(&cookie, 1_000));
+        assert_eq!(other.remembers(&cookie, 1_000), None);
         let longer = cookie.replacen(&end.to_string(), &(end + 1).to_string(), 1);
-        assert!(!keeper().remembers(&longer, 1_000), "nobody can lengthen it");
+        assert_eq!(keeper().remembers(&longer, 1_000), None, "nobody can lengthen it");
+        let renamed = cookie.replacen("a1", "a2", 1);
+        assert_eq!(keeper().remembers(&renamed, 1_000), None, "nor make another session of it");
         let header = format!("a=b; eventsubd={cookie};eventsubd=x; eventsubdx=y; c");
         assert_eq!(cookies(&header, "eventsubd").collect::<Vec<_>>(), [cookie.as_str(), "x"]);
     }
 
+    #[test]
+    fn an_ended_session_stays_ended_and_the_others_go_on() {
+        let mut ended = EndedSessions::default();
+        let cookies = ["a1", "b2"].map(|id| keeper().cookie(id, 1_000));
+        let [one, two] = cookies.each_ref().map(|cookie| keeper().remembers(cookie, 1_000).unwrap());
+        ended.end(one, 1_000);
+        assert!(ended.has(one) && !ended.has(two));
+        let kept: EndedSessions = serde_json::from_str(&serde_json::to_string(&ended).unwrap()).unwrap();
+        assert_eq!(kept, ended, "over a restart too");
+        ended.end(two, one.until + 1);
+        assert_eq!(ended.ended.len(), 1, "what has ended by itself is forgotten");
+    }
+
+    #[test]
+    fn ended_sessions_are_bounded_and_none_comes_back() {
+        let mut ended = EndedSessions::default();
+        let ids: Vec<String> = (0..3 * ENDED).map(|nth| nth.to_string()).collect();
+        let mut sessions = Vec::new();
+        for (id, now) in ids.iter().zip(1_000..) {
+            let session = Session { id, until: now + SESSION.as_secs() };
+            ended.end(session, now);
+            sessions.push(session);
+            assert!(ended.ended.len() <= ENDED);
+        }
+        assert!(sessions.iter().all(|session| ended.has(*session)));
+        let now = 1_000 + sessions.len() as u64;
+        assert!(!ended.has(Session { id: "new", until: now + SESSION.as_secs() }));
+    }
+
     proptest! {
         #[test]
-        fn no_other_text_is_a_cookie(text in "\\PC{0,120}", hex in "[0-9a-f]{64}", until in any::<u64>()) {
-            prop_assert!(!keeper().remembers(&text, 0));
-            let forged = format!("{until}.{hex}");
-            prop_assert!(!keeper().remembers(&forged, 0));
+        fn no_other_text_is_a_cookie(text in "\\PC{0,120}", hex in "[0-9a-f]{64}", until in any::<u64>(), id in "[0-9a-f]{0,32}") {
+            prop_assert_eq!(keeper().remembers(&text, 0), None);
+            let forged = format!("{until}.{id}.{hex}");
+            prop_assert_eq!(keeper().remembers(&forged, 0), None);
         }
     }
 }

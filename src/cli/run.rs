@@ -10,6 +10,7 @@ use super::args::{Args, RunArgs};
 use super::control::own_options;
 use super::term::{self, Failure};
 use super::{BAD_CONFIG, FAILED, REFUSED, sandbox};
+use crate::admission::raise_descriptor_limit;
 use crate::config::{self, LogFormat};
 use crate::daemon::{BuildError, Daemon, DaemonOptions, Exit};
 use crate::model::text::chain;
@@ -20,6 +21,7 @@ use crate::transport::webhook::Sockets;
 pub(super) fn run(args: &Args, flags: &RunArgs) -> Result<u8, Failure> {
     // Before there are other threads: it reads and clears the environment.
     let sockets = Arc::new(Sockets::from_env());
+    raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -218,6 +218,9 @@ fn webhook_lines(webhook: &WebhookStatus, line: &mut impl FnMut(String)) {
     let mut text = format!("               {}", counted(webhook.requests, "request"));
     let _ = write!(text, ", {}", counted(webhook.challenges, "challenge"));
     let _ = write!(text, ", {} open", counted(webhook.connections, "connection"));
+    if webhook.evicted > 0 {
+        let _ = write!(text, ", {} had to make room", webhook.evicted);
+    }
     if webhook.keys > 1 {
         let _ = write!(text, ", {} secrets accepted while one is replaced", webhook.keys);
     }

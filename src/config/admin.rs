@@ -2,6 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
+
+use ipnet::IpNet;
 
 use crate::model::secret::Secret;
 
@@ -14,6 +17,7 @@ use super::settings::Admin;
 
 const LISTEN: &str = "admin.listen";
 const TOKEN_FILE: &str = "admin.token_file";
+const TRUSTED_PROXIES: &str = "admin.trusted_proxies";
 /// The shortest token, in characters: long enough that nobody guesses it.
 const MIN_TOKEN: usize = 16;
 /// The longest, which has to fit into a header.
@@ -33,6 +37,7 @@ pub(super) fn find(
         let value = variables.values.get(path).or_else(|| file.values.get(path));
         value.map_or(At::Nowhere, |(_, at)| at.clone())
     };
+    let trusted_proxies = trusted_proxies(merged, &at(TRUSTED_PROXIES), problems);
     let Some(text) = &merged.listen else {
         // A key that is there, but wrong, has been reported.
         let tried = file.seen.contains_key(LISTEN) || variables.seen.contains_key(LISTEN);
@@ -57,7 +62,26 @@ pub(super) fn find(
             .hint(format!("set `token_file` in `[admin]` to a file with a token in it; {MAKE_TOKEN}"))
             .hint(format!("or listen on this machine only: \"127.0.0.1:{}\"", listen.port()));
     }
-    Some(Admin { listen, token: token.flatten() })
+    Some(Admin { listen, token: token.flatten(), trusted_proxies })
+}
+
+/// Single addresses are networks of one address.
+fn trusted_proxies(merged: &merge::Admin, at: &At, problems: &mut Problems) -> Arc<[IpNet]> {
+    let texts = merged.trusted_proxies.iter().flatten().map(|text| text.trim());
+    let parsed = texts.filter_map(|text| match text.parse().or_else(|_| text.parse().map(single)) {
+        Ok(network) => Some(network),
+        Err(_) => {
+            problems
+                .error(at, format!("{} in `{TRUSTED_PROXIES}` is not an address or a network", quote(text)))
+                .hint("write for example \"127.0.0.1\", \"10.0.0.0/8\" or \"2001:db8::/32\"");
+            None
+        }
+    });
+    parsed.collect()
+}
+
+fn single(ip: IpAddr) -> IpNet {
+    IpNet::from(ip.to_canonical())
 }
 
 fn is_loopback(ip: IpAddr) -> bool {

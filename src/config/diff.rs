@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::route::SinkName;
@@ -60,6 +61,8 @@ pub enum Change {
     AdminListen { old: Option<String>, new: Option<String> },
     /// The token of the admin endpoint.
     AdminToken,
+    /// The proxies that the admin endpoint believes.
+    AdminProxies,
     /// The filter of log lines.
     LogLevel { old: String, new: String },
     /// The form of log lines; needs a restart.
@@ -148,7 +151,11 @@ fn admin(old: Option<&Admin>, new: Option<&Admin>) -> impl Iterator<Item = Chang
     let moved =
         (listen(old) != listen(new)).then(|| Change::AdminListen { old: listen(old), new: listen(new) });
     let token = |admin: Option<&Admin>| admin.and_then(|admin| admin.token.clone());
-    moved.into_iter().chain((token(old) != token(new)).then_some(Change::AdminToken))
+    let proxies =
+        |admin: Option<&Admin>| admin.map_or_else(Arc::default, |admin| Arc::clone(&admin.trusted_proxies));
+    let token = (token(old) != token(new)).then_some(Change::AdminToken);
+    let proxies = (proxies(old) != proxies(new)).then_some(Change::AdminProxies);
+    moved.into_iter().chain(token).chain(proxies)
 }
 
 fn subscriptions(old: &[SubscriptionSpec], new: &[SubscriptionSpec]) -> Option<Change> {
@@ -218,6 +225,7 @@ impl fmt::Display for Change {
                 write!(f, "admin endpoint {} -> {}", show(old), show(new))
             }
             Self::AdminToken => f.write_str("token of the admin endpoint changed"),
+            Self::AdminProxies => f.write_str("trusted proxies of the admin endpoint changed"),
             Self::LogLevel { old, new } => write!(f, "log level {old} -> {new}"),
             Self::LogFormat { old, new } => {
                 write!(f, "log format {} -> {} (needs a restart)", format(*old), format(*new))

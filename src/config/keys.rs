@@ -252,6 +252,11 @@ pub(super) static KEYS: &[Key] = &[
         "a file with the token that opens the admin endpoint, and that only its owner can read",
     ),
     unset(
+        "admin.trusted_proxies",
+        Texts,
+        "addresses or networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed",
+    ),
+    unset(
         "admin.socket",
         Path,
         "the control socket; `control.sock` in the runtime or the state directory when left out",

@@ -125,6 +125,8 @@ pub(super) struct State {
 pub(super) struct Admin {
     pub(super) listen: Option<String>,
     pub(super) token_file: Option<String>,
+    #[serde(default, deserialize_with = "optional_texts")]
+    pub(super) trusted_proxies: Option<Vec<String>>,
     pub(super) socket: Option<String>,
 }
 

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::model::route::SinkName;
 use crate::model::secret::Secret;
 use crate::model::subscription::SubscriptionSpec;
@@ -263,6 +265,8 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// What opens it, 16 characters at least.
     pub token: Option<Secret>,
+    /// Proxies that are believed what they say of their clients.
+    pub trusted_proxies: Arc<[IpNet]>,
 }
 
 /// What is logged, and how.

@@ -68,6 +68,7 @@ impl Daemon {
         let (desired_tx, desired) = watch::channel(options::desired(&config, keys.as_ref(), 1));
         let (sinks_tx, sinks) = watch::channel(sinks);
         let (admin_tx, admin) = watch::channel(admin);
+        let (endpoint, admin_counts) = Endpoint::new(admin.clone());
         let (minutes_tx, minutes) = watch::channel(Arc::default());
         let (hanging_tx, hanging) = watch::channel(Arc::default());
         let (config_tx, config_status) = watch::channel(config_status(&options.load.path));
@@ -121,7 +122,8 @@ impl Daemon {
             minutes,
             store: store.status(),
             sinks: delivery_handle.status.clone(),
-            admin: admin.clone(),
+            admin,
+            admin_counts,
             hanging,
         };
         let publish = Publishers {
@@ -155,7 +157,7 @@ impl Daemon {
             webhook,
             reload_requests,
             socket,
-            endpoint: Endpoint { options: admin },
+            endpoint,
             minutes: minutes_tx,
             store,
             handle: DaemonHandle { sources, requests, reconcile, delivery: delivery_handle, log },

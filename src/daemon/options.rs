@@ -93,7 +93,7 @@ pub(super) fn admin(
         Some((_, listener)) => listener,
         None => EndpointListener::bind(admin.listen)?,
     };
-    Ok(Some(EndpointOptions::new(listener, admin.token.clone())))
+    Ok(Some(EndpointOptions::new(listener, admin.token.clone(), Arc::clone(&admin.trusted_proxies))))
 }
 
 pub(super) fn sinks(config: &Config) -> Arc<[SinkOptions]> {

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::watchdog::Hanging;
 use crate::admin::EndpointOptions;
+use crate::admission::Counts;
 use crate::model::route::SinkName;
 use crate::model::shard::ShardId;
 use crate::model::status::{
@@ -48,6 +49,7 @@ pub(super) struct Sources {
     pub(super) store: watch::Receiver<StoreStatus>,
     pub(super) sinks: watch::Receiver<BTreeMap<SinkName, SinkStatus>>,
     pub(super) admin: watch::Receiver<Option<EndpointOptions>>,
+    pub(super) admin_counts: watch::Receiver<Option<Counts>>,
     pub(super) hanging: watch::Receiver<Hanging>,
 }
 
@@ -92,7 +94,16 @@ impl Sources {
             sinks: copy(&self.sinks).into_values().collect(),
             admin: copy(&self.admin).and_then(|admin| {
                 let listen = admin.listener().address()?.to_string();
-                Some(AdminStatus { listen, token: admin.has_token() })
+                let status = AdminStatus { listen, token: admin.has_token(), ..AdminStatus::default() };
+                let Some(counts) = copy(&self.admin_counts) else { return Some(status) };
+                Some(AdminStatus {
+                    connections: counts.open,
+                    places: counts.places,
+                    unproved: counts.unproved,
+                    evicted: counts.evicted,
+                    problem: counts.problem(if status.token { "the token" } else { "a request" }),
+                    ..status
+                })
             }),
         };
         let called = self.in_use.borrow().as_ref().is_some_and(|in_use| in_use.subscriptions);
@@ -155,6 +166,9 @@ fn problems(status: &Status, hanging: &Hanging) -> Vec<Problem> {
     }
     if let Some(problem) = status.webhook.as_ref().and_then(|webhook| webhook.problem.as_ref()) {
         add("webhook", problem, "");
+    }
+    if let Some(problem) = status.admin.as_ref().and_then(|admin| admin.problem.as_ref()) {
+        add("admin", problem, "");
     }
     if let Some(problem) = &status.token.problem {
         let hint = match status.token.state {

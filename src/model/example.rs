@@ -170,6 +170,9 @@ pub(crate) fn status() -> Status {
             tls: false,
             keys: 1,
             connections: 3,
+            places: 1_024,
+            unproved: 1,
+            evicted: 0,
             requests: 14,
             challenges: 1,
             stale: 1,
@@ -204,7 +207,15 @@ pub(crate) fn status() -> Status {
             problem: Some("no space left on device".to_owned()),
             next_try: Some(after(12)),
         }],
-        admin: Some(AdminStatus { listen: "127.0.0.1:9464".to_owned(), token: true }),
+        admin: Some(AdminStatus {
+            listen: "127.0.0.1:9464".to_owned(),
+            token: true,
+            connections: 2,
+            places: 128,
+            unproved: 1,
+            evicted: 0,
+            problem: None,
+        }),
     }
 }
 

@@ -66,12 +66,28 @@ pub struct Status {
 }
 
 /// The admin endpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdminStatus {
     /// The address that it listens on.
     pub listen: String,
     /// Whether it asks for a token.
     pub token: bool,
+    /// Connections that are open.
+    #[serde(default)]
+    pub connections: u64,
+    /// How many connections there may be.
+    #[serde(default)]
+    pub places: u64,
+    /// Open connections whose client has not shown the token; without a token, those without a request that was
+    /// let in.
+    #[serde(default)]
+    pub unproved: u64,
+    /// Connections that had to make room for others since the start.
+    #[serde(default)]
+    pub evicted: u64,
+    /// What is wrong with it.
+    #[serde(default)]
+    pub problem: Option<String>,
 }
 
 /// Something that a person should know of.
@@ -365,6 +381,15 @@ pub struct WebhookStatus {
     pub keys: u64,
     /// Connections that are open.
     pub connections: u64,
+    /// How many connections there may be.
+    #[serde(default)]
+    pub places: u64,
+    /// Open connections that have not carried a signed request.
+    #[serde(default)]
+    pub unproved: u64,
+    /// Connections that had to make room for others since the start.
+    #[serde(default)]
+    pub evicted: u64,
     /// Requests answered since the start.
     pub requests: u64,
     /// Challenges answered since the start.

@@ -4,6 +4,7 @@
 pub mod browser;
 pub mod certificate;
 pub mod nats;
+pub mod strangers;
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;

@@ -163,6 +163,7 @@ directory = "/var/lib/eventsubd"
 [admin]
 listen = "[::]:9464"
 token_file = "admin_token"
+trusted_proxies = ["127.0.0.1", "10.0.0.0/8"]
 socket = "/run/eventsubd/control.sock"
 
 [log]
@@ -269,6 +270,10 @@ format = "json"
                     token: Some(
                         [secret],
                     ),
+                    trusted_proxies: [
+                        127.0.0.1/32,
+                        10.0.0.0/8,
+                    ],
                 },
             ),
             log: Log {

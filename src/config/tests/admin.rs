@@ -113,3 +113,29 @@ fn what_a_token_may_be() {
     case.file("config.toml", format!("{HEAD}[admin]\nlisten = \"0.0.0.0:1\"\ntoken_file = 1\n{ONE}"), 0o600);
     assert_eq!(case.load().expect_err("a number").errors.len(), 1);
 }
+
+#[test]
+fn trusted_proxies_are_addresses_or_networks() {
+    let proxies = |text: &str| {
+        let admin = case(&format!("listen = \"127.0.0.1:1\"\ntrusted_proxies = {text}")).config().admin;
+        admin.expect("an endpoint").trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert!(proxies("[]").is_empty());
+    assert_eq!(proxies("\"127.0.0.1\""), ["127.0.0.1/32"]);
+    assert_eq!(
+        proxies("[\"10.0.0.0/8\", \"::1\", \"2001:db8::/32\", \"::ffff:192.0.2.1\"]"),
+        ["10.0.0.0/8", "::1/128", "2001:db8::/32", "192.0.2.1/32"]
+    );
+    let variable = Case::with("[admin]\nlisten = \"127.0.0.1:1\"\n")
+        .env(&[("EVENTSUBD_ADMIN__TRUSTED_PROXIES", "127.0.0.1, ::1")]);
+    assert_eq!(variable.config().admin.expect("an endpoint").trusted_proxies.len(), 2);
+    case("listen = \"127.0.0.1:1\"\ntrusted_proxies = [\"proxy.example.org\"]").expect(&expect![[r#"
+        error: `proxy.example.org` in `admin.trusted_proxies` is not an address or a network
+         --> /etc/eventsubd/config.toml:7:19
+          |
+        7 | trusted_proxies = ["proxy.example.org"]
+          |                   ^^^^^^^^^^^^^^^^^^^^^
+          |
+          = help: write for example "127.0.0.1", "10.0.0.0/8" or "2001:db8::/32"
+    "#]]);
+}

@@ -200,6 +200,7 @@ fn webhook(out: &mut Encoder, webhook: &WebhookStatus) {
     out.one(&table::WEBHOOK_CHALLENGES, webhook.challenges);
     out.one(&table::WEBHOOK_UNAVAILABLE, webhook.unavailable);
     out.one(&table::WEBHOOK_CONNECTIONS, webhook.connections);
+    out.one(&table::WEBHOOK_EVICTED, webhook.evicted);
     out.one(&table::WEBHOOK_KEYS, webhook.keys);
     out.maybe(&table::WEBHOOK_SKEW, webhook.clock_skew_seconds);
 }

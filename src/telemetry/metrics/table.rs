@@ -145,6 +145,8 @@ metrics! {
         "Notifications answered with 503, as the store could not take them; Twitch sends them again";
     WEBHOOK_CONNECTIONS: Gauge "eventsubd_webhook_connections" ("") []
         "Open connections to the webhook listener";
+    WEBHOOK_EVICTED: Counter "eventsubd_webhook_evicted_connections" ("") []
+        "Connections to the webhook listener that had to make room for others";
     WEBHOOK_KEYS: Gauge "eventsubd_webhook_keys" ("") []
         "Webhook secrets that are accepted: more than one while one is replaced";
     WEBHOOK_SKEW: Gauge "eventsubd_webhook_clock_skew_seconds" ("seconds") []

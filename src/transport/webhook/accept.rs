@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::listen::{Listener, Socket};
+use crate::admission::{Connections, Peer};
 
 /// A listener in use.
 pub(super) struct Listening {
@@ -34,11 +35,15 @@ impl Listening {
         Ok(Self { listener: Arc::clone(listener), sockets: sockets.collect::<io::Result<_>>()? })
     }
 
-    pub(super) fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
+    pub(super) fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<(Accepted, Peer)>> {
         for socket in &self.sockets {
             let polled = match socket {
-                Accepting::Tcp(tcp) => tcp.poll_accept(context).map_ok(|(stream, _)| Accepted::Tcp(stream)),
-                Accepting::Unix(unix) => unix.poll_accept(context).map_ok(|(s, _)| Accepted::Unix(s)),
+                Accepting::Tcp(tcp) => {
+                    tcp.poll_accept(context).map_ok(|(s, peer)| (Accepted::Tcp(s), Peer::of(peer.ip())))
+                }
+                Accepting::Unix(unix) => {
+                    unix.poll_accept(context).map_ok(|(s, _)| (Accepted::Unix(s), Peer::Local))
+                }
             };
             if polled.is_ready() {
                 return polled;
@@ -48,9 +53,15 @@ impl Listening {
     }
 }
 
-pub(super) async fn accept(listening: Option<&Listening>) -> io::Result<Accepted> {
-    match listening {
-        Some(listening) => poll_fn(|context| listening.poll_accept(context)).await,
-        None => std::future::pending().await,
-    }
+/// The next connection. While there is no room it waits in the system's backlog; whoever polls this does so again
+/// when a connection has ended, and with each tick.
+pub(super) async fn accept(
+    listening: Option<&Listening>,
+    connections: &Connections,
+) -> io::Result<(Accepted, Peer)> {
+    let poll = |context: &mut Context<'_>| match listening {
+        Some(listening) if connections.has_room() => listening.poll_accept(context),
+        _ => Poll::Pending,
+    };
+    poll_fn(poll).await
 }

@@ -8,17 +8,18 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Incoming};
+use http_body_util::Full;
+use hyper::body::Incoming;
 use tracing::{debug, warn};
 
-use super::connection::{Connection, Phase};
+use super::body;
 use super::counters::Reason;
 use super::shared::{Live, Shared};
 use super::verify::{Challenged, Head, Message, Rejection, Revocation};
+use crate::admission::{Connection, Phase};
 use crate::model::event::Event;
 use crate::model::hint::{self, Hint};
 
@@ -28,14 +29,14 @@ const RETRY: HeaderValue = HeaderValue::from_static("5");
 type Answer = Response<Full<Bytes>>;
 
 /// Why a request is refused.
-struct Refusal {
+pub(super) struct Refusal {
     status: StatusCode,
     reason: Reason,
     error: Box<dyn std::fmt::Display + Send>,
 }
 
 impl Refusal {
-    fn new(status: StatusCode, reason: Reason, error: &'static str) -> Self {
+    pub(super) fn new(status: StatusCode, reason: Reason, error: &'static str) -> Self {
         Self { status, reason, error: Box::new(error) }
     }
 }
@@ -76,7 +77,7 @@ pub(super) async fn answer(
         None => Ok(unavailable()),
     };
     let answer = answer.unwrap_or_else(|refusal| {
-        shared.counters.log(refusal.reason, &refusal.error, Instant::now());
+        shared.counters.log(refusal.reason, &refusal.error, connection.peer(), Instant::now());
         shared.counters.reject(refusal.reason, 1);
         let mut answer = empty(refusal.status);
         if refusal.reason == Reason::Method {
@@ -104,11 +105,12 @@ async fn handle(
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, Reason::Method, "it is no POST"));
     }
     let head = Head::read(&parts.headers)?;
-    let body = read(body, live.options.limits.body_size).await?;
+    let body = body::read(body, live.options.limits.body_size, connection).await?;
     connection.enter(Phase::Answer);
     let now = (live.options.clock)();
     let signed = head.verify(parts.uri.query(), &body, &live.options.keys, now)?;
     drop(body);
+    connection.prove();
     // The daemon's own challenge tells nothing of Twitch's clock.
     if !matches!(signed.message, Message::Challenge { about: Challenged::Nothing, .. }) {
         shared.counters.skew(signed.skew_millis);
@@ -140,37 +142,6 @@ async fn handle(
             Ok(empty(StatusCode::NO_CONTENT))
         }
     }
-}
-
-/// Reads a body of at most `limit` bytes. One that came in one piece is not copied.
-async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
-    let too_large = || {
-        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, Reason::Size, "its body is larger than any of Twitch's")
-    };
-    let announced = body.size_hint().lower();
-    if announced > limit as u64 {
-        return Err(too_large());
-    }
-    let mut whole = Bytes::new();
-    let mut pieces = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let broken = |_| Refusal::new(StatusCode::BAD_REQUEST, Reason::Broken, "its body broke off");
-        let Ok(piece) = frame.map_err(broken)?.into_data() else { continue };
-        if whole.len() + pieces.len() + piece.len() > limit {
-            return Err(too_large());
-        }
-        if whole.is_empty() && pieces.is_empty() {
-            whole = piece;
-            continue;
-        }
-        if pieces.is_empty() {
-            // What is announced is not trusted with more memory than what has come already.
-            pieces.reserve(whole.len() + piece.len());
-            pieces.extend_from_slice(&std::mem::take(&mut whole));
-        }
-        pieces.extend_from_slice(&piece);
-    }
-    Ok(if pieces.is_empty() { whole } else { pieces.freeze() })
 }
 
 /// Stores an event, in time or not at all as far as Twitch is told.

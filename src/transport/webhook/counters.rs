@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tracing::warn;
 
+use crate::admission::Peer;
 use crate::model::shard::ShardId;
 use crate::model::status::{IntakeStatus, WebhookStatus};
+use crate::telemetry::LogLimit;
 
 /// A clock is wrong that differs by more than this from Twitch's, in milliseconds.
 const SKEW: i64 = 300_000;
@@ -19,10 +21,6 @@ const SKEW: i64 = 300_000;
 const SKEW_WINDOW: Duration = Duration::from_secs(300);
 /// No message yet.
 const NONE: i64 = i64::MIN;
-/// Refusals that are logged in a [`LOG_PERIOD`], at most.
-const LOGGED: u32 = 3;
-/// See [`LOGGED`].
-const LOG_PERIOD: Duration = Duration::from_secs(60);
 /// Twitch's largest number of shards, so that a query cannot fill the memory.
 const SHARDS: usize = 20_000;
 
@@ -37,9 +35,11 @@ pub(super) enum Reason {
     Size,
     Slow,
     Broken,
+    /// Strangers' bodies took too many bytes.
+    Crowded,
 }
 
-const REASONS: [(Reason, &str); 8] = [
+const REASONS: [(Reason, &str); 9] = [
     (Reason::Headers, "headers"),
     (Reason::Signature, "signature"),
     (Reason::Unreadable, "unreadable"),
@@ -48,6 +48,7 @@ const REASONS: [(Reason, &str); 8] = [
     (Reason::Size, "size"),
     (Reason::Slow, "slow"),
     (Reason::Broken, "broken"),
+    (Reason::Crowded, "crowded"),
 ];
 
 impl Reason {
@@ -83,7 +84,7 @@ pub(super) struct Counters {
     rejected: [Counter; REASONS.len()],
     shards: Mutex<BTreeMap<ShardId, u64>>,
     skew: Skew,
-    log: Mutex<Log>,
+    log: LogLimit,
     dirty: AtomicBool,
     /// Notified when something is to be published.
     pub(super) changed: Notify,
@@ -95,14 +96,6 @@ struct Skew {
     last: AtomicI64,
     best: [AtomicI64; 2],
     since: Mutex<Option<Instant>>,
-}
-
-/// Keeps refusals from filling the log.
-#[derive(Debug, Default)]
-struct Log {
-    since: Option<Instant>,
-    written: u32,
-    passed_over: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -123,7 +116,7 @@ impl Default for Counters {
             rejected: Default::default(),
             shards: Mutex::default(),
             skew: Skew { last: none(), best: [none(), none()], since: Mutex::new(None) },
-            log: Mutex::default(),
+            log: LogLimit::default(),
             dirty: AtomicBool::new(false),
             changed: Notify::new(),
         }
@@ -157,19 +150,16 @@ impl Counters {
         self.skew.best[0].fetch_max(millis, Ordering::Relaxed);
     }
 
-    /// Logs a refusal, unless there were many just now.
-    pub(super) fn log(&self, reason: Reason, error: &dyn std::fmt::Display, now: Instant) {
-        let mut log = lock(&self.log);
-        if log.since.is_none_or(|since| now.duration_since(since) >= LOG_PERIOD) {
-            *log = Log { since: Some(now), written: 0, passed_over: log.passed_over };
-        }
-        if log.written >= LOGGED {
-            log.passed_over += 1;
-            return;
-        }
-        log.written += 1;
-        let more = std::mem::take(&mut log.passed_over);
-        warn!(reason = reason.name(), %error, not_logged_before = more, "a webhook request was refused");
+    /// Logs a refusal, once a minute for each reason.
+    pub(super) fn log(&self, reason: Reason, error: &dyn std::fmt::Display, peer: Peer, now: Instant) {
+        let Some(left_out) = self.log.permit(reason.name(), now) else { return };
+        warn!(reason = reason.name(), %error, %peer, left_out, "a webhook request was refused");
+    }
+
+    /// Logs that the system gives us no connection, once a minute.
+    pub(super) fn log_accept(&self, error: &std::io::Error, now: Instant) {
+        let Some(left_out) = self.log.permit("accept", now) else { return };
+        warn!(%error, left_out, "no webhook connection can be accepted for a moment");
     }
 
     /// Marks everything as published, then reads it.

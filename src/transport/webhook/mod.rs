@@ -6,7 +6,7 @@
 
 mod accept;
 mod answer;
-mod connection;
+mod body;
 mod counters;
 mod listen;
 mod serve;
@@ -26,6 +26,7 @@ pub use self::server::Webhook;
 use self::shared::Shared;
 pub use self::tls::{Tls, TlsError, TlsFiles};
 use super::Hear;
+use crate::admission;
 use crate::model::shard::ShardId;
 use crate::model::status::{IntakeStatus, WebhookStatus};
 use crate::model::webhook::WebhookKeys;
@@ -34,19 +35,9 @@ use crate::store::{Clock, Store};
 /// Bounds for those who connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once.
-    pub connections: usize,
-    /// Bytes of a body. Twitch's batches have at most 250 KB.
+    pub connections: admission::Limits,
+    /// Bytes of a body.
     pub body_size: usize,
-    /// From the first byte of a request to the last of its head.
-    pub head: Duration,
-    /// From the head of a request to the last byte of its body.
-    pub body: Duration,
-    /// For agreeing on TLS.
-    pub handshake: Duration,
-    /// Between two requests. Longer than proxies keep connections (nginx 60 s, Caddy 120 s), so that it is they
-    /// who end them, and no request meets a connection that is being closed.
-    pub idle: Duration,
     /// For storing an event; then the answer is 503. Twitch waits for "a few seconds".
     pub answer: Duration,
 }
@@ -54,12 +45,22 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 512,
-            body_size: 1 << 20,
-            head: Duration::from_secs(10),
-            body: Duration::from_secs(10),
-            handshake: Duration::from_secs(10),
-            idle: Duration::from_secs(180),
+            connections: admission::Limits {
+                // Several times what Twitch, or a proxy in front, opens at once.
+                places: 1_024,
+                per_address: 256,
+                reserve: 0,
+                bodies: 32 << 20,
+                head: Duration::from_secs(10),
+                body: Duration::from_secs(10),
+                handshake: Duration::from_secs(10),
+                // Longer than proxies keep connections (nginx 60 s, Caddy 120 s), so that it is they who end them,
+                // and no request meets a connection that is being closed.
+                idle: Duration::from_secs(180),
+                scarce: Duration::from_secs(3),
+            },
+            // Twice the largest body that Twitch sends: a batch has at most 250 KB (Twitch: "Batched notifications").
+            body_size: 500 << 10,
             answer: Duration::from_secs(3),
         }
     }

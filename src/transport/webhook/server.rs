@@ -1,7 +1,7 @@
 //! The listener: taking up options, letting connections in, telling how it is, stopping.
 //!
-//! Connections are limited in number. When there are too many, the one that has been idle for longest makes
-//! room for a new one; when none is idle, new ones wait in the system's backlog.
+//! `admission` decides which connections there may be; while none can make room, new ones wait in the system's
+//! backlog.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::accept::{Accepted, Listening, accept};
-use super::connection::{Connections, Order, Phase, tick};
 use super::counters::Reason;
-use super::serve::connection;
+use super::serve::serve;
 use super::shared::{Live, Shared};
 use super::tls::Tls;
 use super::{Limits, WebhookOptions};
+use crate::admission::{Connections, Counts, Peer, Phase};
 use crate::model::shard::ShardId;
 use crate::model::status::{IntakeStatus, WebhookStatus};
 
@@ -32,6 +32,7 @@ const REFRESH: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// After that, requests in hand are cut off at the end.
 const DRAIN: Duration = Duration::from_secs(3);
+
 /// The task; see [`super::webhook`].
 pub struct Webhook {
     pub(super) options: watch::Receiver<Option<WebhookOptions>>,
@@ -65,13 +66,15 @@ struct Running {
     tick_at: Option<Instant>,
     refresh_at: Option<Instant>,
     pause_until: Option<Instant>,
+    /// The published status says that strangers compete for places.
+    is_crowded: bool,
 }
 
 impl Webhook {
     /// Runs until cancelled; then finishes the requests in hand.
     pub async fn run(mut self, cancel: CancellationToken) {
         let mut running = Running {
-            connections: Arc::default(),
+            connections: Connections::new(Limits::default().connections),
             tasks: TaskTracker::new(),
             listening: None,
             problem: None,
@@ -79,20 +82,17 @@ impl Webhook {
             tick_at: None,
             refresh_at: None,
             pause_until: None,
+            is_crowded: false,
         };
         self.options.mark_changed();
         let connections = Arc::clone(&running.connections);
         let shared = Arc::clone(&self.shared);
         loop {
-            let limits = self.shared.live().map_or_else(Limits::default, |live| live.options.limits.clone());
-            let open = connections.count();
-            if open == 0 {
-                running.tick_at = None;
-            } else if running.tick_at.is_none() {
-                running.tick_at = Some(Instant::now() + tick(&limits));
+            match connections.tick_every() {
+                None => running.tick_at = None,
+                Some(every) if running.tick_at.is_none() => running.tick_at = Some(Instant::now() + every),
+                Some(_) => {}
             }
-            let may_accept =
-                running.pause_until.is_none() && (open < limits.connections || connections.has_idle());
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => break,
@@ -102,27 +102,28 @@ impl Webhook {
                 }
                 () = at(running.publish_at) => {
                     running.publish_at = None;
-                    self.publish(&running);
+                    self.publish(&mut running);
                 }
                 () = at(running.tick_at) => {
                     running.tick_at = None;
-                    match connections.tick(&limits) {
+                    match connections.tick() {
                         0 => {}
                         slow => shared.counters.reject(Reason::Slow, slow),
+                    }
+                    // The crowd of a minute ago is no problem any more, and nothing else tells.
+                    if running.is_crowded {
+                        shared.counters.touch();
                     }
                 }
                 () = at(running.refresh_at) => self.refresh(&mut running),
                 () = at(running.pause_until) => running.pause_until = None,
-                () = connections.ended.notified() => shared.counters.touch(),
-                accepted = accept(running.listening.as_ref()), if may_accept => match accepted {
-                    Ok(stream) => {
-                        if open >= limits.connections {
-                            connections.end_idle();
-                        }
-                        self.serve(&running, stream);
-                    }
+                () = connections.ended() => shared.counters.touch(),
+                accepted = accept(running.listening.as_ref(), &connections), if running.pause_until.is_none() => match accepted {
+                    Ok((stream, peer)) => self.serve(&running, stream, peer),
                     Err(error) => {
-                        warn!(%error, "no webhook connection can be accepted for a moment");
+                        // Mostly for want of descriptors.
+                        connections.make_room();
+                        shared.counters.log_accept(&error, std::time::Instant::now());
                         running.pause_until = Some(Instant::now() + ACCEPT_PAUSE);
                     }
                 },
@@ -130,7 +131,7 @@ impl Webhook {
         }
         running.listening = None;
         self.drain(&running).await;
-        self.publish(&running);
+        self.publish(&mut running);
     }
 
     /// Puts new options in force. Connections go on, whatever socket they came over.
@@ -149,9 +150,10 @@ impl Webhook {
             if running.listening.take().is_some() {
                 info!("webhooks are not listened for any more");
             }
-            running.connections.order_all(Order::Drain);
+            running.connections.drain();
             return;
         };
+        running.connections.set_limits(live.options.limits.connections.clone());
         if live.options.tls.is_some() {
             running.refresh_at = Some(Instant::now());
         }
@@ -178,8 +180,8 @@ impl Webhook {
     fn empty(&self, running: &Running, old: Option<&Listening>) {
         let Some(old) = old else { return };
         let mut context = Context::from_waker(std::task::Waker::noop());
-        while let Poll::Ready(Ok(stream)) = old.poll_accept(&mut context) {
-            self.serve(running, stream);
+        while let Poll::Ready(Ok((stream, peer))) = old.poll_accept(&mut context) {
+            self.serve(running, stream, peer);
         }
     }
 
@@ -196,33 +198,38 @@ impl Webhook {
         });
     }
 
-    fn serve(&self, running: &Running, stream: Accepted) {
+    fn serve(&self, running: &Running, stream: Accepted, peer: Peer) {
         let Some(live) = self.shared.live() else { return };
         let tls = live.options.tls.clone();
-        let entry = running.connections.enter(if tls.is_some() { Phase::Handshake } else { Phase::Idle });
+        let phase = if tls.is_some() { Phase::Handshake } else { Phase::Idle };
+        let connection = Arc::new(running.connections.enter(peer, phase));
         self.shared.counters.touch();
         let shared = Arc::clone(&self.shared);
         match stream {
             Accepted::Tcp(tcp) => {
                 // Answers are small and must not wait.
                 let _ = tcp.set_nodelay(true);
-                running.tasks.spawn(connection(shared, entry, tcp, tls));
+                running.tasks.spawn(serve(shared, connection, tcp, tls));
             }
-            Accepted::Unix(unix) => drop(running.tasks.spawn(connection(shared, entry, unix, tls))),
+            Accepted::Unix(unix) => drop(running.tasks.spawn(serve(shared, connection, unix, tls))),
         }
     }
 
     async fn drain(&self, running: &Running) {
         running.tasks.close();
-        running.connections.order_all(Order::Drain);
+        running.connections.drain();
         if tokio::time::timeout(DRAIN, running.tasks.wait()).await.is_err() {
-            warn!(connections = running.connections.count(), "webhook requests in hand are cut off");
-            running.connections.order_all(Order::Cut);
+            warn!(connections = running.connections.counts().open, "webhook requests in hand are cut off");
+            running.connections.cut();
             running.tasks.wait().await;
         }
     }
 
-    fn publish(&self, running: &Running) {
+    fn publish(&self, running: &mut Running) {
+        let counts = running.connections.counts();
+        let crowd = counts.problem("a signed request");
+        running.is_crowded = crowd.is_some();
+        let Counts { open, places, unproved, evicted, .. } = counts;
         let (intake, shards) = self.shared.counters.read();
         let status = self.shared.live().map(|live| {
             let mut status = WebhookStatus {
@@ -230,8 +237,11 @@ impl Webhook {
                 listen: live.options.listener.listen().to_string(),
                 tls: live.options.tls.is_some(),
                 keys: live.options.keys.all().len() as u64,
-                connections: running.connections.count() as u64,
-                problem: live.options.tls.as_ref().and_then(Tls::problem),
+                connections: open,
+                places,
+                unproved,
+                evicted,
+                problem: live.options.tls.as_ref().and_then(Tls::problem).or_else(|| crowd.clone()),
                 ..WebhookStatus::default()
             };
             self.shared.counters.fill(&mut status, std::time::Instant::now());

@@ -4,9 +4,9 @@ use super::*;
 
 fn quick(options: &mut WebhookOptions) {
     let limit = Duration::from_millis(200);
-    options.limits.head = limit;
-    options.limits.body = limit;
-    options.limits.handshake = limit;
+    options.limits.connections.head = limit;
+    options.limits.connections.body = limit;
+    options.limits.connections.handshake = limit;
 }
 
 #[tokio::test]
@@ -43,7 +43,7 @@ async fn slow_clients_are_cut_off_and_idle_ones_are_not() {
 
 #[tokio::test]
 async fn idle_connections_end_after_their_time() {
-    let server = Server::with(|options| options.limits.idle = Duration::from_millis(100)).await;
+    let server = Server::with(|options| options.limits.connections.idle = Duration::from_millis(100)).await;
     let mut client = server.connect().await;
     assert_eq!(client.ask(&Post::event("m-1")).await.status, 204);
     assert!(client.is_ended().await);
@@ -73,25 +73,74 @@ async fn heads_are_bounded() {
 }
 
 #[tokio::test]
-async fn a_new_connection_takes_the_place_of_the_oldest_idle_one() {
-    let server = Server::with(|options| options.limits.connections = 2).await;
-    let mut busy = server.connect().await;
-    let post = Post::event("busy");
-    busy.send(post.head(&format!("Content-Length: {}", post.body.len()))).await;
-    let mut idle = server.connect().await;
-    assert_eq!(idle.ask(&Post::event("m-1")).await.status, 204);
+async fn a_new_connection_takes_the_place_of_one_that_proved_nothing_or_is_idle() {
+    let server = Server::with(|options| options.limits.connections.places = 2).await;
+    let mut first = server.connect().await;
+    assert_eq!(first.ask(&Post::event("m-1")).await.status, 204);
+    let mut stranger = server.connect().await;
+    stranger.send("POST /").await;
+    let mut second = server.connect().await;
+    assert_eq!(second.ask(&Post::event("m-2")).await.status, 204);
+    assert!(stranger.is_ended().await, "it made room");
     let mut third = server.connect().await;
-    assert_eq!(third.ask(&Post::event("m-2")).await.status, 204);
-    assert!(idle.is_ended().await, "it made room");
-    // Both are in the middle of something now: the next one has to wait, and gets its turn.
-    third.send(post.head("Content-Length: 1000000")).await;
+    assert_eq!(third.ask(&Post::event("m-3")).await.status, 204);
+    assert!(first.is_ended().await, "it was idle for longest");
+    // Two proved connections that take long over a body keep nobody out either.
+    let post = Post::event("slow");
+    for client in [&mut second, &mut third] {
+        client.send(post.head("Content-Length: 100000")).await;
+    }
     let mut fourth = server.connect().await;
-    fourth.send(Post::event("m-3").bytes()).await;
-    busy.send(&post.body).await;
-    assert_eq!(busy.answer().await.unwrap().status, 204);
-    assert_eq!(fourth.answer().await.unwrap().status, 204);
-    drop(third);
-    assert_eq!(server.ids().await, ["m-1", "m-2", "busy", "m-3"]);
+    assert_eq!(fourth.ask(&Post::event("m-4")).await.status, 204);
+    let status = server.until("the count", |s| s.evicted == 3).await;
+    assert_eq!((status.places, status.connections <= 3), (2, true), "{status:?}");
+    let problem = status.problem.expect("a crowd");
+    assert!(problem.contains("strangers compete for its 2 places"), "{problem}");
+    assert_eq!(server.ids().await, ["m-1", "m-2", "m-3", "m-4"]);
+    server.end().await;
+}
+
+#[tokio::test]
+async fn an_address_that_proved_nothing_has_a_part_of_the_places() {
+    let server = Server::with(|options| options.limits.connections.per_address = 3).await;
+    let mut strangers = Vec::new();
+    for _ in 0..4 {
+        let mut stranger = server.connect().await;
+        stranger.send("POST /").await;
+        strangers.push(stranger);
+    }
+    assert!(strangers[0].is_ended().await);
+    let mut twitch = server.connect().await;
+    assert_eq!(twitch.ask(&Post::event("m-1")).await.status, 204);
+    assert!(strangers[1].is_ended().await);
+    // The address has proved itself, as a proxy's does with the first signed request that it forwards.
+    let mut more = Vec::new();
+    for nth in 2..8 {
+        let mut client = server.connect().await;
+        assert_eq!(client.ask(&Post::event(&format!("m-{nth}"))).await.status, 204);
+        more.push(client);
+    }
+    server.until("all of them", |s| s.connections >= 7 && s.evicted == 2).await;
+    server.end().await;
+}
+
+#[tokio::test]
+async fn unfinished_bodies_share_a_budget() {
+    let server = Server::with(|options| options.limits.connections.bodies = 100_000).await;
+    let post = Post::event("m-1");
+    let mut strangers = Vec::new();
+    for _ in 0..4 {
+        let mut stranger = server.connect().await;
+        stranger.send(post.head("Content-Length: 50000")).await;
+        stranger.send(vec![b' '; 40_000]).await;
+        strangers.push(stranger);
+    }
+    assert!(strangers[0].is_ended().await, "the oldest of them goes");
+    // Twitch's largest has room, whatever others hold.
+    let large = Post::new("notification", "m-2", notification("m-2") + &" ".repeat(90_000));
+    let mut twitch = server.connect().await;
+    assert_eq!(twitch.ask(&large).await.status, 204);
+    assert_eq!(server.ids().await, ["m-2"]);
     server.end().await;
 }
 

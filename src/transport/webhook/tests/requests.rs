@@ -213,7 +213,7 @@ async fn bodies_may_come_in_pieces() {
     client.send("0\r\n\r\n").await;
     assert_eq!(client.answer().await.unwrap().status, 204);
     // Somewhat larger than the largest of Twitch's.
-    let padding = " ".repeat(900_000);
+    let padding = " ".repeat(400_000);
     let large = Post::new("notification", "m-2", notification("m-2") + &padding);
     assert_eq!(client.ask(&large).await.status, 204);
     assert_eq!(server.ids().await, ["m-1", "m-2"]);

@@ -43,7 +43,7 @@ async fn certificates_are_read_again_when_they_change() {
     let tls = Tls::load(files.clone()).unwrap();
     let server = Server::with(|options| {
         options.tls = Some(tls.clone());
-        options.limits.handshake = Duration::from_millis(200);
+        options.limits.connections.handshake = Duration::from_millis(200);
     })
     .await;
     let mut first = connect(server.address, &old).await.unwrap();
