@@ -48,29 +48,45 @@ pub(super) enum Done {
     Unit,
 }
 
+impl Done {
+    fn appended(self) -> Result<Appended, StoreError> {
+        if let Self::Appended(appended) = self { Ok(appended) } else { Err(mismatch()) }
+    }
+
+    fn sink(self) -> Result<SinkRecord, StoreError> {
+        if let Self::Sink(record) = self { Ok(record) } else { Err(mismatch()) }
+    }
+
+    fn count(self) -> Result<u64, StoreError> {
+        if let Self::Count(count) = self { Ok(count) } else { Err(mismatch()) }
+    }
+}
+
+/// A fault of the writer: the job came to something else than its kind. The caller learns it; a reply that is dropped
+/// would look like a store that has ended.
+fn mismatch() -> StoreError {
+    StoreError::Failing("a fault of eventsubd: a job and its outcome do not fit".into())
+}
+
 impl Job {
-    /// Tells whoever waits what it came to.
+    /// Sends the outcome to the caller.
     pub(super) fn answer(self, done: Done) {
-        match (self, done) {
-            (Self::Append { reply: Some(reply), .. }, Done::Appended(appended)) => {
-                let _ = reply.send(Ok(appended));
+        match self {
+            Self::Append { reply, .. } => {
+                let _ = reply.map(|reply| reply.send(done.appended()));
             }
-            (Self::Sink(_, reply), Done::Sink(record)) => {
-                let _ = reply.send(Ok(record));
+            Self::Sink(_, reply) => {
+                let _ = reply.send(done.sink());
             }
-            (Self::Letters { reply, .. }, Done::Count(count)) => {
-                let _ = reply.send(Ok(count));
+            Self::Letters { reply, .. } => {
+                let _ = reply.send(done.count());
             }
-            (
-                Self::Settings { reply, .. }
-                | Self::Retire { reply, .. }
-                | Self::LimitPages { reply, .. }
-                | Self::Close { reply },
-                _,
-            ) => {
+            Self::Settings { reply, .. }
+            | Self::Retire { reply, .. }
+            | Self::LimitPages { reply, .. }
+            | Self::Close { reply } => {
                 let _ = reply.send(Ok(()));
             }
-            _ => {}
         }
     }
 
@@ -126,4 +142,25 @@ pub(super) fn about_sink(
         }
     };
     Ok(sinks::get(connection, name)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_caller_gets_an_answer_whatever_the_outcome() {
+        let outcomes = || [Done::Appended(Appended::Duplicate), Done::Count(3), Done::Unit];
+        for done in outcomes() {
+            let (reply, answer) = oneshot::channel();
+            let fits = matches!(done, Done::Count(_));
+            Job::Letters { filter: LetterFilter::default(), drop: true, reply }.answer(done);
+            assert_eq!(answer.await.expect("an answer").is_ok(), fits);
+        }
+        for done in outcomes() {
+            let (reply, answer) = oneshot::channel();
+            Job::Sink(SinkJob::Rewind { name: SinkName::new("a"), to: Seq(1) }, reply).answer(done);
+            assert!(answer.await.expect("an answer").is_err());
+        }
+    }
 }
