@@ -132,11 +132,15 @@ const IMPURE_NAMES: &[&str] = &[
     "env",
 ];
 
+/// Stands in the head of each pure file; that of a `mod.rs` is for its folder.
+const MARK: char = '◆';
+
 struct Source {
     /// Relative to `src`, without `.rs`; `mod.rs` stands for its folder.
     name: String,
     room: String,
     tokens: TokenStream,
+    is_marked: bool,
 }
 
 fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -163,7 +167,9 @@ fn sources() -> Vec<Source> {
             let room = name.split('/').next().expect("not empty").to_owned();
             let text = fs::read_to_string(path).expect("readable file");
             let tokens = text.parse().unwrap_or_else(|e| panic!("{name}: {e}"));
-            Source { name, room, tokens }
+            let is_marked =
+                text.lines().take_while(|line| line.starts_with("//!")).any(|line| line.contains(MARK));
+            Source { name, room, tokens, is_marked }
         })
         .collect()
 }
@@ -290,6 +296,28 @@ fn pure_files_are_told_the_time_and_touch_nothing() {
     }
     wrong.dedup();
     assert!(wrong.is_empty(), "impure:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_mark_is_in_the_head_of_every_pure_file_and_of_no_other() {
+    let mut wrong = Vec::new();
+    let mut marked = 0;
+    for source in sources() {
+        let is_entry = PURE.contains(&source.name.as_str());
+        let is_pure = is_entry
+            || PURE
+                .iter()
+                .any(|pure| source.name.strip_prefix(pure).is_some_and(|rest| rest.starts_with('/')));
+        marked += usize::from(source.is_marked);
+        if is_entry && !source.is_marked {
+            wrong.push(format!("src/{}.rs is in the list of pure files: its head needs {MARK}", source.name));
+        }
+        if source.is_marked && !is_pure {
+            wrong.push(format!("src/{}.rs is marked {MARK}: add it to the list of pure files", source.name));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(marked >= PURE.len(), "only {marked} files are marked");
 }
 
 /// Returns `1.89` as (1, 89).

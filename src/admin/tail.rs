@@ -1,4 +1,4 @@
-//! What a client of the live tail gets next, and how it is written.
+//! What a client of the live tail gets next, and how it is written. ◆
 //!
 //! Pure. A client is a place in the store, and its memory is one batch: nothing queues for it. Who cannot
 //! keep up, or would get more than a person or a small program can look at, is told how many events were

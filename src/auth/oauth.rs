@@ -1,5 +1,5 @@
 //! Requests to id.twitch.tv and what its answers mean. Classified by status first, by text never:
-//! Twitch changes texts unannounced.
+//! Twitch changes texts unannounced. ◆
 
 use std::time::Duration;
 

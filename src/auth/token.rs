@@ -1,4 +1,4 @@
-//! The life of the app access token, as a state machine that is told the time.
+//! The life of the app access token, as a state machine that is told the time. ◆
 //!
 //! none → minting → valid → renewing (the old token still serves). At most one mint and one
 //! validation are in flight. A token that is known to be dead, or that a request has just been

@@ -1,4 +1,4 @@
-//! From entries to subscriptions: lists multiplied, defaults filled in, equal ones joined.
+//! From entries to subscriptions: lists multiplied, defaults filled in, equal ones joined. ◆
 //!
 //! Pure: the files that entries name have been read already. Every entry is checked, also the
 //! disabled ones, and all problems are collected; what is expanded after an error is thrown away

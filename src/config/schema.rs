@@ -1,4 +1,4 @@
-//! The file as it may be typed: every key, its type, its range, its default and one line about it.
+//! The file as it may be typed: every key, its type, its range, its default and one line about it. ◆
 //!
 //! Pure data, and the one place where a key is defined: the checks, the defaults and the manual all
 //! read this table.

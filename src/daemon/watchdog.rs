@@ -1,4 +1,4 @@
-//! Whether the daemon does its work, judged from the signs of life of its parts.
+//! Whether the daemon does its work, judged from the signs of life of its parts. ◆
 //!
 //! A part that is idle shows that it lives, and so does one that waits for a disk with room or for Twitch. What
 //! hangs is one whose count stands still though it has no reason to.

@@ -1,4 +1,4 @@
-//! The text of an event, in each form that a sink may ask for.
+//! The text of an event, in each form that a sink may ask for. ◆
 
 use std::borrow::Cow;
 use std::collections::HashMap;

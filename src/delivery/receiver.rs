@@ -1,4 +1,4 @@
-//! Which sinks have the same receiver, and so pause together. ◆
+//! Which sinks have the same receiver, and so pause together.
 
 use reqwest::Url;
 use sha2::{Digest, Sha256};

@@ -1,4 +1,4 @@
-//! Which events a sink gets.
+//! Which events a sink gets. ◆
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use serde::Deserialize;

@@ -1,4 +1,4 @@
-//! Templates of request bodies, headers and subjects: minijinja, strict.
+//! Templates of request bodies, headers and subjects: minijinja, strict. ◆
 //!
 //! A template sees the notification message that the `eventsub` format has, and a few names for what is
 //! wanted most. A name that is not there is an error, never an empty text.

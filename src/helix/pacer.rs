@@ -1,4 +1,4 @@
-//! When a request may be sent, so that the rate limit is used up to a small reserve and never overrun.
+//! When a request may be sent, so that the rate limit is used up to a small reserve and never overrun. ◆
 //!
 //! The bucket refills continuously ("Twitch API Concepts", rate limits). Between answers its level is
 //! computed; each answer's headers then bound it from both sides. An answer speaks of the moment at

@@ -1,4 +1,4 @@
-//! What each call sends: its verb, its path, its query, its body.
+//! What each call sends: its verb, its path, its query, its body. ◆
 
 use serde::Serialize;
 

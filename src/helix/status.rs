@@ -1,4 +1,4 @@
-//! What the status of an answer means, and what the answers are counted under.
+//! What the status of an answer means, and what the answers are counted under. ◆
 
 use serde_json::Value;
 

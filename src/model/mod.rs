@@ -1,4 +1,4 @@
-//! The words of the field, shared by every room.
+//! The words of the field, shared by every room. ◆
 //!
 //! Pure data: no runtime, no clock, no input or output, no logging. This room imports no other.
 

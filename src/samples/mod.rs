@@ -1,4 +1,4 @@
-//! Sample events for every type of the catalogue.
+//! Sample events for every type of the catalogue. ◆
 //!
 //! Owns the templates (`*.json`, one file a family of types, named `TYPE VERSION`, each with one
 //! or more variants) and what fills them. The members stand in the order of Twitch's "EventSub

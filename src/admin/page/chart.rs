@@ -1,4 +1,4 @@
-//! The chart of events a minute, as numbers for an inline SVG.
+//! The chart of events a minute, as numbers for an inline SVG. ◆
 //!
 //! Pure.
 

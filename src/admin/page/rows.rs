@@ -1,4 +1,4 @@
-//! The table of subscriptions: search, filter by state, and one page of what is found.
+//! The table of subscriptions: search, filter by state, and one page of what is found. ◆
 //!
 //! Pure. Whatever their number, a page has no more than [`ROWS`] of them.
 

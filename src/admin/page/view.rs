@@ -1,4 +1,4 @@
-//! What the page shows, worked out from the status.
+//! What the page shows, worked out from the status. ◆
 //!
 //! Pure. Everything in it is plain text; the template escapes it.
 

@@ -1,4 +1,4 @@
-//! When events may have been missed, told from how things are.
+//! When events may have been missed, told from how things are. ◆
 
 use serde::Serialize;
 

@@ -1,4 +1,4 @@
-//! The preview in words, one line for each thing that would be done.
+//! The preview in words, one line for each thing that would be done. ◆
 
 use std::io::{self, Write};
 

@@ -1,4 +1,4 @@
-//! Metrics, as Prometheus reads them.
+//! Metrics, as Prometheus reads them. ◆
 //!
 //! Owns the name of every metric (`table`), and turns a [`Status`](crate::model::status::Status) into text. It
 //! counts nothing: each part counts for itself and publishes the counts with its status, so what a scrape

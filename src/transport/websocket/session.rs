@@ -1,5 +1,5 @@
 //! The life of one shard's connection, without any I/O: what happened goes in, with the time; what
-//! to do comes out.
+//! to do comes out. ◆
 //!
 //! At most two sockets exist at once: the current one, and either its successor on the way to its
 //! welcome or its predecessor, read until the successor is bound and a little longer. The successor takes over only once
