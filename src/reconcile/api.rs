@@ -22,7 +22,6 @@ pub(super) type BindAnswers = Vec<(ShardId, Result<(), Refused>)>;
 pub(super) enum Refused {
     /// The session is over; binding it again is pointless.
     SessionGone,
-    /// Anything else.
     Other(Box<str>),
 }
 
@@ -32,7 +31,7 @@ impl From<ShardRefused> for Refused {
     }
 }
 
-/// What a failed request means for the reconciler.
+/// Failures of a request, by what the reconciler does about them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     #[error("twitch has an equal one already")]
@@ -114,7 +113,7 @@ impl Api for Helix {
     async fn users_by_id(&self, ids: &[&str]) -> Result<Vec<User>, Failure> {
         let users = self.users_by_id(ids).await?;
         match users.unread.into_iter().next() {
-            // Whoever cannot be read is not gone.
+            // An unreadable row does not mean that the user is gone.
             Some(message) => Err(Failure::Passing { message }),
             None => Ok(users.rows),
         }

@@ -17,7 +17,7 @@ pub(super) fn timestamp_of(instant: std::time::Instant) -> Timestamp {
     Timestamp(time.unwrap_or(wall))
 }
 
-/// The wall-clock time.
+/// Now, by the wall clock.
 pub(super) fn wall() -> Timestamp {
     Timestamp(SystemTime::now())
 }

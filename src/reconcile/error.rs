@@ -29,7 +29,7 @@ pub enum RunError {
     Refused(String),
 }
 
-/// What has to happen before another try can succeed.
+/// Classes of [`RunError`], by what has to happen before another try can succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
     /// The client id or the client secret has to be corrected.

@@ -1,5 +1,5 @@
-//! What the reconciler remembers over restarts, by name: the conduit, the ids of logins, a hold on
-//! deletes. The daemon keeps it in the store's settings.
+//! Durable values of the reconciler, by name: the conduit, the ids of logins, a hold on deletes. The daemon keeps
+//! them in the store's settings.
 //!
 //! Nothing in here decides; a value that cannot be read counts as not remembered.
 
@@ -26,7 +26,7 @@ pub trait Memory: Send + Sync + 'static {
     fn save(&self, changes: Vec<(String, Option<String>)>) -> BoxFuture<'_, Result<(), MemoryError>>;
 }
 
-/// Remembers nothing.
+/// A memory for commands that have none.
 impl Memory for () {
     fn load(&self, _prefix: &str) -> BoxFuture<'_, Result<Vec<(String, String)>, MemoryError>> {
         Box::pin(std::future::ready(Ok(Vec::new())))

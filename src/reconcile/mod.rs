@@ -55,47 +55,43 @@ use crate::model::status::{ReconcileStatus, ShardStatus, SubscriptionEntry};
 use crate::model::subscription::SubscriptionSpec;
 use crate::model::webhook::KeyId;
 
-/// What to do with live subscriptions on our conduit that the file does not have.
+/// Treatment of live subscriptions on our conduit that the file does not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
-    /// Delete them.
     #[default]
     Sync,
     /// Keep them. Dead rows are cleared even so: they deliver nothing and cannot be revived.
     Keep,
 }
 
-/// How events come in.
+/// Transport of the subscriptions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Method {
     /// Over the shards of a conduit.
     #[default]
     Conduit,
-    /// Each subscription calls by itself.
+    /// To a callback for each subscription.
     Webhook,
 }
 
-/// What a person wants, from one accepted configuration.
+/// Desired state derived from one accepted configuration.
 #[derive(Clone, Debug)]
 pub struct Desired {
-    /// Its generation, from 1; each reload has a higher one.
+    /// Number of the configuration, from 1; each reload has a higher one.
     pub generation: u64,
-    /// Every subscription.
     pub specs: Arc<[SubscriptionSpec]>,
-    /// What to do with others.
     pub policy: Policy,
     /// A plan that deletes more than this part of our live subscriptions, and more than 10, holds
     /// its deletes until [`ReconcileHandle::apply`] allows them. 0 to 1.
     pub max_delete: f64,
     /// Longest pause between two runs.
     pub interval: Duration,
-    /// How events come in.
     pub method: Method,
     /// Shards of the conduit, 1 to 20,000.
     pub shards: u32,
     /// Whether the shards call, instead of having a WebSocket each.
     pub shards_call: bool,
-    /// What Twitch is to call; needed wherever something calls.
+    /// The callback for webhooks; needed if subscriptions or shards use them.
     pub webhook: Option<WebhookTarget>,
     /// The conduit that the configuration names; else one is made and remembered.
     pub conduit_id: Option<String>,
@@ -106,35 +102,35 @@ pub struct Desired {
 /// Settings of the reconciler; tests shorten the times.
 #[derive(Clone, Debug)]
 pub struct ReconcileOptions {
-    /// Whose conduit is remembered.
+    /// The client id whose conduit is remembered.
     pub client_id: String,
     /// Least and greatest pause between two looks at Twitch's list of shards: 60 to 120 s.
     pub shard_poll: (Duration, Duration),
-    /// How long after its welcome a session may be bound (Twitch: "Handling WebSocket Events", 4003): 10 s.
+    /// Time after its welcome in which a session may be bound (Twitch: "Handling WebSocket Events", 4003): 10 s.
     pub bind_window: Duration,
     /// Pause between attempts to bind within that time: 1 s. Later ones take five times as long.
     pub bind_retry: Duration,
-    /// How long new subscriptions wait for the shards to be bound at the start: 15 s.
+    /// Time that new subscriptions wait for the shards to be bound at the start: 15 s.
     pub bind_wait: Duration,
-    /// How long all shards may be unbound before that is a warning: 60 s.
+    /// Time that all shards may be unbound before that is a warning: 60 s.
     pub unbound_warning: Duration,
     /// Pauses between tries of what is parked.
     pub retry: RetryTimes,
     /// First and longest pause after a run that failed: 1 s and 60 s.
     pub backoff: (Duration, Duration),
-    /// How long the id of a login is believed before it is looked at again: 24 h.
+    /// Age at which the id of a login is confirmed again: 24 h.
     pub login_refresh: Duration,
     /// Pause between two such looks, of 100 logins each: 10 s.
     pub login_refresh_pause: Duration,
-    /// How long Twitch may take with the challenge of a new webhook: 2 min.
+    /// Time that Twitch may take with the challenge of a new webhook: 2 min.
     pub challenge: Duration,
-    /// How long a proof that the callback can be reached is believed: 60 s.
+    /// Lifetime of a proof that the callback can be reached: 60 s.
     pub reach_life: Duration,
     /// Least pause between two publications of the status during a run: 500 ms.
     pub publish_pause: Duration,
     /// Creates and deletes handed to the API client at a time, which bounds the requests itself: 16.
     pub concurrency: usize,
-    /// How long a run that is stopped waits for the requests in hand: 3 s.
+    /// Time that a stopped run waits for the requests in hand: 3 s.
     pub drain: Duration,
 }
 
@@ -162,21 +158,20 @@ impl ReconcileOptions {
     }
 }
 
-/// What was asked of the reconciler, as counts, so that nothing asked is ever lost.
+/// Requests to the reconciler, as counts, so that none is lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Requests {
-    /// All calls.
     asked: u64,
-    /// Those of `apply`.
+    /// Number of `apply` requests seen.
     applies: u64,
-    /// Those that allow deletes.
+    /// Number of requests that allow deletes.
     allows: u64,
 }
 
 /// Users whose grants changed that are remembered one by one; beyond that all are looked at.
 const MAX_HINTS: usize = 10_000;
 
-/// What events have told.
+/// Hints from events.
 #[derive(Debug, Default)]
 struct Hints {
     users: Mutex<ChangedUsers>,
@@ -191,11 +186,11 @@ impl Hints {
     }
 }
 
-/// Whose grants are not what they were.
+/// Users whose grants have changed.
 #[derive(Debug, Default)]
 struct ChangedUsers {
     ids: BTreeSet<Box<str>>,
-    /// They were too many to name.
+    /// Too many users to name: all count as changed.
     all: bool,
 }
 
@@ -211,7 +206,7 @@ impl ChangedUsers {
     }
 }
 
-/// What Twitch calls us with, as of the last complete run.
+/// Secrets and callbacks in use, as of the last complete run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InUse {
     /// The secrets, as far as the callbacks of our subscriptions and shards say.
@@ -231,17 +226,16 @@ pub struct ReconcileHandle {
     pub bindings: watch::Receiver<Bindings>,
     /// The shards that call; none when they have WebSockets.
     pub hooks: watch::Receiver<BTreeMap<ShardId, ShardStatus>>,
-    /// What Twitch calls us with; `None` until that is known.
+    /// Secrets and callbacks in use; `None` until they are known.
     pub in_use: watch::Receiver<Option<InUse>>,
     /// Which sinks events go to; `None` until what is remembered was read.
     pub routes: watch::Receiver<Option<Arc<Routes>>>,
-    /// How the reconciler is.
     pub status: watch::Receiver<ReconcileStatus>,
     /// Every subscription of the file, sorted.
     pub subscriptions: watch::Receiver<Arc<[SubscriptionEntry]>>,
     /// The sign of life of the loop: it beats at least once a minute between runs, and in a run as its requests move.
     pub pulse: Pulse,
-    /// That of the task that binds shards: at least every two minutes.
+    /// The sign of life of the task that binds shards: at least every two minutes.
     pub binder_pulse: Pulse,
     requests: Arc<watch::Sender<Requests>>,
     answered: watch::Receiver<u64>,

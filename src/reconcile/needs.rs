@@ -1,4 +1,4 @@
-//! Who must have granted what for the file's subscriptions, for `eventsubd authorize`.
+//! The grants that the file's subscriptions need, for `eventsubd authorize`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -15,16 +15,14 @@ use super::{Desired, ReconcileOptions};
 use crate::helix::{Helix, MAX_GRANTS, UserGrants};
 use crate::model::grants::{self, Scopes};
 
-/// What a user has granted, and what the file's subscriptions need of that user.
+/// The grants of one user: needed, present and missing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct UserNeeds {
-    /// Twitch's id.
     pub user_id: Box<str>,
     /// The login, when Twitch knows it.
     pub login: Option<Box<str>>,
     /// The fewest scopes that serve all subscriptions.
     pub scopes: Scopes,
-    /// What is granted.
     pub granted: Scopes,
     /// The fewest scopes that are missing for certain.
     pub missing: Scopes,
@@ -35,14 +33,13 @@ pub struct UserNeeds {
 pub struct Needs {
     /// Users of whom Twitch's answer could not be read are left out.
     pub users: Vec<UserNeeds>,
-    /// What could not be read, for a person.
+    /// Remarks for people about rows that could not be read.
     pub remarks: Vec<String>,
 }
 
-/// Who must have granted what for the file's subscriptions; of these logins only, when given. By login.
+/// Looks up the grants that the file's subscriptions need, sorted by login. `only` limits the answer to these logins.
 ///
-/// # Errors
-/// Twitch does not say.
+/// # Errors Twitch does not say.
 pub async fn who_must_grant(
     helix: &Helix,
     desired: &Desired,

@@ -1,7 +1,7 @@
-//! What is remembered of our places: the conduit, the intent to make one, and the callback URLs.
+//! Durable knowledge of our places: the conduit, the intent to make one, and the callback URLs.
 //!
-//! `run` and `plan` read it alike. Only a run writes, and nothing is made at Twitch before it is
-//! remembered, so that a crash leaves nothing behind that is not known to be ours.
+//! `run` and `plan` read it alike. Only a run writes, and nothing is made at Twitch before it is remembered, so that
+//! a crash leaves nothing behind that is not known to be ours.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,12 +20,13 @@ use crate::helix::{Conduit, Filter};
 /// The conduit that subscriptions belong on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// Our conduit exists.
     Ours(Conduit),
     /// A conduit that we made before a crash, and that nothing was ever put on.
     Recovered(Conduit),
-    /// One has to be made; `gone` is the id of the one that we had.
-    Missing { gone: Option<String> },
+    /// A conduit has to be made; `gone` is the id of the one that we had.
+    Missing {
+        gone: Option<String>,
+    },
 }
 
 /// Durable knowledge of our places. One value for each client id.

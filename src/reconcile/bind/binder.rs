@@ -30,20 +30,19 @@ const CALLS: usize = 4;
 /// From a hint to the look that it leads to.
 const HINT_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a theft is shown.
-const THEFT_SHOWN: Duration = Duration::from_secs(3600);
+/// Time for which the status shows that a shard was taken.
+const TAKEN_SHOWN: Duration = Duration::from_secs(3600);
 
-/// How often the warning about a dark conduit is repeated in the log.
-const DARK_REPEATED: Duration = Duration::from_secs(3600);
+/// Pause between two log lines about a conduit without any bound shard.
+const UNBOUND_REPEATED: Duration = Duration::from_secs(3600);
 
-/// What the loop and the status know of the shards.
+/// State of the shards, for the loop and the status.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::reconcile) struct ShardReport {
-    /// Of this conduit.
     pub(in crate::reconcile) conduit_id: Option<Arc<str>>,
-    /// So many shards deliver to our sessions.
+    /// Shards that deliver to us.
     pub(in crate::reconcile) bound: u32,
-    /// Each with what to do.
+    /// For people, each with what to do.
     pub(in crate::reconcile) warnings: Vec<String>,
     /// The secrets of the callbacks that Twitch lists; `None` before it was asked.
     pub(in crate::reconcile) keys: Option<BTreeSet<KeyId>>,
@@ -53,7 +52,7 @@ pub(in crate::reconcile) struct ShardReport {
     pub(in crate::reconcile) all_call: bool,
 }
 
-/// Its ends.
+/// The channel ends that [`Binder::run`] owns.
 #[derive(Debug)]
 pub(in crate::reconcile) struct Binder<A> {
     pub(in crate::reconcile) api: A,
@@ -87,9 +86,9 @@ impl<A: Api> Binder<A> {
         let mut state = State {
             shards: Shards::new(times),
             hooks: Hooks::new(self.options.retry),
-            dark_since: None,
-            dark_logged: None,
-            thefts: Vec::new(),
+            unbound_since: None,
+            unbound_logged: None,
+            taken: Vec::new(),
         };
         let mut calls: FuturesUnordered<BoxFuture<'static, Call>> = FuturesUnordered::new();
         let mut look: OptionFuture<BoxFuture<'static, Look>> = None.into();
@@ -124,17 +123,17 @@ impl<A: Api> Binder<A> {
                 if calls.len() < CALLS { state.shards.next_due().map(Instant::from_std) } else { None };
             // A look that takes long, for want of a token, is awaited; when it is over the next one may be due.
             let look_at = if looking { now + self.options.shard_poll.1 } else { next_look };
-            let wake = [retry, state.dark_at(self.options.unbound_warning)];
+            let wake = [retry, state.unbound_warning_at(self.options.unbound_warning)];
             let wake = wake.into_iter().flatten().min().map_or(look_at, |wake| wake.min(look_at));
             tokio::select! {
                 () = cancel.cancelled() => return,
                 Ok(()) = self.target.changed() => self.update(&mut state),
                 Ok(()) = self.sessions.changed() => self.update(&mut state),
-                Some(call) = calls.next() => self.take_answers(&mut state, call),
+                Some(call) = calls.next() => self.handle_answers(&mut state, call),
                 Some(rows) = &mut look, if looking => {
                     looking = false;
                     look = None.into();
-                    self.take_list(&mut state, rows);
+                    self.handle_list(&mut state, rows);
                 }
                 // Only a hint: what it says is looked up, a moment later and not at every one.
                 () = self.hints.shards.notified() => next_look = next_look.min(Instant::now() + HINT_PAUSE),
@@ -155,7 +154,7 @@ impl<A: Api> Binder<A> {
         state.hooks.update(target.as_ref(), Instant::now().into_std());
     }
 
-    fn take_answers(&self, state: &mut State, (conduit, asked, answers): Call) {
+    fn handle_answers(&self, state: &mut State, (conduit, asked, answers): Call) {
         let now = Instant::now().into_std();
         match answers {
             Ok(answers) => {
@@ -198,7 +197,7 @@ impl<A: Api> Binder<A> {
         }
     }
 
-    fn take_list(&self, state: &mut State, (conduit, asked_at, rows): Look) {
+    fn handle_list(&self, state: &mut State, (conduit, asked_at, rows): Look) {
         let rows = match rows {
             Ok(rows) => rows,
             Err(failure) => {
@@ -221,7 +220,7 @@ impl<A: Api> Binder<A> {
                         conduit_id = &*conduit,
                         "shard was bound to another session: is another process using this conduit? binding it again"
                     );
-                    state.thefts.push((shard, Instant::now()));
+                    state.taken.push((shard, Instant::now()));
                 }
                 Mismatch::Lost(shard) => {
                     tracing::warn!(
@@ -301,13 +300,13 @@ async fn list<A: Api>(api: A, conduit: Arc<str>) -> Look {
 struct State {
     shards: Shards,
     hooks: Hooks,
-    dark_since: Option<Instant>,
-    dark_logged: Option<Instant>,
-    thefts: Vec<(ShardId, Instant)>,
+    unbound_since: Option<Instant>,
+    unbound_logged: Option<Instant>,
+    taken: Vec<(ShardId, Instant)>,
 }
 
 impl State {
-    /// What must be bound now.
+    /// Shards that must be bound now.
     fn due(&mut self) -> Asked {
         let now = Instant::now().into_std();
         if self.hooks.is_active() {
@@ -352,42 +351,42 @@ impl State {
         self.hooks.states().map(status).collect()
     }
 
-    /// When the darkness has to be told of next.
-    fn dark_at(&self, warning: Duration) -> Option<Instant> {
-        let next = self.dark_since? + warning;
-        Some(self.dark_logged.map_or(next, |logged| logged + DARK_REPEATED))
+    /// When the warning about unbound shards is due next.
+    fn unbound_warning_at(&self, warning: Duration) -> Option<Instant> {
+        let next = self.unbound_since? + warning;
+        Some(self.unbound_logged.map_or(next, |logged| logged + UNBOUND_REPEATED))
     }
 
     fn report(&mut self, warning: Duration) -> ShardReport {
         let now = Instant::now();
         let bound = if self.hooks.is_active() { self.hooks.delivering() } else { self.shards.bound() };
-        let dark = self.shards.target().is_some() && bound == 0;
-        if !dark {
-            self.dark_since = None;
-            self.dark_logged = None;
+        let is_unbound = self.shards.target().is_some() && bound == 0;
+        if !is_unbound {
+            self.unbound_since = None;
+            self.unbound_logged = None;
         }
         let mut warnings = Vec::new();
-        if dark {
-            let since = *self.dark_since.get_or_insert(now);
+        if is_unbound {
+            let since = *self.unbound_since.get_or_insert(now);
             if now >= since + warning {
                 let text = format!(
                     "no shard has been bound since {} or longer: nothing is delivered, and after 72 hours Twitch \
                      deletes the conduit; see the state of the shards",
                     timestamp_of(since.into_std())
                 );
-                if self.dark_logged.is_none_or(|logged| now >= logged + DARK_REPEATED) {
-                    self.dark_logged = Some(now);
+                if self.unbound_logged.is_none_or(|logged| now >= logged + UNBOUND_REPEATED) {
+                    self.unbound_logged = Some(now);
                     tracing::warn!("{text}");
                 }
                 warnings.push(text);
             }
         }
-        self.thefts.retain(|(_, at)| now < *at + THEFT_SHOWN);
-        if let Some((shard, _)) = self.thefts.last() {
+        self.taken.retain(|(_, at)| now < *at + TAKEN_SHOWN);
+        if let Some((shard, _)) = self.taken.last() {
             warnings.push(format!(
                 "shard {shard} was bound to another session ({} times in the last hour): stop the other process \
                  that uses this conduit",
-                self.thefts.len()
+                self.taken.len()
             ));
         }
         ShardReport {

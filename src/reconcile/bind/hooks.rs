@@ -14,16 +14,16 @@ use crate::model::status::ShardState;
 use crate::model::webhook::{Callback, KeyId, WebhookKey};
 use crate::reconcile::decide::park::{Obstacle, RetryTimes};
 
-/// How long Twitch may take with its challenge, and with its list after it.
+/// Time that Twitch may take with its challenge, and with its list after it.
 const CHALLENGE: Duration = Duration::from_secs(60);
 
 /// From one look at the list to the next while something waits for its challenge.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// How long a lonely shard waits for another one to stand in for it.
+/// Time that the only shard waits for a stand-in.
 const STAND_IN: Duration = Duration::from_secs(30);
 
-/// What Twitch calls a shard that waits for its challenge.
+/// Twitch's status of a shard that waits for its challenge.
 const PENDING: &str = "webhook_callback_verification_pending";
 
 #[derive(Clone, Debug)]
@@ -40,9 +40,9 @@ enum State {
     Unknown {
         delivered: bool,
     },
-    /// It has no transport, or one that does not deliver.
+    /// No transport, or one that does not deliver.
     Dark,
-    /// It delivers to a socket or to another callback.
+    /// Delivers to a socket or to another callback.
     Elsewhere,
     Asked,
     Pending,
@@ -121,7 +121,7 @@ impl Hooks {
             let status = row.map_or("", |row| &row.status);
             let late = now >= slot.since + CHALLENGE;
             let state = match (&slot.state, ours, status) {
-                // What was asked for may not be in the list yet; a failure waits for its time.
+                // A callback that was asked for may not be in the list yet; a failed one waits for its retry.
                 (State::Asked, false, _) => continue,
                 (State::Pending, false, _) if !late => continue,
                 (State::Failed { .. }, _, status) if !(ours && status == "enabled") => continue,
@@ -153,7 +153,7 @@ impl Hooks {
         State::Failed { why: why.into(), retry_at: now + pause }
     }
 
-    /// What must be given its callback now; it counts as asked for from here on.
+    /// Shards that must get their callback now; each counts as asked for from here on.
     pub(in crate::reconcile) fn due(&mut self, now: Instant) -> Vec<(ShardId, Transport)> {
         let Some(key) = &self.key else { return Vec::new() };
         if self.slots.values().any(|slot| matches!(slot.state, State::Unknown { .. })) {
@@ -225,7 +225,7 @@ impl Hooks {
         self.slots.values().filter_map(next).min()
     }
 
-    /// How many deliver, to us or, until they are moved, elsewhere.
+    /// Number of shards that deliver: to us or, until they are moved, elsewhere.
     pub(in crate::reconcile) fn delivering(&self) -> u32 {
         let delivers = |slot: &&Slot| {
             matches!(slot.state, State::Enabled | State::Elsewhere | State::Unknown { delivered: true })
@@ -244,7 +244,7 @@ impl Hooks {
         self.keys.as_ref()
     }
 
-    /// Each shard with its state, since when, and why it does not deliver.
+    /// Each shard with its state, the start of that state, and the reason if it does not deliver.
     pub(in crate::reconcile) fn states(
         &self,
     ) -> impl Iterator<Item = (ShardId, ShardState, Instant, Option<&str>)> {

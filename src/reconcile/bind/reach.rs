@@ -34,7 +34,7 @@ impl Prover {
         Self { reach, life, proved: None }
     }
 
-    /// What was proved may not hold any more.
+    /// Drops the last proof.
     pub(in crate::reconcile) fn forget(&mut self) {
         self.proved = None;
     }

@@ -17,7 +17,7 @@ const LIST_LAG: Duration = Duration::from_secs(10);
 /// Pauses between attempts to bind.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::reconcile) struct BindTimes {
-    /// How long after the welcome Twitch waits for the binding.
+    /// Time after the welcome that Twitch waits for the binding.
     pub(in crate::reconcile) window: Duration,
     /// Between attempts within the window.
     pub(in crate::reconcile) retry: Duration,
@@ -46,9 +46,9 @@ enum State {
 /// A bound shard that Twitch shows otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::reconcile) enum Mismatch {
-    /// It has another session or a callback, which is not ours: it is bound again.
+    /// Bound to a session or a callback that is not ours; we bind it again.
     Taken(ShardId),
-    /// It lost its session, or has an older one of ours: it is bound again.
+    /// Without a session, or with an older one of ours; we bind it again.
     Lost(ShardId),
     /// Twitch says that our session is over.
     Disconnected(ShardId, Box<str>),
@@ -97,7 +97,7 @@ impl Shards {
         }
     }
 
-    /// What must be bound now; it counts as asked for from here on.
+    /// Shards that must be bound now; each counts as asked for from here on.
     pub(in crate::reconcile) fn due(&mut self, now: Instant) -> Vec<(ShardId, SessionId)> {
         let mut due = Vec::new();
         for (shard, slot) in &mut self.slots {
@@ -196,13 +196,13 @@ impl Shards {
         found
     }
 
-    /// How many shards deliver to our sessions.
+    /// Number of shards that deliver to our sessions.
     pub(in crate::reconcile) fn bound(&self) -> u32 {
         let bound = self.slots.values().filter(|slot| matches!(slot.state, State::Bound { .. })).count();
         u32::try_from(bound).unwrap_or(u32::MAX)
     }
 
-    /// What the shards are told.
+    /// The bindings, as the shards read them.
     pub(in crate::reconcile) fn bindings(&self) -> Bindings {
         let told = self.slots.iter().filter_map(|(shard, slot)| {
             let outcome = match &slot.state {

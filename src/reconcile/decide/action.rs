@@ -1,4 +1,4 @@
-//! What a plan consists of: the things to do, and what is not done and why. ◆
+//! Plans: the actions, and what is left undone and why. ◆
 //!
 //! `eventsubd plan --json` prints these as they are.
 
@@ -9,11 +9,9 @@ use serde::Serialize;
 use super::park::Obstacle;
 use crate::model::subscription::SubscriptionKey;
 
-/// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "action", rename_all = "snake_case")]
 pub enum Action {
-    /// Create a subscription.
     Create {
         /// Type, version and condition.
         #[serde(flatten)]
@@ -21,7 +19,7 @@ pub enum Action {
         /// Whether its type is batched, so that Twitch wants `is_batching_enabled`.
         #[serde(skip)]
         batching: bool,
-        /// What it costs at most.
+        /// The cost if no broadcaster has authorized the application.
         worst_cost: u64,
         /// Whether an older one delivers, which goes once this one does.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -29,20 +27,17 @@ pub enum Action {
     },
     /// Delete a subscription of ours.
     Delete {
-        /// Twitch's id.
         id: Box<str>,
         /// Type, version and condition.
         #[serde(flatten)]
         key: SubscriptionKey,
-        /// Why.
         reason: DeleteReason,
-        /// What it costs, and will cost no more.
+        /// The cost that deleting it frees.
         cost: u64,
     },
 }
 
 impl Action {
-    /// Whether it creates.
     pub fn is_create(&self) -> bool {
         matches!(self, Self::Create { .. })
     }
@@ -59,13 +54,13 @@ impl Action {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeleteReason {
-    /// Its status, which is not alive: it delivers nothing, and nothing brings it back.
+    /// Dead, with this status: it delivers nothing, and Twitch never revives it.
     Dead(Box<str>),
     /// An equal one is alive and kept.
     Duplicate,
     /// The file does not have it.
     Unwanted,
-    /// It points to a place that we leave, and another one takes its stead.
+    /// On a place that we leave; a successor takes over.
     Moved,
 }
 
@@ -75,7 +70,6 @@ pub struct Blocked {
     /// Type, version and condition; logins that are not known stand as `@login`.
     #[serde(flatten)]
     pub key: SubscriptionKey,
-    /// What kind of obstacle it is.
     pub obstacle: Obstacle,
     /// Why, and what to do.
     pub reason: String,
@@ -92,14 +86,14 @@ fn seconds<S: serde::Serializer>(pause: &Option<Duration>, serializer: S) -> Res
     pause.map(|pause| pause.as_secs()).serialize(serializer)
 }
 
-/// What to do, in this order, and what not.
+/// The actions in order, and what is left undone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Plan {
     /// In order. Where deletes and creates take turns, one group ends before the next begins.
     pub actions: Vec<Action>,
-    /// How many stay as they are.
+    /// Number of subscriptions that stay as they are.
     pub keep: u64,
-    /// How many are moved later, as this plan moves many already.
+    /// Number of subscriptions that a later run moves: one run moves only so many.
     pub deferred: u64,
     /// Wanted, and not created now.
     pub blocked: Vec<Blocked>,

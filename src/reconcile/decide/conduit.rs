@@ -20,10 +20,10 @@ const INTENT_LIFE: Duration = Duration::from_secs(72 * 3600);
 /// Shards of a conduit at most (Twitch: "Create Conduits").
 const MAX_SHARDS: u32 = 20_000;
 
-/// What to do about the conduit.
+/// The decision about our conduit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::reconcile) enum Choice {
-    /// This is ours.
+    /// Use our own conduit.
     Use(Conduit),
     /// This may be the one that we made and lost: ours if it has neither shards nor subscriptions,
     /// else make one.

@@ -1,4 +1,4 @@
-//! What users have granted, as far as Twitch was asked, and what is missing of it. ◆
+//! Table of grants: what users have granted, as far as Twitch was asked, and what is missing. ◆
 //!
 //! Kept in memory only, and believed for a while: an event that tells of a change makes it forgotten sooner.
 
@@ -10,7 +10,7 @@ use crate::model::grants::{self, Scopes};
 use crate::model::status::GrantStatus;
 use crate::model::subscription::SubscriptionKey;
 
-/// How long an answer is believed: less than the first pause of what waits for a grant.
+/// Lifetime of an answer: less than the first pause of a subscription that waits for a grant.
 const LIFE: Duration = Duration::from_secs(240);
 
 #[derive(Clone, Debug)]
@@ -28,12 +28,11 @@ pub(in crate::reconcile) struct Grants {
 }
 
 impl Grants {
-    /// What is known of this user may be wrong.
+    /// Forgets one user: the grants have changed.
     pub(in crate::reconcile) fn forget(&mut self, user_id: &str) {
         self.known.remove(user_id);
     }
 
-    /// So may all of it.
     pub(in crate::reconcile) fn forget_all(&mut self) {
         self.known.clear();
     }
@@ -91,7 +90,7 @@ impl Grants {
         users.filter(|id| !named(id)).map(Into::into).collect()
     }
 
-    /// Takes logins.
+    /// Records logins by id.
     pub(in crate::reconcile) fn name(&mut self, users: impl IntoIterator<Item = (Box<str>, Box<str>)>) {
         self.logins.extend(users);
     }
@@ -148,7 +147,7 @@ impl Grants {
         refusals
     }
 
-    /// What is known of the users whose grants these subscriptions need, by login.
+    /// The known grants of the users that these subscriptions need, sorted by login.
     pub(in crate::reconcile) fn status<'a>(
         &self,
         keys: impl IntoIterator<Item = &'a SubscriptionKey> + Clone,

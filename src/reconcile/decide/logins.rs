@@ -97,8 +97,8 @@ impl Logins {
         self.unknown.get(login).map(|unknown| unknown.retry_at)
     }
 
-    /// Those of the wanted logins that must be asked for now, each once. What cannot be a login is
-    /// never asked for: Twitch would refuse the whole call.
+    /// Wanted logins that must be looked up now, each once. Texts that cannot be a login are left out: Twitch would
+    /// refuse the whole call.
     pub(in crate::reconcile) fn missing<'a>(
         &mut self,
         wanted: impl Iterator<Item = &'a Arc<str>>,
@@ -243,7 +243,7 @@ impl Logins {
         self.unknown.values().filter_map(|unknown| unknown.retry_at).min()
     }
 
-    /// What a person should know; the first few by name.
+    /// Warnings for people; the first few logins by name.
     pub(in crate::reconcile) fn warnings(&self) -> Vec<String> {
         const NAMED: usize = 5;
         let mut warnings: Vec<String> = self

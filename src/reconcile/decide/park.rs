@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 pub use crate::model::obstacle::Obstacle;
 use crate::model::subscription::SubscriptionKey;
 
-/// How long the pauses between tries are.
+/// Pauses between two tries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryTimes {
     /// First and longest pause for what a person must change: 5 minutes and 6 hours.
@@ -55,22 +55,22 @@ enum State {
     Parked {
         retry_at: Option<Instant>,
     },
-    /// It was created again; when it ends soon, the pauses go on growing where they stopped.
+    /// Created again; if it ends soon, the pauses go on growing from where they stopped.
     Trial {
         since: Instant,
     },
 }
 
-/// How a key stands.
+/// State of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::reconcile) enum Standing<'a> {
     /// Nothing is known against it.
     Free,
-    /// It was created again a while ago, after it had ended.
+    /// Created again not long ago, after it had ended.
     Trial,
-    /// It is parked, and due to be tried.
+    /// Parked, and due for another try.
     Due,
-    /// It is parked.
+    /// Parked.
     Waiting { obstacle: Obstacle, reason: &'a str, retry_at: Option<Instant> },
 }
 
@@ -109,7 +109,7 @@ impl ParkTable {
         self.entries.get(key).filter(|_| !free).map_or(0, |entry| entry.attempts).saturating_add(1)
     }
 
-    /// How long it would wait if it were parked now.
+    /// The pause that parking it now would lead to.
     pub(in crate::reconcile) fn next_pause(
         &self,
         key: &SubscriptionKey,
@@ -134,8 +134,8 @@ impl ParkTable {
         retry_at
     }
 
-    /// It ended and is created again at once: the next end is parked.
-    pub(in crate::reconcile) fn try_at_once(&mut self, key: &SubscriptionKey, reason: &str, now: Instant) {
+    /// Records that an ended subscription is created again at once; the next end parks it.
+    pub(in crate::reconcile) fn record_trial(&mut self, key: &SubscriptionKey, reason: &str, now: Instant) {
         let entry = Entry {
             obstacle: Obstacle::Ended,
             reason: reason.into(),
@@ -145,8 +145,8 @@ impl ParkTable {
         self.entries.insert(key.clone(), entry);
     }
 
-    /// It was created or found alive.
-    pub(in crate::reconcile) fn settled(&mut self, key: &SubscriptionKey, now: Instant) {
+    /// Records that it was created or found alive.
+    pub(in crate::reconcile) fn record_alive(&mut self, key: &SubscriptionKey, now: Instant) {
         if let Some(entry) = self.entries.get_mut(key)
             && matches!(entry.state, State::Parked { .. })
         {
@@ -169,7 +169,7 @@ impl ParkTable {
         }
     }
 
-    /// What waits for a grant or a role, and names one of these users, is due now; all of it for `None`.
+    /// Makes due whatever waits for a grant or a role of one of these users; `None` stands for all users.
     pub(in crate::reconcile) fn release_users(&mut self, users: Option<&BTreeSet<Box<str>>>, now: Instant) {
         for (key, entry) in &mut self.entries {
             let waits = matches!(entry.obstacle, Obstacle::Grant | Obstacle::Chat | Obstacle::Cost);
@@ -236,7 +236,7 @@ mod tests {
     fn what_keeps_ending_waits_longer_each_time_and_is_forgiven_in_the_end() {
         let mut table = ParkTable::default();
         let mut now = Instant::now();
-        table.try_at_once(&key(), "ended", now);
+        table.record_trial(&key(), "ended", now);
         assert_eq!(table.standing(&key(), now), Standing::Trial);
         let mut last = Duration::ZERO;
         for _ in 0..5 {
@@ -247,7 +247,7 @@ mod tests {
             assert_eq!(table.next_due(), Some(due));
             now = due;
             assert_eq!(table.standing(&key(), now), Standing::Due);
-            table.settled(&key(), now);
+            table.record_alive(&key(), now);
         }
         now += Duration::from_secs(6 * 3600 + 1);
         assert_eq!(table.standing(&key(), now), Standing::Free);

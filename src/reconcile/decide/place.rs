@@ -1,8 +1,7 @@
-//! Where our subscriptions point to: the place where new ones are made, and those that we leave. ◆
+//! Places that subscriptions point to: the current one, where new ones are made, and the old ones that we leave. ◆
 //!
-//! A row is ours when it points to a conduit of ours or to a callback of ours, whatever the secret that its
-//! callback names. What is on an older place is moved: made anew on the current one, and deleted once that
-//! delivers.
+//! A row is ours when it points to a conduit of ours or to a callback of ours, whatever the secret that its callback
+//! names. What is on an older place is moved: made anew on the current one, and deleted once that delivers.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use crate::helix::{Filter, Transport};
 use crate::model::subscription::{SubscriptionRow, TransportTarget};
 use crate::model::webhook::{self, Callback, KeyId, WebhookKey};
 
-/// Where new subscriptions are made.
+/// A place for subscriptions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::reconcile) enum Place {
     /// On this conduit. An empty id is that of one that does not exist yet.
@@ -32,7 +31,7 @@ impl Place {
         matches!(self, Self::Webhook { .. })
     }
 
-    /// What Twitch is told.
+    /// The transport that Twitch is asked for.
     pub(in crate::reconcile) fn transport(&self) -> Transport {
         match self {
             Self::Conduit(id) => Transport::Conduit(id.clone()),
@@ -52,7 +51,7 @@ impl Place {
     }
 }
 
-/// Whose a row is.
+/// Relation of a row to our places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::reconcile) enum Side {
     /// Ours, where it should be.
@@ -80,7 +79,7 @@ impl Places {
         is_unmade && self.conduit.is_none() && self.urls.is_empty()
     }
 
-    /// Whose a row is that points there.
+    /// The side of a row with this target.
     pub(in crate::reconcile) fn side(&self, target: &TransportTarget) -> Side {
         if self.current.holds(target) {
             return Side::Current;
@@ -103,8 +102,8 @@ impl Places {
         self.urls.get(url).filter(|_| known)
     }
 
-    /// What must be listed to see all rows of ours. While rows may have to be moved, others count as well:
-    /// Twitch allows three equal ones of a client.
+    /// The filter that lists all rows of ours. While rows may have to be moved, foreign ones count as well: Twitch
+    /// allows a client three equal ones.
     pub(in crate::reconcile) fn filter(&self) -> Filter {
         match &self.current {
             Place::Conduit(id) if self.urls.is_empty() && self.conduit.is_none() => {

@@ -30,7 +30,7 @@ const EQUAL_ROWS: usize = 3;
 /// a run of all takes as long as the rate limit wants.
 pub(in crate::reconcile) const MOVES: usize = 1_000;
 
-/// How many of them are deleted before they are made anew, when there is no room for both: each has a gap.
+/// Moves of one run that delete the old row first because the cost has no room for both. Each has a gap.
 const MOVES_WITHOUT_ROOM: usize = 100;
 
 /// Everything that a plan is made from.
@@ -38,7 +38,7 @@ const MOVES_WITHOUT_ROOM: usize = 100;
 pub(in crate::reconcile) struct Input<'a> {
     /// Rows that point elsewhere are not ours.
     pub(in crate::reconcile) places: &'a Places,
-    /// Each key once.
+    /// Sorted, each once.
     pub(in crate::reconcile) wanted: &'a [SubscriptionKey],
     /// Twitch's whole list; more rows than ours do no harm.
     pub(in crate::reconcile) rows: &'a [SubscriptionRow],
@@ -47,7 +47,7 @@ pub(in crate::reconcile) struct Input<'a> {
     pub(in crate::reconcile) overdue: &'a HashSet<Box<str>>,
     /// Why the callback cannot be reached.
     pub(in crate::reconcile) unreachable: Option<&'a str>,
-    /// What would be refused for want of a grant, and why.
+    /// Subscriptions that Twitch would refuse for want of a grant, with the reason.
     pub(in crate::reconcile) ungranted: &'a HashMap<SubscriptionKey, String>,
     pub(in crate::reconcile) now: Instant,
     pub(in crate::reconcile) policy: Policy,
@@ -75,12 +75,10 @@ pub(in crate::reconcile) struct Planned {
     pub(in crate::reconcile) at_once: Vec<(SubscriptionKey, String)>,
     /// Live rows of ours.
     pub(in crate::reconcile) ours: u64,
-    /// How many wanted ones another run has to look after once this one is done: those that are moved and
-    /// whose old row is still there.
+    /// Number of moved subscriptions whose old row is still there; a later run deletes it.
     pub(in crate::reconcile) moving: u64,
 }
 
-/// A live row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::reconcile) struct Live {
     pub(in crate::reconcile) id: Box<str>,
@@ -89,7 +87,7 @@ pub(in crate::reconcile) struct Live {
     pub(in crate::reconcile) current: bool,
 }
 
-/// Makes the plan.
+/// Plans; see the module's head for the rules.
 pub(in crate::reconcile) fn plan(input: &Input<'_>) -> Planned {
     let mut out = Planned::default();
     let mut sorted = sort_out(input, &mut out);
@@ -126,7 +124,7 @@ pub(in crate::reconcile) fn plan(input: &Input<'_>) -> Planned {
         } else if found.old.is_empty() {
             creates.extend(decide(input, key, found.dead, full, false, &mut out));
         } else if let Some(mut create) = decide(input, key, found.dead, false, true, &mut out) {
-            // It costs what it has cost so far.
+            // A successor costs what its predecessor does.
             if let Action::Create { worst_cost, .. } = &mut create {
                 *worst_cost = found.old.iter().map(|row| row.cost).max().unwrap_or(*worst_cost);
             }
@@ -195,7 +193,7 @@ fn is_costly(action: &Action) -> bool {
     matches!(action, Action::Create { worst_cost: 1.., .. })
 }
 
-/// How a wanted key without a live row in its place is made, unless something is in the way.
+/// The action that creates a wanted key without a live row, unless an obstacle is in the way.
 fn decide(
     input: &Input<'_>,
     key: &SubscriptionKey,
@@ -225,7 +223,7 @@ fn decide(
         out.park.push((key.clone(), Obstacle::Callback, reason.to_owned()));
         return None;
     }
-    // What is due is tried, whatever its dead row says: that is what it is due for.
+    // A due key is tried whatever its dead row says: that is what being due means.
     if standing != Standing::Due
         && let Some((obstacle, reason)) = &dead
         && (*obstacle != Obstacle::Ended || standing == Standing::Trial)

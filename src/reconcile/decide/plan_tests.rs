@@ -108,7 +108,7 @@ impl World {
                         target: self.place(),
                         cost: *worst_cost,
                     });
-                    self.parked.settled(key, self.now);
+                    self.parked.record_alive(key, self.now);
                 }
             }
         }
@@ -116,7 +116,7 @@ impl World {
             self.parked.park(key, *obstacle, reason, self.now);
         }
         for (key, reason) in &planned.at_once {
-            self.parked.try_at_once(key, reason, self.now);
+            self.parked.record_trial(key, reason, self.now);
         }
         self.held_of = planned.plan.held_of;
     }

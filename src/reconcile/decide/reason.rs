@@ -12,7 +12,7 @@ pub(in crate::reconcile) fn overdue() -> (Obstacle, String) {
     (Obstacle::Ended, format!("Twitch's challenge has not come; it is created again by itself ({status})"))
 }
 
-/// What a dead row's status says (Twitch: "Get EventSub Subscriptions"); `None` for live ones.
+/// The obstacle that a dead row's status stands for (Twitch: "Get EventSub Subscriptions"); `None` for live ones.
 pub(in crate::reconcile) fn of_status(status: &SubscriptionStatus) -> Option<(Obstacle, String)> {
     use SubscriptionStatus as S;
     let (obstacle, words) = match status {
@@ -64,7 +64,7 @@ pub(in crate::reconcile) fn unread_rows(what: &str, unread: &[Box<str>]) -> Opti
     Some(format!("part of Twitch's answer about {what} cannot be read: {first}{more}"))
 }
 
-/// What the refusal of a create says; `None` when it says nothing about this subscription.
+/// The obstacle that the refusal of a create stands for; `None` if it is not about this subscription.
 pub(in crate::reconcile) fn of_failure<'a>(
     key: &SubscriptionKey,
     failure: &Failure,
@@ -114,7 +114,7 @@ pub(in crate::reconcile) fn cost_limit() -> String {
         .to_owned()
 }
 
-/// What an equal subscription that is not usable leads to.
+/// The reason for a subscription whose equal exists and is not ours to use.
 pub(in crate::reconcile) fn conflict(id: Option<&str>) -> String {
     let id = id.map(|id| format!(" ({id})")).unwrap_or_default();
     format!(
@@ -198,7 +198,7 @@ fn forbidden<'a>(
     }
 }
 
-/// What a person reads of a login without a user.
+/// The reason for a login without a user.
 pub(in crate::reconcile) fn login_not_found(login: &str) -> String {
     format!(
         "Twitch knows no user with the login {login}: misspelt, renamed, banned or deleted; correct the file"

@@ -9,17 +9,16 @@ use crate::model::route::SinkName;
 use crate::model::subscription::{Condition, FieldValue, SubscriptionKey, SubscriptionSpec};
 use crate::reconcile::Desired;
 
-/// The outcome.
+/// The resolved subscriptions.
 #[derive(Clone, Debug, Default)]
 pub(in crate::reconcile) struct Wanted {
     /// Sorted, each once.
     pub(in crate::reconcile) keys: Vec<SubscriptionKey>,
-    /// Those with a login whose id is not known, which stands as `@login`; and that login. Sorted,
-    /// each once.
+    /// Subscriptions with a login whose id is not known, which stands as `@login`, and that login. Sorted, each once.
     pub(in crate::reconcile) unresolved: Vec<(SubscriptionKey, Arc<str>)>,
     /// The sinks of those that name some.
     pub(in crate::reconcile) restricted: HashMap<SubscriptionKey, Arc<[SinkName]>>,
-    /// Those that the file does not have: the daemon's own, which go to no sink.
+    /// The daemon's own subscriptions, which the file does not have and which go to no sink.
     pub(in crate::reconcile) own: HashSet<SubscriptionKey>,
     /// The logins of the file by their ids, as far as they are known.
     pub(in crate::reconcile) names: HashMap<Box<str>, Arc<str>>,
@@ -38,7 +37,7 @@ impl Wanted {
     }
 }
 
-/// What is wanted altogether: the file's, and the daemon's own.
+/// All wanted subscriptions: the file's and the daemon's own.
 pub(in crate::reconcile) fn of(desired: &Desired, logins: &Logins, client_id: &str) -> Wanted {
     let mut wanted = resolve(&desired.specs, logins);
     if desired.watch_grants {

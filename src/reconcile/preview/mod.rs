@@ -1,5 +1,5 @@
-//! What a run would do, for `eventsubd plan`: reads everything, changes nothing at Twitch and
-//! nothing that is remembered.
+//! The preview of a run, for `eventsubd plan`: reads everything, changes nothing at Twitch and nothing that is
+//! remembered.
 
 mod render;
 
@@ -23,31 +23,21 @@ use crate::helix::Helix;
 use crate::model::status::GrantStatus;
 use crate::model::subscription::SubscriptionKey;
 
-/// What happens to the conduit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PreviewConduit {
-    /// It stays as it is.
     Keep {
-        /// Twitch's id.
         id: String,
-        /// Its shards.
         shards: u32,
     },
-    /// Its number of shards changes.
     Resize {
-        /// Twitch's id.
         id: String,
-        /// Shards now.
         from: u32,
-        /// Shards then.
         to: u32,
     },
-    /// One is made.
     Make {
         /// The one that we had, and that does not exist any more.
         gone: Option<String>,
-        /// Its shards.
         shards: u32,
     },
 }
@@ -74,12 +64,12 @@ impl PreviewConduit {
     }
 }
 
-/// What a run would do.
+/// The outcome that a run would have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Preview {
     /// The conduit; `None` when subscriptions call by themselves.
     pub conduit: Option<PreviewConduit>,
-    /// What they call then.
+    /// The callback of the subscriptions, if they call by themselves.
     pub callback: Option<String>,
     /// The subscriptions. What the running daemon has parked is not known here, and shows as to be
     /// created.
@@ -87,13 +77,12 @@ pub struct Preview {
     pub plan: Plan,
     /// Sum of the costs of the client's subscriptions; `None` when there is no conduit to ask about.
     pub total_cost: Option<u64>,
-    /// Its limit.
     pub max_total_cost: Option<u64>,
     /// Things that a person should know.
     pub warnings: Vec<String>,
     /// The logins of the ids that are shown.
     pub logins: BTreeMap<String, String>,
-    /// What the users have granted whose grants the subscriptions to create need.
+    /// The known grants of the users that the missing subscriptions need.
     pub grants: Vec<GrantStatus>,
     /// Subscriptions that the file does not have: the daemon's own.
     pub own: Vec<SubscriptionKey>,

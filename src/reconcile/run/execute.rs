@@ -19,7 +19,7 @@ use crate::reconcile::decide::action::Action;
 use crate::reconcile::decide::place::Place;
 use crate::reconcile::decide::reason;
 
-/// So many failures without a success between them end a run.
+/// Failures in a row that end a run.
 const FAILURES_IN_A_ROW: u32 = 5;
 
 /// Sum of the costs of the client's subscriptions, as far as it is known during a run.
@@ -27,8 +27,8 @@ const FAILURES_IN_A_ROW: u32 = 5;
 pub(in crate::reconcile) struct Costs {
     /// From the list, less what was deleted and more what was created since.
     counted: u64,
-    /// The highest that Twitch has told since.
-    told: u64,
+    /// The highest total that Twitch has reported since.
+    reported: u64,
     /// 0 when it is not known.
     pub(in crate::reconcile) max: u64,
     /// Twitch has refused one for its cost.
@@ -37,14 +37,14 @@ pub(in crate::reconcile) struct Costs {
 
 impl Costs {
     pub(in crate::reconcile) fn new(total: u64, max: u64) -> Self {
-        Self { counted: total, told: 0, max, full: false }
+        Self { counted: total, reported: 0, max, full: false }
     }
 
     pub(in crate::reconcile) fn total(&self) -> u64 {
-        self.counted.max(self.told)
+        self.counted.max(self.reported)
     }
 
-    /// How much may still be added; `None` when the limit is not known.
+    /// The cost that may still be added; `None` if the limit is not known.
     fn room(&self) -> Option<u64> {
         if self.full {
             return Some(0);
@@ -53,10 +53,10 @@ impl Costs {
     }
 }
 
-/// What came of one action.
+/// Outcome of one action.
 #[derive(Clone, Debug)]
 pub(in crate::reconcile) enum Outcome {
-    /// It is there now, made or found.
+    /// The subscription exists now, created or adopted.
     There {
         id: Box<str>,
         adopted: bool,
@@ -68,18 +68,17 @@ pub(in crate::reconcile) enum Outcome {
     Refused(Failure),
     /// Twitch says that an equal one exists, and it is not usable.
     Conflicted(String),
-    /// It was not sent: there is no room for its cost.
+    /// Not sent: there is no room for its cost.
     NoRoom,
     /// Neither done nor refused, as far as we know.
     Failed,
 }
 
-/// How it ended.
+/// The end of an execution.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::reconcile) enum End {
     /// Every action was carried out or refused.
     Complete,
-    /// It was stopped.
     Stopped,
     /// The conduit is gone.
     ConduitGone,
@@ -87,12 +86,12 @@ pub(in crate::reconcile) enum End {
     Failed(Failure),
 }
 
-/// Its circumstances.
+/// Settings of an execution.
 pub(in crate::reconcile) struct Job<'a, A> {
     pub(in crate::reconcile) api: &'a A,
     pub(in crate::reconcile) place: &'a Place,
     pub(in crate::reconcile) concurrency: usize,
-    /// How long requests in hand may take once it is stopped.
+    /// Time that requests in hand may take once the execution is stopped.
     pub(in crate::reconcile) drain: Duration,
 }
 
@@ -169,7 +168,7 @@ pub(in crate::reconcile) async fn execute<A: Api>(
                 Done::Created { row, total, max } => {
                     in_a_row = 0;
                     costs.counted = costs.counted.saturating_add(row.cost);
-                    costs.told = costs.told.max(total);
+                    costs.reported = costs.reported.max(total);
                     costs.max = if max > 0 { max } else { costs.max };
                     there(&row, false)
                 }

@@ -27,7 +27,7 @@ use crate::reconcile::decide::plan::Planned;
 use crate::reconcile::decide::wanted::Wanted;
 use crate::reconcile::error::RunError;
 
-/// How a run ended, unless it failed.
+/// The end of a run that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::reconcile) enum RunEnd {
     /// Every action was carried out or refused. A run that is not settled leaves work that another one has to look

@@ -63,7 +63,7 @@ pub(in crate::reconcile) enum Change {
     Parked { obstacle: Obstacle, reason: Box<str>, retry_at: Option<std::time::Instant> },
 }
 
-/// What the reconciler publishes, in the making.
+/// The values in the making, and the channels that they are published in.
 #[derive(Debug)]
 pub(in crate::reconcile) struct Out {
     status: ReconcileStatus,

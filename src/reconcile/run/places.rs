@@ -32,7 +32,7 @@ pub(in crate::reconcile) struct PlaceRegistry {
     target_at: Instant,
     report: watch::Receiver<ShardReport>,
     prover: Prover,
-    /// How long creates wait for new shards to be bound.
+    /// Time that creates wait for new shards to be bound.
     bind_wait: Duration,
 }
 
@@ -154,8 +154,8 @@ impl PlaceRegistry {
         !desired.shards_call || self.report.borrow().all_call
     }
 
-    /// What Twitch calls us with, given the secrets of the subscriptions that do. The shards' list adds theirs;
-    /// before it was read, shards may have any secret.
+    /// Secrets and callbacks in use, given the secrets of the subscriptions that call us. The list of shards adds
+    /// theirs; before it was read, shards may have any secret.
     pub(in crate::reconcile) fn in_use(
         &self,
         desired: &Desired,

@@ -48,7 +48,7 @@ pub(in crate::reconcile) struct Decided {
     pub(in crate::reconcile) planned: Planned,
     /// Why the callback cannot be reached; nothing is created then.
     pub(in crate::reconcile) unreachable: Option<String>,
-    /// What a person should know of Twitch's answers.
+    /// Remarks for people about Twitch's answers.
     pub(in crate::reconcile) remarks: Vec<String>,
 }
 
@@ -62,7 +62,7 @@ pub(in crate::reconcile) struct Tables {
     grants: Grants,
     /// When each subscription, by id, was first seen waiting for its challenge.
     unverified: HashMap<Box<str>, Instant>,
-    /// How long Twitch may take with a challenge.
+    /// Time that Twitch may take with a challenge.
     challenge: Duration,
     /// The number of subscriptions that were ours when deletes were first held; `None` while none are.
     held_of: Option<u64>,
@@ -321,7 +321,7 @@ impl Tables {
                 Some(live) if live.enabled => {
                     // A subscription that delivers from an older place may be parked for its new one.
                     if live.current {
-                        self.parked.settled(key, now);
+                        self.parked.record_alive(key, now);
                     }
                     out.set(key, Change::Enabled(live.id.clone()));
                 }
@@ -334,7 +334,7 @@ impl Tables {
             self.parked.park(key, *obstacle, reason, now);
         }
         for (key, reason) in &planned.at_once {
-            self.parked.try_at_once(key, reason, now);
+            self.parked.record_trial(key, reason, now);
         }
         for blocked in &planned.plan.blocked {
             if blocked.obstacle == Obstacle::Cost && blocked.retry_in.is_none() {
@@ -374,7 +374,7 @@ impl Tables {
         is_enabled: bool,
         out: &mut Out,
     ) {
-        self.parked.settled(key, now());
+        self.parked.record_alive(key, now());
         if is_enabled {
             out.set(key, Change::Enabled(id));
         } else {

@@ -50,7 +50,7 @@ pub(in crate::reconcile) struct Sources {
     pub(in crate::reconcile) trouble: Arc<Notify>,
 }
 
-/// What a run that begins has to take into account.
+/// The state of requests as a run begins.
 #[derive(Clone, Debug)]
 pub(in crate::reconcile) struct Order {
     pub(in crate::reconcile) desired: Arc<Desired>,

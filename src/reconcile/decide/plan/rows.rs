@@ -9,7 +9,7 @@ use super::{Input, Live, Planned};
 use crate::model::subscription::{Condition, SubscriptionKey, SubscriptionRow, SubscriptionStatus};
 use crate::reconcile::Policy;
 
-/// What there is of a wanted key.
+/// The rows of one wanted key.
 #[derive(Default)]
 pub(super) struct Found<'a> {
     pub(super) live: Option<&'a SubscriptionRow>,
@@ -90,9 +90,8 @@ pub(super) fn sort_out<'a>(input: &Input<'a>, out: &mut Planned) -> Sorted<'a> {
             *count += 1;
         }
     }
-    // What was moved goes under either policy: its events would come twice.
-    // `keep` creates what is missing and deletes nothing that lives. Dead rows deliver nothing and
-    // are cleared all the same.
+    // Moved rows go under either policy, since their events would come twice. Beyond that `keep` deletes only dead
+    // rows.
     if input.policy == Policy::Keep {
         sorted.duplicates.clear();
         sorted.unwanted.clear();
