@@ -12,6 +12,7 @@ use super::term::{self, Failure};
 use super::{BAD_CONFIG, FAILED};
 use crate::config::{self, Config, Diagnostic, Listen, Method, ShardTransport};
 use crate::model::grants;
+use crate::model::text::{counted, duration};
 use crate::{daemon, reconcile};
 
 /// Logins in one Get Users request (Twitch: "Get Users").
@@ -99,7 +100,12 @@ fn parts(config: &Config) -> Vec<Line> {
     lines.push(line(
         "subscriptions",
         mark,
-        format!("{} of {} types, {} logins", config.subscriptions.len(), types.len(), logins.len()),
+        format!(
+            "{} ({}, {})",
+            number(config.subscriptions.len(), "subscription"),
+            number(types.len(), "type"),
+            number(logins.len(), "login")
+        ),
     ));
     let problems = daemon::sink_problems(config).unwrap_or_else(|error| vec![error.to_string()]);
     if problems.is_empty() {
@@ -113,7 +119,7 @@ fn parts(config: &Config) -> Vec<Line> {
         format!(
             "{}, kept {}, at most {}",
             config.state_directory.display(),
-            humantime::format_duration(config.store.retain),
+            duration(config.store.retain),
             bytesize::ByteSize(config.store.max_size)
         ),
     ));
@@ -127,13 +133,13 @@ fn parts(config: &Config) -> Vec<Line> {
 /// How events come in.
 fn transport(config: &Config) -> Vec<Line> {
     let shards = match config.conduit.shard_transport {
-        ShardTransport::WebSocket => "WebSocket shards",
-        ShardTransport::Webhook => "shards that call",
+        ShardTransport::WebSocket => counted(config.conduit.shards.into(), "WebSocket shard"),
+        ShardTransport::Webhook => counted(config.conduit.shards.into(), "webhook shard"),
     };
     let text = match (config.method, &config.conduit.id) {
         (Method::Webhook, _) => "each subscription calls by itself".to_owned(),
-        (Method::Conduit, Some(id)) => format!("the conduit {id}, {} {shards}", config.conduit.shards),
-        (Method::Conduit, None) => format!("a conduit of its own, {} {shards}", config.conduit.shards),
+        (Method::Conduit, Some(id)) => format!("the conduit {id}, {shards}"),
+        (Method::Conduit, None) => format!("a conduit of its own, {shards}"),
     };
     let mut lines = vec![line("transport", Mark::Good, text)];
     if let Some(webhook) = &config.webhook {
@@ -195,7 +201,10 @@ async fn online(config: &Config) -> Result<(Vec<Line>, u8), Failure> {
     let (called, code) = callback(config).await;
     lines.extend(called);
     if unknown.is_empty() {
-        lines.insert(1, line("logins", Mark::Good, format!("{} known to Twitch", logins.len())));
+        lines.insert(
+            1,
+            line("logins", Mark::Good, format!("{} known to Twitch", number(logins.len(), "login"))),
+        );
         return Ok((lines, code));
     }
     let names: Vec<_> = unknown.into_iter().collect();
@@ -214,7 +223,7 @@ async fn missing_grants(config: &Config, api: &Api) -> Result<Vec<Line>, Failure
     }
     let wanting: Vec<_> = users.iter().filter(|user| !user.missing.is_empty()).collect();
     if wanting.is_empty() {
-        let good = line("grants", Mark::Good, format!("all that is needed of {} users", users.len()));
+        let good = line("grants", Mark::Good, format!("all that is needed of {}", number(users.len(), "user")));
         return Ok(std::iter::once(good).chain(remarks).collect());
     }
     let mut lines: Vec<Line> = wanting
@@ -238,6 +247,11 @@ async fn missing_grants(config: &Config, api: &Api) -> Result<Vec<Line>, Failure
     Ok(lines)
 }
 
+/// A length with its noun.
+fn number(length: usize, noun: &str) -> String {
+    counted(length as u64, noun)
+}
+
 fn render(report: &Report, colour: bool) -> String {
     let mut text = String::new();
     for diagnostic in report.errors.iter().chain(&report.warnings) {
@@ -253,14 +267,13 @@ fn render(report: &Report, colour: bool) -> String {
         let mark = if colour { format!("\x1b[{code}m{mark}\x1b[0m") } else { mark.to_owned() };
         text.push_str(&format!("{mark} {:<14} {}\n", line.part, line.text));
     }
-    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let bad = report.errors.len() + report.parts.iter().filter(|l| l.mark == Mark::Bad).count();
     let verdict = if report.valid { "is valid" } else { "cannot be used" };
     text.push_str(&format!(
         "{} {verdict}: {}, {}\n",
         report.path,
-        count(bad, "error"),
-        count(report.warnings.len(), "warning")
+        number(bad, "error"),
+        number(report.warnings.len(), "warning")
     ));
     text
 }

@@ -15,8 +15,7 @@ use crate::model::grants;
 use crate::model::status::{
     GrantStatus, ShardStatus, SinkStatus, Status, SubscriptionEntry, SubscriptionState, WebhookStatus,
 };
-use crate::model::tally::counted;
-use crate::model::text::{ago, short, size, word};
+use crate::model::text::{ago, counted, duration, size, word};
 use crate::model::time::Timestamp;
 
 /// Parked subscriptions that are listed one by one; the rest is counted.
@@ -41,7 +40,7 @@ pub(super) fn run(args: &Args, flags: &StatusArgs) -> Result<u8, Failure> {
     if in_time {
         return Ok(0);
     }
-    let waited = humantime::format_duration(flags.timeout);
+    let waited = duration(flags.timeout);
     term::say(&format!("error: not converged within {waited}: {}", waiting::reasons(&status).join("; ")));
     term::say("hint: the daemon goes on by itself; what keeps it is in `eventsubd status`");
     Ok(FAILED)
@@ -69,7 +68,7 @@ fn render(status: &Status, colour: bool) -> String {
         (false, true, _) => paint("1;33", "running, Twitch does not match the file yet"),
         (false, false, _) => paint("1;31", "not ready"),
     };
-    let up = short(status.now.since(status.started_at));
+    let up = duration(status.now.since(status.started_at));
     let waits: String = waiting::reasons(status).iter().map(|reason| format!("; {reason}")).collect();
     line(format!("eventsubd {} (pid {}), up {up}: {summary}{waits}", status.version, status.pid));
     for problem in &status.problems {
@@ -155,7 +154,7 @@ fn parked_line(entry: &SubscriptionEntry, now: Timestamp) -> String {
         let _ = write!(text, "\n    {reason}");
     }
     if let Some(at) = entry.retry_at {
-        let _ = write!(text, "\n    tried again in {}", short(at.since(now)));
+        let _ = write!(text, "\n    tried again in {}", duration(at.since(now)));
     }
     text
 }
@@ -189,7 +188,7 @@ fn config(status: &Status) -> String {
 
 fn shard_line(shard: &ShardStatus, now: Timestamp) -> String {
     let mut text =
-        format!("shard {:<8} {} for {}", shard.shard.0, word(&shard.state), short(now.since(shard.since)));
+        format!("shard {:<8} {} for {}", shard.shard.0, word(&shard.state), duration(now.since(shard.since)));
     let _ = write!(text, ", {}", counted(shard.events, "event"));
     if shard.losses > 0 {
         let _ = write!(text, ", lost its connection {}", times(shard.losses));
@@ -282,8 +281,12 @@ fn sink_line(sink: &SinkStatus, now: Timestamp) -> String {
         let _ = write!(text, ", next try in {}", short(at.since(now)));
     }
     if sink.lag_events > 0 {
-        let _ =
-            write!(text, ", {} behind ({})", sink.lag_events, short(Duration::from_secs(sink.lag_seconds)));
+        let _ = write!(
+            text,
+            ", {} behind ({})",
+            sink.lag_events,
+            duration(Duration::from_secs(sink.lag_seconds))
+        );
     }
     if sink.in_flight > 0 {
         let _ = write!(text, ", {} in flight", sink.in_flight);
@@ -303,7 +306,7 @@ fn sink_line(sink: &SinkStatus, now: Timestamp) -> String {
 fn token(status: &Status) -> String {
     let mut text = word(&status.token.state);
     if let Some(at) = status.token.expires_at {
-        let _ = write!(text, ", expires in {}", short(at.since(status.now)));
+        let _ = write!(text, ", expires in {}", duration(at.since(status.now)));
     }
     if let Some(at) = status.token.validated_at {
         let _ = write!(text, ", validated {}", ago(status.now, at));

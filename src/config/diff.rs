@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::model::route::SinkName;
 use crate::model::subscription::{FieldValue, SubscriptionSpec};
+use crate::model::text::duration;
 
 use super::settings::{Admin, Config, LogFormat, Method, Policy, ShardTransport, Webhook};
 
@@ -182,7 +183,7 @@ fn subscriptions(old: &[SubscriptionSpec], new: &[SubscriptionSpec]) -> Option<C
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = |time: &Duration| humantime::format_duration(*time).to_string();
+        let time = |time: &Duration| duration(*time);
         match self {
             Self::Credentials => f.write_str("credentials changed"),
             Self::Urls => f.write_str("urls of twitch changed"),

@@ -15,8 +15,7 @@ use crate::model::status::{
     AdminStatus, ApiStatus, ConfigStatus, IntakeStatus, Problem, ReconcileStatus, ShardStatus, SinkState,
     SinkStatus, Status, StoreStatus, SubscriptionEntry, SubscriptionState, TokenState, TokenStatus,
 };
-use crate::model::tally::counted;
-use crate::model::text::short;
+use crate::model::text::{counted, duration};
 use crate::model::time::Timestamp;
 use crate::reconcile::InUse;
 use crate::store::IntakeCounts;
@@ -239,7 +238,7 @@ fn problems(status: &Status, hanging: &Hanging) -> Vec<Problem> {
                 name = sink.name,
                 when = sink
                     .next_try
-                    .map_or_else(String::new, |at| format!(" in {}", short(at.since(status.now)))),
+                    .map_or_else(String::new, |at| format!(" in {}", duration(at.since(status.now)))),
             );
             add(&part, problem, &hint);
         } else if sink.lag_seconds > LAG_ALARM.as_secs() && sink.state != SinkState::Idle {

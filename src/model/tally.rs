@@ -4,11 +4,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A number and its noun: `1 event`, `2 events`.
-pub fn counted(number: u64, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
-}
-
 /// How often something took how long. Cheap to add to, and of fixed size.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Durations {

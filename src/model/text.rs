@@ -31,13 +31,41 @@ pub fn word(state: &impl Serialize) -> String {
 
 /// How long ago it was.
 pub fn ago(now: Timestamp, then: Timestamp) -> String {
-    format!("{} ago", short(now.since(then)))
+    format!("{} ago", duration(now.since(then)))
 }
 
-/// The two largest units of a duration.
-pub fn short(duration: Duration) -> String {
-    let text = humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string();
-    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+/// A duration in its two largest units, without what is left: `59 days`, `2 h 5 min`, `4 min`, `30 s`. Days are the
+/// largest unit, and stand alone from a week on.
+pub fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    if seconds == 0 && !duration.is_zero() {
+        return format!("{} ms", duration.as_millis().max(1));
+    }
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    let (large, small) = match (days, hours, minutes) {
+        (7.., ..) => (counted(days, "day"), None),
+        (1.., hours, _) => (counted(days, "day"), Some(format!("{hours} h")).filter(|_| hours > 0)),
+        (0, 1.., minutes) => (format!("{hours} h"), Some(format!("{minutes} min")).filter(|_| minutes > 0)),
+        (0, 0, 1..) => (
+            format!("{minutes} min"),
+            Some(format!("{} s", seconds % 60)).filter(|_| !seconds.is_multiple_of(60)),
+        ),
+        _ => (format!("{seconds} s"), None),
+    };
+    match small {
+        Some(small) => format!("{large} {small}"),
+        None => large,
+    }
+}
+
+/// A number and its noun: `1 shard`, `2 shards`, `1,200 shards`.
+pub fn counted(number: u64, noun: &str) -> String {
+    let end = match noun {
+        _ if number == 1 => "",
+        noun if noun.ends_with(['s', 'x']) || noun.ends_with("ch") => "es",
+        _ => "s",
+    };
+    format!("{} {noun}{end}", count(number))
 }
 
 /// A size in bytes.
@@ -66,8 +94,23 @@ mod tests {
     fn figures_are_easy_on_the_eye() {
         let counts = [0, 12, 999, 1_000, 12_345, 1_234_567].map(count);
         assert_eq!(counts, ["0", "12", "999", "1,000", "12,345", "1,234,567"]);
-        assert_eq!(short(Duration::from_millis(93_784_900)), "1day 2h");
-        assert_eq!(short(Duration::ZERO), "0s");
+        for (millis, text) in [
+            (0, "0 s"),
+            (20, "20 ms"),
+            (30_900, "30 s"),
+            (240_000, "4 min"),
+            (245_000, "4 min 5 s"),
+            (7_500_000, "2 h 5 min"),
+            (7_205_000, "2 h"),
+            (93_784_900, "1 day 2 h"),
+            (172_800_000, "2 days"),
+            (5_100_000_000, "59 days"),
+        ] {
+            assert_eq!(duration(Duration::from_millis(millis)), text);
+        }
+        let shards = [0, 1, 5, 1_200].map(|number| counted(number, "shard"));
+        assert_eq!(shards, ["0 shards", "1 shard", "5 shards", "1,200 shards"]);
+        assert_eq!((counted(2, "address"), counted(1, "batch")), ("2 addresses".into(), "1 batch".into()));
         assert_eq!(size(40_960), "40.0 KiB");
         assert_eq!(word(&crate::model::status::ShardState::AwaitingWelcome), "awaiting welcome");
     }

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::model::status::{Status, SubscriptionEntry, SubscriptionState};
-use crate::model::text::{count, short};
+use crate::model::text::{count, duration};
 
 /// Rows of one page.
 pub(super) const ROWS: usize = 100;
@@ -224,7 +224,7 @@ fn row<'a>(entry: &'a SubscriptionEntry, status: &Status) -> Row<'a> {
         logins: entry.logins.join(", "),
         condition: entry.key.condition.iter().map(|(name, value)| format!("{name}={value}")).collect(),
         reason: entry.reason.as_deref(),
-        retry: entry.retry_at.map(|at| short(at.since(status.now))),
+        retry: entry.retry_at.map(|at| duration(at.since(status.now))),
         id: entry.id.as_deref(),
     }
 }

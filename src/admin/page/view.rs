@@ -10,7 +10,7 @@ use crate::model::grants;
 use crate::model::status::{
     Problem, ShardStatus, SinkState, SinkStatus, Status, SubscriptionState, TokenState,
 };
-use crate::model::text::{ago, count, short, size, word};
+use crate::model::text::{ago, count, duration, size, word};
 use crate::model::time::Timestamp;
 
 /// Shards and users that are listed one by one; the rest is counted.
@@ -125,7 +125,7 @@ pub(super) fn view<'a>(status: &'a Status, query: &Query) -> View<'a> {
     wanting.truncate(LISTED);
     View {
         version: &status.version,
-        up: short(status.now.since(status.started_at)),
+        up: duration(status.now.since(status.started_at)),
         clock: now.get(11..19).unwrap_or_default().to_owned(),
         now,
         level,
@@ -240,7 +240,7 @@ fn tiles(status: &Status) -> Vec<Tile> {
         TokenState::Refused | TokenState::Unavailable => Level::Bad,
     };
     let note = match status.token.expires_at {
-        Some(at) => format!("expires in {}", short(at.since(status.now))),
+        Some(at) => format!("expires in {}", duration(at.since(status.now))),
         None => "none yet".to_owned(),
     };
     tiles.push(tile("Token", "#details", level, word(&status.token.state), note));
@@ -252,7 +252,7 @@ fn shard(shard: &ShardStatus, status: &Status) -> Shard {
         number: shard.shard.0,
         state: word(&shard.state),
         level: if shard.state.delivers() { Level::Good } else { Level::Bad },
-        since: short(status.now.since(shard.since)),
+        since: duration(status.now.since(shard.since)),
         events: count(shard.events),
         losses: count(shard.losses),
         problem: shard.problem.clone().filter(|_| !shard.state.delivers()),
@@ -276,7 +276,7 @@ fn sink(sink: &SinkStatus, now: Timestamp) -> Sink {
     };
     let mut figures = vec![("Behind", lag), ("Delivered", count(sink.delivered))];
     if let Some(at) = sink.next_try {
-        figures.push(("Next try", format!("in {}", short(at.since(now)))));
+        figures.push(("Next try", format!("in {}", duration(at.since(now)))));
     }
     for (name, number) in [
         ("In flight", sink.in_flight),

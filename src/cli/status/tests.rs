@@ -12,17 +12,17 @@ use crate::model::status::{Progress, ShardState, TokenState};
 #[test]
 fn a_daemon_that_is_well_is_a_few_lines() {
     expect![[r#"
-        eventsubd 0.1.0 (pid 4711), up 1day 2h: all is well
+        eventsubd 0.1.0 (pid 4711), up 1 day 2 h: all is well
 
-        config         /etc/eventsubd/config.toml, generation 2, loaded 10m ago; reloads: 1 accepted, 1 refused
-        token          valid, expires in 1month 15days, validated 20m ago, 1 minted, 2 times asked for in vain
+        config         /etc/eventsubd/config.toml, generation 2, loaded 10 min ago; reloads: 1 accepted, 1 refused
+        token          valid, expires in 46 days, validated 20 min ago, 1 minted, 2 times asked for in vain
         api            53 requests, 1 without an answer, 799 of 800 points of the rate limit left
         conduit        5b1f2c7a, 2 shards
-        shard 0        bound for 2h 1m, 12 events, moved once as Twitch asked
-        shard 1        bound for 20s, 1 event, lost its connection 2 times
+        shard 0        bound for 2 h 1 min, 12 events, moved once as Twitch asked
+        shard 1        bound for 20 s, 1 event, lost its connection 2 times
         reconnects     2 keepalive, 1 requested
         subscriptions  1, 1 enabled; 1 of the daemon's own, to hear of grants and shards; cost 1 of 10000
-        reconciled     8m 20s ago, generation 2
+        reconciled     8 min 20 s ago, generation 2
         received       13 events, 12 stored, 1 twice, 1 malformed, 2 of unknown types, 1 revocation
         store          12 events, 40.0 KiB of 2.0 GiB, newest 12, 9.0 ms a commit, 1 commit failed
         sink log       file, idle, 11 delivered, 3 tries failed
@@ -33,25 +33,25 @@ fn a_daemon_that_is_well_is_a_few_lines() {
 #[test]
 fn what_is_wrong_comes_first_and_everything_is_shown() {
     expect![[r#"
-        eventsubd 0.1.0 (pid 4711), up 1day 2h: running, with remarks
+        eventsubd 0.1.0 (pid 4711), up 1 day 2 h: running, with remarks
         ! subscriptions: 1 of 2 subscriptions cannot be created
           hint: each says why in `eventsubd status`
 
-        config         /etc/eventsubd/config.toml, generation 2, loaded 10m ago; an edit was refused 1m ago; reloads: 1 accepted, 1 refused
-        token          valid, expires in 1month 15days, validated 20m ago, 1 minted, 2 times asked for in vain
+        config         /etc/eventsubd/config.toml, generation 2, loaded 10 min ago; an edit was refused 1 min ago; reloads: 1 accepted, 1 refused
+        token          valid, expires in 46 days, validated 20 min ago, 1 minted, 2 times asked for in vain
         api            53 requests, 1 without an answer, 799 of 800 points of the rate limit left
         conduit        5b1f2c7a, 2 shards
-        shard 1        waiting for 20s, 1 event, lost its connection 2 times
-        shard 0        bound for 2h 1m, 12 events, moved once as Twitch asked
+        shard 1        waiting for 20 s, 1 event, lost its connection 2 times
+        shard 0        bound for 2 h 1 min, 12 events, moved once as Twitch asked
         reconnects     2 keepalive, 1 requested
         webhook        https://example.org/eventsub, listening on 127.0.0.1:8080
                        14 requests, 1 challenge, 3 connections open, Twitch's clock 2 s behind ours
                        rejected: 1 for method, 4 for signature, 1 too old
         subscriptions  2, 1 enabled, 1 parked; 1 of the daemon's own, to hear of grants and shards; cost 1 of 10000
-        reconciled     8m 20s ago, generation 2; 1 of 2 changes made
+        reconciled     8 min 20 s ago, generation 2; 1 of 2 changes made
         received       13 events, 12 stored, 1 twice, 1 malformed, 2 of unknown types, 1 revocation
         store          12 events, 40.0 KiB of 2.0 GiB, newest 12, 9.0 ms a commit, 1 commit failed
-        sink log       file, retrying, 11 delivered, next try in 12s, 1 behind (6m 40s), 3 tries failed, 1 dead letter, 5 lost
+        sink log       file, retrying, 11 delivered, next try in 12 s, 1 behind (6 min 40 s), 3 tries failed, 1 dead letter, 5 lost
         page           http://127.0.0.1:9464/, opened by the token
 
         Missing grants:
@@ -61,7 +61,7 @@ fn what_is_wrong_comes_first_and_everything_is_shown() {
         Parked subscriptions:
           channel.follow v2 broadcaster_user_id=2 moderator_user_id=2
             needs grant: ann must allow moderator:read:followers: run `eventsubd authorize --user ann`
-            tried again in 5m
+            tried again in 5 min
     "#]].assert_eq(&render(&example::status(), false));
 }
 
@@ -73,7 +73,7 @@ fn one_that_is_not_converged_says_what_it_waits_for() {
     status.reconcile.conduit = None;
     status.reconcile.generation = 0;
     let summary = |status: &Status| render(status, false).lines().next().map(str::to_owned);
-    expect!["eventsubd 0.1.0 (pid 4711), up 1day 2h: not ready; there is no token: Twitch does not give one; there is no conduit yet; generation 2 of the file is not carried out yet"].assert_eq(&summary(&status).expect("a line"));
+    expect!["eventsubd 0.1.0 (pid 4711), up 1 day 2 h: not ready; there is no token: Twitch does not give one; there is no conduit yet; generation 2 of the file is not carried out yet"].assert_eq(&summary(&status).expect("a line"));
 
     status.token.state = TokenState::Valid;
     status.reconcile = example::status().reconcile;

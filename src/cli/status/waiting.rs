@@ -1,7 +1,7 @@
 //! What a daemon is waiting for that is not converged.
 
 use crate::model::status::{Status, SubscriptionState, TokenState};
-use crate::model::tally::counted;
+use crate::model::text::counted;
 
 /// Why Twitch does not match the file yet, the cause before its consequences; empty when it does.
 pub(super) fn reasons(status: &Status) -> Vec<String> {

@@ -61,17 +61,17 @@ fn each_change_in_one_line() {
     expect![[r#"
         credentials changed
         urls of twitch changed
-        validate interval 1h -> 30m
-        reconcile interval 30m -> 1h
+        validate interval 1 h -> 30 min
+        reconcile interval 30 min -> 1 h
         policy sync -> keep
         max_delete 0.5 -> 1
         shards 1 -> 3
         conduit none -> x
-        keepalive 30s -> 1m
+        keepalive 30 s -> 1 min
         subscriptions +1 -1, 1 to other sinks
         sink a changed
         sink b added
-        retention 7days -> 1day
+        retention 7 days -> 1 day
         store size 2.0 GiB -> 1.0 GiB
         admin endpoint off -> 127.0.0.1:9464
         token of the admin endpoint changed
@@ -83,17 +83,17 @@ fn each_change_in_one_line() {
     expect![[r#"
         credentials changed
         urls of twitch changed
-        validate interval 30m -> 1h
-        reconcile interval 1h -> 30m
+        validate interval 30 min -> 1 h
+        reconcile interval 1 h -> 30 min
         policy keep -> sync
         max_delete 1 -> 0.5
         shards 3 -> 1
         conduit x -> none
-        keepalive 1m -> 30s
+        keepalive 1 min -> 30 s
         subscriptions +1 -1, 1 to other sinks
         sink a changed
         sink b removed
-        retention 1day -> 7days
+        retention 1 day -> 7 days
         store size 1.0 GiB -> 2.0 GiB
         admin endpoint 127.0.0.1:9464 -> off
         token of the admin endpoint changed

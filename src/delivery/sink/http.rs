@@ -21,7 +21,7 @@ use super::{Single, printable};
 use crate::model::event::StoredEvent;
 use crate::model::secret::Secret;
 use crate::model::signature::Signer;
-use crate::model::text::chain;
+use crate::model::text::{chain, duration};
 
 /// How much of an answer is read: enough to say what is wrong, and to use the connection again.
 const ANSWER: usize = 16 << 10;
@@ -204,7 +204,7 @@ impl Http {
             Ok(answer) => self.judge(answer, attempt.now).await,
             Err(error) => {
                 let why = if error.is_timeout() {
-                    format!("no answer within {}", humantime::format_duration(self.options.timeout))
+                    format!("no answer within {}", duration(self.options.timeout))
                 } else {
                     chain(&error.without_url())
                 };
