@@ -223,7 +223,8 @@ async fn missing_grants(config: &Config, api: &Api) -> Result<Vec<Line>, Failure
     }
     let wanting: Vec<_> = users.iter().filter(|user| !user.missing.is_empty()).collect();
     if wanting.is_empty() {
-        let good = line("grants", Mark::Good, format!("all that is needed of {}", number(users.len(), "user")));
+        let good =
+            line("grants", Mark::Good, format!("all that is needed of {}", number(users.len(), "user")));
         return Ok(std::iter::once(good).chain(remarks).collect());
     }
     let mut lines: Vec<Line> = wanting

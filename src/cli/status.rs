@@ -278,7 +278,7 @@ fn sink_line(sink: &SinkStatus, now: Timestamp) -> String {
     let mut text =
         format!("sink {name:<9} {}, {}, {} delivered", sink.kind, word(&sink.state), sink.delivered);
     if let Some(at) = sink.next_try {
-        let _ = write!(text, ", next try in {}", short(at.since(now)));
+        let _ = write!(text, ", next try in {}", duration(at.since(now)));
     }
     if sink.lag_events > 0 {
         let _ = write!(

@@ -1,7 +1,6 @@
 //! The admin endpoint: where it listens, and what opens it.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -10,7 +9,9 @@ use crate::model::secret::Secret;
 
 use super::check::Layer;
 use super::diagnostic::quote;
+use super::files::{Folder, flaw_of_secret};
 use super::merge;
+use super::private;
 use super::problems::{At, Problems};
 use super::secrets::private_file;
 use super::settings::Admin;
@@ -25,12 +26,12 @@ const MAX_TOKEN: usize = 1024;
 /// How one is made.
 const MAKE_TOKEN: &str = "make one with `openssl rand -hex 24`";
 
-/// The endpoint that the layers ask for. Relative paths start at `base`.
+/// The endpoint that the layers ask for. Relative paths start in `folder`.
 pub(super) fn find(
     merged: &merge::Admin,
     file: &Layer,
     variables: &Layer,
-    base: &Path,
+    folder: &Folder,
     problems: &mut Problems,
 ) -> Option<Admin> {
     let at = |path: &str| {
@@ -48,10 +49,13 @@ pub(super) fn find(
         }
         return None;
     };
-    let token = merged.token_file.as_deref().map(|name| token(name, base, &at(TOKEN_FILE), problems));
+    let token = merged.token_file.as_deref().map(|name| token(name, folder, &at(TOKEN_FILE), problems));
     let Ok(listen) = text.parse::<SocketAddr>() else {
         problems
-            .error(at(LISTEN), format!("{} is no address to listen on", quote(text)))
+            .error(
+                at(LISTEN),
+                format!("{} of `{LISTEN}` is not an address to listen on", private::shown(text)),
+            )
             .hint("it is an IP address and a port, for example \"127.0.0.1:9464\" or \"[::1]:9464\"");
         return None;
     };
@@ -72,7 +76,10 @@ fn trusted_proxies(merged: &merge::Admin, at: &At, problems: &mut Problems) -> A
         Ok(network) => Some(network),
         Err(_) => {
             problems
-                .error(at, format!("{} in `{TRUSTED_PROXIES}` is not an address or a network", quote(text)))
+                .error(
+                    at,
+                    format!("{} in `{TRUSTED_PROXIES}` is not an address or a network", private::shown(text)),
+                )
                 .hint("write for example \"127.0.0.1\", \"10.0.0.0/8\" or \"2001:db8::/32\"");
             None
         }
@@ -88,12 +95,10 @@ fn is_loopback(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
 }
 
-fn token(name: &str, base: &Path, at: &At, problems: &mut Problems) -> Option<Secret> {
-    let text = private_file(name, base, at, "the token of the admin endpoint", problems)?;
-    let token = text.strip_suffix('\n').unwrap_or(&text);
-    let token = token.strip_suffix('\r').unwrap_or(token);
-    let problem = if token.contains('\n') {
-        "it holds more than one line".to_owned()
+fn token(name: &str, folder: &Folder, at: &At, problems: &mut Problems) -> Option<Secret> {
+    let token = private_file(name, folder, at, "the token of the admin endpoint", problems)?;
+    let problem = if let Some(flaw) = flaw_of_secret(&token) {
+        flaw
     } else if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         "it may only hold visible ASCII characters".to_owned()
     } else if token.len() < MIN_TOKEN {
@@ -103,7 +108,7 @@ fn token(name: &str, base: &Path, at: &At, problems: &mut Problems) -> Option<Se
     } else {
         return Some(Secret::new(token));
     };
-    let path = base.join(name).display().to_string();
+    let path = folder.join(name).display().to_string();
     problems.error(at, format!("no token in {}: {problem}", quote(&path))).hint(MAKE_TOKEN);
     None
 }

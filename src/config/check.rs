@@ -19,6 +19,17 @@ use crate::model::secret::Secret;
 
 /// The variables that are no keys.
 const OTHER_VARIABLES: [&str; 1] = ["EVENTSUBD_CONFIG"];
+/// Tokens of OAuth that people have from other programs.
+const USER_TOKENS: [&str; 8] = [
+    "access_token",
+    "oauth_token",
+    "refresh_token",
+    "user_token",
+    "id_token",
+    "token",
+    "oauth",
+    "user_access_token",
+];
 pub(super) const SECRET_PATH: &str = "twitch.client_secret";
 
 /// What one layer says.
@@ -70,6 +81,10 @@ impl Walk<'_> {
                 self.document.entries = entry::read_all(value, at, self.problems);
             } else if pattern == "sink" {
                 self.sink(name, value, &path, at);
+            } else if path == "sink" && value.get_ref().is_array() {
+                self.problems.error(at, "`sink` must be a table with a table for each sink").hint(
+                    "sinks have names: write `[sink.NAME]` in place of `[[sink]]`, such as `[sink.log]`",
+                );
             } else {
                 let pattern = join(pattern, name);
                 match schema::find(&pattern) {
@@ -141,12 +156,15 @@ impl Walk<'_> {
                     let headers = self.document.layer.headers.entry(sink.clone()).or_default();
                     headers.push((header, Secret::new(text.clone().into_owned()), at.into()));
                 }
-                (Ok(_), _) => {
-                    self.problems.error(at, format!("`{path}` takes texts only")).hint("put it in quotes");
+                (Ok(header), _) => {
+                    self.problems
+                        .error(at, format!("`{header}` in `{path}` must be a string"))
+                        .hint("put it in quotes");
                 }
+                // What stands here may be a whole header with its secret.
                 (Err(_), _) => {
                     self.problems
-                        .error(at, format!("{} is no name of a header", quote(name.get_ref())))
+                        .error(at, format!("a name in `{path}` is not the name of a header"))
                         .hint("for example `headers = { Authorization = \"…\" }`");
                 }
             }
@@ -163,6 +181,12 @@ impl Walk<'_> {
         let what = if is_table { "section" } else { "key" };
         let diagnostic = self.problems.error(at, format!("unknown {what} {}", quote(name)));
         diagnostic.hints.extend(suggestion(name, section));
+        if USER_TOKENS.contains(&name) && matches!(section, "" | "twitch") {
+            diagnostic.hints.clear();
+            diagnostic
+                .hint("leave it out: the daemon gets app access tokens by itself, with the client id and the client secret")
+                .hint("EventSub over conduits and webhooks refuses the tokens of users; `eventsubd authorize` asks users for what is needed");
+        }
     }
 }
 

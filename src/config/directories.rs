@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::LoadOptions;
+use super::files::Folder;
 use super::merge::Merged;
 use super::problems::{At, Problems};
 
@@ -24,17 +25,17 @@ pub fn unit_directories(path: &Path) -> Option<(PathBuf, PathBuf)> {
     Some((Path::new("/var/lib").join(&unit), Path::new("/run").join(&unit)))
 }
 
-/// The state directory and the control socket. Relative paths of keys start at `base`.
+/// The state directory and the control socket. Relative paths of keys start in `folder`.
 pub(super) fn find(
     options: &LoadOptions,
     merged: &Merged,
-    base: &Path,
+    folder: &Folder,
     problems: &mut Problems,
 ) -> (PathBuf, PathBuf) {
     let env = &options.env;
     // The sandbox of a file must not touch the state of the daemon that runs from the same file.
     let apart = options.sandbox && options.state_dir.is_none();
-    let key = merged.state.directory.as_ref().filter(|_| !apart).map(|path| base.join(path));
+    let key = merged.state.directory.as_ref().filter(|_| !apart).map(|path| folder.join(path));
     let found =
         options.state_dir.clone().or(key).or_else(|| env.directory("STATE_DIRECTORY")).or_else(|| {
             // Relative ones are invalid, says the XDG Base Directory Specification.
@@ -53,7 +54,7 @@ pub(super) fn find(
         name.push("-sandbox");
         directory.set_file_name(name);
     }
-    let key = merged.admin.socket.as_ref().map(|path| base.join(path));
+    let key = merged.admin.socket.as_ref().map(|path| folder.join(path));
     let runtime = || env.directory("RUNTIME_DIRECTORY").map(|path| path.join(SOCKET));
     let socket = if apart { None } else { key.or_else(runtime) };
     let socket = socket.unwrap_or_else(|| directory.join(SOCKET));

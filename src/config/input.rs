@@ -8,9 +8,10 @@ use super::check::{self, Document};
 use super::diagnostic::quote;
 use super::entry::Entry;
 use super::expand::LoginFile;
-use super::files;
+use super::files::{self, Folder};
 use super::login::{self, Logins};
 use super::problems::{At, Problems};
+use super::secrets::RELATIVE;
 use super::source::Place;
 
 /// How many errors of the parser are looked at: what follows is most often their echo.
@@ -57,15 +58,67 @@ pub(super) fn parse(text: &str, source: u32, problems: &mut Problems) -> Option<
         let name =
             error.span().filter(|_| error.message() == "duplicate key").and_then(|span| text.get(span));
         let name = name.map(|name| format!(" {}", quote(name))).unwrap_or_default();
-        problems.error(place.map_or(At::Nowhere, At::Place), format!("{}{name}", error.message()));
+        let slip = error.span().and_then(|span| slip(text, span.start));
+        let message = match &slip {
+            Some(Slip { message: Some(message), .. }) => message.clone(),
+            _ => format!("{}{name}", error.message()),
+        };
+        let diagnostic = problems.error(place.map_or(At::Nowhere, At::Place), message);
+        diagnostic.hints.extend(slip.map(|slip| slip.hint));
     }
     errors.is_empty().then(|| check::document(table.get_ref(), source, problems))
+}
+
+/// A common slip behind an error of the parser.
+struct Slip {
+    /// In place of the parser's, which speaks of numbers where words are meant.
+    message: Option<String>,
+    hint: String,
+}
+
+/// What is probably wrong with the line in which the parser stopped. Never tells its value.
+fn slip(text: &str, at: usize) -> Option<Slip> {
+    const CURLY: [char; 7] = ['\u{201c}', '\u{201d}', '\u{201e}', '\u{ab}', '\u{bb}', '\u{2018}', '\u{2019}'];
+    let before = text.get(..at)?;
+    let start = before.rfind('\n').map_or(0, |at| at + 1);
+    let line = text[start..].split('\n').next()?.trim();
+    let end = line.find(['=', ':'])?;
+    let (name, value) = (line[..end].trim(), line[end + 1..].trim_start());
+    // A name that may be anything is not repeated.
+    let is_name = !name.is_empty()
+        && name.len() <= 64
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-.".contains(&b));
+    if !is_name {
+        return None;
+    }
+    if line.as_bytes().get(end) == Some(&b':') {
+        let hint = format!("a key and its value have `=` between them: {name} = \"…\"");
+        return Some(Slip { message: None, hint });
+    }
+    if value.starts_with(CURLY) {
+        let message = Some(format!("the value of `{name}` stands in typographic quotes"));
+        return Some(Slip { message, hint: format!("write straight quotes: {name} = \"…\"") });
+    }
+    let bare = value.split([' ', '\t', '#', '\r']).next().unwrap_or_default();
+    let is_word =
+        bare.starts_with(|c: char| c.is_alphabetic()) && !["true", "false", "inf", "nan"].contains(&bare);
+    if ["yes", "no", "on", "off"].contains(&bare.to_ascii_lowercase().as_str())
+        || bare.eq_ignore_ascii_case("true")
+        || bare.eq_ignore_ascii_case("false")
+    {
+        let message = Some(format!("the value of `{name}` is not one of TOML's"));
+        return Some(Slip { message, hint: "write `true` or `false`, in small letters".to_owned() });
+    }
+    is_word.then(|| Slip {
+        message: Some(format!("the value of `{name}` is not in quotes")),
+        hint: format!("texts stand in quotes: {name} = \"…\""),
+    })
 }
 
 /// Reads each file of logins once, however many entries name it.
 pub(super) fn read_login_files(
     entries: &[Entry],
-    base: &Path,
+    folder: &Folder,
     logins: &mut Logins,
     problems: &mut Problems,
 ) -> HashMap<Box<str>, Option<LoginFile>> {
@@ -74,12 +127,12 @@ pub(super) fn read_login_files(
         if read.contains_key(&word.text) {
             continue;
         }
-        let path = base.join(&*word.text);
-        let list = match files::read(&path, files::MAX_FILE) {
+        let path = folder.join(&word.text);
+        let list = match folder.read(&word.text, files::MAX_FILE) {
             Err(unreadable) => {
                 let diagnostic = problems.error(word.place, unreadable.message);
                 if unreadable.missing {
-                    diagnostic.hint("the path is relative to the directory of the configuration file");
+                    diagnostic.hint(RELATIVE);
                 }
                 None
             }

@@ -182,7 +182,14 @@ pub(super) static KEYS: &[Key] = &[
         key("sink.*.rotate_keep", Integer { min: 1, max: 10_000 }, "5", "how many old files are kept"),
         &["file"],
     ),
-    of(required("sink.*.command", Texts, "the program and its arguments; no shell"), &["command"]),
+    of(
+        required(
+            "sink.*.command",
+            Texts,
+            "the program and its arguments; no shell; it runs in the folder of the configuration file, where relative paths start",
+        ),
+        &["command"],
+    ),
     of(
         key("sink.*.timeout", time("1s", "1h"), r#""30s""#, "how long one event may take"),
         &["command", "http"],

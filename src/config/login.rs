@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::diagnostic::quote;
+use super::files::is_printable;
 use super::problems::Problems;
 use super::source::Place;
 use super::value::Complaint;
@@ -43,18 +44,27 @@ fn is_login(text: &str) -> bool {
 }
 
 fn complaint(text: &str) -> Complaint {
-    let bare = text.trim().trim_start_matches(['#', '@']);
+    let quotes = ['"', '\'', '`', '\u{201c}', '\u{201d}', '\u{2018}', '\u{2019}'];
+    let bare = text.trim().trim_end_matches([',', ';']).trim_matches(quotes).trim_start_matches(['#', '@']);
     let bare = bare.split_once("://").map_or(bare, |(_, rest)| rest);
     let path =
         ["www.twitch.tv/", "m.twitch.tv/", "twitch.tv/"].iter().find_map(|host| bare.strip_prefix(host));
     let bare = path.map_or(bare, |path| path.split(['/', '?', '#']).next().unwrap_or(path)).trim();
     let lower = bare.to_ascii_lowercase();
+    let hidden = text.chars().position(|c| !is_printable(c));
+    let list: Vec<String> =
+        bare.split([',', ';', ' ']).filter(|part| !part.is_empty()).map(str::to_ascii_lowercase).collect();
     let hint = if is_login(&lower) {
         format!("write the login alone: `{lower}`")
+    } else if let Some(at) = hidden {
+        format!("its character {} is not printable: type it anew, without copying it", at + 1)
+    } else if list.len() > 1 && list.len() <= 20 && list.iter().all(|part| is_login(part)) {
+        let list = list.iter().map(|part| format!("\"{part}\"")).collect::<Vec<_>>().join(", ");
+        format!("a list has each in quotes of its own: [{list}]")
     } else {
         "a login has 1 to 25 of the characters a-z, 0-9 and `_`; a display name may differ from it".to_owned()
     };
-    Complaint::new(format!("{} is no login", quote(text)), hint)
+    Complaint::new(format!("{} is not a valid login", quote(text)), hint)
 }
 
 /// Reads a file of logins: one a line, `#` comments, blank lines. Duplicates count once.
@@ -89,7 +99,7 @@ pub(super) fn read_file(
     }
     if errors > MAX_ERRORS {
         let end = Place::new(source, text.len()..text.len());
-        problems.error(end, format!("and {} more lines that are no logins", errors - MAX_ERRORS));
+        problems.error(end, format!("and {} more lines that are not valid logins", errors - MAX_ERRORS));
     }
     list
 }
@@ -117,5 +127,16 @@ mod tests {
             assert_eq!(complaint(text).hint.expect("a hint"), "write the login alone: `ninja`", "{text}");
         }
         assert!(complaint("Ninja!").hint.expect("a hint").starts_with("a login has"));
+        for text in ["\"ninja\"", "ninja,", "\u{201c}ninja\u{201d}", "'ninja',"] {
+            assert_eq!(complaint(text).hint.expect("a hint"), "write the login alone: `ninja`", "{text}");
+        }
+        assert_eq!(
+            complaint("Ninja, shroud").hint.expect("a hint"),
+            "a list has each in quotes of its own: [\"ninja\", \"shroud\"]"
+        );
+        assert_eq!(
+            complaint("nin\u{200b}ja").hint.expect("a hint"),
+            "its character 4 is not printable: type it anew, without copying it"
+        );
     }
 }

@@ -24,6 +24,7 @@ mod log;
 mod login;
 mod mask;
 mod merge;
+mod private;
 mod problems;
 mod schema;
 mod secrets;
@@ -39,7 +40,7 @@ mod webhook;
 mod tests;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub use self::diagnostic::{Diagnostic, Level, Location, Related};
 pub use self::diff::{Change, diff};
@@ -54,6 +55,7 @@ pub use self::settings::{
 
 use self::check::{Document, Layer};
 use self::diagnostic::quote;
+use self::files::{Access, Folder};
 use self::login::Logins;
 use self::merge::Merged;
 use self::problems::{At, Problems};
@@ -146,10 +148,9 @@ pub fn paths(options: &LoadOptions) -> Result<Paths, ConfigErrors> {
         .unwrap_or_default();
     let variables = check::variables(&options.env, &mut ignored);
     let mut problems = Problems::new();
-    let found = merge::merge(&document.layer, &variables, &options.env).ok().map(|merged| {
-        let base = options.path.parent().unwrap_or(Path::new(""));
-        directories::find(options, &merged, base, &mut problems)
-    });
+    let found = merge::merge(&document.layer, &variables, &options.env)
+        .ok()
+        .map(|merged| directories::find(options, &merged, &Folder::of(&options.path), &mut problems));
     match found.filter(|_| problems.is_clean()) {
         Some((state_directory, socket)) => Ok(Paths { state_directory, socket }),
         None => {
@@ -165,7 +166,45 @@ pub fn paths(options: &LoadOptions) -> Result<Paths, ConfigErrors> {
 /// All problems of the file, of the files that it names, and of the environment.
 pub fn load(options: &LoadOptions) -> Result<Loaded, ConfigErrors> {
     let mut problems = Problems::new();
-    let config = load_into(options, &mut problems).filter(|_| problems.is_clean());
+    let read = files::read(&options.path, files::MAX_FILE);
+    let config = match read {
+        Ok((bytes, access)) => {
+            let folder = Folder::of(&options.path);
+            build(bytes, &Around { options, access, folder: &folder }, &mut problems)
+        }
+        Err(unreadable) => {
+            let diagnostic = problems.error(At::Nowhere, unreadable.message);
+            if unreadable.missing {
+                diagnostic.hint("name another one with `--config FILE` or in $EVENTSUBD_CONFIG");
+            }
+            None
+        }
+    };
+    finish(config, problems)
+}
+
+/// Checks the text of a configuration alone: no file that it names and no variable is looked at, so that files which
+/// it needs count as missing. For fuzzing.
+///
+/// # Errors
+/// All problems of the text.
+pub fn check_text(text: &[u8]) -> Result<Loaded, ConfigErrors> {
+    let options = LoadOptions {
+        path: "config.toml".into(),
+        state_dir: Some("/state".into()),
+        env: Environment::default(),
+        sandbox: false,
+        secrets: Secrets::Optional,
+    };
+    let mut problems = Problems::new();
+    let around = Around { options: &options, access: Access::PRIVATE, folder: &Folder::closed() };
+    let config = build(text.to_vec(), &around, &mut problems);
+    finish(config, problems)
+}
+
+/// The configuration if it has no error, with all that was found.
+fn finish(config: Option<Config>, problems: Problems) -> Result<Loaded, ConfigErrors> {
+    let config = config.filter(|_| problems.is_clean());
     let (mut errors, warnings) = problems.into_sorted();
     match config {
         Some(config) => Ok(Loaded { config, warnings }),
@@ -178,16 +217,16 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, ConfigErrors> {
     }
 }
 
-fn load_into(options: &LoadOptions, problems: &mut Problems) -> Option<Config> {
+/// The file that a configuration is built from, apart from its text.
+struct Around<'a> {
+    options: &'a LoadOptions,
+    access: Access,
+    folder: &'a Folder,
+}
+
+fn build(bytes: Vec<u8>, around: &Around<'_>, problems: &mut Problems) -> Option<Config> {
+    let Around { options, access, folder } = *around;
     let path = &options.path;
-    let (bytes, metadata) = files::read(path, files::MAX_FILE)
-        .map_err(|unreadable| {
-            let diagnostic = problems.error(At::Nowhere, unreadable.message);
-            if unreadable.missing {
-                diagnostic.hint("name another one with `--config FILE` or in $EVENTSUBD_CONFIG");
-            }
-        })
-        .ok()?;
     let (text, source) = input::add_text(path, bytes, true, problems)?;
     let Document { layer: file, entries } = input::parse(&text, source, problems)?;
     let variables = check::variables(&options.env, problems);
@@ -198,7 +237,6 @@ fn load_into(options: &LoadOptions, problems: &mut Problems) -> Option<Config> {
             return None;
         }
     };
-    let base = path.parent().unwrap_or(Path::new(""));
 
     let client_id = client_id(options, &merged, &file, &variables, problems);
     let search = secrets::Search {
@@ -206,15 +244,16 @@ fn load_into(options: &LoadOptions, problems: &mut Problems) -> Option<Config> {
         variables: &variables,
         environment: &options.env,
         path,
-        metadata: &metadata,
+        access,
+        folder,
         secret_file: merged.twitch.client_secret_file.as_deref(),
         secrets: options.secrets,
     };
     let (client_secret, client_secret_source) =
         if options.sandbox { (None, "the sandbox".to_owned()) } else { search.run(problems) };
     check_log_level(&merged.log.level, &file, &variables, problems);
-    let (state_directory, socket) = directories::find(options, &merged, base, problems);
-    let admin = admin::find(&merged.admin, &file, &variables, base, problems);
+    let (state_directory, socket) = directories::find(options, &merged, folder, problems);
+    let admin = admin::find(&merged.admin, &file, &variables, folder, problems);
 
     let method = if merged.transport.method == "webhook" { Method::Webhook } else { Method::Conduit };
     let shard_transport = match merged.transport.conduit.shard_transport.as_str() {
@@ -224,7 +263,7 @@ fn load_into(options: &LoadOptions, problems: &mut Problems) -> Option<Config> {
     let webhook_around = webhook::Around {
         file: &file,
         variables: &variables,
-        base,
+        folder,
         used_by: match (method, shard_transport) {
             (Method::Webhook, _) => Some("transport.method"),
             (Method::Conduit, ShardTransport::Webhook) => Some("transport.conduit.shard_transport"),
@@ -232,10 +271,10 @@ fn load_into(options: &LoadOptions, problems: &mut Problems) -> Option<Config> {
         },
         local: options.sandbox || url::of_this_machine(&merged.twitch.api_url),
     };
-    let webhook = webhook::build(merged.transport.webhook, &webhook_around, problems);
+    let webhook = webhook::build(&merged.transport.webhook, &webhook_around, problems);
 
     let mut logins = Logins::default();
-    let login_files = input::read_login_files(&entries, base, &mut logins, problems);
+    let login_files = input::read_login_files(&entries, folder, &mut logins, problems);
     let names = sinks::names(&file, &variables);
     let input = expand::Input {
         entries: &entries,
@@ -253,10 +292,11 @@ fn load_into(options: &LoadOptions, problems: &mut Problems) -> Option<Config> {
     let around = sinks::Around {
         file: &file,
         variables: &variables,
-        base,
-        metadata: &metadata,
+        folder,
+        access,
         path,
         environment: &options.env,
+        subscriptions: if problems.is_clean() { &subscriptions } else { &[] },
     };
     let sinks = sinks::build(merged.sink, &around, problems);
 
@@ -336,15 +376,19 @@ fn client_id(
     }
 }
 
+/// What is wrong with the filter of log lines, and where; the filter of `RUST_LOG` has its own check.
 fn check_log_level(level: &str, file: &Layer, variables: &Layer, problems: &mut Problems) {
     const PATH: &str = "log.level";
     let value = variables.values.get(PATH).or_else(|| file.values.get(PATH));
     let at = value.map_or(At::Nowhere, |(_, at)| at.clone());
     for complaint in log::complaints(level) {
         let diagnostic = problems.error(&at, complaint.message);
-        if let Some(hint) = complaint.hint {
-            diagnostic.hint(hint);
-        }
+        diagnostic.hints.extend(complaint.hint);
+    }
+    if problems.is_clean()
+        && let Some(remark) = log::remark(level)
+    {
+        problems.warning(&at, remark.message).hints.extend(remark.hint);
     }
 }
 

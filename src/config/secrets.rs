@@ -1,16 +1,14 @@
 //! Finding the client secret: the environment, systemd's credential, a file, the file itself.
 //!
-//! Its text must never come into a message; a path that looks like a secret is not shown either.
+//! Its text must never come into a message; a path that may be the secret itself is not shown either.
 
-use std::fs::Metadata;
 use std::path::Path;
 
 use crate::model::secret::Secret;
 
 use super::check::{Layer, SECRET_PATH};
 use super::environment::Environment;
-use super::files::{self, open_to_others};
-use super::mask::looks_like_secret;
+use super::files::{self, Access, Folder};
 use super::problems::{At, Problems};
 use super::{Secrets, diagnostic::quote};
 
@@ -20,6 +18,8 @@ const VARIABLE: &str = "EVENTSUBD_TWITCH__CLIENT_SECRET";
 const FILE_PATH: &str = "twitch.client_secret_file";
 /// Twitch's secrets have 30 characters.
 const MAX_SECRET: u64 = 4096;
+/// Where a relative path starts.
+pub(super) const RELATIVE: &str = "the path is relative to the directory of the configuration file";
 /// The largest file with secrets of a sink.
 const MAX_PRIVATE: u64 = 64 << 10;
 
@@ -30,7 +30,8 @@ pub(super) struct Search<'a> {
     pub(super) environment: &'a Environment,
     /// The configuration file.
     pub(super) path: &'a Path,
-    pub(super) metadata: &'a Metadata,
+    pub(super) access: Access,
+    pub(super) folder: &'a Folder,
     /// `twitch.client_secret_file`.
     pub(super) secret_file: Option<&'a str>,
     pub(super) secrets: Secrets,
@@ -41,10 +42,12 @@ impl Search<'_> {
     pub(super) fn run(&self, problems: &mut Problems) -> (Option<Secret>, String) {
         self.check_inline(problems);
         if let Some((secret, _)) = &self.variables.secret {
-            let found = one_line(secret.expose()).map(|()| secret.clone());
+            let found = one_line(secret.expose());
             return (report(found, VARIABLE, &At::Variable(VARIABLE.into()), problems), VARIABLE.into());
         }
-        if let Some(directory) = self.environment.directory("CREDENTIALS_DIRECTORY") {
+        if let Some(directory) =
+            self.environment.directory("CREDENTIALS_DIRECTORY").filter(|_| self.folder.is_open())
+        {
             let path = directory.join(CREDENTIAL);
             match files::read(&path, MAX_SECRET) {
                 Err(unreadable) if unreadable.missing => {}
@@ -63,7 +66,7 @@ impl Search<'_> {
             return self.in_file(text, problems);
         }
         if let Some((secret, at)) = &self.file.secret {
-            let found = one_line(secret.expose()).map(|()| secret.clone());
+            let found = one_line(secret.expose());
             return (report(found, "`twitch.client_secret`", at, problems), self.path.display().to_string());
         }
         // A key that is there, but wrong, has been reported.
@@ -82,18 +85,15 @@ impl Search<'_> {
     /// A secret in the file must be for its owner's eyes only, whether it is used or not.
     fn check_inline(&self, problems: &mut Problems) {
         let Some(at) = self.file.seen.get(SECRET_PATH) else { return };
-        if let Some(mode) = open_to_others(self.metadata) {
+        if let Some(mode) = self.access.open_to_others() {
             let path = self.path.display().to_string();
-            problems
-                .error(
-                    at,
-                    format!(
-                        "{} holds the client secret, and others can read it (mode {mode:04o})",
-                        quote(&path)
-                    ),
-                )
-                .hint(format!("run `chmod 600 {path}`"))
-                .hint("or move the secret into a file of its own: `client_secret_file`");
+            let message =
+                format!("{} holds the client secret, and others can read it (mode {mode:04o})", quote(&path));
+            let instead = [
+                "move the secret into a file of its own: `client_secret_file`".to_owned(),
+                format!("take it out, and set the environment variable {VARIABLE}"),
+            ];
+            files::hint_private(problems.error(at, message), &path, self.access, &instead);
         }
         if let Some(other) = self.file.seen.get(FILE_PATH) {
             problems
@@ -108,66 +108,70 @@ impl Search<'_> {
     }
 
     fn in_file(&self, text: &str, problems: &mut Problems) -> (Option<Secret>, String) {
-        let path = self.path.parent().unwrap_or(Path::new("")).join(text);
+        let path = self.folder.join(text);
         let at = self.variables.values.get(FILE_PATH).or_else(|| self.file.values.get(FILE_PATH));
         let at = at.map_or(At::Nowhere, |(_, at)| at.clone());
-        let (bytes, metadata) = match files::read(&path, MAX_SECRET) {
+        let (bytes, access) = match self.folder.read(text, MAX_SECRET) {
             Ok(read) => read,
-            Err(_) if self.secrets == Secrets::Optional => return (None, path.display().to_string()),
-            Err(_) if looks_like_secret(text) => {
-                problems
-                    .error(at, "`twitch.client_secret_file` looks like the secret itself, and must be a path")
-                    .hint(
-                        "write the secret into a file that only its owner can read, and name that file here",
-                    );
-                return (None, FILE_PATH.into());
-            }
+            Err(_) if self.secrets == Secrets::Optional => return (None, FILE_PATH.into()),
             Err(unreadable) => {
                 let diagnostic = problems.error(at, format!("no client secret: {}", unreadable.message));
                 if unreadable.missing {
-                    diagnostic.hint("the path is relative to the directory of the configuration file");
+                    diagnostic
+                        .hint("write the secret into a file that only its owner can read, and name that file here")
+                        .hint(RELATIVE);
                 }
-                return (None, path.display().to_string());
+                return (None, FILE_PATH.into());
             }
         };
         let name = path.display().to_string();
-        check_mode(&name, &metadata, "the client secret", &at, problems);
+        let instead = [
+            format!("leave the key out, and set the environment variable {VARIABLE}"),
+            format!("under systemd, use `LoadCredential={CREDENTIAL}:PATH`"),
+        ];
+        check_access(&name, access, "the client secret", &at, &instead, problems);
         (report(parse(bytes), &name, &at, problems), name)
     }
 }
 
-/// Reads a file of the configuration that only its owner may read. `what` it holds is named in messages.
+/// Reads a small file of the configuration that only its owner may read. `what` it holds is named in messages. The
+/// text comes without the mark at its beginning and the line breaks at its end.
 pub(super) fn private_file(
     text: &str,
-    base: &Path,
+    folder: &Folder,
     at: &At,
     what: &str,
     problems: &mut Problems,
 ) -> Option<String> {
-    let path = base.join(text);
-    let (bytes, metadata) = files::read(&path, MAX_PRIVATE)
+    let (bytes, access) = folder
+        .read(text, MAX_PRIVATE)
         .map_err(|unreadable| {
             let diagnostic = problems.error(at, unreadable.message);
             if unreadable.missing {
-                diagnostic.hint("the path is relative to the directory of the configuration file");
+                diagnostic.hint(RELATIVE);
             }
         })
         .ok()?;
-    let name = path.display().to_string();
-    check_mode(&name, &metadata, what, at, problems);
-    let text = files::text(bytes).ok();
-    if text.is_none() {
-        problems.error(at, format!("{} is not UTF-8", quote(&name)));
-    }
-    text
+    let name = folder.join(text).display().to_string();
+    let instead =
+        ["load it with systemd's `LoadCredential=NAME:PATH`, and name `/run/credentials/UNIT/NAME` here"
+            .to_owned()];
+    check_access(&name, access, what, at, &instead, problems);
+    files::small_text(bytes).map_err(|flaw| problems.error(at, format!("{}: {flaw}", quote(&name)))).ok()
 }
 
 /// A file with a secret must be for its owner's eyes only.
-fn check_mode(name: &str, metadata: &Metadata, what: &str, at: &At, problems: &mut Problems) {
-    if let Some(mode) = open_to_others(metadata) {
-        problems
-            .error(at, format!("{} holds {what}, and others can read it (mode {mode:04o})", quote(name)))
-            .hint(format!("run `chmod 600 {name}`"));
+pub(super) fn check_access(
+    name: &str,
+    access: Access,
+    what: &str,
+    at: &At,
+    instead: &[String],
+    problems: &mut Problems,
+) {
+    if let Some(mode) = access.open_to_others() {
+        let message = format!("{} holds {what}, and others can read it (mode {mode:04o})", quote(name));
+        files::hint_private(problems.error(at, message), name, access, instead);
     }
 }
 
@@ -182,22 +186,14 @@ fn report(found: Result<Secret, String>, name: &str, at: &At, problems: &mut Pro
         .ok()
 }
 
-/// The secret in a file; its line may have an end.
+/// The secret in a file.
 fn parse(bytes: Vec<u8>) -> Result<Secret, String> {
-    let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
-    let line = text.strip_suffix('\n').unwrap_or(&text);
-    let line = line.strip_suffix('\r').unwrap_or(line);
-    one_line(line)?;
-    Ok(Secret::new(line))
+    one_line(&files::small_text(bytes)?)
 }
 
-fn one_line(text: &str) -> Result<(), String> {
-    match text {
-        "" => Err("it is empty".into()),
-        _ if text.contains('\n') => Err("it holds more than one line".into()),
-        _ if text.chars().any(|c| c.is_whitespace() || c.is_control()) => {
-            Err("it holds white space or control characters".into())
-        }
-        _ => Ok(()),
+fn one_line(text: &str) -> Result<Secret, String> {
+    match files::flaw_of_secret(text) {
+        Some(flaw) => Err(flaw),
+        None => Ok(Secret::new(text)),
     }
 }

@@ -201,6 +201,8 @@ pub enum SinkKind {
     Command {
         /// Its path.
         program: PathBuf,
+        /// The folder that it runs in: that of the configuration file.
+        folder: PathBuf,
         /// Its arguments.
         arguments: Vec<String>,
         /// How long one run may take.

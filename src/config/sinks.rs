@@ -1,26 +1,30 @@
 //! The sinks: which keys go with which type, and what two sinks cannot share.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::Metadata;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
+use globset::{Glob, GlobSet, GlobSetBuilder};
 use http::{HeaderName, header};
 
 use crate::model::catalog;
 use crate::model::event::GAP;
 use crate::model::route::SinkName;
+use crate::model::script;
 use crate::model::secret::Secret;
+use crate::model::subscription::SubscriptionSpec;
 
 use super::check::Layer;
 use super::diagnostic::{Level, closest, quote};
 use super::environment::Environment;
-use super::files::open_to_others;
-use super::mask::is_secret_key;
+use super::files::{self, Access, Folder};
 use super::merge;
+use super::private;
 use super::problems::{At, Problems};
 use super::schema;
-use super::secrets::private_file;
+use super::secrets::{self, private_file};
 use super::settings::{Format, Sink, SinkKind};
 
 /// The sink that a file without any has.
@@ -32,8 +36,11 @@ const WEBHOOK_SECRET: std::ops::RangeInclusive<usize> = 10..=100;
 /// Headers that belong to the connection.
 const CONNECTION_HEADERS: [HeaderName; 5] =
     [header::CONNECTION, header::CONTENT_LENGTH, header::HOST, header::TE, header::TRANSFER_ENCODING];
-/// From this length on a part of a URL that has letters and digits is taken for a secret.
-const LONG_PART: usize = 24;
+/// The longest glob, in bytes: some ten types of Twitch in braces.
+const MAX_GLOB: usize = 256;
+/// More pairs of braces than a glob needs.
+const MAX_BRACES: usize = 16;
+const WHERE_PROGRAMS_ARE: &str = "a bare name is looked for in $PATH; a path with `/` starts at the file's folder, in which the program also runs";
 
 /// The names of all sinks, also of those with errors.
 pub(super) fn names<'a>(file: &'a Layer, variables: &'a Layer) -> Vec<&'a str> {
@@ -50,13 +57,14 @@ pub(super) fn names<'a>(file: &'a Layer, variables: &'a Layer) -> Vec<&'a str> {
 pub(super) struct Around<'a> {
     pub(super) file: &'a Layer,
     pub(super) variables: &'a Layer,
-    /// Relative paths start here.
-    pub(super) base: &'a Path,
+    pub(super) folder: &'a Folder,
     /// Of the configuration file.
-    pub(super) metadata: &'a Metadata,
+    pub(super) access: Access,
     /// The configuration file.
     pub(super) path: &'a Path,
     pub(super) environment: &'a Environment,
+    /// None while some of the file is wrong.
+    pub(super) subscriptions: &'a [SubscriptionSpec],
 }
 
 /// Checks and builds the sinks.
@@ -105,7 +113,7 @@ impl Builder<'_> {
     fn sink(&mut self, name: &str, sink: merge::Sink) -> Option<Sink> {
         let header = self.around.file.sinks.get(name).or_else(|| self.around.variables.sinks.get(name));
         let header = header.cloned().unwrap_or(At::Nowhere);
-        self.check_types(name, &sink.types);
+        self.check_types(name, &sink.types, &header);
         let Some(kind) = sink.kind.clone() else {
             // A type that is there, but wrong, has been reported.
             if self.seen(name, "type").is_none() {
@@ -176,7 +184,7 @@ impl Builder<'_> {
         }
         let hint = "the file that events are appended to: `path = \"events.jsonl\"`";
         let path = self.required(name, "path", sink.path.as_deref(), header, hint)?;
-        let path = self.around.base.join(path);
+        let path = self.around.folder.join(path);
         Some(SinkKind::File { path, rotate_size: sink.rotate_size, rotate_keep: sink.rotate_keep })
     }
 
@@ -193,9 +201,16 @@ impl Builder<'_> {
             self.problems.error(&at, "`command` has a part with a NUL character, which no program can get");
             return None;
         }
+        if let At::Place(_) = at
+            && private::holds_secret(&command.join(" "))
+        {
+            let what = format!("what looks like a secret in `command` of sink `{name}`");
+            self.check_private(&what, &at, "give the program a file to read it from");
+        }
         let program = self.program(program, arguments.is_empty(), &at)?;
         Some(SinkKind::Command {
             program,
+            folder: self.around.folder.path().to_owned(),
             arguments: arguments.to_vec(),
             timeout: sink.timeout,
             concurrency: sink.concurrency as usize,
@@ -204,47 +219,78 @@ impl Builder<'_> {
 
     /// A path starts at the file's folder; a bare name is looked for as a shell does.
     fn program(&mut self, text: &str, alone: bool, at: &At) -> Option<PathBuf> {
-        let shown = quote(text);
-        let found = if text.contains('/') {
-            let path = normal(&self.around.base.join(text));
-            match std::fs::metadata(&path) {
-                Ok(found) if !found.is_file() => Err(format!("the program {shown} is no file")),
-                Ok(found) if found.permissions().mode() & 0o111 == 0 => {
-                    let diagnostic =
-                        self.problems.error(at, format!("the program {shown} is not executable"));
-                    diagnostic.hint(format!("run `chmod +x {}`", path.display()));
-                    return None;
-                }
-                Ok(_) => Ok(path),
-                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                    Err(format!("the program {shown} cannot be looked at: permission denied"))
-                }
-                Err(_) => Err(format!("there is no program {}", quote(&path.display().to_string()))),
-            }
-        } else {
-            let search = self.around.environment.get("PATH").unwrap_or(DEFAULT_SEARCH);
-            let is_program = |path: &PathBuf| {
-                std::fs::metadata(path)
-                    .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-            };
-            let mut places = search.split(':').filter(|folder| folder.starts_with('/'));
-            places
-                .find_map(|folder| Some(Path::new(folder).join(text)).filter(is_program))
-                .ok_or_else(|| format!("there is no program {shown} in {search}"))
+        let found = if text.contains('/') { self.program_at(text) } else { self.program_in_path(text) };
+        let (message, hint) = match found.and_then(|path| self.check_program(&path).map(|()| path)) {
+            Ok(path) => return Some(path),
+            Err(complaint) => complaint,
         };
-        found
-            .map_err(|message| {
-                let diagnostic = self.problems.error(at, message);
-                if alone && text.contains(char::is_whitespace) {
-                    diagnostic
-                        .hint("the program and each argument are parts of their own: [\"prog\", \"arg\"]");
-                } else {
-                    diagnostic.hint(
-                        "a bare name is looked for in $PATH; a path with `/` starts at the file's folder",
-                    );
-                }
-            })
-            .ok()
+        let diagnostic = self.problems.error(at, message);
+        if alone && text.contains(char::is_whitespace) {
+            diagnostic.hint("the program and each argument are parts of their own: [\"prog\", \"arg\"]");
+        } else {
+            diagnostic.hints.extend(hint);
+        }
+        None
+    }
+
+    fn program_at(&self, text: &str) -> Result<PathBuf, (String, Option<String>)> {
+        let folder = self.around.folder;
+        // Without the `./`, which `join` keeps.
+        let path: PathBuf = folder.join(text).components().collect();
+        let shown = path.display().to_string();
+        let name = program_name(text, &shown);
+        let missing = || (format!("there is no {name}"), Some(WHERE_PROGRAMS_ARE.to_owned()));
+        if !folder.is_open() {
+            return Err(missing());
+        }
+        match std::fs::metadata(&path) {
+            Ok(found) if !found.is_file() => {
+                Err((format!("the program {} is not a file", quote(&shown)), None))
+            }
+            Ok(found) if found.permissions().mode() & 0o111 == 0 => Err((
+                format!("the program {} is not executable", quote(&shown)),
+                Some(format!("run `chmod +x {}`", path.display())),
+            )),
+            Ok(_) => Ok(path),
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                Err((format!("the program {} cannot be looked at: permission denied", quote(&shown)), None))
+            }
+            Err(_) => Err(missing()),
+        }
+    }
+
+    fn program_in_path(&self, text: &str) -> Result<PathBuf, (String, Option<String>)> {
+        let search = self.around.environment.get("PATH").unwrap_or(DEFAULT_SEARCH);
+        let found = if self.around.folder.is_open() { in_path(text, search) } else { None };
+        found.ok_or_else(|| {
+            let message = format!("there is no {} in {search}", program_name(text, text));
+            (message, Some(WHERE_PROGRAMS_ARE.to_owned()))
+        })
+    }
+
+    /// Whether the system would start the program.
+    fn check_program(&self, path: &Path) -> Result<(), (String, Option<String>)> {
+        let mut head = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(script::HEAD as u64).read_to_end(&mut head));
+        // A program may be run by who may not read it.
+        if read.is_err() {
+            return Ok(());
+        }
+        let search = self.around.environment.get("PATH").unwrap_or(DEFAULT_SEARCH);
+        let exists = |name: &str| {
+            if name.contains('/') {
+                is_program(&self.around.folder.join(name))
+            } else {
+                in_path(name, search).is_some()
+            }
+        };
+        match script::problem(&path.display().to_string(), &head, exists) {
+            Some(problem) => {
+                let (message, hint) = problem.split_once("; ").unwrap_or((&problem, ""));
+                Err((message.to_owned(), Some(hint.to_owned()).filter(|hint| !hint.is_empty())))
+            }
+            None => Ok(()),
+        }
     }
 
     fn http(&mut self, name: &str, sink: &merge::Sink, format: Format, header: &At) -> Option<SinkKind> {
@@ -254,6 +300,17 @@ impl Builder<'_> {
         let url_is_right = self.check_url(name, url, &at, &["https", "http"]);
         let headers = self.headers(name, sink);
         let secret = sink.secret_file.as_deref().and_then(|path| self.webhook_secret(name, path));
+        if let Some(body) = &sink.body
+            && let at @ At::Place(_) = self.value_place(name, "body")
+            && private::holds_secret(body)
+        {
+            let what = format!("what looks like a secret in `body` of sink `{name}`");
+            self.check_private(
+                &what,
+                &at,
+                &format!("take it out, and set the environment variable {}", variable(name, "body")),
+            );
+        }
         if let (Some(at), true) = (self.seen(name, "secret_file"), format != Format::Eventsub) {
             self.problems
                 .warning(
@@ -285,12 +342,15 @@ impl Builder<'_> {
                 || stream.contains(char::is_control))
         {
             self.problems
-                .error(self.value_place(name, "stream"), format!("{} is no name for a stream", quote(stream)))
+                .error(
+                    self.value_place(name, "stream"),
+                    format!("`stream` of sink `{name}` is not a valid name"),
+                )
                 .hint("letters, digits, `_` and `-`, for example \"EVENTSUB\"");
         }
         let credentials = sink.credentials.as_deref().and_then(|path| {
             let at = self.value_place(name, "credentials");
-            private_file(path, self.around.base, &at, "NATS credentials", self.problems)
+            private_file(path, self.around.folder, &at, "NATS credentials", self.problems)
         });
         right.then(|| SinkKind::Nats {
             url: Secret::new(url),
@@ -321,53 +381,42 @@ impl Builder<'_> {
             self.problems.error(at, format!("`url` of sink `{name}` names no host")).hint(form);
             return false;
         }
-        let what = if url.password().is_some() || !url.username().is_empty() {
-            "a password"
-        } else if url
-            .path()
-            .split('/')
-            .chain(url.query().into_iter().flat_map(|q| q.split(['&', '='])))
-            .any(is_token)
+        if let At::Place(_) = at
+            && let Some(what) = private::secret_of_url(text)
         {
-            "what looks like a secret"
-        } else {
-            return true;
-        };
-        if let At::Place(_) = at {
-            self.check_private(&format!("{what} in `url` of sink `{name}`"), at, |problem| {
-                let variable = format!("EVENTSUBD_SINK__{}__URL", name.to_ascii_uppercase());
-                problem.hint(format!("or take the URL out, and set the environment variable {variable}"));
-            });
+            let what = format!("{what} in `url` of sink `{name}`");
+            self.check_private(
+                &what,
+                at,
+                &format!("take the URL out, and set the environment variable {}", variable(name, "url")),
+            );
         }
         true
     }
 
     /// Something secret stands in the configuration file itself.
-    fn check_private(&mut self, what: &str, at: &At, more: impl FnOnce(&mut super::Diagnostic)) {
-        let Some(mode) = open_to_others(self.around.metadata) else { return };
+    fn check_private(&mut self, what: &str, at: &At, instead: &str) {
         let path = self.around.path.display().to_string();
-        let message = format!("{} holds {what}, and others can read it (mode {mode:04o})", quote(&path));
-        let diagnostic = self.problems.error(at, message);
-        diagnostic.hint(format!("run `chmod 600 {path}`"));
-        more(diagnostic);
+        secrets::check_access(&path, self.around.access, what, at, &[instead.to_owned()], self.problems);
     }
 
     /// Those of the file, then those of `headers_file`.
     fn headers(&mut self, name: &str, sink: &merge::Sink) -> Vec<(HeaderName, Secret)> {
         let mut headers = Vec::new();
         for (header, value, at) in self.around.file.headers.get(name).into_iter().flatten() {
-            // A template that takes the secret from nowhere has none.
-            if is_secret_key(header.as_str(), "") {
-                self.check_private(&format!("the header `{header}` of sink `{name}`"), at, |problem| {
-                    problem.hint("or move the header into a file of its own: `headers_file`");
-                });
+            if !private::is_pure_template(value.expose()) {
+                self.check_private(
+                    &format!("the header `{header}` of sink `{name}`"),
+                    at,
+                    "move the header into a file of its own: `headers_file`",
+                );
             }
             self.check_header(header, at);
             headers.push((header.clone(), value.clone()));
         }
         let Some(path) = &sink.headers_file else { return headers };
         let at = self.value_place(name, "headers_file");
-        let Some(text) = private_file(path, self.around.base, &at, "headers", self.problems) else {
+        let Some(text) = private_file(path, self.around.folder, &at, "headers", self.problems) else {
             return headers;
         };
         for (index, line) in text.lines().enumerate() {
@@ -376,20 +425,20 @@ impl Builder<'_> {
                 continue;
             }
             let header = line.split_once(':').and_then(|(header, value)| {
-                Some((HeaderName::from_bytes(header.trim().as_bytes()).ok()?, Secret::new(value.trim())))
+                Some((HeaderName::from_bytes(header.trim().as_bytes()).ok()?, value.trim()))
             });
-            match header {
-                Some((header, value)) => {
-                    self.check_header(&header, &at);
-                    headers.push((header, value));
-                }
-                None => {
-                    let number = index + 1;
-                    self.problems
-                        .error(&at, format!("line {number} of {} is no header", quote(path)))
-                        .hint("each line is `Name: value`, such as `Authorization: Bearer …`");
-                }
+            let number = index + 1;
+            let Some((header, value)) = header else {
+                self.problems.error(&at, format!("line {number} of {} is not a header", quote(path))).hint(
+                    "each line is `Name: value`, such as `Authorization: Bearer …`, without quotes around it",
+                );
+                continue;
+            };
+            if let Some(flaw) = files::flaw(value) {
+                self.problems.error(&at, format!("the value in line {number} of {}: {flaw}", quote(path)));
             }
+            self.check_header(&header, &at);
+            headers.push((header, Secret::new(value)));
         }
         headers
     }
@@ -404,20 +453,21 @@ impl Builder<'_> {
 
     fn webhook_secret(&mut self, name: &str, path: &str) -> Option<Secret> {
         let at = self.value_place(name, "secret_file");
-        let text = private_file(path, self.around.base, &at, "the secret of a sink", self.problems)?;
-        let secret = text.trim_end_matches(['\r', '\n']);
-        if !WEBHOOK_SECRET.contains(&secret.len())
-            || !secret.bytes().all(|b| b.is_ascii_graphic() || b == b' ')
-        {
-            self.problems
-                .error(
-                    &at,
-                    format!("the secret in {} must be one line of 10 to 100 ASCII characters", quote(path)),
-                )
-                .hint(format!("make one with `openssl rand -hex 20 > {path}`, and give it to the receiver"));
-            return None;
-        }
-        Some(Secret::new(secret))
+        let text = private_file(path, self.around.folder, &at, "the secret of a sink", self.problems)?;
+        let (few, many) = (*WEBHOOK_SECRET.start(), *WEBHOOK_SECRET.end());
+        let flaw = if text.contains(['\n', '\r']) {
+            "it holds more than one line".to_owned()
+        } else if let Some(flaw) = files::flaw(&text) {
+            flaw
+        } else if !text.is_ascii() || !WEBHOOK_SECRET.contains(&text.len()) {
+            format!("it must have {few} to {many} ASCII characters")
+        } else {
+            return Some(Secret::new(text));
+        };
+        self.problems
+            .error(&at, format!("no secret in {}: {flaw}", quote(path)))
+            .hint(format!("make one with `openssl rand -hex 20 > {path}`, and give it to the receiver"));
+        None
     }
 
     /// A key that this type must have; one that is there, but wrong, has been reported.
@@ -460,34 +510,77 @@ impl Builder<'_> {
         }
     }
 
-    fn check_types(&mut self, name: &str, types: &[String]) {
+    fn check_types(&mut self, name: &str, types: &[String], header: &At) {
         if types.is_empty() {
             let at = self.value_place(name, "types");
             self.problems
                 .warning(&at, format!("`types` of sink `{name}` is an empty list: it gets no events"))
                 .hint("leave it out to send it all events");
         }
-        for text in types {
-            match globset::Glob::new(text) {
-                Err(error) => {
-                    let at = self.value_place(name, "types");
+        let at = self.value_place(name, "types");
+        let mut matchers = Vec::new();
+        for (index, text) in types.iter().enumerate() {
+            let shown = if private::is_type_glob(text) {
+                quote(text)
+            } else {
+                format!("item {} of `types`", index + 1)
+            };
+            match matcher(text) {
+                Err(problem) => {
                     self.problems
-                        .error(&at, format!("{} is no glob: {}", quote(text), error.kind()))
+                        .error(&at, format!("{shown} is not a valid glob: {problem}"))
                         .hint("for example \"stream.*\" or \"channel.chat.*\"");
                 }
-                Ok(glob) => {
-                    let matcher = glob.compile_matcher();
+                Ok(matcher) => {
                     if !matcher.is_match(GAP) && !catalog::names().any(|name| matcher.is_match(name)) {
-                        let at = self.value_place(name, "types");
-                        let diagnostic =
-                            self.problems.warning(&at, format!("{} matches no known type", quote(text)));
-                        diagnostic.hints.extend(
-                            closest(text, catalog::names()).map(|meant| format!("did you mean `{meant}`?")),
-                        );
+                        let diagnostic = self.problems.warning(&at, format!("{shown} matches no known type"));
+                        diagnostic.hints.extend(meant_by_glob(text));
+                    } else {
+                        matchers.push((text, matcher));
                     }
                 }
             }
         }
+        self.check_reach(name, if at == At::Nowhere { header } else { &at }, &matchers);
+    }
+
+    /// Types that are known, and that no subscription of the sink has.
+    fn check_reach(&mut self, name: &str, at: &At, matchers: &[(&String, GlobSet)]) {
+        let reaches = |spec: &&SubscriptionSpec| {
+            spec.sinks.as_ref().is_none_or(|sinks| sinks.iter().any(|sink| sink.as_str() == name))
+        };
+        let subscribed: BTreeSet<&str> =
+            self.around.subscriptions.iter().filter(reaches).map(|spec| &*spec.subscription_type).collect();
+        // Without subscriptions there is nothing to compare with.
+        let own_events = matchers.iter().all(|(text, _)| text.starts_with("eventsubd."));
+        if self.around.subscriptions.is_empty() || own_events {
+            return;
+        }
+        if subscribed.is_empty() {
+            self.problems
+                .warning(at, format!("no subscription names sink `{name}` in its `sinks`: it gets none"))
+                .hint(format!("add \"{name}\" to the `sinks` of a subscription, or leave `sinks` out there"));
+            return;
+        }
+        let is_needless = |matcher: &GlobSet| {
+            !matcher.is_match(GAP) && !subscribed.iter().any(|name| matcher.is_match(name))
+        };
+        let needless: Vec<String> = matchers
+            .iter()
+            .filter(|(_, matcher)| is_needless(matcher))
+            .map(|(text, _)| quote(text))
+            .collect();
+        if needless.is_empty() {
+            return;
+        }
+        let message = if needless.len() == matchers.len() {
+            format!("nothing that is subscribed fits the `types` of sink `{name}`: it gets none")
+        } else {
+            format!("nothing that is subscribed fits {} of sink `{name}`", needless.join(", "))
+        };
+        let listed = subscribed.iter().take(8).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let more = if subscribed.len() > 8 { ", …" } else { "" };
+        self.problems.warning(at, message).hint(format!("subscribed for it: {listed}{more}"));
     }
 
     /// Two sinks that write to one place would mix their lines.
@@ -535,10 +628,44 @@ fn normal(path: &Path) -> PathBuf {
     normal
 }
 
-/// Whether a part of a URL is probably a secret, as in the addresses that chat services hand out.
-fn is_token(part: &str) -> bool {
-    part.len() >= LONG_PART
-        && part.bytes().any(|b| b.is_ascii_digit())
-        && part.bytes().any(|b| b.is_ascii_alphabetic())
-        && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+/// The matcher of a glob, which has few levels of braces, since each is one of the regular expression's.
+fn matcher(text: &str) -> Result<GlobSet, String> {
+    if text.len() > MAX_GLOB {
+        return Err(format!("it has more than {MAX_GLOB} characters"));
+    }
+    if text.bytes().filter(|byte| *byte == b'{').count() > MAX_BRACES {
+        return Err(format!("it has more than {MAX_BRACES} pairs of braces"));
+    }
+    let glob = Glob::new(text).map_err(|error| error.kind().to_string())?;
+    GlobSetBuilder::new().add(glob).build().map_err(|_| "it is too complex".to_owned())
+}
+
+/// What was probably meant by a glob that matches no type.
+fn meant_by_glob(text: &str) -> Option<String> {
+    let family = format!("{}.*", text.trim_end_matches('.'));
+    if matcher(&family).is_ok_and(|glob| catalog::names().any(|name| glob.is_match(name))) {
+        return Some(format!("did you mean `{family}`?"));
+    }
+    closest(text, catalog::names()).map(|meant| format!("did you mean `{meant}`?"))
+}
+
+/// The variable of the environment for a key of a sink.
+fn variable(name: &str, key: &str) -> String {
+    format!("EVENTSUBD_SINK__{}__{}", name.to_ascii_uppercase(), key.to_ascii_uppercase())
+}
+
+/// A program within a message: its name, unless that may be anything.
+fn program_name(text: &str, shown: &str) -> String {
+    let plain = private::is_plain_name(text) || private::reads_like_a_path(text);
+    if plain { format!("program {}", quote(shown)) } else { "such program".to_owned() }
+}
+
+fn is_program(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+/// The program that a shell would find.
+fn in_path(name: &str, search: &str) -> Option<PathBuf> {
+    let mut folders = search.split(':').filter(|folder| folder.starts_with('/'));
+    folders.find_map(|folder| Some(Path::new(folder).join(name)).filter(|path| is_program(path)))
 }

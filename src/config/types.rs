@@ -29,9 +29,13 @@ pub(super) fn choose<'a>(
     let at = word.place;
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
     {
-        let diagnostic = problems.error(at, format!("{} is no subscription type", quote(name)));
-        if name.contains('*') {
+        let diagnostic = problems.error(at, format!("{} is not a subscription type", quote(name)));
+        if name.contains(',') || name.trim().contains(' ') {
+            diagnostic
+                .hint("a list has each in quotes of its own: type = [\"stream.online\", \"stream.offline\"]");
+        } else if name.contains('*') {
             diagnostic.hint("name the types one by one: globs are for `types` of sinks");
+            diagnostic.hints.extend(family_hint(name));
         }
         return None;
     }
@@ -80,9 +84,21 @@ fn says_enough(entry: &Entry) -> bool {
         || entry.logins.iter().any(Option::is_some)
 }
 
+/// The types that begin with the words that a name or a glob has.
+fn family_hint(name: &str) -> Option<String> {
+    const SHOWN: usize = 6;
+    let prefix = format!("{}.", name.trim_end_matches(['*', '.']));
+    let mut members = catalog::names().filter(|name| name.starts_with(&prefix));
+    let shown: Vec<String> = members.by_ref().take(SHOWN).map(|name| format!("`{name}`")).collect();
+    let more = if members.next().is_some() { ", …" } else { "" };
+    (!shown.is_empty())
+        .then(|| format!("there is {}{more} (`eventsubd types` lists them all)", shown.join(", ")))
+}
+
 fn unknown_type<'a>(word: &Word, entry: &'a Entry, problems: &mut Problems) -> Option<Chosen<'a>> {
     let message = format!("unknown subscription type {}", quote(&word.text));
-    let meant = closest(&word.text, catalog::names()).map(|meant| format!("did you mean `{meant}`?"));
+    let meant = family_hint(&word.text)
+        .or_else(|| closest(&word.text, catalog::names()).map(|meant| format!("did you mean `{meant}`?")));
     match &entry.version {
         Some(version) if says_enough(entry) => {
             let diagnostic = problems.warning(word.place, message);
@@ -228,8 +244,8 @@ mod tests {
             error: `stream.online` does not go through a conduit
              --> config.toml:1:8
               |
-            1 | type = "stream.online"
-              |        ^^^^^^^^^^^^^^^
+            1 | type = [hidden]
+              |        ^^^^^^^^
               |
               = help: Twitch offers it over webhook, websocket
         "#]]

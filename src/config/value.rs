@@ -1,13 +1,14 @@
 //! One value against its key: type, unit, range.
 //!
-//! Pure. Values from the environment are text and take the same way as far as they are; nothing
-//! here quotes a value of `client_secret`, since nothing can be wrong with its text.
+//! Pure. Values from the environment are text and take the same way as far as they are. A value of a sink or of the
+//! environment is quoted only when it was understood: else it may be a secret in the wrong place.
 
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use toml::de::DeValue;
 
+use super::check::SECRET_PATH;
 use super::diagnostic::{closest, quote};
 use super::schema::{Key, Kind};
 use super::url;
@@ -40,10 +41,10 @@ pub(super) fn check(key: &Key, name: &str, value: &DeValue<'_>) -> Result<Plain,
     match (&key.kind, value) {
         (Kind::Integer { .. }, DeValue::Integer(number)) => {
             let parsed = i64::from_str_radix(number.as_str(), number.radix());
-            integer(key, name, parsed.ok(), &number.to_string())
+            integer(key, name, parsed.ok(), &number.to_string(), Quoting::Allowed)
         }
-        (Kind::Fraction, DeValue::Integer(number)) => fraction(key, name, number.as_str()),
-        (Kind::Fraction, DeValue::Float(number)) => fraction(key, name, number.as_str()),
+        (Kind::Fraction, DeValue::Integer(number)) => fraction(key, name, number.as_str(), Quoting::Allowed),
+        (Kind::Fraction, DeValue::Float(number)) => fraction(key, name, number.as_str(), Quoting::Allowed),
         (Kind::Flag, DeValue::Boolean(flag)) => Ok(Plain::Flag(*flag)),
         (Kind::Texts, DeValue::Array(items)) => items
             .iter()
@@ -57,25 +58,46 @@ pub(super) fn check(key: &Key, name: &str, value: &DeValue<'_>) -> Result<Plain,
         (Kind::Integer { .. } | Kind::Fraction | Kind::Flag | Kind::Fields, other) => {
             Err(wrong_type(key, name, other))
         }
-        (_, DeValue::String(text)) => check_text(key, name, text),
+        (_, DeValue::String(text)) => {
+            let quoting = if key.path.starts_with("sink.") { Quoting::Forbidden } else { Quoting::Allowed };
+            check_text(key, name, text, quoting)
+        }
         (_, other) => Err(wrong_type(key, name, other)),
     }
 }
 
 /// Checks a value of the environment, where everything is text and lists have commas.
 pub(super) fn check_variable(key: &Key, name: &str, text: &str) -> Result<Plain, Complaint> {
+    let quoting = Quoting::Forbidden;
     match key.kind {
-        Kind::Integer { .. } => integer(key, name, text.parse().ok(), text),
-        Kind::Fraction => fraction(key, name, text),
-        Kind::Flag => text.parse().map(Plain::Flag).map_err(|_| Complaint {
-            message: format!("`{name}` must be true or false, not {}", quote(text)),
-            hint: None,
-        }),
+        Kind::Integer { .. } => integer(key, name, text.parse().ok(), text, quoting),
+        Kind::Fraction => fraction(key, name, text, quoting),
+        Kind::Flag => text
+            .parse()
+            .map(Plain::Flag)
+            .map_err(|_| Complaint { message: format!("`{name}` must be true or false"), hint: None }),
         Kind::Texts => Ok(Plain::Texts(text.split(',').map(|item| item.trim().to_owned()).collect())),
         Kind::Fields => {
             Err(Complaint { message: format!("`{name}` must be {}", key.kind.noun()), hint: None })
         }
-        _ => check_text(key, name, text),
+        _ => check_text(key, name, text, quoting),
+    }
+}
+
+/// Whether a value that was not understood may be quoted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Quoting {
+    Allowed,
+    Forbidden,
+}
+
+impl Quoting {
+    /// The value behind what should stand there; nothing if it must not be shown.
+    fn not(self, text: &str) -> String {
+        match self {
+            Self::Allowed => format!(", not {}", quote(text)),
+            Self::Forbidden => String::new(),
+        }
     }
 }
 
@@ -98,12 +120,20 @@ pub(super) fn wrong_type(key: &Key, name: &str, value: &DeValue<'_>) -> Complain
         (Kind::Size { .. }, DeValue::Integer(n)) => {
             Some(unit_hint("a size", n.as_str(), ["B", "KiB", "MiB"]))
         }
-        (Kind::Integer { .. } | Kind::Fraction | Kind::Flag, DeValue::String(_)) => {
-            Some("write it without quotes".to_owned())
+        (Kind::Flag, DeValue::String(text)) => {
+            let text = text.to_ascii_lowercase();
+            Some(match text.as_str() {
+                "true" | "yes" | "on" | "1" | "enabled" => "write `true`, without quotes".to_owned(),
+                "false" | "no" | "off" | "0" | "disabled" => "write `false`, without quotes".to_owned(),
+                _ => "write `true` or `false`, without quotes".to_owned(),
+            })
         }
-        (Kind::Text | Kind::Texts, DeValue::Integer(_) | DeValue::Float(_))
-            if !super::mask::is_secret_key(key.name(), "") =>
-        {
+        (Kind::Flag, DeValue::Integer(_)) => Some("write `true` or `false`".to_owned()),
+        (Kind::Integer { .. } | Kind::Fraction, DeValue::String(text)) => Some(match text.parse::<f64>() {
+            Ok(_) => "write it without quotes".to_owned(),
+            Err(_) => format!("write {} without quotes", key.kind.noun()),
+        }),
+        (Kind::Text | Kind::Texts, DeValue::Integer(_) | DeValue::Float(_)) if key.path != SECRET_PATH => {
             match key.path {
                 "subscription.broadcaster"
                 | "subscription.moderator"
@@ -120,17 +150,17 @@ pub(super) fn wrong_type(key: &Key, name: &str, value: &DeValue<'_>) -> Complain
     Complaint { message, hint }
 }
 
-fn check_text(key: &Key, name: &str, text: &str) -> Result<Plain, Complaint> {
+fn check_text(key: &Key, name: &str, text: &str, quoting: Quoting) -> Result<Plain, Complaint> {
     if text.trim().is_empty() {
         let hint = (!key.required).then(|| "leave the key out instead".to_owned());
         return Err(Complaint { message: format!("`{name}` is empty"), hint });
     }
     let plain = Plain::Text(text.to_owned());
     match key.kind {
-        Kind::Duration { min, max } => duration(key, name, text, min, max).map(|_| plain),
-        Kind::Size { min } => size(key, name, text, min).map(|_| plain),
+        Kind::Duration { min, max } => duration(key, name, text, (min, max), quoting).map(|_| plain),
+        Kind::Size { min } => size(key, name, text, min, quoting).map(|_| plain),
         Kind::Url { schemes } => url::check(name, text, schemes).map(|()| plain),
-        Kind::Choice { values } => choice(name, text, values).map(|()| plain),
+        Kind::Choice { values } => choice(name, text, values, quoting).map(|()| plain),
         Kind::Path if text.contains('\0') => {
             Err(Complaint { message: format!("`{name}` is no path: it holds a NUL character"), hint: None })
         }
@@ -145,28 +175,52 @@ fn unit_hint(what: &str, number: &str, units: [&str; 3]) -> String {
     format!("{what} has a unit: {a}, {b} or {c}")
 }
 
-fn out_of_range(key: &Key, name: &str, bounds: &str, found: &str) -> Complaint {
-    Complaint::new(format!("`{name}` must be {bounds}, not {found}"), key.doc)
+/// `not` is what stands there, as [`Quoting::not`] has it.
+fn out_of_range(key: &Key, name: &str, bounds: &str, not: &str) -> Complaint {
+    Complaint::new(format!("`{name}` must be {bounds}{not}"), key.doc)
 }
 
-fn integer(key: &Key, name: &str, number: Option<i64>, text: &str) -> Result<Plain, Complaint> {
+/// A number is understood even when it is too large for us.
+fn is_number(text: &str) -> bool {
+    text.len() <= 40 && text.bytes().all(|b| b.is_ascii_digit() || b"+-.".contains(&b))
+}
+
+fn integer(
+    key: &Key,
+    name: &str,
+    number: Option<i64>,
+    text: &str,
+    quoting: Quoting,
+) -> Result<Plain, Complaint> {
     let Kind::Integer { min, max } = key.kind else {
         return Err(Complaint { message: format!("`{name}` must be {}", key.kind.noun()), hint: None });
     };
     match number {
         Some(number) if (min..=max).contains(&number) => Ok(Plain::Integer(number)),
-        _ => Err(out_of_range(key, name, &format!("a whole number from {min} to {max}"), &quote(text))),
+        _ => {
+            let quoting = if is_number(text) { Quoting::Allowed } else { quoting };
+            Err(out_of_range(key, name, &format!("a whole number from {min} to {max}"), &quoting.not(text)))
+        }
     }
 }
 
-fn fraction(key: &Key, name: &str, text: &str) -> Result<Plain, Complaint> {
+fn fraction(key: &Key, name: &str, text: &str, quoting: Quoting) -> Result<Plain, Complaint> {
     match text.parse::<f64>() {
         Ok(number) if (0.0..=1.0).contains(&number) => Ok(Plain::Fraction(number)),
-        _ => Err(out_of_range(key, name, "a number from 0 to 1", &quote(text))),
+        _ => {
+            let quoting = if is_number(text) { Quoting::Allowed } else { quoting };
+            Err(out_of_range(key, name, "a number from 0 to 1", &quoting.not(text)))
+        }
     }
 }
 
-fn duration(key: &Key, name: &str, text: &str, min: &str, max: &str) -> Result<Duration, Complaint> {
+fn duration(
+    key: &Key,
+    name: &str,
+    text: &str,
+    (min, max): (&str, &str),
+    quoting: Quoting,
+) -> Result<Duration, Complaint> {
     if text.parse::<f64>().is_ok() {
         return Err(Complaint::new(
             format!("`{name}` has no unit: {}", quote(text)),
@@ -179,16 +233,16 @@ fn duration(key: &Key, name: &str, text: &str, min: &str, max: &str) -> Result<D
             humantime::DurationError::NumberOverflow => "that is more than can be counted",
             _ => "durations are written \"30s\", \"10m\" or \"7d\"",
         };
-        Complaint::new(format!("`{name}` must be {}, not {}", key.kind.noun(), quote(text)), hint)
+        Complaint::new(format!("`{name}` must be {}{}", key.kind.noun(), quoting.not(text)), hint)
     })?;
     let bound = |text| humantime::parse_duration(text).unwrap_or_default();
     if parsed < bound(min) || parsed > bound(max) {
-        return Err(out_of_range(key, name, &format!("from {min} to {max}"), &quote(text)));
+        return Err(out_of_range(key, name, &format!("from {min} to {max}"), &Quoting::Allowed.not(text)));
     }
     Ok(parsed)
 }
 
-fn size(key: &Key, name: &str, text: &str, min: &str) -> Result<u64, Complaint> {
+fn size(key: &Key, name: &str, text: &str, min: &str, quoting: Quoting) -> Result<u64, Complaint> {
     if text.parse::<f64>().is_ok() {
         return Err(Complaint::new(
             format!("`{name}` has no unit: {}", quote(text)),
@@ -197,12 +251,12 @@ fn size(key: &Key, name: &str, text: &str, min: &str) -> Result<u64, Complaint> 
     }
     let parsed = text.parse::<ByteSize>().map_err(|_| {
         Complaint::new(
-            format!("`{name}` must be {}, not {}", key.kind.noun(), quote(text)),
+            format!("`{name}` must be {}{}", key.kind.noun(), quoting.not(text)),
             "the units are B, KiB, MiB, GiB and TiB",
         )
     })?;
     if parsed < min.parse::<ByteSize>().unwrap_or_default() {
-        return Err(out_of_range(key, name, &format!("at least {min}"), &quote(text)));
+        return Err(out_of_range(key, name, &format!("at least {min}"), &Quoting::Allowed.not(text)));
     }
     // The store counts in signed 64 bits.
     if i64::try_from(parsed.as_u64()).is_err() {
@@ -211,7 +265,7 @@ fn size(key: &Key, name: &str, text: &str, min: &str) -> Result<u64, Complaint> 
     Ok(parsed.as_u64())
 }
 
-fn choice(name: &str, text: &str, values: &[&str]) -> Result<(), Complaint> {
+fn choice(name: &str, text: &str, values: &[&str], quoting: Quoting) -> Result<(), Complaint> {
     if values.contains(&text) {
         return Ok(());
     }
@@ -220,5 +274,7 @@ fn choice(name: &str, text: &str, values: &[&str]) -> Result<(), Complaint> {
         Some(meant) => format!("did you mean `{meant}`?"),
         None => format!("it is one of {list}"),
     };
-    Err(Complaint::new(format!("{} is no value of `{name}`", quote(text)), hint))
+    let close = closest(text, values.iter().copied()).is_some();
+    let found = if close || quoting == Quoting::Allowed { quote(text) } else { "the value".to_owned() };
+    Err(Complaint::new(format!("{found} is not valid for `{name}`"), hint))
 }

@@ -4,26 +4,30 @@
 //! it is with the sandbox.
 
 use std::net::SocketAddr;
-use std::path::Path;
 
 use super::check::Layer;
 use super::diagnostic::quote;
+use super::files::{self, Folder};
 use super::problems::{At, Problems};
 use super::secrets;
 use super::settings::{Listen, TlsFiles, Webhook};
-use super::{merge, url};
+use super::{merge, private, url};
 use crate::model::secret::Secret;
 use crate::model::webhook::WebhookKey;
 
 /// What a callback looks like.
 const EXAMPLE: &str = "it is written \"https://example.org/eventsub\"";
 
+/// The mark of every kind of private key in PEM.
+const PRIVATE_KEY: &[u8] = b"PRIVATE KEY-----";
+/// The largest file of a certificate or a key that is looked at.
+const MAX_PEM: u64 = 1 << 20;
+
 /// What the section is checked with.
 pub(super) struct Around<'a> {
     pub(super) file: &'a Layer,
     pub(super) variables: &'a Layer,
-    /// The directory of the file.
-    pub(super) base: &'a Path,
+    pub(super) folder: &'a Folder,
     /// The key that asks for webhooks, if one does.
     pub(super) used_by: Option<&'static str>,
     /// Twitch is on this machine.
@@ -42,10 +46,14 @@ impl Around<'_> {
 }
 
 /// Checks and builds it; `None` when there is no callback.
-pub(super) fn build(merged: merge::Webhook, around: &Around<'_>, problems: &mut Problems) -> Option<Webhook> {
+pub(super) fn build(
+    merged: &merge::Webhook,
+    around: &Around<'_>,
+    problems: &mut Problems,
+) -> Option<Webhook> {
     let listen = listen(&merged.listen, around, problems);
     let secret = merged.secret_file.as_deref().and_then(|text| secret(text, around, problems));
-    let tls = tls(&merged, around, problems);
+    let tls = tls(merged, around, problems);
     let Some(text) = &merged.callback else {
         const CALLBACK: &str = "transport.webhook.callback";
         // A key that is there, but wrong, has been reported.
@@ -63,7 +71,7 @@ pub(super) fn build(merged: merge::Webhook, around: &Around<'_>, problems: &mut 
         callback,
         listen: listen?,
         secret,
-        secret_file: merged.secret_file.map(|text| around.base.join(text)),
+        secret_file: merged.secret_file.as_ref().map(|text| around.folder.join(text)),
         tls,
     })
 }
@@ -128,7 +136,7 @@ fn listen(text: &str, around: &Around<'_>, problems: &mut Problems) -> Option<Li
         Ok(address) => Some(Listen::Address(address)),
         Err(_) => {
             problems
-                .error(around.at(PATH), format!("{} of `{PATH}` is no address to listen on", quote(text)))
+                .error(around.at(PATH), format!("{} of `{PATH}` is not an address to listen on", private::shown(text)))
                 .hint("write an IP address and a port, such as \"127.0.0.1:8080\" or \"[::]:443\", or \"systemd\" for the socket that systemd passes");
             None
         }
@@ -138,26 +146,30 @@ fn listen(text: &str, around: &Around<'_>, problems: &mut Problems) -> Option<Li
 fn secret(text: &str, around: &Around<'_>, problems: &mut Problems) -> Option<Secret> {
     const PATH: &str = "transport.webhook.secret_file";
     let at = around.at(PATH);
-    let read = secrets::private_file(text, around.base, &at, "the webhook secret", problems)?;
-    let path = around.base.join(text);
-    let line = read.strip_suffix('\n').unwrap_or(&read);
-    let secret = Secret::new(line.strip_suffix('\r').unwrap_or(line));
-    match WebhookKey::new(secret.clone()) {
-        Ok(_) => Some(secret),
-        Err(error) => {
-            problems
-                .error(at, format!("{} holds no webhook secret: {error}", quote(&path.display().to_string())))
-                .hint("leave `secret_file` out to have one made");
-            None
-        }
-    }
+    let text_of_file = secrets::private_file(text, around.folder, &at, "the webhook secret", problems)?;
+    let path = around.folder.join(text).display().to_string();
+    let secret = Secret::new(&*text_of_file);
+    let flaw = match files::flaw(&text_of_file) {
+        Some(flaw) => flaw,
+        None => match WebhookKey::new(secret.clone()) {
+            Ok(_) => return Some(secret),
+            Err(error) => error.to_string(),
+        },
+    };
+    problems
+        .error(at, format!("{} holds no webhook secret: {flaw}", quote(&path)))
+        .hint("leave `secret_file` out to have one made");
+    None
 }
 
 fn tls(merged: &merge::Webhook, around: &Around<'_>, problems: &mut Problems) -> Option<TlsFiles> {
     const KEYS: [&str; 2] = ["transport.webhook.tls_certificate", "transport.webhook.tls_key"];
     match (&merged.tls_certificate, &merged.tls_key) {
         (Some(certificate), Some(key)) => {
-            Some(TlsFiles { certificate: around.base.join(certificate), key: around.base.join(key) })
+            for (path, text) in KEYS.iter().zip([certificate, key]) {
+                check_private_key(path, text, around, problems);
+            }
+            Some(TlsFiles { certificate: around.folder.join(certificate), key: around.folder.join(key) })
         }
         (None, None) => None,
         (certificate, _) => {
@@ -169,5 +181,16 @@ fn tls(merged: &merge::Webhook, around: &Around<'_>, problems: &mut Problems) ->
             }
             None
         }
+    }
+}
+
+/// A private key is for its owner's eyes only, also one that stands beside its certificate. What else is wrong with the
+/// file is found when it is used.
+fn check_private_key(path: &str, text: &str, around: &Around<'_>, problems: &mut Problems) {
+    let Ok((bytes, access)) = around.folder.read(text, MAX_PEM) else { return };
+    if bytes.windows(PRIVATE_KEY.len()).any(|window| window == PRIVATE_KEY) {
+        let name = around.folder.join(text).display().to_string();
+        let instead = ["give the daemon a copy of its own, with mode 0600".to_owned()];
+        secrets::check_access(&name, access, "a private key", &around.at(path), &instead, problems);
     }
 }

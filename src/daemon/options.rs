@@ -117,9 +117,10 @@ pub(super) fn sinks(config: &Config) -> Arc<[SinkOptions]> {
                     rotate_size: *rotate_size,
                     rotate_keep: *rotate_keep,
                 }),
-                config::SinkKind::Command { program, arguments, timeout, concurrency } => {
+                config::SinkKind::Command { program, folder, arguments, timeout, concurrency } => {
                     SinkKind::Command(CommandOptions {
                         program: program.clone(),
+                        folder: folder.clone(),
                         arguments: arguments.clone(),
                         timeout: *timeout,
                         concurrency: *concurrency,

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use super::make::{SinkError, make, selector};
 use super::outgoing::Attempt;
-use super::sink::{FileOptions, Http, HttpBody, Nats};
+use super::sink::{FileOptions, Http, HttpBody, Nats, not_a_file};
 use super::{DeliveryOptions, SinkKind, SinkOptions};
 use crate::model::event::{Event, Seq, StoredEvent};
 use crate::model::route::{Routes, SinkName};
@@ -92,6 +92,10 @@ fn try_samples(sink: &SinkOptions, options: &DeliveryOptions, samples: &[Sample]
             stored_at: Timestamp::from_unix_millis(0),
             event: sample.event.clone(),
         };
+        // The first event of a type says it all, and trying each may take long.
+        if found.contains_key(&*sample.event.subscription_type) {
+            continue;
+        }
         if let Err(message) = templated.fill(&event) {
             found.entry(sample.event.subscription_type.to_string()).or_insert(message);
         }
@@ -116,10 +120,10 @@ fn check(sink: &SinkOptions, options: &DeliveryOptions) -> Result<(), SinkError>
             if !folder.is_dir() {
                 return Err(SinkError::NoFolder { name, folder: folder.to_owned() });
             }
-            if path.is_dir() {
-                return Err(SinkError::IsFolder { name, path: path.clone() });
+            match not_a_file(path) {
+                Some(message) => Err(SinkError::Make { name, message }),
+                None => Ok(()),
             }
-            Ok(())
         }
         SinkKind::Command(_) | SinkKind::Http(_) | SinkKind::Nats(_) => make(sink, options).map(drop),
     }

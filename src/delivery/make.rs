@@ -27,14 +27,6 @@ pub enum SinkError {
         /// The folder.
         folder: PathBuf,
     },
-    /// Its file is a folder.
-    #[error("sink {name}: {} is a folder; `path` must be a file", .path.display())]
-    IsFolder {
-        /// The sink.
-        name: SinkName,
-        /// The path.
-        path: PathBuf,
-    },
     /// It cannot be made.
     #[error("sink {name}: {message}")]
     Make {

@@ -12,6 +12,7 @@ pub mod json;
 pub mod obstacle;
 pub mod pulse;
 pub mod route;
+pub mod script;
 pub mod secret;
 pub mod shard;
 pub mod signature;

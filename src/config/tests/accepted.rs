@@ -137,7 +137,7 @@ keepalive = "60s"
 type = "stream.online"
 version = "1"
 broadcaster = "ninja"
-sinks = "log"
+sinks = ["log", "out-1_x"]
 enabled = true
 
 [sink.log]
@@ -221,6 +221,9 @@ format = "json"
                         [
                             SinkName(
                                 "log",
+                            ),
+                            SinkName(
+                                "out-1_x",
                             ),
                         ],
                     ),

@@ -59,7 +59,7 @@ fn other_addresses_need_a_token() {
 #[test]
 fn what_is_no_address() {
     case("listen = \"localhost:9464\"").expect(&expect![[r#"
-        error: `localhost:9464` is no address to listen on
+        error: `localhost:9464` of `admin.listen` is not an address to listen on
          --> /etc/eventsubd/config.toml:6:10
           |
         6 | listen = "localhost:9464"
@@ -84,15 +84,16 @@ fn what_a_token_may_be() {
           |
           = help: the path is relative to the directory of the configuration file
     "#]]);
-    case.file("token", TOKEN, 0o640);
+    case.file("token", TOKEN, 0o644);
     case.expect(&expect![[r#"
-        error: `/etc/eventsubd/token` holds the token of the admin endpoint, and others can read it (mode 0640)
+        error: `/etc/eventsubd/token` holds the token of the admin endpoint, and others can read it (mode 0644)
          --> /etc/eventsubd/config.toml:7:14
           |
         7 | token_file = "token"
           |              ^^^^^^^
           |
           = help: run `chmod 600 /etc/eventsubd/token`
+          = help: or load it with systemd's `LoadCredential=NAME:PATH`, and name `/run/credentials/UNIT/NAME` here
     "#]]);
     case.file("token", "hunter2", 0o600);
     case.expect(&expect![[r#"

@@ -43,7 +43,7 @@ fn messages() {
             --> environment variable EVENTSUBD_SINK__OTHER__TYPES
              = help: for example `type = "stdout"` or `type = "file"`
 
-            error: `fiel` is no value of `sink.out.type`
+            error: `fiel` is not valid for `sink.out.type`
             --> environment variable EVENTSUBD_SINK__OUT__TYPE
              = help: did you mean `file`?
 
@@ -51,7 +51,7 @@ fn messages() {
             --> environment variable EVENTSUBD_SUBSCRIPTION__TYPE
              = help: put them into the file
 
-            error: `transport.conduit.shards` must be a whole number from 1 to 20000, not `many`
+            error: `transport.conduit.shards` must be a whole number from 1 to 20000
             --> environment variable EVENTSUBD_TRANSPORT__CONDUIT__SHARDS
              = help: how many shards share the events; Twitch allows 20,000 a conduit
 
@@ -63,7 +63,7 @@ fn messages() {
             --> environment variable EVENTSUBD_LOG_LEVEL
              = help: did you mean `EVENTSUBD_LOG__LEVEL`?
 
-            warning: `x` matches no known type
+            warning: item 1 of `types` matches no known type
             --> environment variable EVENTSUBD_SINK__OTHER__TYPES
 
             warning: unknown, and passed over

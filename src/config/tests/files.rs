@@ -34,8 +34,9 @@ fn permission_denied() {
         assert!(report.contains("cannot be read: permission denied"), "{report}");
     }
     let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
-    expect!["`config.toml` cannot be read: permission denied"]
-        .assert_eq(&crate::config::files::Unreadable::new(Path::new("config.toml"), &denied).message);
+    expect!["`config.toml` cannot be read: permission denied"].assert_eq(
+        &crate::config::files::Unreadable::new(std::path::Path::new("config.toml"), &denied).message,
+    );
 }
 
 #[test]
@@ -54,8 +55,8 @@ fn not_utf8() {
         error: `/etc/eventsubd/config.toml` is not UTF-8
          --> /etc/eventsubd/config.toml:1:6
           |
-        1 | # caf�
-          |      ^
+        1 | # [hidden]
+          |   ^^^^^^^^
           |
           = help: save it as UTF-8
     "#]]);
@@ -86,11 +87,13 @@ fn no_toml() {
         (
             "[twitch]\nclient_id = abc\n",
             expect![[r#"
-                error: string values must be quoted, expected literal string
+                error: the value of `client_id` is not in quotes
                  --> /etc/eventsubd/config.toml:2:13
                   |
                 2 | client_id = abc
                   |             ^^^
+                  |
+                  = help: texts stand in quotes: client_id = "…"
             "#]],
         ),
         (
@@ -139,7 +142,7 @@ fn no_toml() {
                 error: missing comma between array elements, expected `,`
                  --> /etc/eventsubd/config.toml:2:1
                   |
-                2 | b = {
+                2 | [hidden]
                   | ^
             "#]],
         ),
@@ -149,8 +152,8 @@ fn no_toml() {
                 error: unexpected key or value, expected newline, `#`
                  --> /etc/eventsubd/config.toml:1:9
                   |
-                1 | a = 1 b = 2
-                  |         ^
+                1 | a = [hidden] [hidden]
+                  |              ^^^^^^^^
             "#]],
         ),
         (
@@ -159,8 +162,8 @@ fn no_toml() {
                 error: key with no value, expected `=`
                  --> /etc/eventsubd/config.toml:1:2
                   |
-                1 | ␀
-                  |  ^
+                1 | [hidden]
+                  |         ^
             "#]],
         ),
     ] {
@@ -177,7 +180,7 @@ fn marks_tabs_and_line_ends() {
         error: invalid unquoted key, expected letters, numbers, `-`, `_`
          --> /etc/eventsubd/config.toml:2:3
           |
-        2 |     né = "日本"
+        2 |     né = [hidden]
           |      ^
     "#]]);
 }
@@ -190,13 +193,13 @@ fn long_lines() {
             "[[subscription]]\ntype = \"stream.online\"\nbroadcaster = [{logins}\"nin ja\", {logins}]\n"
         ),
         &expect![[r#"
-            error: `nin ja` is no login
+            error: `nin ja` is not a valid login
              --> /etc/eventsubd/config.toml:7:5906
               |
             7 | …6", "login497", "login498", "login499", "nin ja", "login0", "login1", "login2", "login3", "login4", "login5", "login6", "login7", "login8", …
               |                                          ^^^^^^^^
               |
-              = help: a login has 1 to 25 of the characters a-z, 0-9 and `_`; a display name may differ from it
+              = help: a list has each in quotes of its own: ["nin", "ja"]
         "#]],
     );
 }

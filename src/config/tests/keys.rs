@@ -21,7 +21,7 @@ type = "stdout"
             error: unknown key `retian`
              --> /etc/eventsubd/config.toml:6:1
               |
-            6 | retian = "7d"
+            6 | retian = [hidden]
               | ^^^^^^
               |
               = help: did you mean `retain`?
@@ -29,7 +29,7 @@ type = "stdout"
             error: unknown key `shards`
              --> /etc/eventsubd/config.toml:7:1
               |
-            7 | shards = 3
+            7 | shards = [hidden]
               | ^^^^^^
               |
               = help: `shards` belongs into `[transport.conduit]`
@@ -37,7 +37,7 @@ type = "stdout"
             error: unknown key `colour`
              --> /etc/eventsubd/config.toml:8:1
               |
-            8 | colour = "red"
+            8 | colour = [hidden]
               | ^^^^^^
 
             error: unknown section `stroe`
@@ -90,7 +90,7 @@ interval = "soon"
               |
               = help: a size has a unit: "5B", "5KiB" or "5MiB"
 
-            error: `inof` is no level of log lines
+            error: `inof` is not a level of log lines
               --> /etc/eventsubd/config.toml:10:9
                |
             10 | level = "inof"
@@ -101,7 +101,7 @@ interval = "soon"
             error: unknown key `formt`
               --> /etc/eventsubd/config.toml:11:1
                |
-            11 | formt = "text"
+            11 | formt = [hidden]
                | ^^^^^
                |
                = help: did you mean `format`?
@@ -167,11 +167,11 @@ give_up_after = "99999999999999999999d"
                |
                = help: leave the key out instead
 
-            error: `sink.a.give_up_after` must be a duration such as "30s", not `99999999999999999999d`
+            error: `sink.a.give_up_after` must be a duration such as "30s"
               --> /etc/eventsubd/config.toml:17:17
                |
-            17 | give_up_after = "99999999999999999999d"
-               |                 ^^^^^^^^^^^^^^^^^^^^^^^
+            17 | give_up_after = [hidden]
+               |                 ^^^^^^^^
                |
                = help: that is more than can be counted
         "#]],
@@ -287,11 +287,11 @@ rotate_size = "99999999EiB"
                |
                = help: a size has a unit: "100B", "100KiB" or "100MiB"
 
-            error: `sink.b.rotate_size` must be a size such as "1GiB", not `1 potato`
+            error: `sink.b.rotate_size` must be a size such as "1GiB"
               --> /etc/eventsubd/config.toml:16:15
                |
-            16 | rotate_size = "1 potato"
-               |               ^^^^^^^^^^
+            16 | rotate_size = [hidden]
+               |               ^^^^^^^^
                |
                = help: the units are B, KiB, MiB, GiB and TiB
 
@@ -375,8 +375,8 @@ rotate_size = "1MiB"
             error: `sink.b.rotate_keep` must be a whole number from 1 to 10000, not `99999999999999999999999999`
               --> /etc/eventsubd/config.toml:20:15
                |
-            20 | rotate_keep = 99999999999999999999999999
-               |               ^^^^^^^^^^^^^^^^^^^^^^^^^^
+            20 | rotate_keep = [hidden]
+               |               ^^^^^^^^
                |
                = help: how many old files are kept
 
@@ -435,7 +435,7 @@ policy = "snyc"
 format = "xml"
 "#,
         &expect![[r#"
-            error: `snyc` is no value of `reconcile.policy`
+            error: `snyc` is not valid for `reconcile.policy`
              --> /etc/eventsubd/config.toml:6:10
               |
             6 | policy = "snyc"
@@ -443,7 +443,7 @@ format = "xml"
               |
               = help: did you mean `sync`?
 
-            error: `xml` is no value of `log.format`
+            error: `xml` is not valid for `log.format`
              --> /etc/eventsubd/config.toml:9:10
               |
             9 | format = "xml"
@@ -468,7 +468,7 @@ conduit = "x"
         error: `store` must be a table
          --> /etc/eventsubd/config.toml:1:1
           |
-        1 | store = 1
+        1 | store = [hidden]
           | ^^^^^
           |
           = help: write it as `[store]`
@@ -484,7 +484,7 @@ conduit = "x"
         error: `transport.conduit` must be a table
          --> /etc/eventsubd/config.toml:5:1
           |
-        5 | conduit = "x"
+        5 | conduit = [hidden]
           | ^^^^^^^
           |
           = help: write it as `[transport.conduit]`
@@ -533,8 +533,8 @@ keepalive = { x = 1 }
             error: `state.directory` must be a path in quotes, not a date
               --> /etc/eventsubd/config.toml:10:13
                |
-            10 | directory = 1979-05-27
-               |             ^^^^^^^^^^
+            10 | directory = [hidden]
+               |             ^^^^^^^^
 
             error: `transport.conduit.id` must be a string, not a whole number
               --> /etc/eventsubd/config.toml:13:6
@@ -566,8 +566,8 @@ id = " "
             error: `state.directory` is empty
              --> /etc/eventsubd/config.toml:6:13
               |
-            6 | directory = ""
-              |             ^^
+            6 | directory = [hidden]
+              |             ^^^^^^^^
               |
               = help: leave the key out instead
 
@@ -621,16 +621,16 @@ eventsub_url = "ws://192.0.2.1/ws"
         error: `twitch.auth_url` holds a user name or a password
          --> /etc/eventsubd/config.toml:5:12
           |
-        5 | auth_url = "https://[hidden]@id.twitch.tv"
-          |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+        5 | auth_url = [hidden]
+          |            ^^^^^^^^
           |
           = help: the client secret has keys of its own
 
         error: `twitch.api_url` must end with its path
          --> /etc/eventsubd/config.toml:6:11
           |
-        6 | api_url = "https://api.twitch.tv/helix?x=1"
-          |           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+        6 | api_url = [hidden]
+          |           ^^^^^^^^
           |
           = help: leave out what begins with `?` or `#`
 
@@ -651,13 +651,13 @@ fn log_levels() {
 level = "info,eventsubd=loud"
 "#,
         &expect![[r#"
-            error: `info,eventsubd=loud` is no filter for log lines
+            error: `loud` is not a level of log lines
              --> /etc/eventsubd/config.toml:6:9
               |
             6 | level = "info,eventsubd=loud"
               |         ^^^^^^^^^^^^^^^^^^^^^
               |
-              = help: for example "info" or "info,eventsubd::auth=debug"
+              = help: the levels are `error`, `warn`, `info`, `debug`, `trace` and `off`
         "#]],
     );
 }
@@ -710,7 +710,7 @@ fn names_of_the_user_cannot_drive_a_terminal() {
         error: unknown key `a�[31mb`
          --> /etc/eventsubd/config.toml:1:1
           |
-        1 | "a\u001b[31mb" = 1
+        1 | "a\u001b[31mb" = [hidden]
           | ^^^^^^^^^^^^^^
     "#]]);
 }

@@ -28,15 +28,17 @@ fn no_secret_at_all() {
 #[test]
 fn others_can_read_it() {
     let case = Case::with("");
-    case.file("client_secret", "hunter2", 0o640);
+    case.file("client_secret", "hunter2", 0o644);
     case.expect(&expect![[r#"
-        error: `/etc/eventsubd/client_secret` holds the client secret, and others can read it (mode 0640)
+        error: `/etc/eventsubd/client_secret` holds the client secret, and others can read it (mode 0644)
          --> /etc/eventsubd/config.toml:3:22
           |
         3 | client_secret_file = "client_secret"
           |                      ^^^^^^^^^^^^^^^
           |
           = help: run `chmod 600 /etc/eventsubd/client_secret`
+          = help: or leave the key out, and set the environment variable EVENTSUBD_TWITCH__CLIENT_SECRET
+          = help: or under systemd, use `LoadCredential=client_secret:PATH`
     "#]]);
     let case = Case::new(format!("{INLINE}{ONE}"));
     case.file("config.toml", format!("{INLINE}{ONE}"), 0o644);
@@ -49,6 +51,7 @@ fn others_can_read_it() {
           |
           = help: run `chmod 600 /etc/eventsubd/config.toml`
           = help: or move the secret into a file of its own: `client_secret_file`
+          = help: or take it out, and set the environment variable EVENTSUBD_TWITCH__CLIENT_SECRET
     "#]]);
 }
 
@@ -113,7 +116,7 @@ fn what_a_file_may_hold() {
         (
             b"hunter 2",
             expect![[r#"
-                error: no client secret in `/etc/eventsubd/client_secret`: it holds white space or control characters
+                error: no client secret in `/etc/eventsubd/client_secret`: character 7 is white space
                  --> /etc/eventsubd/config.toml:3:22
                   |
                 3 | client_secret_file = "client_secret"
@@ -159,6 +162,7 @@ fn a_file_that_is_not_there() {
         3 | client_secret_file = "client_secret"
           |                      ^^^^^^^^^^^^^^^
           |
+          = help: write the secret into a file that only its owner can read, and name that file here
           = help: the path is relative to the directory of the configuration file
     "#]]);
     fs::create_dir(case.directory.path().join("client_secret")).expect("created");
@@ -175,13 +179,14 @@ fn a_file_that_is_not_there() {
 fn a_secret_in_the_place_of_its_path() {
     let text = "[twitch]\nclient_id = \"abc\"\nclient_secret_file = \"abcdefghijklmnopqrstuvwxyz0123\"\n";
     Case::new(format!("{text}{ONE}")).expect(&expect![[r#"
-        error: `twitch.client_secret_file` looks like the secret itself, and must be a path
+        error: no client secret: there is no such file in `/etc/eventsubd`; what stands here is not shown, since it may be a secret
          --> /etc/eventsubd/config.toml:3:22
           |
         3 | client_secret_file = [hidden]
           |                      ^^^^^^^^
           |
           = help: write the secret into a file that only its owner can read, and name that file here
+          = help: the path is relative to the directory of the configuration file
     "#]]);
 }
 
@@ -231,7 +236,7 @@ fn a_secret_that_is_no_string() {
 #[test]
 fn a_wrong_variable() {
     Case::with("").env(&[("EVENTSUBD_TWITCH__CLIENT_SECRET", "hunter 2")]).expect(&expect![[r#"
-        error: no client secret in `EVENTSUBD_TWITCH__CLIENT_SECRET`: it holds white space or control characters
+        error: no client secret in `EVENTSUBD_TWITCH__CLIENT_SECRET`: character 7 is white space
         --> environment variable EVENTSUBD_TWITCH__CLIENT_SECRET
          = help: it is shown once, by "New Secret" at https://dev.twitch.tv/console
     "#]]);

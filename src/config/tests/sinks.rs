@@ -23,7 +23,7 @@ command = ["prog"]
             error: a sink of type `stdout` has no `path`
              --> /etc/eventsubd/config.toml:7:1
               |
-            7 | path = "x"
+            7 | path = [hidden]
               | ^^^^
               |
               = help: it belongs to sinks of type `file`
@@ -39,7 +39,7 @@ command = ["prog"]
             error: a sink of type `file` has no `command`
               --> /etc/eventsubd/config.toml:14:1
                |
-            14 | command = ["prog"]
+            14 | command = [hidden]
                | ^^^^^^^
                |
                = help: it belongs to sinks of type `command`
@@ -80,15 +80,15 @@ format = "cloudevents"
             error: there is no program `prog` in /usr/local/bin:/usr/bin:/bin
              --> /etc/eventsubd/config.toml:7:11
               |
-            7 | command = ["prog", "arg"]
-              |           ^^^^^^^^^^^^^^^
+            7 | command = [hidden]
+              |           ^^^^^^^^
               |
-              = help: a bare name is looked for in $PATH; a path with `/` starts at the file's folder
+              = help: a bare name is looked for in $PATH; a path with `/` starts at the file's folder, in which the program also runs
 
             error: unknown key `methd`
               --> /etc/eventsubd/config.toml:14:1
                |
-            14 | methd = "POST"
+            14 | methd = [hidden]
                | ^^^^^
                |
                = help: did you mean `method`?
@@ -133,7 +133,7 @@ type = "fil"
               |
               = help: the file that events are appended to: `path = "events.jsonl"`
 
-            error: `fil` is no value of `sink.c.type`
+            error: `fil` is not valid for `sink.c.type`
               --> /etc/eventsubd/config.toml:12:8
                |
             12 | type = "fil"
@@ -195,7 +195,7 @@ other = 3
             error: `sink.type` must be a table
              --> /etc/eventsubd/config.toml:6:1
               |
-            6 | type = "stdout"
+            6 | type = [hidden]
               | ^^^^
               |
               = help: sinks have names: `[sink.NAME]`
@@ -203,7 +203,7 @@ other = 3
             error: `sink.other` must be a table
              --> /etc/eventsubd/config.toml:7:1
               |
-            7 | other = 3
+            7 | other = [hidden]
               | ^^^^^
               |
               = help: write it as `[sink.other]`
@@ -237,8 +237,8 @@ type = "stdout"
                |
               ::: /etc/eventsubd/config.toml:7:8
                |
-             7 | path = "events.jsonl"
-               |        -------------- the other one
+             7 | path = [hidden]
+               |        -------- the other one
                |
                = help: one sink can take all events: `sinks` and `types` choose among them
 
@@ -276,35 +276,35 @@ path = "y"
 types = [1]
 "#,
         &expect![[r#"
-            error: `channel.[a` is no glob: unclosed character class; missing ']'
+            error: `channel.[a` is not a valid glob: unclosed character class; missing ']'
              --> /etc/eventsubd/config.toml:7:9
               |
-            7 | types = ["stream.*", "channel.[a", "stream.onlin", "x.*"]
-              |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+            7 | types = [hidden]
+              |         ^^^^^^^^
               |
               = help: for example "stream.*" or "channel.chat.*"
 
             error: `sink.c.types` must be a string or a list of strings, not a whole number
               --> /etc/eventsubd/config.toml:17:9
                |
-            17 | types = [1]
-               |         ^^^
+            17 | types = [hidden]
+               |         ^^^^^^^^
                |
                = help: put it in quotes
 
             warning: `stream.onlin` matches no known type
              --> /etc/eventsubd/config.toml:7:9
               |
-            7 | types = ["stream.*", "channel.[a", "stream.onlin", "x.*"]
-              |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+            7 | types = [hidden]
+              |         ^^^^^^^^
               |
               = help: did you mean `stream.online`?
 
-            warning: `x.*` matches no known type
+            warning: item 4 of `types` matches no known type
              --> /etc/eventsubd/config.toml:7:9
               |
-            7 | types = ["stream.*", "channel.[a", "stream.onlin", "x.*"]
-              |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+            7 | types = [hidden]
+              |         ^^^^^^^^
 
             warning: `types` of sink `b` is an empty list: it gets no events
               --> /etc/eventsubd/config.toml:12:9
@@ -348,34 +348,34 @@ format = "template"
         error: `command` names no program
          --> /etc/eventsubd/config.toml:7:11
           |
-        7 | command = []
-          |           ^^
+        7 | command = [hidden]
+          |           ^^^^^^^^
           |
           = help: the program and its arguments: `command = ["./on-event", "--quiet"]`
 
-        error: there is no program `sh -c true` in /usr/local/bin:/usr/bin:/bin
+        error: there is no such program in /usr/local/bin:/usr/bin:/bin
           --> /etc/eventsubd/config.toml:11:11
            |
-        11 | command = "sh -c true"
-           |           ^^^^^^^^^^^^
+        11 | command = [hidden]
+           |           ^^^^^^^^
            |
            = help: the program and each argument are parts of their own: ["prog", "arg"]
 
-        error: the program `./client_secret` is not executable
+        error: the program `/etc/eventsubd/client_secret` is not executable
           --> /etc/eventsubd/config.toml:15:11
            |
-        15 | command = ["./client_secret"]
-           |           ^^^^^^^^^^^^^^^^^^^
+        15 | command = [hidden]
+           |           ^^^^^^^^
            |
            = help: run `chmod +x /etc/eventsubd/client_secret`
 
         error: there is no program `/etc/eventsubd/nothing`
           --> /etc/eventsubd/config.toml:19:11
            |
-        19 | command = ["./nothing", "x"]
-           |           ^^^^^^^^^^^^^^^^^^
+        19 | command = [hidden]
+           |           ^^^^^^^^
            |
-           = help: a bare name is looked for in $PATH; a path with `/` starts at the file's folder
+           = help: a bare name is looked for in $PATH; a path with `/` starts at the file's folder, in which the program also runs
 
         error: `sink.e.timeout` must be from 1s to 1h, not `2h`
           --> /etc/eventsubd/config.toml:24:11
@@ -459,11 +459,11 @@ type = "nats"
                |
                = help: it is written "https://host", with a port and a path as needed
 
-            error: `GET` is no value of `sink.b.method`
+            error: the value is not valid for `sink.b.method`
               --> /etc/eventsubd/config.toml:12:10
                |
-            12 | method = "GET"
-               |          ^^^^^
+            12 | method = [hidden]
+               |          ^^^^^^^^
                |
                = help: it is one of `POST`, `PUT`, `PATCH`
 
@@ -478,12 +478,12 @@ type = "nats"
             error: `body` does not go with `format = "cloudevents"`
               --> /etc/eventsubd/config.toml:23:1
                |
-            23 | body = "{{ type }}"
+            23 | body = [hidden]
                | ^^^^
                |
                = help: leave `format` out: a sink with a `body` sends that
 
-            error: the secret in `client_secret` must be one line of 10 to 100 ASCII characters
+            error: no secret in `client_secret`: it must have 10 to 100 ASCII characters
               --> /etc/eventsubd/config.toml:24:15
                |
             24 | secret_file = "client_secret"
@@ -491,7 +491,7 @@ type = "nats"
                |
                = help: make one with `openssl rand -hex 20 > client_secret`, and give it to the receiver
 
-            error: `not a name` is no name of a header
+            error: a name in `sink.e.headers` is not the name of a header
               --> /etc/eventsubd/config.toml:29:13
                |
             29 | headers = [hidden]
@@ -507,7 +507,7 @@ type = "nats"
                |
                = help: leave it out
 
-            error: `sink.e.headers` takes texts only
+            error: `x-number` in `sink.e.headers` must be a string
               --> /etc/eventsubd/config.toml:29:55
                |
             29 | headers = [hidden]
@@ -515,7 +515,7 @@ type = "nats"
                |
                = help: put it in quotes
 
-            error: the secret in `client_secret` must be one line of 10 to 100 ASCII characters
+            error: no secret in `client_secret`: it must have 10 to 100 ASCII characters
               --> /etc/eventsubd/config.toml:30:15
                |
             30 | secret_file = "client_secret"
@@ -531,11 +531,11 @@ type = "nats"
                |
                = help: it is written "tls://host", with a port and a path as needed
 
-            error: `a.b` is no name for a stream
+            error: `stream` of sink `f` is not a valid name
               --> /etc/eventsubd/config.toml:35:10
                |
-            35 | stream = "a.b"
-               |          ^^^^^
+            35 | stream = [hidden]
+               |          ^^^^^^^^
                |
                = help: letters, digits, `_` and `-`, for example "EVENTSUB"
 
@@ -576,7 +576,7 @@ body = "x"
 [sink.home]
 type = "http"
 url = "https://me:hunter2@home.example/"
-headers = { Authorization = "Bearer hunter2", X-Fine = "fine" }
+headers = { Authorization = "Bearer hunter2", X-Fine = "fine", X-Type = "{{ type }}" }
 headers_file = "headers"
 secret_file = "webhook_secret"
 
@@ -596,12 +596,18 @@ credentials = "nats.creds"
     let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
     assert_eq!(
         headers,
-        [("authorization", "Bearer hunter2"), ("x-fine", "fine"), ("x-token", "hunter2"), ("x-more", "a: b")]
+        [
+            ("authorization", "Bearer hunter2"),
+            ("x-fine", "fine"),
+            ("x-type", "{{ type }}"),
+            ("x-token", "hunter2"),
+            ("x-more", "a: b")
+        ]
     );
     assert_eq!(secret.as_ref().map(Secret::expose), Some("hunter2hunter2"));
 
     case.file("config.toml", format!("{HEAD}{TEXT}{ONE}"), 0o644);
-    case.file("headers", "no header\n", 0o640);
+    case.file("headers", "no header\n", 0o644);
     case.file("webhook_secret", "short\n", 0o604);
     case.file("nats.creds", "hunter2", 0o644);
     case.expect(&expect![[r#"
@@ -614,7 +620,7 @@ credentials = "nats.creds"
           = help: run `chmod 600 /etc/eventsubd/config.toml`
           = help: or take the URL out, and set the environment variable EVENTSUBD_SINK__DISCORD__URL
 
-        error: `/etc/eventsubd/config.toml` holds a password in `url` of sink `home`, and others can read it (mode 0644)
+        error: `/etc/eventsubd/config.toml` holds a user or a password in `url` of sink `home`, and others can read it (mode 0644)
           --> /etc/eventsubd/config.toml:12:7
            |
         12 | url = [hidden]
@@ -632,21 +638,31 @@ credentials = "nats.creds"
            = help: run `chmod 600 /etc/eventsubd/config.toml`
            = help: or move the header into a file of its own: `headers_file`
 
-        error: `/etc/eventsubd/headers` holds headers, and others can read it (mode 0640)
+        error: `/etc/eventsubd/config.toml` holds the header `x-fine` of sink `home`, and others can read it (mode 0644)
+          --> /etc/eventsubd/config.toml:13:47
+           |
+        13 | headers = [hidden]
+           |           ^^^^^^^^
+           |
+           = help: run `chmod 600 /etc/eventsubd/config.toml`
+           = help: or move the header into a file of its own: `headers_file`
+
+        error: `/etc/eventsubd/headers` holds headers, and others can read it (mode 0644)
           --> /etc/eventsubd/config.toml:14:16
            |
         14 | headers_file = "headers"
            |                ^^^^^^^^^
            |
            = help: run `chmod 600 /etc/eventsubd/headers`
+           = help: or load it with systemd's `LoadCredential=NAME:PATH`, and name `/run/credentials/UNIT/NAME` here
 
-        error: line 1 of `headers` is no header
+        error: line 1 of `headers` is not a header
           --> /etc/eventsubd/config.toml:14:16
            |
         14 | headers_file = "headers"
            |                ^^^^^^^^^
            |
-           = help: each line is `Name: value`, such as `Authorization: Bearer …`
+           = help: each line is `Name: value`, such as `Authorization: Bearer …`, without quotes around it
 
         error: `/etc/eventsubd/webhook_secret` holds the secret of a sink, and others can read it (mode 0604)
           --> /etc/eventsubd/config.toml:15:15
@@ -655,8 +671,9 @@ credentials = "nats.creds"
            |               ^^^^^^^^^^^^^^^^
            |
            = help: run `chmod 600 /etc/eventsubd/webhook_secret`
+           = help: or load it with systemd's `LoadCredential=NAME:PATH`, and name `/run/credentials/UNIT/NAME` here
 
-        error: the secret in `webhook_secret` must be one line of 10 to 100 ASCII characters
+        error: no secret in `webhook_secret`: it must have 10 to 100 ASCII characters
           --> /etc/eventsubd/config.toml:15:15
            |
         15 | secret_file = "webhook_secret"
@@ -664,7 +681,7 @@ credentials = "nats.creds"
            |
            = help: make one with `openssl rand -hex 20 > webhook_secret`, and give it to the receiver
 
-        error: `/etc/eventsubd/config.toml` holds a password in `url` of sink `nats`, and others can read it (mode 0644)
+        error: `/etc/eventsubd/config.toml` holds a user or a password in `url` of sink `nats`, and others can read it (mode 0644)
           --> /etc/eventsubd/config.toml:19:7
            |
         19 | url = [hidden]
@@ -680,6 +697,7 @@ credentials = "nats.creds"
            |               ^^^^^^^^^^^^
            |
            = help: run `chmod 600 /etc/eventsubd/nats.creds`
+           = help: or load it with systemd's `LoadCredential=NAME:PATH`, and name `/run/credentials/UNIT/NAME` here
     "#]]);
     assert!(!case.report().contains("hunter2"));
 }
@@ -710,9 +728,12 @@ url = "nats://127.0.0.1:4222, nats://127.0.0.1:4223"
     let sink = |name: &str| &sinks[&SinkName::new(name)];
     assert_eq!((sink("a").format, sink("a").from_beginning), (Format::Template, true));
     assert!(matches!(&sink("a").kind, SinkKind::Http { concurrency: 4, method, .. } if method == "PUT"));
-    let SinkKind::Command { program, arguments, timeout, concurrency } = &sink("b").kind else { panic!() };
+    let SinkKind::Command { program, arguments, timeout, concurrency, folder } = &sink("b").kind else {
+        panic!()
+    };
     assert!(program.is_absolute() && program.ends_with("sh") && arguments.is_empty());
     assert_eq!((timeout.as_secs(), *concurrency), (30, 1));
+    assert_eq!(folder, case.directory.path());
     let SinkKind::Nats { subject, .. } = &sink("c").kind else { panic!() };
     assert_eq!(subject, "eventsub.{{type}}.{{broadcaster_id}}");
 }

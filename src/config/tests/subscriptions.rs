@@ -39,16 +39,16 @@ fn an_entry_that_is_no_table() {
         error: `subscription` must be a list of tables
          --> /etc/eventsubd/config.toml:1:17
           |
-        1 | subscription = [1, "x"]
-          |                 ^
+        1 | subscription = [hidden]
+          |                ^^^^^^^^
           |
           = help: write each one as `[[subscription]]`
 
         error: `subscription` must be a list of tables
          --> /etc/eventsubd/config.toml:1:20
           |
-        1 | subscription = [1, "x"]
-          |                    ^^^
+        1 | subscription = [hidden]
+          |                ^^^^^^^^
           |
           = help: write each one as `[[subscription]]`
 
@@ -66,7 +66,7 @@ fn an_entry_that_is_no_table() {
         error: `subscription` must be a list of tables, not a value
          --> /etc/eventsubd/config.toml:1:1
           |
-        1 | subscription = 1
+        1 | subscription = [hidden]
           | ^^^^^^^^^^^^
           |
           = help: write each one as `[[subscription]]`, with two brackets
@@ -96,7 +96,7 @@ wombat = 1
             error: unknown key `brodcaster`
              --> /etc/eventsubd/config.toml:7:1
               |
-            7 | brodcaster = "ninja"
+            7 | brodcaster = [hidden]
               | ^^^^^^^^^^
               |
               = help: did you mean `broadcaster`?
@@ -104,7 +104,7 @@ wombat = 1
             error: unknown key `broadcaster_user_id`
              --> /etc/eventsubd/config.toml:8:1
               |
-            8 | broadcaster_user_id = "1"
+            8 | broadcaster_user_id = [hidden]
               | ^^^^^^^^^^^^^^^^^^^
               |
               = help: ids go into the condition: `condition = { broadcaster_user_id = "…" }`
@@ -112,7 +112,7 @@ wombat = 1
             error: unknown key `wombat`
              --> /etc/eventsubd/config.toml:9:1
               |
-            9 | wombat = 1
+            9 | wombat = [hidden]
               | ^^^^^^
         "#]],
     );
@@ -173,7 +173,7 @@ broadcaster = "ninja"
             9 | enabled = "yes"
               |           ^^^^^
               |
-              = help: write it without quotes
+              = help: write `true`, without quotes
 
             error: `sinks` must be a string or a list of strings, not a table
               --> /etc/eventsubd/config.toml:10:9
@@ -296,7 +296,7 @@ broadcaster = [
 ]
 "##,
         &expect![[r##"
-            error: `#ninja` is no login
+            error: `#ninja` is not a valid login
              --> /etc/eventsubd/config.toml:8:3
               |
             8 |   "#ninja",
@@ -304,7 +304,7 @@ broadcaster = [
               |
               = help: write the login alone: `ninja`
 
-            error: `@Ninja` is no login
+            error: `@Ninja` is not a valid login
              --> /etc/eventsubd/config.toml:9:3
               |
             9 |   "@Ninja",
@@ -312,7 +312,7 @@ broadcaster = [
               |
               = help: write the login alone: `ninja`
 
-            error: `https://www.twitch.tv/ninja/videos` is no login
+            error: `https://www.twitch.tv/ninja/videos` is not a valid login
               --> /etc/eventsubd/config.toml:10:3
                |
             10 |   "https://www.twitch.tv/ninja/videos",
@@ -320,7 +320,7 @@ broadcaster = [
                |
                = help: write the login alone: `ninja`
 
-            error: `ニンジャ` is no login
+            error: `ニンジャ` is not a valid login
               --> /etc/eventsubd/config.toml:11:3
                |
             11 |   "ニンジャ",
@@ -328,7 +328,7 @@ broadcaster = [
                |
                = help: a login has 1 to 25 of the characters a-z, 0-9 and `_`; a display name may differ from it
 
-            error: `` is no login
+            error: `` is not a valid login
               --> /etc/eventsubd/config.toml:12:3
                |
             12 |   "",
@@ -463,13 +463,13 @@ enabled = false
               = help: did you mean `stream.online`?
               = help: a type that is newer than this release needs `version` and `condition`
 
-            error: `nin ja` is no login
+            error: `nin ja` is not a valid login
               --> /etc/eventsubd/config.toml:12:15
                |
             12 | broadcaster = "nin ja"
                |               ^^^^^^^^
                |
-               = help: a login has 1 to 25 of the characters a-z, 0-9 and `_`; a display name may differ from it
+               = help: a list has each in quotes of its own: ["nin", "ja"]
         "#]],
     );
 }
@@ -494,7 +494,7 @@ fn login_files() {
         0o644,
     );
     case.expect(&expect![[r#"
-        error: `@shroud` is no login
+        error: `@shroud` is not a valid login
          --> /etc/eventsubd/channels.txt:4:2
           |
         4 |     @shroud
@@ -502,7 +502,7 @@ fn login_files() {
           |
           = help: write the login alone: `shroud`
 
-        error: `https://twitch.tv/x` is no login
+        error: `https://twitch.tv/x` is not a valid login
          --> /etc/eventsubd/channels.txt:5:1
           |
         5 | https://twitch.tv/x
@@ -548,8 +548,8 @@ fn login_files_with_many_errors() {
     ));
     case.file("channels.txt", "not one\n".repeat(1000), 0o644);
     let report = case.report();
-    assert_eq!(report.matches("is no login").count(), 10);
-    assert!(report.contains("error: and 990 more lines that are no logins"), "{report}");
+    assert_eq!(report.matches("is not a valid login").count(), 10);
+    assert!(report.contains("error: and 990 more lines that are not valid logins"), "{report}");
 }
 
 #[test]

@@ -39,15 +39,16 @@ type = ""
                |
                = help: a type that is newer than this release needs `version` and `condition`
 
-            error: `channel.*` is no subscription type
+            error: `channel.*` is not a subscription type
               --> /etc/eventsubd/config.toml:14:8
                |
             14 | type = "channel.*"
                |        ^^^^^^^^^^^
                |
                = help: name the types one by one: globs are for `types` of sinks
+               = help: there is `channel.ad_break.begin`, `channel.ban`, `channel.bits.use`, `channel.channel_points_automatic_reward_redemption.add`, `channel.channel_points_custom_reward.add`, `channel.channel_points_custom_reward.remove`, … (`eventsubd types` lists them all)
 
-            error: `` is no subscription type
+            error: `` is not a subscription type
               --> /etc/eventsubd/config.toml:18:8
                |
             18 | type = ""

@@ -50,16 +50,17 @@ fn a_secret_file_is_read_and_checked() {
         error: `/etc/eventsubd/hook` holds the webhook secret, and others can read it (mode 0644)
          --> /etc/eventsubd/config.toml:7:15
           |
-        7 | secret_file = "hook"
-          |               ^^^^^^
+        7 | secret_file = [hidden]
+          |               ^^^^^^^^
           |
           = help: run `chmod 600 /etc/eventsubd/hook`
+          = help: or load it with systemd's `LoadCredential=NAME:PATH`, and name `/run/credentials/UNIT/NAME` here
 
         error: `/etc/eventsubd/hook` holds no webhook secret: a webhook secret has 10 to 100 visible ASCII characters
          --> /etc/eventsubd/config.toml:7:15
           |
-        7 | secret_file = "hook"
-          |               ^^^^^^
+        7 | secret_file = [hidden]
+          |               ^^^^^^^^
           |
           = help: leave `secret_file` out to have one made
     "#]]);
@@ -98,7 +99,7 @@ tls_key = "key.pem"
               |
               = help: set it to the public URL of this daemon: callback = "https://example.org/eventsub" in `[transport.webhook]`
 
-            error: `localhost:8080` of `transport.webhook.listen` is no address to listen on
+            error: `localhost:8080` of `transport.webhook.listen` is not an address to listen on
              --> /etc/eventsubd/config.toml:9:10
               |
             9 | listen = "localhost:8080"

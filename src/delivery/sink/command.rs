@@ -4,7 +4,9 @@
 //! prints goes to the log.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,6 +24,8 @@ use super::super::retry::Outcome;
 use super::{Single, printable};
 use crate::model::event::StoredEvent;
 use crate::model::route::SinkName;
+use crate::model::script;
+use crate::model::text::duration;
 
 /// Between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(5);
@@ -48,6 +52,8 @@ const PRIVATE: [&str; 8] = [
 pub struct CommandOptions {
     /// The program: a path.
     pub program: PathBuf,
+    /// The folder that it runs in.
+    pub folder: PathBuf,
     /// Its arguments.
     pub arguments: Vec<String>,
     /// How long one run may take; then its whole process group is ended.
@@ -86,6 +92,7 @@ impl Command {
         }
         command
             .args(&self.options.arguments)
+            .current_dir(&self.options.folder)
             .env("EVENTSUB_TYPE", &*event.subscription_type)
             .env("EVENTSUB_MESSAGE_ID", event.message_id.as_str())
             .env("EVENTSUB_SUBSCRIPTION_ID", &*event.subscription_id)
@@ -97,12 +104,7 @@ impl Command {
             .process_group(0);
         let mut child = match command.spawn() {
             Ok(child) => child,
-            Err(error) => {
-                return Outcome::unavailable(format!(
-                    "cannot start {}: {error}",
-                    self.options.program.display()
-                ));
-            }
+            Err(error) => return Outcome::unavailable(self.options.start_problem(&error)),
         };
         let group = Group::of(&child);
         let mut line = Vec::new();
@@ -132,7 +134,7 @@ impl Command {
         let ended = tokio::time::timeout(self.options.timeout, run).await;
         let Ok(ended) = ended else {
             group.end(&mut child).await;
-            let limit = humantime::format_duration(self.options.timeout);
+            let limit = duration(self.options.timeout);
             return Outcome::failed(format!("ended by force: it took longer than `timeout`, {limit}"));
         };
         group.spare();
@@ -192,6 +194,39 @@ impl Single for Command {
 
     fn send(self: Arc<Self>, event: Arc<StoredEvent>, _attempt: Attempt) -> BoxFuture<'static, Outcome> {
         async move { self.run(&event).await }.boxed()
+    }
+}
+
+impl CommandOptions {
+    /// Why the program did not start: the system says the same of a script whose interpreter is missing, and of a folder
+    /// that is.
+    fn start_problem(&self, error: &io::Error) -> String {
+        let path = self.program.display().to_string();
+        let mut head = Vec::new();
+        let read =
+            File::open(&self.program).and_then(|file| file.take(script::HEAD as u64).read_to_end(&mut head));
+        let is_file = |path: &Path| std::fs::metadata(path).is_ok_and(|found| found.is_file());
+        let exists =
+            |name: &str| name.contains('/') && is_file(&self.folder.join(name)) || !name.contains('/');
+        if !self.folder.is_dir() {
+            return format!(
+                "cannot start `{path}`: there is no folder `{}` to run it in",
+                self.folder.display()
+            );
+        }
+        if let Some(problem) = read.ok().and_then(|_| script::problem(&path, &head, exists)) {
+            return format!("cannot start it: {problem}");
+        }
+        match error.kind() {
+            io::ErrorKind::NotFound => {
+                format!("there is no program `{path}`; correct `command`, or install it")
+            }
+            io::ErrorKind::PermissionDenied => format!(
+                "cannot start `{path}`: permission denied; the daemon's user must be allowed to run it and to enter `{}`",
+                self.folder.display()
+            ),
+            _ => format!("cannot start `{path}`: {error}"),
+        }
     }
 }
 
@@ -261,6 +296,7 @@ mod tests {
     async fn run(script: &str, timeout: Duration) -> Outcome {
         let options = CommandOptions {
             program: "/bin/sh".into(),
+            folder: "/".into(),
             arguments: vec!["-c".to_owned(), script.to_owned()],
             timeout,
             concurrency: 1,
@@ -356,9 +392,41 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn it_runs_in_its_folder_and_a_script_that_cannot_start_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("beside"), "").unwrap();
+        let run = |head: &str| {
+            let program = folder.path().join("hook");
+            std::fs::write(&program, head).unwrap();
+            std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+            let options = CommandOptions {
+                program,
+                folder: folder.path().to_owned(),
+                arguments: vec!["beside".to_owned()],
+                timeout: LONG,
+                concurrency: 1,
+            };
+            Arc::new(Command::new(SinkName::new("c"), options, Format::Eventsub))
+                .send(event(), Attempt::first(std::time::SystemTime::now()))
+        };
+        assert_eq!(run("#!/bin/sh\ntest -e \"$1\"\n").await, Outcome::Done);
+        for (head, part) in [
+            ("#!/bin/sh\r\necho\r\n", "carriage return"),
+            ("echo\n", "no `#!` line"),
+            ("#!/nowhere/sh\n", "`/nowhere/sh`, which does not exist"),
+        ] {
+            let Outcome::Unavailable(Failure { message: error, .. }) = run(head).await else {
+                panic!("{head}")
+            };
+            assert!(error.contains(part) && !error.contains("os error"), "{error}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_program_that_is_not_there_is_a_failure() {
         let options = CommandOptions {
             program: "/nonexistent/program".into(),
+            folder: "/".into(),
             arguments: vec![],
             timeout: LONG,
             concurrency: 1,

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use tracing::{info, warn};
@@ -47,6 +47,9 @@ impl File {
     /// its event is written again; anything else gets the line break that it lacks.
     fn open(&mut self) -> io::Result<&mut Open> {
         if self.open.is_none() {
+            if let Some(message) = not_a_file(&self.options.path) {
+                return Err(io::Error::other(message));
+            }
             let mut file = OpenOptions::new()
                 .read(true)
                 .append(true)
@@ -126,6 +129,22 @@ impl Lines for File {
     }
 }
 
+/// What is wrong if the path leads to something else than a regular file, or nothing: it cannot be synced, and may
+/// swallow what is written.
+pub(in crate::delivery) fn not_a_file(path: &Path) -> Option<String> {
+    let found = fs::metadata(path).ok()?.file_type();
+    let kind = match () {
+        () if found.is_file() => return None,
+        () if found.is_dir() => "a folder",
+        () if found.is_fifo() => "a named pipe",
+        () if found.is_socket() => "a socket",
+        () => "a device",
+    };
+    let hint =
+        if path.starts_with("/dev") { "; for standard output there is `type = \"stdout\"`" } else { "" };
+    Some(format!("{} is {kind}; `path` must be a regular file{hint}", path.display()))
+}
+
 fn numbered(path: &Path, number: u32) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(format!(".{number}"));
@@ -153,6 +172,25 @@ mod tests {
     fn file(folder: &tempfile::TempDir, rotate_size: Option<u64>) -> (File, PathBuf) {
         let path = folder.path().join("events.jsonl");
         (File::new(FileOptions { path: path.clone(), rotate_size, rotate_keep: 2 }), path)
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(folder.path().join("socket")).unwrap();
+        for (path, kind) in [
+            (pipe, "a named pipe"),
+            (folder.path().join("socket"), "a socket"),
+            (folder.path().to_owned(), "a folder"),
+            ("/dev/null".into(), "a device"),
+        ] {
+            let mut file = File::new(FileOptions { path: path.clone(), rotate_size: None, rotate_keep: 1 });
+            let error = file.write(b"x\n").unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{} is {kind}; ", path.display())), "{error}");
+        }
+        assert_eq!(not_a_file(&folder.path().join("new")), None);
     }
 
     #[test]

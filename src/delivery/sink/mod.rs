@@ -13,8 +13,8 @@ use futures_util::future::BoxFuture;
 
 pub(super) use self::command::Command;
 pub use self::command::CommandOptions;
-pub(super) use self::file::File;
 pub use self::file::FileOptions;
+pub(super) use self::file::{File, not_a_file};
 pub(super) use self::http::Http;
 pub use self::http::{HttpBody, HttpOptions};
 pub(super) use self::nats::Nats;

@@ -102,6 +102,7 @@ async fn a_command_sink_runs_for_every_event_and_failures_end_in_dead_letters() 
     );
     let command = CommandOptions {
         program: "/bin/sh".into(),
+        folder: "/".into(),
         arguments: vec!["-c".to_owned(), script],
         timeout: Duration::from_secs(10),
         concurrency: 1,
