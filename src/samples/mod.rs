@@ -25,7 +25,7 @@ use crate::model::time::Timestamp;
 pub use self::message::message;
 use self::values::Values;
 
-/// What a sample needs to know of a user.
+/// A user, as samples need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SampleUser {
     /// Twitch's id of the user, as a rule digits.
@@ -36,7 +36,7 @@ pub struct SampleUser {
     pub name: String,
 }
 
-/// What the sample is made for.
+/// The event to make.
 pub struct SampleRequest<'a> {
     /// For example `channel.follow`.
     pub subscription_type: &'a str,

@@ -30,7 +30,7 @@ const ROLES: [(&str, Option<&str>); 10] = [
     ("channel2", None),
 ];
 
-/// How many regulars there are for each role.
+/// Number of regular users for each role.
 const TURNS: u64 = 7;
 
 /// 9999-01-01 in milliseconds since the Unix epoch; RFC 3339 has no later years than that one.

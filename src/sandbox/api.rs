@@ -98,7 +98,7 @@ pub(super) fn with_bucket(inner: &Shared, call: &Call, mut answer: Answer) -> An
     answer
 }
 
-/// Out of points.
+/// Refuses a call for which the bucket has no point left.
 pub(super) fn rate_limited(inner: &Shared, call: &Call) -> Answer {
     inner.count(|stats| stats.rate_limited += 1);
     bucket(inner, &mut inner.lock(), call.client_id.as_deref().unwrap_or_default()).drain();

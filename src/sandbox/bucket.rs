@@ -11,7 +11,7 @@ pub(super) struct Bucket {
     as_of: Instant,
 }
 
-/// What the headers say.
+/// The values of the `Ratelimit-*` headers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Level {
     pub(super) limit: u32,

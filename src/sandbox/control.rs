@@ -1,4 +1,4 @@
-//! What tests can make happen, and see.
+//! Control by tests: requests, faults and the state of the mock.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -21,21 +21,17 @@ const FLOOD_BATCH: usize = 16;
 /// A subscription as a test sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubscriptionInfo {
-    /// Its id.
     pub id: String,
-    /// Its status.
     pub status: String,
-    /// Its type.
+    /// The subscription type.
     pub kind: String,
-    /// Its version.
     pub version: String,
     /// Every field of its condition; empty when omitted.
     pub condition: Vec<(String, String)>,
-    /// Its conduit; none for webhooks.
+    /// `None` for webhooks.
     pub conduit_id: Option<String>,
-    /// Its callback; none for conduits.
+    /// `None` for conduits.
     pub callback: Option<String>,
-    /// Its cost.
     pub cost: u64,
 }
 
@@ -342,7 +338,7 @@ impl Sandbox {
         self.inner.lock().sent.iter().cloned().collect()
     }
 
-    /// What happened so far.
+    /// The counters so far.
     pub fn stats(&self) -> Stats {
         *self.inner.stats.borrow()
     }
@@ -358,7 +354,7 @@ impl Sandbox {
         let mut stats = self.watch_stats();
         let waiting = async {
             while !like(self) {
-                // What tasks do after a request is not counted, so look from time to time as well.
+                // Tasks change state without counting it, so check from time to time as well.
                 let _ = tokio::time::timeout(Duration::from_millis(20), stats.changed()).await;
             }
         };

@@ -10,7 +10,7 @@ use super::server::{Answer, Call};
 use super::state::{Device, DeviceAnswer, Inner, Shared, Token};
 
 pub(super) const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:device_code";
-/// How long a user's token lives.
+/// Lifetime of a user's token.
 const USER_TOKEN: Duration = Duration::from_secs(4 * 3600);
 
 /// `POST /oauth2/device`.
@@ -112,7 +112,7 @@ pub(super) async fn page(inner: &Shared, call: &Call) -> Answer {
     }
 }
 
-/// Somebody has allowed (with a login) or refused; false when there is no such code or user.
+/// Answers a device code: allowed by this login, or refused. False if there is no such code or user.
 pub(super) async fn answer(inner: &Shared, user_code: &str, login: Option<&str>) -> bool {
     let granted = {
         let mut state = inner.lock();

@@ -12,7 +12,7 @@ use crate::model::hint;
 use crate::model::time::Timestamp;
 use crate::samples::{self, SampleRequest, SampleUser};
 
-/// Where a message goes.
+/// The receiver of a message.
 #[derive(Clone, Debug)]
 pub(super) enum Address {
     Session(String),
@@ -30,8 +30,8 @@ enum Way {
     Post(Owner, Arc<Endpoint>),
 }
 
-/// Where what concerns a subscription goes: to its callback, or to the shard of its channel, or, when that
-/// is disabled, to one other.
+/// Chooses the receiver of a subscription's messages: its callback, or the shard of its channel, or another shard if
+/// that one is disabled.
 pub(super) fn choose(state: &State, subscription: &Subscription) -> Option<Address> {
     let id = match &subscription.target {
         Target::Conduit(id) => id,
@@ -166,7 +166,7 @@ pub(super) async fn feed(inner: Shared, pace: Duration) {
 fn next_sample(inner: &Arc<Inner>, last: &mut u64) -> Option<Letter> {
     let mut state = inner.lock();
     let bound = |subscription: &Subscription| {
-        // What the stand-in says of grants and shards is said when it is true.
+        // Messages about grants and shards come from the mock itself, when they are true.
         subscription.status == "enabled"
             && !hint::TYPES.contains(&subscription.kind.as_str())
             && choose(&state, subscription).is_some()

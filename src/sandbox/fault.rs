@@ -1,33 +1,24 @@
-//! What can be made to go wrong.
+//! Fault injection.
 
-/// Which requests.
+/// The requests that a fault is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// Getting a token.
     Token,
-    /// Validating one.
     Validate,
     /// Get Users.
     Users,
-    /// Listing subscriptions.
     List,
-    /// Creating one.
     Create,
-    /// Deleting one.
     Delete,
     /// Any call on conduits.
     Conduits,
-    /// Listing shards.
     Shards,
-    /// Binding shards.
     Bind,
-    /// Opening a WebSocket.
     Connect,
-    /// Every request.
     Any,
 }
 
-/// How they fail.
+/// The kind of failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// This status, with this message.

@@ -10,7 +10,7 @@ use super::state::Subscription;
 use super::subscriptions::{condition, transport};
 use crate::model::catalog;
 
-/// What kind of message, in Twitch's words.
+/// The message type, in Twitch's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Notification,
@@ -36,7 +36,7 @@ pub(super) struct Message {
     pub(super) made_at: SystemTime,
     /// Type and version of the subscription; what concerns a shard has none.
     pub(super) subscription: Option<(String, String)>,
-    /// What a frame has as `payload` is the whole body of a webhook request.
+    /// The `payload` of a frame, which is the whole body of a webhook request.
     pub(super) payload: Utf8Bytes,
 }
 

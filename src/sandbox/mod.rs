@@ -37,27 +37,24 @@ pub use self::stats::Stats;
 pub use self::tell::TriggerError;
 pub use self::webhook::{ChallengeTiming, ShardInfo, WebhookOptions};
 
-/// Who exists.
+/// The mock's user directory.
 #[derive(Clone, Debug)]
 pub enum Users {
-    /// Everybody, with an id made from the login; but not whose login begins with `missing_`.
+    /// Every login exists, with an id made from it, unless it begins with `missing_`.
     Any,
     /// These: id and login.
     Listed(Vec<(String, String)>),
 }
 
-/// Settings.
 #[derive(Clone, Debug)]
 pub struct SandboxOptions {
-    /// Where to listen; port 0 lets the system pick one.
+    /// Address to listen on; port 0 lets the system pick one.
     pub listen: SocketAddr,
     /// The application that exists.
     pub client_id: String,
-    /// Its secret.
     pub client_secret: String,
     /// Any other application exists as well, with any secret.
     pub accept_any_client: bool,
-    /// Who exists.
     pub users: Users,
     /// The life of a token: 60 days.
     pub token_life: Duration,
@@ -65,38 +62,38 @@ pub struct SandboxOptions {
     pub bucket: u32,
     /// Points that come in within a minute: 800.
     pub refill_per_minute: u32,
-    /// How long a session may stay unbound: 10 s (close code 4003).
+    /// Time that a session may stay unbound: 10 s (close code 4003).
     pub unused_timeout: Duration,
-    /// How long a reconnect that was asked for may take: 30 s (4004).
+    /// Time that a requested reconnect may take: 30 s (4004).
     pub reconnect_grace: Duration,
     /// Whether the session after a reconnect has an id of its own. At Twitch it has not.
     pub reconnect_changes_id: bool,
     /// The length of one second of `keepalive_timeout_seconds`; tests shorten it.
     pub keepalive_unit: Duration,
-    /// How long a pong may take: 10 s (4002).
+    /// Time that a pong may take: 10 s (4002).
     pub pong_timeout: Duration,
-    /// What all subscriptions may cost: 10,000.
+    /// Limit of the total cost: 10,000.
     pub max_total_cost: u64,
-    /// What a subscription costs whose user granted nothing: 1.
+    /// Cost of a subscription whose user granted nothing: 1.
     pub cost_of_strangers: u64,
     /// Rows on one page of a list: 100.
     pub page_size: usize,
     /// Conduits of one application: 5.
     pub max_conduits: usize,
-    /// How long each answer of the API takes.
+    /// Latency of each answer of the API.
     pub latency: Duration,
     /// The pause between sample events, which go round all subscriptions; none when unset.
     pub sample_pace: Option<Duration>,
     /// Whether a subscription that needs a scope is refused (403) unless its user granted it. Otherwise
     /// everybody counts as having granted everything.
     pub require_grants: bool,
-    /// How long a device code lives: 30 minutes.
+    /// Lifetime of a device code: 30 minutes.
     pub device_life: Duration,
     /// Seconds between two questions after a device: 5.
     pub device_interval: u64,
-    /// What calls callbacks; it must not follow redirects. Without it webhooks are refused.
+    /// HTTP client for webhook deliveries. Must not follow redirects. `None` disables webhooks.
     pub http: Option<reqwest::Client>,
-    /// How it calls them, at first.
+    /// Initial settings of webhook deliveries.
     pub webhook: WebhookOptions,
 }
 
@@ -161,7 +158,7 @@ impl Sandbox {
         self.inner.stop.cancel();
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.inner.address
     }
@@ -186,7 +183,7 @@ impl Sandbox {
         self.inner.options.client_id.clone()
     }
 
-    /// Its secret at present.
+    /// The client secret in force.
     pub fn client_secret(&self) -> String {
         self.inner.lock().secret.clone()
     }

@@ -37,7 +37,7 @@ pub(super) struct Answer {
     pub(super) body: String,
     /// A page, and no JSON.
     pub(super) html: bool,
-    /// What is to be asked of callbacks because of the request.
+    /// Challenges that the request leads to.
     pub(super) challenges: Vec<Challenge>,
 }
 
@@ -101,7 +101,6 @@ impl Call {
     }
 }
 
-/// Serves until stopped.
 pub(super) async fn serve(listener: TcpListener, inner: Shared) {
     loop {
         let accepted = tokio::select! {

@@ -24,7 +24,7 @@ use crate::model::time::Timestamp;
 
 /// Orders that wait for a slow socket.
 const ORDERS: usize = 64;
-/// How long a client may take to answer a close frame.
+/// Time that a client may take to answer a close frame.
 const CLOSING: Duration = Duration::from_secs(2);
 /// Seconds between two pings.
 const PING: u32 = 30;
@@ -172,7 +172,7 @@ async fn run(inner: &Shared, mut stream: Stream, query: &[(String, String)]) {
     debug!(session = socket.id, code = ended, "sandbox session ended");
     let disabled = {
         let mut state = inner.lock();
-        // Its successor may have taken over: then the session goes on.
+        // The session goes on if a successor socket has taken over.
         let own = state.sessions.get(&socket.id).is_some_and(|session| session.socket == socket.number);
         if own { state.end_session(&socket.id, status_of(ended)) } else { vec![] }
     };
@@ -181,7 +181,6 @@ async fn run(inner: &Shared, mut stream: Stream, query: &[(String, String)]) {
     }
 }
 
-/// Makes a session.
 fn open(inner: &Shared, orders: &mpsc::Sender<Order>) -> (String, u64, Timestamp) {
     let mut state = inner.lock();
     state.serial += 1;
@@ -275,7 +274,7 @@ impl Socket<'_> {
                 }
                 Some(Order::Kill) => return 1006,
                 Some(Order::Silence) => self.silence().await,
-                // Its session has another socket: this one lives until the client closes it.
+                // The session has another socket: this one stays until the client closes it.
                 None => return self.wait_for_client().await,
             }
         }
@@ -394,7 +393,7 @@ pub(super) async fn ask_reconnect(inner: Shared, id: String) {
     }
 }
 
-/// What a test may do to a session.
+/// Hands an order of a test to a session.
 pub(super) fn order(inner: &Shared, id: &str, order: Order) {
     let session = inner.lock().sessions.get(id).map(|session| session.orders.clone());
     let Some(orders) = session else { return };

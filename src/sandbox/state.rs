@@ -25,11 +25,10 @@ const KEPT_MESSAGES: usize = 1_000;
 /// Message ids that are kept.
 const KEPT_IDS: usize = 200_000;
 
-/// A token.
 #[derive(Clone, Debug)]
 pub(super) struct Token {
     pub(super) client_id: String,
-    /// Whose it is, and what that user granted with it; the application's own when none.
+    /// The user and the scopes granted; `None` for an app access token.
     pub(super) user: Option<(String, Vec<String>)>,
     pub(super) until: Instant,
 }
@@ -44,7 +43,7 @@ pub(super) struct Device {
     pub(super) answer: DeviceAnswer,
 }
 
-/// What became of it.
+/// State of a device code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum DeviceAnswer {
     Waiting,
@@ -53,14 +52,13 @@ pub(super) enum DeviceAnswer {
     Refused,
 }
 
-/// What a subscription points to.
+/// The transport of a subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     Conduit(String),
     Webhook(Arc<Endpoint>),
 }
 
-/// A subscription.
 #[derive(Clone, Debug)]
 pub(super) struct Subscription {
     pub(super) id: String,
@@ -80,7 +78,7 @@ impl Subscription {
         self.status == "enabled" || self.status == "webhook_callback_verification_pending"
     }
 
-    /// What makes two equal, transports aside.
+    /// Equal subscriptions have equal keys, whatever their transport.
     pub(super) fn key(&self) -> String {
         key(&self.client_id, &self.kind, &self.version, &self.condition)
     }
@@ -128,7 +126,6 @@ pub(super) struct Shard {
     pub(super) disconnected_at: Option<Timestamp>,
 }
 
-/// A conduit.
 #[derive(Clone, Debug)]
 pub(super) struct Conduit {
     pub(super) id: String,
@@ -137,7 +134,7 @@ pub(super) struct Conduit {
     pub(super) shards: BTreeMap<u32, Shard>,
 }
 
-/// What a session's task is told.
+/// Orders to a session's task.
 #[derive(Clone, Debug)]
 pub(super) enum Order {
     /// A message of the session itself.
@@ -152,10 +149,9 @@ pub(super) enum Order {
     Silence,
 }
 
-/// A session.
 #[derive(Clone, Debug)]
 pub(super) struct Session {
-    /// Its present socket; an old one may live beside it for a while.
+    /// The current socket; an old one may live beside it for a while.
     pub(super) socket: u64,
     pub(super) orders: mpsc::Sender<Order>,
     pub(super) silent: bool,
@@ -164,7 +160,7 @@ pub(super) struct Session {
     pub(super) challenge: Option<String>,
 }
 
-/// What changes.
+/// The mock's mutable state.
 pub(super) struct State {
     pub(super) secret: String,
     pub(super) tokens: HashMap<String, Token>,
@@ -192,7 +188,7 @@ pub(super) struct State {
     pub(super) serial: u64,
 }
 
-/// What a task of the stand-in holds.
+/// Shared by all tasks of the mock.
 pub(super) struct Inner {
     pub(super) options: SandboxOptions,
     pub(super) address: SocketAddr,
@@ -385,7 +381,7 @@ impl State {
         keep_id(&mut self.sent, id);
     }
 
-    /// What a callback answered to a message.
+    /// Counts a callback's answer to a message.
     pub(super) fn note_answer(&mut self, id: &str, status: Option<u16>) {
         *self.answers.entry(status).or_default() += 1;
         if status.is_some_and(|status| (200..300).contains(&status)) {
@@ -401,5 +397,4 @@ fn keep_id(kept: &mut VecDeque<String>, id: String) {
     kept.push_back(id);
 }
 
-/// What handlers share.
 pub(super) type Shared = Arc<Inner>;

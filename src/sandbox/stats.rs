@@ -1,23 +1,20 @@
-//! Counters.
+//! Counters of requests and messages.
 
-/// What happened so far.
+/// Counts since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Requests of any kind.
     pub requests: u64,
-    /// Tokens given out.
     pub mints: u64,
     /// Requests for a token that were refused.
     pub mints_refused: u64,
-    /// Tokens validated.
     pub validations: u64,
-    /// Get Users.
+    /// Requests to Get Users.
     pub users: u64,
     /// Pages of subscriptions.
     pub lists: u64,
     /// Attempts to create a subscription.
     pub creates: u64,
-    /// Subscriptions created.
     pub created: u64,
     /// Attempts to delete one.
     pub deletes: u64,
@@ -49,6 +46,6 @@ pub struct Stats {
     pub challenges_judged: u64,
     /// Notifications and revocations sent to callbacks, each try counted.
     pub posts: u64,
-    /// Those of them that were answered with 2xx.
+    /// Deliveries answered with 2xx.
     pub accepted: u64,
 }

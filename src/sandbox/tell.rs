@@ -1,4 +1,4 @@
-//! What the stand-in tells its clients of: events, grants and their end, shards that were disabled.
+//! Messages that the mock makes by itself: events, grants and their end, disabled shards.
 
 use serde::Deserialize;
 use serde_json::json;

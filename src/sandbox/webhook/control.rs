@@ -1,4 +1,4 @@
-//! What tests can make happen with webhooks, and see of them.
+//! Control by tests of webhooks and shards.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,13 +14,11 @@ use crate::model::webhook::KeyId;
 /// A shard as a test sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardInfo {
-    /// Its number.
     pub number: u32,
-    /// Its status.
     pub status: String,
-    /// Its session; none for webhooks.
+    /// `None` for webhooks.
     pub session: Option<String>,
-    /// Its callback; none for WebSockets.
+    /// `None` for WebSockets.
     pub callback: Option<String>,
 }
 
@@ -108,8 +106,7 @@ impl Sandbox {
         Ok(futures_util::future::join_all(attempts).await)
     }
 
-    /// What callbacks answered to notifications and revocations: how often which status. None stands for no
-    /// answer in time.
+    /// Answers of callbacks to notifications and revocations, counted by status. `None` stands for no answer in time.
     pub fn answers(&self) -> BTreeMap<Option<u16>, u64> {
         self.inner.lock().answers.clone()
     }

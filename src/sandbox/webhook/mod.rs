@@ -39,22 +39,21 @@ pub enum ChallengeTiming {
     Never,
 }
 
-/// How callbacks are called. Twitch documents none of the figures.
+/// Settings of webhook deliveries. Twitch documents none of the figures.
 #[derive(Clone, Debug)]
 pub struct WebhookOptions {
     /// When a challenge is sent: [`ChallengeTiming::Soon`].
     pub challenge: ChallengeTiming,
-    /// How long a callback may take to answer: 10 s.
+    /// Time that a callback may take to answer: 10 s.
     pub answer_limit: Duration,
     /// The pauses before a message is tried again: 1 s, 5 s, 30 s, 60 s.
     pub retries: Vec<Duration>,
-    /// How many messages may fail, with all their tries and one after the other, until what the callback
-    /// belongs to is disabled: 10.
+    /// Messages in a row that may fail, with all their retries, before the subscription or shard is disabled: 10.
     pub most_failures: u32,
     /// Whether callbacks must be `https://` on port 443 of a host name, as at Twitch. Otherwise any port and
     /// `http://` will do, for host names and addresses of this machine.
     pub strict: bool,
-    /// How far the clock of the stand-in is ahead when it calls, in seconds; behind when negative: 0.
+    /// Seconds that the mock's clock is ahead when it calls; negative if it is behind: 0.
     pub clock_ahead: i64,
 }
 
@@ -140,7 +139,7 @@ impl State {
     }
 }
 
-/// What Twitch checks of a callback and its secret.
+/// Checks a callback and its secret as Twitch does.
 pub(super) fn check(
     options: &WebhookOptions,
     callback: Option<&str>,

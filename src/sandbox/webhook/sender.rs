@@ -20,7 +20,7 @@ const WAITING: usize = 50_000;
 /// The most that is read of an answer, in bytes.
 const MAX_ANSWER: usize = 1 << 16;
 
-/// What bounds the sender.
+/// Limits of the sender.
 #[derive(Debug)]
 pub(in super::super) struct Slots {
     requests: Arc<Semaphore>,
@@ -43,7 +43,7 @@ impl Slots {
     }
 }
 
-/// What a callback answered.
+/// A callback's answer.
 #[derive(Clone, Debug)]
 pub(super) struct Reply {
     pub(super) status: u16,
@@ -202,7 +202,7 @@ async fn deliver(
     inner.count(|stats| stats.undeliverable += 1);
 }
 
-/// Where a message that failed may go now: its owner keeps it, and may have another callback.
+/// The current receiver of a message that failed: its owner may have another callback by now.
 enum Present {
     Enabled(Arc<Endpoint>),
     Disabled,
