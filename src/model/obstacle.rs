@@ -21,7 +21,7 @@ pub enum Obstacle {
     Cost,
     /// Twitch refuses it as invalid.
     Invalid,
-    /// A user, or the version of the type, is gone: not tried again by itself.
+    /// A user, or the version of the type, is gone: tried again once a day at the least.
     Removed,
     /// A login is not known to Twitch.
     Login,

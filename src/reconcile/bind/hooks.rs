@@ -149,8 +149,7 @@ impl Hooks {
 
     fn failed(slot: &mut Slot, times: RetryTimes, why: &str, now: Instant) -> State {
         slot.attempts = slot.attempts.saturating_add(1);
-        let pause = times.pause(Obstacle::Callback, slot.attempts).unwrap_or(CHALLENGE);
-        State::Failed { why: why.into(), retry_at: now + pause }
+        State::Failed { why: why.into(), retry_at: now + times.pause(Obstacle::Callback, slot.attempts) }
     }
 
     /// Shards that must get their callback now; each counts as asked for from here on.

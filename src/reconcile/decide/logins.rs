@@ -146,7 +146,7 @@ impl Logins {
                 changes.push((login_name(login), Some(login_value(&user.id, wall))));
             } else {
                 let attempts = self.unknown.get(login).map_or(0, |unknown| unknown.attempts) + 1;
-                let retry_at = self.times.pause(Obstacle::Login, attempts).map(|pause| now + pause);
+                let retry_at = Some(now + self.times.pause(Obstacle::Login, attempts));
                 self.unknown.insert(login.clone(), Unknown { attempts, retry_at });
             }
         }

@@ -15,6 +15,8 @@ pub struct RetryTimes {
     pub slow: (Duration, Duration),
     /// First and longest pause for what ended for no lasting reason: 10 seconds and 1 hour.
     pub soon: (Duration, Duration),
+    /// First and longest pause for a user or a version that is gone: 1 hour and 24 hours.
+    pub rare: (Duration, Duration),
 }
 
 impl Default for RetryTimes {
@@ -22,15 +24,17 @@ impl Default for RetryTimes {
         Self {
             slow: (Duration::from_secs(300), Duration::from_secs(6 * 3600)),
             soon: (Duration::from_secs(10), Duration::from_secs(3600)),
+            rare: (Duration::from_secs(3600), Duration::from_secs(24 * 3600)),
         }
     }
 }
 
 impl RetryTimes {
-    /// The pause after so many failed tries (from 1); `None` for never.
-    pub(in crate::reconcile) fn pause(&self, obstacle: Obstacle, attempts: u32) -> Option<Duration> {
+    /// The pause after so many failed tries (from 1). Every obstacle has one: Twitch can take back any ending, and
+    /// says so to nobody. A suspended user, for example, comes back with the same id.
+    pub(in crate::reconcile) fn pause(&self, obstacle: Obstacle, attempts: u32) -> Duration {
         let (first, longest) = match obstacle {
-            Obstacle::Removed => return None,
+            Obstacle::Removed => self.rare,
             Obstacle::Ended | Obstacle::Callback => self.soon,
             Obstacle::Grant | Obstacle::Chat | Obstacle::Cost | Obstacle::Invalid | Obstacle::Login => {
                 self.slow
@@ -38,7 +42,7 @@ impl RetryTimes {
             Obstacle::Beta | Obstacle::Quota => (self.slow.0.saturating_mul(6), self.slow.1),
         };
         let doubled = first.saturating_mul(1 << attempts.saturating_sub(1).min(20));
-        Some(doubled.min(longest))
+        doubled.min(longest)
     }
 }
 
@@ -53,7 +57,7 @@ struct Entry {
 #[derive(Clone, Copy, Debug)]
 enum State {
     Parked {
-        retry_at: Option<Instant>,
+        retry_at: Instant,
     },
     /// Created again; if it ends soon, the pauses go on growing from where they stopped.
     Trial {
@@ -71,7 +75,7 @@ pub(in crate::reconcile) enum Standing<'a> {
     /// Parked, and due for another try.
     Due,
     /// Parked.
-    Waiting { obstacle: Obstacle, reason: &'a str, retry_at: Option<Instant> },
+    Waiting { obstacle: Obstacle, reason: &'a str, retry_at: Instant },
 }
 
 /// The table of them.
@@ -96,10 +100,10 @@ impl ParkTable {
                     Standing::Trial
                 }
             }
-            Some(Entry { state: State::Parked { retry_at }, obstacle, reason, .. }) => match retry_at {
-                Some(at) if *at <= now => Standing::Due,
-                _ => Standing::Waiting { obstacle: *obstacle, reason, retry_at: *retry_at },
-            },
+            Some(Entry { state: State::Parked { retry_at }, .. }) if *retry_at <= now => Standing::Due,
+            Some(Entry { state: State::Parked { retry_at }, obstacle, reason, .. }) => {
+                Standing::Waiting { obstacle: *obstacle, reason, retry_at: *retry_at }
+            }
         }
     }
 
@@ -115,7 +119,7 @@ impl ParkTable {
         key: &SubscriptionKey,
         obstacle: Obstacle,
         now: Instant,
-    ) -> Option<Duration> {
+    ) -> Duration {
         self.times.pause(obstacle, self.next_attempt(key, now))
     }
 
@@ -126,9 +130,9 @@ impl ParkTable {
         obstacle: Obstacle,
         reason: &str,
         now: Instant,
-    ) -> Option<Instant> {
+    ) -> Instant {
         let attempts = self.next_attempt(key, now);
-        let retry_at = self.times.pause(obstacle, attempts).map(|pause| now + pause);
+        let retry_at = now + self.times.pause(obstacle, attempts);
         let entry = Entry { obstacle, reason: reason.into(), attempts, state: State::Parked { retry_at } };
         self.entries.insert(key.clone(), entry);
         retry_at
@@ -164,7 +168,7 @@ impl ParkTable {
         for entry in self.entries.values_mut() {
             entry.attempts = 0;
             if let State::Parked { retry_at } = &mut entry.state {
-                *retry_at = Some(now);
+                *retry_at = now;
             }
         }
     }
@@ -179,7 +183,7 @@ impl ParkTable {
                 && named
             {
                 entry.attempts = 0;
-                *retry_at = Some(now);
+                *retry_at = now;
             }
         }
     }
@@ -199,7 +203,7 @@ impl ParkTable {
         self.entries
             .values()
             .filter_map(|entry| match entry.state {
-                State::Parked { retry_at } => retry_at,
+                State::Parked { retry_at } => Some(retry_at),
                 State::Trial { .. } => None,
             })
             .min()
@@ -222,14 +226,14 @@ mod tests {
     #[test]
     fn pauses_grow_by_obstacle_and_are_bounded() {
         let times = RetryTimes::default();
-        let minutes = |obstacle, attempts| times.pause(obstacle, attempts).map(|pause| pause.as_secs() / 60);
-        assert_eq!(minutes(Obstacle::Grant, 1), Some(5));
-        assert_eq!(minutes(Obstacle::Grant, 2), Some(10));
-        assert_eq!(minutes(Obstacle::Grant, 99), Some(360));
-        assert_eq!(minutes(Obstacle::Quota, 1), Some(30));
-        assert_eq!(minutes(Obstacle::Removed, 1), None);
-        assert_eq!(times.pause(Obstacle::Ended, 1), Some(Duration::from_secs(10)));
-        assert_eq!(times.pause(Obstacle::Ended, u32::MAX), Some(Duration::from_secs(3600)));
+        let minutes = |obstacle, attempts| times.pause(obstacle, attempts).as_secs() / 60;
+        assert_eq!(minutes(Obstacle::Grant, 1), 5);
+        assert_eq!(minutes(Obstacle::Grant, 2), 10);
+        assert_eq!(minutes(Obstacle::Grant, 99), 360);
+        assert_eq!(minutes(Obstacle::Quota, 1), 30);
+        assert_eq!([1, 2, 99].map(|tries| minutes(Obstacle::Removed, tries)), [60, 120, 1440]);
+        assert_eq!(times.pause(Obstacle::Ended, 1), Duration::from_secs(10));
+        assert_eq!(times.pause(Obstacle::Ended, u32::MAX), Duration::from_secs(3600));
     }
 
     #[test]
@@ -240,7 +244,7 @@ mod tests {
         assert_eq!(table.standing(&key(), now), Standing::Trial);
         let mut last = Duration::ZERO;
         for _ in 0..5 {
-            let due = table.park(&key(), Obstacle::Ended, "ended", now).expect("retried");
+            let due = table.park(&key(), Obstacle::Ended, "ended", now);
             assert!(due - now > last);
             last = due - now;
             assert!(matches!(table.standing(&key(), now), Standing::Waiting { .. }));
@@ -256,11 +260,17 @@ mod tests {
     }
 
     #[test]
-    fn a_release_makes_even_the_hopeless_due() {
-        let mut table = ParkTable::default();
+    fn every_obstacle_is_tried_again_by_itself_and_a_release_makes_it_due_at_once() {
         let now = Instant::now();
-        assert_eq!(table.park(&key(), Obstacle::Removed, "gone", now), None);
-        assert_eq!(table.next_due(), None);
+        for obstacle in Obstacle::ALL {
+            let mut table = ParkTable::default();
+            let due = table.park(&key(), obstacle, "in the way", now);
+            assert!(due - now <= Duration::from_secs(24 * 3600), "{}", obstacle.name());
+            assert_eq!(table.next_due(), Some(due));
+            assert_eq!(table.standing(&key(), due), Standing::Due);
+        }
+        let mut table = ParkTable::default();
+        table.park(&key(), Obstacle::Removed, "gone", now);
         table.release(now);
         assert_eq!(table.standing(&key(), now), Standing::Due);
         table.retain(|_| false, now);

@@ -207,19 +207,18 @@ fn decide(
     };
     let standing = input.parked.standing(key, input.now);
     if let Standing::Waiting { obstacle, reason, retry_at } = standing {
-        let retry_in = retry_at.map(|at| at.saturating_duration_since(input.now));
-        block(obstacle, reason.to_owned(), retry_in);
+        block(obstacle, reason.to_owned(), Some(retry_at.saturating_duration_since(input.now)));
         return None;
     }
     if let Some(reason) = input.ungranted.get(key) {
         let retry_in = input.parked.next_pause(key, Obstacle::Grant, input.now);
-        block(Obstacle::Grant, reason.clone(), retry_in);
+        block(Obstacle::Grant, reason.clone(), Some(retry_in));
         out.park.push((key.clone(), Obstacle::Grant, reason.clone()));
         return None;
     }
     if let Some(reason) = input.unreachable.filter(|_| input.places.current.is_webhook()) {
         let retry_in = input.parked.next_pause(key, Obstacle::Callback, input.now);
-        block(Obstacle::Callback, reason.to_owned(), retry_in);
+        block(Obstacle::Callback, reason.to_owned(), Some(retry_in));
         out.park.push((key.clone(), Obstacle::Callback, reason.to_owned()));
         return None;
     }
@@ -229,7 +228,7 @@ fn decide(
         && (*obstacle != Obstacle::Ended || standing == Standing::Trial)
     {
         let retry_in = input.parked.next_pause(key, *obstacle, input.now);
-        block(*obstacle, reason.clone(), retry_in);
+        block(*obstacle, reason.clone(), Some(retry_in));
         out.park.push((key.clone(), *obstacle, reason.clone()));
         return None;
     }

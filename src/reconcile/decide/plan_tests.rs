@@ -341,7 +341,7 @@ fn the_reason_of_a_dead_row_decides_what_becomes_of_it() {
     assert_eq!(*creates[0].key(), key(3));
     assert_eq!(deleted(&planned).len(), 3);
     let obstacles: Vec<_> = planned.plan.blocked.iter().map(|b| (b.obstacle, b.retry_in.is_some())).collect();
-    assert_eq!(obstacles, [(Obstacle::Grant, true), (Obstacle::Removed, false)]);
+    assert_eq!(obstacles, [(Obstacle::Grant, true), (Obstacle::Removed, true)]);
     world.apply(&planned);
 
     // It ends again soon: this time it waits.

@@ -29,15 +29,15 @@ pub(in crate::reconcile) fn of_status(status: &SubscriptionStatus) -> Option<(Ob
         ),
         S::UserRemoved => (
             Obstacle::Removed,
-            "a user of the condition no longer exists; take the subscription out of the file, \
-             or run `eventsubd apply` to try again",
+            "a user of the condition is suspended or no longer exists; it is created again by itself once the user \
+             is back, or take it out of the file",
         ),
         S::ChatUserBanned => {
             (Obstacle::Chat, "the chatting user is banned or timed out in the channel; have the ban lifted")
         }
         S::VersionRemoved => (
             Obstacle::Removed,
-            "Twitch has retired this type or version; `eventsubd types` lists the versions there are",
+            "Twitch has retired this type or version; `eventsubd types` lists the versions that exist",
         ),
         S::BetaMaintenance => (Obstacle::Beta, "Twitch has taken this beta type down for maintenance; wait"),
         S::NotificationFailuresExceeded => (

@@ -37,6 +37,8 @@ impl<A: Api> Engine<A> {
             drain: self.options.drain,
         };
         let mut tally = Tally::default();
+        // Some were parked by the plan already.
+        let before = planned.park.len();
         let (tables, out) = (&mut self.tables, &mut self.out);
         let end = execute(&job, &planned.plan.actions, &mut costs, stopped, |action, outcome, costs| {
             let key = action.key();
@@ -67,7 +69,7 @@ impl<A: Api> Engine<A> {
                 Outcome::NoRoom => Some((Obstacle::Cost, reason::cost_limit())),
             };
             if let Some((obstacle, reason)) = refused {
-                tables.park(tally.parked, key, obstacle, &reason, out);
+                tables.park(before + tally.parked, key, obstacle, &reason, out);
                 tally.parked += 1;
             }
             out.action_done(costs);
@@ -79,7 +81,7 @@ impl<A: Api> Engine<A> {
                 created = tally.created,
                 adopted = tally.adopted,
                 deleted = tally.deleted,
-                parked = tally.parked,
+                parked = before + tally.parked,
                 kept = planned.plan.keep,
                 planned = planned.plan.actions.len(),
                 "reconciled"
