@@ -320,6 +320,100 @@ fn the_mark_is_in_the_head_of_every_pure_file_and_of_no_other() {
     assert!(marked >= PURE.len(), "only {marked} files are marked");
 }
 
+/// Macros that write a log line.
+const LOG_MACROS: &[&str] = &[
+    "trace",
+    "debug",
+    "info",
+    "warn",
+    "error",
+    "event",
+    "trace_span",
+    "debug_span",
+    "info_span",
+    "warn_span",
+    "error_span",
+];
+
+/// Files that may use Rust's `Debug` to write text, and why.
+const DEBUG_FORMAT: &[(&str, &str)] = &[
+    ("telemetry/journal", "gets each value of a log line as `Debug`"),
+    ("telemetry/fields", "gets each value of a log line as `Debug`"),
+    ("telemetry/metrics/encode", "writes a floating-point number so that it has a decimal point"),
+];
+
+/// Whether a field of a log macro is written as `?value` or `name = ?value`. The operator `?` follows a value.
+fn has_debug_field(arguments: TokenStream) -> bool {
+    let trees: Vec<TokenTree> = arguments.into_iter().collect();
+    trees.iter().enumerate().any(|(index, tree)| {
+        let follows_value = index > 0
+            && !matches!(&trees[index - 1], TokenTree::Punct(p) if [',', '='].contains(&p.as_char()));
+        matches!(tree, TokenTree::Punct(p) if p.as_char() == '?') && !follows_value
+    })
+}
+
+/// Whether a literal has a placeholder such as `{:?}` or `{name:#?}`.
+fn has_debug_placeholder(tree: &TokenTree) -> bool {
+    match tree {
+        TokenTree::Literal(literal) => literal.to_string().contains("?}"),
+        TokenTree::Group(group) => group.stream().into_iter().any(|inner| has_debug_placeholder(&inner)),
+        _ => false,
+    }
+}
+
+#[test]
+fn debug_fields_and_placeholders_are_found() {
+    let fields = |text: &str| has_debug_field(text.parse().expect("tokens"));
+    assert!(fields("?error, \"x\"") && fields("a = 1, why = ?error") && fields("%a, ?b"));
+    assert!(!fields("error = call()?, \"x\"") && !fields("%error, a = b.c()?"));
+    let literal = |text: &str| {
+        text.parse::<TokenStream>().expect("tokens").into_iter().any(|tree| has_debug_placeholder(&tree))
+    };
+    assert!(literal("f(\"{:?}\", a)") && literal("\"{a:#?}\""));
+    assert!(!literal("\"why? {a}\""));
+}
+
+#[test]
+fn people_never_read_debug_text() {
+    let (mut wrong, mut logs, mut formats) = (Vec::new(), 0, 0);
+    for source in sources() {
+        if source.name.ends_with("tests") || source.name.contains("/tests/") || source.name.ends_with("/fake")
+        {
+            continue;
+        }
+        let excepted = DEBUG_FORMAT.iter().any(|(name, _)| *name == source.name);
+        walk(source.tokens.clone(), false, &mut |trees| {
+            for (index, tree) in trees.iter().enumerate() {
+                let (Some(name), Some(TokenTree::Group(arguments))) =
+                    (ident(Some(tree)), trees.get(index + 2))
+                else {
+                    continue;
+                };
+                if trees.get(index + 1).is_none_or(|next| next.to_string() != "!") {
+                    continue;
+                }
+                let is_log = LOG_MACROS.contains(&name.as_str());
+                logs += usize::from(is_log);
+                formats += 1;
+                if is_log && has_debug_field(arguments.stream()) {
+                    wrong.push(format!("src/{}.rs: {name}! writes a field with `?`", source.name));
+                }
+                if !excepted && has_debug_placeholder(&trees[index + 2]) {
+                    wrong.push(format!("src/{}.rs: {name}! writes a value with `{{:?}}`", source.name));
+                }
+            }
+        });
+    }
+    wrong.sort();
+    wrong.dedup();
+    assert!(wrong.is_empty(), "Rust's `Debug` is for developers:\n{}", wrong.join("\n"));
+    assert!(logs > 100 && formats > 500, "only {logs} log calls and {formats} macros were found");
+    for (name, why) in DEBUG_FORMAT {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/{name}.rs"));
+        assert!(path.exists(), "{name} is gone; it was said that it {why}");
+    }
+}
+
 /// Returns `1.89` as (1, 89).
 fn rust_version(text: &str) -> (u64, u64) {
     let mut numbers = text.split('.').map(|number| number.parse().expect("a number"));

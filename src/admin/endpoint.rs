@@ -382,7 +382,7 @@ async fn check(State(wanted): State<Wanted>, request: Request, next: Next) -> Re
                 guard::Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
                 guard::Refusal::Host | guard::Refusal::Origin => StatusCode::FORBIDDEN,
             };
-            debug!(?refusal, "a request to the admin endpoint was refused");
+            debug!(error = refusal.message(), "a request to the admin endpoint was refused");
             (code, format!("{}\n", refusal.message())).into_response()
         }
     }

@@ -155,7 +155,8 @@ impl Keeper {
             Ok(Finished::Mint(outcome)) => {
                 match &outcome {
                     MintOutcome::Minted { expires_in, .. } => {
-                        info!(expires_in = ?expires_in, "got an app access token");
+                        let seconds = expires_in.map(|left| left.as_secs());
+                        info!(expires_in_seconds = seconds, "got an app access token");
                         self.status.send_modify(|s| s.mints += 1);
                     }
                     MintOutcome::Refused(message) => {

@@ -130,7 +130,7 @@ fn address_of(args: &Args) -> Result<SocketAddr, Failure> {
         _ => DEFAULT.to_owned(),
     };
     text.trim().parse().map_err(|error: std::net::AddrParseError| {
-        Failure::new(format!("{text:?} is no address"))
+        Failure::new(format!("`{}` is not a valid address", text.trim()))
             .because(&error)
             .hint("say where it listens with --address")
     })

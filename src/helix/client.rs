@@ -155,8 +155,12 @@ impl Sender {
         let flight = self.pace(request.call.is_urgent(), pulse).await;
         let answer = tokio::time::timeout(self.options.timeout, self.exchange(request, token)).await;
         let answer = answer.unwrap_or_else(|_| {
-            let message =
-                format!("{}: no answer within {:?}", request.call.name(), self.options.timeout).into();
+            let message = format!(
+                "{}: no answer in time ({} s)",
+                request.call.name(),
+                self.options.timeout.as_secs_f64()
+            )
+            .into();
             Err(HelixError::Unreachable { message })
         });
         let answer = answer.inspect_err(|error| {
@@ -182,7 +186,8 @@ impl Sender {
         }
         let error = classify(request.call, answer.status, answer.headers.remaining, &answer.body);
         if matches!(error, HelixError::RateLimited) {
-            warn!(reset_in = ?answer.reset_in, "Twitch's rate limit is reached; waiting");
+            let seconds = answer.reset_in.map(|left| left.as_secs());
+            warn!(reset_in_seconds = seconds, "Twitch's rate limit is reached; waiting");
             self.pacer().limited(answer.reset_in, fastrand::f64(), Instant::now().into_std());
         }
         Err(error)

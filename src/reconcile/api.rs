@@ -25,6 +25,15 @@ pub(super) enum Refused {
     Other(Box<str>),
 }
 
+impl Refused {
+    pub(super) fn message(&self) -> &str {
+        match self {
+            Self::SessionGone => "Twitch does not know the session",
+            Self::Other(message) => message,
+        }
+    }
+}
+
 impl From<ShardRefused> for Refused {
     fn from(refused: ShardRefused) -> Self {
         if refused.session_gone() { Self::SessionGone } else { Self::Other(refused.message) }
@@ -40,7 +49,7 @@ pub enum Failure {
     Invalid { message: Box<str> },
     #[error("twitch refuses it for want of a grant (403): {message}")]
     Forbidden { message: Box<str> },
-    #[error("twitch does not know it (404): {message}")]
+    #[error("Twitch does not know it (404): {message}")]
     NotFound { message: Box<str> },
     #[error("twitch has removed it (410): {message}")]
     Gone { message: Box<str> },

@@ -22,6 +22,7 @@ use crate::model::route::SinkName;
 use crate::model::shard::ShardId;
 use crate::model::status::{ReconcileStatus, ShardStatus, SubscriptionEntry, WebhookStatus};
 use crate::model::subscription::SubscriptionKey;
+use crate::model::text::word;
 use crate::model::time::Timestamp;
 use crate::reconcile::InUse;
 use crate::store::{Store, StoreError};
@@ -74,7 +75,7 @@ pub(super) async fn watch_for_gaps(store: Store, mut sources: GapSources, cancel
         let view = sources.view();
         if let Some(gap) = watcher.observe(&view, now()) {
             warn!(
-                from = %gap.from, to = %gap.to, reason = ?gap.reason,
+                from = %gap.from, to = %gap.to, reason = word(&gap.reason),
                 "events may have been missed; an event of type {GAP} says so to the sinks"
             );
             let subscriptions = Arc::clone(&sources.subscriptions.borrow());

@@ -174,7 +174,11 @@ impl<A: Api> Binder<A> {
                                     );
                                 }
                                 Err(why) => {
-                                    tracing::warn!(shard = shard.0, error = ?why, "shard is not bound");
+                                    tracing::warn!(
+                                        shard = shard.0,
+                                        error = why.message(),
+                                        "shard is not bound"
+                                    );
                                 }
                             }
                             state.answered(&conduit, shard, &transport, answer.as_ref().copied(), now);
@@ -327,11 +331,7 @@ impl State {
         if let Transport::Session(session) = transport {
             return self.shards.answered(conduit, shard, session, answer, now);
         }
-        let answer = answer.map_err(|refused| match refused {
-            Refused::SessionGone => "Twitch does not know the session",
-            Refused::Other(message) => message,
-        });
-        self.hooks.answered(shard, transport, answer, now);
+        self.hooks.answered(shard, transport, answer.map_err(Refused::message), now);
     }
 
     fn hook_statuses(&self) -> BTreeMap<ShardId, ShardStatus> {

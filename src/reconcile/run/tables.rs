@@ -402,7 +402,7 @@ impl Tables {
         out: &mut Out,
     ) {
         log_parked(nth, key, reason);
-        let retry_at = self.parked.park(key, obstacle, reason, now());
+        let retry_at = Some(self.parked.park(key, obstacle, reason, now()));
         if !out.delivers(key) {
             out.set(key, Change::Parked { obstacle, reason: reason.into(), retry_at });
         }

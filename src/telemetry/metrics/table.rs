@@ -13,6 +13,17 @@ pub enum Kind {
     Info,
 }
 
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Gauge => "gauge",
+            Self::Counter => "counter",
+            Self::Histogram => "histogram",
+            Self::Info => "info",
+        }
+    }
+}
+
 /// One metric.
 #[derive(Debug)]
 pub struct Metric {
@@ -193,7 +204,7 @@ metrics! {
 pub fn reference() -> String {
     let mut text = "| metric | kind | labels | what it tells |\n|---|---|---|---|\n".to_owned();
     for metric in ALL {
-        let kind = format!("{:?}", metric.kind).to_lowercase();
+        let kind = metric.kind.name();
         let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
         text += &format!("| `{}` | {kind} | {} | {} |\n", metric.series(), labels.join(", "), metric.help);
     }

@@ -3,6 +3,7 @@
 //! A task of its own, so that both sockets of a handover are read at full speed.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::model::hint;
 use crate::model::shard::{SessionId, ShardId};
 use crate::model::status::IntakeStatus;
 use crate::model::tally::ReconnectCause;
+use crate::model::text::one_line;
 use crate::store::Store;
 use crate::transport::Hear;
 use crate::transport::notification::Revocation;
@@ -61,6 +63,20 @@ pub(super) enum News {
         /// Why, for a person.
         why: Box<str>,
     },
+}
+
+impl fmt::Display for News {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Welcome { session_id, keepalive } => {
+                write!(f, "welcome, session {session_id}, keepalive {} s", keepalive.as_secs())
+            }
+            Self::Heard(events) => write!(f, "alive, events since the last report: {events}"),
+            Self::Reconnect(Some(_)) => f.write_str("asked to reconnect"),
+            Self::Reconnect(None) => f.write_str("asked to reconnect, without an address"),
+            Self::Ended { why, .. } => write!(f, "ended: {why}"),
+        }
+    }
 }
 
 /// Why a socket is over.
@@ -275,7 +291,7 @@ impl Socket {
     }
 
     async fn tell(&self, news: News) {
-        debug!(shard = self.shard.0, socket = self.id.0, ?news, "socket");
+        debug!(shard = self.shard.0, socket = self.id.0, %news, "socket");
         // The shard may have ended: then its sockets are being closed.
         let _ = self.news.send((self.id, news)).await;
     }
@@ -308,7 +324,7 @@ fn describe_close(frame: Option<&tokio_tungstenite::tungstenite::protocol::Close
         4007 => "the address of the reconnect was not valid any more",
         _ => "",
     };
-    let reason: String = frame.reason.chars().filter(|c| !c.is_control()).take(100).collect();
+    let reason = one_line(&frame.reason, 100);
     let detail = if meaning.is_empty() { &*reason } else { meaning };
     if detail.is_empty() {
         format!("Twitch closed the connection ({code})").into()
