@@ -9,6 +9,7 @@ use super::token::{MintOutcome, ValidateOutcome};
 use crate::model::grants::Scopes;
 use crate::model::json::Members;
 use crate::model::secret::Secret;
+use crate::model::text::one_line;
 
 /// The longest part of a foreign text that is repeated to a person, in characters.
 const EXCERPT: usize = 200;
@@ -205,7 +206,7 @@ fn message(body: &[u8], secret: &Secret) -> String {
     let text = Members::of(&body).and_then(|members| members.text("message"));
     let text = text.ok().flatten().unwrap_or_default();
     let text = if secret.expose().is_empty() { text } else { text.replace(secret.expose(), "[secret]") };
-    text.chars().filter(|c| !c.is_control()).take(EXCERPT).collect()
+    one_line(&text, EXCERPT)
 }
 
 #[cfg(test)]
@@ -233,7 +234,7 @@ mod tests {
         );
         assert_eq!(
             parse_mint(400, br#"{"message":"no such s3cret\u0007"}"#, &secret),
-            MintOutcome::Refused("400 no such [secret]".to_owned())
+            MintOutcome::Refused(r"400 no such [secret]\x07".to_owned())
         );
         for (status, body) in
             [(500, &b""[..]), (429, b"{}"), (302, b""), (200, b"<html>"), (200, b"{\"access_token\":\"\"}")]

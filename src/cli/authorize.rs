@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 use super::args::{Args, AuthorizeArgs};
 use super::control::{Connection, block_on, load_options};
 use super::plan::{Api, desired, explain};
-use super::term::{self, Failure};
+use super::term::{self, Failure, fit};
 use super::{BAD_CONFIG, FAILED, TEMPORARY};
 use crate::auth::oauth::{DeviceCode, TokenUser};
 use crate::auth::{DeviceError, DeviceGrant};
@@ -147,13 +147,12 @@ async fn one(grant: &DeviceGrant<'_>, user: &Asked) -> Result<(), Failure> {
 }
 
 fn show(code: &DeviceCode, user: &Asked) -> Result<(), Failure> {
-    let clean = |text: &str| text.chars().filter(|c| !c.is_control()).collect::<String>();
-    let (uri, user_code) = (clean(&code.verification_uri), clean(&code.user_code));
+    let (uri, user_code) = (fit(&code.verification_uri), fit(&code.user_code));
     let minutes = code.expires_in.as_secs().div_ceil(60);
     let mut text = format!(
         "{} opens this address, logged in to Twitch, within {minutes} minutes:\n\n    {uri}\n\nand compares the code: \
          {user_code}\n",
-        user.login
+        fit(&user.login)
     );
     if io::stdout().is_terminal()
         && let Ok(picture) = qrcode::QrCode::new(uri.as_bytes())

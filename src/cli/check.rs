@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::args::{Args, CheckArgs};
 use super::control::{block_on, load_options};
 use super::plan::{Api, desired, exit_code, explain};
-use super::term::{self, Failure};
+use super::term::{self, Failure, fit};
 use super::{BAD_CONFIG, FAILED};
 use crate::config::{self, Config, Diagnostic, Listen, Method, ShardTransport};
 use crate::model::grants;
@@ -266,13 +266,13 @@ fn render(report: &Report, colour: bool) -> String {
             Mark::Bad => ("✗", "31"),
         };
         let mark = if colour { format!("\x1b[{code}m{mark}\x1b[0m") } else { mark.to_owned() };
-        text.push_str(&format!("{mark} {:<14} {}\n", line.part, line.text));
+        text.push_str(&format!("{mark} {:<14} {}\n", line.part, fit(&line.text)));
     }
     let bad = report.errors.len() + report.parts.iter().filter(|l| l.mark == Mark::Bad).count();
     let verdict = if report.valid { "is valid" } else { "cannot be used" };
     text.push_str(&format!(
         "{} {verdict}: {}, {}\n",
-        report.path,
+        fit(&report.path),
         number(bad, "error"),
         number(report.warnings.len(), "warning")
     ));

@@ -1,6 +1,5 @@
 //! `eventsubd events`: reads the store, whether the daemon runs or not.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
@@ -10,13 +9,14 @@ use serde_json::value::RawValue;
 use super::BAD_CONFIG;
 use super::args::{Args, EventsArgs};
 use super::control::{load_options, own_options};
-use super::term::{self, Failure};
+use super::term::{self, Failure, fit};
 use crate::config::{self, Secrets};
 use crate::daemon;
 use crate::delivery::format::eventsub_line;
 use crate::delivery::select::Selector;
 use crate::model::event::{Seq, StoredEvent};
 use crate::model::route::{Routes, SinkName};
+use crate::model::text::one_line;
 use crate::model::time::Timestamp;
 use crate::store::{Reader, StoreError};
 
@@ -128,14 +128,8 @@ fn line(stored: &StoredEvent, colour: bool) -> String {
     let payload: Option<Payload<'_>> = serde_json::from_slice(&event.payload).ok();
     let body = payload.and_then(|p| p.event.or(p.events)).map_or("", RawValue::get);
     let (bold, off) = if colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
-    let mut text = format!("{} {} {bold}{}{off} ", stored.seq, stored.stored_at, event.subscription_type);
-    let shown = body.chars().filter(|c| !c.is_control()).take(WIDTH);
-    text.extend(shown);
-    if body.chars().nth(WIDTH).is_some() {
-        text.push('…');
-    }
-    let _ = writeln!(text);
-    text
+    let (kind, body) = (fit(&event.subscription_type), one_line(body, WIDTH));
+    format!("{} {} {bold}{kind}{off} {body}\n", stored.seq, stored.stored_at)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::args::{Args, LettersArgs, LettersCommand, LettersListArgs, ReplayArgs};
 use super::control::{Connection, block_on, parse};
 use super::events::{open, since};
-use super::term::{self, Failure};
+use super::term::{self, Failure, fit};
 use crate::admin::{Count, Refused};
 use crate::delivery::format::eventsub_line;
 use crate::model::event::Seq;
@@ -179,18 +179,22 @@ fn lines(letter: &DeadLetter, verbose: bool) -> String {
     let FailureRecord { at, error, .. } = &letter.last;
     let _ = writeln!(
         text,
-        "{} {at} {} {} (event {}{again}): {error}",
-        letter.id, letter.sink, letter.event.event.subscription_type, letter.event.seq
+        "{} {at} {} {} (event {}{again}): {}",
+        letter.id,
+        letter.sink,
+        fit(&letter.event.event.subscription_type),
+        letter.event.seq,
+        fit(error)
     );
     let said = |said: &Option<String>| {
         said.as_ref()
             .filter(|_| verbose)
-            .map(|words| format!("    it answered: {words}\n"))
+            .map(|words| format!("    it answered: {}\n", fit(words)))
             .unwrap_or_default()
     };
     text.push_str(&said(&letter.last.said));
     if let Some(first) = &letter.first {
-        let _ = writeln!(text, "    first failure {}: {}", first.at, first.error);
+        let _ = writeln!(text, "    first failure {}: {}", first.at, fit(&first.error));
         text.push_str(&said(&first.said));
     }
     text

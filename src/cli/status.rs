@@ -2,6 +2,7 @@
 
 mod waiting;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use super::FAILED;
 use super::args::{Args, StatusArgs};
 use super::control::{Connection, block_on};
-use super::term::{self, Failure};
+use super::term::{self, Failure, fit};
 use crate::model::grants;
 use crate::model::status::{
     GrantStatus, ShardStatus, SinkStatus, Status, SubscriptionEntry, SubscriptionState, WebhookStatus,
@@ -56,11 +57,13 @@ fn render(status: &Status, colour: bool) -> String {
     let paint = |code: &str, text: &str| {
         if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     };
-    let mut out = String::new();
-    let mut line = |text: String| {
-        out.push_str(&text);
-        out.push('\n');
+    let out = RefCell::new(String::new());
+    // For text that has colours of our own.
+    let painted = |text: &str| {
+        out.borrow_mut().push_str(text);
+        out.borrow_mut().push('\n');
     };
+    let mut line = |text: String| painted(&fit(&text));
 
     let summary = match (status.converged, status.ready, status.problems.is_empty()) {
         (true, _, true) => paint("1;32", "all is well"),
@@ -70,9 +73,10 @@ fn render(status: &Status, colour: bool) -> String {
     };
     let up = duration(status.now.since(status.started_at));
     let waits: String = waiting::reasons(status).iter().map(|reason| format!("; {reason}")).collect();
-    line(format!("eventsubd {} (pid {}), up {up}: {summary}{waits}", status.version, status.pid));
+    let (version, waits) = (fit(&status.version), fit(&waits));
+    painted(&format!("eventsubd {version} (pid {}), up {up}: {summary}{waits}", status.pid));
     for problem in &status.problems {
-        line(format!("{} {}: {}", paint("1;31", "!"), problem.part, problem.message));
+        painted(&format!("{} {}: {}", paint("1;31", "!"), fit(&problem.part), fit(&problem.message)));
         if !problem.hint.is_empty() {
             line(format!("  hint: {}", problem.hint));
         }
@@ -115,7 +119,7 @@ fn render(status: &Status, colour: bool) -> String {
     let wanting: Vec<_> = status.reconcile.grants.iter().filter(|user| !user.missing.is_empty()).collect();
     if !wanting.is_empty() {
         line(String::new());
-        line(paint("1", "Missing grants:"));
+        painted(&paint("1", "Missing grants:"));
         for user in wanting.iter().take(LISTED) {
             line(grant_line(user));
         }
@@ -128,15 +132,15 @@ fn render(status: &Status, colour: bool) -> String {
         status.subscriptions.iter().filter(|s| s.state == SubscriptionState::Parked).collect();
     if !parked.is_empty() {
         line(String::new());
-        line(paint("1", &format!("Parked subscriptions{}:", obstacles(&parked))));
+        painted(&paint("1", &format!("Parked subscriptions{}:", obstacles(&parked))));
         for entry in parked.iter().take(LISTED) {
-            line(parked_line(entry, status.now));
+            painted(&parked_line(entry, status.now));
         }
         if parked.len() > LISTED {
             line(format!("  … and {} more: see `eventsubd status --json`", parked.len() - LISTED));
         }
     }
-    out
+    out.into_inner()
 }
 
 fn grant_line(user: &GrantStatus) -> String {
@@ -149,9 +153,9 @@ fn grant_line(user: &GrantStatus) -> String {
 }
 
 fn parked_line(entry: &SubscriptionEntry, now: Timestamp) -> String {
-    let mut text = format!("  {}", entry.key);
+    let mut text = format!("  {}", fit(&entry.key.to_string()));
     if let Some(reason) = &entry.reason {
-        let _ = write!(text, "\n    {reason}");
+        let _ = write!(text, "\n    {}", fit(reason));
     }
     if let Some(at) = entry.retry_at {
         let _ = write!(text, "\n    tried again in {}", duration(at.since(now)));

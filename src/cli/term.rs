@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use super::FAILED;
-use crate::model::text::chain;
+use crate::model::text::{LONGEST_LINE, chain, lines, one_line};
 
 /// A command failed: what it says on stderr, and its exit code.
 #[derive(Debug)]
@@ -69,12 +69,12 @@ impl Failure {
     pub(super) fn report(&self) -> ExitCode {
         let (red, off) = if colour(&io::stderr()) { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
         let mut text = if self.verbatim {
-            format!("{}\n", self.message.trim_end())
+            format!("{}\n", lines(self.message.trim_end()))
         } else {
-            format!("{red}error:{off} {}\n", self.message)
+            format!("{red}error:{off} {}\n", lines(&self.message))
         };
         if let Some(hint) = &self.hint {
-            let _ = writeln!(text, "hint: {hint}");
+            let _ = writeln!(text, "hint: {}", lines(hint));
         }
         let _ = io::stderr().write_all(text.as_bytes());
         ExitCode::from(self.code)
@@ -84,6 +84,11 @@ impl Failure {
 /// Whether colour is welcome there.
 pub(super) fn colour(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// A value from a file, from Twitch or from anybody else, fit for a line of a terminal.
+pub(super) fn fit(text: &str) -> String {
+    one_line(text, LONGEST_LINE)
 }
 
 /// Writes data to stdout. A reader that has gone is no failure.
@@ -107,5 +112,5 @@ pub(super) fn write_json(value: &impl serde::Serialize) -> Result<u8, Failure> {
 
 /// Writes a line for people to stderr.
 pub(super) fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", lines(line));
 }

@@ -9,6 +9,8 @@ use std::ops::Range;
 use annotate_snippets::{AnnotationKind, Group, Level as Title, Origin, Renderer, Snippet};
 use serde::Serialize;
 
+use crate::model::text::{LONGEST_LINE, one_line};
+
 /// Whether the configuration can be used all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -86,8 +88,12 @@ impl Diagnostic {
     /// One line: `config.toml:12:8: unknown key …`.
     pub fn summary(&self) -> String {
         match (&self.location, &self.variable) {
-            (Some(at), _) => format!("{}:{}:{}: {}", clean(&at.file), at.line, at.column, self.message),
-            (None, Some(name)) => format!("environment variable {}: {}", clean(name), self.message),
+            (Some(at), _) => {
+                format!("{}:{}:{}: {}", one_line(&at.file, LONGEST_LINE), at.line, at.column, self.message)
+            }
+            (None, Some(name)) => {
+                format!("environment variable {}: {}", one_line(name, LONGEST_LINE), self.message)
+            }
             (None, None) => self.message.clone(),
         }
     }
@@ -143,19 +149,10 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Without control characters, which a terminal might obey.
-fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
-}
-
-/// A word of the user within a message: in backticks, short, without control characters.
+/// A word of the user within a message: in backticks, short, on one line.
 pub(super) fn quote(text: &str) -> String {
     const MAX: usize = 80;
-    let mut shown: String = clean(text).chars().take(MAX).collect();
-    if text.chars().nth(MAX).is_some() {
-        shown.push('…');
-    }
-    format!("`{shown}`")
+    format!("`{}`", one_line(text, MAX))
 }
 
 /// The candidate that was probably meant by a misspelt word.
@@ -299,7 +296,7 @@ mod tests {
 
     #[test]
     fn words_of_the_user_cannot_drive_a_terminal() {
-        assert_eq!(quote("a\u{1b}[31m\n"), "`a\u{fffd}[31m\u{fffd}`");
+        assert_eq!(quote("a\u{1b}[31m\n"), "`a\\x1b[31m\\n`");
         assert_eq!(quote(&"é".repeat(200)).chars().count(), 83);
     }
 

@@ -195,7 +195,10 @@ impl Reloader {
 
     fn refuse(&self, errors: Vec<String>) -> ReloadRefused {
         for error in &errors {
-            warn!("configuration refused, the old one stays: {error}");
+            warn!(
+                "configuration refused, the old one stays: {}",
+                error.lines().map(str::trim).collect::<Vec<_>>().join(" ")
+            );
         }
         let refused = RefusedReload { at: Timestamp(SystemTime::now()), errors: errors.clone() };
         self.publish.config.send_modify(|status| {

@@ -19,6 +19,7 @@ use super::watchdog::{Hanging, Part, Sign, Watchdog};
 use crate::auth::Tokens;
 use crate::model::pulse::Pulse;
 use crate::model::status::{Status, SubscriptionState, TokenState};
+use crate::model::text::one_line;
 use crate::reconcile::ReconcileHandle;
 use crate::store::Store;
 
@@ -161,7 +162,8 @@ fn sentence(status: &Status, up: bool) -> String {
         parts.push("Twitch cannot be reached, trying again".to_owned());
     }
     if let Some(problem) = status.problems.first() {
-        parts.push(one_line(&format!("{}: {}", problem.part, problem.message)));
+        // One line more would be another message to systemd.
+        parts.push(one_line(&format!("{}: {}", problem.part, problem.message), PROBLEM));
     }
     let all = status.subscriptions.len();
     if all > 0 {
@@ -174,16 +176,6 @@ fn sentence(status: &Status, up: bool) -> String {
         parts.push(format!("{} of {} changes made", progress.done, progress.total));
     }
     parts.join("; ")
-}
-
-/// What Twitch and others have said may hold anything; a line more would be another message to systemd.
-fn one_line(text: &str) -> String {
-    let line = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    let mut line: String = line.take(PROBLEM).collect();
-    if text.chars().nth(PROBLEM).is_some() {
-        line.push('…');
-    }
-    line
 }
 
 /// Keeps systemd, and whoever asks for `hangs`, told until cancelled.
@@ -302,7 +294,7 @@ mod tests {
         };
         assert_eq!(
             sentence(&problem("no answer\nWATCHDOG=trigger"), true),
-            "Twitch cannot be reached, trying again; token: no answer WATCHDOG=trigger; no subscriptions"
+            "Twitch cannot be reached, trying again; token: no answer\\nWATCHDOG=trigger; no subscriptions"
         );
         assert!(sentence(&problem(&"long".repeat(1000)), true).chars().count() < PROBLEM + 100);
     }

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::error::HelixError;
 use super::request::Call;
 use crate::model::json::Members;
+use crate::model::text::one_line;
 
 /// The longest part of a foreign text that is repeated to a person, in characters.
 const EXCERPT: usize = 300;
@@ -55,7 +56,7 @@ pub(super) fn garbled(call: Call, what: &str) -> HelixError {
 }
 
 pub(super) fn excerpt(text: &str) -> Box<str> {
-    text.chars().filter(|c| !c.is_control()).take(EXCERPT).collect::<String>().into()
+    one_line(text, EXCERPT).into()
 }
 
 /// What an answer outside of 2xx means. `remaining` is the `Ratelimit-Remaining` header: a 429 with 0

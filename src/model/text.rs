@@ -1,4 +1,4 @@
-//! Figures, times and errors as people read them.
+//! Figures, times, errors and foreign text as people read them.
 
 use std::time::Duration;
 
@@ -19,6 +19,52 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// The longest line that is made of a foreign text, in characters.
+pub const LONGEST_LINE: usize = 4_096;
+
+/// A text from outside, fit for one line of a terminal or a log: control characters, line breaks and the characters
+/// that change the direction of writing are shown as escapes such as `\n`, `\x1b` and `\u{202e}`. What is longer than
+/// `longest` characters ends with `…`. The result of a second call is the same.
+pub fn one_line(text: &str, longest: usize) -> String {
+    let mut line = String::with_capacity(text.len().min(4 * longest));
+    let mut shown = 0;
+    for c in text.chars() {
+        let escape = match c {
+            '\n' => "\\n".to_owned(),
+            '\r' => "\\r".to_owned(),
+            '\t' => "\\t".to_owned(),
+            c if c.is_control() => format!("\\x{:02x}", u32::from(c)),
+            c if changes_lines(c) => format!("\\u{{{:x}}}", u32::from(c)),
+            _ => String::new(),
+        };
+        let width = escape.len().max(1);
+        if shown + width > longest {
+            line.push('…');
+            break;
+        }
+        shown += width;
+        if escape.is_empty() {
+            line.push(c);
+        } else {
+            line.push_str(&escape);
+        }
+    }
+    line
+}
+
+/// Line and paragraph separators, and what the Unicode Bidirectional Algorithm (UAX #9, section 2) takes as a command.
+fn changes_lines(c: char) -> bool {
+    matches!(
+        c,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    )
+}
+
+/// A text of several lines, each made fit by [`one_line`].
+pub fn lines(text: &str) -> String {
+    text.split('\n').map(|line| one_line(line, LONGEST_LINE)).collect::<Vec<_>>().join("\n")
 }
 
 /// The name of a state as the JSON has it, in words.
@@ -89,6 +135,31 @@ pub fn count(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn foreign_text_stays_on_its_line_and_commands_no_terminal() {
+        for (text, expected) in [
+            ("channel.follow", "channel.follow"),
+            ("a\nWARN forged", "a\\nWARN forged"),
+            ("a\r\n\tb", "a\\r\\n\\tb"),
+            ("\u{1b}[2J\u{1b}]0;x\u{7}", "\\x1b[2J\\x1b]0;x\\x07"),
+            ("\u{9b}31m\u{7f}\0", "\\x9b31m\\x7f\\x00"),
+            ("abc\u{202e}fed\u{2069}", "abc\\u{202e}fed\\u{2069}"),
+            ("a\u{61c}\u{200e}\u{200f}\u{2028}\u{2029}b", "a\\u{61c}\\u{200e}\\u{200f}\\u{2028}\\u{2029}b"),
+            (
+                "ünïcödé ❤\u{fe0f} \u{1f469}\u{200d}\u{1f467} עברית",
+                "ünïcödé ❤\u{fe0f} \u{1f469}\u{200d}\u{1f467} עברית",
+            ),
+            ("", ""),
+        ] {
+            assert_eq!(one_line(text, 100), expected, "{text:?}");
+            assert_eq!(one_line(expected, 100), expected, "a second time: {text:?}");
+        }
+        assert_eq!(one_line("äöü", 3), "äöü");
+        assert_eq!(one_line("äöüß", 3), "äöü…");
+        assert_eq!(one_line("a\u{1b}b", 4), "a…", "an escape is not cut");
+        assert_eq!(lines("a\u{1b}\nb\r"), "a\\x1b\nb\\r");
+    }
 
     #[test]
     fn figures_are_easy_on_the_eye() {

@@ -223,15 +223,17 @@ async fn a_refusal_parks_one_and_the_others_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_parked_for_good_is_tried_on_apply_and_on_reload() {
+async fn a_user_or_version_that_is_gone_is_tried_again_slowly_and_on_apply_and_on_reload() {
     let fake = fake();
-    fake.fault("create channel.follow", 2, Failure::Gone { message: "removed".into() }, false);
+    fake.fault("create channel.follow", 4, Failure::Gone { message: "removed".into() }, false);
     let bench = Bench::start(&fake, &Arc::default(), desired(&three()));
     bench.converged().await;
-    tokio::time::sleep(Duration::from_secs(30 * 86_400)).await;
+    tokio::time::sleep(Duration::from_secs(3_000)).await;
     assert_eq!(fake.world().count("create channel.follow"), 1);
+    tokio::time::sleep(Duration::from_secs(3 * 3_600)).await;
+    assert_eq!(fake.world().count("create channel.follow"), 3, "after 1 and 2 more hours");
     bench.apply(false).await;
-    assert_eq!(fake.world().count("create channel.follow"), 2);
+    assert_eq!(fake.world().count("create channel.follow"), 4);
     bench.reload(&three(), |_| {});
     bench.entries(|entries| entries.iter().all(|e| e.state == SubscriptionState::Enabled)).await;
     bench.end().await;
@@ -795,6 +797,19 @@ async fn a_preview_says_what_a_run_would_do_and_does_nothing() {
     let bench = settled(&three()).await;
     let (fake, notes) = (bench.fake.clone(), bench.notes.clone());
     bench.end().await;
+    let hostile = {
+        let mut row = fake.world().rows[0].clone();
+        row.id = "hostile".into();
+        row.key.condition = crate::model::subscription::Condition::from_pairs([(
+            "broadcaster_user_id",
+            "9\u{1b}[2J\n+ forged\u{202e}",
+        )]);
+        row
+    };
+    fake.world().rows.push(hostile);
+    let (text, _) = render(&fake, &notes, &desired(&three())).await;
+    assert!(text.contains(r"9\x1b[2J\n+ forged\u{202e} (not in the file)"), "{text}");
+    fake.world().rows.pop();
     let (text, changes) = render(&fake, &notes, &desired(&three())).await;
     assert!(!changes);
     expect![[r#"

@@ -14,8 +14,10 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::FormatFields;
-use tracing_subscriber::fmt::format::{DefaultFields, Writer};
+use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::layer::Context;
+
+use super::fields;
 
 /// Where the journal listens ("Native Journal Protocol").
 pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
@@ -81,7 +83,7 @@ impl<S: Subscriber> Layer<S> for Journal {
 fn line(event: &Event<'_>) -> String {
     let mut line = String::new();
     // A value that cannot be written leaves the line shorter.
-    let _ = DefaultFields::new().format_fields(Writer::new(&mut line), event);
+    let _ = fields::text().format_fields(Writer::new(&mut line), event);
     line
 }
 
@@ -234,7 +236,7 @@ mod tests {
         let fields = logged(|| {
             tracing::info!(a = "x\nPRIORITY=0", priority = 0, long, b = long, "one\ntwo");
         });
-        assert!(value(&fields, "MESSAGE").starts_with("one\ntwo a="), "lines stay together");
+        assert!(value(&fields, "MESSAGE").starts_with("one\\ntwo a="), "no value forges a line");
         assert_eq!(value(&fields, "PRIORITY"), "6");
         assert_eq!(value(&fields, "FIELD_PRIORITY"), "0");
         assert_eq!(value(&fields, "A"), "x\nPRIORITY=0");

@@ -3,6 +3,7 @@
 //! Owns the process's one subscriber, and nothing else: a daemon that runs inside a test logs to
 //! whatever the test has set up, or nowhere. Lines go to stderr or to the journal; stdout belongs to data.
 
+mod fields;
 mod journal;
 mod limit;
 pub mod metrics;
@@ -155,10 +156,12 @@ pub fn init(options: &LogOptions) -> Result<LogHandle, LogError> {
     };
     let colour =
         stderr == Stderr::Terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let text = || fmt::layer().with_writer(io::stderr);
+    let text = || fmt::layer().fmt_fields(fields::text()).with_writer(io::stderr);
     let layer = match journal {
         Some(journal) => journal.boxed(),
-        None if options.format == Format::Json => text().json().flatten_event(true).boxed(),
+        None if options.format == Format::Json => {
+            fmt::layer().with_writer(io::stderr).json().flatten_event(true).boxed()
+        }
         // The journal stamps each line itself.
         None if stderr == Stderr::Journal => text().with_ansi(false).without_time().boxed(),
         None => text().with_ansi(colour).boxed(),

@@ -17,10 +17,11 @@ use axum::response::Html;
 use axum::routing::get;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
-use minijinja::{Environment, HtmlEscape, Value, context};
+use minijinja::{Environment, HtmlEscape, Value, context, escape_formatter};
 
 use self::rows::Query;
 use super::reading::Facts;
+use crate::model::text::lines;
 
 /// The templates. Their names end with `.html`, so that whatever is put into them is escaped.
 static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
@@ -28,6 +29,10 @@ static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
     environment.set_syntax(syntax.expect("the usual delimiters"));
     environment.add_filter("code", code);
+    environment.set_formatter(|out, state, value| match value.as_str() {
+        Some(text) if !value.is_safe() => escape_formatter(out, state, &Value::from(lines(text))),
+        _ => escape_formatter(out, state, value),
+    });
     for (name, text) in [("page.html", include_str!("page.html")), ("login.html", include_str!("login.html"))]
     {
         environment.add_template(name, text).expect("the templates are tested");
@@ -38,6 +43,7 @@ static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
 /// Text in which commands and keys stand between backticks.
 #[allow(clippy::needless_pass_by_value, reason = "the signature of filters")]
 fn code(text: String) -> Value {
+    let text = lines(&text);
     let mut html = String::with_capacity(text.len() + 16);
     let mut parts = text.split('`').peekable();
     let mut inside = false;
@@ -100,7 +106,7 @@ mod tests {
         GrantStatus, Problem, RefusedReload, Status, SubscriptionState, WebhookStatus,
     };
 
-    const HOSTILE: &str = "<script>alert(1)</script>'\"><img src=x onerror=alert(1)>";
+    const HOSTILE: &str = "<script>alert(1)</script>'\"><img src=x onerror=alert(1)>\u{1b}[2J\u{202e}";
 
     fn html(status: &Status, query: &str) -> String {
         let view = view::view(status, &Query::parse(query));
@@ -144,6 +150,7 @@ mod tests {
             assert!(page.matches("&lt;script&gt;").count() > 15, "{page}");
             assert!(!page.contains("<script>") && !page.contains("<img"), "{page}");
             assert!(!page.contains("'&quot;") && !page.contains("\"><img"), "{page}");
+            assert!(!page.contains(['\u{1b}', '\u{202e}']) && page.contains("\\x1b[2J\\u{202e}"), "{page}");
             assert!(!page.contains(" style=") && !page.contains("http://") && !page.contains("https://"));
         }
         assert_eq!(html(&well(), "").matches("<script").count(), 1, "the page's own");

@@ -185,3 +185,38 @@ fn the_documentation_describes_every_field_of_the_json_and_no_other() {
     let extra: Vec<_> = described.difference(&found).collect();
     assert!(missing.is_empty() && extra.is_empty(), "not described: {missing:#?}\ndo not exist: {extra:#?}");
 }
+
+/// Calls `visit` with the path of every string in a document.
+fn strings(value: &Value, path: &str, visit: &mut impl FnMut(&str)) {
+    match value {
+        Value::String(_) => visit(path),
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(at, item)| strings(item, &format!("{path}/{at}"), visit));
+        }
+        Value::Object(fields) => {
+            fields.iter().for_each(|(name, item)| strings(item, &format!("{path}/{name}"), visit));
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn no_text_of_a_status_commands_the_terminal_or_forges_a_line() {
+    const HOSTILE: &str = "\u{1b}[2J\nforged: all is well\r\u{9b}1m\u{202e}";
+    let whole = serde_json::to_value(example::status()).unwrap();
+    let lines = render(&example::status(), false).lines().count();
+    let (mut paths, mut shown) = (Vec::new(), 0);
+    strings(&whole, "", &mut |path| paths.push(path.to_owned()));
+    for path in paths {
+        let mut changed = whole.clone();
+        let Some(Value::String(text)) = changed.pointer_mut(&path) else { panic!("{path}") };
+        text.push_str(HOSTILE);
+        // Names of states and times do not take it.
+        let Ok(status) = serde_json::from_value::<Status>(changed) else { continue };
+        let text = render(&status, false);
+        shown += usize::from(text.contains("\\x1b[2J\\nforged"));
+        assert!(!text.contains(['\u{1b}', '\r', '\u{9b}', '\u{202e}']), "{path}: {text}");
+        assert_eq!(text.lines().count(), lines, "{path}: {text}");
+    }
+    assert!(shown > 12, "only {shown} texts were shown");
+}

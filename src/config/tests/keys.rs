@@ -707,7 +707,7 @@ fn client_id() {
 #[test]
 fn names_of_the_user_cannot_drive_a_terminal() {
     Case::new(format!("\"a\\u001b[31mb\" = 1\n{HEAD}{ONE}")).expect(&expect![[r#"
-        error: unknown key `a�[31mb`
+        error: unknown key `a\x1b[31mb`
          --> /etc/eventsubd/config.toml:1:1
           |
         1 | "a\u001b[31mb" = [hidden]

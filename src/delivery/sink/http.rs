@@ -366,6 +366,6 @@ mod tests {
     fn what_a_receiver_repeats_is_hidden() {
         let sink = sink(HttpBody::Cloudevents, &[("authorization", "Bearer abcdefgh")]).unwrap();
         let said = sink.hide("no: Bearer abcdefgh at api/webhooks/1234567890/secret-path\nsorry");
-        assert_eq!(said, "no: [secret] at [secret] sorry");
+        assert_eq!(said, r"no: [secret] at [secret]\nsorry");
     }
 }

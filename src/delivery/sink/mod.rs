@@ -25,6 +25,7 @@ use super::outgoing::Attempt;
 use super::receiver::Receiver;
 use super::retry::Outcome;
 use crate::model::event::StoredEvent;
+use crate::model::text::one_line;
 
 /// Takes whole lines. It blocks, so it is only called from threads that may.
 pub(super) trait Lines: Send {
@@ -53,11 +54,5 @@ pub(super) trait Single: Send + Sync {
 /// A text from outside, fit for a log line: one line, not too long.
 fn printable(text: &str) -> String {
     const LONGEST: usize = 300;
-    let mut shown: String =
-        text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST + 1).collect();
-    if shown.chars().count() > LONGEST {
-        shown.pop();
-        shown.push('…');
-    }
-    shown
+    one_line(text.trim(), LONGEST)
 }

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use super::{Preview, PreviewConduit};
 use crate::model::grants;
 use crate::model::subscription::SubscriptionKey;
+use crate::model::text::{LONGEST_LINE, one_line};
 use crate::reconcile::decide::action::{Action, DeleteReason};
 
 /// The colours of a sign.
@@ -18,18 +19,23 @@ impl Preview {
     /// # Errors
     /// When `out` fails.
     pub fn render(&self, out: &mut dyn Write, color: bool) -> io::Result<()> {
-        let sign = |code: &str, sign: &str| {
-            if color { format!("\x1b[{code}m{sign}\x1b[0m") } else { sign.to_owned() }
+        let mut row = |code: &str, sign: &str, text: &str| {
+            let text = one_line(text, LONGEST_LINE);
+            if color && !code.is_empty() {
+                writeln!(out, "\x1b[{code}m{sign}\x1b[0m {text}")
+            } else {
+                writeln!(out, "{sign} {text}")
+            }
         };
         match &self.conduit {
             None | Some(PreviewConduit::Keep { .. }) => {}
             Some(PreviewConduit::Resize { id, from, to }) => {
-                writeln!(out, "{} conduit {id}: {from} shards -> {to}", sign(YELLOW, "~"))?;
+                row(YELLOW, "~", &format!("conduit {id}: {from} shards -> {to}"))?;
             }
             Some(PreviewConduit::Make { gone, shards }) => {
                 let gone =
                     gone.as_ref().map(|id| format!(", in place of {id}, which is gone")).unwrap_or_default();
-                writeln!(out, "{} conduit with {shards} shards{gone}", sign(GREEN, "+"))?;
+                row(GREEN, "+", &format!("conduit with {shards} shards{gone}"))?;
             }
         }
         for action in &self.plan.actions {
@@ -46,45 +52,42 @@ impl Preview {
                     } else {
                         ""
                     };
-                    writeln!(out, "{} {}{own}{cost}{moves}", sign(GREEN, "+"), self.name(key))?;
+                    row(GREEN, "+", &format!("{}{own}{cost}{moves}", self.name(key)))?;
                 }
                 Action::Delete { key, reason, .. } => {
-                    writeln!(out, "{} {} ({})", sign(RED, "-"), self.name(key), why(reason))?;
+                    row(RED, "-", &format!("{} ({})", self.name(key), why(reason)))?;
                 }
             }
         }
         for action in &self.plan.held {
-            writeln!(
-                out,
-                "{} {} (not in the file; waits for `eventsubd apply --allow-deletes`)",
-                sign(YELLOW, "!"),
-                self.name(action.key())
+            let name = self.name(action.key());
+            row(
+                YELLOW,
+                "!",
+                &format!("{name} (not in the file; waits for `eventsubd apply --allow-deletes`)"),
             )?;
         }
         for blocked in &self.plan.blocked {
-            writeln!(out, "{} {}: {}", sign(YELLOW, "!"), self.name(&blocked.key), blocked.reason)?;
+            row(YELLOW, "!", &format!("{}: {}", self.name(&blocked.key), blocked.reason))?;
         }
         for user in &self.grants {
             let name = user.login.as_deref().unwrap_or(&user.user_id);
             if !user.missing.is_empty() {
-                writeln!(
-                    out,
-                    "{} {name} must allow {}: `eventsubd authorize --user {name}`",
-                    sign(YELLOW, "!"),
-                    grants::list(&user.missing)
-                )?;
+                let missing = grants::list(&user.missing);
+                let text = format!("{name} must allow {missing}: `eventsubd authorize --user {name}`");
+                row(YELLOW, "!", &text)?;
             } else {
-                writeln!(out, "  {name} has allowed {}", grants::list(&user.granted))?;
+                row("", " ", &format!("{name} has allowed {}", grants::list(&user.granted)))?;
             }
         }
         for warning in &self.warnings {
-            writeln!(out, "{} {warning}", sign(YELLOW, "!"))?;
+            row(YELLOW, "!", warning)?;
         }
         if self.plan.keep > 0 {
-            writeln!(out, "  keep {}", self.plan.keep)?;
+            row("", " ", &format!("keep {}", self.plan.keep))?;
         }
         if let (Some(total), Some(max)) = (self.total_cost, self.max_total_cost) {
-            writeln!(out, "  cost {total} of {max}, and at most {} more", self.added_cost())?;
+            row("", " ", &format!("cost {total} of {max}, and at most {} more", self.added_cost()))?;
         }
         writeln!(out, "{}", self.summary())
     }

@@ -1,0 +1,90 @@
+//! The message and the values of a log line, as text.
+//!
+//! Each of them is made fit for one line here, since any of them may repeat what Twitch, a receiver or a stranger has
+//! said: a line break in a value would forge a log line, an escape sequence would command the terminal.
+
+use std::fmt;
+
+use tracing::field::Field;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
+
+use crate::model::text::{LONGEST_LINE, one_line};
+
+/// Writes `message name=value name=value`; with the name in italics where escape sequences are welcome.
+pub(super) fn text() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
+    debug_fn(write).delimited(" ")
+}
+
+fn write(out: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let value = one_line(&format!("{value:?}"), LONGEST_LINE);
+    match field.name() {
+        "message" => out.write_str(&value),
+        name if out.has_ansi_escapes() => write!(out, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m{value}"),
+        name => write!(out, "{name}={value}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::fmt;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(ansi: bool, log: impl FnOnce()) -> String {
+        let written = Written::default();
+        let out = written.clone();
+        let subscriber = fmt::Subscriber::builder()
+            .fmt_fields(text())
+            .with_writer(move || out.clone())
+            .with_ansi(ansi)
+            .without_time()
+            .finish();
+        tracing::subscriber::with_default(subscriber, log);
+        let bytes = written.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_line_is_the_message_and_its_values() {
+        let line = logged(false, || {
+            tracing::warn!(sink = %"web", subscription_id = "f1c2", shard = 3, ok = true, "sink {}", "failed");
+        });
+        let expected = "sink failed sink=web subscription_id=\"f1c2\" shard=3 ok=true\n";
+        assert!(line.trim_start().starts_with("WARN ") && line.ends_with(expected), "{line}");
+        assert!(
+            logged(true, || tracing::info!(a = 1, "b")).contains("b \u{1b}[3ma\u{1b}[0m\u{1b}[2m=\u{1b}[0m1")
+        );
+    }
+
+    #[test]
+    fn no_value_forges_a_line_or_commands_the_terminal() {
+        const HOSTILE: &str = "x\u{1b}[2J\nERROR forged\r\u{9b}1m\u{202e}";
+        let line = logged(false, || {
+            tracing::warn!(id = %HOSTILE, quoted = HOSTILE, error = &io::Error::other(HOSTILE) as &dyn std::error::Error, "{HOSTILE}");
+        });
+        assert_eq!(line.lines().count(), 1, "{line}");
+        assert!(!line.contains(['\u{1b}', '\r', '\u{9b}', '\u{202e}']), "{line}");
+        assert_eq!(line.matches("forged").count(), 4, "{line}");
+        let long = logged(false, || tracing::info!(long = %"x".repeat(1 << 20)));
+        assert!(long.len() < LONGEST_LINE + 200, "{}", long.len());
+    }
+}
