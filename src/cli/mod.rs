@@ -22,6 +22,7 @@ pub mod types;
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 
 use self::args::{Args, Command};
 use self::term::Failure;
@@ -37,8 +38,19 @@ pub(crate) const REFUSED: u8 = 77;
 /// Exit code: the configuration is bad (`EX_CONFIG`).
 pub(crate) const BAD_CONFIG: u8 = 78;
 
+/// Keeps the memory of this process, which may hold secrets, out of core dumps and from other processes of the same
+/// user: programs of sinks cannot read `/proc/PID/environ` then. A program that this one starts is dumpable again, and
+/// may raise its own limit.
+fn keep_memory_private() {
+    let limit = Rlimit { current: Some(0), ..getrlimit(Resource::Core) };
+    // Where the system refuses either, the other still holds; and systemd's unit forbids dumps by itself.
+    let _ = setrlimit(Resource::Core, limit);
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
+    keep_memory_private();
     let args = match Args::from_arg_matches(&command::command().get_matches()) {
         Ok(args) => args,
         Err(error) => error.exit(),

@@ -136,6 +136,7 @@ impl Daemon {
             admin: admin_tx,
         };
         let log = options.log.clone();
+        let children = delivery_options.children.clone();
         let reloader = Reloader {
             load: options.load,
             config,
@@ -160,6 +161,7 @@ impl Daemon {
             endpoint,
             minutes: minutes_tx,
             store,
+            children,
             handle: DaemonHandle { sources, requests, reconcile, delivery: delivery_handle, log },
             notifier,
             vitals,

@@ -13,6 +13,7 @@ mod memory;
 mod minutes;
 mod one_shot;
 mod options;
+mod orphans;
 mod reach;
 mod reload;
 mod run;
@@ -46,7 +47,7 @@ use self::watchdog::Hanging;
 use crate::admin::{ControlSocket, Endpoint, EndpointError, SocketError};
 use crate::auth::{HttpError, Keeper};
 use crate::config::{ConfigErrors, LoadOptions};
-use crate::delivery::Delivery;
+use crate::delivery::{Children, Delivery};
 use crate::helix::HelixOptions;
 use crate::reconcile::{ReconcileOptions, Reconciler};
 use crate::store::{Store, StoreError};
@@ -159,6 +160,7 @@ pub struct Daemon {
     endpoint: Endpoint,
     minutes: watch::Sender<Arc<[u64]>>,
     store: Store,
+    children: Children,
     handle: DaemonHandle,
     notifier: Notifier,
     vitals: Vitals,

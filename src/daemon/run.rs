@@ -10,7 +10,7 @@ use super::gap::{GapSources, watch_for_gaps};
 use super::handle::DaemonHandle;
 use super::shutdown::Stopping;
 use super::tasks::{self, Tasks};
-use super::{Daemon, Exit, minutes, systemd};
+use super::{Daemon, Exit, minutes, orphans, systemd};
 use crate::admin::{self, Control, ControlSocket};
 use crate::model::status::{TokenState, TokenStatus};
 use crate::store::Store;
@@ -40,6 +40,7 @@ impl Daemon {
             subscriptions: handle.sources.subscriptions.clone(),
         };
         rest_tasks.spawn("gap watcher", watch_for_gaps(self.store.clone(), gaps, rest.clone()));
+        rest_tasks.spawn("reaper of orphans", orphans::reap(self.children, rest.clone()));
         let counts = self.store.intake_counts();
         rest_tasks.spawn("counter", minutes::count(counts, self.minutes, rest.clone()));
         rest_tasks.spawn("reloader", self.reloader.run(self.reload_requests, rest.clone()));

@@ -69,9 +69,12 @@ pub(super) fn make(sink: &SinkOptions, options: &DeliveryOptions) -> Result<Made
     Ok(match &sink.kind {
         SinkKind::Stdout => Made::Lines(Box::new(Stdout::new(&options.stdout))),
         SinkKind::File(file) => Made::Lines(Box::new(File::new(file.clone()))),
-        SinkKind::Command(command) => {
-            Made::Single(Arc::new(Command::new(sink.name.clone(), command.clone(), sink.format)))
-        }
+        SinkKind::Command(command) => Made::Single(Arc::new(Command::new(
+            sink.name.clone(),
+            command.clone(),
+            sink.format,
+            options.children.clone(),
+        ))),
         SinkKind::Http(http) => {
             let made = Http::new(http.clone(), options.http.clone());
             Made::Single(Arc::new(made.map_err(|error| failed(error.to_string()))?))

@@ -7,6 +7,7 @@
 
 mod batch;
 mod check;
+mod children;
 pub mod format;
 pub mod gate;
 mod handle;
@@ -33,6 +34,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 pub use self::check::{Sample, check_sinks};
+pub use self::children::Children;
 use self::format::Format;
 pub use self::handle::{DeliveryHandle, ResendError, Skipped};
 pub use self::make::SinkError;
@@ -98,12 +100,14 @@ pub struct DeliveryOptions {
     pub http: reqwest::Client,
     /// What NATS sinks trust.
     pub tls: rustls::ClientConfig,
+    /// The programs that sinks wait for.
+    pub children: Children,
 }
 
 impl DeliveryOptions {
     /// With the process's own standard output.
     pub fn new(http: reqwest::Client, tls: rustls::ClientConfig) -> Self {
-        Self { stdout: Arc::new(|| Box::new(std::io::stdout())), http, tls }
+        Self { stdout: Arc::new(|| Box::new(std::io::stdout())), http, tls, children: Children::default() }
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Child;
 use tracing::info;
 
+use super::super::children::Children;
 use super::super::format::{Broadcaster, Format};
 use super::super::outgoing::Attempt;
 use super::super::retry::Outcome;
@@ -67,12 +68,18 @@ pub(in crate::delivery) struct Command {
     name: SinkName,
     options: CommandOptions,
     format: Format,
+    children: Children,
     /// Variables that are taken away.
     private: Vec<OsString>,
 }
 
 impl Command {
-    pub(in crate::delivery) fn new(name: SinkName, options: CommandOptions, format: Format) -> Self {
+    pub(in crate::delivery) fn new(
+        name: SinkName,
+        options: CommandOptions,
+        format: Format,
+        children: Children,
+    ) -> Self {
         let private = std::env::vars_os()
             .map(|(name, _)| name)
             .filter(|name| {
@@ -80,7 +87,7 @@ impl Command {
                 name.starts_with("EVENTSUB") || PRIVATE.contains(&&*name)
             })
             .collect();
-        Self { name, options, format, private }
+        Self { name, options, format, children, private }
     }
 
     async fn run(&self, stored: &StoredEvent) -> Outcome {
@@ -102,8 +109,8 @@ impl Command {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
-        let mut child = match command.spawn() {
-            Ok(child) => child,
+        let (mut child, _waited) = match self.children.spawn(&mut command) {
+            Ok(started) => started,
             Err(error) => return Outcome::unavailable(self.options.start_problem(&error)),
         };
         let group = Group::of(&child);
@@ -301,7 +308,7 @@ mod tests {
             timeout,
             concurrency: 1,
         };
-        Arc::new(Command::new(SinkName::new("c"), options, Format::Eventsub))
+        Arc::new(Command::new(SinkName::new("c"), options, Format::Eventsub, Children::default()))
             .send(event(), Attempt::first(std::time::SystemTime::now()))
             .await
     }
@@ -431,7 +438,7 @@ mod tests {
             timeout: LONG,
             concurrency: 1,
         };
-        let sink = Arc::new(Command::new(SinkName::new("c"), options, Format::Eventsub));
+        let sink = Arc::new(Command::new(SinkName::new("c"), options, Format::Eventsub, Children::default()));
         let Outcome::Unavailable(Failure { message: error, .. }) =
             sink.send(event(), Attempt::first(std::time::SystemTime::now())).await
         else {
