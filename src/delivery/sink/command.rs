@@ -413,7 +413,7 @@ mod tests {
                 timeout: LONG,
                 concurrency: 1,
             };
-            Arc::new(Command::new(SinkName::new("c"), options, Format::Eventsub))
+            Arc::new(Command::new(SinkName::new("c"), options, Format::Eventsub, Children::default()))
                 .send(event(), Attempt::first(std::time::SystemTime::now()))
         };
         assert_eq!(run("#!/bin/sh\ntest -e \"$1\"\n").await, Outcome::Done);
