@@ -1,7 +1,10 @@
-//! Bytes from Twitch, and what becomes of them: for fuzz targets and for the test that replays their seeds.
+//! Bytes from Twitch and from people, and their outcome: for fuzz targets and for the test that replays their seeds.
 
 use bytes::Bytes;
+use eventsubd::config;
+use eventsubd::delivery::template::{EventContext, Template};
 use eventsubd::helix::request::Call;
+use eventsubd::model::event::{Event, MessageId};
 use eventsubd::transport::websocket::frame::{self, FrameError, Message};
 
 /// What becomes of a text frame. The payload of an event is part of its frame.
@@ -30,4 +33,41 @@ pub(crate) fn helix_answer(bytes: &[u8]) -> Vec<Result<usize, String>> {
         .into_iter()
         .map(|call| eventsubd::helix::rows_in(call, body).map_err(|error| error.to_string()))
         .collect()
+}
+
+/// Checks the text of a configuration; an error has all its problems as text.
+pub(crate) fn configuration(bytes: &[u8]) -> Result<(), String> {
+    match config::check_text(bytes) {
+        Ok(loaded) => {
+            assert!(!loaded.config.twitch.client_id.is_empty(), "a valid configuration has a client id");
+            Ok(())
+        }
+        Err(errors) => {
+            assert!(!errors.errors.is_empty(), "a refusal has a reason");
+            Err(errors.to_string())
+        }
+    }
+}
+
+/// An event for templates: text with quotes, lists, `null`, nested objects.
+const EVENT: &str = r#"{"subscription":{"id":"s","type":"channel.update","condition":{"broadcaster_user_id":"12"}},
+    "event":{"broadcaster_user_id":"12","broadcaster_user_login":"ann","broadcaster_user_name":"Ann",
+    "title":"say \"hi\" <b> \u001b","n":3,"tags":["a","b"],"none":null,"choices":[{"title":"x","votes":1}]}}"#;
+
+/// Renders a template with an event.
+pub(crate) fn template(bytes: &[u8]) -> Result<String, String> {
+    let event = Event {
+        message_id: MessageId::new("m1").expect("valid"),
+        message_timestamp: "2026-11-02T09:00:01.512Z".into(),
+        subscription_type: "channel.update".into(),
+        subscription_version: "2".into(),
+        subscription_id: "s".into(),
+        payload: EVENT.as_bytes().into(),
+    };
+    let event = EventContext::new(&event).expect("JSON");
+    let template = Template::new(&String::from_utf8_lossy(bytes)).map_err(|error| error.to_string())?;
+    let text = template.render(&event).map_err(|error| error.to_string())?;
+    // Whatever a template does, an event stays of a size that can be sent.
+    assert!(text.len() <= 4 << 20, "{} bytes", text.len());
+    Ok(text)
 }

@@ -1,4 +1,4 @@
-//! The seeds of the fuzz targets for what Twitch sends, replayed.
+//! The seeds of the fuzz targets for what Twitch sends and people write, replayed.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
 #[path = "../fuzz/parsers_harness.rs"]
@@ -54,6 +54,54 @@ fn every_answer_has_as_many_rows_as_its_name_says() {
         let [outcome] = &outcomes[..] else { panic!("{name} names no call") };
         let found = outcome.as_ref().map_or("error".to_owned(), ToString::to_string);
         assert_eq!(found, expected, "{name}: {outcome:?}");
+    }
+}
+
+#[test]
+fn every_configuration_has_the_outcome_that_its_name_says() {
+    for (name, bytes) in seeds("configuration", 10) {
+        let outcome = parsers_harness::configuration(&bytes);
+        if let Some(expected) = expected(&name) {
+            assert_eq!(if outcome.is_ok() { "valid" } else { "error" }, expected, "{name}: {outcome:?}");
+        }
+    }
+    let example = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/config.toml.example")).unwrap();
+    parsers_harness::configuration(&example).unwrap();
+}
+
+#[test]
+fn every_template_has_the_outcome_that_its_name_says() {
+    for (name, bytes) in seeds("templates", 10) {
+        let outcome = parsers_harness::template(&bytes);
+        let kind = match &outcome {
+            Ok(text) if serde_json::from_str::<serde_json::Value>(text).is_ok() => "json",
+            Ok(_) => "text",
+            Err(_) => "error",
+        };
+        if let Some(expected) = expected(&name) {
+            assert_eq!(kind, expected, "{name}: {outcome:?}");
+        }
+    }
+}
+
+#[test]
+fn configurations_and_templates_cut_or_changed_anywhere_are_survived() {
+    let survived: [(&str, fn(&[u8])); 2] = [
+        ("configuration", |bytes| drop(parsers_harness::configuration(bytes))),
+        ("templates", |bytes| drop(parsers_harness::template(bytes))),
+    ];
+    for (target, check) in survived {
+        for (_, bytes) in seeds(target, 10) {
+            // Every seventh place: a template that uses all its fuel takes a while.
+            for at in (0..bytes.len().min(200)).step_by(7) {
+                for changed in [b'"', b'{', 0xff] {
+                    let mut bytes = bytes.clone();
+                    bytes[at] = changed;
+                    check(&bytes);
+                }
+                check(&bytes[..at]);
+            }
+        }
     }
 }
 
