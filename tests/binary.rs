@@ -250,6 +250,38 @@ async fn no_secret_and_no_token_is_ever_written() {
     }
 }
 
+#[tokio::test]
+async fn a_program_beside_a_bare_file_name_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, content: &str, mode| {
+        fs::write(folder.path().join(name), content).unwrap();
+        fs::set_permissions(folder.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    write("secret", SECRET, 0o600);
+    write("bot.sh", "#!/bin/sh\n", 0o755);
+    let file = "[twitch]\nclient_id = \"abc\"\nclient_secret_file = \"secret\"\n[[subscription]]\ntype = \"stream.online\"\nbroadcaster = \"ninja\"\n[sink.bot]\ntype = \"command\"\ncommand = [\"./bot.sh\"]\n";
+    write("dev.toml", file, 0o600);
+    let check = |name: &str| {
+        let mut command = std::process::Command::new(common::EXE);
+        command.args(["check", "--state-dir", "state", "--config", name]).current_dir(folder.path());
+        command.env_clear().env("PATH", "/usr/bin:/bin");
+        output(command)
+    };
+    for name in ["dev.toml", "./dev.toml"] {
+        let answer = check(name).await;
+        assert_eq!(answer.status.code(), Some(0), "{name}: {}", text(&answer.stdout));
+    }
+    fs::remove_file(folder.path().join("bot.sh")).unwrap();
+    let answer = check("dev.toml").await;
+    assert_eq!(answer.status.code(), Some(78), "{}", text(&answer.stdout));
+    let path = folder.path().join("bot.sh").display().to_string();
+    assert!(
+        text(&answer.stdout).contains(&format!("there is no program `{path}`")),
+        "{}",
+        text(&answer.stdout)
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_that_need_no_daemon() {
     let home = Home::new(quick()).await;
@@ -265,6 +297,18 @@ async fn commands_that_need_no_daemon() {
         assert!(answer.status.success(), "{arguments:?}: {}", text(&answer.stderr));
         assert!(text(&answer.stdout).contains(expected), "{arguments:?}");
     }
+    // A word that is not a level would silence the log.
+    home.configure(&config(&home));
+    let mut run = command(&home, &["run"]);
+    run.env("RUST_LOG", "warning");
+    let answer = output(run).await;
+    assert_eq!(answer.status.code(), Some(78), "{}", text(&answer.stderr));
+    assert!(
+        text(&answer.stderr).contains("RUST_LOG cannot be used: `warning` is not a level"),
+        "{}",
+        text(&answer.stderr)
+    );
+
     let answer = output(command(&home, &["types", "channel.folow"])).await;
     assert!(text(&answer.stderr).contains("did you mean channel.follow?"), "{}", text(&answer.stderr));
 }

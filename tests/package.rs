@@ -262,7 +262,7 @@ fn the_package_comes_and_goes_as_debian_wants_it() {
     fs::write(debian.root.join(SECRET), "the-secret\n").unwrap();
     let check = debian.run(&["eventsubd", "check"]);
     assert_eq!(check.status.code(), Some(0), "{}", text(&check.stdout));
-    assert!(text(&check.stdout).contains("4 of 2 types, 2 logins"), "{}", text(&check.stdout));
+    assert!(text(&check.stdout).contains("4 subscriptions (2 types, 2 logins)"), "{}", text(&check.stdout));
 
     // An upgrade restarts what runs, and keeps what a person has written.
     debian.install(&next_version(&package, folder.path()));

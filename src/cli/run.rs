@@ -99,6 +99,10 @@ fn set_up_log(log: &config::Log) -> Result<LogHandle, Failure> {
         LogFormat::Journald => Format::Journald,
     };
     let fixed = std::env::var("RUST_LOG").ok().filter(|level| !level.is_empty());
+    if let Some(problem) = fixed.as_deref().and_then(config::filter_problem) {
+        return Err(Failure::new(format!("the environment variable RUST_LOG cannot be used: {problem}"))
+            .code(BAD_CONFIG));
+    }
     telemetry::init(&LogOptions { level: log.level.clone(), fixed, format })
         .map_err(|error| Failure::new("cannot set up the log").because(&error).code(BAD_CONFIG))
 }

@@ -194,7 +194,7 @@ impl fmt::Display for Change {
             Self::ReconcileInterval { old, new } => {
                 write!(f, "reconcile interval {} -> {}", time(old), time(new))
             }
-            Self::Policy { old, new } => write!(f, "policy {} -> {}", policy(*old), policy(*new)),
+            Self::Policy { old, new } => write!(f, "policy {} -> {}", old.name(), new.name()),
             Self::MaxDelete { old, new } => write!(f, "max_delete {old} -> {new}"),
             Self::Shards { old, new } => write!(f, "shards {old} -> {new}"),
             Self::ConduitId { old, new } => {
@@ -238,13 +238,6 @@ impl fmt::Display for Change {
                 write!(f, "control socket {} -> {} (needs a restart)", old.display(), new.display())
             }
         }
-    }
-}
-
-fn policy(policy: Policy) -> &'static str {
-    match policy {
-        Policy::Sync => "sync",
-        Policy::Keep => "keep",
     }
 }
 

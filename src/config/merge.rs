@@ -14,6 +14,7 @@ use super::check::Layer;
 use super::environment::Environment;
 use super::problems::At;
 use super::schema::{self, Key};
+use super::settings::{LogFormat, Method, Policy, ShardTransport};
 use super::value::{self, Plain};
 
 /// The keys of the file, typed. It has no `Debug`: URLs of sinks may hold secrets.
@@ -48,13 +49,13 @@ pub(super) struct Twitch {
 pub(super) struct Reconcile {
     #[serde(deserialize_with = "duration")]
     pub(super) interval: Duration,
-    pub(super) policy: String,
+    pub(super) policy: Policy,
     pub(super) max_delete: f64,
 }
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Transport {
-    pub(super) method: String,
+    pub(super) method: Method,
     pub(super) conduit: Conduit,
     pub(super) webhook: Webhook,
 }
@@ -62,7 +63,7 @@ pub(super) struct Transport {
 #[derive(Debug, Deserialize)]
 pub(super) struct Conduit {
     pub(super) shards: u32,
-    pub(super) shard_transport: String,
+    pub(super) shard_transport: ShardTransport,
     pub(super) id: Option<String>,
     #[serde(deserialize_with = "duration")]
     pub(super) keepalive: Duration,
@@ -133,7 +134,7 @@ pub(super) struct Admin {
 #[derive(Debug, Deserialize)]
 pub(super) struct Log {
     pub(super) level: String,
-    pub(super) format: String,
+    pub(super) format: LogFormat,
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {

@@ -255,11 +255,8 @@ fn build(bytes: Vec<u8>, around: &Around<'_>, problems: &mut Problems) -> Option
     let (state_directory, socket) = directories::find(options, &merged, folder, problems);
     let admin = admin::find(&merged.admin, &file, &variables, folder, problems);
 
-    let method = if merged.transport.method == "webhook" { Method::Webhook } else { Method::Conduit };
-    let shard_transport = match merged.transport.conduit.shard_transport.as_str() {
-        "webhook" => ShardTransport::Webhook,
-        _ => ShardTransport::WebSocket,
-    };
+    let method = merged.transport.method;
+    let shard_transport = merged.transport.conduit.shard_transport;
     let webhook_around = webhook::Around {
         file: &file,
         variables: &variables,
@@ -313,7 +310,7 @@ fn build(bytes: Vec<u8>, around: &Around<'_>, problems: &mut Problems) -> Option
         },
         reconcile: Reconcile {
             interval: merged.reconcile.interval,
-            policy: if merged.reconcile.policy == "keep" { Policy::Keep } else { Policy::Sync },
+            policy: merged.reconcile.policy,
             max_delete: merged.reconcile.max_delete,
         },
         method,
@@ -330,15 +327,7 @@ fn build(bytes: Vec<u8>, around: &Around<'_>, problems: &mut Problems) -> Option
         state_directory,
         socket,
         admin,
-        log: Log {
-            level: merged.log.level,
-            format: match merged.log.format.as_str() {
-                "text" => LogFormat::Text,
-                "json" => LogFormat::Json,
-                "journald" => LogFormat::Journald,
-                _ => LogFormat::Auto,
-            },
-        },
+        log: Log { level: merged.log.level, format: merged.log.format },
     })
 }
 

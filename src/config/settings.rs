@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use serde::Deserialize;
+
+pub use crate::model::mode::{Method, Policy};
 use crate::model::route::SinkName;
 use crate::model::secret::Secret;
 use crate::model::subscription::SubscriptionSpec;
@@ -73,36 +76,9 @@ pub struct Reconcile {
     pub max_delete: f64,
 }
 
-/// What happens to subscriptions of ours that the file does not have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Policy {
-    /// They are deleted.
-    Sync,
-    /// They are kept.
-    Keep,
-}
-
-/// How events come in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    /// Over the shards of a conduit.
-    Conduit,
-    /// Each subscription calls by itself.
-    Webhook,
-}
-
-impl Method {
-    /// Its word in the file, which is Twitch's.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Conduit => "conduit",
-            Self::Webhook => "webhook",
-        }
-    }
-}
-
 /// How the shards of the conduit are reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ShardTransport {
     /// A WebSocket each.
     WebSocket,
@@ -281,7 +257,8 @@ pub struct Log {
 }
 
 /// The form of log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// With fields into the journal when stderr is the journal; else text.
     Auto,

@@ -12,7 +12,7 @@ use crate::delivery::{
 use crate::model::secret::Secret;
 use crate::model::shard::WebhookTarget;
 use crate::model::webhook::WebhookKeys;
-use crate::reconcile::{Desired, Method, Policy};
+use crate::reconcile::Desired;
 use crate::store::{StartAt, StoreOptions};
 use crate::transport::websocket::{PoolOptions, Timings};
 
@@ -61,16 +61,10 @@ pub(super) fn desired(config: &Config, keys: Option<&WebhookKeys>, generation: u
     Arc::new(Desired {
         generation,
         specs: Arc::clone(&config.subscriptions),
-        policy: match config.reconcile.policy {
-            config::Policy::Sync => Policy::Sync,
-            config::Policy::Keep => Policy::Keep,
-        },
+        policy: config.reconcile.policy,
         max_delete: config.reconcile.max_delete,
         interval: config.reconcile.interval,
-        method: match config.method {
-            config::Method::Conduit => Method::Conduit,
-            config::Method::Webhook => Method::Webhook,
-        },
+        method: config.method,
         shards: config.conduit.shards,
         shards_call: config.conduit.shard_transport == config::ShardTransport::Webhook,
         webhook: config.webhook.as_ref().zip(keys).map(|(webhook, keys)| WebhookTarget {

@@ -36,9 +36,7 @@ pub enum SinkError {
         message: String,
     },
     /// A template that an event cannot fill.
-    #[error(
-        "sink {name}: an event of type {subscription_type} does not fit: {message}; `| default('')` takes what may be missing"
-    )]
+    #[error("sink {name}: an event of type {subscription_type} does not fit: {message}")]
     Template {
         /// The sink.
         name: SinkName,

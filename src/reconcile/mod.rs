@@ -48,31 +48,13 @@ pub use self::preview::{Preview, PreviewConduit, preview};
 use self::run::engine::{self, Engine};
 use crate::helix::Helix;
 use crate::model::hint::Hint;
+pub use crate::model::mode::{Method, Policy};
 use crate::model::pulse::Pulse;
 use crate::model::route::Routes;
 use crate::model::shard::{Bindings, Sessions, ShardId, ShardTarget, WebhookTarget};
 use crate::model::status::{ReconcileStatus, ShardStatus, SubscriptionEntry};
 use crate::model::subscription::SubscriptionSpec;
 use crate::model::webhook::KeyId;
-
-/// Treatment of live subscriptions on our conduit that the file does not have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Policy {
-    #[default]
-    Sync,
-    /// Keep them. Dead rows are cleared even so: they deliver nothing and cannot be revived.
-    Keep,
-}
-
-/// Transport of the subscriptions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Method {
-    /// Over the shards of a conduit.
-    #[default]
-    Conduit,
-    /// To a callback for each subscription.
-    Webhook,
-}
 
 /// Desired state derived from one accepted configuration.
 #[derive(Clone, Debug)]
