@@ -12,8 +12,9 @@ use crate::admission::Counts;
 use crate::model::route::SinkName;
 use crate::model::shard::ShardId;
 use crate::model::status::{
-    AdminStatus, ApiStatus, ConfigStatus, IntakeStatus, Problem, ReconcileStatus, ShardStatus, SinkState,
-    SinkStatus, Status, StoreStatus, SubscriptionEntry, SubscriptionState, TokenState, TokenStatus,
+    AdminStatus, ApiStatus, ClockSet, ConfigStatus, IntakeStatus, Problem, ReconcileStatus, ShardStatus,
+    SinkState, SinkStatus, Status, StoreStatus, SubscriptionEntry, SubscriptionState, TokenState,
+    TokenStatus,
 };
 use crate::model::text::{counted, duration};
 use crate::model::time::Timestamp;
@@ -161,6 +162,16 @@ fn problems(status: &Status, hanging: &Hanging) -> Vec<Problem> {
             "store",
             problem,
             "events wait in the sockets until the store can be written again; it tries by itself",
+        );
+    }
+    if let Some(ClockSet { at, by_seconds }) = status.store.clock_set {
+        let direction = if by_seconds < 0 { "back" } else { "ahead" };
+        let far = duration(Duration::from_secs(by_seconds.unsigned_abs()));
+        let message = format!("the clock of this machine was set {direction} by {far} at {at}");
+        add(
+            "clock",
+            &message,
+            "events keep their age, and none is removed for it; if nobody has set it, look at `timedatectl`",
         );
     }
     if let Some(problem) = status.webhook.as_ref().and_then(|webhook| webhook.problem.as_ref()) {
@@ -314,6 +325,8 @@ mod tests {
         expect![[r#"
             store: no space left on the disk of /var/lib/eventsubd/events.db
               events wait in the sockets until the store can be written again; it tries by itself
+            clock: the clock of this machine was set ahead by 3 days at 2026-11-02T08:13:27.000Z
+              events keep their age, and none is removed for it; if nobody has set it, look at `timedatectl`
             webhook: the certificate could not be read again: no such file
             token: the token endpoint cannot be reached: no answer in time
               it tries again by itself; check the network if this lasts
@@ -328,7 +341,7 @@ mod tests {
             reconcile: 12 of 14 subscriptions would be deleted, more than reconcile.max_delete allows
               look at `eventsubd plan`; if it is right, run `eventsubd apply --allow-deletes`
             sink log: no space left on device
-              events wait in the store and are tried again in 12s; `eventsubd sink retry log` tries now, `eventsubd sink skip log` goes on without the event that failed
+              events wait in the store and are tried again in 12 s; `eventsubd sink retry log` tries now, `eventsubd sink skip log` goes on without the event that failed
             sink log: 1 event could not be delivered, now in its dead letters
               see why with `eventsubd dead-letters list --sink log`; once it is mended, `eventsubd dead-letters replay --sink log`
             sink log: 5 events removed by retention before this sink had them

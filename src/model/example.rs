@@ -189,6 +189,7 @@ pub(crate) fn status() -> Status {
             size: 40_960,
             max_size: 2 << 30,
             removed: 0,
+            clock_set: Some(ClockSet { at: before(120), by_seconds: 259_200 }),
             commits,
             commit_failures: 1,
         },
@@ -225,6 +226,7 @@ pub(crate) fn healthy() -> Status {
     status.problems.clear();
     status.config.refused = None;
     (status.token.problem, status.api.problem, status.store.problem) = (None, None, None);
+    status.store.clock_set = None;
     status.reconcile = ReconcileStatus {
         progress: None,
         deletes_held: None,

@@ -394,11 +394,12 @@ pub struct WebhookStatus {
     pub requests: u64,
     /// Challenges answered since the start.
     pub challenges: u64,
-    /// Signed messages that were too old or too far in the future, answered and passed over, since the start.
+    /// Signed messages that were too old, answered and dropped, since the start.
     pub stale: u64,
     /// Requests refused since the start, by reason (`signature`, `headers`, `method`, `path`, `size`, ...).
     pub rejected: BTreeMap<String, u64>,
-    /// Notifications answered with 503 since the start, as the store could not take them.
+    /// Messages answered with 503 since the start: the store could not take them, or the clock of this machine seemed
+    /// wrong.
     pub unavailable: u64,
     /// Twitch's clock less ours when the last signed message came, in seconds; its way here counts as ours
     /// being ahead.
@@ -424,12 +425,24 @@ pub struct StoreStatus {
     pub max_size: u64,
     /// Events removed by retention since the start.
     pub removed: u64,
+    /// The last time that the clock of this machine was set, for an hour. Events keep their age.
+    #[serde(default)]
+    pub clock_set: Option<ClockSet>,
     /// How long transactions took since the start, their sync included.
     #[serde(default)]
     pub commits: Durations,
     /// Transactions that failed since the start.
     #[serde(default)]
     pub commit_failures: u64,
+}
+
+/// The clock of this machine was set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockSet {
+    /// When, by the new time.
+    pub at: Timestamp,
+    /// How far it was set forward, in seconds; backward if negative.
+    pub by_seconds: i64,
 }
 
 /// What a sink is doing.
@@ -460,7 +473,7 @@ pub struct SinkStatus {
     pub state: SinkState,
     /// The last event that it is done with.
     pub cursor: Seq,
-    /// Events stored after the cursor.
+    /// Stored events for this sink that it has not got yet.
     pub lag_events: u64,
     /// Age of the oldest event that it has not got, in seconds.
     pub lag_seconds: u64,

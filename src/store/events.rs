@@ -3,14 +3,23 @@
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::age::{Reading, Saved, Tick, Witness};
+use super::follower::Follower;
 use crate::model::event::{Event, MessageId, Seq, StoredEvent};
 use crate::model::time::Timestamp;
 
-/// Inserts an event under `seq`.
-pub(super) fn insert(connection: &Connection, seq: u64, event: &Event, now: u64) -> rusqlite::Result<()> {
+/// Inserts an event under `seq`, stored `now` by the wall clock and at `elapsed` by the store's.
+pub(super) fn insert(
+    connection: &Connection,
+    seq: u64,
+    event: &Event,
+    now: u64,
+    elapsed: u64,
+) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
-        "INSERT INTO events (seq, message_id, message_timestamp, type, version, subscription_id, stored_at, payload)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO events (seq, message_id, message_timestamp, type, version, subscription_id, stored_at, payload,
+                             elapsed)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?;
     statement.execute(params![
         seq,
@@ -21,29 +30,90 @@ pub(super) fn insert(connection: &Connection, seq: u64, event: &Event, now: u64)
         event.subscription_id,
         now,
         &event.payload[..],
+        elapsed,
     ])?;
     Ok(())
 }
 
-/// Hands over the message ids of what was stored within `window` milliseconds before `now`. Counts from the newest
-/// event when that is older: the clock may have been set since.
+/// Hands over the message ids of what was stored within `window` milliseconds before `elapsed`, which is the time by the
+/// store's clock. Rows of older releases have only the wall clock: of those it counts from the newest.
 pub(super) fn message_ids(
     connection: &Connection,
-    now: u64,
+    elapsed: u64,
     window: u64,
     mut take: impl FnMut(&str),
 ) -> rusqlite::Result<()> {
-    let newest = connection
-        .query_row("SELECT stored_at FROM events ORDER BY seq DESC LIMIT 1", [], |row| row.get(0))
-        .optional()?;
-    let end = newest.map_or(now, |newest: u64| newest.min(now));
-    let after = before(connection, Timestamp::from_unix_millis(end.saturating_sub(window)))?;
+    let (newest, start) = (newest(connection)?.0, elapsed.saturating_sub(window));
+    let mut after = last_before(connection, newest, start, "elapsed")?;
+    let old = last_before(connection, newest, 1, "elapsed")?;
+    if old > 0 && start <= 1 {
+        let end: u64 =
+            connection
+                .query_row("SELECT stored_at FROM events WHERE seq = ?1", params![old], |row| row.get(0))?;
+        after = last_before(connection, old, end.saturating_sub(window), "stored_at")?;
+    }
     let mut statement = connection.prepare("SELECT message_id FROM events WHERE seq > ?1")?;
-    let mut rows = statement.query(params![after.0])?;
+    let mut rows = statement.query(params![after])?;
     while let Some(row) = rows.next()? {
         take(row.get_ref(0)?.as_str()?);
     }
     Ok(())
+}
+
+/// The newest message of Twitch, with all its times.
+pub(super) fn witness(connection: &Connection) -> rusqlite::Result<Option<Witness>> {
+    let found: Option<(u64, u64, String)> = connection
+        .query_row(
+            "SELECT elapsed, stored_at, message_timestamp FROM events WHERE type NOT LIKE 'eventsubd.%'
+             ORDER BY seq DESC LIMIT 1",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
+        .optional()?;
+    Ok(found.and_then(|(elapsed, wall, sent)| {
+        let sent = Timestamp::parse(&sent)?.unix_millis();
+        (elapsed > 0).then_some(Witness { elapsed, wall, sent })
+    }))
+}
+
+/// What is stored of the store's clock.
+pub(super) fn saved_clock(connection: &Connection) -> rusqlite::Result<Option<Saved>> {
+    connection
+        .query_row("SELECT boot, since_boot, wall, elapsed FROM clock", [], |row| {
+            let boot: String = row.get(0)?;
+            let tick = Tick { boot: boot.into(), since_boot: row.get(1)? };
+            Ok(Saved { reading: Reading { tick, wall: row.get(2)? }, elapsed: row.get(3)? })
+        })
+        .optional()
+}
+
+/// What was stored after `last`, and sinks that have gone since `opened`, go forward with the store's clock.
+pub(super) fn advance_clock(
+    connection: &mut Connection,
+    last: Seq,
+    opened: u64,
+    missed: u64,
+    saved: &Saved,
+) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    transaction
+        .execute("UPDATE events SET elapsed = elapsed + ?2 WHERE seq > ?1", params![last.0, missed])?;
+    transaction
+        .execute("UPDATE sinks SET gone_at = gone_at + ?2 WHERE gone_at >= ?1", params![opened, missed])?;
+    save_clock(&transaction, saved)?;
+    transaction.commit()
+}
+
+/// Stores how far the store's clock is.
+pub(super) fn save_clock(connection: &Connection, saved: &Saved) -> rusqlite::Result<()> {
+    let Saved { reading: Reading { tick, wall }, elapsed } = saved;
+    connection
+        .prepare_cached(
+            "INSERT INTO clock (id, boot, since_boot, wall, elapsed) VALUES (1, ?1, ?2, ?3, ?4)
+             ON CONFLICT (id) DO UPDATE SET boot = ?1, since_boot = ?2, wall = ?3, elapsed = ?4",
+        )?
+        .execute(params![&*tick.boot, tick.since_boot, wall, elapsed])
+        .map(|_| ())
 }
 
 /// The events after `after`, oldest first: at most `limit`, and no more than about `max_bytes` of
@@ -94,20 +164,52 @@ pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
 /// The last event stored before `time`. Times grow with the sequence but for clock corrections, so
 /// this halves the range instead of reading all rows.
 pub(super) fn before(connection: &Connection, time: Timestamp) -> rusqlite::Result<Seq> {
+    let newest = newest(connection)?.0;
+    last_before(connection, newest, time.unix_millis(), "stored_at").map(Seq)
+}
+
+/// The last of the rows up to `last` whose `column`, which grows with the sequence, is below a limit.
+fn last_before(
+    connection: &Connection,
+    last: u64,
+    limit: u64,
+    column: &'static str,
+) -> rusqlite::Result<u64> {
     let mut at_or_after = connection
-        .prepare_cached("SELECT seq, stored_at FROM events WHERE seq >= ?1 ORDER BY seq LIMIT 1")?;
-    let (mut low, mut high) = (0, newest(connection)?.0);
+        .prepare_cached(&format!("SELECT seq, {column} FROM events WHERE seq >= ?1 ORDER BY seq LIMIT 1"))?;
+    let (mut low, mut high) = (0, last);
     while low < high {
         let middle = low + (high - low).div_ceil(2);
-        let (seq, stored_at): (u64, u64) =
+        let (seq, value): (u64, u64) =
             at_or_after.query_row(params![middle], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        if stored_at < time.unix_millis() {
+        if value < limit {
             low = seq;
         } else {
             high = middle - 1;
         }
     }
-    Ok(Seq(low))
+    Ok(low)
+}
+
+/// The events after `after` that a worker wants, and up to where was looked: at most `limit` events are looked at.
+pub(super) fn wanted_after(
+    connection: &Connection,
+    follower: &Follower,
+    after: Seq,
+    limit: usize,
+) -> rusqlite::Result<(Vec<Seq>, Seq)> {
+    let mut statement = connection.prepare_cached(
+        "SELECT seq, type, version, payload FROM events WHERE seq > ?1 AND payload IS NOT NULL ORDER BY seq LIMIT ?2",
+    )?;
+    let mut rows = statement.query(params![after.0, limit])?;
+    let (mut wanted, mut looked) = (Vec::new(), after);
+    while let Some(row) = rows.next()? {
+        looked = Seq(row.get(0)?);
+        if follower.wants(row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str()?, row.get_ref(3)?.as_blob()?) {
+            wanted.push(looked);
+        }
+    }
+    Ok((wanted, looked))
 }
 
 /// The number of the newest event, 0 when there has never been one.

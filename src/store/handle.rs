@@ -1,5 +1,6 @@
 //! The handle that everybody has: puts jobs into the queues of the two threads, and waits for what comes of them.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::error::StoreError;
+use super::follower::Follower;
 use super::job::{Command, Job, SinkJob};
 use super::reader::{self, ReadRequest, ReaderThread};
 use super::writer::{Published, Writer};
@@ -196,12 +198,61 @@ impl Store {
         limit: usize,
         max_bytes: usize,
     ) -> Result<Vec<StoredEvent>, StoreError> {
-        self.read(|reply| ReadRequest::After { after, limit, max_bytes, reply }).await
+        self.read(|reply| ReadRequest::After { after, limit, max_bytes, follower: None, reply }).await
     }
 
     /// The number of the newest event on disk.
     pub fn last_seq(&self) -> watch::Receiver<Seq> {
         self.inner.published.last_seq.clone()
+    }
+
+    /// The record of a sink whose worker starts now; a new sink begins at `start`. From here on `follower` tells what the
+    /// sink would lose by retention.
+    ///
+    /// # Errors
+    /// The database cannot be written at present, or the store was closed.
+    pub async fn start_sink(
+        &self,
+        name: &SinkName,
+        start: StartAt,
+        follower: &Follower,
+    ) -> Result<SinkRecord, StoreError> {
+        let (name, follower) = (name.clone(), follower.clone());
+        self.ask(|reply| Job::Sink(SinkJob::Start { name, start, follower }, reply)).await
+    }
+
+    /// As [`Self::read_after`], for a worker: what it got is not lost when retention removes it.
+    ///
+    /// # Errors
+    /// The database cannot be read, or the store was closed.
+    pub async fn read_for(
+        &self,
+        follower: &Follower,
+        after: Seq,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
+        let follower = Some(follower.clone());
+        self.read(|reply| ReadRequest::After { after, limit, max_bytes, follower, reply }).await
+    }
+
+    /// Which of the next `limit` events after `after` a worker wants, and up to where that was looked at.
+    ///
+    /// # Errors
+    /// The database cannot be read, or the store was closed.
+    pub async fn wanted_after(
+        &self,
+        follower: &Follower,
+        after: Seq,
+        limit: usize,
+    ) -> Result<(Vec<Seq>, Seq), StoreError> {
+        let follower = follower.clone();
+        self.read(|reply| ReadRequest::Wanted { follower, after, limit, reply }).await
+    }
+
+    /// How many events each sink has lost by retention, ever; without sinks that have lost nothing since the start.
+    pub fn lost(&self) -> watch::Receiver<Arc<BTreeMap<SinkName, u64>>> {
+        self.inner.published.lost.clone()
     }
 
     /// The record of a sink; a new one begins at `start`.

@@ -4,6 +4,7 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::error::StoreError;
+use super::follower::Follower;
 use super::{Appended, GivenUp, LetterFilter, SinkRecord, StartAt, dead_letters, sinks};
 use crate::model::event::{Event, Seq, StoredEvent};
 use crate::model::route::SinkName;
@@ -27,6 +28,7 @@ pub(super) enum Job {
 #[derive(Debug)]
 pub(super) enum SinkJob {
     Register { name: SinkName, start: StartAt },
+    Start { name: SinkName, start: StartAt, follower: Follower },
     Advance { name: SinkName, to: Seq, done: Vec<Seq> },
     Rewind { name: SinkName, to: Seq },
     DeadLetter { name: SinkName, event: Box<StoredEvent>, given_up: Box<GivenUp> },
@@ -112,6 +114,14 @@ impl Job {
     }
 }
 
+/// The place behind which a new sink starts.
+fn first(start: StartAt, newest: Seq) -> Seq {
+    match start {
+        StartAt::Present => newest,
+        StartAt::Beginning => Seq(0),
+    }
+}
+
 /// Writes something about one sink.
 pub(super) fn about_sink(
     connection: &Connection,
@@ -121,12 +131,9 @@ pub(super) fn about_sink(
 ) -> rusqlite::Result<SinkRecord> {
     let name = match job {
         SinkJob::Register { name, start } => {
-            let start = match start {
-                StartAt::Present => newest,
-                StartAt::Beginning => Seq(0),
-            };
-            return sinks::register(connection, name, start);
+            return sinks::register(connection, name, first(*start, newest));
         }
+        SinkJob::Start { name, start, .. } => return sinks::start(connection, name, first(*start, newest)),
         SinkJob::Advance { name, to, done } => return sinks::advance(connection, name, *to, done),
         SinkJob::Rewind { name, to } => return sinks::rewind(connection, name, *to),
         SinkJob::DeadLetter { name, event, given_up } => {

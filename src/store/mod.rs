@@ -7,14 +7,18 @@
 //! never parsed and never changed. While the disk fails, what was pushed is held and tried again, and
 //! the full queue stops whoever pushes.
 
+mod age;
 mod dead_letters;
 mod error;
 mod events;
+mod follower;
 mod guard;
 mod handle;
 mod ids;
 mod job;
+mod machine;
 mod reader;
+mod removals;
 mod retention;
 mod schema;
 mod settings;
@@ -27,7 +31,9 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::age::Tick;
 pub use self::error::StoreError;
+pub use self::follower::Follower;
 pub use self::handle::{Receipt, Store};
 pub use self::reader::Reader;
 use self::retention::Retention;
@@ -37,6 +43,9 @@ use crate::model::time::Timestamp;
 
 /// Tells the wall-clock time.
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+
+/// Tells the machine's clock since boot.
+pub type Ticks = Arc<dyn Fn() -> Tick + Send + Sync>;
 
 /// Settings of a store.
 #[derive(Clone)]
@@ -53,6 +62,8 @@ pub struct StoreOptions {
     pub queue_bytes: usize,
     /// The time that events are stamped with.
     pub clock: Clock,
+    /// The clock that ages are told by.
+    pub ticks: Ticks,
 }
 
 impl std::fmt::Debug for StoreOptions {
@@ -70,7 +81,15 @@ impl StoreOptions {
         queue_events: usize,
         queue_bytes: usize,
     ) -> Self {
-        Self { path, retain, max_size, queue_events, queue_bytes, clock: Arc::new(SystemTime::now) }
+        Self {
+            path,
+            retain,
+            max_size,
+            queue_events,
+            queue_bytes,
+            clock: Arc::new(SystemTime::now),
+            ticks: machine::ticks(),
+        }
     }
 
     fn retention(&self) -> Retention {

@@ -9,6 +9,7 @@ use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
 use super::error::StoreError;
+use super::follower::Follower;
 use super::writer::IDLE;
 use super::{DeadLetter, dead_letters, events, schema, settings};
 use crate::model::event::{Seq, StoredEvent};
@@ -27,7 +28,16 @@ pub(super) enum ReadRequest {
         after: Seq,
         limit: usize,
         max_bytes: usize,
+        /// The worker that it is for.
+        follower: Option<Follower>,
         reply: oneshot::Sender<Result<Vec<StoredEvent>, StoreError>>,
+    },
+    /// Events after a cursor that a worker wants.
+    Wanted {
+        follower: Follower,
+        after: Seq,
+        limit: usize,
+        reply: oneshot::Sender<Result<(Vec<Seq>, Seq), StoreError>>,
     },
     /// Dead letters that are to be sent again.
     ToReplay {
@@ -72,9 +82,21 @@ impl ReaderThread {
 fn answer(connection: &Connection, request: ReadRequest) {
     // Somebody who no longer waits for the answer is no failure.
     match request {
-        ReadRequest::After { after, limit, max_bytes, reply } => {
+        ReadRequest::After { after, limit, max_bytes, follower, reply } => {
+            // Retention waits meanwhile: what is read here is not lost.
+            let mut position = follower.as_ref().map(Follower::read);
             let read = events::read_after(connection, after, limit, max_bytes);
+            if let (Some(position), Ok(Some(last))) =
+                (&mut position, read.as_ref().map(|events| events.last()))
+            {
+                **position = last.seq;
+            }
+            drop(position);
             let _ = reply.send(read.map_err(StoreError::sql("read events")));
+        }
+        ReadRequest::Wanted { follower, after, limit, reply } => {
+            let read = events::wanted_after(connection, &follower, after, limit);
+            let _ = reply.send(read.map_err(StoreError::sql("count events")));
         }
         ReadRequest::ToReplay { sink, after, limit, reply } => {
             let read = dead_letters::to_replay(connection, &sink, after, limit);

@@ -90,6 +90,20 @@ const MIGRATIONS: &[&str] = &[
     UPDATE dead_letters SET said = substr(error, instr(error, ': ') + 2), error = substr(error, 1, instr(error, ': ') - 1)
     WHERE instr(error, ' answered ') > 0 AND instr(error, ': ') > instr(error, ' answered ');
 ",
+    // Ages by a clock of the store's own. What is there counts as stored at its beginning, so that nothing grows old by
+    // the change. `held` has what retention took while a worker had it in hand.
+    "
+    ALTER TABLE events ADD COLUMN elapsed INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE sinks ADD COLUMN held TEXT NOT NULL DEFAULT '[]';
+    UPDATE sinks SET gone_at = 0 WHERE gone_at IS NOT NULL;
+    CREATE TABLE clock (
+        id         INTEGER PRIMARY KEY CHECK (id = 1),
+        boot       TEXT NOT NULL,
+        since_boot INTEGER NOT NULL,
+        wall       INTEGER NOT NULL,
+        elapsed    INTEGER NOT NULL
+    ) STRICT;
+",
 ];
 
 /// The newest format version.

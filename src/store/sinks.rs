@@ -1,13 +1,13 @@
 //! What the store knows of each sink: its place, what it lost, and how long it has been gone.
 
 use rusqlite::{Connection, OptionalExtension, params};
-use tracing::info;
+use tracing::{info, warn};
 
-use super::SinkRecord;
+use super::{SinkRecord, retention};
 use crate::model::event::Seq;
 use crate::model::route::SinkName;
 
-/// How long the place of a sink is kept that is in no configuration any more, in milliseconds.
+/// How long the place of a sink is kept that is in no configuration any more, in milliseconds by the store's clock.
 const KEEP_GONE: u64 = 7 * 86_400_000;
 
 /// The record of a sink, if it has one.
@@ -45,6 +45,20 @@ pub(super) fn register(connection: &Connection, name: &SinkName, start: Seq) -> 
     Ok(get(connection, name)?.unwrap_or_default())
 }
 
+/// The record of a sink whose worker starts now. What an earlier worker had in hand when it was removed, and did not
+/// deliver, is lost.
+pub(super) fn start(connection: &Connection, name: &SinkName, start: Seq) -> rusqlite::Result<SinkRecord> {
+    register(connection, name, start)?;
+    let lost = retention::lose_held(connection, name.as_str())?;
+    if lost > 0 {
+        warn!(
+            sink = %name, events = lost,
+            "events that were removed while they were being delivered are lost: their worker ended before"
+        );
+    }
+    Ok(get(connection, name)?.unwrap_or_default())
+}
+
 /// Moves a cursor forward, never back; `done` are the events after it that are done as well.
 pub(super) fn advance(
     connection: &Connection,
@@ -52,14 +66,15 @@ pub(super) fn advance(
     to: Seq,
     done: &[Seq],
 ) -> rusqlite::Result<SinkRecord> {
-    let done =
+    let text =
         if done.is_empty() { "[]".to_owned() } else { serde_json::to_string(done).unwrap_or_default() };
     connection
         .prepare_cached(
             "INSERT INTO sinks (name, seq, done) VALUES (?1, ?2, ?3)
              ON CONFLICT (name) DO UPDATE SET seq = max(seq, ?2), done = ?3",
         )?
-        .execute(params![name.as_str(), to.0, done])?;
+        .execute(params![name.as_str(), to.0, text])?;
+    retention::release_held(connection, name.as_str(), to, done)?;
     Ok(get(connection, name)?.unwrap_or_default())
 }
 
@@ -77,7 +92,7 @@ pub(super) fn rewind(connection: &Connection, name: &SinkName, to: Seq) -> rusql
 }
 
 /// Remembers since when sinks are gone that are not among these, and forgets those that have been gone
-/// for a week.
+/// for a week. `now` is the time by the store's clock.
 pub(super) fn retire(connection: &Connection, active: &[SinkName], now: u64) -> rusqlite::Result<()> {
     let all: Vec<(String, Option<u64>)> = connection
         .prepare_cached("SELECT name, gone_at FROM sinks")?

@@ -373,9 +373,8 @@ async fn the_place_of_a_sink_that_is_gone_is_kept_for_a_week() {
     const DAY: u64 = 86_400_000;
     let folder = tempfile::tempdir().unwrap();
     let (clock, now) = clock(1_000_000_000_000);
-    let store =
-        Store::open(StoreOptions { clock, retain: Duration::from_secs(100 * 86_400), ..options(&folder) })
-            .unwrap();
+    let (ticks, retain) = (ticks(&now), Duration::from_secs(100 * 86_400));
+    let store = Store::open(StoreOptions { clock, ticks, retain, ..options(&folder) }).unwrap();
     let [stays, goes] = [SinkName::new("stays"), SinkName::new("goes")];
     for sink in [&stays, &goes] {
         store.sink(sink, StartAt::Present).await.unwrap();
@@ -406,12 +405,18 @@ fn clock(start: u64) -> (Clock, Arc<Mutex<u64>>) {
     (Arc::new(move || Timestamp::from_unix_millis(*shared.lock().unwrap()).0), now)
 }
 
+/// Time since boot as a test moves it.
+fn ticks(now: &Arc<Mutex<u64>>) -> Ticks {
+    let (now, start) = (Arc::clone(now), *now.lock().unwrap());
+    Arc::new(move || Tick { boot: "boot".into(), since_boot: *now.lock().unwrap() - start })
+}
+
 #[tokio::test]
 async fn old_events_go_and_what_a_sink_lost_is_counted() {
     let folder = tempfile::tempdir().unwrap();
     let (clock, now) = clock(1_000_000_000_000);
-    let store =
-        Store::open(StoreOptions { clock, retain: Duration::from_secs(7_200), ..options(&folder) }).unwrap();
+    let (ticks, retain) = (ticks(&now), Duration::from_secs(7_200));
+    let store = Store::open(StoreOptions { clock, ticks, retain, ..options(&folder) }).unwrap();
     let [slow, fast] = [SinkName::new("slow"), SinkName::new("fast")];
     store.sink(&slow, StartAt::Present).await.unwrap();
     store.sink(&fast, StartAt::Present).await.unwrap();
@@ -425,6 +430,7 @@ async fn old_events_go_and_what_a_sink_lost_is_counted() {
     let mut status = store.status();
     tokio::time::timeout(WAIT, status.wait_for(|s| s.events == 1)).await.expect("retention works").unwrap();
     assert_eq!(store.sink(&slow, StartAt::Present).await.unwrap().lost, 6);
+    assert_eq!(**store.lost().borrow(), BTreeMap::from([(slow.clone(), 6)]), "without anybody asking");
     assert_eq!(store.sink(&fast, StartAt::Present).await.unwrap().lost, 0);
     let losses = store.losses().await.unwrap();
     assert!(losses.iter().all(|(_, loss)| loss.sink == slow && loss.from == loss.to));
@@ -440,10 +446,13 @@ async fn old_events_go_and_what_a_sink_lost_is_counted() {
 async fn ids_are_known_after_a_restart_as_long_as_the_window_lasts() {
     let folder = tempfile::tempdir().unwrap();
     let (clock, now) = clock(1_000_000_000_000);
-    let options = StoreOptions { clock, ..options(&folder) };
+    let passed = Arc::new(Mutex::new(0));
+    let options = StoreOptions { clock, ticks: ticks(&passed), ..options(&folder) };
     let mut store = Store::open(options.clone()).unwrap();
     for (minutes, id) in [(0, "old"), (2, "young"), (31, "newest")] {
-        *now.lock().unwrap() = 1_000_000_000_000 + minutes * 60_000;
+        // The clock is set now and then.
+        *now.lock().unwrap() = 1_000_000_000_000 + minutes * 86_400_000;
+        *passed.lock().unwrap() = minutes * 60_000;
         store.append(event(id, b"{}")).await.unwrap();
     }
     store.close().await.unwrap();
@@ -455,6 +464,74 @@ async fn ids_are_known_after_a_restart_as_long_as_the_window_lasts() {
     *now.lock().unwrap() += 7_200_000;
     store = reopen(&options);
     assert_eq!(store.append(event("newest", b"{}")).await.unwrap(), Appended::Duplicate, "clocks are set");
+    store.close().await.unwrap();
+    *passed.lock().unwrap() += 1_801_000;
+    store = reopen(&options);
+    assert_eq!(store.append(event("newest", b"{}")).await.unwrap(), Appended::Stored(Seq(5)));
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_is_told_and_removes_nothing() {
+    const DAY: u64 = 86_400_000;
+    let folder = tempfile::tempdir().unwrap();
+    let (clock, now) = clock(1_000 * DAY);
+    let passed = Arc::new(Mutex::new(0));
+    let options = StoreOptions { clock, ticks: ticks(&passed), ..options(&folder) };
+    let mut store = Store::open(options.clone()).unwrap();
+    let sink = SinkName::new("log");
+    store.sink(&sink, StartAt::Present).await.unwrap();
+    store.append(event("a", b"{}")).await.unwrap();
+    let told = async |store: &Store, days: i64| {
+        let like = |s: &StoreStatus| s.clock_set.is_some_and(|set| set.by_seconds == days * 86_400);
+        let mut status = store.status();
+        tokio::time::timeout(WAIT, status.wait_for(like)).await.expect("it is told").unwrap().events
+    };
+    for (id, day, jump) in [("b", 1_030, 30), ("c", 1_000, -30), ("d", 1_100, 100)] {
+        *now.lock().unwrap() = day * DAY;
+        store.append(event(id, b"{}")).await.unwrap();
+        let (writer, _) = store.pulses();
+        beats(&writer, 3).await;
+        assert!(told(&store, jump).await >= 1);
+    }
+    store.close().await.unwrap();
+    *now.lock().unwrap() = 5_000 * DAY;
+    store = reopen(&options);
+    store.append(event("e", b"{}")).await.unwrap();
+    assert_eq!(told(&store, 3_900).await, 5, "over a restart too");
+    assert_eq!(stored(&store).await.len(), 5);
+    assert_eq!(store.sink(&sink, StartAt::Present).await.unwrap().lost, 0);
+    // Time that has really passed counts.
+    store.start_sink(&sink, StartAt::Present, &Follower::new(|_, _, _| true)).await.unwrap();
+    *passed.lock().unwrap() = 8 * DAY;
+    store.append(event("f", b"{}")).await.unwrap();
+    let mut status = store.status();
+    tokio::time::timeout(WAIT, status.wait_for(|s| s.events == 1)).await.expect("retention works").unwrap();
+}
+
+#[tokio::test]
+async fn a_worker_is_told_what_waits_and_loses_only_what_it_has_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (clock, now) = clock(1_000_000_000_000);
+    let (ticks, retain) = (ticks(&now), Duration::from_secs(7_200));
+    let store = Store::open(StoreOptions { clock, ticks, retain, ..options(&folder) }).unwrap();
+    let sink = SinkName::new("log");
+    let follower = Follower::new(|_, _, payload| payload == b"yes");
+    store.start_sink(&sink, StartAt::Beginning, &follower).await.unwrap();
+    for id in 0..12 {
+        let payload: &[u8] = if id % 3 == 0 { b"yes" } else { b"no" };
+        store.append(event(&id.to_string(), payload)).await.unwrap();
+    }
+    // 1, 4, 7 and 10 are for it.
+    assert_eq!(store.wanted_after(&follower, Seq(1), 7).await.unwrap(), (vec![Seq(4), Seq(7)], Seq(8)));
+    assert_eq!(store.read_for(&follower, Seq(0), 4, usize::MAX).await.unwrap().len(), 4);
+    store.advance(&sink, Seq(1), vec![]).await.unwrap();
+    *now.lock().unwrap() += 7_300_000;
+    store.append(event("young", b"no")).await.unwrap();
+    let mut status = store.status();
+    tokio::time::timeout(WAIT, status.wait_for(|s| s.events == 1)).await.expect("retention works").unwrap();
+    assert_eq!(store.sink(&sink, StartAt::Present).await.unwrap().lost, 2, "7 and 10");
+    assert_eq!(store.advance(&sink, Seq(4), vec![]).await.unwrap().lost, 2);
+    assert_eq!(store.start_sink(&sink, StartAt::Present, &follower).await.unwrap().lost, 2, "it had 4");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The writer thread: group commit, retention, and what to do while the disk fails.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -8,19 +9,23 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use tokio::sync::watch;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
+use super::age::{AgeClock, Reading};
 use super::error::{self, StoreError};
+use super::follower::Followers;
 use super::guard::DeathNotice;
 use super::ids::{Ids, Mark, WINDOW};
-use super::job::{Command, Done, Job, Reply, about_sink};
-use super::retention::{self, Removed, Retention};
-use super::{Appended, Clock, IntakeCounts, StoreOptions, dead_letters, events, settings, sinks};
+use super::job::{Command, Done, Job, Reply, SinkJob, about_sink};
+use super::removals::{Removals, Summary};
+use super::retention::{self, Removed, Retention, SinkLoss};
+use super::{Appended, Clock, IntakeCounts, StoreOptions, Ticks, dead_letters, events, settings, sinks};
 use crate::model::event::Seq;
 use crate::model::pulse::Pulse;
-use crate::model::status::StoreStatus;
+use crate::model::route::SinkName;
+use crate::model::status::{ClockSet, StoreStatus};
 use crate::model::time::Timestamp;
 
 /// Commands in one transaction.
@@ -34,6 +39,17 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// How often the status is published while nothing is wrong.
 const STATUS_PERIOD: Duration = Duration::from_millis(100);
 
+/// Rows that go forward with the store's clock at the most, when it turns out for how long the machine was off.
+const MOVED: u64 = 10_000;
+/// How often the store's clock is saved; after a boot, so much of the time before a crash is not counted.
+const SAVE: Duration = Duration::from_secs(3_600);
+/// How long retention waits at a start for the workers of the sinks that the store knows: only they can say whether an
+/// event is lost to them.
+const WORKERS: Duration = Duration::from_secs(10);
+/// How long a wall clock that was set is shown as a problem, and how often it is logged at most.
+const CLOCK_SHOWN: Duration = Duration::from_secs(3_600);
+const CLOCK_LOGGED: Duration = Duration::from_secs(60);
+
 /// What the writer publishes, and what it is told by value.
 #[derive(Debug)]
 pub(super) struct Published {
@@ -42,6 +58,8 @@ pub(super) struct Published {
     /// Why those who can come again need not even ask.
     pub(super) refusing: watch::Receiver<Option<Arc<str>>>,
     pub(super) counts: watch::Receiver<IntakeCounts>,
+    /// What sinks have lost, ever.
+    pub(super) lost: watch::Receiver<Arc<BTreeMap<SinkName, u64>>>,
     pub(super) retention: watch::Sender<Retention>,
     /// Beats with every turn of the writer, also while the disk fails.
     pub(super) pulse: Pulse,
@@ -52,7 +70,19 @@ pub(super) struct Writer {
     connection: Connection,
     path: PathBuf,
     clock: Clock,
+    ticks: Ticks,
+    age: AgeClock,
+    saved_at: Option<Instant>,
+    /// When a wall clock that was set was noticed, and when that was logged.
+    set_at: Option<Instant>,
+    set_logged_at: Option<Instant>,
+    followers: Followers,
+    /// Sinks whose workers have not started yet, and until when they are waited for.
+    awaited: (BTreeSet<String>, Instant),
+    removals: Removals,
     ids: Ids,
+    /// The newest event when the store was opened.
+    opened_at: Seq,
     next: u64,
     counts: IntakeCounts,
     status: StoreStatus,
@@ -61,6 +91,7 @@ pub(super) struct Writer {
     status_tx: watch::Sender<StoreStatus>,
     refusing_tx: watch::Sender<Option<Arc<str>>>,
     counts_tx: watch::Sender<IntakeCounts>,
+    lost_tx: watch::Sender<Arc<BTreeMap<SinkName, u64>>>,
     retention: watch::Receiver<Retention>,
     retained_at: Option<Instant>,
     measured_at: Option<Instant>,
@@ -94,13 +125,24 @@ impl Writer {
         };
         let opened = Instant::now();
         let mut ids = Ids::new(opened);
-        let now = Timestamp((options.clock)()).unix_millis();
+        let now = reading(&options.clock, &options.ticks);
+        let newest_age = connection
+            .query_row("SELECT elapsed FROM events ORDER BY seq DESC LIMIT 1", [], |row| row.get(0))
+            .optional()
+            .map_err(&read)?;
+        let saved = events::saved_clock(&connection).map_err(&read)?;
+        let witness = events::witness(&connection).map_err(&read)?;
+        let age = AgeClock::open(saved.as_ref(), newest_age.unwrap_or(0), witness, &now);
+        let awaited = connection
+            .prepare("SELECT name FROM sinks WHERE gone_at IS NULL")
+            .and_then(|mut known| known.query_map([], |row| row.get(0))?.collect())
+            .map_err(&read)?;
         let window = WINDOW.as_millis() as u64;
         let known = |id: &str| {
             ids.insert(ids.mark(id));
             ids.settle(opened);
         };
-        events::message_ids(&connection, now, window, known).map_err(&read)?;
+        events::message_ids(&connection, age.elapsed(&now), window, known).map_err(&read)?;
         // Now that everything was read once: a full batch of events has to fit, as what does not is written to the
         // log early, and again.
         connection.pragma_update(None, "cache_size", -8_000).map_err(&read)?;
@@ -108,12 +150,22 @@ impl Writer {
         let (status_tx, status_rx) = watch::channel(status.clone());
         let (refusing_tx, refusing) = watch::channel(None);
         let (counts_tx, counts) = watch::channel(IntakeCounts::default());
+        let (lost_tx, lost) = watch::channel(Arc::default());
         let (retention_tx, retention) = watch::channel(keep);
         let writer = Self {
             connection,
             path: options.path.clone(),
             clock: Arc::clone(&options.clock),
+            ticks: Arc::clone(&options.ticks),
+            age,
+            saved_at: None,
+            set_at: None,
+            set_logged_at: None,
+            followers: Followers::new(),
+            awaited: (awaited, opened + WORKERS),
+            removals: Removals::default(),
             ids,
+            opened_at: newest,
             next: newest.0 + 1,
             counts: IntakeCounts::default(),
             status,
@@ -122,6 +174,7 @@ impl Writer {
             status_tx,
             refusing_tx,
             counts_tx,
+            lost_tx,
             retention,
             retained_at: None,
             measured_at: None,
@@ -130,7 +183,7 @@ impl Writer {
         };
         let pulse = writer.pulse.clone();
         let published =
-            Published { last_seq, status: status_rx, refusing, counts, retention: retention_tx, pulse };
+            Published { last_seq, status: status_rx, refusing, counts, lost, retention: retention_tx, pulse };
         Ok((writer, published))
     }
 
@@ -142,7 +195,12 @@ impl Writer {
     ) -> io::Result<()> {
         thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
             let guard = DeathNotice::new("writer", died);
+            self.save_clock();
             let close = self.run(&queue);
+            self.save_clock();
+            if let Some(summary) = self.removals.rest() {
+                tell(summary);
+            }
             let _ = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
             drop(self);
             // Whoever waits for the close may open the database again at once.
@@ -257,13 +315,13 @@ impl Writer {
 
     /// One transaction with everything; on success everybody is answered.
     fn commit_once(&mut self, batch: &mut Vec<Command>) -> rusqlite::Result<()> {
-        let now = Timestamp((self.clock)()).unix_millis();
+        let now = self.look_at_clocks();
         let first = self.next;
         let mut done = Vec::with_capacity(batch.len());
         let begun = Instant::now();
         self.ids.settle(begun);
         let mut marks = Vec::with_capacity(batch.len());
-        let written = self.write(batch, now, &mut done, &mut marks);
+        let written = self.write(batch, &now, &mut done, &mut marks);
         if let Err(problem) = written {
             self.next = first;
             marks.into_iter().for_each(|mark| self.ids.remove(mark));
@@ -274,6 +332,7 @@ impl Writer {
         let stored = self.next - first;
         self.counts.stored += stored;
         if stored > 0 {
+            self.take_witness(batch, &now);
             self.status.last_seq = Seq(self.next - 1);
             self.status.events += stored;
             if self.status.first_seq == Seq(0) {
@@ -293,10 +352,11 @@ impl Writer {
     fn write(
         &mut self,
         batch: &[Command],
-        now: u64,
+        now: &Reading,
         done: &mut Vec<Done>,
         marks: &mut Vec<Mark>,
     ) -> rusqlite::Result<()> {
+        let elapsed = self.age.elapsed(now);
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for command in batch {
             done.push(match &command.job {
@@ -304,16 +364,25 @@ impl Writer {
                     let mark = self.ids.mark(event.message_id.as_str());
                     if self.ids.insert(mark) {
                         marks.push(mark);
-                        events::insert(&transaction, self.next, event, now)?;
+                        events::insert(&transaction, self.next, event, now.wall, elapsed)?;
                         self.next += 1;
                         Done::Appended(Appended::Stored(Seq(self.next - 1)))
                     } else {
                         Done::Appended(Appended::Duplicate)
                     }
                 }
-                Job::Sink(job, _) => Done::Sink(about_sink(&transaction, job, Seq(self.next - 1), now)?),
+                Job::Sink(job, _) => {
+                    if let SinkJob::Start { name, follower, .. } = job {
+                        self.awaited.0.remove(name.as_str());
+                        self.followers.insert(name.as_str().to_owned(), follower.clone());
+                    }
+                    Done::Sink(about_sink(&transaction, job, Seq(self.next - 1), now.wall)?)
+                }
                 Job::Retire { active, .. } => {
-                    sinks::retire(&transaction, active, now)?;
+                    let is_active = |name: &str| active.iter().any(|sink| sink.as_str() == name);
+                    self.followers.retain(|name, _| is_active(name));
+                    self.awaited.0.retain(|name| is_active(name));
+                    sinks::retire(&transaction, active, elapsed)?;
                     Done::Unit
                 }
                 Job::Letters { filter, drop: false, .. } => {
@@ -371,16 +440,19 @@ impl Writer {
                 return;
             }
         }
-        let now = Timestamp((self.clock)()).unix_millis();
-        match retention::slice(&mut self.connection, keep, now, rows) {
-            Ok(Removed { events, more }) => {
+        let now = self.look_at_clocks();
+        let elapsed = self.age.elapsed(&now);
+        // What is too old can wait until it is known what is lost by it; what is too much cannot.
+        let by_age = self.awaited.0.is_empty() || Instant::now() >= self.awaited.1;
+        match retention::slice(&mut self.connection, keep, elapsed, by_age, rows, &self.followers) {
+            Ok(removed) => {
+                let Removed { events: summary, more, .. } = removed;
+                let events = summary.by_age + summary.by_size;
                 self.retained_at = (!more).then(Instant::now);
+                self.tell_removed(&removed);
                 if events > 0 {
                     self.status.events = self.status.events.saturating_sub(events);
                     self.status.removed += events;
-                    if !more {
-                        retention::report(self.status.removed, now);
-                    }
                     let first = self.connection.query_row(
                         "SELECT seq FROM events WHERE payload IS NOT NULL ORDER BY seq LIMIT 1",
                         [],
@@ -394,6 +466,92 @@ impl Writer {
                 self.retained_at = Some(Instant::now());
                 tracing::debug!(error = %problem, "retention could not work");
             }
+        }
+    }
+
+    /// The clocks now. Notices when the wall clock was set: nothing but the dates of events goes by it.
+    fn look_at_clocks(&mut self) -> Reading {
+        let now = reading(&self.clock, &self.ticks);
+        let here = Instant::now();
+        if let Some(jump) = self.age.jump(&now) {
+            let (at, by_seconds) = (Timestamp::from_unix_millis(now.wall), jump / 1_000);
+            self.status.clock_set = Some(ClockSet { at, by_seconds });
+            self.set_at = Some(here);
+            if self.set_logged_at.is_none_or(|at| here.duration_since(at) >= CLOCK_LOGGED) {
+                self.set_logged_at = Some(here);
+                warn!(
+                    by_seconds,
+                    "the clock of this machine was set; events keep their age, and none is removed for it"
+                );
+            }
+        } else if self.set_at.is_some_and(|at| here.duration_since(at) >= CLOCK_SHOWN) {
+            self.set_at = None;
+            self.status.clock_set = None;
+        }
+        if self.saved_at.is_none_or(|at| here.duration_since(at) >= SAVE) {
+            self.save_clock();
+        }
+        now
+    }
+
+    /// A disk that fails shows in the next commit; the clock is saved again with the next look.
+    fn save_clock(&mut self) {
+        let saved = self.age.saved(&reading(&self.clock, &self.ticks));
+        self.saved_at = events::save_clock(&self.connection, &saved).is_ok().then(Instant::now);
+    }
+
+    /// After a boot, Twitch's messages tell how long the machine was off.
+    fn take_witness(&mut self, stored: &[Command], now: &Reading) {
+        if !self.age.awaits_witness() {
+            return;
+        }
+        let sent = stored.iter().rev().find_map(|command| match &command.job {
+            Job::Append { event, .. } if !event.subscription_type.starts_with("eventsubd.") => {
+                Timestamp::parse(&event.message_timestamp)
+            }
+            _ => None,
+        });
+        let missed = sent.map_or(0, |sent| self.age.missed(sent.unix_millis(), now));
+        if self.next - self.opened_at.0 > MOVED {
+            self.age.dismiss_witness();
+        } else if missed > 0 {
+            let mut age = self.age.clone();
+            age.advance(missed, now);
+            let (last, opened) = (self.opened_at, age.opened());
+            // If that fails, the next message tells the same.
+            if events::advance_clock(&mut self.connection, last, opened, missed, &age.saved(now)).is_ok() {
+                self.age = age;
+            }
+        }
+    }
+
+    /// Counts and logs what retention removed.
+    fn tell_removed(&mut self, removed: &Removed) {
+        let now = Instant::now();
+        self.removals.add(removed.events, now);
+        let why =
+            if removed.events.by_age > 0 { "older than store.retain" } else { "more than store.max_size" };
+        for SinkLoss { sink, events, .. } in &removed.losses {
+            if let Some(events) = self.removals.lost(sink, *events, now) {
+                warn!(sink, events, why, "events were removed before the sink had them");
+            }
+        }
+        for SinkLoss { sink, events, .. } in &removed.letters {
+            warn!(sink, events, why = "more than store.max_size", "dead letters were removed");
+        }
+        for (sink, events) in self.removals.due_losses(now) {
+            warn!(sink, events, "more events were removed before the sink had them");
+        }
+        if !removed.losses.is_empty() || !removed.letters.is_empty() {
+            self.lost_tx.send_modify(|lost| {
+                let lost = Arc::make_mut(lost);
+                for loss in removed.losses.iter().chain(&removed.letters) {
+                    lost.insert(SinkName::new(loss.sink.as_str()), loss.total);
+                }
+            });
+        }
+        if let Some(summary) = self.removals.due(removed.more, now) {
+            tell(summary);
         }
     }
 
@@ -412,4 +570,19 @@ impl Writer {
             changed
         });
     }
+}
+
+fn reading(clock: &Clock, ticks: &Ticks) -> Reading {
+    Reading { tick: ticks(), wall: Timestamp(clock()).unix_millis() }
+}
+
+fn tell(summary: Summary) {
+    let Summary { by_age, by_size, until } = summary;
+    info!(
+        events = by_age + by_size,
+        too_old = by_age,
+        too_much = by_size,
+        until = %Timestamp::from_unix_millis(until),
+        "retention removed events since it was told of last"
+    );
 }

@@ -153,7 +153,7 @@ metrics! {
     WEBHOOK_CHALLENGES: Counter "eventsubd_webhook_challenges" ("") []
         "Challenges answered";
     WEBHOOK_UNAVAILABLE: Counter "eventsubd_webhook_unavailable" ("") []
-        "Notifications answered with 503, as the store could not take them; Twitch sends them again";
+        "Messages answered with 503, as the store could not take them or the clock seemed wrong; Twitch sends them again";
     WEBHOOK_CONNECTIONS: Gauge "eventsubd_webhook_connections" ("") []
         "Open connections to the webhook listener";
     WEBHOOK_EVICTED: Counter "eventsubd_webhook_evicted_connections" ("") []
@@ -187,7 +187,7 @@ metrics! {
     SINK_DEAD_LETTERS: Gauge "eventsubd_sink_dead_letters" ("") ["sink"]
         "Events in the sink's dead letters";
     SINK_LAG_EVENTS: Gauge "eventsubd_sink_lag_events" ("events") ["sink"]
-        "Events that the sink has not got yet";
+        "Events for the sink that it has not got yet";
     SINK_LAG_SECONDS: Gauge "eventsubd_sink_lag_seconds" ("seconds") ["sink"]
         "Age of the oldest event that the sink has not got yet";
     SINK_IN_FLIGHT: Gauge "eventsubd_sink_in_flight_events" ("events") ["sink"]
