@@ -111,9 +111,11 @@ async fn handle(
     let signed = head.verify(parts.uri.query(), &body, &live.options.keys, now)?;
     drop(body);
     connection.prove();
-    // The daemon's own challenge tells nothing of Twitch's clock.
-    if !matches!(signed.message, Message::Challenge { about: Challenged::Nothing, .. }) {
-        shared.counters.skew(signed.skew_millis);
+    let here = Instant::now();
+    match signed.message {
+        // The daemon's own challenge tells nothing of Twitch's clock.
+        Message::Challenge { about: Challenged::Nothing, .. } | Message::Stale => {}
+        _ => shared.counters.on_time(signed.skew_millis, here, now),
     }
     match signed.message {
         Message::Notification(event) => {
@@ -137,10 +139,10 @@ async fn handle(
             }
             Ok(empty(StatusCode::NO_CONTENT))
         }
-        Message::Stale => {
-            shared.counters.stale.add(1);
+        Message::Stale if shared.counters.off_time(signed.skew_millis, here, now) => {
             Ok(empty(StatusCode::NO_CONTENT))
         }
+        Message::Stale => Ok(unavailable()),
     }
 }
 

@@ -3,24 +3,19 @@
 //! A request adds to numbers in memory; they are published together, some times a second at most.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::Notify;
 use tracing::warn;
 
+use super::clock::{ClockJudge, Verdict};
 use crate::admission::Peer;
 use crate::model::shard::ShardId;
 use crate::model::status::{IntakeStatus, WebhookStatus};
 use crate::telemetry::LogLimit;
 
-/// A clock is wrong that differs by more than this from Twitch's, in milliseconds.
-const SKEW: i64 = 300_000;
-/// Over at least this time the best skew is looked at: a message that was late says nothing about a clock.
-const SKEW_WINDOW: Duration = Duration::from_secs(300);
-/// No message yet.
-const NONE: i64 = i64::MIN;
 /// Twitch's largest number of shards, so that a query cannot fill the memory.
 const SHARDS: usize = 20_000;
 
@@ -83,19 +78,12 @@ pub(super) struct Counters {
     pub(super) revocations: Counter,
     rejected: [Counter; REASONS.len()],
     shards: Mutex<BTreeMap<ShardId, u64>>,
-    skew: Skew,
+    clock: Mutex<ClockJudge>,
+    clock_log: LogLimit,
     log: LogLimit,
     dirty: AtomicBool,
     /// Notified when something is to be published.
     pub(super) changed: Notify,
-}
-
-/// The newest skew, and the largest of this window and of the one before.
-#[derive(Debug)]
-struct Skew {
-    last: AtomicI64,
-    best: [AtomicI64; 2],
-    since: Mutex<Option<Instant>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -104,7 +92,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Default for Counters {
     fn default() -> Self {
-        let none = || AtomicI64::new(NONE);
         Self {
             requests: Counter::default(),
             challenges: Counter::default(),
@@ -115,7 +102,8 @@ impl Default for Counters {
             revocations: Counter::default(),
             rejected: Default::default(),
             shards: Mutex::default(),
-            skew: Skew { last: none(), best: [none(), none()], since: Mutex::new(None) },
+            clock: Mutex::default(),
+            clock_log: LogLimit::default(),
             log: LogLimit::default(),
             dirty: AtomicBool::new(false),
             changed: Notify::new(),
@@ -145,9 +133,39 @@ impl Counters {
         }
     }
 
-    pub(super) fn skew(&self, millis: i64) {
-        self.skew.last.store(millis, Ordering::Relaxed);
-        self.skew.best[0].fetch_max(millis, Ordering::Relaxed);
+    /// A signed message came on time: Twitch's clock less ours, in milliseconds.
+    pub(super) fn on_time(&self, skew: i64, now: Instant, wall: SystemTime) {
+        lock(&self.clock).on_time(skew, now, wall);
+    }
+
+    /// A signed message seems too old, or from the future. Counts and logs what becomes of it: `true` if it is dropped,
+    /// `false` if Twitch is to send it again.
+    pub(super) fn off_time(&self, skew: i64, now: Instant, wall: SystemTime) -> bool {
+        let verdict = lock(&self.clock).off_time(skew, now, wall);
+        let skew_seconds = skew / 1_000;
+        match verdict {
+            Verdict::TooOld => {
+                self.stale.add(1);
+                if let Some(left_out) = self.clock_log.permit("too old", now) {
+                    warn!(
+                        skew_seconds,
+                        left_out, "a signed message is dropped: its timestamp is more than 10 minutes off"
+                    );
+                }
+            }
+            Verdict::Doubtful => {
+                self.unavailable.add(1);
+                if let Some(left_out) = self.clock_log.permit("doubtful", now) {
+                    warn!(
+                        skew_seconds,
+                        left_out,
+                        "signed messages seem too old or from the future: the clock of this machine may be wrong; Twitch \
+                         is asked to send them again"
+                    );
+                }
+            }
+        }
+        verdict == Verdict::TooOld
     }
 
     /// Logs a refusal, once a minute for each reason.
@@ -186,31 +204,10 @@ impl Counters {
             .map(|(reason, name)| ((*name).to_owned(), self.rejected[*reason as usize].get()))
             .filter(|(_, many)| *many > 0)
             .collect();
-        let last = self.skew.last.load(Ordering::Relaxed);
-        status.clock_skew_seconds = (last != NONE).then_some(last / 1_000);
-        if let Some(problem) = self.clock_problem(now) {
+        let mut clock = lock(&self.clock);
+        status.clock_skew_seconds = clock.last().map(|skew| skew / 1_000);
+        if let Some(problem) = clock.problem(now) {
             status.problem = Some(problem);
         }
-    }
-
-    fn clock_problem(&self, now: Instant) -> Option<String> {
-        let [current, before] = &self.skew.best;
-        let mut since = lock(&self.skew.since);
-        let begun = *since.get_or_insert(now);
-        let (newest, older) = (current.load(Ordering::Relaxed), before.load(Ordering::Relaxed));
-        if newest != NONE && now.duration_since(begun) >= SKEW_WINDOW {
-            *since = Some(now);
-            before.store(current.swap(NONE, Ordering::Relaxed), Ordering::Relaxed);
-        }
-        let best = newest.max(older);
-        if best == NONE || best.saturating_abs() <= SKEW {
-            return None;
-        }
-        let minutes = best.saturating_abs().saturating_add(30_000) / 60_000;
-        let direction = if best < 0 { "ahead of" } else { "behind" };
-        Some(format!(
-            "the clock of this machine is about {minutes} minutes {direction} Twitch's: set it (`timedatectl set-ntp \
-             true`); events are passed over while they differ by more than 10 minutes"
-        ))
     }
 }

@@ -7,6 +7,7 @@
 mod accept;
 mod answer;
 mod body;
+mod clock;
 mod counters;
 mod listen;
 mod serve;
