@@ -16,7 +16,7 @@ use super::handle::Skipped;
 use super::retry::{Decision, Failure, decide};
 use super::sink::Lines;
 use super::window::Place;
-use super::worker::{Command, Failures, Worker, age};
+use super::worker::{Command, Failures, Worker};
 use crate::model::event::{Seq, StoredEvent};
 use crate::model::status::SinkState;
 use crate::model::time::Timestamp;
@@ -90,6 +90,7 @@ impl BatchWorker {
         let stop = self.worker.stop.clone();
         loop {
             if *newest.borrow_and_update() <= cursor {
+                self.worker.progress(cursor, 0);
                 self.worker.show(|status| status.state = SinkState::Idle, cursor);
                 tokio::select! {
                     () = stop.soon.cancelled() => return None,
@@ -105,7 +106,7 @@ impl BatchWorker {
                 biased;
                 () = stop.soon.cancelled() => return None,
                 events = self.worker.insist("reading events", || {
-                    self.worker.store.read_after(cursor, BATCH, BATCH_BYTES)
+                    self.worker.store.read_for(&self.worker.follower, cursor, BATCH, BATCH_BYTES)
                 }) => events?,
             };
             if events.is_empty() {
@@ -114,6 +115,8 @@ impl BatchWorker {
                 continue;
             }
             self.fill(&mut batch, events);
+            self.worker.progress(batch.last, batch.events.len() as u64);
+            self.worker.look_ahead().await;
             loop {
                 match self.deliver(&mut batch, cursor).await {
                     Delivered::Yes => break,
@@ -126,6 +129,7 @@ impl BatchWorker {
                     }
                     Delivered::Skipped(why) => {
                         let skipped = batch.events.remove(0);
+                        self.worker.progress(batch.last, batch.events.len() as u64);
                         self.worker.to_dead_letters(&skipped, &why).await?;
                         self.write_lines(&mut batch);
                     }
@@ -185,13 +189,14 @@ impl BatchWorker {
     /// Writes a batch until it is written or given up.
     async fn deliver(&mut self, batch: &mut Batch, cursor: Seq) -> Delivered {
         let Some(oldest) = batch.events.first().cloned() else { return Delivered::Yes };
+        let lag = self.worker.age(&oldest);
         self.worker.show(
             |status| {
                 if status.state == SinkState::Idle {
                     status.state = SinkState::Delivering;
                 }
                 status.in_flight = batch.events.len() as u64;
-                status.lag_seconds = age(&oldest);
+                status.lag_seconds = lag;
             },
             cursor,
         );
@@ -205,6 +210,7 @@ impl BatchWorker {
                         info!(sink = %self.worker.name(), failures, "sink works again");
                     }
                     let count = batch.events.len() as u64;
+                    self.worker.progress(batch.last, 0);
                     self.worker.show(
                         |status| {
                             status.delivered += count;
@@ -289,7 +295,9 @@ impl BatchWorker {
                 },
                 () = tokio::time::sleep_until(until.min(Instant::now() + Duration::from_secs(1))) => {}
             }
-            self.worker.show(|status| status.lag_seconds = age(oldest), cursor);
+            self.worker.look_ahead().await;
+            let lag = self.worker.age(oldest);
+            self.worker.show(|status| status.lag_seconds = lag, cursor);
         }
         Paused::Over
     }

@@ -5,6 +5,7 @@
 //! nobody else. After a crash each sink goes on where its stored place is, so that what was in hand
 //! comes again.
 
+mod backlog;
 mod batch;
 mod check;
 mod children;

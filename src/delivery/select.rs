@@ -48,19 +48,24 @@ impl Selector {
     /// Whether the sink gets it. What cannot be told apart is handed on: nothing is kept back by
     /// mistake.
     pub fn wants(&self, event: &Event, routes: &Routes) -> bool {
-        if self.types.as_ref().is_some_and(|types| !types.is_match(&*event.subscription_type)) {
+        self.wants_parts(&event.subscription_type, &event.subscription_version, &event.payload, routes)
+    }
+
+    /// The same, of an event with this type, version and payload.
+    pub fn wants_parts(&self, kind: &str, version: &str, payload: &[u8], routes: &Routes) -> bool {
+        if self.types.as_ref().is_some_and(|types| !types.is_match(kind)) {
             return false;
         }
-        if &*event.subscription_type == GAP {
+        if kind == GAP {
             return !self.gap_when_named;
         }
-        if routes.is_open(&event.subscription_type) {
+        if routes.is_open(kind) {
             return true;
         }
-        let Ok(payload) = serde_json::from_slice::<Payload>(&event.payload) else { return true };
+        let Ok(payload) = serde_json::from_slice::<Payload>(payload) else { return true };
         let key = SubscriptionKey {
-            subscription_type: event.subscription_type.clone(),
-            version: event.subscription_version.clone(),
+            subscription_type: kind.into(),
+            version: version.into(),
             condition: payload.subscription.condition,
         };
         routes.allows(&key, &self.name)

@@ -19,7 +19,7 @@ use super::retry::{Decision, Failure, Outcome};
 use super::sink::Single;
 use super::sleep_until;
 use super::window::{Cause, Origin, Place, Ticket, Window};
-use super::worker::{Command, Failures, LETTERS, Worker, age};
+use super::worker::{Command, Failures, LETTERS, Worker};
 use crate::model::event::{MessageId, Seq, StoredEvent};
 use crate::model::status::SinkState;
 use crate::model::time::Timestamp;
@@ -139,6 +139,8 @@ impl SingleWorker {
             let to = *newest.borrow_and_update();
             self.refill(run, to).await?;
             self.send(run);
+            self.worker.progress(run.window.read(), run.window.open());
+            self.worker.look_ahead().await;
             self.show(run);
             publish(run.window.place());
             let due = run.window.next_due(run.begun.elapsed()).map(|due| run.begun + due);
@@ -190,7 +192,8 @@ impl SingleWorker {
         }
         while run.window.read() < newest && run.window.len() + READ <= WINDOW && run.bytes < WINDOW_BYTES {
             let from = run.window.read();
-            let read = || self.worker.store.read_after(from, READ, WINDOW_BYTES - run.bytes);
+            let read =
+                || self.worker.store.read_for(&self.worker.follower, from, READ, WINDOW_BYTES - run.bytes);
             let events = self.worker.insist("reading events", read).await?;
             let Some(last) = events.last().map(|event| event.seq) else {
                 // Retention was quicker: there is nothing up to the newest that was seen.
@@ -388,7 +391,9 @@ impl SingleWorker {
     }
 
     fn show(&self, run: &mut Run) {
-        let oldest = run.events.first_key_value().map(|(_, held)| age(&held.event));
+        let is_stored = |ticket: &Ticket| matches!(run.window.origin(*ticket), Some(Origin::Stored(_)));
+        let oldest = run.events.iter().find(|(ticket, _)| is_stored(ticket));
+        let oldest = oldest.map(|(_, held)| self.worker.age(&held.event));
         let now = run.begun.elapsed();
         let state = match () {
             () if run.window.is_paused(now) && run.window.out() == 0 => SinkState::Paused,

@@ -16,7 +16,7 @@ use super::handle::{Request, ResendError, Rewind};
 use super::make::{Made, SinkError, make, selector};
 use super::receiver::Receiver;
 use super::single::SingleWorker;
-use super::worker::{Command, SharedPause, Statuses, Stop, Worker};
+use super::worker::{Command, SharedPause, Statuses, Stop, Waiting, Worker, follower};
 use super::{DeliveryOptions, SinkOptions, sleep_until};
 use crate::model::route::{Routes, SinkName};
 use crate::model::status::SinkState;
@@ -98,6 +98,7 @@ impl Delivery {
         let mut workers = Workers::default();
         let mut retire = tokio::time::interval(RETIRE);
         let mut known: Option<Arc<[SinkOptions]>> = None;
+        let mut lost = self.store.lost();
         loop {
             let sinks = Arc::clone(&self.sinks.borrow_and_update());
             if known.as_ref() != Some(&sinks) {
@@ -110,6 +111,7 @@ impl Delivery {
                 biased;
                 () = cancel.cancelled() => break,
                 Ok(()) = self.sinks.changed() => {}
+                Ok(()) = lost.changed() => self.show_losses(&lost.borrow_and_update()),
                 () = sleep_until(restart) => {}
                 Some(ended) = workers.tasks.join_next_with_id() => self.ended(ended, &mut workers).await,
                 Some(request) = self.requests.recv() => self.answer(request, &mut workers).await,
@@ -178,9 +180,12 @@ impl Delivery {
             Some(receiver) => Arc::clone(pauses.entry(receiver).or_default()),
             None => SharedPause::default(),
         };
+        let selector = selector(sink)?;
         let worker = Worker {
             options: sink.clone(),
-            selector: selector(sink)?,
+            follower: follower(&selector, &self.routes),
+            waiting: Waiting::default(),
+            selector,
             store: self.store.clone(),
             routes: self.routes.clone(),
             reopen: self.reopen.clone(),
@@ -278,6 +283,17 @@ impl Delivery {
                 }
             });
         }
+    }
+
+    /// Retention has taken events that sinks had not had.
+    fn show_losses(&self, lost: &BTreeMap<SinkName, u64>) {
+        self.statuses.send_modify(|statuses| {
+            for (sink, lost) in lost {
+                if let Some(status) = statuses.get_mut(sink) {
+                    status.lost = status.lost.max(*lost);
+                }
+            }
+        });
     }
 
     /// A sink that is not in the configuration any more is not shown either; its place stays stored.

@@ -346,6 +346,11 @@ impl Window {
         self.items.len() + self.done.len()
     }
 
+    /// Stored events that are not done.
+    pub fn open(&self) -> u64 {
+        self.open.len() as u64
+    }
+
     /// Whether nothing is left to do.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()

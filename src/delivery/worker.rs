@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::SinkOptions;
+use super::backlog::Backlog;
 use super::handle::Skipped;
 use super::retry::{Failure, RetryLimits};
 use super::select::Selector;
@@ -19,12 +20,14 @@ use crate::model::event::{Seq, StoredEvent};
 use crate::model::route::{Routes, SinkName};
 use crate::model::status::{SinkState, SinkStatus};
 use crate::model::time::Timestamp;
-use crate::store::{DeadLetter, FailureRecord, GivenUp, SinkRecord, Store, StoreError};
+use crate::store::{DeadLetter, FailureRecord, Follower, GivenUp, SinkRecord, Store, StoreError};
 
 /// Pauses while the store cannot be read or written.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// The least time between two writes of a sink's place. What moves meanwhile comes again after a crash.
 const PLACE_PAUSE: Duration = Duration::from_millis(10);
+/// Events that are looked at in one go to count those that wait for the sink, and how often that is done.
+const LOOK: (usize, Duration) = (50_000, Duration::from_secs(1));
 /// Dead letters that are read at once.
 pub(super) const LETTERS: usize = 100;
 
@@ -111,6 +114,31 @@ impl Failures {
     }
 }
 
+/// Which events a worker wants, for the store. What it gets goes by the routes of the moment.
+pub(super) fn follower(selector: &Selector, routes: &watch::Receiver<Option<Arc<Routes>>>) -> Follower {
+    let (selector, routes) = (selector.clone(), routes.clone());
+    Follower::new(move |kind, version, payload| {
+        let routes = routes.borrow().clone().unwrap_or_default();
+        selector.wants_parts(kind, version, payload, &routes)
+    })
+}
+
+/// How many events a sink has not got yet: those that its worker has open, and those that it has not read.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    open: u64,
+    backlog: Backlog,
+    looked_at: Option<Instant>,
+    /// When the sink had everything for the last time.
+    idle_at: Option<Instant>,
+}
+
+impl Waiting {
+    fn events(&self) -> u64 {
+        self.open + self.backlog.wanted()
+    }
+}
+
 /// What a worker works with.
 pub(super) struct Worker {
     pub(super) options: SinkOptions,
@@ -120,6 +148,8 @@ pub(super) struct Worker {
     pub(super) reopen: watch::Receiver<u64>,
     pub(super) statuses: Arc<watch::Sender<Statuses>>,
     pub(super) stop: Stop,
+    pub(super) follower: Follower,
+    pub(super) waiting: Waiting,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) pause: SharedPause,
 }
@@ -155,7 +185,10 @@ impl Worker {
     /// The place to begin at, once the routes are known.
     pub(super) async fn start(&mut self) -> Option<SinkRecord> {
         let (name, start) = (self.options.name.clone(), self.options.start);
-        let record = self.insist("finding the sink's place", || self.store.sink(&name, start)).await?;
+        let record = self
+            .insist("finding the sink's place", || self.store.start_sink(&name, start, &self.follower))
+            .await?;
+        self.waiting.backlog.reset(record.cursor);
         let fresh = SinkStatus {
             name,
             kind: self.options.kind.name().to_owned(),
@@ -215,21 +248,60 @@ impl Worker {
         self.show(
             |status| {
                 status.dead_letters = dead_letters;
-                status.lost = lost;
+                status.lost = status.lost.max(lost);
             },
             Seq(0),
         );
     }
 
-    /// Publishes a change of the status. The lag is that of the newest event that is stored.
+    /// The worker has read up to `read`, and `open` events of those are not done.
+    pub(super) fn progress(&mut self, read: Seq, open: u64) {
+        self.waiting.backlog.forget(read);
+        self.waiting.open = open;
+        if self.waiting.events() == 0 && *self.store.last_seq().borrow() <= self.waiting.backlog.looked() {
+            self.waiting.idle_at = Some(Instant::now());
+        }
+    }
+
+    /// Counts events that are stored and not read yet, as far as they are for this sink. Each is looked at once, a
+    /// bounded number at a time; until a large backlog is counted whole, the lag is told as smaller than it is.
+    pub(super) async fn look_ahead(&mut self) {
+        if self.routes.has_changed().unwrap_or(false) {
+            self.routes.mark_unchanged();
+            let removed = self.store.status().borrow().first_seq.0.saturating_sub(1);
+            self.waiting.backlog.reset(Seq(removed));
+        }
+        let (limit, pause) = LOOK;
+        let from = self.waiting.backlog.looked();
+        let is_new = *self.store.last_seq().borrow() > from;
+        if !is_new || self.waiting.looked_at.is_some_and(|at| at.elapsed() < pause) {
+            return;
+        }
+        self.waiting.looked_at = Some(Instant::now());
+        // A store that cannot be read shows when events are read.
+        if let Ok((wanted, looked)) = self.store.wanted_after(&self.follower, from, limit).await {
+            self.waiting.backlog.add(&wanted, looked);
+            let removed = self.store.status().borrow().first_seq.0.saturating_sub(1);
+            self.waiting.backlog.forget(Seq(removed));
+        }
+    }
+
+    /// The age of an event, in seconds. One that came after the sink had everything is no older than that, whatever the
+    /// clock says.
+    pub(super) fn age(&self, event: &StoredEvent) -> u64 {
+        let by_date = Timestamp(SystemTime::now()).since(event.stored_at);
+        self.waiting.idle_at.map_or(by_date, |at| by_date.min(at.elapsed())).as_secs()
+    }
+
+    /// Publishes a change of the status.
     pub(super) fn show(&self, change: impl FnOnce(&mut SinkStatus), cursor: Seq) {
-        let newest = *self.store.last_seq().borrow();
+        let waiting = self.waiting.events();
         self.statuses.send_if_modified(|statuses| {
             let Some(status) = statuses.get_mut(&self.options.name) else { return false };
             let before = status.clone();
             change(status);
             status.cursor = status.cursor.max(cursor);
-            status.lag_events = newest.0.saturating_sub(status.cursor.0);
+            status.lag_events = waiting;
             if status.lag_events == 0 {
                 status.lag_seconds = 0;
             }
@@ -243,11 +315,6 @@ impl Worker {
         let task = keep(self.store.clone(), self.options.name.clone(), moves, Arc::clone(&self.statuses));
         (moved, tokio::spawn(task))
     }
-}
-
-/// The age of an event, in seconds.
-pub(super) fn age(event: &StoredEvent) -> u64 {
-    Timestamp(SystemTime::now()).since(event.stored_at).as_secs()
 }
 
 /// Stores places; what could not be stored at the end is sent again.
@@ -272,8 +339,8 @@ async fn keep(
                     }
                     statuses.send_if_modified(|statuses| {
                         let Some(status) = statuses.get_mut(&name) else { return false };
-                        let changed = status.lost != record.lost;
-                        status.lost = record.lost;
+                        let changed = status.lost < record.lost;
+                        status.lost = status.lost.max(record.lost);
                         changed
                     });
                 }

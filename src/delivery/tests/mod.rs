@@ -320,3 +320,45 @@ fn what_cannot_work_is_found_without_touching_it() {
     );
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
+
+#[tokio::test]
+async fn behind_is_what_the_sink_would_get() {
+    let folder = tempfile::tempdir().unwrap();
+    let tap = Tap::default();
+    *tap.broken.lock().unwrap() = true;
+    let online = vec!["stream.online".to_owned()];
+    let out = SinkOptions { types: online.clone(), ..sink("out", SinkKind::Stdout) };
+    let command = SinkKind::Command(CommandOptions {
+        program: "/bin/false".into(),
+        folder: folder.path().to_owned(),
+        arguments: vec![],
+        timeout: Duration::from_secs(10),
+        concurrency: 1,
+    });
+    let hook = SinkOptions { types: online, retry_max: Duration::from_secs(60), ..sink("hook", command) };
+    let bench = Bench::start(open(&folder), &[out, hook], tap.options()).await;
+    bench.push(0..1, "stream.online").await;
+    bench.push(1..201, "channel.follow").await;
+    for name in ["out", "hook"] {
+        let status = bench.status(name, |status| status.retries >= 1 && status.lag_events > 0).await;
+        assert_eq!(status.lag_events, 1, "{name}");
+    }
+    // More than a worker reads ahead: it is counted bit by bit, and never what is for others.
+    for round in 0..8 {
+        let first = 1_000 + round * 600;
+        bench.push(first..first + 300, "stream.online").await;
+        bench.push(first + 300..first + 600, "channel.follow").await;
+    }
+    for name in ["out", "hook"] {
+        bench
+            .status(name, |status| {
+                assert!(status.lag_events <= 2_401, "{name}: {}", status.lag_events);
+                status.lag_events == 2_401
+            })
+            .await;
+    }
+    *tap.broken.lock().unwrap() = false;
+    let status = bench.status("out", |status| status.delivered == 2_401).await;
+    assert_eq!(status.lag_events, 0);
+    bench.end().await;
+}
