@@ -19,3 +19,22 @@ pub fn raise_descriptor_limit() {
         debug!(%error, "the limit of open files stays as it is");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_soft_limit_is_raised_to_what_the_system_allows() {
+        let before = getrlimit(Resource::Nofile);
+        // Enough for the other tests of this process.
+        setrlimit(Resource::Nofile, Rlimit { current: Some(1_024), ..before }).unwrap();
+        raise_descriptor_limit();
+        let after = getrlimit(Resource::Nofile);
+        assert_eq!(
+            after.current,
+            Some(before.maximum.map_or(DESCRIPTORS, |maximum| maximum.min(DESCRIPTORS)))
+        );
+        assert_eq!(after.maximum, before.maximum);
+    }
+}

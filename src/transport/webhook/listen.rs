@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use listenfd::ListenFd;
 
 /// Connections that the system keeps for us until we take them.
-const BACKLOG: i32 = 1_024;
+const BACKLOG: i32 = 4_096;
 
 /// Where to listen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
