@@ -293,9 +293,16 @@ async fn dead_letters_and_replays_by_command() {
     };
     let (code, list, _) = run(&["dead-letters", "list"]).await;
     assert!(
-        code == Some(0) && list.contains("run stream.online") && list.contains("exit status: 1"),
+        code == Some(0) && list.contains("run stream.online") && list.contains("exited with status 1"),
         "{list}"
     );
+    assert!(list.contains("first failure "), "{list}");
+    let (code, _, said) = run(&["sink", "skip", "run"]).await;
+    assert!(code == Some(1) && said.contains("nothing holds up sink run"), "{said}");
+    let (code, _, said) = run(&["sink", "retry", "run"]).await;
+    assert!(code == Some(0) && said.contains("sink run tries again now"), "{said}");
+    let (code, _, said) = run(&["sink", "retry", "nobody"]).await;
+    assert!(code == Some(1) && said.contains("there is no sink nobody"), "{said}");
     let (_, list, _) = run(&["dead-letters", "list", "--json", "--sink", "run"]).await;
     let list: serde_json::Value = serde_json::from_str(&list).unwrap();
     assert_eq!(list[0]["message"]["metadata"]["message_id"], id.as_str());

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::token::{MintOutcome, ValidateOutcome};
 use crate::model::grants::Scopes;
 use crate::model::json::Members;
+use crate::model::masking::Masking;
 use crate::model::secret::Secret;
 use crate::model::text::one_line;
 
@@ -205,8 +206,7 @@ fn message(body: &[u8], secret: &Secret) -> String {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let text = Members::of(&body).and_then(|members| members.text("message"));
     let text = text.ok().flatten().unwrap_or_default();
-    let text = if secret.expose().is_empty() { text } else { text.replace(secret.expose(), "[secret]") };
-    one_line(&text, EXCERPT)
+    one_line(&Masking::of(secret.expose()).hide(&text), EXCERPT)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::control::{Connection, block_on, parse};
 use super::events::{open, since};
 use super::term::{self, Failure, fit};
 use crate::admin::{Count, Refused};
-use crate::delivery::format::eventsub_line;
+use crate::delivery::format::{eventsub_line, readable};
 use crate::model::event::Seq;
 use crate::model::route::SinkName;
 use crate::model::time::Timestamp;
@@ -167,7 +167,7 @@ fn shown(letter: &DeadLetter, verbose: bool) -> Result<String, Failure> {
         first_error: letter.first.as_ref().map(|first| first.error.as_str()),
         first_said: letter.first.as_ref().and_then(|first| first.said.as_deref()).filter(|_| verbose),
         replay: letter.replay,
-        message: serde_json::from_slice(&message).map_err(failed)?,
+        message: serde_json::from_slice(&readable(&message)).map_err(failed)?,
     };
     serde_json::to_string(&shown).map_err(failed)
 }

@@ -7,7 +7,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value, context};
 use serde_json::value::RawValue;
 
-use super::format::Broadcaster;
+use super::format::{Broadcaster, readable};
 use crate::model::event::Event;
 
 /// A template that could not be read, or could not be filled from an event.
@@ -84,6 +84,7 @@ impl EventContext {
     /// It is no JSON.
     pub fn new(event: &Event) -> Result<Self, TemplateError> {
         let payload: serde_json::Value = serde_json::from_slice(&event.payload)
+            .or_else(|_| serde_json::from_slice(&readable(&event.payload)))
             .map_err(|error| TemplateError { message: format!("the payload is no JSON: {error}") })?;
         let payload = Value::from(Serde(payload));
         let part = |name: &str| payload.get_attr(name).unwrap_or(Value::UNDEFINED);

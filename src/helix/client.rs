@@ -12,7 +12,7 @@ use super::HelixOptions;
 use super::error::HelixError;
 use super::pacer::{Decision, Headers, Pacer, PacerOptions, Permit};
 use super::request::{Call, Request, Verb};
-use super::status::{NO_ANSWER, classify, status_label};
+use super::status::{NO_ANSWER, classify, status_label, without_token};
 use crate::auth::{AccessToken, BodyError, Rejected, Tokens, read_bounded};
 use crate::model::pulse::Pulse;
 use crate::model::status::ApiStatus;
@@ -181,10 +181,16 @@ impl Sender {
             remaining = answer.headers.remaining,
             "answer"
         );
-        if (200..300).contains(&answer.status) {
-            return Ok(answer.body);
+        let is_good = (200..300).contains(&answer.status);
+        // Lists are long and hold no words of Twitch's, but the reasons why shards were refused.
+        let body = match is_good && request.call != Call::UpdateShards {
+            true => answer.body,
+            false => without_token(&answer.body, token.secret()),
+        };
+        if is_good {
+            return Ok(body);
         }
-        let error = classify(request.call, answer.status, answer.headers.remaining, &answer.body);
+        let error = classify(request.call, answer.status, answer.headers.remaining, &body);
         if matches!(error, HelixError::RateLimited) {
             let seconds = answer.reset_in.map(|left| left.as_secs());
             warn!(reset_in_seconds = seconds, "Twitch's rate limit is reached; waiting");

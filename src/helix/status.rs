@@ -5,6 +5,8 @@ use serde_json::Value;
 use super::error::HelixError;
 use super::request::Call;
 use crate::model::json::Members;
+use crate::model::masking::Masking;
+use crate::model::secret::Secret;
 use crate::model::text::one_line;
 
 /// The longest part of a foreign text that is repeated to a person, in characters.
@@ -57,6 +59,11 @@ pub(super) fn garbled(call: Call, what: &str) -> HelixError {
 
 pub(super) fn excerpt(text: &str) -> Box<str> {
     one_line(text, EXCERPT).into()
+}
+
+/// The body of an answer without the token that it was asked with, should Twitch or a proxy repeat it.
+pub(super) fn without_token(body: &[u8], token: &Secret) -> Vec<u8> {
+    Masking::of(token.expose()).hide(&String::from_utf8_lossy(body)).into_bytes()
 }
 
 /// What an answer outside of 2xx means. `remaining` is the `Ratelimit-Remaining` header: a 429 with 0
@@ -117,6 +124,18 @@ mod tests {
         let names: std::collections::BTreeSet<&str> = (0..=u16::MAX).map(status_label).collect();
         assert_eq!(names.len(), 15, "{names:?}");
         assert_eq!((status_label(418), status_label(202)), ("other", "202"));
+    }
+
+    #[test]
+    fn an_answer_that_repeats_the_token_does_not_get_it_into_an_error() {
+        let token = Secret::new("abcdefghijklmnopqrstuvwxyz0123");
+        for said in
+            ["abcdefghijklmnopqrstuvwxyz0123", "stuvwxyz0123", "ABCDEFGHIJ", r"\u0061bcdefgh", "%61bcdefghij"]
+        {
+            let body = format!(r#"{{"message":"bad token {said}"}}"#);
+            let error = classify(Call::GetUsers, 401, None, &without_token(body.as_bytes(), &token));
+            assert!(error.to_string().contains("bad token [secret];"), "{error}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub(crate) mod example;
 pub mod grants;
 pub mod hint;
 pub mod json;
+pub mod masking;
 pub mod mode;
 pub mod obstacle;
 pub mod pulse;

@@ -19,9 +19,10 @@ use super::super::template::{EventContext, Template, TemplateError, is_json};
 use super::super::verdict::{Verdict, allowance, classify, wish};
 use super::{Single, printable};
 use crate::model::event::StoredEvent;
+use crate::model::masking::Masking;
 use crate::model::secret::Secret;
 use crate::model::signature::Signer;
-use crate::model::text::{chain, duration};
+use crate::model::text::duration;
 
 /// How much of an answer is read: enough to say what is wrong, and to use the connection again.
 const ANSWER: usize = 16 << 10;
@@ -65,8 +66,9 @@ pub(in crate::delivery) struct Http {
     fixed: HeaderMap,
     /// Headers that are templates.
     templates: Vec<(HeaderName, Template)>,
+    /// Where requests go, as messages name it: host and port.
     host: String,
-    hidden: Vec<Secret>,
+    masking: Masking,
 }
 
 enum Body {
@@ -95,7 +97,10 @@ pub(in crate::delivery) struct Message {
 impl Http {
     pub(in crate::delivery) fn new(options: HttpOptions, client: reqwest::Client) -> Result<Self, HttpError> {
         let url = reqwest::Url::parse(options.url.expose()).map_err(|_| HttpError::Url)?;
-        let host = url.host_str().ok_or(HttpError::Url)?.to_owned();
+        let mut host = url.host_str().ok_or(HttpError::Url)?.to_owned();
+        if let Some(port) = url.port() {
+            host = format!("{host}:{port}");
+        }
         let template = |key: String, source: &str| {
             Template::new(source).map_err(|error| HttpError::Template { key, error })
         };
@@ -112,15 +117,8 @@ impl Http {
                 fixed.append(name.clone(), header_value(name, value.expose())?);
             }
         }
-        let mut hidden: Vec<Secret> = options.headers.iter().map(|(_, value)| value.clone()).collect();
-        hidden.extend([url.path().trim_start_matches('/'), url.query().unwrap_or("")].map(Secret::new));
-        hidden.extend(url.password().map(Secret::new));
-        if let HttpBody::Eventsub(Some(secret)) = &options.body {
-            hidden.push(secret.clone());
-        }
-        // Short texts stand in many places; hiding them would garble and hide nothing.
-        hidden.retain(|secret| secret.expose().len() >= 8);
-        Ok(Self { options, client, url, body, fixed, templates, host, hidden })
+        let masking = masking(&options);
+        Ok(Self { options, client, url, body, fixed, templates, host, masking })
     }
 
     /// What is sent for an event.
@@ -202,14 +200,21 @@ impl Http {
             .timeout(self.options.timeout);
         match request.send().await {
             Ok(answer) => self.judge(answer, attempt.now).await,
-            Err(error) => {
-                let why = if error.is_timeout() {
-                    format!("no answer within {}", duration(self.options.timeout))
-                } else {
-                    chain(&error.without_url())
-                };
-                Outcome::unavailable(format!("{}: {}", self.host, self.hide(&why)))
-            }
+            Err(error) => Outcome::unavailable(self.explain(&error)),
+        }
+    }
+
+    /// Why there is no answer.
+    fn explain(&self, error: &reqwest::Error) -> String {
+        let host = &self.host;
+        if error.is_timeout() {
+            let timeout = duration(self.options.timeout);
+            return format!("{host} did not answer within {timeout}");
+        }
+        let cause = self.hide(&innermost(error));
+        match error.is_connect() {
+            true => format!("cannot connect to {host}: {cause}"),
+            false => format!("the connection to {host} broke before the answer: {cause}"),
         }
     }
 
@@ -248,11 +253,39 @@ impl Http {
 
     /// A text fit for a log: without what is secret, even when the receiver repeats it.
     fn hide(&self, text: &str) -> String {
-        let mut text = text.to_owned();
-        for secret in &self.hidden {
-            text = text.replace(secret.expose(), "[secret]");
+        printable(&self.masking.hide(text))
+    }
+}
+
+/// Everything in the options that a receiver must not get into a message by repeating it.
+fn masking(options: &HttpOptions) -> Masking {
+    let mut masking = Masking::default();
+    masking.add_url(options.url.expose());
+    for (name, value) in &options.headers {
+        if ![header::CONTENT_TYPE, header::ACCEPT].contains(name) {
+            masking.add_header(value.expose());
         }
-        printable(&text)
+    }
+    match &options.body {
+        HttpBody::Eventsub(Some(secret)) => masking.add_secret(secret.expose()),
+        HttpBody::Eventsub(None) | HttpBody::Cloudevents => {}
+        HttpBody::Template(source) => masking.add_opaque_words(source),
+    }
+    masking
+}
+
+/// The cause of an error that has no further cause, without the number that the system gives it.
+fn innermost(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    let text = cause.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    match (chars.next(), chars.clone().next()) {
+        (Some(first), Some(second)) if second.is_lowercase() => first.to_lowercase().chain(chars).collect(),
+        _ => text.to_owned(),
     }
 }
 
@@ -363,9 +396,20 @@ mod tests {
     }
 
     #[test]
+    fn a_line_break_in_a_header_and_half_a_surrogate_are_no_dead_letters() {
+        let made = sink(HttpBody::Template("{{ event.t }}".into()), &[("title", "{{ event.t }}")]).unwrap();
+        let mut event = event();
+        event.event.payload =
+            br#"{"subscription":{"condition":{}},"event":{"t":"a\r\nX: y\u0000\ud83d\u00e9"}}"#.as_slice().into();
+        let message = made.message(&event, &Attempt::first(SystemTime::now())).unwrap();
+        assert_eq!(message.headers["title"].as_bytes(), "a  X: y \u{fffd}\u{e9}".as_bytes());
+        assert_eq!(message.body, "a\r\nX: y\0\u{fffd}\u{e9}");
+    }
+
+    #[test]
     fn what_a_receiver_repeats_is_hidden() {
         let sink = sink(HttpBody::Cloudevents, &[("authorization", "Bearer abcdefgh")]).unwrap();
-        let said = sink.hide("no: Bearer abcdefgh at api/webhooks/1234567890/secret-path\nsorry");
-        assert_eq!(said, r"no: [secret] at [secret]\nsorry");
+        let said = sink.hide("invalid token abcdefgh at secret-path\nsorry");
+        assert_eq!(said, r"invalid token [secret] at [secret]\nsorry");
     }
 }

@@ -21,6 +21,7 @@ use super::super::retry::Outcome;
 use super::super::template::{EventContext, Template, TemplateError};
 use super::{Single, printable};
 use crate::model::event::{Event, StoredEvent};
+use crate::model::masking::Masking;
 use crate::model::route::SinkName;
 use crate::model::secret::Secret;
 
@@ -28,6 +29,8 @@ use crate::model::secret::Secret;
 const IN_FLIGHT: usize = 256;
 /// How long an acknowledgement may take.
 const ACK_LIMIT: Duration = Duration::from_secs(10);
+/// The longest subject, in bytes. Servers close the connection when a line of their protocol is longer than 4 KiB.
+const SUBJECT: usize = 2_000;
 /// How long a connection may take to be made.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// How long a stream that we make knows message ids: longer than a server is away as a rule.
@@ -56,6 +59,7 @@ pub(in crate::delivery) struct Nats {
     login: Option<Login>,
     tls: rustls::ClientConfig,
     context: OnceCell<Context>,
+    masking: Masking,
 }
 
 /// Who we are, as the URL has it. The library logs URLs, so it stands in none that the library gets.
@@ -105,7 +109,15 @@ impl Nats {
             servers.push(ServerAddr::from_url(url).map_err(|_| NatsError::Url)?);
         }
         let subject = Template::new(&options.subject).map_err(NatsError::Subject)?;
-        let sink = Self { name, options, format, subject, servers, login, tls, context: OnceCell::new() };
+        let mut masking = Masking::default();
+        for url in options.url.expose().split(',') {
+            masking.add_url(url);
+        }
+        if let Some(credentials) = &options.credentials {
+            masking.add_opaque_words(credentials.expose());
+        }
+        let context = OnceCell::new();
+        let sink = Self { name, options, format, subject, servers, login, tls, context, masking };
         sink.connect_options()?;
         Ok(sink)
     }
@@ -144,7 +156,15 @@ impl Nats {
     pub(in crate::delivery) fn subject(&self, event: &Event) -> Result<String, String> {
         let context = EventContext::new(event).map_err(|error| error.message)?;
         let text = self.subject.render(&context).map_err(|error| format!("`subject`: {error}"))?;
-        Ok(valid_subject(&text))
+        match valid_subject(&text) {
+            subject if subject.len() <= SUBJECT => Ok(subject),
+            subject => Err(format!("`subject` has {} bytes, and a server takes {SUBJECT}", subject.len())),
+        }
+    }
+
+    /// A text of the server, fit for a message: without what is secret, even when the server repeats it.
+    fn hide(&self, text: &str) -> String {
+        printable(&self.masking.hide(text))
     }
 
     /// The connection; it is made once, and keeps itself up.
@@ -155,7 +175,7 @@ impl Nats {
                 let client = options
                     .connect(self.servers.clone())
                     .await
-                    .map_err(|error| printable(&error.to_string()))?;
+                    .map_err(|error| self.hide(&error.to_string()))?;
                 let mut context = async_nats::jetstream::new(client);
                 context.set_timeout(ACK_LIMIT);
                 Ok(context)
@@ -203,7 +223,7 @@ impl Nats {
                     "no stream takes the subject {subject}: make one, or name one with `stream` to have it made"
                 )),
             },
-            _ => Outcome::unavailable(printable(&error.to_string())),
+            _ => Outcome::unavailable(self.hide(&error.to_string())),
         }
     }
 
@@ -223,7 +243,7 @@ impl Nats {
             }
             Err(error) => Outcome::unavailable(format!(
                 "the stream {name} cannot be made: {}",
-                printable(&error.to_string())
+                self.hide(&error.to_string())
             )),
         }
     }

@@ -322,3 +322,63 @@ async fn late_events_are_signed_with_a_fresh_timestamp_and_replayed_ones_have_a_
 fn now() -> Timestamp {
     Timestamp(std::time::SystemTime::now())
 }
+
+#[tokio::test]
+async fn what_a_receiver_repeats_of_its_secrets_is_in_no_message() {
+    const TOKEN: &str = "q7w8e9r0-t1y2u3i4";
+    let folder = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(&[Answer::Repeats(500), Answer::Repeats(422)], Duration::ZERO).await;
+    let SinkOptions { kind: SinkKind::Http(plain), .. } = http(&receiver, 1) else { panic!() };
+    let web = sink(
+        "web",
+        SinkKind::Http(HttpOptions {
+            url: Secret::new(format!(
+                "http://somebody:pa55w0rd@{}/hook/{TOKEN}?key={TOKEN}",
+                receiver.address
+            )),
+            headers: vec![("x-token".parse().unwrap(), Secret::new(format!("Bearer {TOKEN}")))],
+            ..plain
+        }),
+    );
+    let bench = Bench::start(open(&folder), &[web], options()).await;
+    bench.push(0..1, "stream.online").await;
+    let failing = bench.status("web", |status| status.retries == 1).await;
+    assert!(!failing.problem.unwrap_or_default().contains(TOKEN));
+    bench.status("web", |status| status.dead_letters == 1).await;
+    let store = bench.end().await;
+    let reader = crate::store::Reader::open(&folder.path().join("events.db")).unwrap();
+    let letter = reader.dead_letters(None, 0, 10).unwrap().remove(0);
+    let first = letter.first.expect("two failures");
+    for record in [&first, &letter.last] {
+        let said = record.said.as_deref().expect("the receiver said something");
+        assert!(said.contains("[secret]"), "{said}");
+        let shown = format!("{} {said}", record.error);
+        for secret in [TOKEN, "pa55w0rd", "somebody", "c29tZWJvZHk6cGE1NXcwcmQ"] {
+            for part in secret.as_bytes().windows(8) {
+                let part = std::str::from_utf8(part).unwrap();
+                assert!(!shown.contains(part), "{part}: {shown}");
+            }
+        }
+    }
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_event_that_a_sink_cannot_stand_is_a_dead_letter_and_the_others_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(&[], Duration::ZERO).await;
+    let web = with_body(http(&receiver, 1), HttpBody::Template("{{ event.n + 1 }}".into()));
+    let bench = Bench::start(open(&folder), &[web], options()).await;
+    bench.push(0..1, "stream.online").await;
+    for (id, payload) in [(1, "{"), (2, r#"{"subscription":{},"event":{"n":"\ud83d"}}"#), (3, "\u{0}")] {
+        bench
+            .store
+            .append(Event { payload: payload.as_bytes().into(), ..event(id, "stream.online") })
+            .await
+            .unwrap();
+    }
+    bench.push(4..5, "stream.online").await;
+    let status = bench.caught_up("web").await;
+    assert_eq!((status.delivered, status.dead_letters, status.retries), (2, 3, 0));
+    bench.end().await;
+}

@@ -13,6 +13,8 @@ use tokio::net::{TcpListener, TcpStream};
 pub(super) enum Answer {
     /// This status, with these further headers (each with its line break).
     Status(u16, &'static str),
+    /// This status, and the head of the request as its body.
+    Repeats(u16),
     /// No answer.
     Hang,
     /// The connection breaks.
@@ -76,11 +78,17 @@ impl Receiver {
             let request = read(&mut socket).await?;
             let answer = self.script.lock().unwrap().pop_front().unwrap_or(Answer::Status(200, ""));
             let good = matches!(answer, Answer::Status(200..300, _) | Answer::Endless);
+            let head = format!("{} {:?}", request.line, request.headers);
             self.requests.lock().unwrap().push(Request { answered: good, ..request });
             tokio::time::sleep(self.pace).await;
             match answer {
                 Answer::Status(status, headers) => {
                     let text = format!("HTTP/1.1 {status} So\r\ncontent-length: 4\r\n{headers}\r\nsaid");
+                    socket.write_all(text.as_bytes()).await.ok()?;
+                }
+                Answer::Repeats(status) => {
+                    let length = head.len();
+                    let text = format!("HTTP/1.1 {status} So\r\ncontent-length: {length}\r\n\r\n{head}");
                     socket.write_all(text.as_bytes()).await.ok()?;
                 }
                 Answer::Hang => std::future::pending().await,
