@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::FutureExt;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use super::format::Broadcaster;
 use super::handle::Skipped;
@@ -24,6 +24,7 @@ use crate::model::event::{MessageId, Seq, StoredEvent};
 use crate::model::status::SinkState;
 use crate::model::time::Timestamp;
 use crate::store::{GivenUp, SinkRecord};
+use crate::telemetry::LogLimit;
 
 /// Events that are open at once, at the most.
 const WINDOW: usize = 1_024;
@@ -65,7 +66,10 @@ struct Run {
     /// The place and the replays at the start.
     record: SinkRecord,
     begun: Instant,
-    failed_before: bool,
+    /// Whether attempts have failed since it last worked, and whether that was logged.
+    is_failing: bool,
+    is_failure_logged: bool,
+    log: LogLimit,
     news: News,
 }
 
@@ -99,7 +103,9 @@ impl SingleWorker {
             letters: (0, true),
             record,
             begun: Instant::now(),
-            failed_before: false,
+            is_failing: false,
+            is_failure_logged: false,
+            log: LogLimit::default(),
             news: News::default(),
         };
         let mut publish = |place: Place| {
@@ -298,13 +304,20 @@ impl SingleWorker {
         let held = run.events.get(&ticket)?;
         let (sink, id) = (self.worker.name(), &held.event.event.message_id);
         let error = &failure.message;
-        if run.failed_before {
+        let clock = std::time::Instant::now();
+        let is_first = !std::mem::replace(&mut run.is_failing, true);
+        if let Cause::Wish(wait) = cause {
+            // Nothing that an operator has to do something about, and perhaps every other second.
+            if let Some(left_out) = run.log.permit("pause", clock) {
+                info!(%sink, answer = error, seconds = wait.as_secs_f64(), left_out, "the receiver asks for a pause");
+            }
+        } else if is_first && let Some(left_out) = run.log.permit("failed", clock) {
+            warn!(%sink, error, message_id = %id, left_out, "sink failed; trying again");
+            run.is_failure_logged = true;
+        } else {
             let attempt = run.window.failures(ticket) + 1;
             debug!(%sink, error, message_id = %id, attempt, "sink failed again");
-        } else {
-            warn!(%sink, error, message_id = %id, "sink failed; trying again");
         }
-        run.failed_before = true;
         run.news.retries += 1;
         run.news.problem = Some(error.clone());
         run.news.works_again = false;
@@ -326,7 +339,10 @@ impl SingleWorker {
     fn log(&self, run: &Run, ticket: Ticket, failure: &Failure, what: &'static str) {
         let Some(Held { event, .. }) = run.events.get(&ticket) else { return };
         let (sink, id) = (self.worker.name(), &event.event.message_id);
-        error!(%sink, error = failure.message, message_id = %id, seq = event.seq.0, "{what}");
+        // Each dead letter is counted and can be listed; a receiver that refuses everything must not fill the log.
+        if let Some(left_out) = run.log.permit(what, std::time::Instant::now()) {
+            warn!(%sink, error = failure.message, message_id = %id, seq = event.seq.0, left_out, "{what}");
+        }
     }
 
     /// An event is done: stores what is left to store of it, and forgets it.
@@ -345,10 +361,10 @@ impl SingleWorker {
         run.close(ticket);
         let is_delivered = matches!(end, End::Delivered);
         run.news.delivered += u64::from(is_delivered);
-        if run.failed_before && !run.window.failing() {
-            run.failed_before = false;
+        if run.is_failing && !run.window.failing() {
+            run.is_failing = false;
             (run.news.works_again, run.news.problem) = (true, None);
-            if is_delivered {
+            if std::mem::take(&mut run.is_failure_logged) && is_delivered {
                 info!(sink = %self.worker.name(), "sink works again");
             }
         }

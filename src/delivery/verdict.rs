@@ -41,6 +41,18 @@ pub fn classify(status: u16) -> Verdict {
     }
 }
 
+/// What a person may do about an answer.
+pub fn advice(status: u16) -> Option<&'static str> {
+    match (classify(status), status) {
+        (Verdict::Moved, _) => Some("redirects are not followed: set `url` to where it leads"),
+        (_, 401 | 403 | 407) => Some("check the credentials in `url` and in the headers"),
+        (_, 404 | 410 | 421) => Some("check `url`"),
+        (_, 405) => Some("check `method` and `url`"),
+        (Verdict::Event, _) => Some("`eventsubd dead-letters list --verbose` shows what it said"),
+        (Verdict::Accepted | Verdict::Receiver | Verdict::Busy, _) => None,
+    }
+}
+
 /// The pause that a receiver asks for: `X-RateLimit-Reset-After`, else `Retry-After` in seconds or as a date, else
 /// `retry_after` in a JSON body. Seconds may have decimals.
 pub fn wish(headers: &HeaderMap, body: &[u8], now: SystemTime) -> Option<Duration> {

@@ -16,7 +16,7 @@ use super::super::outgoing::{Attempt, Envelope, ORIGINAL_MESSAGE_ID, ORIGINAL_TI
 use super::super::receiver::Receiver;
 use super::super::retry::{Failure, Outcome};
 use super::super::template::{EventContext, Template, TemplateError, is_json};
-use super::super::verdict::{Verdict, allowance, classify, wish};
+use super::super::verdict::{Verdict, advice, allowance, classify, wish};
 use super::{Single, printable};
 use crate::model::event::StoredEvent;
 use crate::model::masking::Masking;
@@ -235,8 +235,8 @@ impl Http {
         if let Some(reason) = status.canonical_reason() {
             message = format!("{message} {reason}");
         }
-        if verdict == Verdict::Moved {
-            message.push_str("; redirects are not followed: set `url` to where it leads");
+        if let Some(advice) = advice(status.as_u16()) {
+            message = format!("{message}; {advice}");
         }
         let words = self.hide(&String::from_utf8_lossy(&said));
         let failure = Failure { message, said: Some(words).filter(|words| !words.is_empty()) };
