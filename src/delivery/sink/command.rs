@@ -355,6 +355,7 @@ mod tests {
             stored.event.payload = payload.replace("ann", &login).into();
             let options = CommandOptions {
                 program: "/bin/sh".into(),
+                folder: "/".into(),
                 arguments: vec![
                     "-c".to_owned(),
                     "test -z \"${EVENTSUB_BROADCASTER_LOGIN+set}\" && cat >/dev/null".to_owned(),
