@@ -77,7 +77,8 @@ impl BatchWorker {
         if self.resend_letters(record.cursor).await.is_none() {
             return;
         }
-        let (moved, keeper) = self.worker.keep_place(Place { cursor: record.cursor, done: record.done });
+        let (moved, keeper) =
+            self.worker.keep_place(Place { cursor: record.cursor, done: record.done }, Duration::ZERO);
         let _ = self.follow(record.cursor, |cursor| drop(moved.send_replace(cursor.into()))).await;
         drop(moved);
         let _ = keeper.await;

@@ -34,6 +34,8 @@ const WINDOW_BYTES: usize = 4 << 20;
 const READ: usize = 256;
 /// How long sending may go on after the daemon was told to stop.
 const LAST_SEND: Duration = Duration::from_secs(4);
+/// The least time between two writes of the place, which moves with every event.
+const PLACE_PAUSE: Duration = Duration::from_millis(10);
 /// How often the lag is shown while nothing happens.
 const SHOW: Duration = Duration::from_secs(1);
 
@@ -93,7 +95,7 @@ impl SingleWorker {
     pub(super) async fn run(mut self) {
         let Some(record) = self.worker.start().await else { return };
         let place = Place { cursor: record.cursor, done: record.done.clone() };
-        let (moved, keeper) = self.worker.keep_place(place.clone());
+        let (moved, keeper) = self.worker.keep_place(place.clone(), PLACE_PAUSE);
         let mut run = Run {
             window: Window::new(self.sink.concurrency(), place.cursor),
             events: BTreeMap::new(),

@@ -24,8 +24,6 @@ use crate::store::{DeadLetter, FailureRecord, Follower, GivenUp, SinkRecord, Sto
 
 /// Pauses while the store cannot be read or written.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
-/// The least time between two writes of a sink's place. What moves meanwhile comes again after a crash.
-const PLACE_PAUSE: Duration = Duration::from_millis(10);
 /// Events that are looked at in one go to count those that wait for the sink, and how often that is done.
 const LOOK: (usize, Duration) = (50_000, Duration::from_secs(1));
 /// Dead letters that are read at once.
@@ -309,10 +307,12 @@ impl Worker {
         });
     }
 
-    /// Starts the task that stores the places that are sent to it.
-    pub(super) fn keep_place(&self, start: Place) -> (watch::Sender<Place>, JoinHandle<()>) {
+    /// Starts the task that stores the places that are sent to it, with at least `pause` between two writes. Each is a sync
+    /// of the disk; what moves meanwhile shares the next one, and comes again after a crash.
+    pub(super) fn keep_place(&self, start: Place, pause: Duration) -> (watch::Sender<Place>, JoinHandle<()>) {
         let (moved, moves) = watch::channel(start);
-        let task = keep(self.store.clone(), self.options.name.clone(), moves, Arc::clone(&self.statuses));
+        let statuses = Arc::clone(&self.statuses);
+        let task = keep(self.store.clone(), self.options.name.clone(), moves, statuses, pause);
         (moved, tokio::spawn(task))
     }
 }
@@ -323,6 +323,7 @@ async fn keep(
     name: SinkName,
     mut moves: watch::Receiver<Place>,
     statuses: Arc<watch::Sender<Statuses>>,
+    pause: Duration,
 ) {
     let mut kept = moves.borrow().clone();
     loop {
@@ -333,9 +334,8 @@ async fn keep(
             match store.advance(&name, to.cursor, to.done.clone()).await {
                 Ok(record) => {
                     kept = to;
-                    if !ended {
-                        // Each write is a sync of the disk, and the events that come meanwhile share the next one.
-                        tokio::time::sleep(PLACE_PAUSE).await;
+                    if !ended && !pause.is_zero() {
+                        tokio::time::sleep(pause).await;
                     }
                     statuses.send_if_modified(|statuses| {
                         let Some(status) = statuses.get_mut(&name) else { return false };

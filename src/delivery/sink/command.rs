@@ -363,7 +363,8 @@ mod tests {
                 timeout: LONG,
                 concurrency: 1,
             };
-            let sink = Arc::new(Command::new(SinkName::new("c"), options, Format::Eventsub));
+            let sink =
+                Arc::new(Command::new(SinkName::new("c"), options, Format::Eventsub, Children::default()));
             let attempt = Attempt::first(std::time::SystemTime::now());
             assert_eq!(sink.send(Arc::new(stored), attempt).await, Outcome::Done);
         }
