@@ -414,3 +414,40 @@ async fn shards_grow_and_shrink_with_the_file() {
     daemon.delivered(2).await;
     daemon.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_directory_that_is_removed_ends_the_daemon_with_the_reason() {
+    let home = Home::new(quick()).await;
+    home.configure(ONLINE);
+    let daemon = home.start().await;
+    daemon.converged().await;
+    fs::rename(home.path("state"), home.path("aside")).unwrap();
+    let removed = |status: &eventsubd::model::status::Status| {
+        status.problems.iter().any(|p| p.part == "store" && p.message.contains("events.db was removed"))
+    };
+    daemon.until("it is missed", removed).await;
+    // Nothing that comes now is lost once it is back.
+    let id = home.sandbox.trigger("stream.online", Some("ann")).await.unwrap();
+    fs::rename(home.path("aside"), home.path("state")).unwrap();
+    daemon.until("stored", |status| status.store.problem.is_none() && status.store.events == 1).await;
+    daemon.delivered(1).await;
+    assert_eq!(daemon.stdout.ids(), [id]);
+    fs::remove_dir_all(home.path("state")).unwrap();
+    let Exit::Failed(why) = daemon.ended().await else { panic!("it goes on without a store") };
+    assert!(why.contains(&home.path("state/events.db").display().to_string()), "{why}");
+    assert!(why.contains("was removed or replaced while the daemon ran"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_control_socket_that_is_removed_is_made_again() {
+    let home = Home::new(quick()).await;
+    home.configure(ONLINE);
+    let daemon = home.start().await;
+    daemon.converged().await;
+    fs::remove_file(home.path("state/control.sock")).unwrap();
+    daemon.until("there again", |_| home.path("state/control.sock").exists()).await;
+    let status = common::status(&home).await;
+    assert!(status.converged);
+    daemon.end().await;
+    assert!(!home.path("state/control.sock").exists());
+}

@@ -254,14 +254,21 @@ pub async fn serve(
         .route("/dead-letters/drop", post(drop_letters))
         .with_state(control)
         .merge(reading::routes(facts));
-    let ControlSocket { listener, file: _file } = socket;
-    let ended = cancel.clone();
-    let server = axum::serve(listener, routes).with_graceful_shutdown(async move { ended.cancelled().await });
-    tokio::select! {
-        result = server => result,
-        () = async {
-            cancel.cancelled().await;
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        } => Ok(()),
+    let mut socket = socket;
+    loop {
+        let ControlSocket { listener, file } = socket;
+        let ended = cancel.clone();
+        let server = axum::serve(listener, routes.clone())
+            .with_graceful_shutdown(async move { ended.cancelled().await });
+        tokio::select! {
+            result = server => return result,
+            () = async {
+                cancel.cancelled().await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            } => return Ok(()),
+            () = file.removed() => {}
+        }
+        tracing::warn!(path = %file.path().display(), "the control socket was removed; it is made again");
+        socket = ControlSocket::bind(file.path()).map_err(std::io::Error::other)?;
     }
 }

@@ -2,11 +2,15 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::net::UnixListener;
+
+/// How often the file of the socket is looked for.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The control socket could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -38,9 +42,39 @@ pub struct ControlSocket {
     pub(super) file: SocketFile,
 }
 
-/// The file of a bound socket, removed on drop.
+/// The file of a bound socket, removed on drop unless another one has taken its place.
 #[derive(Debug)]
-pub(super) struct SocketFile(PathBuf);
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// Its device and number.
+    file: (u64, u64),
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), file: identity(path)? })
+    }
+
+    /// Resolves once the file has gone though its directory is there, as a clean-up of old files does it.
+    pub(super) async fn removed(&self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let gone = identity(&self.path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+            if gone && self.path.parent().is_some_and(Path::is_dir) {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
 
 impl ControlSocket {
     /// Binds `path` with mode 0600, replacing the stale socket of a daemon that crashed.
@@ -51,9 +85,10 @@ impl ControlSocket {
         if UnixStream::connect(path).is_ok() {
             return Err(SocketError::InUse { path: path.to_owned() });
         }
-        let listener =
-            Self::bind_privately(path).map_err(|source| SocketError::Io { path: path.to_owned(), source })?;
-        Ok(Self { listener, file: SocketFile(path.to_owned()) })
+        let failed = |source| SocketError::Io { path: path.to_owned(), source };
+        let listener = Self::bind_privately(path).map_err(failed)?;
+        let file = SocketFile::new(path).map_err(failed)?;
+        Ok(Self { listener, file })
     }
 
     /// The socket is made in a directory that only we can enter, and moved once its mode is right.
@@ -76,7 +111,9 @@ impl ControlSocket {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        if identity(&self.path).is_ok_and(|found| found == self.file) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -97,6 +134,21 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left behind");
 
         drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_is_removed_is_missed_and_that_of_another_daemon_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        let socket = ControlSocket::bind(&path).unwrap();
+        assert!(tokio::time::timeout(LOOK * 3, socket.file.removed()).await.is_err(), "it is there");
+        fs::remove_file(&path).unwrap();
+        tokio::time::timeout(LOOK * 3, socket.file.removed()).await.expect("it is missed");
+        let other = ControlSocket::bind(&path).unwrap();
+        drop(socket);
+        assert!(path.exists());
+        drop(other);
         assert!(!path.exists());
     }
 }

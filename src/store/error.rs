@@ -53,6 +53,12 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// It belongs to another user.
+    #[error("no permission to read {}", path.display())]
+    Denied {
+        /// The file, or its directory.
+        path: PathBuf,
+    },
     /// The system refuses.
     #[error("cannot use {}", path.display())]
     Io {
@@ -80,6 +86,15 @@ pub enum StoreError {
     /// The store was closed.
     #[error("the event store is closed")]
     Closed,
+    /// The database was removed or replaced while it was open.
+    #[error(
+        "{} was removed or replaced while the daemon ran; what it held is lost unless it is put back before the next start",
+        path.display()
+    )]
+    Gone {
+        /// The file.
+        path: PathBuf,
+    },
     /// A thread of the store ended by itself.
     #[error("the {0} thread of the event store ended by itself")]
     Died(&'static str),

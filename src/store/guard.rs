@@ -28,24 +28,29 @@ pub(super) fn lock(folder: &Path) -> Result<File, StoreError> {
 
 /// Says that a thread ended, unless that was expected.
 pub(super) struct DeathNotice {
-    name: &'static str,
-    died: Option<watch::Sender<Option<&'static str>>>,
+    why: StoreError,
+    died: Option<watch::Sender<Option<StoreError>>>,
 }
 
 impl DeathNotice {
-    pub(super) fn new(name: &'static str, died: watch::Sender<Option<&'static str>>) -> Self {
-        Self { name, died: Some(died) }
+    pub(super) fn new(name: &'static str, died: watch::Sender<Option<StoreError>>) -> Self {
+        Self { why: StoreError::Died(name), died: Some(died) }
     }
 
     pub(super) fn expected(mut self) {
         self.died = None;
+    }
+
+    /// It ended for this reason.
+    pub(super) fn because(mut self, why: StoreError) {
+        self.why = why;
     }
 }
 
 impl Drop for DeathNotice {
     fn drop(&mut self) {
         if let Some(died) = &self.died {
-            died.send_replace(Some(self.name));
+            died.send_replace(Some(self.why.clone()));
         }
     }
 }

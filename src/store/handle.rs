@@ -57,7 +57,7 @@ struct Inner {
     read_places: Arc<Semaphore>,
     published: Published,
     reader_pulse: Pulse,
-    died: watch::Receiver<Option<&'static str>>,
+    died: watch::Receiver<Option<StoreError>>,
 }
 
 impl Store {
@@ -421,9 +421,9 @@ impl Store {
     /// Resolves when a thread of the store has ended though nobody closed it.
     pub async fn failed(&self) -> StoreError {
         let mut died = self.inner.died.clone();
-        let name = died.wait_for(Option::is_some).await.map(|name| name.unwrap_or("writer"));
-        match name {
-            Ok(name) => StoreError::Died(name),
+        let why = died.wait_for(Option::is_some).await.map(|why| why.clone());
+        match why {
+            Ok(why) => why.unwrap_or(StoreError::Died("writer")),
             Err(_) => std::future::pending().await,
         }
     }

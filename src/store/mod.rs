@@ -17,6 +17,7 @@ mod handle;
 mod ids;
 mod job;
 mod machine;
+mod presence;
 mod reader;
 mod removals;
 mod retention;

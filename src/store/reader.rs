@@ -60,7 +60,7 @@ impl ReaderThread {
     pub(super) fn start(
         connection: Connection,
         requests: Receiver<ReadRequest>,
-        died: watch::Sender<Option<&'static str>>,
+        died: watch::Sender<Option<StoreError>>,
         pulse: Pulse,
     ) -> io::Result<()> {
         thread::Builder::new().name("store-reader".to_owned()).spawn(move || {

@@ -142,9 +142,7 @@ pub(super) fn open(path: &Path, max_size: u64) -> Result<Connection, StoreError>
 
 /// Opens the database for reading only, from this process or another.
 pub(super) fn open_read_only(path: &Path) -> Result<Connection, StoreError> {
-    if !path.exists() {
-        return Err(StoreError::Missing { path: path.to_owned() });
-    }
+    readable(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|e| classify(path, e))?;
     connection.busy_timeout(Duration::from_secs(5)).map_err(|e| classify(path, e))?;
@@ -154,6 +152,21 @@ pub(super) fn open_read_only(path: &Path) -> Result<Connection, StoreError> {
         return Err(StoreError::Missing { path: path.to_owned() });
     }
     Ok(connection)
+}
+
+/// Tells a store that is not there from one that this user may not read: SQLite has the same error for both.
+fn readable(path: &Path) -> Result<(), StoreError> {
+    use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+    let Err(error) = fs::File::open(path) else { return Ok(()) };
+    match error.kind() {
+        NotFound | NotADirectory => Err(StoreError::Missing { path: path.to_owned() }),
+        PermissionDenied => {
+            let hidden = fs::metadata(path).is_err();
+            let denied = if hidden { path.parent().unwrap_or(path) } else { path };
+            Err(StoreError::Denied { path: denied.to_owned() })
+        }
+        _ => Err(StoreError::io(path)(error)),
+    }
 }
 
 /// The format version; an error when the file is not ours, or newer.

@@ -19,6 +19,7 @@ use super::follower::Followers;
 use super::guard::DeathNotice;
 use super::ids::{Ids, Mark, WINDOW};
 use super::job::{Command, Done, Job, Reply, SinkJob, about_sink};
+use super::presence::Presence;
 use super::removals::{Removals, Summary};
 use super::retention::{self, Removed, Retention, SinkLoss};
 use super::{Appended, Clock, IntakeCounts, StoreOptions, Ticks, dead_letters, events, settings, sinks};
@@ -96,6 +97,7 @@ pub(super) struct Writer {
     retained_at: Option<Instant>,
     measured_at: Option<Instant>,
     pulse: Pulse,
+    presence: Presence,
     _lock: File,
 }
 
@@ -179,6 +181,7 @@ impl Writer {
             retained_at: None,
             measured_at: None,
             pulse: Pulse::default(),
+            presence: Presence::new(&options.path).map_err(StoreError::io(&options.path))?,
             _lock: lock,
         };
         let pulse = writer.pulse.clone();
@@ -191,7 +194,7 @@ impl Writer {
     pub(super) fn start(
         mut self,
         queue: Receiver<Command>,
-        died: watch::Sender<Option<&'static str>>,
+        died: watch::Sender<Option<StoreError>>,
     ) -> io::Result<()> {
         thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
             let guard = DeathNotice::new("writer", died);
@@ -202,9 +205,13 @@ impl Writer {
                 tell(summary);
             }
             let _ = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+            let lost = self.presence.is_lost(Instant::now()).then(|| self.path.clone());
             drop(self);
             // Whoever waits for the close may open the database again at once.
-            guard.expected();
+            match lost {
+                Some(path) => guard.because(StoreError::Gone { path }),
+                None => guard.expected(),
+            }
             if let Some(reply) = close {
                 let _ = reply.send(Ok(()));
             }
@@ -220,6 +227,9 @@ impl Writer {
                 Ok(command) => batch.push(command),
                 Err(RecvTimeoutError::Timeout) => {
                     self.idle();
+                    if self.presence.is_lost(Instant::now()) {
+                        return None;
+                    }
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => return None,
@@ -234,7 +244,7 @@ impl Writer {
                 // Nothing follows a close but what was queued before it by others.
                 batch.extend(queue.try_iter().filter(|c| !matches!(c.job, Job::Close { .. })));
                 if let Err(problem) = self.commit_once(&mut batch) {
-                    self.enter_failing(&problem);
+                    self.enter_failing(problem);
                     closing.refuse(self.failing());
                     return None;
                 }
@@ -245,6 +255,9 @@ impl Writer {
                 };
             }
             self.commit(&mut batch, queue);
+            if self.presence.is_lost(Instant::now()) {
+                return None;
+            }
             self.retain(SLICE.max(2 * batch.len() as u64));
             batch.clear();
             self.publish(false);
@@ -257,14 +270,13 @@ impl Writer {
         loop {
             match self.commit_once(batch) {
                 Ok(()) => {
-                    if self.status.problem.take().is_some() {
-                        info!(path = %self.path.display(), "events can be stored again");
-                        self.refusing_tx.send_replace(None);
-                        self.publish(true);
-                    }
+                    self.leave_failing();
                     return;
                 }
-                Err(problem) => self.enter_failing(&problem),
+                Err(problem) => self.enter_failing(problem),
+            }
+            if self.presence.is_lost(Instant::now()) {
+                return;
             }
             self.pulse.beat();
             // While nothing else helps, room may: retention works on what is there.
@@ -314,7 +326,8 @@ impl Writer {
     }
 
     /// One transaction with everything; on success everybody is answered.
-    fn commit_once(&mut self, batch: &mut Vec<Command>) -> rusqlite::Result<()> {
+    fn commit_once(&mut self, batch: &mut Vec<Command>) -> Result<(), String> {
+        self.presence.look(Instant::now())?;
         let now = self.look_at_clocks();
         let first = self.next;
         let mut done = Vec::with_capacity(batch.len());
@@ -326,7 +339,7 @@ impl Writer {
             self.next = first;
             marks.into_iter().for_each(|mark| self.ids.remove(mark));
             self.status.commit_failures += 1;
-            return Err(problem);
+            return Err(error::problem(&self.path, &problem));
         }
         self.status.commits.add(begun.elapsed());
         let stored = self.next - first;
@@ -409,8 +422,7 @@ impl Writer {
         let _ = self.connection.pragma_update(None, "max_page_count", pages.unwrap_or(u32::MAX - 1));
     }
 
-    fn enter_failing(&mut self, problem: &rusqlite::Error) {
-        let text = error::problem(&self.path, problem);
+    fn enter_failing(&mut self, text: String) {
         if self.status.problem.is_none() {
             error!(error = text, "events cannot be stored; intake waits");
         }
@@ -419,7 +431,22 @@ impl Writer {
         self.publish(true);
     }
 
+    fn leave_failing(&mut self) {
+        if self.status.problem.take().is_some() {
+            info!(path = %self.path.display(), "events can be stored again");
+            self.refusing_tx.send_replace(None);
+            self.publish(true);
+        }
+    }
+
     fn idle(&mut self) {
+        let was_gone = self.presence.is_gone();
+        if let Err(problem) = self.presence.look(Instant::now()) {
+            return self.enter_failing(problem);
+        }
+        if was_gone {
+            self.leave_failing();
+        }
         // With nothing held, only a new event can show whether the disk works again.
         self.refusing_tx.send_if_modified(|refusing| refusing.take().is_some());
         self.retain(4 * SLICE);
