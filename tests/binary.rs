@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use common::{
     Home, Process, SECRET, WAIT, all_bytes, caught_up, command, converged, ids, output, quick, status, text,
 };
+use eventsubd::sandbox::{Fault, Route};
 use rustix::process::Signal;
 
 fn config(home: &Home) -> String {
@@ -109,6 +110,14 @@ async fn a_start_that_waits_for_its_store_asks_for_time_and_ends_on_a_signal() {
 
     // As if an older release had written it; and somebody holds it.
     let holder = rusqlite::Connection::open(home.path("state").join("events.db")).unwrap();
+    for (table, columns) in [
+        ("dead_letters", &["said", "first_failed_at", "first_error", "first_said", "replays"][..]),
+        ("sinks", &["replays", "replay_until"]),
+    ] {
+        for column in columns {
+            holder.execute_batch(&format!("ALTER TABLE {table} DROP COLUMN {column}")).unwrap();
+        }
+    }
     holder.execute_batch("PRAGMA user_version = 2; BEGIN IMMEDIATE").unwrap();
     let systemd = tokio::net::UnixDatagram::bind(home.path("notify")).unwrap();
     let mut daemon = Process::start_with(&home, "NOTIFY_SOCKET", home.path("notify"));
@@ -148,6 +157,78 @@ async fn reload_tells_the_outcome() {
     let answer = output(command(&home, &["reload"])).await;
     assert_eq!(answer.status.code(), Some(0), "{}", text(&answer.stderr));
     drop(daemon);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reload_says_that_deletes_wait_for_a_person() {
+    let home = Home::new(quick()).await;
+    home.configure(&config(&home));
+    let _daemon = Process::start(&home, "info");
+    converged(&home).await;
+    let text_of = |answer: &std::process::Output| text(&answer.stdout) + &text(&answer.stderr);
+    home.configure("");
+    let reload = output(command(&home, &["reload"])).await;
+    assert!(reload.status.success(), "{}", text_of(&reload));
+    let said = text_of(&reload);
+    assert!(
+        said.contains("all 2 subscriptions would be deleted") && said.contains("--allow-deletes"),
+        "{said}"
+    );
+    let plan = output(command(&home, &["plan"])).await;
+    assert!(text_of(&plan).contains("2 deletes held"), "{}", text_of(&plan));
+    let apply = output(command(&home, &["apply"])).await;
+    assert_eq!(apply.status.code(), Some(1), "{}", text_of(&apply));
+    assert!(text_of(&apply).contains("all 2 subscriptions would be deleted"), "{}", text_of(&apply));
+    assert_eq!(home.live(), 2);
+    let apply = output(command(&home, &["apply", "--allow-deletes"])).await;
+    assert_eq!((apply.status.code(), home.live()), (Some(0), 0), "{}", text_of(&apply));
+    // Nothing is held any more, and nothing is said of it.
+    home.configure(&config(&home));
+    let reload = output(command(&home, &["reload"])).await;
+    assert!(!text_of(&reload).contains("deletes"), "{}", text_of(&reload));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn apply_ends_and_says_why_when_its_run_cannot_succeed() {
+    let home = Home::new(quick()).await;
+    home.configure(&config(&home));
+    let _daemon = Process::start(&home, "info");
+    converged(&home).await;
+    let apply = || output(command(&home, &["apply", "--timeout", "60s"]));
+    let done = apply().await;
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    assert!(text(&done.stderr).contains("compares the file with Twitch now"), "{}", text(&done.stderr));
+
+    // Answers that are no JSON, as those of a proxy.
+    for route in [Route::Conduits, Route::Users, Route::List] {
+        home.sandbox.fault(route, Fault::Garbage, u32::MAX);
+    }
+    let html = apply().await;
+    assert_eq!(html.status.code(), Some(75), "{}", text(&html.stderr));
+    assert!(text(&html.stderr).contains("error: the conduits could not be listed"), "{}", text(&html.stderr));
+
+    home.sandbox.clear_faults();
+    home.sandbox.set_secret("another-secret-so-this-is-bad0");
+    home.sandbox.revoke_all_tokens();
+    let refused = apply().await;
+    assert_eq!(refused.status.code(), Some(77), "{}", text(&refused.stderr));
+    assert!(text(&refused.stderr).contains("invalid client secret"), "{}", text(&refused.stderr));
+    let waited = output(command(&home, &["status", "--wait", "--timeout", "60s"])).await;
+    assert_eq!(waited.status.code(), Some(77), "{}", text(&waited.stderr));
+    assert!(text(&waited.stderr).contains("in vain"), "{}", text(&waited.stderr));
+
+    home.sandbox.stop();
+    let down = Home::new(quick()).await;
+    down.configure(&config(&down));
+    let _daemon = Process::start(&down, "info");
+    converged(&down).await;
+    down.sandbox.stop();
+    let unreachable = output(command(&down, &["apply", "--timeout", "60s"])).await;
+    assert_eq!(unreachable.status.code(), Some(75), "{}", text(&unreachable.stderr));
+    assert!(text(&unreachable.stderr).contains("error: "), "{}", text(&unreachable.stderr));
+    let waited = output(command(&down, &["status", "--wait", "--timeout", "1s"])).await;
+    assert_eq!(waited.status.code(), Some(75), "{}", text(&waited.stderr));
+    assert!(text(&waited.stderr).contains("waiting: "), "{}", text(&waited.stderr));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -23,7 +23,7 @@ mod token;
 
 pub use endpoint::{Endpoint, EndpointError, EndpointListener, EndpointOptions};
 pub use server::{
-    Answer, Control, Count, LogFilter, Refused, ReloadAccepted, ReloadRefused, Retried, SecretRotated,
-    SkippedEvent, serve,
+    Answer, Applied, Control, Count, LogFilter, Refused, ReloadAccepted, ReloadRefused, Retried,
+    SecretRotated, SkippedEvent, serve,
 };
 pub use socket::{ControlSocket, SocketError};

@@ -17,7 +17,7 @@ use super::reading::{self, Facts};
 use super::socket::ControlSocket;
 use crate::model::event::{Seq, Since};
 use crate::model::route::SinkName;
-use crate::model::status::Status;
+use crate::model::status::{ConfigStatus, Status};
 use crate::model::time::Timestamp;
 use crate::store::{LetterFilter, Store};
 
@@ -31,8 +31,10 @@ pub trait Control: Send + Sync + 'static {
     fn reload(&self) -> Answer<'_, Result<ReloadAccepted, ReloadRefused>>;
     /// Makes a new webhook secret; the old one is accepted until everything is moved.
     fn rotate_secret(&self) -> Answer<'_, Result<SecretRotated, Refused>>;
+    /// The configuration in force, and where it is from.
+    fn config(&self) -> ConfigStatus;
     /// Reconciles now; `allow_deletes` lets that one run delete more than `reconcile.max_delete`.
-    fn apply(&self, allow_deletes: bool);
+    fn apply(&self, allow_deletes: bool) -> Applied;
     /// What this user has granted is not what it was.
     fn grants_changed(&self, user_id: &str);
     /// Which log lines are kept.
@@ -79,6 +81,15 @@ pub struct SkippedEvent {
     /// Its type.
     #[serde(rename = "type")]
     pub subscription_type: String,
+}
+
+/// A run that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The run has ended once `reconcile.answered` of the status has come to this number.
+    pub ticket: u64,
+    /// The process that was asked; another one knows nothing of the ticket.
+    pub pid: u32,
 }
 
 /// The filter of log lines in force.
@@ -166,9 +177,12 @@ async fn rotate_secret(State(control): State<Shared>) -> Response {
     answer(control.rotate_secret().await)
 }
 
-async fn apply(State(control): State<Shared>, Query(query): Query<ApplyQuery>) -> StatusCode {
-    control.apply(query.allow_deletes);
-    StatusCode::ACCEPTED
+async fn config(State(control): State<Shared>) -> Json<ConfigStatus> {
+    Json(control.config())
+}
+
+async fn apply(State(control): State<Shared>, Query(query): Query<ApplyQuery>) -> Response {
+    (StatusCode::ACCEPTED, Json(control.apply(query.allow_deletes))).into_response()
 }
 
 fn answer<T: Serialize>(outcome: Result<T, Refused>) -> Response {
@@ -242,6 +256,7 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let facts = Facts::new(Arc::clone(&control), store, cancel.clone());
     let routes = Router::new()
+        .route("/config", get(config))
         .route("/reload", post(reload))
         .route("/rotate-secret", post(rotate_secret))
         .route("/apply", post(apply))

@@ -13,8 +13,10 @@ use clap::{Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "eventsubd", version, max_term_width = 100)]
 pub struct Args {
-    /// The configuration file [default: $EVENTSUBD_CONFIG, else /etc/eventsubd/config.toml]
+    /// The configuration file [default: $EVENTSUBD_CONFIG, else ./eventsubd.toml if it belongs to you or root, else
+    /// /etc/eventsubd/config.toml]
     #[arg(
+        short,
         long,
         global = true,
         value_name = "FILE",
@@ -63,12 +65,13 @@ pub enum Command {
     /// Have the running daemon make Twitch match the file now, and follow it to the end
     ///
     /// The daemon does so by itself after a reload and every half an hour. This is for when it waits for you:
-    /// a change that would delete most subscriptions needs `--allow-deletes`.
+    /// a change that would delete most subscriptions, or all of them, needs `--allow-deletes`. Exits with 75 while
+    /// Twitch cannot be reached, with 77 when it refuses the credentials; the daemon tries again by itself.
     Apply(ApplyArgs),
     /// Have the running daemon read its configuration again
     ///
     /// It waits for the outcome. A file with a mistake changes nothing: the mistake is shown, and the exit code
-    /// is 78.
+    /// is 78. It also says when subscriptions are not deleted before you allow it.
     Reload,
     /// Make a new webhook secret, and move everything to it
     ///
@@ -78,7 +81,7 @@ pub enum Command {
     LogLevel(LogLevelArgs),
     /// Show stored events
     ///
-    /// They are read from the store, whether the daemon runs or not.
+    /// They are read from the store, whether the daemon runs or not. Which store that is stands on standard error.
     Events(EventsArgs),
     /// Have the running daemon send stored events to a sink again
     ///
@@ -135,6 +138,10 @@ pub struct RunArgs {
     /// come for the configured subscriptions
     #[arg(long)]
     pub sandbox: bool,
+    /// Take the state directory over from the configuration file that it belongs to: after that file was moved, or
+    /// when this one replaces it
+    #[arg(long)]
+    pub take_over: bool,
 }
 
 /// Flags of `check`.
@@ -179,7 +186,7 @@ pub struct ApplyArgs {
     /// Delete what the file no longer has, however much that is
     #[arg(long)]
     pub allow_deletes: bool,
-    /// Give up following after this long
+    /// Stop following after this long; the daemon goes on
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "1h")]
     pub timeout: Duration,
 }
@@ -350,8 +357,42 @@ mod tests {
         for line in [
             ["eventsubd", "--config", "a.toml", "--state-dir", "s", "status"],
             ["eventsubd", "status", "--config", "a.toml", "--state-dir", "s"],
+            ["eventsubd", "-c", "a.toml", "--state-dir", "s", "status"],
+            ["eventsubd", "--state-dir", "s", "status", "-c", "a.toml"],
         ] {
             let args = Args::try_parse_from(line).unwrap();
+            assert_eq!(args.config.as_deref(), Some("a.toml".as_ref()), "{line:?}");
+            assert_eq!(args.state_dir.as_deref(), Some("s".as_ref()), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn every_command_takes_the_global_flags_after_it() {
+        fn leaves(command: &clap::Command, path: &[String], found: &mut Vec<Vec<String>>) {
+            for sub in command.get_subcommands() {
+                let path = [path, &[sub.get_name().to_owned()]].concat();
+                let needed = sub.get_arguments().filter(|arg| arg.is_required_set());
+                let needed: Vec<String> = needed
+                    .flat_map(|arg| match arg.get_long() {
+                        Some(long) => vec![format!("--{long}"), "1".to_owned()],
+                        None => vec!["bash".to_owned()],
+                    })
+                    .collect();
+                if !sub.is_subcommand_required_set() {
+                    found.push([path.clone(), needed].concat());
+                }
+                leaves(sub, &path, found);
+            }
+        }
+        let mut found = Vec::new();
+        leaves(&Args::command(), &["eventsubd".to_owned()], &mut found);
+        assert!(found.len() > 18, "{found:?}");
+        for mut line in found {
+            if line[1] == "authorize" {
+                line.push("--missing".to_owned());
+            }
+            line.extend(["-c", "a.toml", "--state-dir", "s"].map(str::to_owned));
+            let args = Args::try_parse_from(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
             assert_eq!(args.config.as_deref(), Some("a.toml".as_ref()), "{line:?}");
             assert_eq!(args.state_dir.as_deref(), Some("s".as_ref()), "{line:?}");
         }

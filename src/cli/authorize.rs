@@ -3,8 +3,9 @@
 use std::io::{self, IsTerminal};
 
 use super::args::{Args, AuthorizeArgs};
-use super::control::{Connection, block_on, load_options};
+use super::control::{Connection, block_on};
 use super::plan::{Api, desired, explain};
+use super::target::load_options;
 use super::term::{self, Failure, fit};
 use super::{BAD_CONFIG, FAILED, TEMPORARY};
 use crate::auth::oauth::{DeviceCode, TokenUser};
@@ -66,7 +67,7 @@ async fn authorize(args: &Args, flags: &AuthorizeArgs, config: &Config) -> Resul
                 tell_daemon(args, &user.user_id).await;
             }
             Err(failure) => {
-                failure.report();
+                failure.report(&args.invocation());
                 code = code.max(failure.exit_code());
             }
         }
@@ -169,7 +170,10 @@ async fn tell_daemon(args: &Args, user_id: &str) {
     let query: String =
         form_urlencoded::Serializer::new(String::new()).append_pair("user_id", user_id).finish();
     let told = async { Connection::open(args).await?.post(&format!("/grants?{query}")).await };
-    if told.await.is_err() {
-        term::say("no daemon runs with this configuration; it finds the grant when it starts");
+    if let Err(failure) = told.await {
+        if !failure.may_pass() {
+            failure.report(&args.invocation());
+        }
+        term::say("no daemon was told of it; one finds the grant when it starts");
     }
 }

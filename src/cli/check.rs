@@ -6,13 +6,16 @@ use std::io;
 use serde::Serialize;
 
 use super::args::{Args, CheckArgs};
-use super::control::{block_on, load_options};
+use super::control::block_on;
 use super::plan::{Api, desired, exit_code, explain};
+use super::target::load_options;
 use super::term::{self, Failure, fit};
 use super::{BAD_CONFIG, FAILED};
-use crate::config::{self, Config, Diagnostic, Listen, Method, ShardTransport};
+use crate::config::{self, Config, Diagnostic, Listen, LoadOptions, Method, ShardTransport};
+use crate::daemon::Owner;
 use crate::model::grants;
 use crate::model::text::{counted, duration};
+use crate::store::Reader;
 use crate::{daemon, reconcile};
 
 /// Logins in one Get Users request (Twitch: "Get Users").
@@ -54,7 +57,8 @@ pub(super) fn run(args: &Args, flags: &CheckArgs) -> Result<u8, Failure> {
     let path = options.path.display().to_string();
     let (mut report, config) = match config::load(&options) {
         Ok(loaded) => {
-            let parts = parts(&loaded.config);
+            let mut parts = parts(&loaded.config);
+            parts.extend(owner(&options, &loaded.config));
             let valid = parts.iter().all(|line| line.mark != Mark::Bad);
             (Report { path, valid, parts, errors: vec![], warnings: loaded.warnings }, Some(loaded.config))
         }
@@ -77,9 +81,17 @@ pub(super) fn run(args: &Args, flags: &CheckArgs) -> Result<u8, Failure> {
     if flags.json {
         term::write_json(&report)?;
     } else {
-        term::write(render(&report, term::colour(&io::stdout())).as_bytes())?;
+        let text = render(&report, term::colour(&io::stdout()));
+        term::write(args.invocation().complete(&text).as_bytes())?;
     }
     Ok(code)
+}
+
+/// A state directory that belongs to another file. One that this user may not read tells nothing.
+fn owner(options: &LoadOptions, config: &Config) -> Option<Line> {
+    let reader = Reader::open(&daemon::database(config)).ok()?;
+    let owned = Owner::of(options).look(&config.state_directory, &reader).ok()?.err()?;
+    Some(line("state", Mark::Bad, format!("{owned}: {}", owned.advice())))
 }
 
 fn line(part: &'static str, mark: Mark, text: impl Into<String>) -> Line {

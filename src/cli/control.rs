@@ -10,61 +10,23 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
-use super::args::{ApplyArgs, Args, LogLevelArgs};
+use super::BAD_CONFIG;
+use super::args::{Args, LogLevelArgs};
+use super::status::reasons;
+use super::target::Places;
 use super::term::{self, Failure};
-use super::{BAD_CONFIG, FAILED};
 use crate::admin::{LogFilter, Refused, ReloadAccepted, ReloadRefused, SecretRotated};
-use crate::config::{self, Environment, LoadOptions};
-use crate::model::status::Status;
+use crate::model::invocation::Invocation;
+use crate::model::status::{ConfigStatus, HeldDeletes, Status, TokenState};
 
 /// The largest answer that is read, in bytes: a status with 130,000 subscriptions fits.
 const MAX_ANSWER: usize = 256 << 20;
 /// How long the daemon may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// How often a command that follows the daemon asks for its status.
-const POLL: Duration = Duration::from_millis(200);
-
-/// Which file, and whose environment, a command works with. When the file is that of a unit on this machine, so are
-/// the directories, unless something else is said: the daemon is told of them by systemd, and a command is not.
-pub(super) fn load_options(args: &Args) -> LoadOptions {
-    let mut options = own_options(args);
-    if let Some((state, runtime)) = config::unit_directories(&options.path)
-        && state.is_dir()
-    {
-        for (name, directory) in [("STATE_DIRECTORY", state), ("RUNTIME_DIRECTORY", runtime)] {
-            if options.env.get(name).is_none() {
-                options.env = options.env.with(name, directory.to_string_lossy());
-            }
-        }
-    }
-    options
-}
-
-/// The same for a daemon in the foreground: its directories are its own.
-pub(super) fn own_options(args: &Args) -> LoadOptions {
-    let env = Environment::from_process();
-    let path = args.config.clone().unwrap_or_else(|| config::default_path(&env));
-    LoadOptions {
-        path,
-        state_dir: args.state_dir.clone(),
-        env,
-        sandbox: false,
-        secrets: config::Secrets::Required,
-    }
-}
-
-/// The daemon's control socket, and that of `run --sandbox` with the same file.
-pub(super) fn sockets(args: &Args) -> Result<[PathBuf; 2], Failure> {
-    let mut options = load_options(args);
-    options.secrets = config::Secrets::Optional;
-    let locate = |options: &LoadOptions| config::paths(options).map(|paths| paths.socket);
-    let own = locate(&options).map_err(|errors| Failure::verbatim(errors.to_string()).code(BAD_CONFIG))?;
-    options.env = own_options(args).env;
-    options.sandbox = true;
-    let sandbox =
-        locate(&options).map_err(|errors| Failure::verbatim(errors.to_string()).code(BAD_CONFIG))?;
-    Ok([own, sandbox])
-}
+pub(super) const POLL: Duration = Duration::from_millis(200);
+/// How long `reload` waits for the plan that follows it.
+const PLAN_LIMIT: Duration = Duration::from_secs(5);
 
 /// A running daemon.
 #[derive(Debug)]
@@ -73,29 +35,69 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// The daemon of these arguments.
+    /// The daemon of these arguments; that it is a sandbox is said on stderr.
     pub(super) async fn open(args: &Args) -> Result<Self, Failure> {
-        let [own, sandbox] = sockets(args)?;
-        let mut reason = String::new();
-        for path in [&own, &sandbox] {
-            match UnixStream::connect(path).await {
-                Ok(_) => return Ok(Self { path: path.clone() }),
+        let (connection, daemon) = Self::find(args).await?;
+        announce(&daemon);
+        Ok(connection)
+    }
+
+    /// The daemon of these arguments, and the configuration that it runs.
+    async fn find(args: &Args) -> Result<(Self, ConfigStatus), Failure> {
+        let places = Places::find(args)?;
+        let (mut reason, mut refusal) = (None, None);
+        for place in places.iter() {
+            let connection = Self { path: place.paths.socket.clone() };
+            match UnixStream::connect(&connection.path).await {
+                Ok(_) => {
+                    let daemon = connection.config().await?;
+                    match places.accept(place, &daemon) {
+                        Ok(()) => return Ok((connection, daemon)),
+                        Err(failure) => drop(refusal.get_or_insert(failure)),
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                     return Err(Failure::new(format!(
                         "no permission for the control socket {}",
-                        path.display()
+                        connection.path.display()
                     ))
                     .hint("run this as root or as the daemon's own user"));
                 }
-                Err(error) if reason.is_empty() => reason = error.to_string(),
-                Err(_) => {}
+                Err(error) => drop(reason.get_or_insert(error)),
             }
         }
-        Err(Failure::new(format!("no daemon answers on {} ({reason})", own.display())).hint(
-            "is it running (`systemctl status eventsubd`)? if it is, give this command the same --config and \
-             --state-dir",
-        )
-        .passing())
+        if let Some(refusal) = refusal {
+            return Err(refusal);
+        }
+        let reason = match reason {
+            Some(error) if error.kind() == io::ErrorKind::NotFound => "there is no such socket".to_owned(),
+            Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => "nobody listens".to_owned(),
+            Some(error) => error.to_string(),
+            None => String::new(),
+        };
+        let own = places.own().paths.socket.display();
+        Err(Failure::new(format!("no daemon answers on {own}: {reason}"))
+            .hint(
+                "is it running (`systemctl status eventsubd`)? if it is, give this command the same --config and \
+                 --state-dir",
+            )
+            .passing())
+    }
+
+    /// Which configuration the daemon runs.
+    async fn config(&self) -> Result<ConfigStatus, Failure> {
+        let (status, body) = self.get("/config").await?;
+        let other = || {
+            Failure::new(format!(
+                "the daemon on {} is of another version than this command",
+                self.path.display()
+            ))
+            .hint("restart it after an upgrade")
+        };
+        if !status.is_success() {
+            return Err(other());
+        }
+        serde_json::from_slice(&body).map_err(|error| other().because(&error))
     }
 
     async fn ask(&self, method: Method, path: &str) -> Result<(StatusCode, Bytes), Failure> {
@@ -149,36 +151,43 @@ impl Connection {
         })
     }
 
-    /// Asks until Twitch matches the file; after `limit`, the last status. A daemon that does not answer yet, or
-    /// is started again meanwhile, is waited for as well.
+    /// Asks until Twitch matches the file, and tells what it waits for; after `limit`, or when waiting is in vain, the
+    /// last status. A daemon that does not answer yet, or is started again meanwhile, is waited for as well.
     pub(super) async fn await_converged(
         args: &Args,
         limit: Duration,
     ) -> Result<Result<Status, Status>, Failure> {
         let deadline = Instant::now() + limit;
         let mut last = None;
-        let mut told = false;
+        let mut told = Told::new(args);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let asked =
-                tokio::time::timeout(left.max(POLL), async { Self::open(args).await?.status().await });
+            let asked = tokio::time::timeout(left.max(POLL), async {
+                let (connection, daemon) = Self::find(args).await?;
+                Ok((connection.status().await?, daemon))
+            });
             let failure = match asked.await {
-                Ok(Ok(status)) if status.converged => return Ok(Ok(status)),
-                Ok(Ok(status)) => {
+                Ok(Ok((status, daemon))) => {
+                    told.announce(&daemon);
+                    if status.converged {
+                        return Ok(Ok(status));
+                    }
+                    if status.token.state == TokenState::Refused {
+                        return Ok(Err(status));
+                    }
+                    told.waiting_for(&reasons(&status).join("; "));
                     last = Some(status);
                     None
                 }
                 // Waiting mends no file, and gives nobody a permission.
-                Ok(Err(failure)) if !failure.may_pass() => return Err(failure),
+                Ok(Err(failure)) if !Failure::may_pass(&failure) => return Err(failure),
                 Ok(Err(failure)) => Some(failure),
                 Err(_) => Some(Failure::new("the daemon does not answer in time")),
             };
             if failure.is_some() {
                 // A status from before says nothing about a daemon that has gone.
                 last = None;
-                if !std::mem::replace(&mut told, true) {
-                    term::say("no daemon answers yet; waiting for it");
-                }
+                told.waiting_for("no daemon answers yet");
             }
             if Instant::now() >= deadline {
                 return match (last, failure) {
@@ -190,23 +199,49 @@ impl Connection {
             tokio::time::sleep(POLL.min(left)).await;
         }
     }
+}
 
-    /// Asks until `done`, or fails after `limit`.
-    pub(super) async fn follow(
-        &self,
-        limit: Duration,
-        mut done: impl FnMut(&Status) -> bool,
-    ) -> Result<Result<Status, Status>, Failure> {
-        let deadline = Instant::now() + limit;
-        loop {
-            let status = self.status().await?;
-            if done(&status) {
-                return Ok(Ok(status));
-            }
-            if Instant::now() >= deadline {
-                return Ok(Err(status));
-            }
-            tokio::time::sleep(POLL).await;
+/// Says on stderr that it is a sandbox, when it is.
+fn announce(daemon: &ConfigStatus) {
+    if daemon.sandbox {
+        term::say(&format!(
+            "this is the sandbox of {}, which keeps its state in {}",
+            daemon.path, daemon.state_directory
+        ));
+    }
+}
+
+/// What a command that waits has said so far: each thing once, and not more often than people read.
+pub(super) struct Told {
+    invocation: Invocation,
+    announced: bool,
+    last: Option<(String, Instant)>,
+}
+
+impl Told {
+    /// Least pause between two lines.
+    const PAUSE: Duration = Duration::from_secs(1);
+
+    pub(super) fn new(args: &Args) -> Self {
+        Self { invocation: args.invocation(), announced: false, last: None }
+    }
+
+    fn announce(&mut self, daemon: &ConfigStatus) {
+        if !std::mem::replace(&mut self.announced, true) {
+            announce(daemon);
+        }
+    }
+
+    /// Says what is waited for, when that has changed.
+    pub(super) fn waiting_for(&mut self, what: &str) {
+        let now = Instant::now();
+        let said = self
+            .last
+            .as_ref()
+            .is_some_and(|(said, at)| said == what || now.duration_since(*at) < Self::PAUSE);
+        if !what.is_empty() && !said {
+            term::say(&self.invocation.complete(&format!("waiting: {what}")));
+            self.last = Some((what.to_owned(), now));
         }
     }
 }
@@ -222,25 +257,56 @@ pub(super) fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> R
 
 /// `eventsubd reload`
 pub(super) fn reload(args: &Args) -> Result<u8, Failure> {
-    let (status, body) = block_on(async { Connection::open(args).await?.post("/reload").await })?;
-    if status.is_success() {
+    block_on(async {
+        let connection = Connection::open(args).await?;
+        let (status, body) = connection.post("/reload").await?;
+        if !status.is_success() {
+            let refused: ReloadRefused = parse(&body)?;
+            for error in &refused.errors {
+                term::say(error);
+            }
+            term::say("the old configuration stays in force");
+            return Ok(BAD_CONFIG);
+        }
         let accepted: ReloadAccepted = parse(&body)?;
-        for warning in &accepted.warnings {
-            term::say(warning);
+        for line in accepted.warnings.iter().chain(&accepted.changes) {
+            term::say(line);
         }
-        for change in &accepted.changes {
-            term::say(change);
+        let what = if accepted.changes.is_empty() { "; nothing is different" } else { "" };
+        term::say(&format!("reloaded; configuration {} is active{what}", accepted.generation));
+        if let Some(remark) = planned(&connection, accepted.generation).await {
+            args.say(&remark);
         }
-        let what = if accepted.changes.is_empty() { "nothing is different" } else { "in force" };
-        term::say(&format!("generation {}: {what}", accepted.generation));
-        return Ok(0);
+        Ok(0)
+    })
+}
+
+/// What a person has to know of the plan for this generation, which follows a reload. The reload itself is done, so
+/// nothing that happens here is a failure.
+async fn planned(connection: &Connection, generation: u64) -> Option<String> {
+    let deadline = Instant::now() + PLAN_LIMIT;
+    loop {
+        let reconcile = connection.status().await.ok()?.reconcile;
+        if reconcile.planned >= generation {
+            return reconcile.deletes_held.map(held);
+        }
+        if let Some(problem) = &reconcile.problem {
+            return Some(format!("warning: not compared with Twitch yet, the daemon tries again: {problem}"));
+        }
+        if Instant::now() >= deadline {
+            return Some("not compared with Twitch yet: see `eventsubd status`".to_owned());
+        }
+        tokio::time::sleep(POLL).await;
     }
-    let refused: ReloadRefused = parse(&body)?;
-    for error in &refused.errors {
-        term::say(error);
-    }
-    term::say("the old configuration stays in force");
-    Ok(BAD_CONFIG)
+}
+
+/// What is held, and how it is allowed.
+pub(super) fn held(held: HeldDeletes) -> String {
+    format!(
+        "warning: {}, so this waits for you: look at `eventsubd plan`; if it is right, run `eventsubd apply \
+         --allow-deletes`",
+        held.sentence()
+    )
 }
 
 pub(super) fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
@@ -256,11 +322,12 @@ pub(super) fn rotate_secret(args: &Args) -> Result<u8, Failure> {
         return Err(Failure::new(refused.error));
     }
     let rotated: SecretRotated = parse(&body)?;
-    term::say(&format!(
+    let done = format!(
         "a new webhook secret is in force (key {}); {} are accepted until everything is moved to the new one: see \
          `eventsubd status`",
         rotated.key, rotated.accepted
-    ));
+    );
+    args.say(&done);
     Ok(0)
 }
 
@@ -286,38 +353,4 @@ pub(super) fn log_level(args: &Args, flags: &LogLevelArgs) -> Result<u8, Failure
         return Ok(0);
     }
     term::write(format!("{filter}\n").as_bytes())
-}
-
-/// `eventsubd apply`
-pub(super) fn apply(args: &Args, flags: &ApplyArgs) -> Result<u8, Failure> {
-    block_on(async {
-        let connection = Connection::open(args).await?;
-        let before = connection.status().await?.reconcile.finished_at;
-        let path = if flags.allow_deletes { "/apply?allow_deletes=true" } else { "/apply" };
-        connection.post(path).await?;
-        let mut shown = None;
-        let followed = connection
-            .follow(flags.timeout, |status| {
-                let progress = status.reconcile.progress;
-                if progress != shown
-                    && let Some(progress) = progress
-                {
-                    term::say(&format!("{} of {} changes made", progress.done, progress.total));
-                }
-                shown = progress;
-                status.reconcile.finished_at > before && progress.is_none()
-            })
-            .await?;
-        match followed {
-            Ok(status) => {
-                super::status::print(&status)?;
-                Ok(if status.converged { 0 } else { FAILED })
-            }
-            Err(status) => {
-                super::status::print(&status)?;
-                Err(Failure::new("the daemon has not finished yet")
-                    .hint("it goes on by itself: see `eventsubd status`"))
-            }
-        }
-    })
 }

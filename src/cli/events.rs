@@ -6,19 +6,16 @@ use std::time::{Duration, SystemTime};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::BAD_CONFIG;
 use super::args::{Args, EventsArgs};
-use super::control::{load_options, own_options};
+use super::target::open_store;
 use super::term::{self, Failure, fit};
-use crate::config::{self, Secrets};
-use crate::daemon;
 use crate::delivery::format::eventsub_line;
 use crate::delivery::select::Selector;
 use crate::model::event::{Seq, StoredEvent};
 use crate::model::route::{Routes, SinkName};
 use crate::model::text::one_line;
 use crate::model::time::Timestamp;
-use crate::store::{Reader, StoreError};
+use crate::store::StoreError;
 
 /// Events that are read at once.
 const BATCH: usize = 500;
@@ -33,7 +30,7 @@ pub(super) fn run(args: &Args, flags: &EventsArgs) -> Result<u8, Failure> {
     let selector = Selector::new(SinkName::new("events"), &types, false)
         .map_err(|error| Failure::new("--type is no glob").because(&error).code(2))?;
     let since = flags.since.as_deref().map(|text| since(text, SystemTime::now())).transpose()?;
-    let reader = open(args, flags.follow)?;
+    let reader = open_store(args, flags.follow)?;
     let broken = |error: StoreError| Failure::new("cannot read the event store").because(&error);
 
     let mut cursor = match since {
@@ -68,36 +65,6 @@ pub(super) fn run(args: &Args, flags: &EventsArgs) -> Result<u8, Failure> {
             Err(error) => return Err(Failure::new("cannot write to stdout").because(&error)),
             Ok(()) => {}
         }
-    }
-}
-
-/// The store of the daemon, or of `run --sandbox` with the same file when only that has one; perhaps once
-/// there is one.
-pub(super) fn open(args: &Args, wait: bool) -> Result<Reader, Failure> {
-    let mut candidates = [load_options(args), own_options(args)];
-    candidates[1].sandbox = true;
-    let mut missing = None;
-    loop {
-        for load in &mut candidates {
-            load.secrets = Secrets::Optional;
-            let paths = config::paths(load)
-                .map_err(|errors| Failure::verbatim(errors.to_string()).code(BAD_CONFIG))?;
-            match Reader::open(&paths.state_directory.join(daemon::DATABASE)) {
-                Ok(reader) => return Ok(reader),
-                Err(error @ StoreError::Missing { .. }) => drop(missing.get_or_insert(error)),
-                Err(error) => return Err(Failure::new("cannot read the event store").because(&error)),
-            }
-        }
-        if !wait {
-            let failure = Failure::new("there are no events yet")
-                .hint("has the daemon run? if it has, give this command the same --config and --state-dir");
-            return Err(match &missing {
-                Some(error) => failure.because(error),
-                None => failure,
-            });
-        }
-        // It may be about to start.
-        std::thread::sleep(POLL);
     }
 }
 

@@ -9,7 +9,8 @@ use serde_json::value::RawValue;
 
 use super::args::{Args, LettersArgs, LettersCommand, LettersListArgs, ReplayArgs};
 use super::control::{Connection, block_on, parse};
-use super::events::{open, since};
+use super::events::since;
+use super::target::open_store;
 use super::term::{self, Failure, fit};
 use crate::admin::{Count, Refused};
 use crate::delivery::format::{eventsub_line, readable};
@@ -27,7 +28,8 @@ pub(super) fn run(args: &Args, command: &LettersCommand) -> Result<u8, Failure> 
         LettersCommand::List(flags) => list(args, flags),
         LettersCommand::Replay(flags) => {
             let count = ask(args, &format!("/dead-letters/replay?{}", query(flags)))?;
-            term::say(&format!("{}; `eventsubd status` shows how it goes", sentence(count, "sent again")));
+            let done = format!("{}; `eventsubd status` shows how it goes", sentence(count, "sent again"));
+            args.say(&done);
             Ok(0)
         }
         LettersCommand::Drop(flags) => {
@@ -48,10 +50,11 @@ pub(super) fn replay(args: &Args, flags: &ReplayArgs) -> Result<u8, Failure> {
     };
     let count = ask(args, &format!("/replay?{}", query.finish()))?;
     let events = if count == 1 { "1 event".to_owned() } else { format!("{count} events") };
-    term::say(&format!(
+    let done = format!(
         "{events} stored since then: sink {} gets those of its types again; `eventsubd status` shows how it goes",
         flags.sink
-    ));
+    );
+    args.say(&done);
     Ok(0)
 }
 
@@ -109,7 +112,7 @@ struct Shown<'a> {
 
 fn list(args: &Args, flags: &LettersListArgs) -> Result<u8, Failure> {
     let LettersListArgs { json, verbose, .. } = *flags;
-    let reader = open(args, false)?;
+    let reader = open_store(args, false)?;
     let sink = flags.sink.as_deref().map(SinkName::new);
     let broken = |error: StoreError| Failure::new("cannot read the dead letters").because(&error);
     let mut out = io::BufWriter::new(io::stdout().lock());

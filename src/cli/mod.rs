@@ -3,6 +3,7 @@
 //! One file a command. Data goes to stdout, all else to stderr; nothing in here decides what the
 //! daemon does. Flags are defined once, in [`args`]: help, man page and completions come from it.
 
+mod apply;
 pub mod args;
 mod authorize;
 mod check;
@@ -16,6 +17,7 @@ mod run;
 mod sandbox;
 mod sink;
 mod status;
+mod target;
 mod term;
 pub mod types;
 
@@ -55,12 +57,13 @@ pub fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => error.exit(),
     };
+    say_what_is_passed_over(&args);
     let outcome = match &args.command {
         Command::Run(run) => run::run(&args, run),
         Command::Check(check) => check::run(&args, check),
         Command::Plan(plan) => plan::run(&args, plan),
         Command::Status(status) => status::run(&args, status),
-        Command::Apply(apply) => control::apply(&args, apply),
+        Command::Apply(apply) => apply::apply(&args, apply),
         Command::Reload => control::reload(&args),
         Command::RotateSecret => control::rotate_secret(&args),
         Command::LogLevel(log_level) => control::log_level(&args, log_level),
@@ -76,7 +79,19 @@ pub fn main() -> ExitCode {
     };
     match outcome {
         Ok(code) => ExitCode::from(code),
-        Err(failure) => failure.report(),
+        Err(failure) => failure.report(&args.invocation()),
+    }
+}
+
+/// A file that a command would take if it belonged to somebody else is no reason to fail, but to wonder.
+fn say_what_is_passed_over(args: &Args) {
+    let needs_none =
+        matches!(args.command, Command::Types(_) | Command::Completions { .. } | Command::Man(_));
+    if let Some(path) = args.file().passed_over.filter(|_| !needs_none) {
+        term::say(&format!(
+            "note: {} belongs to another user, so it is passed over; --config takes it all the same",
+            path.display()
+        ));
     }
 }
 

@@ -6,29 +6,24 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{Args, PlanArgs};
-use super::control::{block_on, load_options};
+use super::control::block_on;
+use super::target::{self, load_options};
 use super::term::{self, Failure};
 use super::{BAD_CONFIG, CHANGES, FAILED, REFUSED, TEMPORARY};
-use crate::config::{self, Config};
-use crate::daemon::{self, ReadOnlyMemory};
+use crate::config::{self, Config, LoadOptions};
+use crate::daemon::{self, Owner, ReadOnlyMemory};
 use crate::helix::{Helix, HelixError};
 use crate::model::status::{TokenState, TokenStatus};
 use crate::reconcile::{self, Desired, ErrorKind, RunError};
-use crate::store::Reader;
+use crate::store::{Reader, StoreError};
 
 /// `eventsubd plan`
 pub(super) fn run(args: &Args, flags: &PlanArgs) -> Result<u8, Failure> {
-    let loaded = config::load(&load_options(args))
-        .map_err(|errors| Failure::verbatim(errors.to_string()).code(BAD_CONFIG))?;
+    let options = load_options(args);
+    let loaded =
+        config::load(&options).map_err(|errors| Failure::verbatim(errors.to_string()).code(BAD_CONFIG))?;
     let config = loaded.config;
-    let database = daemon::database(&config);
-    let memory = if database.exists() {
-        Reader::open(&database)
-            .and_then(|reader| ReadOnlyMemory::read(&reader))
-            .map_err(|error| Failure::new("cannot read the event store").because(&error))?
-    } else {
-        ReadOnlyMemory::default()
-    };
+    let memory = memory(&options, &config)?;
     let preview = block_on(async {
         let api = Api::connect(&config).await?;
         let desired = desired(&config)?;
@@ -43,9 +38,25 @@ pub(super) fn run(args: &Args, flags: &PlanArgs) -> Result<u8, Failure> {
         preview
             .render(&mut text, term::colour(&io::stdout()))
             .map_err(|e| Failure::new("cannot print the plan").because(&e))?;
-        term::write(&text)?;
+        let text = String::from_utf8_lossy(&text);
+        term::write(args.invocation().complete(&text).as_bytes())?;
     }
     Ok(if flags.detailed_exitcode && preview.has_changes() { CHANGES } else { 0 })
+}
+
+/// What the daemon of the file remembers; nothing before its first start.
+fn memory(options: &LoadOptions, config: &Config) -> Result<ReadOnlyMemory, Failure> {
+    let reader = match Reader::open(&daemon::database(config)) {
+        Err(StoreError::Missing { .. }) => return Ok(ReadOnlyMemory::default()),
+        reader => reader.map_err(|error| target::unreadable(&error))?,
+    };
+    let owned = Owner::of(options).look(&config.state_directory, &reader);
+    if let Err(owned) = owned.map_err(|error| target::unreadable(&error))? {
+        return Err(Failure::new(owned.to_string())
+            .hint(format!("`run` would be refused: {}", owned.advice()))
+            .code(BAD_CONFIG));
+    }
+    ReadOnlyMemory::read(&reader).map_err(|error| target::unreadable(&error))
 }
 
 /// What `run` would make Twitch match.

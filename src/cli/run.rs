@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::args::{Args, RunArgs};
-use super::control::own_options;
+use super::target::own_options;
 use super::term::{self, Failure};
 use super::{BAD_CONFIG, FAILED, REFUSED, sandbox};
 use crate::admission::raise_descriptor_limit;
@@ -42,12 +42,14 @@ async fn start(args: &Args, flags: &RunArgs, sockets: Arc<Sockets>) -> Result<u8
         config::load(&load).map_err(|errors| Failure::verbatim(errors.to_string()).code(BAD_CONFIG))?;
     let log = set_up_log(&loaded.config.log)?;
     let sandbox = match flags.sandbox {
-        true => Some(sandbox::embed(&mut load, &loaded.config).await?),
+        true => Some(sandbox::embed(&mut load, &loaded.config, &args.invocation()).await?),
         false => None,
     };
     let path = load.path.clone();
 
     let mut options = DaemonOptions::new(load);
+    options.take_over = flags.take_over;
+    options.invocation = args.absolute_invocation();
     options.log = Some(log);
     options.notify_systemd = true;
     options.sockets = sockets;
@@ -61,7 +63,7 @@ async fn start(args: &Args, flags: &RunArgs, sockets: Arc<Sockets>) -> Result<u8
     };
     info!(
         version = env!("CARGO_PKG_VERSION"),
-        config = %path.display(),
+        config = %config::absolute(&path).display(),
         state = %loaded.config.state_directory.display(),
         subscriptions = loaded.config.subscriptions.len(),
         "started"
@@ -109,14 +111,18 @@ fn set_up_log(log: &config::Log) -> Result<LogHandle, Failure> {
 
 fn failure(error: &BuildError) -> Failure {
     let code = match error {
-        BuildError::Config(_) | BuildError::Sinks(_) => BAD_CONFIG,
+        BuildError::Config(_) | BuildError::Sinks(_) | BuildError::Owned(_) => BAD_CONFIG,
         BuildError::Store(_)
         | BuildError::Socket(_)
         | BuildError::Admin(_)
         | BuildError::Http(_)
         | BuildError::Webhook(_) => FAILED,
     };
-    Failure::new(chain(error)).code(code)
+    let failure = Failure::new(chain(error)).code(code);
+    match error {
+        BuildError::Owned(owned) => failure.hint(owned.advice()),
+        _ => failure,
+    }
 }
 
 /// Waits for a signal to stop; its name.

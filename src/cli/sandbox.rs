@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -13,11 +12,13 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use super::args::{Args, SandboxArgs, SandboxCommand};
-use super::control::{block_on, own_options};
+use super::control::block_on;
+use super::target::{Places, own_options};
 use super::term::{self, Failure};
 use super::{BAD_CONFIG, FAILED};
-use crate::config::{self, Config, LoadOptions, Secrets};
+use crate::config::{self, Config, LoadOptions};
 use crate::daemon::{SANDBOX_SECRET, connections};
+use crate::model::invocation::Invocation;
 use crate::sandbox::{Sandbox, SandboxOptions};
 
 /// Where a stand-in listens unless it is told otherwise.
@@ -85,7 +86,11 @@ async fn listen(flags: &SandboxArgs) -> Result<u8, Failure> {
 }
 
 /// Starts a stand-in for `run --sandbox`, and has the configuration point to it.
-pub(super) async fn embed(load: &mut LoadOptions, config: &Config) -> Result<Sandbox, Failure> {
+pub(super) async fn embed(
+    load: &mut LoadOptions,
+    config: &Config,
+    invocation: &Invocation,
+) -> Result<Sandbox, Failure> {
     let fixed = DEFAULT.parse().map_err(|error: std::net::AddrParseError| Failure::new(error.to_string()))?;
     let options = options(fixed, Some(PACE), false)?;
     let free = SandboxOptions { listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(), ..options.clone() };
@@ -100,6 +105,8 @@ pub(super) async fn embed(load: &mut LoadOptions, config: &Config) -> Result<San
         .with("EVENTSUBD_TWITCH__API_URL", sandbox.api_url())
         .with("EVENTSUBD_TWITCH__EVENTSUB_URL", sandbox.eventsub_url());
     let folder = &config.state_directory;
+    // It stays the same at a reload, whatever the file is a link to by then.
+    load.state_dir = Some(folder.clone());
     let noted = std::fs::create_dir_all(folder)
         .and_then(|()| std::fs::write(folder.join(ADDRESS_FILE), sandbox.address().to_string()));
     noted.map_err(|error| {
@@ -107,32 +114,52 @@ pub(super) async fn embed(load: &mut LoadOptions, config: &Config) -> Result<San
     })?;
     tracing::info!(
         address = %sandbox.address(),
-        "Twitch's stand-in runs inside; `eventsubd sandbox trigger TYPE` sends a sample event"
+        state = %folder.display(),
+        "{}",
+        invocation.complete("Twitch's stand-in runs inside; `eventsubd sandbox trigger TYPE` sends a sample event")
     );
     Ok(sandbox)
 }
 
-/// Where the stand-in of this configuration listens.
+/// Where the stand-in of this configuration listens: the one inside its `run --sandbox`, else the one that the file
+/// has in place of Twitch, else the one at the usual port.
 fn address_of(args: &Args) -> Result<SocketAddr, Failure> {
+    let file = args.file();
+    if !file.named && !file.path.exists() && args.state_dir.is_none() {
+        return parsed(DEFAULT);
+    }
+    let places = Places::find(args)?;
+    for place in places.iter().filter(|place| place.is_running()) {
+        match std::fs::read_to_string(place.paths.state_directory.join(ADDRESS_FILE)) {
+            Ok(text) => return parsed(text.trim()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(Failure::new("cannot read where the sandbox listens").because(&error));
+            }
+        }
+    }
     let mut load = own_options(args);
     load.sandbox = true;
-    load.secrets = Secrets::Optional;
-    // Without a configuration there may still be a stand-in on the usual port.
-    let noted: Option<PathBuf> =
-        config::paths(&load).ok().map(|paths| paths.state_directory.join(ADDRESS_FILE));
-    let text = match noted.map(std::fs::read_to_string) {
-        Some(Ok(text)) => text,
-        Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(Failure::new("cannot read where the sandbox listens")
-                .because(&error)
-                .code(BAD_CONFIG));
-        }
-        _ => DEFAULT.to_owned(),
-    };
-    text.trim().parse().map_err(|error: std::net::AddrParseError| {
-        Failure::new(format!("`{}` is not a valid address", text.trim()))
+    let loaded =
+        config::load(&load).map_err(|errors| Failure::verbatim(errors.to_string()).code(BAD_CONFIG))?;
+    let api = url_authority(&loaded.config.twitch.api_url);
+    match api.and_then(|authority| authority.parse::<SocketAddr>().ok()) {
+        Some(address) if address.ip().is_loopback() => Ok(address),
+        _ => Err(Failure::new(format!("no sandbox of {} runs", load.path.display()))
+            .hint("start one with `eventsubd run --sandbox`, or say with --address where one listens")),
+    }
+}
+
+/// The host and the port of an HTTP URL.
+fn url_authority(url: &str) -> Option<&str> {
+    url.strip_prefix("http://")?.split('/').next()
+}
+
+fn parsed(address: &str) -> Result<SocketAddr, Failure> {
+    address.parse().map_err(|error: std::net::AddrParseError| {
+        Failure::new(format!("`{address}` is not a valid address"))
             .because(&error)
-            .hint("say where it listens with --address")
+            .hint("say with --address where the sandbox listens")
     })
 }
 

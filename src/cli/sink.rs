@@ -2,7 +2,7 @@
 
 use super::args::{Args, SinkCommand, SinkNameArgs};
 use super::control::{Connection, block_on, parse};
-use super::term::{self, Failure};
+use super::term::Failure;
 use crate::admin::{Refused, SkippedEvent};
 
 /// `eventsubd sink`
@@ -10,11 +10,11 @@ pub(super) fn run(args: &Args, command: &SinkCommand) -> Result<u8, Failure> {
     match command {
         SinkCommand::Retry(SinkNameArgs { name }) => {
             ask(args, "retry", name)?;
-            term::say(&format!("sink {name} tries again now; `eventsubd status` shows how it goes"));
+            args.say(&format!("sink {name} tries again now; `eventsubd status` shows how it goes"));
         }
         SinkCommand::Skip(SinkNameArgs { name }) => {
             let SkippedEvent { seq, subscription_type } = parse(&ask(args, "skip", name)?)?;
-            term::say(&format!(
+            args.say(&format!(
                 "event {seq} ({subscription_type}) is now in the dead letters of sink {name}; \
                  `eventsubd dead-letters list --sink {name}` shows it"
             ));

@@ -8,13 +8,15 @@ use std::fmt::Write as _;
 use std::io;
 use std::time::Duration;
 
-use super::FAILED;
+pub(super) use self::waiting::reasons;
+use super::apply::exit_code;
 use super::args::{Args, StatusArgs};
 use super::control::{Connection, block_on};
 use super::term::{self, Failure, fit};
 use crate::model::grants;
 use crate::model::status::{
-    GrantStatus, ShardStatus, SinkStatus, Status, SubscriptionEntry, SubscriptionState, WebhookStatus,
+    GrantStatus, ShardStatus, SinkStatus, Status, SubscriptionEntry, SubscriptionState, TokenState,
+    WebhookStatus,
 };
 use crate::model::text::{ago, counted, duration, size, word};
 use crate::model::time::Timestamp;
@@ -36,20 +38,31 @@ pub(super) fn run(args: &Args, flags: &StatusArgs) -> Result<u8, Failure> {
     if flags.json {
         term::write_json(&status)?;
     } else {
-        print(&status)?;
+        print(args, &status)?;
     }
     if in_time {
         return Ok(0);
     }
-    let waited = duration(flags.timeout);
-    term::say(&format!("error: not converged within {waited}: {}", waiting::reasons(&status).join("; ")));
-    term::say("hint: the daemon goes on by itself; what keeps it is in `eventsubd status`");
-    Ok(FAILED)
+    let why = reasons(&status).join("; ");
+    let failure = if status.token.state == TokenState::Refused {
+        Failure::new(format!("waiting is in vain: {why}"))
+    } else {
+        let waited = duration(flags.timeout);
+        Failure::new(format!("not converged within {waited}: {why}"))
+            .hint("the daemon goes on by itself; what keeps it is in `eventsubd status`")
+    };
+    Err(failure.code(exit_code(&status)))
 }
 
 /// Prints a status for people.
-pub(super) fn print(status: &Status) -> Result<u8, Failure> {
-    term::write(render(status, term::colour(&io::stdout())).as_bytes())
+pub(super) fn print(args: &Args, status: &Status) -> Result<u8, Failure> {
+    let text = render(status, term::colour(&io::stdout()));
+    term::write(args.invocation().complete(&text).as_bytes())
+}
+
+/// How many subscriptions are still to be created or verified.
+pub(super) fn pending(status: &Status) -> usize {
+    status.subscriptions.iter().filter(|s| s.state == SubscriptionState::Pending).count()
 }
 
 /// A status for people.
@@ -72,7 +85,7 @@ fn render(status: &Status, colour: bool) -> String {
         (false, false, _) => paint("1;31", "not ready"),
     };
     let up = duration(status.now.since(status.started_at));
-    let waits: String = waiting::reasons(status).iter().map(|reason| format!("; {reason}")).collect();
+    let waits: String = reasons(status).iter().map(|reason| format!("; {reason}")).collect();
     let (version, waits) = (fit(&status.version), fit(&waits));
     painted(&format!("eventsubd {version} (pid {}), up {up}: {summary}{waits}", status.pid));
     for problem in &status.problems {
@@ -84,6 +97,8 @@ fn render(status: &Status, colour: bool) -> String {
 
     line(String::new());
     line(format!("config         {}", config(status)));
+    let sandbox = if status.config.sandbox { ", of the sandbox" } else { "" };
+    line(format!("state          {}{sandbox}", status.config.state_directory));
     line(format!("token          {}", token(status)));
     line(format!("api            {}", api(status)));
     line(format!("conduit        {}", conduit(status)));

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use super::FAILED;
+use crate::model::invocation::Invocation;
 use crate::model::text::{LONGEST_LINE, chain, lines, one_line};
 
 /// A command failed: what it says on stderr, and its exit code.
@@ -65,8 +66,8 @@ impl Failure {
         self.code
     }
 
-    /// Says it on stderr.
-    pub(super) fn report(&self) -> ExitCode {
+    /// Says it on stderr; commands in it get the flags of this one.
+    pub(super) fn report(&self, invocation: &Invocation) -> ExitCode {
         let (red, off) = if colour(&io::stderr()) { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
         let mut text = if self.verbatim {
             format!("{}\n", lines(self.message.trim_end()))
@@ -76,7 +77,7 @@ impl Failure {
         if let Some(hint) = &self.hint {
             let _ = writeln!(text, "hint: {}", lines(hint));
         }
-        let _ = io::stderr().write_all(text.as_bytes());
+        let _ = io::stderr().write_all(invocation.complete(&text).as_bytes());
         ExitCode::from(self.code)
     }
 }

@@ -47,6 +47,8 @@ pub(super) struct Layer {
     pub(super) headers: BTreeMap<String, Vec<(http::HeaderName, Secret, At)>>,
     /// `twitch.client_secret`, which goes no further than needed.
     pub(super) secret: Option<(Secret, At)>,
+    /// Whether an error leaves it open where the state or the control socket is.
+    pub(super) place_unknown: bool,
 }
 
 /// What the file says.
@@ -98,6 +100,7 @@ impl Walk<'_> {
 
     fn subsection(&mut self, value: &Spanned<DeValue<'_>>, pattern: &str, path: &str, at: Place) {
         let DeValue::Table(table) = value.get_ref() else {
+            self.document.layer.place_unknown |= tells_place(pattern);
             self.problems
                 .error(at, format!("`{path}` must be a table"))
                 .hint(format!("write it as `[{path}]`"));
@@ -141,7 +144,10 @@ impl Walk<'_> {
             Ok(plain) => {
                 self.document.layer.values.insert(path, (plain, at.into()));
             }
-            Err(Complaint { message, hint }) => self.problems.error(at, message).hints.extend(hint),
+            Err(Complaint { message, hint }) => {
+                self.document.layer.place_unknown |= tells_place(key.path);
+                self.problems.error(at, message).hints.extend(hint);
+            }
         }
     }
 
@@ -180,7 +186,10 @@ impl Walk<'_> {
         };
         let what = if is_table { "section" } else { "key" };
         let diagnostic = self.problems.error(at, format!("unknown {what} {}", quote(name)));
-        diagnostic.hints.extend(suggestion(name, section));
+        let suggested = suggestion(name, section);
+        let meant = suggested.as_ref().is_some_and(|suggested| tells_place(&suggested.meant));
+        self.document.layer.place_unknown |= meant || PLACE_SECTIONS.contains(&section);
+        diagnostic.hints.extend(suggested.map(|suggested| suggested.hint));
         if USER_TOKENS.contains(&name) && matches!(section, "" | "twitch") {
             diagnostic.hints.clear();
             diagnostic
@@ -190,17 +199,34 @@ impl Walk<'_> {
     }
 }
 
+/// The sections that say where the state and the control socket are.
+const PLACE_SECTIONS: [&str; 2] = ["state", "admin"];
+
+/// Whether this key or section says where the state or the control socket is.
+fn tells_place(path: &str) -> bool {
+    PLACE_SECTIONS.contains(&path) || ["state.directory", "admin.socket"].contains(&path)
+}
+
+/// What was probably meant by an unknown name.
+struct Suggestion {
+    /// The path of the key or section.
+    meant: String,
+    hint: String,
+}
+
 /// What was probably meant by an unknown name in a section.
-fn suggestion(name: &str, section: &str) -> Option<String> {
+fn suggestion(name: &str, section: &str) -> Option<Suggestion> {
     if let Some(meant) = closest(name, schema::children(section)) {
-        return Some(format!("did you mean `{meant}`?"));
+        let hint = format!("did you mean `{meant}`?");
+        return Some(Suggestion { meant: join(section, meant), hint });
     }
     let elsewhere = schema::keys().iter().find(|key| key.name() == name)?;
     let (section, _) = elsewhere.path.rsplit_once('.')?;
-    Some(match section {
+    let hint = match section {
         "subscription" => format!("`{name}` belongs into `[[subscription]]`"),
         _ => format!("`{name}` belongs into `[{}]`", section.replace('*', "NAME")),
-    })
+    };
+    Some(Suggestion { meant: elsewhere.path.to_owned(), hint })
 }
 
 /// Checks the variables of the environment.
@@ -214,7 +240,7 @@ pub(super) fn variables(environment: &Environment, problems: &mut Problems) -> L
         }
         if !name.contains("__") {
             let diagnostic = problems.warning(at, "unknown, and passed over");
-            diagnostic.hints.extend(variable_suggestion(name));
+            diagnostic.hints.extend(closest_variable(name).as_deref().map(did_you_mean_variable));
             continue;
         }
         let path = name.to_ascii_lowercase().replace("__", ".");
@@ -230,7 +256,13 @@ pub(super) fn variables(environment: &Environment, problems: &mut Problems) -> L
         };
         let Some(key) = schema::find(&pattern).filter(|_| name == name.to_ascii_uppercase()) else {
             let diagnostic = problems.error(at, format!("unknown key {}", quote(&path)));
-            diagnostic.hints.extend(variable_suggestion(name));
+            let meant = closest_variable(name);
+            let section = path.split('.').next().unwrap_or_default();
+            layer.place_unknown |= PLACE_SECTIONS.contains(&section)
+                || meant
+                    .as_ref()
+                    .is_some_and(|key| tells_place(&key.to_ascii_lowercase().replace("__", ".")));
+            diagnostic.hints.extend(meant.as_deref().map(did_you_mean_variable));
             continue;
         };
         if let Some(sink) = sink {
@@ -254,20 +286,27 @@ pub(super) fn variables(environment: &Environment, problems: &mut Problems) -> L
             Ok(plain) => {
                 layer.values.insert(path, (plain, at));
             }
-            Err(Complaint { message, hint }) => problems.error(at, message).hints.extend(hint),
+            Err(Complaint { message, hint }) => {
+                layer.place_unknown |= tells_place(key.path);
+                problems.error(at, message).hints.extend(hint);
+            }
         }
     }
     layer
 }
 
-fn variable_suggestion(name: &str) -> Option<String> {
+/// The variable that was probably meant, without its prefix.
+fn closest_variable(name: &str) -> Option<String> {
     let known: Vec<String> = schema::keys()
         .iter()
         .filter(|key| key.kind != Kind::Fields && !key.path.starts_with("subscription."))
         .map(|key| key.path.replace('*', "name").replace('.', "__"))
         .collect();
-    closest(name, known.iter().map(String::as_str))
-        .map(|meant| format!("did you mean `EVENTSUBD_{}`?", meant.to_ascii_uppercase()))
+    closest(name, known.iter().map(String::as_str)).map(str::to_ascii_uppercase)
+}
+
+fn did_you_mean_variable(name: &str) -> String {
+    format!("did you mean `EVENTSUBD_{name}`?")
 }
 
 fn is_sink_name(name: &str) -> bool {

@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::LoadOptions;
 use super::files::Folder;
 use super::merge::Merged;
 use super::problems::{At, Problems};
+use super::{LoadOptions, locate};
 
 const NAME: &str = "eventsubd";
-const SOCKET: &str = "control.sock";
+pub(super) const SOCKET: &str = "control.sock";
+/// The folder with the state directories of sandboxes.
+const SANDBOXES: &str = "eventsubd-sandbox";
 /// `sun_path` of Linux has 108 bytes, the last one of which is zero.
 const MAX_SOCKET: usize = 107;
 
@@ -33,7 +35,7 @@ pub(super) fn find(
     problems: &mut Problems,
 ) -> (PathBuf, PathBuf) {
     let env = &options.env;
-    // The sandbox of a file must not touch the state of the daemon that runs from the same file.
+    // A sandbox must touch neither the state of the daemon that runs from the same file nor another file's sandbox.
     let apart = options.sandbox && options.state_dir.is_none();
     let key = merged.state.directory.as_ref().filter(|_| !apart).map(|path| folder.join(path));
     let found =
@@ -50,13 +52,16 @@ pub(super) fn find(
         return Default::default();
     };
     if apart {
-        let mut name = directory.file_name().unwrap_or(NAME.as_ref()).to_owned();
-        name.push("-sandbox");
-        directory.set_file_name(name);
+        // systemd gives a unit that one directory, so there the sandboxes are inside.
+        match env.directory("STATE_DIRECTORY") {
+            Some(_) => directory.push(SANDBOXES),
+            None => directory.set_file_name(SANDBOXES),
+        }
+        directory.push(locate::mark(&options.path));
     }
     let key = merged.admin.socket.as_ref().map(|path| folder.join(path));
     let runtime = || env.directory("RUNTIME_DIRECTORY").map(|path| path.join(SOCKET));
-    let socket = if apart { None } else { key.or_else(runtime) };
+    let socket = if options.sandbox { None } else { key.or_else(runtime) };
     let socket = socket.unwrap_or_else(|| directory.join(SOCKET));
     let length = socket.as_os_str().len();
     if length > MAX_SOCKET {

@@ -80,7 +80,7 @@ pub(super) static KEYS: &[Key] = &[
         "reconcile.max_delete",
         Fraction,
         "0.5",
-        "a plan that deletes more than this part of ours (and more than 10) waits for `apply --allow-deletes`",
+        "a plan that deletes more than this part of ours (and more than 10), or all of them, waits for `apply --allow-deletes`",
     ),
     key(
         "transport.method",
@@ -247,7 +247,7 @@ pub(super) static KEYS: &[Key] = &[
         r#""2GiB""#,
         "how large the store may grow before the oldest events go",
     ),
-    unset("state.directory", Path, "where the store and the conduit's id are kept"),
+    unset("state.directory", Path, "where the store and the conduit's id are kept; it belongs to this file"),
     unset(
         "admin.listen",
         Text,

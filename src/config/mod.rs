@@ -20,6 +20,7 @@ mod fields;
 mod files;
 mod input;
 mod keys;
+mod locate;
 mod log;
 mod login;
 mod mask;
@@ -40,12 +41,13 @@ mod webhook;
 mod tests;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use self::diagnostic::{Diagnostic, Level, Location, Related};
 pub use self::diff::{Change, diff};
 pub use self::directories::unit_directories;
 pub use self::environment::Environment;
+pub use self::locate::{FileChoice, absolute, choose_file, is_same_file};
 pub use self::log::filter_problem;
 pub use self::schema::{Key, Kind, keys};
 pub use self::settings::{
@@ -60,8 +62,6 @@ use self::login::Logins;
 use self::merge::Merged;
 use self::problems::{At, Problems};
 
-/// Where the file is when nobody says so.
-const DEFAULT_PATH: &str = "/etc/eventsubd/config.toml";
 /// The client id of a sandbox whose file has none.
 const SANDBOX_CLIENT_ID: &str = "sandbox";
 
@@ -120,11 +120,6 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// The file when no `--config` names one: `$EVENTSUBD_CONFIG`, else the one in `/etc`.
-pub fn default_path(env: &Environment) -> PathBuf {
-    env.get("EVENTSUBD_CONFIG").unwrap_or(DEFAULT_PATH).into()
-}
-
 /// Where a daemon keeps its state and listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
@@ -134,30 +129,60 @@ pub struct Paths {
     pub socket: PathBuf,
 }
 
-/// The paths that a daemon with this configuration has, for commands that talk to it. A file with
-/// errors elsewhere does, and so does none at all: a daemon runs on when its file is broken.
+impl Paths {
+    /// The paths of a daemon with `--state-dir`, for commands that were given no file.
+    pub fn of_state_directory(directory: &Path) -> Self {
+        Self { state_directory: directory.to_owned(), socket: directory.join(directories::SOCKET) }
+    }
+}
+
+/// The paths that a daemon with this configuration has, for commands that talk to it or read its store. A file with
+/// errors elsewhere has them all the same: a daemon runs on when its file is broken.
 ///
 /// # Errors
-/// There is no state directory, or the path of the socket is too long.
+/// The file cannot be read well enough to know which daemon is meant; there is no state directory; the path of the
+/// socket is too long.
 pub fn paths(options: &LoadOptions) -> Result<Paths, ConfigErrors> {
-    let mut ignored = Problems::new();
-    let document = files::read(&options.path, files::MAX_FILE)
-        .ok()
-        .and_then(|(bytes, _)| input::add_text(&options.path, bytes, true, &mut ignored))
-        .and_then(|(text, source)| input::parse(&text, source, &mut ignored))
-        .unwrap_or_default();
-    let variables = check::variables(&options.env, &mut ignored);
+    let fail = |problems: Problems| {
+        let (errors, _) = problems.into_sorted();
+        ConfigErrors { errors, warnings: Vec::new() }
+    };
     let mut problems = Problems::new();
-    let found = merge::merge(&document.layer, &variables, &options.env)
-        .ok()
-        .map(|merged| directories::find(options, &merged, &Folder::of(&options.path), &mut problems));
-    match found.filter(|_| problems.is_clean()) {
-        Some((state_directory, socket)) => Ok(Paths { state_directory, socket }),
-        None => {
-            let (errors, warnings) = problems.into_sorted();
-            Err(ConfigErrors { errors, warnings })
-        }
+    let document = read(options, &mut problems)
+        .and_then(|(bytes, _)| input::add_text(&options.path, bytes, true, &mut problems))
+        .and_then(|(text, source)| input::parse(&text, source, &mut problems));
+    let Some(file) = document else { return Err(fail(problems)) };
+    let variables = check::variables(&options.env, &mut problems);
+    if file.layer.place_unknown || variables.place_unknown {
+        return Err(fail(problems));
     }
+    let Some(merged) = merge(&file.layer, &variables, options, &mut problems) else {
+        return Err(fail(problems));
+    };
+    let mut problems = Problems::new();
+    let (state_directory, socket) =
+        directories::find(options, &merged, &Folder::of(&options.path), &mut problems);
+    if problems.is_clean() { Ok(Paths { state_directory, socket }) } else { Err(fail(problems)) }
+}
+
+/// The bytes of the file, and who may read it.
+fn read(options: &LoadOptions, problems: &mut Problems) -> Option<(Vec<u8>, Access)> {
+    files::read(&options.path, files::MAX_FILE)
+        .map_err(|unreadable| {
+            let diagnostic = problems.error(At::Nowhere, unreadable.message);
+            if unreadable.missing {
+                diagnostic.hint("name another one with `--config FILE` or in $EVENTSUBD_CONFIG");
+            }
+        })
+        .ok()
+}
+
+fn merge(file: &Layer, variables: &Layer, options: &LoadOptions, problems: &mut Problems) -> Option<Merged> {
+    merge::merge(file, variables, &options.env)
+        .map_err(|error| {
+            problems.error(At::Nowhere, format!("the layers do not fit together: {error}"));
+        })
+        .ok()
 }
 
 /// Reads and checks a configuration with all the files that it names. Blocks on the disk.
@@ -166,20 +191,10 @@ pub fn paths(options: &LoadOptions) -> Result<Paths, ConfigErrors> {
 /// All problems of the file, of the files that it names, and of the environment.
 pub fn load(options: &LoadOptions) -> Result<Loaded, ConfigErrors> {
     let mut problems = Problems::new();
-    let read = files::read(&options.path, files::MAX_FILE);
-    let config = match read {
-        Ok((bytes, access)) => {
-            let folder = Folder::of(&options.path);
-            build(bytes, &Around { options, access, folder: &folder }, &mut problems)
-        }
-        Err(unreadable) => {
-            let diagnostic = problems.error(At::Nowhere, unreadable.message);
-            if unreadable.missing {
-                diagnostic.hint("name another one with `--config FILE` or in $EVENTSUBD_CONFIG");
-            }
-            None
-        }
-    };
+    let config = read(options, &mut problems).and_then(|(bytes, access)| {
+        let folder = Folder::of(&options.path);
+        build(bytes, &Around { options, access, folder: &folder }, &mut problems)
+    });
     finish(config, problems)
 }
 
@@ -230,13 +245,7 @@ fn build(bytes: Vec<u8>, around: &Around<'_>, problems: &mut Problems) -> Option
     let (text, source) = input::add_text(path, bytes, true, problems)?;
     let Document { layer: file, entries } = input::parse(&text, source, problems)?;
     let variables = check::variables(&options.env, problems);
-    let merged = match merge::merge(&file, &variables, &options.env) {
-        Ok(merged) => merged,
-        Err(error) => {
-            problems.error(At::Nowhere, format!("the layers do not fit together: {error}"));
-            return None;
-        }
-    };
+    let merged = merge(&file, &variables, options, problems)?;
 
     let client_id = client_id(options, &merged, &file, &variables, problems);
     let search = secrets::Search {

@@ -16,7 +16,7 @@ use super::status::Sources;
 use super::systemd::{Notifier, Vitals};
 use super::webhook_secret::SecretFile;
 use super::webhooks::{self, Webhooks};
-use super::{BuildError, Daemon, DaemonOptions, USER_AGENT, memory, options, trial};
+use super::{BuildError, Daemon, DaemonOptions, Owner, USER_AGENT, memory, options, trial};
 use crate::admin::{ControlSocket, Endpoint};
 use crate::auth::{self, HttpError, Keeper};
 use crate::config::{self, Config, LoadOptions};
@@ -25,7 +25,7 @@ use crate::helix::{Helix, HelixOptions};
 use crate::model::status::ConfigStatus;
 use crate::model::time::Timestamp;
 use crate::reconcile::{ReconcileHandle, ReconcileOptions, reconciler};
-use crate::store::{Store, StoreError};
+use crate::store::{Reader, Store, StoreError};
 use crate::transport::Hear;
 use crate::transport::webhook::webhook;
 use crate::transport::websocket::pool;
@@ -40,22 +40,29 @@ impl Daemon {
         let sinks = options::sinks(&config);
         let (http, tls) = connections().map_err(BuildError::Http)?;
         let mut delivery_options = delivery_options(&tls).map_err(BuildError::Http)?;
-        if let Some(stdout) = options.stdout {
+        if let Some(stdout) = options.stdout.clone() {
             delivery_options.stdout = stdout;
         }
         let failing = trial::problems(&config, &delivery_options);
         if !failing.is_empty() {
             return Err(BuildError::Sinks(failing));
         }
+        let config_status = config_status(&options, &config);
+        let notifier = Notifier::new(options.notify_systemd);
+        // A large database is checked after a crash, or changed by a new release.
+        let opening = notifier.during("opening the event store", open_store(&config));
+        let store = opening.await.map_err(|error| locked(error, &options, &config))?;
+        // Nothing in the state directory is touched before that.
+        Owner::of(&options.load)
+            .claim(&config.state_directory, &store, options.take_over)
+            .await
+            .map_err(BuildError::Store)?
+            .map_err(BuildError::Owned)?;
         let (webhook_tx, webhook_options) = watch::channel(None);
         let retire_after = options.tuning.retire_after.unwrap_or(webhooks::RETIRE_AFTER);
         let file = SecretFile::new(&config.state_directory);
         let mut webhooks = Webhooks::new(options.sockets, file, retire_after, webhook_tx);
         let listener = webhooks.build(&config).map_err(BuildError::Webhook)?;
-        let notifier = Notifier::new(options.notify_systemd);
-        // A large database is checked after a crash, or changed by a new release.
-        let opening = notifier.during("opening the event store", open_store(&config));
-        let store = opening.await.map_err(BuildError::Store)?;
         webhooks.publish(listener);
         let keys = webhooks.keys();
         let socket = ControlSocket::bind(&config.socket).map_err(BuildError::Socket)?;
@@ -71,7 +78,7 @@ impl Daemon {
         let (endpoint, admin_counts) = Endpoint::new(admin.clone());
         let (minutes_tx, minutes) = watch::channel(Arc::default());
         let (hanging_tx, hanging) = watch::channel(Arc::default());
-        let (config_tx, config_status) = watch::channel(config_status(&options.load.path));
+        let (config_tx, config_status) = watch::channel(config_status);
         let (requests, reload_requests) = mpsc::channel(4);
 
         let (keeper, tokens) = Keeper::new(http.clone(), token_options, credentials);
@@ -85,6 +92,7 @@ impl Daemon {
         let helix = Helix::new(http, helix_options, tokens);
         let api = helix.status();
         let mut reconcile_options = ReconcileOptions::new(config.twitch.client_id.clone());
+        reconcile_options.invocation = options.invocation.clone();
         if let Some(tune) = options.tuning.reconcile {
             tune(&mut reconcile_options);
         }
@@ -185,6 +193,20 @@ fn load(options: &LoadOptions) -> Result<Config, BuildError> {
     Ok(loaded.config)
 }
 
+/// A state directory that the daemon of another file uses is told with that file.
+fn locked(error: StoreError, options: &DaemonOptions, config: &Config) -> BuildError {
+    let owned = || {
+        let reader = Reader::open(&config.state_directory.join(options::DATABASE)).ok()?;
+        Owner::of(&options.load).look(&config.state_directory, &reader).ok()?.err()
+    };
+    match error {
+        StoreError::Locked { .. } if !options.take_over => {
+            owned().map_or(BuildError::Store(error), BuildError::Owned)
+        }
+        error => BuildError::Store(error),
+    }
+}
+
 async fn open_store(config: &Config) -> Result<Store, StoreError> {
     let options = options::store(config);
     match tokio::task::spawn_blocking(move || Store::open(options)).await {
@@ -193,9 +215,13 @@ async fn open_store(config: &Config) -> Result<Store, StoreError> {
     }
 }
 
-fn config_status(path: &Path) -> ConfigStatus {
+fn config_status(options: &DaemonOptions, config: &Config) -> ConfigStatus {
+    let absolute = |path: &Path| config::absolute(path).display().to_string();
     ConfigStatus {
-        path: path.display().to_string(),
+        path: absolute(&options.load.path),
+        state_directory: absolute(&config.state_directory),
+        sandbox: options.load.sandbox,
+        flags: options.invocation.flags().to_owned(),
         generation: 1,
         loaded_at: Timestamp(SystemTime::now()),
         refused: None,

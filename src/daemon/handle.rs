@@ -6,15 +6,15 @@ use tracing::info;
 use super::reload::Request;
 use super::status::Sources;
 use crate::admin::{
-    Answer, Control, Count, LogFilter, Refused, ReloadAccepted, ReloadRefused, Retried, SecretRotated,
-    SkippedEvent,
+    Answer, Applied, Control, Count, LogFilter, Refused, ReloadAccepted, ReloadRefused, Retried,
+    SecretRotated, SkippedEvent,
 };
 use crate::config;
 use crate::delivery::{DeliveryHandle, ResendError, Skipped};
 use crate::model::event::Since;
 use crate::model::hint::Hint;
 use crate::model::route::SinkName;
-use crate::model::status::Status;
+use crate::model::status::{ConfigStatus, Status};
 use crate::reconcile::ReconcileHandle;
 use crate::store::LetterFilter;
 use crate::telemetry::{LogError, LogHandle};
@@ -66,8 +66,12 @@ impl Control for DaemonHandle {
         })
     }
 
-    fn apply(&self, allow_deletes: bool) {
-        self.reconcile.apply(allow_deletes);
+    fn config(&self) -> ConfigStatus {
+        self.sources.config.borrow().clone()
+    }
+
+    fn apply(&self, allow_deletes: bool) -> Applied {
+        Applied { ticket: self.reconcile.apply(allow_deletes), pid: std::process::id() }
     }
 
     fn grants_changed(&self, user_id: &str) {

@@ -14,6 +14,7 @@ mod minutes;
 mod one_shot;
 mod options;
 mod orphans;
+mod owner;
 mod reach;
 mod reload;
 mod run;
@@ -37,6 +38,7 @@ pub use handle::DaemonHandle;
 pub use memory::ReadOnlyMemory;
 pub use one_shot::{connections, database, desired, one_shot_api, sink_problems};
 pub use options::{DATABASE, SANDBOX_SECRET};
+pub use owner::{Owned, Owner};
 pub use reach::Caller;
 pub use webhook_secret::SecretFileError;
 pub use webhooks::WebhookError;
@@ -49,6 +51,7 @@ use crate::auth::{HttpError, Keeper};
 use crate::config::{ConfigErrors, LoadOptions};
 use crate::delivery::{Children, Delivery};
 use crate::helix::HelixOptions;
+use crate::model::invocation::Invocation;
 use crate::reconcile::{ReconcileOptions, Reconciler};
 use crate::store::{Store, StoreError};
 use crate::telemetry::LogHandle;
@@ -85,6 +88,10 @@ pub struct DaemonOptions {
     pub sockets: Arc<Sockets>,
     /// Whether systemd is told how things are.
     pub notify_systemd: bool,
+    /// Whether the state directory is taken over from the file that it belongs to.
+    pub take_over: bool,
+    /// How messages tell people to run commands for this daemon.
+    pub invocation: Invocation,
     /// Speeds.
     pub tuning: Tuning,
 }
@@ -104,6 +111,8 @@ impl DaemonOptions {
             stdout: None,
             sockets: Arc::new(Sockets::none()),
             notify_systemd: false,
+            take_over: false,
+            invocation: Invocation::default(),
             tuning: Tuning::default(),
         }
     }
@@ -115,6 +124,9 @@ pub enum BuildError {
     /// The configuration has errors.
     #[error(transparent)]
     Config(ConfigErrors),
+    /// The state directory belongs to another file.
+    #[error(transparent)]
+    Owned(Owned),
     /// Sinks that cannot work.
     #[error("{}", .0.join("\n"))]
     Sinks(Vec<String>),

@@ -230,13 +230,9 @@ fn problems(status: &Status, hanging: &Hanging) -> Vec<Problem> {
         add("api", problem, "it tries again by itself");
     }
     if let Some(held) = status.reconcile.deletes_held {
-        let message = format!(
-            "{} of {} subscriptions would be deleted, more than reconcile.max_delete allows",
-            held.deletes, held.ours
-        );
         add(
             "reconcile",
-            &message,
+            &held.sentence(),
             "look at `eventsubd plan`; if it is right, run `eventsubd apply --allow-deletes`",
         );
     }

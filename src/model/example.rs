@@ -79,6 +79,9 @@ pub(crate) fn status() -> Status {
             hint: "each says why in `eventsubd status`".to_owned(),
         }],
         config: ConfigStatus {
+            state_directory: "/var/lib/eventsubd".to_owned(),
+            sandbox: true,
+            flags: " --config /etc/eventsubd/config.toml".to_owned(),
             path: "/etc/eventsubd/config.toml".to_owned(),
             generation: 2,
             loaded_at: before(600),
@@ -119,6 +122,9 @@ pub(crate) fn status() -> Status {
             deletes_held: Some(HeldDeletes { deletes: 12, ours: 14 }),
             moving: 1,
             problem: Some("the conduits could not be listed".to_owned()),
+            problem_kind: Some(ProblemKind::Outage),
+            planned: 2,
+            answered: 3,
             warnings: vec!["a shard was bound to another session: stop the other process".to_owned()],
             grants: vec![GrantStatus {
                 user_id: "2".into(),
@@ -224,7 +230,7 @@ pub(crate) fn status() -> Status {
 pub(crate) fn healthy() -> Status {
     let mut status = status();
     status.problems.clear();
-    status.config.refused = None;
+    (status.config.refused, status.config.sandbox) = (None, false);
     (status.token.problem, status.api.problem, status.store.problem) = (None, None, None);
     status.store.clock_set = None;
     status.reconcile = ReconcileStatus {
@@ -232,6 +238,7 @@ pub(crate) fn healthy() -> Status {
         deletes_held: None,
         moving: 0,
         problem: None,
+        problem_kind: None,
         warnings: vec![],
         grants: vec![],
         ..status.reconcile

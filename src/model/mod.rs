@@ -8,6 +8,7 @@ pub mod event;
 pub(crate) mod example;
 pub mod grants;
 pub mod hint;
+pub mod invocation;
 pub mod json;
 pub mod masking;
 pub mod mode;

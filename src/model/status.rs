@@ -104,8 +104,17 @@ pub struct Problem {
 /// The configuration in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigStatus {
-    /// The file.
+    /// The file, from the root on.
     pub path: String,
+    /// Where the daemon keeps its state.
+    #[serde(default)]
+    pub state_directory: String,
+    /// Whether the daemon runs with the sandbox inside.
+    #[serde(default)]
+    pub sandbox: bool,
+    /// The flags with which commands find this daemon, each with a blank before it; empty when they need none.
+    #[serde(default)]
+    pub flags: String,
     /// 1 for the one that the daemon started with; one more for each reload that was accepted.
     pub generation: u64,
     /// When it was accepted.
@@ -214,11 +223,32 @@ pub struct ReconcileStatus {
     pub moving: u64,
     /// Why the last run ended early, until one is complete.
     pub problem: Option<String>,
+    /// What kind of failure that was.
+    #[serde(default)]
+    pub problem_kind: Option<ProblemKind>,
+    /// The generation of the configuration that the last plan was made for; 0 before.
+    #[serde(default)]
+    pub planned: u64,
+    /// The ticket of the last request to run that was answered: by a run that began after it and has ended.
+    #[serde(default)]
+    pub answered: u64,
     /// Things that need a person but do not stop the run, each with what to do.
     pub warnings: Vec<String>,
     /// What users have granted whose grants were looked at for subscriptions that are not there yet.
     #[serde(default)]
     pub grants: Vec<GrantStatus>,
+}
+
+/// Why a run ended early, as far as it tells what to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemKind {
+    /// Twitch refuses the credentials.
+    Credentials,
+    /// Twitch cannot be reached, or fails; it may work the next time.
+    Outage,
+    /// Anything else: a person has to act.
+    Other,
 }
 
 /// What a user has granted to the application.
@@ -252,13 +282,26 @@ pub struct ConduitStatus {
     pub shard_count: u32,
 }
 
-/// A plan that deletes more than `reconcile.max_delete` allows.
+/// A plan that deletes more than `reconcile.max_delete` allows, or everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldDeletes {
     /// How many would be deleted.
     pub deletes: u64,
-    /// How many there are on our conduit.
+    /// How many there are of ours, without the daemon's own.
     pub ours: u64,
+}
+
+impl HeldDeletes {
+    /// What would be deleted, as people read it.
+    pub fn sentence(&self) -> String {
+        match (self.deletes, self.ours) {
+            (1, 1) => "the only subscription would be deleted".to_owned(),
+            (deletes, ours) if deletes >= ours => format!("all {deletes} subscriptions would be deleted"),
+            (deletes, ours) => format!(
+                "{deletes} of {ours} subscriptions would be deleted, more than reconcile.max_delete allows"
+            ),
+        }
+    }
 }
 
 /// The state of one subscription of the file.

@@ -95,7 +95,7 @@ pub(super) fn intent_name(client_id: &str) -> String {
     format!("conduit_intent:{client_id}")
 }
 
-/// Name of the number of subscriptions that there were when deletes were first held.
+/// Name of the hold on deletes.
 pub(super) fn hold_name(client_id: &str) -> String {
     format!("deletes_held:{client_id}")
 }

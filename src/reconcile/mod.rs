@@ -48,6 +48,7 @@ pub use self::preview::{Preview, PreviewConduit, preview};
 use self::run::engine::{self, Engine};
 use crate::helix::Helix;
 use crate::model::hint::Hint;
+use crate::model::invocation::Invocation;
 pub use crate::model::mode::{Method, Policy};
 use crate::model::pulse::Pulse;
 use crate::model::route::Routes;
@@ -63,7 +64,7 @@ pub struct Desired {
     pub generation: u64,
     pub specs: Arc<[SubscriptionSpec]>,
     pub policy: Policy,
-    /// A plan that deletes more than this part of our live subscriptions, and more than 10, holds
+    /// A plan that deletes more than this part of our live subscriptions, and more than 10, or all of them, holds
     /// its deletes until [`ReconcileHandle::apply`] allows them. 0 to 1.
     pub max_delete: f64,
     /// Longest pause between two runs.
@@ -114,6 +115,8 @@ pub struct ReconcileOptions {
     pub concurrency: usize,
     /// Time that a stopped run waits for the requests in hand: 3 s.
     pub drain: Duration,
+    /// How the log tells people to run commands.
+    pub invocation: Invocation,
 }
 
 impl ReconcileOptions {
@@ -136,6 +139,7 @@ impl ReconcileOptions {
             publish_pause: Duration::from_millis(500),
             concurrency: 16,
             drain: seconds(3),
+            invocation: Invocation::default(),
         }
     }
 }

@@ -21,6 +21,7 @@ use minijinja::{Environment, HtmlEscape, Value, context, escape_formatter};
 
 use self::rows::Query;
 use super::reading::Facts;
+use crate::model::invocation::Invocation;
 use crate::model::text::lines;
 
 /// The templates. Their names end with `.html`, so that whatever is put into them is escaped.
@@ -40,9 +41,10 @@ static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
     environment
 });
 
-/// Text in which commands and keys stand between backticks.
+/// Text in which commands and keys stand between backticks; commands get the flags of this daemon.
 #[allow(clippy::needless_pass_by_value, reason = "the signature of filters")]
-fn code(text: String) -> Value {
+fn code(text: String, flags: String) -> Value {
+    let text = Invocation::from_flags(&flags).complete(&text).into_owned();
     let text = lines(&text);
     let mut html = String::with_capacity(text.len() + 16);
     let mut parts = text.split('`').peekable();
@@ -159,7 +161,11 @@ mod tests {
 
     #[test]
     fn commands_are_set_apart() {
-        let shown = |text: &str| code(text.to_owned()).to_string();
+        let shown = |text: &str| code(text.to_owned(), String::new()).to_string();
+        assert_eq!(
+            code("`eventsubd plan`".to_owned(), " --config a.toml".to_owned()).to_string(),
+            "<code>eventsubd plan --config a.toml</code>"
+        );
         assert_eq!(shown("run `a <b>`, then `c`"), "run <code>a &lt;b&gt;</code>, then <code>c</code>");
         assert_eq!(shown("a ` b <"), "a ` b &lt;");
         assert_eq!(shown(""), "");

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::chart::{Chart, chart};
 use super::rows::{Query, Table, table};
 use crate::model::grants;
+use crate::model::invocation::Invocation;
 use crate::model::status::{
     Problem, ShardStatus, SinkState, SinkStatus, Status, SubscriptionState, TokenState,
 };
@@ -82,6 +83,8 @@ struct Group {
 /// The page.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct View<'a> {
+    /// What commands need to find this daemon.
+    flags: &'a str,
     version: &'a str,
     up: String,
     now: String,
@@ -123,7 +126,9 @@ pub(super) fn view<'a>(status: &'a Status, query: &Query) -> View<'a> {
     let (more_shards, more_grants) = (more(shards.len()), more(wanting.len()));
     shards.truncate(LISTED);
     wanting.truncate(LISTED);
+    let invocation = Invocation::from_flags(&status.config.flags);
     View {
+        flags: &status.config.flags,
         version: &status.version,
         up: duration(status.now.since(status.started_at)),
         clock: now.get(11..19).unwrap_or_default().to_owned(),
@@ -146,7 +151,7 @@ pub(super) fn view<'a>(status: &'a Status, query: &Query) -> View<'a> {
                 Grant {
                     user: user.to_owned(),
                     missing: grants::list(&grant.missing),
-                    command: format!("eventsubd authorize --user {user}"),
+                    command: invocation.command(&format!("authorize --user {user}")),
                 }
             })
             .collect(),

@@ -19,11 +19,16 @@ const DESCRIPTION: &[&str] = &[
      sink refuses for good ends in its dead letters, which `eventsubd-dead-letters`(1) shows and sends again.",
     "Data goes to standard output, all else to standard error. The commands that speak of the running \
      daemon reach it through its control socket, which they find through the same configuration file and \
-     state directory.",
+     state directory. A state directory belongs to one file; a command that is given another file than the \
+     daemon runs says so and does nothing.",
+    "Every command means the first of these that there is: the daemon of the file that runs, the sandbox of \
+     the file (`run --sandbox`) that runs, the store of the daemon, the store of the sandbox. Those that read \
+     a store name it on standard error.",
 ];
 
 const FILES: &[(&str, &str)] = &[
     ("/etc/eventsubd/config.toml", "the configuration; see `eventsubd.toml`(5)"),
+    ("./eventsubd.toml", "the same, if it belongs to you or root and nothing else is named"),
     (
         "/etc/eventsubd/client_secret",
         "the client secret of the application, which the systemd unit hands to the daemon; mode 0600",
@@ -36,6 +41,7 @@ const FILES: &[(&str, &str)] = &[
         "/var/lib/eventsubd/webhook_secret",
         "the secrets of webhooks that are accepted, the current one first; mode 0600",
     ),
+    ("~/.local/state/eventsubd-sandbox", "the state of `run --sandbox`, in a directory for each file"),
     ("/run/eventsubd/control.sock", "the control socket, mode 0600; in the state directory without systemd"),
     ("/usr/share/doc/eventsubd/examples/config.toml", "an example that has every key"),
 ];

@@ -15,6 +15,7 @@ fn a_daemon_that_is_well_is_a_few_lines() {
         eventsubd 0.1.0 (pid 4711), up 1 day 2 h: all is well
 
         config         /etc/eventsubd/config.toml, generation 2, loaded 10 min ago; reloads: 1 accepted, 1 refused
+        state          /var/lib/eventsubd
         token          valid, expires in 46 days, validated 20 min ago, 1 minted, 2 times asked for in vain
         api            53 requests, 1 without an answer, 799 of 800 points of the rate limit left
         conduit        5b1f2c7a, 2 shards
@@ -38,6 +39,7 @@ fn what_is_wrong_comes_first_and_everything_is_shown() {
           hint: each says why in `eventsubd status`
 
         config         /etc/eventsubd/config.toml, generation 2, loaded 10 min ago; an edit was refused 1 min ago; reloads: 1 accepted, 1 refused
+        state          /var/lib/eventsubd, of the sandbox
         token          valid, expires in 46 days, validated 20 min ago, 1 minted, 2 times asked for in vain
         api            53 requests, 1 without an answer, 799 of 800 points of the rate limit left
         conduit        5b1f2c7a, 2 shards

@@ -1,10 +1,10 @@
 //! What a daemon is waiting for that is not converged.
 
-use crate::model::status::{Status, SubscriptionState, TokenState};
+use crate::model::status::{Status, TokenState};
 use crate::model::text::counted;
 
 /// Why Twitch does not match the file yet, the cause before its consequences; empty when it does.
-pub(super) fn reasons(status: &Status) -> Vec<String> {
+pub(in crate::cli) fn reasons(status: &Status) -> Vec<String> {
     let mut found = Vec::new();
     if status.converged {
         return found;
@@ -38,7 +38,7 @@ pub(super) fn reasons(status: &Status) -> Vec<String> {
         let moving = counted(reconcile.moving, "subscription");
         found.push(format!("{moving} on the way to another method, callback or secret"));
     }
-    let pending = status.subscriptions.iter().filter(|s| s.state == SubscriptionState::Pending).count();
+    let pending = super::pending(status);
     if pending > 0 {
         found.push(format!("{} to be created or verified", counted(pending as u64, "subscription")));
     }

@@ -33,7 +33,7 @@ fn messages() {
 
             error: `reconcile.max_delete` must be a number from 0 to 1, not `2`
             --> environment variable EVENTSUBD_RECONCILE__MAX_DELETE
-             = help: a plan that deletes more than this part of ours (and more than 10) waits for `apply --allow-deletes`
+             = help: a plan that deletes more than this part of ours (and more than 10), or all of them, waits for `apply --allow-deletes`
 
             error: unknown key `sink.a[0].path`
             --> environment variable EVENTSUBD_SINK__A[0]__PATH
@@ -156,11 +156,9 @@ fn directories() {
     let mut case = Case::with("[state]\ndirectory = \"state\"\n[admin]\nsocket = \"s\"\n").env(&systemd);
     assert_eq!(paths(&case), pair("BASE/state", "BASE/s"));
     case.options.sandbox = true;
-    assert_eq!(
-        paths(&case),
-        pair("/var/lib/eventsubd-sandbox", "/var/lib/eventsubd-sandbox/control.sock"),
-        "apart from the daemon of the same file"
-    );
+    let (directory, socket) = paths(&case);
+    assert!(directory.starts_with("/var/lib/eventsubd/eventsubd-sandbox/config-"), "{directory}");
+    assert_eq!(socket, format!("{directory}/control.sock"), "apart from the daemon of the same file");
     case.options.sandbox = false;
     case.options.state_dir = Some("/mine".into());
     assert_eq!(paths(&case), pair("/mine", "BASE/s"));
@@ -187,15 +185,7 @@ fn no_directory() {
 }
 
 #[test]
-fn the_default_path() {
-    assert_eq!(default_path(&Environment::default()), PathBuf::from("/etc/eventsubd/config.toml"));
-    let env = Environment::from_iter([("EVENTSUBD_CONFIG", "mine.toml")]);
-    assert_eq!(default_path(&env), PathBuf::from("mine.toml"));
-    assert_eq!(format!("{env:?}"), "{\"EVENTSUBD_CONFIG\"}");
-}
-
-#[test]
-fn paths_are_found_with_any_file() {
+fn paths_are_found_in_a_file_with_errors_elsewhere() {
     let paths = |case: &Case| {
         let Paths { state_directory, socket } = paths(&case.options).expect("paths");
         (state_directory.display().to_string(), socket.display().to_string())
@@ -206,15 +196,73 @@ fn paths_are_found_with_any_file() {
     let config = case.config();
     assert_eq!(paths(&case), pair("/state", "/socket"));
     assert_eq!((config.state_directory, config.socket), ("/state".into(), "/socket".into()));
-    case.file("config.toml", format!("{text}x = 1\n[log]\nlevel = 5\n"), 0o600);
+    case.file("config.toml", format!("{text}listen = 5\n[x]\ny = 1\n[log]\nlevel = 5\nleve = 1\n"), 0o600);
     assert_eq!(paths(&case), pair("/state", "/socket"));
-    let home = "/home/me/.local/state/eventsubd";
-    case.file("config.toml", "[state", 0o600);
-    assert_eq!(paths(&case), pair(home, &format!("{home}/control.sock")));
+    let case = case.env(&[("EVENTSUBD_STATE__DIRECTORY", "/other"), ("EVENTSUBD_LOG__LEVL", "x")]);
+    assert_eq!(paths(&case), pair("/other", "/socket"));
+}
+
+#[test]
+fn paths_are_never_guessed() {
+    let refused = |case: &Case| {
+        let errors = paths(&case.options).expect_err("which daemon is meant is not known");
+        assert!(!errors.errors.is_empty() && errors.warnings.is_empty(), "{errors}");
+        errors.to_string()
+    };
+    for (text, expected) in [
+        ("[state", "unclosed table"),
+        ("[state]\ndirectory = 5\n", "`state.directory`"),
+        ("[state]\ndirectroy = \"/state\"\n", "did you mean `directory`?"),
+        ("[sate]\ndirectory = \"/state\"\n", "did you mean `state`?"),
+        ("state = \"/state\"\n", "write it as `[state]`"),
+        ("directory = \"/state\"\n", "belongs into `[state]`"),
+        ("[store]\ndirectory = \"/state\"\n", "belongs into `[state]`"),
+        ("[admin]\nsocket = []\n", "`admin.socket`"),
+        ("[admin]\nsokcet = \"/socket\"\n", "did you mean `socket`?"),
+        ("[state]\ndirectory = \"/a\"\n[state]\ndirectory = \"/b\"\n", "duplicate key"),
+    ] {
+        let said = refused(&Case::new(text));
+        assert!(said.contains(expected), "{text}: {said}");
+    }
+    assert!(refused(&Case::new(b"# caf\xe9\n")).contains("is not UTF-8"));
+    for (name, expected) in [
+        ("EVENTSUBD_STATE__DIRECTROY", "did you mean `EVENTSUBD_STATE__DIRECTORY`?"),
+        ("EVENTSUBD_STAET__DIRECTORY", "did you mean `EVENTSUBD_STATE__DIRECTORY`?"),
+        ("EVENTSUBD_ADMIN__SOCKT", "did you mean `EVENTSUBD_ADMIN__SOCKET`?"),
+    ] {
+        let said = refused(&Case::with("").env(&[(name, "/state")]));
+        assert!(said.contains(expected), "{name}: {said}");
+    }
+    let case = Case::with("");
     fs::remove_file(&case.options.path).expect("removed");
-    let case = case.env(&[("EVENTSUBD_STATE__DIRECTORY", "/other")]);
-    assert_eq!(paths(&case), pair("/other", "/other/control.sock"));
-    let mut case = case;
+    assert!(refused(&case).contains("there is no file"));
+    let mut case = Case::with("");
     case.options.env = Environment::default();
-    assert_eq!(super::paths(&case.options).expect_err("no directory").errors.len(), 1);
+    assert!(refused(&case).contains("there is no state directory"));
+}
+
+#[test]
+fn each_file_has_a_sandbox_of_its_own() {
+    let place = |case: &Case| {
+        let mut options = case.options.clone();
+        options.sandbox = true;
+        let found = paths(&options).expect("paths");
+        assert_eq!(found.socket, found.state_directory.join("control.sock"));
+        found.state_directory.display().to_string()
+    };
+    let text = "[state]\ndirectory = \"/state\"\n[admin]\nsocket = \"/socket\"\n";
+    let (one, two) = (Case::with(text), Case::with(text));
+    assert!(place(&one).starts_with("/home/me/.local/state/eventsubd-sandbox/config-"), "{}", place(&one));
+    assert_ne!(place(&one), place(&two));
+    let mut link = Case::with("");
+    let target = link.directory.path().join("link.toml");
+    std::os::unix::fs::symlink(&one.options.path, &target).expect("a link");
+    link.options.path = target;
+    assert_eq!(place(&link), place(&one));
+    let xdg = one.env(&[("XDG_STATE_HOME", "/xdg")]);
+    assert!(place(&xdg).starts_with("/xdg/eventsubd-sandbox/config-"), "{}", place(&xdg));
+    // What is named is taken as it is.
+    let mut named = two;
+    named.options.state_dir = Some("/mine".into());
+    assert_eq!(place(&named), "/mine");
 }

@@ -362,7 +362,7 @@ rotate_size = "1MiB"
             9 | max_delete = 1.5
               |              ^^^
               |
-              = help: a plan that deletes more than this part of ours (and more than 10) waits for `apply --allow-deletes`
+              = help: a plan that deletes more than this part of ours (and more than 10), or all of them, waits for `apply --allow-deletes`
 
             error: `sink.a.rotate_keep` must be a whole number, not a string
               --> /etc/eventsubd/config.toml:14:15
@@ -414,7 +414,7 @@ policy = true
             9 | max_delete = nan
               |              ^^^
               |
-              = help: a plan that deletes more than this part of ours (and more than 10) waits for `apply --allow-deletes`
+              = help: a plan that deletes more than this part of ours (and more than 10), or all of them, waits for `apply --allow-deletes`
 
             error: `reconcile.policy` must be a string, not a boolean
               --> /etc/eventsubd/config.toml:10:10

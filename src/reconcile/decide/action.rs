@@ -99,6 +99,6 @@ pub struct Plan {
     pub blocked: Vec<Blocked>,
     /// Deletes that wait for `eventsubd apply --allow-deletes`.
     pub held: Vec<Action>,
-    /// Of how many live subscriptions of ours the held ones are too large a part.
+    /// Of how many live subscriptions of ours the held ones are too large a part, or all.
     pub held_of: Option<u64>,
 }

@@ -6,11 +6,16 @@
 //! exceptions: Twitch allows three equal rows of a client, and `max_total_cost` may leave no room for a second
 //! one; then the old row goes first.
 
+mod hold;
 mod rows;
 
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
+#[cfg(test)]
+pub(in crate::reconcile) use self::hold::FREE_DELETES;
+pub(in crate::reconcile) use self::hold::Hold;
+use self::hold::{Deletes, hold};
 use self::rows::{is_enabled, rank, sort_out};
 use super::action::{Action, Blocked, DeleteReason, Plan};
 use super::park::{Obstacle, ParkTable, Standing};
@@ -19,9 +24,6 @@ use super::reason;
 use crate::model::catalog::{self, Auth};
 use crate::model::subscription::{Condition, SubscriptionKey, SubscriptionRow};
 use crate::reconcile::Policy;
-
-/// Deletes up to this number are never held.
-pub(in crate::reconcile) const FREE_DELETES: u64 = 10;
 
 /// Live rows of a client with the same type and condition (Twitch: "Managing Event Subscriptions").
 const EQUAL_ROWS: usize = 3;
@@ -51,13 +53,14 @@ pub(in crate::reconcile) struct Input<'a> {
     pub(in crate::reconcile) ungranted: &'a HashMap<SubscriptionKey, String>,
     pub(in crate::reconcile) now: Instant,
     pub(in crate::reconcile) policy: Policy,
+    /// The daemon's own keys: what the file empties does not keep them from being all that is left.
+    pub(in crate::reconcile) own: &'a HashSet<SubscriptionKey>,
     /// Part of ours, 0 to 1.
     pub(in crate::reconcile) max_delete: f64,
     /// A person has allowed what would be held.
     pub(in crate::reconcile) allow_deletes: bool,
-    /// While deletes are held: how many were ours when they were first held. What is created
-    /// meanwhile must not make the hold slip.
-    pub(in crate::reconcile) held_of: Option<u64>,
+    /// While deletes are held.
+    pub(in crate::reconcile) hold: Option<Hold>,
     pub(in crate::reconcile) total_cost: u64,
     /// 0 when it is not known.
     pub(in crate::reconcile) max_total_cost: u64,
@@ -73,7 +76,9 @@ pub(in crate::reconcile) struct Planned {
     pub(in crate::reconcile) park: Vec<(SubscriptionKey, Obstacle, String)>,
     /// Found dead, and created again at once.
     pub(in crate::reconcile) at_once: Vec<(SubscriptionKey, String)>,
-    /// Live rows of ours.
+    /// What is to be remembered of deletes that are held.
+    pub(in crate::reconcile) hold: Option<Hold>,
+    /// Live rows of ours, without the daemon's own.
     pub(in crate::reconcile) ours: u64,
     /// Number of moved subscriptions whose old row is still there; a later run deletes it.
     pub(in crate::reconcile) moving: u64,
@@ -92,12 +97,8 @@ pub(in crate::reconcile) fn plan(input: &Input<'_>) -> Planned {
     let mut out = Planned::default();
     let mut sorted = sort_out(input, &mut out);
 
-    // A part that is not a number allows nothing.
-    let part = if input.max_delete.is_nan() { 0.0 } else { input.max_delete };
-    let of = input.held_of.map_or(out.ours, |before| before.min(out.ours));
-    let many = sorted.unwanted.len() as u64;
-    #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
-    let held = !input.allow_deletes && many > FREE_DELETES && many as f64 > part * of as f64;
+    let many = Deletes { many: sorted.unwanted.len() as u64, ours: out.ours, part: input.max_delete };
+    out.hold = hold(many, input.hold, input.wanted, input.own).filter(|_| !input.allow_deletes);
 
     let mut clear = deletes(sorted.dead, |row| DeleteReason::Dead(row.status.as_str().into()));
     let mut spare = deletes(sorted.duplicates, |_| DeleteReason::Duplicate);
@@ -105,9 +106,9 @@ pub(in crate::reconcile) fn plan(input: &Input<'_>) -> Planned {
     spare
         .extend(deletes(superseded.flat_map(|found| found.old.drain(..)).collect(), |_| DeleteReason::Moved));
     let mut last = deletes(sorted.unwanted, |_| DeleteReason::Unwanted);
-    if held {
+    if let Some(hold) = out.hold {
         out.plan.held = std::mem::take(&mut last);
-        out.plan.held_of = Some(of);
+        out.plan.held_of = Some(hold.of);
     }
 
     let room = (input.max_total_cost > 0).then(|| input.max_total_cost.saturating_sub(input.total_cost));

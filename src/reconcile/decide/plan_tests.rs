@@ -1,6 +1,6 @@
 //! Properties of planning, against a Twitch that is a list of rows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::action::Action;
 use super::park::{Obstacle, ParkTable, RetryTimes};
 use super::place::{Place, Places, Side};
-use super::plan::{FREE_DELETES, Input, Planned, plan};
+use super::plan::{FREE_DELETES, Hold, Input, Planned, plan};
 use super::reason;
 use crate::model::secret::Secret;
 use crate::model::subscription::{
@@ -39,6 +39,7 @@ fn key(n: u8) -> SubscriptionKey {
 #[derive(Clone, Debug)]
 struct World {
     wanted: Vec<SubscriptionKey>,
+    own: HashSet<SubscriptionKey>,
     rows: Vec<SubscriptionRow>,
     parked: ParkTable,
     now: Instant,
@@ -46,7 +47,7 @@ struct World {
     policy: Policy,
     max_delete: f64,
     allow_deletes: bool,
-    held_of: Option<u64>,
+    hold: Option<Hold>,
     room: Option<u64>,
 }
 
@@ -69,7 +70,8 @@ impl World {
             policy: self.policy,
             max_delete: self.max_delete,
             allow_deletes: self.allow_deletes,
-            held_of: self.held_of,
+            hold: self.hold,
+            own: &self.own,
             total_cost,
             max_total_cost: self.room.map_or(1_000_000, |room| total_cost + room).max(1),
         })
@@ -118,7 +120,7 @@ impl World {
         for (key, reason) in &planned.at_once {
             self.parked.record_trial(key, reason, self.now);
         }
-        self.held_of = planned.plan.held_of;
+        self.hold = planned.hold;
     }
 }
 
@@ -162,10 +164,10 @@ fn world() -> impl Strategy<Value = World> {
         prop::bool::ANY,
         prop_oneof![0.0..1.0_f64, Just(f64::NAN), Just(0.0), Just(1.0)],
         prop::bool::weighted(0.2),
-        prop::option::of(0..40_u64),
+        (prop::option::of(0..40_u64), prop::collection::hash_set(0..40_u8, 0..4)),
     );
     (rows, wanted, parked, rest).prop_map(
-        |(rows, wanted, parked, (keep, max_delete, allow_deletes, held_of))| {
+        |(rows, wanted, parked, (keep, max_delete, allow_deletes, (held_of, own)))| {
             let now = Instant::now();
             let mut table = ParkTable::new(RetryTimes::default());
             for (n, removed, minutes_ago) in parked {
@@ -180,6 +182,7 @@ fn world() -> impl Strategy<Value = World> {
                 target,
                 cost,
             };
+            let own = own.intersection(&wanted.iter().copied().collect()).map(|n| key(*n)).collect();
             World {
                 wanted: wanted.into_iter().map(key).collect(),
                 rows: rows.into_iter().enumerate().map(row).collect(),
@@ -189,7 +192,8 @@ fn world() -> impl Strategy<Value = World> {
                 policy: if keep { Policy::Keep } else { Policy::Sync },
                 max_delete,
                 allow_deletes,
-                held_of,
+                hold: held_of.map(|of| Hold { of, wanted: 0 }),
+                own,
                 room: None,
             }
         },
@@ -247,7 +251,11 @@ proptest! {
         }).collect();
         let deleted = deleted(&planned);
         prop_assert!(held.is_disjoint(&deleted));
-        let ours = world.rows.iter().filter(|row| is_ours(row) && row.status.is_live()).count();
+        let ours = world
+            .rows
+            .iter()
+            .filter(|row| is_ours(row) && row.status.is_live() && !world.own.contains(&row.key))
+            .count();
         let mut unwanted = 0;
         for row in &world.rows {
             let gone = deleted.contains(&row.id);
@@ -271,6 +279,9 @@ proptest! {
             } else {
                 unwanted += u64::from(gone);
             }
+        }
+        if unwanted > 0 && !world.allow_deletes {
+            prop_assert!(unwanted < ours as u64, "all of ours would go");
         }
         if unwanted > FREE_DELETES && !world.allow_deletes {
             #[allow(clippy::cast_precision_loss)]
@@ -318,7 +329,8 @@ fn simple(wanted: &[u8], rows: &[(u8, &str)]) -> World {
         policy: Policy::Sync,
         max_delete: 0.5,
         allow_deletes: false,
-        held_of: None,
+        hold: None,
+        own: HashSet::new(),
         room: None,
     }
 }
@@ -372,8 +384,34 @@ fn a_hold_does_not_slip_when_creates_make_the_rest_larger() {
 }
 
 #[test]
+fn whatever_the_number_all_of_ours_are_not_deleted_unasked() {
+    let mut world = simple(&[], &[(0, "enabled"), (3, "enabled")]);
+    let planned = world.plan();
+    assert_eq!((planned.plan.held.len(), planned.plan.held_of), (2, Some(2)));
+    // What the daemon wants for itself stays, and is not counted.
+    world.own = [key(6)].into();
+    world.wanted = vec![key(6)];
+    world.rows.push(SubscriptionRow { id: "own".into(), key: key(6), ..world.rows[0].clone() });
+    assert_eq!(world.plan().plan.held_of, Some(2));
+    // Others in their place are created, and the hold does not slip by that.
+    world.wanted = vec![key(6), key(9), key(12)];
+    let planned = world.plan();
+    assert_eq!((planned.plan.held.len(), planned.plan.actions.len()), (2, 2));
+    world.apply(&planned);
+    assert_eq!(world.plan().plan.held, planned.plan.held);
+    // A file that has the old ones again loses only what came by the mistake.
+    world.wanted = vec![key(0), key(3), key(6)];
+    let mended = world.plan();
+    assert_eq!((mended.plan.actions.len(), mended.plan.held_of), (2, None));
+    // One that stays is enough.
+    world.wanted = vec![key(0), key(6), key(9), key(12)];
+    assert_eq!(shown(&world.plan()), ["- row-1 Unwanted"]);
+}
+
+#[test]
 fn deletes_make_room_first_when_cost_is_short() {
     let mut world = simple(&[3], &[(0, "enabled")]);
+    world.allow_deletes = true;
     assert_eq!(shown(&world.plan()).last().map(|text| text.starts_with('-')), Some(true));
     world.room = Some(0);
     let short = world.plan();
@@ -515,7 +553,8 @@ fn what_cannot_be_moved_stays_where_it_delivers() {
             policy: world.policy,
             max_delete: world.max_delete,
             allow_deletes: false,
-            held_of: None,
+            hold: None,
+            own: &world.own,
             total_cost: 1,
             max_total_cost: 10_000,
         })

@@ -18,6 +18,7 @@ use crate::model::text::chain;
 use crate::reconcile::api::Api;
 use crate::reconcile::bind::binder::{Binder, ShardReport};
 use crate::reconcile::bind::reach::{Prover, Reach};
+use crate::reconcile::error::ErrorKind;
 use crate::reconcile::memory::{Memory, MemoryError, MemoryHandle};
 use crate::reconcile::{Desired, Hints, ReconcileHandle, ReconcileOptions, Requests};
 
@@ -91,7 +92,7 @@ pub(in crate::reconcile) fn build<A: Api>(
         places: PlaceRegistry::new(memory.clone(), reach, target, report.clone(), &options),
         tables: Tables::new(memory, &options),
         wake_ups: WakeUps::new(Sources { desired, requests, report, revoked, hints, trouble }, &options),
-        out: Out::new(options.publish_pause, senders),
+        out: Out::new(options.publish_pause, options.invocation.clone(), senders),
         options,
         pulse,
         binder: Some(binder),
@@ -126,7 +127,7 @@ impl<A: Api> Engine<A> {
             self.pulse.beat();
             let pause = self.wake_ups.record_failure();
             tracing::warn!(error = chain(&error), "what is remembered could not be read");
-            self.out.fail_run(chain(&error));
+            self.out.fail_run(chain(&error), ErrorKind::State);
             self.out.flush();
             tokio::select! {
                 () = cancel.cancelled() => return,
@@ -154,7 +155,7 @@ impl<A: Api> Engine<A> {
                     let pause = self.wake_ups.record_failure();
                     let text = chain(error);
                     tracing::warn!(error = text, retry_in_ms = pause.as_millis(), "reconciling ended early");
-                    self.out.fail_run(text);
+                    self.out.fail_run(text, error.kind());
                 }
             }
             self.publish_warnings();

@@ -119,7 +119,8 @@ impl<A: Api> Engine<A> {
         self.out.show_grants(self.tables.grants_of_absent(&wanted, &planned));
         self.tables.apply_plan(&wanted, &planned, &mut self.out);
         let deletes = planned.plan.held.len() as u64;
-        self.out.show_held(planned.plan.held_of.map(|ours| HeldDeletes { deletes, ours }));
+        let held = planned.plan.held_of.map(|ours| HeldDeletes { deletes, ours });
+        self.out.show_held(held, desired.generation);
         let costs = Costs::new(list.total_cost, list.max_total_cost);
         self.out.show_costs(&costs);
         self.tables.remember_hold(&planned).await?;

@@ -9,15 +9,18 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::execute::Costs;
+use crate::model::invocation::Invocation;
 use crate::model::route::{Routes, SinkName};
 use crate::model::status::{
-    ConduitStatus, GrantStatus, HeldDeletes, Progress, ReconcileStatus, SubscriptionEntry, SubscriptionState,
+    ConduitStatus, GrantStatus, HeldDeletes, ProblemKind, Progress, ReconcileStatus, SubscriptionEntry,
+    SubscriptionState,
 };
 use crate::model::subscription::SubscriptionKey;
 use crate::reconcile::InUse;
 use crate::reconcile::clock::{timestamp_of, wall};
 use crate::reconcile::decide::park::Obstacle;
 use crate::reconcile::decide::wanted::Wanted;
+use crate::reconcile::error::ErrorKind;
 
 /// Publishing a table of so many rows takes about a millisecond; the pause between two publications
 /// grows with the table, so that they stay a small part of the work.
@@ -81,11 +84,13 @@ pub(in crate::reconcile) struct Out {
     pause: Duration,
     next_status: Instant,
     next_entries: Instant,
+    /// How the log tells people to run commands.
+    invocation: Invocation,
     senders: Senders,
 }
 
 impl Out {
-    pub(in crate::reconcile) fn new(pause: Duration, senders: Senders) -> Self {
+    pub(in crate::reconcile) fn new(pause: Duration, invocation: Invocation, senders: Senders) -> Self {
         let now = Instant::now();
         Self {
             status: ReconcileStatus::default(),
@@ -97,6 +102,7 @@ impl Out {
             pause,
             next_status: now,
             next_entries: now,
+            invocation,
             senders,
         }
     }
@@ -150,16 +156,19 @@ impl Out {
         self.status.grants = grants;
     }
 
-    /// Shows deletes that wait for a person, and logs them when they are news.
-    pub(in crate::reconcile) fn show_held(&mut self, held: Option<HeldDeletes>) {
+    /// Shows which deletes of the plan for this generation wait for a person, and logs them when they are news.
+    pub(in crate::reconcile) fn show_held(&mut self, held: Option<HeldDeletes>, generation: u64) {
         if let Some(held) = held.filter(|held| self.status.deletes_held != Some(*held)) {
             tracing::warn!(
                 deletes = held.deletes,
                 ours = held.ours,
-                "too large a part of our subscriptions would be deleted: waiting for `eventsubd apply --allow-deletes`"
+                "{}, so this waits for {}",
+                held.sentence(),
+                self.invocation.complete("`eventsubd apply --allow-deletes`")
             );
         }
         self.status.deletes_held = held;
+        self.status.planned = generation;
     }
 
     /// Shows that so many actions begin; if there are any, Twitch does not match the file.
@@ -187,12 +196,17 @@ impl Out {
         self.status.generation = run.generation;
         self.status.converged = run.is_settled && !is_pending && run.moving == 0;
         self.status.finished_at = Some(wall());
-        self.status.problem = None;
+        (self.status.problem, self.status.problem_kind) = (None, None);
     }
 
     /// Shows that a run ended early, and why.
-    pub(in crate::reconcile) fn fail_run(&mut self, problem: String) {
+    pub(in crate::reconcile) fn fail_run(&mut self, problem: String, kind: ErrorKind) {
         self.status.problem = Some(problem);
+        self.status.problem_kind = Some(match kind {
+            ErrorKind::Credentials => ProblemKind::Credentials,
+            ErrorKind::Unavailable => ProblemKind::Outage,
+            ErrorKind::State | ErrorKind::Refused => ProblemKind::Other,
+        });
     }
 
     /// Shows that no action is under way.
@@ -211,7 +225,9 @@ impl Out {
     }
 
     /// Publishes that the requests up to this number have had their run.
-    pub(in crate::reconcile) fn publish_answered(&self, asked: u64) {
+    pub(in crate::reconcile) fn publish_answered(&mut self, asked: u64) {
+        self.status.answered = asked;
+        self.flush();
         self.senders.answered.send_replace(asked);
     }
 

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::out::{Change, Out};
 use crate::helix::{MAX_GRANTS, SubscriptionList, User};
+use crate::model::invocation::Invocation;
 use crate::model::status::GrantStatus;
 use crate::model::subscription::{SubscriptionKey, SubscriptionRow, SubscriptionSpec, SubscriptionStatus};
 use crate::model::text::chain;
@@ -19,7 +20,7 @@ use crate::reconcile::decide::grants::Grants;
 use crate::reconcile::decide::logins::{Changes, Logins, USERS_PER_CALL};
 use crate::reconcile::decide::park::{Obstacle, ParkTable};
 use crate::reconcile::decide::place::{Places, Side};
-use crate::reconcile::decide::plan::{Input, Planned, plan};
+use crate::reconcile::decide::plan::{Hold, Input, Planned, plan};
 use crate::reconcile::decide::reason;
 use crate::reconcile::decide::wanted::{self, Wanted};
 use crate::reconcile::error::RunError;
@@ -64,10 +65,12 @@ pub(in crate::reconcile) struct Tables {
     unverified: HashMap<Box<str>, Instant>,
     /// Time that Twitch may take with a challenge.
     challenge: Duration,
-    /// The number of subscriptions that were ours when deletes were first held; `None` while none are.
-    held_of: Option<u64>,
+    /// `None` while no deletes are held.
+    hold: Option<Hold>,
     /// The generation for which a person has allowed held deletes.
     allowed: Option<u64>,
+    /// How the log tells people to run commands.
+    invocation: Invocation,
 }
 
 impl Tables {
@@ -80,16 +83,17 @@ impl Tables {
             grants: Grants::default(),
             unverified: HashMap::new(),
             challenge: options.challenge,
-            held_of: None,
+            hold: None,
             allowed: None,
+            invocation: options.invocation.clone(),
         }
     }
 
     /// Reads what earlier runs remembered.
     pub(in crate::reconcile) async fn recall(&mut self) -> Result<(), MemoryError> {
         let logins = self.memory.load(LOGIN_PREFIX).await?;
-        let held_of = self.memory.load_one(&hold_name(&self.client_id)).await?;
-        self.held_of = held_of.and_then(|text| text.parse().ok());
+        let hold = self.memory.load_one(&hold_name(&self.client_id)).await?;
+        self.hold = hold.and_then(|text| Hold::parse(&text));
         self.logins.remember(&logins, now(), wall());
         Ok(())
     }
@@ -281,7 +285,8 @@ impl Tables {
             policy: desired.policy,
             max_delete: desired.max_delete,
             allow_deletes: self.allowed == Some(desired.generation),
-            held_of: self.held_of,
+            own: &wanted.own,
+            hold: self.hold,
             total_cost: list.total_cost,
             max_total_cost: list.max_total_cost,
         };
@@ -330,7 +335,7 @@ impl Tables {
             }
         }
         for (nth, (key, obstacle, reason)) in planned.park.iter().enumerate() {
-            log_parked(nth, key, reason);
+            log_parked(nth, key, &self.invocation.complete(reason));
             self.parked.park(key, *obstacle, reason, now);
         }
         for (key, reason) in &planned.at_once {
@@ -354,14 +359,13 @@ impl Tables {
 
     /// Remembers whether deletes are held. A hold outlives a restart: what is created meanwhile must not end it.
     pub(in crate::reconcile) async fn remember_hold(&mut self, planned: &Planned) -> Result<(), RunError> {
-        let held_of = planned.plan.held_of;
-        if held_of != self.held_of {
-            let change = (hold_name(&self.client_id), held_of.map(|of| of.to_string()));
+        if planned.hold != self.hold {
+            let change = (hold_name(&self.client_id), planned.hold.map(|hold| hold.to_string()));
             self.memory.save(vec![change]).await.map_err(|source| RunError::Memory {
                 what: "the hold on deletes cannot be remembered",
                 source,
             })?;
-            self.held_of = held_of;
+            self.hold = planned.hold;
         }
         Ok(())
     }
@@ -401,7 +405,7 @@ impl Tables {
         reason: &str,
         out: &mut Out,
     ) {
-        log_parked(nth, key, reason);
+        log_parked(nth, key, &self.invocation.complete(reason));
         let retry_at = Some(self.parked.park(key, obstacle, reason, now()));
         if !out.delivers(key) {
             out.set(key, Change::Parked { obstacle, reason: reason.into(), retry_at });

@@ -65,7 +65,7 @@ pub(super) fn sort_out<'a>(input: &Input<'a>, out: &mut Planned) -> Sorted<'a> {
             }
             continue;
         }
-        out.ours += 1;
+        out.ours += u64::from(!input.own.contains(&row.key));
         let Some(slot) = slot else {
             sorted.unwanted.push(row);
             continue;

@@ -1,0 +1,157 @@
+//! `eventsubd apply`: has the running daemon reconcile now, and follows it to the end.
+
+use std::time::Instant;
+
+use super::args::{ApplyArgs, Args};
+use super::control::{Connection, POLL, Told, block_on, held, parse};
+use super::status::reasons;
+use super::term::{self, Failure};
+use super::{FAILED, REFUSED, TEMPORARY, status};
+use crate::admin::Applied;
+use crate::model::status::{ProblemKind, Status, TokenState};
+
+/// How far the run is that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Stage {
+    Going,
+    Done,
+    /// It cannot succeed now: why, and the exit code.
+    Failed(String, u8),
+}
+
+/// `eventsubd apply`
+pub(super) fn apply(args: &Args, flags: &ApplyArgs) -> Result<u8, Failure> {
+    let (status, stage) = block_on(async {
+        let connection = Connection::open(args).await?;
+        let path = if flags.allow_deletes { "/apply?allow_deletes=true" } else { "/apply" };
+        let (_, body) = connection.post(path).await?;
+        let Applied { ticket, pid } = parse(&body)?;
+        let deadline = Instant::now() + flags.timeout;
+        let mut told = Told::new(args);
+        term::say("the daemon compares the file with Twitch now");
+        loop {
+            let status = connection.status().await?;
+            if status.pid != pid {
+                return Err(Failure::new("the daemon was started again meanwhile")
+                    .hint("it compares the file with Twitch by itself: see `eventsubd status`"));
+            }
+            let stage = stage(&status, ticket);
+            if stage != Stage::Going || Instant::now() >= deadline {
+                return Ok((status, stage));
+            }
+            told.waiting_for(&reasons(&status).join("; "));
+            tokio::time::sleep(POLL).await;
+        }
+    })?;
+    match stage {
+        Stage::Done => {
+            status::print(args, &status)?;
+            if let Some(deletes) = status.reconcile.deletes_held {
+                args.say(&held(deletes));
+            } else if !status.converged {
+                args.say(&format!("error: Twitch does not match the file: {}", reasons(&status).join("; ")));
+            }
+            Ok(if status.converged { 0 } else { FAILED })
+        }
+        Stage::Failed(why, code) => Err(Failure::new(why)
+            .hint("the daemon tries again by itself; what keeps it is in `eventsubd status`")
+            .code(code)),
+        Stage::Going => {
+            let waited = humantime::format_duration(flags.timeout);
+            let why = reasons(&status).join("; ");
+            Err(Failure::new(format!("not finished within {waited}: {why}"))
+                .hint("the daemon goes on by itself: see `eventsubd status`"))
+        }
+    }
+}
+
+fn stage(status: &Status, ticket: u64) -> Stage {
+    if let Some(failed) = failed(status, ticket) {
+        return failed;
+    }
+    let reconcile = &status.reconcile;
+    let pending = reconcile.moving > 0 || status::pending(status) > 0;
+    if reconcile.answered < ticket || reconcile.progress.is_some() || pending {
+        return Stage::Going;
+    }
+    Stage::Done
+}
+
+/// Why the run cannot succeed, or has not.
+fn failed(status: &Status, ticket: u64) -> Option<Stage> {
+    let problem = || status.token.problem.clone().unwrap_or_else(|| "no reason given".to_owned());
+    match status.token.state {
+        TokenState::Refused => {
+            return Some(Stage::Failed(format!("Twitch refuses the credentials: {}", problem()), REFUSED));
+        }
+        TokenState::Unavailable => {
+            return Some(Stage::Failed(format!("Twitch gives no token: {}", problem()), TEMPORARY));
+        }
+        TokenState::Minting | TokenState::Valid | TokenState::Renewing => {}
+    }
+    let problem = status.reconcile.problem.as_ref().filter(|_| status.reconcile.answered >= ticket)?;
+    Some(Stage::Failed(problem.clone(), exit_code(status)))
+}
+
+/// The exit code for a daemon that cannot make Twitch match the file.
+pub(super) fn exit_code(status: &Status) -> u8 {
+    match (status.token.state, status.reconcile.problem_kind) {
+        (TokenState::Refused, _) | (_, Some(ProblemKind::Credentials)) => REFUSED,
+        (TokenState::Unavailable, _) | (_, Some(ProblemKind::Outage)) => TEMPORARY,
+        _ => FAILED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::example;
+    use crate::model::status::{Progress, ReconcileStatus, SubscriptionState};
+
+    fn with(change: impl FnOnce(&mut Status)) -> Stage {
+        let mut status = example::healthy();
+        status.reconcile.answered = 5;
+        change(&mut status);
+        stage(&status, 5)
+    }
+
+    #[test]
+    fn a_run_is_followed_until_it_has_ended_or_cannot_succeed() {
+        let run = |change: fn(&mut ReconcileStatus)| with(|status| change(&mut status.reconcile));
+        assert_eq!(with(|_| {}), Stage::Done);
+        assert_eq!(run(|run| run.answered = 4), Stage::Going);
+        assert_eq!(run(|run| run.progress = Some(Progress { done: 1, total: 2 })), Stage::Going);
+        assert_eq!(run(|run| run.moving = 1), Stage::Going);
+        let pending = [example::entry("1", SubscriptionState::Pending)];
+        assert_eq!(with(|status| status.subscriptions = pending.into()), Stage::Going);
+
+        let problem = |answered, kind| {
+            with(|status| {
+                status.reconcile.answered = answered;
+                (status.reconcile.problem, status.reconcile.problem_kind) = (Some("why".into()), kind);
+            })
+        };
+        assert_eq!(problem(4, None), Stage::Going, "the problem is that of an earlier run");
+        for (kind, code) in
+            [(ProblemKind::Credentials, 77), (ProblemKind::Outage, 75), (ProblemKind::Other, 1)]
+        {
+            assert_eq!(problem(5, Some(kind)), Stage::Failed("why".to_owned(), code));
+        }
+    }
+
+    #[test]
+    fn without_a_token_the_run_is_not_waited_for() {
+        for (state, code, expected) in [
+            (TokenState::Refused, 77, "Twitch refuses the credentials: invalid client secret"),
+            (TokenState::Unavailable, 75, "Twitch gives no token: invalid client secret"),
+        ] {
+            let stage = with(|status| {
+                status.reconcile.answered = 0;
+                status.token.state = state;
+                status.token.problem = Some("invalid client secret".to_owned());
+            });
+            assert_eq!(stage, Stage::Failed(expected.to_owned(), code));
+        }
+        assert_eq!(with(|status| status.token.state = TokenState::Minting), Stage::Done);
+    }
+}

@@ -1,0 +1,279 @@
+//! Which daemon and which store a command means.
+//!
+//! One rule for all commands. A file has a place of its own, which is that of its daemon, and one for its sandbox.
+//! Meant is the first of these that belongs to the file: the daemon that runs, the sandbox that runs, the daemon's
+//! store, the sandbox's store. A command that cannot tell which file or which place is meant fails.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::args::Args;
+use super::term::{self, Failure};
+use super::{BAD_CONFIG, FAILED};
+use crate::config::{self, Environment, FileChoice, LoadOptions, Paths};
+use crate::daemon::{DATABASE, Owned, Owner};
+use crate::model::invocation::Invocation;
+use crate::model::status::ConfigStatus;
+use crate::store::{Reader, StoreError};
+
+/// Pause between two looks for a store that is not there yet.
+const POLL: Duration = Duration::from_millis(200);
+
+impl Args {
+    /// The file that is meant.
+    pub(super) fn file(&self) -> FileChoice {
+        config::choose_file(self.config.as_deref(), &Environment::from_process())
+    }
+
+    /// How messages tell people to run further commands.
+    pub(super) fn invocation(&self) -> Invocation {
+        Invocation::new(self.config.as_deref(), self.state_dir.as_deref())
+    }
+
+    /// Says a line on stderr; commands in it get the flags of this one.
+    pub(super) fn say(&self, line: &str) {
+        term::say(&self.invocation().complete(line));
+    }
+
+    /// The invocation for messages that are read in another folder and with other variables, as the log is.
+    pub(super) fn absolute_invocation(&self) -> Invocation {
+        let file = Some(self.file()).filter(|file| !file.is_of_the_system());
+        let config = file.map(|file| config::absolute(&file.path));
+        let state_dir = self.state_dir.as_deref().map(config::absolute);
+        Invocation::new(config.as_deref(), state_dir.as_deref())
+    }
+}
+
+/// Which file, and whose environment, a command works with. When the file is that of a unit on this machine, so are
+/// the directories, unless something else is said: the daemon is told of them by systemd, and a command is not.
+pub(super) fn load_options(args: &Args) -> LoadOptions {
+    let mut options = own_options(args);
+    if let Some((state, runtime)) = config::unit_directories(&options.path)
+        && state.is_dir()
+    {
+        for (name, directory) in [("STATE_DIRECTORY", state), ("RUNTIME_DIRECTORY", runtime)] {
+            if options.env.get(name).is_none() {
+                options.env = options.env.with(name, directory.to_string_lossy());
+            }
+        }
+    }
+    options
+}
+
+/// The same for a daemon in the foreground: its directories are its own.
+pub(super) fn own_options(args: &Args) -> LoadOptions {
+    LoadOptions {
+        path: args.file().path,
+        state_dir: args.state_dir.clone(),
+        env: Environment::from_process(),
+        sandbox: false,
+        secrets: config::Secrets::Required,
+    }
+}
+
+/// A place where a daemon of the file may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) paths: Paths,
+    pub(super) sandbox: bool,
+}
+
+impl Place {
+    /// Whether a daemon listens there. One that this user may not ask does.
+    pub(super) fn is_running(&self) -> bool {
+        match UnixStream::connect(&self.paths.socket) {
+            Ok(_) => true,
+            Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+        }
+    }
+}
+
+/// The places of a file, in the order in which they are looked at.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    /// `None` when only a state directory was named, and there is no file.
+    file: Option<LoadOptions>,
+    /// `--state-dir`, which a daemon has to have.
+    state_dir: Option<PathBuf>,
+    /// At least one; the first is the daemon's.
+    places: Vec<Place>,
+}
+
+impl Places {
+    /// The places of these arguments.
+    ///
+    /// # Errors
+    /// The file cannot be read well enough to know them.
+    pub(super) fn find(args: &Args) -> Result<Self, Failure> {
+        let choice = args.file();
+        if let Some(directory) = &args.state_dir
+            && !choice.named
+            && !choice.path.exists()
+        {
+            let place = Place { paths: Paths::of_state_directory(directory), sandbox: false };
+            return Ok(Self { file: None, state_dir: args.state_dir.clone(), places: vec![place] });
+        }
+        let mut options = load_options(args);
+        let paths = config::paths(&options).map_err(|errors| {
+            let denied = std::fs::File::open(&options.path)
+                .is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+            let todo = if denied { "; run this as root or as the daemon's own user" } else { "" };
+            Failure::verbatim(errors.to_string())
+                .hint(format!(
+                    "nothing was done, as {} says which daemon and which store are meant{todo}",
+                    options.path.display()
+                ))
+                .code(BAD_CONFIG)
+        })?;
+        let mut places = vec![Place { paths, sandbox: false }];
+        // A daemon that was started by hand with the file of a unit, then the sandbox.
+        options.env = own_options(args).env;
+        for sandbox in [false, true] {
+            options.sandbox = sandbox;
+            if let Ok(paths) = config::paths(&options)
+                && !places.contains(&Place { paths: paths.clone(), sandbox })
+            {
+                places.push(Place { paths, sandbox });
+            }
+        }
+        options.sandbox = false;
+        Ok(Self { file: Some(options), state_dir: args.state_dir.clone(), places })
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Place> {
+        self.places.iter()
+    }
+
+    /// The place of the file's daemon.
+    pub(super) fn own(&self) -> &Place {
+        &self.places[0]
+    }
+
+    /// Refuses a daemon that runs another file than the one that is meant.
+    pub(super) fn accept(&self, place: &Place, daemon: &ConfigStatus) -> Result<(), Failure> {
+        let socket = place.paths.socket.display();
+        if let Some(named) = &self.state_dir
+            && !config::is_same_file(&config::absolute(named), Path::new(&daemon.state_directory))
+        {
+            return Err(Failure::new(format!(
+                "the daemon on {socket} keeps its state in {}, not in {}; nothing was done",
+                daemon.state_directory,
+                named.display()
+            ))
+            .hint("leave --state-dir out to talk to that daemon"));
+        }
+        let Some(options) = &self.file else { return Ok(()) };
+        let file = config::absolute(&options.path);
+        if config::is_same_file(&file, Path::new(&daemon.path)) {
+            return Ok(());
+        }
+        let file = file.display();
+        let failure = Failure::new(format!(
+            "the daemon on {socket} runs {}, not {file}; nothing was done",
+            daemon.path
+        ));
+        Err(if Path::new(&daemon.path).exists() {
+            failure.hint(format!(
+                "give this command the file of that daemon with --config, or give {file} a state directory of its own \
+                 (`directory` in `[state]`) and start a daemon with it"
+            ))
+        } else {
+            failure.hint(format!(
+                "{} is not there any more; if it was moved, end that daemon and start it with {file} and --take-over",
+                daemon.path
+            ))
+        })
+    }
+
+    /// The store that is meant, with its place; `None` when there is none yet.
+    fn store(&self) -> Result<Option<(Reader, &Place)>, Failure> {
+        let mut found = Vec::new();
+        let mut refusal = None;
+        for place in &self.places {
+            let directory = &place.paths.state_directory;
+            match Reader::open(&directory.join(DATABASE)) {
+                Err(StoreError::Missing { .. }) => {}
+                Err(error) => found.push((place, Err(error))),
+                Ok(reader) => match self.owned(place, &reader) {
+                    Ok(Ok(())) => found.push((place, Ok(reader))),
+                    Ok(Err(owned)) => drop(refusal.get_or_insert(owned)),
+                    Err(error) => found.push((place, Err(error))),
+                },
+            }
+        }
+        // What runs comes first, as it does for commands that talk to it.
+        let at = found.iter().position(|(place, _)| place.is_running()).unwrap_or(0);
+        match (found.into_iter().nth(at), refusal) {
+            (Some((place, Ok(reader))), _) => Ok(Some((reader, place))),
+            (Some((_, Err(error))), _) => Err(unreadable(&error)),
+            (None, Some(owned)) => Err(refused(&owned)),
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn owned(&self, place: &Place, reader: &Reader) -> Result<Result<(), Owned>, StoreError> {
+        let Some(options) = &self.file else { return Ok(Ok(())) };
+        let mut owner = options.clone();
+        owner.sandbox = place.sandbox;
+        Owner::of(&owner).look(&place.paths.state_directory, reader)
+    }
+
+    /// The words for the store of a place.
+    fn name(&self, place: &Place) -> String {
+        let path = place.paths.state_directory.join(DATABASE);
+        let sandbox = if place.sandbox { ", the store of the sandbox" } else { ", the event store" };
+        match &self.file {
+            Some(options) => {
+                format!("{}{sandbox} of {}", path.display(), config::absolute(&options.path).display())
+            }
+            None => path.display().to_string(),
+        }
+    }
+}
+
+/// The store that is meant, which is named on stderr; with `wait`, perhaps once there is one.
+pub(super) fn open_store(args: &Args, wait: bool) -> Result<Reader, Failure> {
+    let places = Places::find(args)?;
+    let mut told = false;
+    loop {
+        if let Some((reader, place)) = places.store()? {
+            term::say(&format!("reading {}", places.name(place)));
+            return Ok(reader);
+        }
+        let missing = places.name(places.own());
+        if !wait {
+            return Err(Failure::new(format!("there are no events yet: there is no {missing}"))
+                .hint("has the daemon run? if it has, give this command the same --config and --state-dir"));
+        }
+        // The daemon may still be starting.
+        if !std::mem::replace(&mut told, true) {
+            term::say(&format!("waiting for {missing}"));
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// A state directory that another file has.
+pub(super) fn refused(owned: &Owned) -> Failure {
+    let hint = if owned.is_moved() {
+        "if the file was moved, start the daemon once with --take-over".to_owned()
+    } else {
+        format!(
+            "give this command `--config {}`, or the --state-dir of the daemon that is meant",
+            owned.file()
+        )
+    };
+    Failure::new(owned.to_string()).hint(hint).code(FAILED)
+}
+
+/// A store that cannot be read.
+pub(super) fn unreadable(error: &StoreError) -> Failure {
+    let failure = Failure::new("cannot read the event store").because(error);
+    match error {
+        StoreError::Denied { .. } => failure
+            .hint("it is there, but belongs to another user: run this as root or as the daemon's own user"),
+        _ => failure,
+    }
+}

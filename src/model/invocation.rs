@@ -1,0 +1,130 @@
+//! How people find the daemon that a message is about: the flags that the commands in the message need. ◆
+
+use std::borrow::Cow;
+use std::path::Path;
+
+/// What a command in a message begins with.
+const COMMAND: &str = "`eventsubd ";
+/// Commands that work without a daemon and a configuration.
+const FLAGLESS: [&str; 4] = ["types", "completions", "man", "init"];
+
+/// The flags with which this process was told where the file and the state are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Invocation {
+    /// Empty, or with a blank before each flag.
+    flags: String,
+}
+
+impl Invocation {
+    /// From `--config` and `--state-dir`, as they were given.
+    pub fn new(config: Option<&Path>, state_dir: Option<&Path>) -> Self {
+        let mut flags = String::new();
+        for (flag, path) in [(" --config ", config), (" --state-dir ", state_dir)] {
+            if let Some(path) = path {
+                flags.push_str(flag);
+                flags.push_str(&quoted(&path.display().to_string()));
+            }
+        }
+        Self { flags }
+    }
+
+    /// The flags of a daemon that says in its status how it was called.
+    pub fn from_flags(flags: &str) -> Self {
+        Self { flags: flags.to_owned() }
+    }
+
+    /// Empty, or with a blank before each flag.
+    pub fn flags(&self) -> &str {
+        &self.flags
+    }
+
+    /// A command with its flags, as people type it.
+    pub fn command(&self, words: &str) -> String {
+        format!("eventsubd {words}{}", self.flags)
+    }
+
+    /// The message with the flags added to each command in it: to what stands between backticks and begins with the
+    /// name of the program.
+    pub fn complete<'a>(&self, message: &'a str) -> Cow<'a, str> {
+        if self.flags.is_empty() || !message.contains(COMMAND) {
+            return Cow::Borrowed(message);
+        }
+        let mut completed = String::with_capacity(message.len() + self.flags.len());
+        let mut rest = message;
+        while let Some(start) = rest.find(COMMAND) {
+            let (before, command) = rest.split_at(start + COMMAND.len());
+            completed.push_str(before);
+            let end = command.find('`').unwrap_or(0);
+            let (words, after) = command.split_at(end);
+            completed.push_str(words);
+            if needs_flags(words) {
+                completed.push_str(&self.flags);
+            }
+            rest = after;
+        }
+        completed.push_str(rest);
+        Cow::Owned(completed)
+    }
+}
+
+fn needs_flags(words: &str) -> bool {
+    let mut words = words.split(' ');
+    match words.next() {
+        None | Some("") => false,
+        // The stand-in by itself has no file; its commands are for the one of a file.
+        Some("sandbox") => words.next().is_some_and(|word| !word.starts_with('-')),
+        Some(command) => !FLAGLESS.contains(&command) && words.all(|word| word != "--config"),
+    }
+}
+
+/// As a shell takes it for one word.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_./-+,:@%=~".contains(c);
+    if !text.is_empty() && !text.starts_with('~') && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_in_messages_get_the_flags_of_this_one() {
+        let both = Invocation::new(Some("a.toml".as_ref()), Some("/my state".as_ref()));
+        for (message, expected) in [
+            ("no command", "no command"),
+            (
+                "run `eventsubd status`, or `eventsubd apply --allow-deletes`.",
+                "run `eventsubd status --config a.toml --state-dir '/my state'`, or `eventsubd apply \
+                 --allow-deletes --config a.toml --state-dir '/my state'`.",
+            ),
+            (
+                "`eventsubd sandbox trigger TYPE`",
+                "`eventsubd sandbox trigger TYPE --config a.toml --state-dir '/my state'`",
+            ),
+            ("`eventsubd types`, `eventsubd sandbox`", "`eventsubd types`, `eventsubd sandbox`"),
+            ("`eventsubd run --config b.toml --take-over`", "`eventsubd run --config b.toml --take-over`"),
+            ("`eventsubd ", "`eventsubd "),
+            ("`systemctl restart eventsubd`", "`systemctl restart eventsubd`"),
+        ] {
+            assert_eq!(both.complete(message), expected);
+        }
+        assert_eq!(Invocation::default().complete("`eventsubd status`"), "`eventsubd status`");
+        assert_eq!(Invocation::default().command("status"), "eventsubd status");
+    }
+
+    #[test]
+    fn paths_are_words_of_a_shell() {
+        for (path, expected) in [
+            ("/etc/a-b_c.toml", "/etc/a-b_c.toml"),
+            ("it's", "'it'\\''s'"),
+            ("~me", "'~me'"),
+            ("", "''"),
+            ("a$b", "'a$b'"),
+        ] {
+            assert_eq!(quoted(path), expected);
+        }
+    }
+}
