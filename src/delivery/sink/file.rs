@@ -1,9 +1,12 @@
 //! A file: one line an event, appended and synced per batch, turned over by size.
+//!
+//! A file that was moved or removed is opened anew, without anybody having to say so: lines in a file without a name
+//! reach nobody.
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use tracing::{info, warn};
@@ -86,6 +89,50 @@ impl File {
         self.open.as_mut().ok_or_else(|| io::Error::other("the file is not open"))
     }
 
+    /// Lets the open file go when its path no longer leads to it.
+    fn look(&mut self) -> io::Result<()> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        let held = open.file.metadata()?;
+        let same = match fs::metadata(&self.options.path) {
+            Ok(there) => (there.dev(), there.ino()) == (held.dev(), held.ino()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(error),
+        };
+        if same {
+            // Somebody may have truncated it in place.
+            open.length = held.len();
+        } else {
+            info!(path = %self.options.path.display(), "the file was moved or removed; a new one is begun");
+            self.open = None;
+        }
+        Ok(())
+    }
+
+    /// Whether what was just written can still be found by somebody.
+    fn has_name(&self) -> io::Result<bool> {
+        self.open.as_ref().map_or(Ok(true), |open| Ok(open.file.metadata()?.nlink() > 0))
+    }
+
+    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        self.turn_over_for(lines.len() as u64)?;
+        let open = self.open()?;
+        let written = open.file.write_all(lines).and_then(|()| open.file.sync_data());
+        match written {
+            Ok(()) => {
+                open.length += lines.len() as u64;
+                Ok(())
+            }
+            Err(error) => {
+                // Part of the lines may be there; they come again, so they must not stay.
+                if let Err(cut) = open.file.set_len(open.length) {
+                    warn!(path = %self.options.path.display(), error = %cut, "part of a batch may stand in the file twice");
+                }
+                self.open = None;
+                Err(error)
+            }
+        }
+    }
+
     fn turn_over_for(&mut self, bytes: u64) -> io::Result<()> {
         let Some(limit) = self.options.rotate_size else { return Ok(()) };
         let length = self.open()?.length;
@@ -105,23 +152,15 @@ impl File {
 
 impl Lines for File {
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        self.turn_over_for(lines.len() as u64)?;
-        let open = self.open()?;
-        let written = open.file.write_all(lines).and_then(|()| open.file.sync_data());
-        match written {
-            Ok(()) => {
-                open.length += lines.len() as u64;
-                Ok(())
-            }
-            Err(error) => {
-                // Part of the lines may be there; they come again, so they must not stay.
-                if let Err(cut) = open.file.set_len(open.length) {
-                    warn!(path = %self.options.path.display(), error = %cut, "part of a batch may stand in the file twice");
-                }
-                self.open = None;
-                Err(error)
-            }
+        // One look costs about as much as a thousandth of a sync, so every batch has it.
+        self.look()?;
+        self.append(lines)?;
+        if !self.has_name()? {
+            // It was removed between the look and the sync. The lines went with it, so they are written once more.
+            self.open = None;
+            self.append(lines)?;
         }
+        Ok(())
     }
 
     fn reopen(&mut self) {
@@ -194,17 +233,32 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_appended_and_the_file_is_opened_anew_when_asked() {
+    fn a_file_that_was_moved_or_removed_is_begun_anew() {
         let folder = tempfile::tempdir().unwrap();
         let (mut sink, path) = file(&folder, None);
+        let moved = folder.path().join("moved");
         sink.write(b"a\n").unwrap();
-        fs::rename(&path, folder.path().join("moved")).unwrap();
         sink.write(b"b\n").unwrap();
-        assert!(!path.exists(), "until it is told, it writes to the file that it has");
-        sink.reopen();
+        fs::rename(&path, &moved).unwrap();
         sink.write(b"c\n").unwrap();
-        assert_eq!(fs::read(folder.path().join("moved")).unwrap(), b"a\nb\n");
+        assert_eq!(fs::read(&moved).unwrap(), b"a\nb\n");
         assert_eq!(fs::read(&path).unwrap(), b"c\n");
+        fs::remove_file(&path).unwrap();
+        sink.write(b"d\n").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"d\n");
+        // As `mv` to another file system does, and somebody else is quicker to make the new file.
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "theirs\n").unwrap();
+        sink.write(b"e\n").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"theirs\ne\n");
+        // As `copytruncate` of logrotate does.
+        fs::write(&path, "").unwrap();
+        sink.write(b"f\n").unwrap();
+        sink.reopen();
+        sink.write(b"g\n").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"f\ng\n");
+        fs::remove_file(&path).unwrap();
+        assert!(!sink.has_name().unwrap(), "what is written now would be lost");
     }
 
     #[test]
