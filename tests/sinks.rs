@@ -235,6 +235,50 @@ async fn a_template_that_does_not_fit_is_refused_at_the_start_and_on_reload() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn revocations_reach_the_sinks_as_twitch_sends_them() {
+    let home = Home::new(quick()).await;
+    let receiver = Receiver::start().await;
+    home.configure(&format!(
+        "{ONLINE}\n[sink.out]\ntype = \"stdout\"\n\n[sink.bot]\ntype = \"http\"\nurl = \"http://{0}/bot\"\n\n\
+         [sink.chat]\ntype = \"http\"\nurl = \"http://{0}/chat\"\nbody = '{{{{ event.broadcaster_user_name }}}}'\n",
+        receiver.address
+    ));
+    let daemon = home.start().await;
+    daemon.converged().await;
+    let id = home.subscription("stream.offline");
+    home.sandbox.revoke_subscription(&id, "authorization_revoked").await;
+    daemon
+        .until("both sinks have it", |status| {
+            let delivered =
+                |name: &str| status.sinks.iter().any(|s| s.name.as_str() == name && s.delivered == 1);
+            delivered("out") && delivered("bot")
+        })
+        .await;
+    home.sandbox.trigger("stream.online", Some("ann")).await.unwrap();
+    daemon
+        .until("an event after it", |status| {
+            status
+                .sinks
+                .iter()
+                .all(|sink| sink.delivered >= 1 && sink.dead_letters == 0 && sink.lag_events == 0)
+        })
+        .await;
+    let out = daemon.stdout.lines();
+    assert_eq!(out[0]["metadata"]["message_type"], "revocation");
+    assert_eq!(out[0]["metadata"]["subscription_type"], "stream.offline");
+    assert_eq!(out[0]["payload"]["subscription"]["status"], "authorization_revoked");
+    assert_eq!(out[1]["metadata"]["message_type"], "notification");
+    let requests = receiver.requests();
+    let bot: Vec<_> = requests.iter().filter(|r| r.path == "/bot").collect();
+    assert_eq!(bot[0].header("twitch-eventsub-message-type"), "revocation");
+    assert_eq!(bot[0].json()["subscription"]["id"], id.as_str());
+    assert_eq!(bot[1].header("twitch-eventsub-message-type"), "notification");
+    let chat: Vec<_> = requests.iter().filter(|r| r.path == "/chat").map(|r| r.body.as_slice()).collect();
+    assert_eq!(chat, [b"ann"], "a template of one's own cannot be expected to take revocations");
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gaps_are_told_to_the_sinks() {
     let home = Home::new(quick()).await;
     home.configure(&format!("{ONLINE}\n[sink.out]\ntype = \"stdout\"\n"));

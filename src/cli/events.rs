@@ -10,7 +10,7 @@ use super::args::{Args, EventsArgs};
 use super::target::open_store;
 use super::term::{self, Failure, fit};
 use crate::delivery::format::eventsub_line;
-use crate::delivery::select::Selector;
+use crate::delivery::select::{Selector, Unasked};
 use crate::model::event::{Seq, StoredEvent};
 use crate::model::route::{Routes, SinkName};
 use crate::model::text::one_line;
@@ -27,7 +27,7 @@ const WIDTH: usize = 160;
 /// `eventsubd events`
 pub(super) fn run(args: &Args, flags: &EventsArgs) -> Result<u8, Failure> {
     let types = if flags.types.is_empty() { vec!["*".to_owned()] } else { flags.types.clone() };
-    let selector = Selector::new(SinkName::new("events"), &types, false)
+    let selector = Selector::new(SinkName::new("events"), &types, Unasked::All)
         .map_err(|error| Failure::new("--type is no glob").because(&error).code(2))?;
     let since = flags.since.as_deref().map(|text| since(text, SystemTime::now())).transpose()?;
     let reader = open_store(args, flags.follow)?;

@@ -10,7 +10,7 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use http::{HeaderName, header};
 
 use crate::model::catalog;
-use crate::model::event::GAP;
+use crate::model::event::{GAP, REVOCATION};
 use crate::model::route::SinkName;
 use crate::model::script;
 use crate::model::secret::Secret;
@@ -532,7 +532,8 @@ impl Builder<'_> {
                         .hint("for example \"stream.*\" or \"channel.chat.*\"");
                 }
                 Ok(matcher) => {
-                    if !matcher.is_match(GAP) && !catalog::names().any(|name| matcher.is_match(name)) {
+                    let ours = matcher.is_match(GAP) || matcher.is_match(REVOCATION);
+                    if !ours && !catalog::names().any(|name| matcher.is_match(name)) {
                         let diagnostic = self.problems.warning(&at, format!("{shown} matches no known type"));
                         diagnostic.hints.extend(meant_by_glob(text));
                     } else {

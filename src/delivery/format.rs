@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use crate::model::event::Event;
+use crate::model::event::{Event, REVOCATION};
 
 /// What CloudEvents call the type: reverse-DNS, as their specification asks.
 const TYPE_PREFIX: &str = "tv.twitch.eventsub.";
@@ -15,7 +15,7 @@ const SOURCE: &str = "https://api.twitch.tv/helix/eventsub/subscriptions/";
 /// The form of an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// Twitch's own notification message.
+    /// Twitch's own message.
     #[default]
     Eventsub,
     /// CloudEvents 1.0, structured mode.
@@ -132,7 +132,9 @@ pub fn cloudevent(event: &Event, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"source\":");
     text(&format!("{SOURCE}{}", uri_part(&event.subscription_id)), out);
     out.extend_from_slice(b",\"type\":");
-    text(&format!("{TYPE_PREFIX}{}", event.subscription_type), out);
+    // A revocation is no event of its subscription's type, and has no `event`.
+    let kind = if event.is_revocation() { REVOCATION } else { &*event.subscription_type };
+    text(&format!("{TYPE_PREFIX}{kind}"), out);
     let subject = Broadcaster::of(&event.payload).id;
     if !subject.is_empty() {
         out.extend_from_slice(b",\"subject\":");
@@ -189,13 +191,15 @@ fn uri_part(text: &str) -> String {
     form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
-/// Appends Twitch's own notification message, as its WebSocket sends it, on one line with its line
+/// Appends Twitch's own message, as its WebSocket sends it, on one line with its line
 /// break. The payload stays as it came, byte for byte; only line breaks between its tokens go.
 pub fn eventsub_line(event: &Event, out: &mut Vec<u8>) {
     out.reserve(event.payload.len() + 256);
     out.extend_from_slice(b"{\"metadata\":{\"message_id\":");
     text(event.message_id.as_str(), out);
-    out.extend_from_slice(b",\"message_type\":\"notification\",\"message_timestamp\":");
+    out.extend_from_slice(b",\"message_type\":\"");
+    out.extend_from_slice(event.message_type().as_bytes());
+    out.extend_from_slice(b"\",\"message_timestamp\":");
     text(&event.message_timestamp, out);
     out.extend_from_slice(b",\"subscription_type\":");
     text(&event.subscription_type, out);
@@ -254,6 +258,27 @@ mod tests {
                 "\n"
             )
         );
+    }
+
+    #[test]
+    fn a_revocation_is_the_message_that_twitch_sent() {
+        let event = event(
+            "2026-11-02T09:00:01.512Z",
+            r#"{"subscription":{"id":"s","status":"authorization_revoked","condition":{"broadcaster_user_id":"12"}}}"#,
+        );
+        assert_eq!(
+            line(&event),
+            concat!(
+                r#"{"metadata":{"message_id":"m\"1","message_type":"revocation","message_timestamp":"2026-11-02T09:00:01.512Z","#,
+                r#""subscription_type":"stream.online","subscription_version":"1"},"payload":{"subscription":{"id":"s","#,
+                r#""status":"authorization_revoked","condition":{"broadcaster_user_id":"12"}}}}"#,
+                "\n"
+            )
+        );
+        let mut out = Vec::new();
+        cloudevent(&event, &mut out);
+        let out: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!((&out["type"], &out["subject"]), (&"tv.twitch.eventsub.revocation".into(), &"12".into()));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::select::Selector;
+use super::select::{Selector, Unasked};
 use super::sink::{Command, File, Http, HttpBody, Lines, Nats, Single, Stdout};
 use super::{DeliveryOptions, SinkKind, SinkOptions};
 use crate::model::route::SinkName;
@@ -48,12 +48,13 @@ pub enum SinkError {
 }
 
 pub(super) fn selector(sink: &SinkOptions) -> Result<Selector, SinkError> {
-    Selector::new(
-        sink.name.clone(),
-        &sink.types,
-        matches!(&sink.kind, SinkKind::Http(http) if matches!(http.body, HttpBody::Template(_))),
-    )
-    .map_err(|error| SinkError::Glob { name: sink.name.clone(), message: error.to_string() })
+    let unasked = match &sink.kind {
+        SinkKind::Stdout | SinkKind::File(_) | SinkKind::Nats(_) => Unasked::All,
+        SinkKind::Http(http) if matches!(http.body, HttpBody::Template(_)) => Unasked::Nothing,
+        SinkKind::Command(_) | SinkKind::Http(_) => Unasked::Revocations,
+    };
+    Selector::new(sink.name.clone(), &sink.types, unasked)
+        .map_err(|error| SinkError::Glob { name: sink.name.clone(), message: error.to_string() })
 }
 
 /// By the kind of worker that it needs.

@@ -3,18 +3,30 @@
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use serde::Deserialize;
 
-use crate::model::event::{Event, GAP};
+use crate::model::event::{Event, OWN, REVOCATION, is_revocation};
 use crate::model::route::{Routes, SinkName};
 use crate::model::subscription::{Condition, SubscriptionKey};
+
+/// Messages other than notifications of Twitch that a kind of sink gets without being asked. A program that was written
+/// for Twitch's notifications cannot be expected to take more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unasked {
+    /// Revocations and the daemon's own events.
+    All,
+    /// Revocations, which Twitch sends to programs too.
+    Revocations,
+    Nothing,
+}
 
 /// One sink's choice.
 #[derive(Clone, Debug)]
 pub struct Selector {
     name: SinkName,
-    /// None for every type.
+    /// `None` for every type.
     types: Option<GlobSet>,
-    /// Whether it gets `eventsubd.gap` only when its types name that.
-    gap_when_named: bool,
+    /// The globs that ask for something: all but `*`.
+    named: GlobSet,
+    unasked: Unasked,
 }
 
 #[derive(Deserialize)]
@@ -28,36 +40,45 @@ struct Subscription {
 }
 
 impl Selector {
-    /// `types` are globs over subscription types. A sink with a template of its own cannot be expected to
-    /// take [`GAP`] with the rest: `gap_when_named`.
+    /// `types` are globs over subscription types. A type, `revocation` or `eventsubd.gap` that one of them matches other
+    /// than by `*` counts as asked for.
     ///
     /// # Errors
     /// One of them is no glob.
-    pub fn new(name: SinkName, types: &[String], gap_when_named: bool) -> Result<Self, globset::Error> {
-        let gap_when_named = gap_when_named && !types.iter().any(|glob| glob.starts_with("eventsubd."));
-        if types.iter().any(|glob| glob == "*" || glob == "**") {
-            return Ok(Self { name, types: None, gap_when_named });
-        }
-        let mut set = GlobSetBuilder::new();
+    pub fn new(name: SinkName, types: &[String], unasked: Unasked) -> Result<Self, globset::Error> {
+        let (mut set, mut all) = (GlobSetBuilder::new(), false);
         for glob in types {
-            set.add(Glob::new(glob)?);
+            if glob == "*" || glob == "**" {
+                all = true;
+            } else {
+                set.add(Glob::new(glob)?);
+            }
         }
-        Ok(Self { name, types: Some(set.build()?), gap_when_named })
+        let named = set.build()?;
+        Ok(Self { name, types: (!all).then(|| named.clone()), named, unasked })
     }
 
-    /// Whether the sink gets it. What cannot be told apart is handed on: nothing is kept back by
-    /// mistake.
+    /// Whether the sink gets the event. An event that cannot be judged is handed on: better once too often than lost.
     pub fn wants(&self, event: &Event, routes: &Routes) -> bool {
         self.wants_parts(&event.subscription_type, &event.subscription_version, &event.payload, routes)
     }
 
     /// The same, of an event with this type, version and payload.
     pub fn wants_parts(&self, kind: &str, version: &str, payload: &[u8], routes: &Routes) -> bool {
-        if self.types.as_ref().is_some_and(|types| !types.is_match(kind)) {
-            return false;
+        if kind.starts_with(OWN) {
+            return self.named.is_match(kind) || (self.unasked == Unasked::All && self.types.is_none());
         }
-        if kind == GAP {
-            return !self.gap_when_named;
+        let named = if is_revocation(payload) {
+            let asked = self.named.is_match(REVOCATION);
+            if !asked && self.unasked == Unasked::Nothing {
+                return false;
+            }
+            asked || self.named.is_match(kind)
+        } else {
+            self.named.is_match(kind)
+        };
+        if !named && (self.types.is_some() || !routes.lists(kind)) {
+            return false;
         }
         if routes.is_open(kind) {
             return true;
@@ -74,7 +95,7 @@ impl Selector {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::collections::{BTreeSet, HashMap};
     use std::sync::Arc;
 
     use super::*;
@@ -93,7 +114,7 @@ mod tests {
 
     fn selector(name: &str, types: &[&str]) -> Selector {
         let types: Vec<String> = types.iter().map(|&t| t.to_owned()).collect();
-        Selector::new(SinkName::new(name), &types, false).unwrap()
+        Selector::new(SinkName::new(name), &types, Unasked::All).unwrap()
     }
 
     #[test]
@@ -116,14 +137,42 @@ mod tests {
     }
 
     #[test]
-    fn gaps_go_to_templates_only_when_they_are_named() {
-        let wants = |types: &[&str], template| {
+    fn own_events_and_revocations_surprise_no_program() {
+        const REVOKED: &str = r#"{"subscription":{"status":"user_removed"}}"#;
+        let wants = |types: &[&str], unasked, kind: &str, payload: &str| {
             let types: Vec<String> = types.iter().map(|&t| t.to_owned()).collect();
-            let selector = Selector::new(SinkName::new("a"), &types, template).unwrap();
-            selector.wants(&event(GAP, "{}"), &Routes::default())
+            let selector = Selector::new(SinkName::new("a"), &types, unasked).unwrap();
+            selector.wants(&event(kind, payload), &Routes::default())
         };
-        assert!(wants(&["*"], false) && !wants(&["*"], true) && wants(&["*", "eventsubd.gap"], true));
-        assert!(!wants(&["stream.*"], false));
+        for (types, unasked, gap, revocation) in [
+            (&["*"][..], Unasked::All, true, true),
+            (&["*"], Unasked::Revocations, false, true),
+            (&["*"], Unasked::Nothing, false, false),
+            (&["*", "eventsubd.gap"], Unasked::Nothing, true, false),
+            (&["*", "revocation"], Unasked::Nothing, false, true),
+            (&["revocation"], Unasked::All, false, true),
+            (&["stream.*"], Unasked::All, false, true),
+            (&["stream.*"], Unasked::Nothing, false, false),
+            (&["channel.*"], Unasked::All, false, false),
+            (&["eventsubd.*"], Unasked::Revocations, true, false),
+        ] {
+            assert_eq!(
+                wants(types, unasked, "eventsubd.gap", r#"{"event":{}}"#),
+                gap,
+                "{types:?} {unasked:?}"
+            );
+            assert_eq!(wants(types, unasked, "stream.online", REVOKED), revocation, "{types:?} {unasked:?}");
+        }
+        assert!(!wants(&["revocation"], Unasked::All, "stream.online", r#"{"event":{}}"#));
+    }
+
+    #[test]
+    fn a_type_that_the_file_does_not_list_goes_to_the_sinks_that_name_it() {
+        let routes = Routes::new(HashMap::new(), Arc::new(BTreeSet::from(["stream.online".into()])));
+        let wants = |types: &[&str], kind: &str| selector("a", types).wants(&event(kind, "{}"), &routes);
+        assert!(wants(&["*"], "stream.online") && !wants(&["*"], "channel.raid"));
+        assert!(wants(&["*", "channel.raid"], "channel.raid") && wants(&["channel.*"], "channel.raid"));
+        assert!(wants(&["*"], "eventsubd.gap"), "the daemon's own events are no subscriptions");
     }
 
     #[test]
@@ -133,7 +182,8 @@ mod tests {
             version: "1".into(),
             condition: Condition::from_pairs([("broadcaster_user_id", "1")]),
         };
-        let routes = Routes::new(HashMap::from([(key, Arc::from([SinkName::new("a")]))]));
+        let listed = Arc::new(BTreeSet::from(["stream.online".into()]));
+        let routes = Routes::new(HashMap::from([(key, Arc::from([SinkName::new("a")]))]), listed);
         let of = |id: &str| {
             event(
                 "stream.online",

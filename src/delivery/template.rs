@@ -92,7 +92,7 @@ impl EventContext {
         Ok(Self(context! {
             metadata => context! {
                 message_id => event.message_id.as_str(),
-                message_type => "notification",
+                message_type => event.message_type(),
                 message_timestamp => &*event.message_timestamp,
                 subscription_type => &*event.subscription_type,
                 subscription_version => &*event.subscription_version,

@@ -14,6 +14,13 @@ pub const MAX_MESSAGE_ID: usize = 255;
 /// The type of our own event that says when events may have been missed.
 pub const GAP: &str = "eventsubd.gap";
 
+/// How the types of our own events begin; Twitch has none of that name.
+pub const OWN: &str = "eventsubd.";
+
+/// The message type of a revocation, and how `types` of a sink names revocations of any type (Twitch: "Handling Webhook
+/// Events").
+pub const REVOCATION: &str = "revocation";
+
 /// Twitch's id of one message; the same on a resend, which is what makes deduplication possible
 /// (Twitch: "Handling WebSocket Events", "Handling Webhook Events").
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -62,7 +69,7 @@ impl fmt::Display for Seq {
     }
 }
 
-/// A notification as it came in, from whichever transport.
+/// A notification or a revocation as it came in, from whichever transport.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// Twitch's id of the message.
@@ -76,8 +83,29 @@ pub struct Event {
     /// Twitch's id of the subscription.
     pub subscription_id: Box<str>,
     /// The JSON object `{"subscription":{…},"event":{…}}`, byte for byte as it came: the
-    /// `payload` of a WebSocket message, or the body of a webhook request.
+    /// `payload` of a WebSocket message, or the body of a webhook request. A revocation has no
+    /// `event`.
     pub payload: Bytes,
+}
+
+/// Whether a payload is that of a revocation.
+pub fn is_revocation(payload: &[u8]) -> bool {
+    // The payload tells the two apart, so the store needs no column for it. Every sink asks this of every event: searching
+    // is much cheaper than parsing, and a notification has its `event` right behind the subscription.
+    memchr::memmem::find(payload, b"\"event").is_none()
+        && memchr::memmem::find(payload, b"\"subscription\"").is_some()
+}
+
+impl Event {
+    /// Whether this is Twitch's message that it has ended the subscription.
+    pub fn is_revocation(&self) -> bool {
+        is_revocation(&self.payload)
+    }
+
+    /// The `message_type` that Twitch sent it with.
+    pub fn message_type(&self) -> &'static str {
+        if self.is_revocation() { REVOCATION } else { "notification" }
+    }
 }
 
 /// An event that is on disk.
@@ -103,6 +131,27 @@ pub enum Since {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_revocation_is_told_by_the_event_that_it_lacks() {
+        let of = |payload: &str| {
+            let event = Event {
+                message_id: MessageId::new("m").unwrap(),
+                message_timestamp: "t".into(),
+                subscription_type: "channel.follow".into(),
+                subscription_version: "2".into(),
+                subscription_id: "s".into(),
+                payload: payload.as_bytes().to_vec().into(),
+            };
+            event.message_type()
+        };
+        assert_eq!(of(r#"{"subscription":{"status":"authorization_revoked"}}"#), "revocation");
+        for notification in
+            [r#"{"subscription":{},"event":{}}"#, r#"{"subscription":{}, "events" : []}"#, "{}", "garbage"]
+        {
+            assert_eq!(of(notification), "notification", "{notification}");
+        }
+    }
 
     #[test]
     fn message_ids_are_bounded_visible_ascii() {

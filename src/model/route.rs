@@ -1,6 +1,6 @@
 //! Which sinks an event goes to.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -39,13 +39,25 @@ pub struct Routes {
     restricted: HashMap<SubscriptionKey, Arc<[SinkName]>>,
     /// The types of those.
     types: HashSet<Box<str>>,
+    /// The types that the file lists; `None` while that is not known.
+    listed: Option<Arc<BTreeSet<Box<str>>>>,
 }
 
 impl Routes {
-    /// From the subscriptions that name their sinks; those that name none go nowhere.
-    pub fn new(restricted: HashMap<SubscriptionKey, Arc<[SinkName]>>) -> Self {
+    /// From the subscriptions that name their sinks, and the types of all subscriptions. A subscription with an empty
+    /// list of sinks goes nowhere.
+    pub fn new(
+        restricted: HashMap<SubscriptionKey, Arc<[SinkName]>>,
+        listed: Arc<BTreeSet<Box<str>>>,
+    ) -> Self {
         let types = restricted.keys().map(|key| key.subscription_type.clone()).collect();
-        Self { restricted, types }
+        Self { restricted, types, listed: Some(listed) }
+    }
+
+    /// Whether the file has subscriptions of this type. Events of other types come from subscriptions that somebody else
+    /// made on our conduit, or from the daemon's own.
+    pub fn lists(&self, subscription_type: &str) -> bool {
+        self.listed.as_ref().is_none_or(|listed| listed.contains(subscription_type))
     }
 
     /// Whether every event of this type goes to every sink, so that nobody needs to look at the condition.
@@ -73,11 +85,13 @@ mod tests {
         };
         let log = SinkName::new("log");
         let other = SinkName::new("other");
-        let routes = Routes::new(HashMap::from([(key("1"), Arc::from([log.clone()]))]));
+        let listed = Arc::new(BTreeSet::from(["stream.online".into(), "stream.offline".into()]));
+        let routes = Routes::new(HashMap::from([(key("1"), Arc::from([log.clone()]))]), listed);
         assert!(routes.allows(&key("1"), &log));
         assert!(!routes.allows(&key("1"), &other));
         assert!(routes.allows(&key("2"), &other));
         assert!(!routes.is_open("stream.online") && routes.is_open("stream.offline"));
-        assert!(Routes::default().is_open("stream.online"));
+        assert!(routes.lists("stream.offline") && !routes.lists("channel.follow"));
+        assert!(Routes::default().is_open("stream.online") && Routes::default().lists("channel.follow"));
     }
 }

@@ -118,6 +118,11 @@ async fn routes_are_there_before_any_network_and_stay_after_a_reload() {
     bench.reload(&[spec("stream.online", "bob"), other.clone()], |_| {});
     bench.converged().await;
     assert_eq!(bench.handle.routes.borrow().as_deref(), Some(&*routes), "its last events are on their way");
+    assert!(routes.lists("stream.online") && !routes.lists("channel.raid"));
+    bench.reload(&[spec("channel.raid", "nobody"), other.clone()], |_| {});
+    bench.converged().await;
+    let both = bench.handle.routes.borrow().clone().unwrap();
+    assert!(both.lists("stream.online") && both.lists("channel.raid") && !both.lists("channel.follow"));
     bench.reload(&[spec("stream.online", "ann"), other], |_| {});
     bench.converged().await;
     assert!(bench.handle.routes.borrow().as_ref().is_some_and(|routes| routes.is_open("stream.online")));

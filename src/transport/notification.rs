@@ -41,6 +41,8 @@ pub(super) fn text_of(raw: &RawValue) -> Option<Cow<'_, str>> {
 /// A subscription that Twitch has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revocation {
+    /// The message for the sinks; `None` if it lacks something that every event has.
+    pub event: Option<Event>,
     /// Its id.
     pub subscription_id: Box<str>,
     /// Its type.
@@ -49,9 +51,10 @@ pub struct Revocation {
     pub status: Box<str>,
 }
 
-impl From<&SubscriptionPart<'_>> for Revocation {
-    fn from(part: &SubscriptionPart<'_>) -> Self {
+impl Revocation {
+    pub(super) fn new(part: &SubscriptionPart<'_>, event: Option<Event>) -> Self {
         Self {
+            event,
             subscription_id: excerpt(&part.id),
             subscription_type: excerpt(&part.subscription_type),
             status: excerpt(&part.status),

@@ -53,6 +53,13 @@ impl Tap {
     pub fn ids(&self) -> Vec<String> {
         ids(&self.0.lock().unwrap())
     }
+
+    /// What was written, line by line.
+    pub fn lines(&self) -> Vec<serde_json::Value> {
+        let text = self.0.lock().unwrap().clone();
+        let parse = |line| serde_json::from_slice(line).expect("a line is a JSON object");
+        text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(parse).collect()
+    }
 }
 
 /// The message ids of lines.

@@ -40,12 +40,13 @@ const SINKS: &[(&str, &str)] = &[
     ),
     (
         "file",
-        "One JSON object a line, appended and synced. SIGHUP and reloads open the file again, for `logrotate`.",
+        "One JSON object a line, appended and synced. A file that was moved or removed is \
+         begun anew; SIGHUP and reloads open it again too.",
     ),
     (
         "command",
         "A program for each event, without a shell, with the privileges of the daemon. The event is on its \
-         standard input; `EVENTSUB_TYPE`, `EVENTSUB_MESSAGE_ID`, `EVENTSUB_SUBSCRIPTION_ID`, \
+         standard input; `EVENTSUB_TYPE`, `EVENTSUB_MESSAGE_TYPE`, `EVENTSUB_MESSAGE_ID`, `EVENTSUB_SUBSCRIPTION_ID`, \
          `EVENTSUB_BROADCASTER_ID` and `EVENTSUB_BROADCASTER_LOGIN` are in its environment. Exit status 0 means \
          that it has the event.",
     ),

@@ -102,6 +102,7 @@ impl Command {
         }
         for (name, value) in [
             ("EVENTSUB_TYPE", &*event.subscription_type),
+            ("EVENTSUB_MESSAGE_TYPE", event.message_type()),
             ("EVENTSUB_MESSAGE_ID", event.message_id.as_str()),
             ("EVENTSUB_SUBSCRIPTION_ID", &*event.subscription_id),
             ("EVENTSUB_BROADCASTER_ID", &*broadcaster.id),
@@ -336,7 +337,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out").display().to_string();
         let script = format!(
-            "cat > {path}; echo $EVENTSUB_TYPE $EVENTSUB_MESSAGE_ID $EVENTSUB_SUBSCRIPTION_ID \
+            "cat > {path}; echo $EVENTSUB_TYPE $EVENTSUB_MESSAGE_TYPE $EVENTSUB_MESSAGE_ID $EVENTSUB_SUBSCRIPTION_ID \
              $EVENTSUB_BROADCASTER_ID $EVENTSUB_BROADCASTER_LOGIN >> {path}"
         );
         assert_eq!(run(&script, LONG).await, Outcome::Done);
@@ -344,7 +345,7 @@ mod tests {
         let (line, rest) = out.split_once('\n').unwrap();
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         assert_eq!(line["metadata"]["message_id"], "m1");
-        assert_eq!(rest, "stream.online m1 s1 12 ann\n");
+        assert_eq!(rest, "stream.online notification m1 s1 12 ann\n");
     }
 
     #[tokio::test]

@@ -142,7 +142,7 @@ impl Http {
                 let envelope = Envelope::new(event, attempt);
                 set("twitch-eventsub-message-id", envelope.message_id);
                 set("twitch-eventsub-message-retry", &attempt.failures.to_string());
-                set("twitch-eventsub-message-type", "notification");
+                set("twitch-eventsub-message-type", event.message_type());
                 set("twitch-eventsub-message-timestamp", &envelope.timestamp);
                 set("twitch-eventsub-subscription-type", &event.subscription_type);
                 set("twitch-eventsub-subscription-version", &event.subscription_version);
@@ -377,6 +377,16 @@ mod tests {
             header("twitch-eventsub-message-signature"),
             "sha256=f042271a53a298dcc39670ae97b93494a64f004f065dbc2a83e71ac5677678d2"
         );
+    }
+
+    #[test]
+    fn a_revocation_is_the_request_that_twitch_would_send() {
+        let sink = sink(HttpBody::Eventsub(None), &[]).unwrap();
+        let mut revocation = event();
+        revocation.event.payload = br#"{"subscription":{"status":"user_removed"}}"#.as_slice().into();
+        let message = sink.message(&revocation, &Attempt::first(std::time::SystemTime::now())).unwrap();
+        assert_eq!(message.headers["twitch-eventsub-message-type"], "revocation");
+        assert_eq!(message.body, revocation.event.payload);
     }
 
     #[test]

@@ -76,6 +76,8 @@ pub(in crate::reconcile) struct Out {
     /// Also of subscriptions that were taken out of the file, until the process ends: their events
     /// may still be on their way to the sinks.
     routes: HashMap<SubscriptionKey, Arc<[SinkName]>>,
+    /// Types that the file has listed since the start: events of a type that a reload removed are still on their way.
+    types: Arc<BTreeSet<Box<str>>>,
     /// Warnings of the last run.
     warnings: Vec<String>,
     /// Warnings beyond [`MAX_WARNINGS`].
@@ -97,6 +99,7 @@ impl Out {
             entries: Vec::new(),
             entries_changed: false,
             routes: HashMap::new(),
+            types: Arc::default(),
             warnings: Vec::new(),
             more_warnings: 0,
             pause,
@@ -243,8 +246,15 @@ impl Out {
                 None => changed |= self.routes.remove(key).is_some(),
             }
         }
+        for key in wanted.keys.iter().chain(wanted.unresolved.iter().map(|(key, _)| key)) {
+            if !self.types.contains(&key.subscription_type) {
+                Arc::make_mut(&mut self.types).insert(key.subscription_type.clone());
+                changed = true;
+            }
+        }
         if changed {
-            self.senders.routes.send_replace(Some(Arc::new(Routes::new(self.routes.clone()))));
+            let routes = Routes::new(self.routes.clone(), Arc::clone(&self.types));
+            self.senders.routes.send_replace(Some(Arc::new(routes)));
         }
     }
 

@@ -126,11 +126,14 @@ async fn handle(
             Ok(store(shared, live, event).await)
         }
         Message::Challenge { text, about } => Ok(challenge(shared, text, &about)),
-        Message::Revocation(Revocation { subscription_id, subscription_type, status }) => {
+        Message::Revocation(Revocation { subscription_id, subscription_type, status, event }) => {
             warn!(%subscription_id, subscription_type, status, "Twitch has ended a subscription");
             shared.counters.revocations.add(1);
             shared.revoked.notify_one();
-            Ok(empty(StatusCode::NO_CONTENT))
+            Ok(match event {
+                Some(event) => store(shared, live, event).await,
+                None => empty(StatusCode::NO_CONTENT),
+            })
         }
         Message::Unknown { message_type } => {
             shared.counters.unknown.add(1);

@@ -194,7 +194,19 @@ impl<'a> Head<'a> {
             }
             b"revocation" => {
                 let Subscribed { subscription } = parse(json, "subscription")?;
-                Ok(Message::Revocation((&subscription).into()))
+                let event = text(self.message_id, "usable message_id").and_then(|message_id| {
+                    let names = Names {
+                        message_id,
+                        message_timestamp: timestamp,
+                        subscription_type: &subscription.subscription_type,
+                        subscription_version: &subscription.version,
+                        subscription_id: &subscription.id,
+                    };
+                    names.event(body.slice_ref(json.trim_ascii().as_bytes())).map_err(Rejection::Unreadable)
+                });
+                // The reconciler has to look all the same when the sinks cannot be told.
+                let event = event.ok();
+                Ok(Message::Revocation(Revocation::new(&subscription, event)))
             }
             other => Ok(Message::Unknown { message_type: excerpt(&String::from_utf8_lossy(other)) }),
         }

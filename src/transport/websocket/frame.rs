@@ -144,7 +144,20 @@ pub fn parse(frame: &Bytes) -> Result<Message, FrameError> {
             let url = session.reconnect_url.and_then(text_of).filter(|url| url.len() <= MAX_URL);
             Ok(Message::Reconnect { url: url.map(|url| url.into_owned().into()) })
         }
-        "revocation" => Ok(Message::Revocation((&subscription(envelope.payload, "revocation")?).into())),
+        "revocation" => {
+            let part = subscription(envelope.payload, "revocation")?;
+            let event = envelope.payload.and_then(|payload| {
+                let names = Names {
+                    message_id: &metadata.message_id,
+                    message_timestamp: &metadata.message_timestamp,
+                    subscription_type: &part.subscription_type,
+                    subscription_version: &part.version,
+                    subscription_id: &part.id,
+                };
+                names.event(frame.slice_ref(payload.get().as_bytes())).ok()
+            });
+            Ok(Message::Revocation(Revocation::new(&part, event)))
+        }
         other => Ok(Message::Unknown { message_type: excerpt(other) }),
     }
 }
@@ -236,16 +249,16 @@ mod tests {
         assert_eq!(parse(&message("session_keepalive", "{}")).unwrap(), Message::Keepalive);
         let revocation = message(
             "revocation",
-            r#"{"subscription":{"id":"s","status":"user_removed","type":"channel.follow"}}"#,
+            r#"{"subscription":{"id":"s","status":"user_removed","type":"channel.follow","version":"2"}}"#,
         );
+        let Message::Revocation(revocation) = parse(&revocation).unwrap() else { panic!("a revocation") };
         assert_eq!(
-            parse(&revocation).unwrap(),
-            Message::Revocation(Revocation {
-                subscription_id: "s".into(),
-                subscription_type: "channel.follow".into(),
-                status: "user_removed".into()
-            })
+            (&*revocation.subscription_id, &*revocation.subscription_type, &*revocation.status),
+            ("s", "channel.follow", "user_removed")
         );
+        let event = revocation.event.unwrap();
+        assert!(event.is_revocation());
+        assert_eq!((event.message_id.as_str(), &*event.subscription_version), ("m-1", "2"));
         assert_eq!(parse(&message("new", "[]")).unwrap(), Message::Unknown { message_type: "new".into() });
     }
 

@@ -230,10 +230,13 @@ impl Socket {
                 self.tell(News::Welcome { session_id, keepalive }).await;
             }
             Ok(Message::Reconnect { url }) => self.tell(News::Reconnect(url)).await,
-            Ok(Message::Revocation(Revocation { subscription_id, subscription_type, status })) => {
+            Ok(Message::Revocation(Revocation { subscription_id, subscription_type, status, event })) => {
                 warn!(%subscription_id, subscription_type, status, "Twitch has ended a subscription");
                 self.shared.intake.send_modify(|intake| intake.revocations += 1);
                 self.shared.revoked.notify_one();
+                if let Some(event) = event {
+                    self.store(event, seen).await?;
+                }
             }
             Ok(Message::Unknown { message_type }) => {
                 self.shared.intake.send_modify(|intake| intake.unknown += 1);
