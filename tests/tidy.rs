@@ -99,7 +99,6 @@ const PURE: &[&str] = &[
     "delivery/retry",
     "delivery/format",
     "delivery/select",
-    "delivery/template",
     "delivery/verdict",
     "delivery/window",
     "daemon/gap/watcher",

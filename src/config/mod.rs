@@ -32,6 +32,7 @@ mod secrets;
 mod settings;
 mod sinks;
 mod source;
+mod template;
 mod types;
 mod url;
 mod value;

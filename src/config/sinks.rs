@@ -15,6 +15,7 @@ use crate::model::route::SinkName;
 use crate::model::script;
 use crate::model::secret::Secret;
 use crate::model::subscription::SubscriptionSpec;
+use crate::model::template::Makes;
 
 use super::check::Layer;
 use super::diagnostic::{Level, closest, quote};
@@ -26,6 +27,7 @@ use super::problems::{At, Problems};
 use super::schema;
 use super::secrets::{self, private_file};
 use super::settings::{Format, Sink, SinkKind};
+use super::template::{self, Trial};
 
 /// The sink that a file without any has.
 const DEFAULT_SINK: &str = "stdout";
@@ -73,7 +75,8 @@ pub(super) fn build(
     around: &Around<'_>,
     problems: &mut Problems,
 ) -> BTreeMap<SinkName, Sink> {
-    let mut builder = Builder { around, problems, targets: HashMap::new() };
+    let trial = Trial::new(around.subscriptions);
+    let mut builder = Builder { around, problems, targets: HashMap::new(), trial };
     let mut sinks: BTreeMap<SinkName, Sink> = merged
         .into_iter()
         .filter_map(|(name, sink)| {
@@ -107,6 +110,7 @@ struct Builder<'a> {
     problems: &'a mut Problems,
     /// What is written to, and by which sink.
     targets: HashMap<Option<PathBuf>, (String, At)>,
+    trial: Trial<'a>,
 }
 
 impl Builder<'_> {
@@ -319,6 +323,10 @@ impl Builder<'_> {
                 )
                 .hint("put a token for the receiver into `headers_file`");
         }
+        if let Some(body) = sink.body.as_deref().filter(|_| format == Format::Template) {
+            self.check_body(name, sink, body, &headers);
+        }
+        let headers = headers.into_iter().map(|(header, value, _)| (header, value)).collect();
         url_is_right.then(|| SinkKind::Http {
             url: Secret::new(url),
             // The schema has checked it.
@@ -329,6 +337,44 @@ impl Builder<'_> {
             timeout: sink.timeout,
             concurrency: sink.concurrency as usize,
         })
+    }
+
+    /// A body and the headers that go with it.
+    fn check_body(
+        &mut self,
+        name: &str,
+        sink: &merge::Sink,
+        body: &str,
+        headers: &[(HeaderName, Secret, At)],
+    ) {
+        let events = self.trial.events(name, &sink.types, false);
+        let at = self.value_place(name, "body");
+        let source =
+            template::Source { sink: name, key: "body", text: body, at, makes: Makes::Text, exact: true };
+        let rendered = template::check(&source, &events, self.problems);
+        let content_type = headers.iter().find(|(header, ..)| header == header::CONTENT_TYPE);
+        if template::is_meant_as_json(body, content_type.map(|(_, value, _)| value.expose())) {
+            source.check_json(&rendered, self.problems);
+        }
+        for (header, value, at) in headers {
+            let source = template::Source {
+                sink: name,
+                key: &format!("headers.{header}"),
+                text: value.expose(),
+                at: at.clone(),
+                makes: Makes::Text,
+                exact: false,
+            };
+            template::check(&source, &events, self.problems);
+        }
+    }
+
+    /// A template of an address within a broker.
+    fn check_address(&mut self, name: &str, sink: &merge::Sink, key: &str, text: &str) {
+        let events = self.trial.events(name, &sink.types, true);
+        let at = self.value_place(name, key);
+        let source = template::Source { sink: name, key, text, at, makes: Makes::Text, exact: true };
+        template::check(&source, &events, self.problems);
     }
 
     fn nats(&mut self, name: &str, sink: &merge::Sink, header: &At) -> Option<SinkKind> {
@@ -348,6 +394,7 @@ impl Builder<'_> {
                 )
                 .hint("letters, digits, `_` and `-`, for example \"EVENTSUB\"");
         }
+        self.check_address(name, sink, "subject", &sink.subject);
         let credentials = sink.credentials.as_deref().and_then(|path| {
             let at = self.value_place(name, "credentials");
             private_file(path, self.around.folder, &at, "NATS credentials", self.problems)
@@ -401,7 +448,7 @@ impl Builder<'_> {
     }
 
     /// Those of the file, then those of `headers_file`.
-    fn headers(&mut self, name: &str, sink: &merge::Sink) -> Vec<(HeaderName, Secret)> {
+    fn headers(&mut self, name: &str, sink: &merge::Sink) -> Vec<(HeaderName, Secret, At)> {
         let mut headers = Vec::new();
         for (header, value, at) in self.around.file.headers.get(name).into_iter().flatten() {
             if !private::is_pure_template(value.expose()) {
@@ -412,7 +459,7 @@ impl Builder<'_> {
                 );
             }
             self.check_header(header, at);
-            headers.push((header.clone(), value.clone()));
+            headers.push((header.clone(), value.clone(), at.clone()));
         }
         let Some(path) = &sink.headers_file else { return headers };
         let at = self.value_place(name, "headers_file");
@@ -438,7 +485,7 @@ impl Builder<'_> {
                 self.problems.error(&at, format!("the value in line {number} of {}: {flaw}", quote(path)));
             }
             self.check_header(&header, &at);
-            headers.push((header, Secret::new(value)));
+            headers.push((header, Secret::new(value), at.clone()));
         }
         headers
     }
@@ -553,7 +600,7 @@ impl Builder<'_> {
         let subscribed: BTreeSet<&str> =
             self.around.subscriptions.iter().filter(reaches).map(|spec| &*spec.subscription_type).collect();
         // Without subscriptions there is nothing to compare with.
-        let own_events = matchers.iter().all(|(text, _)| text.starts_with("eventsubd."));
+        let own_events = matchers.iter().all(|(text, _)| text.starts_with("eventsubd.") || *text == REVOCATION);
         if self.around.subscriptions.is_empty() || own_events {
             return;
         }
@@ -564,7 +611,7 @@ impl Builder<'_> {
             return;
         }
         let is_needless = |matcher: &GlobSet| {
-            !matcher.is_match(GAP) && !subscribed.iter().any(|name| matcher.is_match(name))
+            !matcher.is_match(GAP) && !matcher.is_match(REVOCATION) && !subscribed.iter().any(|name| matcher.is_match(name))
         };
         let needless: Vec<String> = matchers
             .iter()

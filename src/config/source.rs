@@ -59,6 +59,18 @@ impl Sources {
         u32::try_from(self.0.len() - 1).unwrap_or(u32::MAX)
     }
 
+    /// The part of a TOML string at `place` that holds these bytes of its value.
+    pub(super) fn within_string(&self, place: Place, range: Range<usize>) -> Place {
+        let (start, end) = (place.start as usize, place.end as usize);
+        let Some(raw) = self.0.get(place.source as usize).and_then(|source| source.text.get(start..end))
+        else {
+            return place;
+        };
+        let from = start + raw_offset(raw, range.start);
+        let to = start + raw_offset(raw, range.end);
+        Place::new(place.source, from..to.max(from))
+    }
+
     /// The place as people read it; `None` for a source that does not exist.
     pub(super) fn locate(&self, place: Place) -> Option<Location> {
         self.0.get(place.source as usize).map(|source| source.locate(place))
@@ -132,6 +144,49 @@ impl SourceText {
     }
 }
 
+/// Where in a TOML string, as it is written, the byte `at` of its value stands.
+fn raw_offset(raw: &str, at: usize) -> usize {
+    let quotes = if raw.starts_with("\"\"\"") || raw.starts_with("'''") { 3 } else { 1 };
+    let mut raw_at = quotes.min(raw.len());
+    if quotes == 3 {
+        // A line break right behind the quotes is no part of the value.
+        let rest = &raw[raw_at..];
+        raw_at += if rest.starts_with("\r\n") { 2 } else { usize::from(rest.starts_with('\n')) };
+    }
+    if raw.starts_with('\'') {
+        return floor(raw, raw_at + at);
+    }
+    let mut value_at = 0;
+    while value_at < at && raw_at < raw.len() {
+        let rest = &raw[raw_at..];
+        let (taken, made) = escape(rest);
+        raw_at += taken;
+        value_at += made;
+    }
+    raw_at
+}
+
+/// How many bytes the next character of a basic string takes as it is written, and in the value.
+fn escape(rest: &str) -> (usize, usize) {
+    let Some(after) = rest.strip_prefix('\\') else {
+        let length = rest.chars().next().map_or(1, char::len_utf8);
+        return (length, length);
+    };
+    let code = |digits: usize| {
+        let code = after.get(1..=digits).and_then(|hex| u32::from_str_radix(hex, 16).ok());
+        (2 + digits, code.and_then(char::from_u32).map_or(1, char::len_utf8))
+    };
+    match after.chars().next() {
+        Some('x') => code(2),
+        Some('u') => code(4),
+        Some('U') => code(8),
+        // A backslash at the end of a line takes all space up to the next character with it.
+        Some(c) if c.is_whitespace() => (1 + after.len() - after.trim_start().len(), 0),
+        Some(c) => (1 + c.len_utf8(), 1),
+        None => (1, 0),
+    }
+}
+
 /// The nearest character boundary at or before `at`.
 fn floor(text: &str, at: usize) -> usize {
     let mut at = at.min(text.len());
@@ -201,6 +256,26 @@ mod tests {
         let location = locate(text, at..at + 13);
         assert_eq!(location.text, "client_secret = [hidden]");
         assert_eq!(&location.text[location.span], "client_secret");
+    }
+
+    #[test]
+    fn a_part_of_a_value_is_found_in_the_string_that_holds_it() {
+        for raw in [
+            r#""say \"é\" \u00e9 {{ x }}""#,
+            r"'say {{ x }}'",
+            "'''\nsay\n{{ x }}\n'''",
+            "\"\"\"\nsay \\\n   \\t{{ x }}\"\"\"",
+            "\"\"\"{{ x }}\"\"\"",
+        ] {
+            let text = format!("key = {raw}\n");
+            let table: toml::Table = toml::from_str(&text).expect("TOML");
+            let value = table["key"].as_str().expect("a text").to_owned();
+            let mut sources = Sources::default();
+            let id = sources.add("config.toml".into(), text.clone().into(), true);
+            let at = value.find("{{").expect("there");
+            let place = sources.within_string(Place::new(id, 6..6 + raw.len()), at..at + 7);
+            assert_eq!(&text[place.start as usize..place.end as usize], "{{ x }}", "{raw}");
+        }
     }
 
     proptest! {

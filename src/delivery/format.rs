@@ -1,10 +1,6 @@
 //! The text of an event, in each form that a sink may ask for. ◆
 
-use std::borrow::Cow;
-use std::collections::HashMap;
-
-use serde::Deserialize;
-
+pub use crate::model::broadcaster::Broadcaster;
 use crate::model::event::{Event, REVOCATION};
 
 /// What CloudEvents call the type: reverse-DNS, as their specification asks.
@@ -32,93 +28,6 @@ impl Format {
                 out.push(b'\n');
             }
         }
-    }
-}
-
-/// Whom an event is about, as far as its payload says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Broadcaster<'a> {
-    /// The id of the channel; of the user when the event is about no channel; else empty.
-    pub id: Cow<'a, str>,
-    /// The login, when the event has it; else empty.
-    pub login: Cow<'a, str>,
-}
-
-impl Broadcaster<'_> {
-    fn into_owned<'b>(self) -> Broadcaster<'b> {
-        Broadcaster { id: self.id.into_owned().into(), login: self.login.into_owned().into() }
-    }
-}
-
-impl<'a> Broadcaster<'a> {
-    /// Reads a payload; what is not there stays empty.
-    pub fn of(payload: &'a [u8]) -> Self {
-        /// Where an id stands, the channel's own first. The login stands beside it.
-        const FIELDS: [&str; 4] =
-            ["broadcaster_user_id", "to_broadcaster_user_id", "from_broadcaster_user_id", "user_id"];
-        #[derive(Deserialize)]
-        struct Payload<'a> {
-            #[serde(borrow)]
-            subscription: Subscription<'a>,
-            #[serde(borrow, default)]
-            event: Names<'a>,
-        }
-        #[derive(Deserialize)]
-        struct Subscription<'a> {
-            #[serde(borrow, default)]
-            condition: HashMap<Cow<'a, str>, Field<'a>>,
-        }
-        /// Only the members that may be wanted are kept.
-        #[derive(Default, Deserialize)]
-        struct Names<'a> {
-            #[serde(borrow)]
-            broadcaster_user_login: Option<Field<'a>>,
-            #[serde(borrow)]
-            to_broadcaster_user_login: Option<Field<'a>>,
-            #[serde(borrow)]
-            from_broadcaster_user_login: Option<Field<'a>>,
-            #[serde(borrow)]
-            user_login: Option<Field<'a>>,
-            #[serde(borrow)]
-            broadcaster_user_id: Option<Field<'a>>,
-        }
-        /// A text; anything else counts as none.
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Field<'a> {
-            Text(#[serde(borrow)] Cow<'a, str>),
-            Other(serde::de::IgnoredAny),
-        }
-        impl<'a> Field<'a> {
-            fn text(self) -> Option<Cow<'a, str>> {
-                match self {
-                    Self::Text(text) if !text.is_empty() => Some(text),
-                    _ => None,
-                }
-            }
-        }
-        let Ok(Payload { mut subscription, event }) = serde_json::from_slice::<Payload<'_>>(payload) else {
-            // Once repaired it is read, or is no JSON at all.
-            return match readable(payload) {
-                Cow::Owned(repaired) => Broadcaster::of(&repaired).into_owned(),
-                Cow::Borrowed(_) => Self::default(),
-            };
-        };
-        let Names {
-            broadcaster_user_login,
-            to_broadcaster_user_login,
-            from_broadcaster_user_login,
-            user_login,
-            broadcaster_user_id,
-        } = event;
-        let logins =
-            [broadcaster_user_login, to_broadcaster_user_login, from_broadcaster_user_login, user_login];
-        for (field, login) in FIELDS.into_iter().zip(logins) {
-            if let Some(id) = subscription.condition.remove(field).and_then(Field::text) {
-                return Self { id, login: login.and_then(Field::text).unwrap_or_default() };
-            }
-        }
-        Self { id: broadcaster_user_id.and_then(Field::text).unwrap_or_default(), login: Cow::default() }
     }
 }
 
@@ -150,40 +59,6 @@ pub fn cloudevent(event: &Event, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"data\":");
     one_line(&event.payload, out);
     out.push(b'}');
-}
-
-/// JSON that every parser reads: half surrogates, and bytes that are no UTF-8, become U+FFFD. Borrowed if there are none.
-pub fn readable(json: &[u8]) -> Cow<'_, [u8]> {
-    let text = String::from_utf8_lossy(json);
-    let bytes = text.as_bytes();
-    let hex = |at: usize| {
-        let digits = bytes.get(at..at + 4).and_then(|digits| std::str::from_utf8(digits).ok())?;
-        u16::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+'))
-    };
-    let escape = |at: usize| bytes.get(at..at + 2).filter(|start| *start == b"\\u").and_then(|_| hex(at + 2));
-    let (mut halves, mut at) = (Vec::new(), 0);
-    while at < bytes.len() {
-        at += match (bytes[at], escape(at)) {
-            (_, Some(0xd800..=0xdbff)) if matches!(escape(at + 6), Some(0xdc00..=0xdfff)) => 12,
-            (_, Some(0xd800..=0xdfff)) => {
-                halves.push(at);
-                6
-            }
-            (b'\\', _) => 2,
-            _ => 1,
-        };
-    }
-    if halves.is_empty() {
-        return match text {
-            Cow::Borrowed(_) => Cow::Borrowed(json),
-            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-        };
-    }
-    let mut repaired = text.into_owned().into_bytes();
-    for at in halves {
-        repaired[at + 2..at + 6].copy_from_slice(b"fffd");
-    }
-    Cow::Owned(repaired)
 }
 
 /// A text as part of a path.
@@ -300,51 +175,6 @@ mod tests {
     }
 
     #[test]
-    fn whom_an_event_is_about() {
-        let of = |payload: &str| {
-            let Broadcaster { id, login } = Broadcaster::of(payload.as_bytes());
-            (id.into_owned(), login.into_owned())
-        };
-        let pair = |id: &str, login: &str| (id.to_owned(), login.to_owned());
-        assert_eq!(
-            of(r#"{"subscription":{"condition":{"broadcaster_user_id":"1","user_id":"2"}},
-                "event":{"broadcaster_user_login":"one","user_login":"two","other":[{}]}}"#),
-            pair("1", "one")
-        );
-        assert_eq!(
-            of(
-                r#"{"subscription":{"condition":{"to_broadcaster_user_id":"3","from_broadcaster_user_id":""}},
-                "event":{"to_broadcaster_user_login":"three","from_broadcaster_user_login":"four"}}"#
-            ),
-            pair("3", "three")
-        );
-        assert_eq!(
-            of(r#"{"subscription":{"condition":{"user_id":"5"}},"event":{"user_login":null}}"#),
-            pair("5", "")
-        );
-        assert_eq!(
-            of(r#"{"subscription":{"condition":{"client_id":"c"}},"event":{"broadcaster_user_id":"6"}}"#),
-            pair("6", "")
-        );
-        for nothing in ["", "[]", r#"{"subscription":{"condition":{"organization_id":"9"}},"events":[]}"#] {
-            assert_eq!(of(nothing), pair("", ""), "{nothing}");
-        }
-    }
-
-    #[test]
-    fn half_surrogates_and_broken_utf8_are_readable() {
-        let of = |json: &[u8]| serde_json::from_slice::<String>(&readable(json)).unwrap();
-        assert_eq!(of(br#""a\ud83d b""#), "a\u{fffd} b");
-        assert_eq!(of(br#""\uDE00\ud83d""#), "\u{fffd}\u{fffd}");
-        assert_eq!(of(br#""\ud83d\uD83D\ude00""#), "\u{fffd}\u{1f600}");
-        assert_eq!(of(br#""\\ud83d""#), "\\ud83d", "an escaped backslash begins no escape");
-        assert_eq!(of(b"\"\xff\""), "\u{fffd}");
-        assert!(matches!(readable(br#"{"a":"\ud83d\ude00"}"#), Cow::Borrowed(_)));
-        let payload = br#"{"subscription":{"condition":{"user_id":"5"}},"event":{"user_login":"\udfff"}}"#;
-        assert_eq!(Broadcaster::of(payload).id, "5");
-    }
-
-    #[test]
     fn line_breaks_between_tokens_go_and_nothing_else() {
         let pretty = "{\r\n  \"subscription\": {},\n  \"event\": {\"n\": 1e3}\n}";
         assert!(
@@ -354,12 +184,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn whatever_is_repaired_has_no_half_surrogates(text in r#"(\\\\|\\u[dD][89a-fA-F][0-9a-f]{2}|[a-z]){0,12}"#) {
-            let json = format!("\"{text}\"");
-            prop_assert!(serde_json::from_slice::<String>(&readable(json.as_bytes())).is_ok(), "{json}");
-        }
-
         #[test]
         fn one_line_of_json_whatever_comes(timestamp in ".{0,40}", value in ".{0,80}", pretty in any::<bool>()) {
             let payload = serde_json::json!({"subscription": {"x": value}, "event": [value, 1]});

@@ -35,16 +35,6 @@ pub enum SinkError {
         /// What is wrong.
         message: String,
     },
-    /// A template that an event cannot fill.
-    #[error("sink {name}: an event of type {subscription_type} does not fit: {message}")]
-    Template {
-        /// The sink.
-        name: SinkName,
-        /// The type of the event.
-        subscription_type: String,
-        /// What is wrong.
-        message: String,
-    },
 }
 
 pub(super) fn selector(sink: &SinkOptions) -> Result<Selector, SinkError> {

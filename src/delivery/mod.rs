@@ -20,7 +20,6 @@ pub mod select;
 mod single;
 mod sink;
 mod supervisor;
-pub mod template;
 pub mod verdict;
 pub mod window;
 mod worker;
@@ -34,7 +33,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-pub use self::check::{Sample, check_sinks};
+pub use self::check::check_sinks;
 pub use self::children::Children;
 use self::format::Format;
 pub use self::handle::{DeliveryHandle, ResendError, Skipped};

@@ -2,6 +2,7 @@
 //!
 //! Pure data: no runtime, no clock, no input or output, no logging. This room imports no other.
 
+pub mod broadcaster;
 pub mod catalog;
 pub mod event;
 #[cfg(test)]
@@ -14,6 +15,7 @@ pub mod masking;
 pub mod mode;
 pub mod obstacle;
 pub mod pulse;
+pub mod readable;
 pub mod route;
 pub mod script;
 pub mod secret;
@@ -22,6 +24,7 @@ pub mod signature;
 pub mod status;
 pub mod subscription;
 pub mod tally;
+pub mod template;
 pub mod text;
 pub mod time;
 pub mod webhook;

@@ -122,7 +122,7 @@ async fn routes_are_there_before_any_network_and_stay_after_a_reload() {
     bench.reload(&[spec("channel.raid", "nobody"), other.clone()], |_| {});
     bench.converged().await;
     let both = bench.handle.routes.borrow().clone().unwrap();
-    assert!(both.lists("stream.online") && both.lists("channel.raid") && !both.lists("channel.follow"));
+    assert!(both.lists("stream.online") && both.lists("channel.raid") && !both.lists("channel.subscribe"));
     bench.reload(&[spec("stream.online", "ann"), other], |_| {});
     bench.converged().await;
     assert!(bench.handle.routes.borrow().as_ref().is_some_and(|routes| routes.is_open("stream.online")));

@@ -22,7 +22,7 @@ use serde_json::value::RawValue;
 use crate::model::subscription::Condition;
 use crate::model::time::Timestamp;
 
-pub use self::message::message;
+pub use self::message::{gap, message, revocation};
 use self::values::Values;
 
 /// A user, as samples need it.

@@ -12,6 +12,7 @@ mod properties;
 mod secrets;
 mod sinks;
 mod subscriptions;
+mod templates;
 mod types;
 mod webhook;
 

@@ -247,11 +247,6 @@ fn wrap(id: &str, at: Timestamp, conduit: Option<&str>, event: &RawValue) -> Opt
     })
 }
 
-/// An event as it may come, to try templates with.
-pub(super) fn sample(now: Timestamp) -> Option<Event> {
-    event(Gap { from: now, to: now, reason: Reason::NoShardBound }, None, None, &[])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,13 +15,13 @@ use super::super::format::cloudevent;
 use super::super::outgoing::{Attempt, Envelope, ORIGINAL_MESSAGE_ID, ORIGINAL_TIMESTAMP};
 use super::super::receiver::Receiver;
 use super::super::retry::{Failure, Outcome};
-use super::super::template::{EventContext, Template, TemplateError, is_json};
 use super::super::verdict::{Verdict, advice, allowance, classify, wish};
 use super::{Single, printable};
 use crate::model::event::StoredEvent;
 use crate::model::masking::Masking;
 use crate::model::secret::Secret;
 use crate::model::signature::Signer;
+use crate::model::template::{EventContext, Makes, Template, TemplateError, is_json};
 use crate::model::text::duration;
 
 /// How much of an answer is read: enough to say what is wrong, and to use the connection again.
@@ -102,7 +102,7 @@ impl Http {
             host = format!("{host}:{port}");
         }
         let template = |key: String, source: &str| {
-            Template::new(source).map_err(|error| HttpError::Template { key, error })
+            Template::new(source, Makes::Text).map_err(|error| HttpError::Template { key, error })
         };
         let body = match &options.body {
             HttpBody::Eventsub(secret) => Body::Eventsub(secret.as_ref().map(Signer::new)),

@@ -18,12 +18,12 @@ use tracing::{info, warn};
 use super::super::format::Format;
 use super::super::outgoing::{Attempt, Envelope};
 use super::super::retry::Outcome;
-use super::super::template::{EventContext, Template, TemplateError};
 use super::{Single, printable};
 use crate::model::event::{Event, StoredEvent};
 use crate::model::masking::Masking;
 use crate::model::route::SinkName;
 use crate::model::secret::Secret;
+use crate::model::template::{EventContext, Makes, Template, TemplateError};
 
 /// Messages that wait for their acknowledgement at once.
 const IN_FLIGHT: usize = 256;
@@ -108,7 +108,7 @@ impl Nats {
             login = login.or(own);
             servers.push(ServerAddr::from_url(url).map_err(|_| NatsError::Url)?);
         }
-        let subject = Template::new(&options.subject).map_err(NatsError::Subject)?;
+        let subject = Template::new(&options.subject, Makes::Text).map_err(NatsError::Subject)?;
         let mut masking = Masking::default();
         for url in options.url.expose().split(',') {
             masking.add_url(url);

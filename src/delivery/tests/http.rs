@@ -154,29 +154,6 @@ async fn other_formats_are_sent_as_they_are_asked_for() {
     bench.end().await;
 }
 
-#[test]
-fn a_template_that_does_not_fit_is_found_before_it_runs() {
-    let receiver = Receiver {
-        address: "127.0.0.1:1".parse().unwrap(),
-        requests: Arc::default(),
-        script: Arc::default(),
-        pace: Duration::ZERO,
-    };
-    let web = with_body(http(&receiver, 1), HttpBody::Template("{{ event.m }}".into()));
-    let only = SinkOptions { types: vec!["channel.*".into()], ..web.clone() };
-    let samples = || vec![Sample { event: event(1, "stream.online"), sinks: None }];
-    let errors = |sinks: &[SinkOptions]| -> Vec<String> {
-        check_sinks(sinks, &options(), samples).iter().map(ToString::to_string).collect()
-    };
-    let found = errors(std::slice::from_ref(&web));
-    assert!(
-        found.len() == 1 && found[0].contains("stream.online") && found[0].contains("undefined"),
-        "{found:?}"
-    );
-    assert_eq!(errors(&[only]), Vec::<String>::new(), "it gets no such event");
-    assert!(errors(&[with_body(web, HttpBody::Template("{% if %}".into()))])[0].contains("`body`"));
-}
-
 #[tokio::test]
 async fn a_pause_stops_every_event_of_all_sinks_with_the_same_receiver() {
     let folder = tempfile::tempdir().unwrap();

@@ -310,8 +310,7 @@ fn what_cannot_work_is_found_without_touching_it() {
     let good = path(folder.path().join("new.jsonl"));
     let bad_glob = SinkOptions { types: vec!["[".into()], ..sink("g", SinkKind::Stdout) };
     let sinks = [good, path(folder.path().join("no").join("f")), path(folder.path().to_owned()), bad_glob];
-    let errors: Vec<String> =
-        check_sinks(&sinks, &options(), Vec::new).iter().map(ToString::to_string).collect();
+    let errors: Vec<String> = check_sinks(&sinks, &options()).iter().map(ToString::to_string).collect();
     assert_eq!(errors.len(), 3, "{errors:?}");
     assert!(
         errors[0].contains("does not exist")

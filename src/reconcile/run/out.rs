@@ -1,7 +1,7 @@
 //! Owner of what the reconciler publishes: status, entries, routes, warnings. Collected at once, published at most
 //! twice a second.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 

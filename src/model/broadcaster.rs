@@ -1,0 +1,132 @@
+//! The channel or user that an event is about.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+use super::readable::readable;
+
+/// Whom an event is about, as far as its payload says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Broadcaster<'a> {
+    /// The id of the channel; of the user when the event is about no channel; else empty.
+    pub id: Cow<'a, str>,
+    /// The login, when the event has it; else empty.
+    pub login: Cow<'a, str>,
+}
+
+impl Broadcaster<'_> {
+    fn into_owned<'b>(self) -> Broadcaster<'b> {
+        Broadcaster { id: self.id.into_owned().into(), login: self.login.into_owned().into() }
+    }
+}
+
+impl<'a> Broadcaster<'a> {
+    /// Reads a payload; what is not there stays empty.
+    pub fn of(payload: &'a [u8]) -> Self {
+        /// Where an id stands, the channel's own first. The login stands beside it.
+        const FIELDS: [&str; 4] =
+            ["broadcaster_user_id", "to_broadcaster_user_id", "from_broadcaster_user_id", "user_id"];
+        #[derive(Deserialize)]
+        struct Payload<'a> {
+            #[serde(borrow)]
+            subscription: Subscription<'a>,
+            #[serde(borrow, default)]
+            event: Names<'a>,
+        }
+        #[derive(Deserialize)]
+        struct Subscription<'a> {
+            #[serde(borrow, default)]
+            condition: HashMap<Cow<'a, str>, Field<'a>>,
+        }
+        /// Only the members that may be wanted are kept.
+        #[derive(Default, Deserialize)]
+        struct Names<'a> {
+            #[serde(borrow)]
+            broadcaster_user_login: Option<Field<'a>>,
+            #[serde(borrow)]
+            to_broadcaster_user_login: Option<Field<'a>>,
+            #[serde(borrow)]
+            from_broadcaster_user_login: Option<Field<'a>>,
+            #[serde(borrow)]
+            user_login: Option<Field<'a>>,
+            #[serde(borrow)]
+            broadcaster_user_id: Option<Field<'a>>,
+        }
+        /// A text; anything else counts as none.
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Field<'a> {
+            Text(#[serde(borrow)] Cow<'a, str>),
+            Other(serde::de::IgnoredAny),
+        }
+        impl<'a> Field<'a> {
+            fn text(self) -> Option<Cow<'a, str>> {
+                match self {
+                    Self::Text(text) if !text.is_empty() => Some(text),
+                    _ => None,
+                }
+            }
+        }
+        let Ok(Payload { mut subscription, event }) = serde_json::from_slice::<Payload<'_>>(payload) else {
+            // Once repaired it is read, or is no JSON at all.
+            return match readable(payload) {
+                Cow::Owned(repaired) => Broadcaster::of(&repaired).into_owned(),
+                Cow::Borrowed(_) => Self::default(),
+            };
+        };
+        let Names {
+            broadcaster_user_login,
+            to_broadcaster_user_login,
+            from_broadcaster_user_login,
+            user_login,
+            broadcaster_user_id,
+        } = event;
+        let logins =
+            [broadcaster_user_login, to_broadcaster_user_login, from_broadcaster_user_login, user_login];
+        for (field, login) in FIELDS.into_iter().zip(logins) {
+            if let Some(id) = subscription.condition.remove(field).and_then(Field::text) {
+                return Self { id, login: login.and_then(Field::text).unwrap_or_default() };
+            }
+        }
+        Self { id: broadcaster_user_id.and_then(Field::text).unwrap_or_default(), login: Cow::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whom_an_event_is_about() {
+        let of = |payload: &str| {
+            let Broadcaster { id, login } = Broadcaster::of(payload.as_bytes());
+            (id.into_owned(), login.into_owned())
+        };
+        let pair = |id: &str, login: &str| (id.to_owned(), login.to_owned());
+        assert_eq!(
+            of(r#"{"subscription":{"condition":{"broadcaster_user_id":"1","user_id":"2"}},
+                "event":{"broadcaster_user_login":"one","user_login":"two","other":[{}]}}"#),
+            pair("1", "one")
+        );
+        assert_eq!(
+            of(
+                r#"{"subscription":{"condition":{"to_broadcaster_user_id":"3","from_broadcaster_user_id":""}},
+                "event":{"to_broadcaster_user_login":"three","from_broadcaster_user_login":"four"}}"#
+            ),
+            pair("3", "three")
+        );
+        assert_eq!(
+            of(r#"{"subscription":{"condition":{"user_id":"5"}},"event":{"user_login":null}}"#),
+            pair("5", "")
+        );
+        assert_eq!(
+            of(r#"{"subscription":{"condition":{"client_id":"c"}},"event":{"broadcaster_user_id":"6"}}"#),
+            pair("6", "")
+        );
+        for nothing in ["", "[]", r#"{"subscription":{"condition":{"organization_id":"9"}},"events":[]}"#] {
+            assert_eq!(of(nothing), pair("", ""), "{nothing}");
+        }
+    }
+}
