@@ -51,6 +51,7 @@ fn it_loads_as_it_is_and_with_every_line_in_force() {
         ("web_secret", "another-secret"),
         ("chat_headers", "Authorization: Bearer nobody"),
         ("nats.creds", "nobody"),
+        ("mqtt_login", "nobody:nothing"),
         ("webhook_secret", "the-secret-of-webhooks"),
         ("admin_token", "an-example-token-that-is-long"),
     ] {
@@ -59,7 +60,7 @@ fn it_loads_as_it_is_and_with_every_line_in_force() {
     }
     let text = uncommented().replace("version = \"1\"", "").replace("from_broadcaster = \"twitch\"", "");
     let full = load(folder.path(), &text);
-    assert_eq!(full.config.sinks.len(), 6);
+    assert_eq!(full.config.sinks.len(), 9);
     assert_eq!(full.config.subscriptions.len(), 13);
     assert!(plain.config.admin.is_none() && full.config.admin.is_some_and(|admin| admin.token.is_some()));
     // What is shown as a default is one.

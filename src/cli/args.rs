@@ -92,7 +92,7 @@ pub enum Command {
     /// An event becomes a dead letter when its receiver refuses it for good, or fails for `give_up_after`.
     #[command(subcommand)]
     DeadLetters(LettersCommand),
-    /// Try a sink that waits now, or skip the event that holds it up
+    /// Show the sinks, send one a sample event, or retry or skip what waits
     #[command(subcommand)]
     Sink(SinkCommand),
     /// Have users allow the application what the configured subscriptions need of them
@@ -138,6 +138,9 @@ pub struct RunArgs {
     /// come for the configured subscriptions
     #[arg(long)]
     pub sandbox: bool,
+    /// With `--sandbox`: send to `command`, `http`, `nats`, `mqtt` and `redis` sinks for real, instead of printing what they would get
+    #[arg(long, requires = "sandbox")]
+    pub real_sinks: bool,
     /// Take the state directory over from the configuration file that it belongs to: after that file was moved, or
     /// when this one replaces it
     #[arg(long)]
@@ -245,10 +248,38 @@ pub struct ReplayArgs {
 /// What to do with a sink.
 #[derive(Debug, Subcommand)]
 pub enum SinkCommand {
+    /// Show the sinks of the running daemon
+    List(SinkListArgs),
+    /// Send one sample event, to see whether the receiver takes it
+    ///
+    /// It is sent once, by this command and not by the daemon, and counts nowhere.
+    Test(SinkTestArgs),
     /// Try now what waits after a failure, even if the receiver has asked for a pause
     Retry(SinkNameArgs),
     /// Put the event that holds up the others into the dead letters
     Skip(SinkNameArgs),
+}
+
+/// Flags of `sink list`.
+#[derive(Debug, clap::Args)]
+pub struct SinkListArgs {
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `sink test`.
+#[derive(Debug, clap::Args)]
+pub struct SinkTestArgs {
+    /// The name that it has in the configuration
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// The type of the sample; the first one that the sink gets when left out
+    #[arg(long = "type", value_name = "TYPE")]
+    pub subscription_type: Option<String>,
+    /// Print what would be sent, without secrets, and send nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Which sink.

@@ -111,6 +111,9 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "sink",
         &[
+            example("eventsubd sink list", "See how each sink stands"),
+            example("eventsubd sink test web --dry-run", "See the request that a sample event would make"),
+            example("eventsubd sink test web --type channel.follow", "Send one sample event"),
             example("eventsubd sink retry web", "Try now, once the receiver works again"),
             example("eventsubd sink skip web", "Go on without the event that its receiver cannot stand"),
         ],

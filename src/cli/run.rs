@@ -51,6 +51,8 @@ async fn start(args: &Args, flags: &RunArgs, sockets: Arc<Sockets>) -> Result<u8
     options.take_over = flags.take_over;
     options.invocation = args.absolute_invocation();
     options.log = Some(log);
+    // Sample events are no news: a first try with one's own file must not post them to a real chat.
+    options.print_sinks = flags.sandbox && !flags.real_sinks;
     options.notify_systemd = true;
     options.sockets = sockets;
     let daemon = tokio::select! {

@@ -25,7 +25,7 @@ const HTTP: Kind = Url { schemes: ["https", "http"] };
 const WEBSOCKET: Kind = Url { schemes: ["wss", "ws"] };
 const METHODS: Kind = Choice { values: &["conduit", "webhook"] };
 const SHARD_TRANSPORTS: Kind = Choice { values: &["websocket", "webhook"] };
-const SINK_TYPES: Kind = Choice { values: &["stdout", "file", "command", "http", "nats"] };
+const SINK_TYPES: Kind = Choice { values: &["stdout", "file", "command", "http", "nats", "mqtt", "redis"] };
 const FORMATS: Kind = Choice { values: &["eventsub", "cloudevents", "template"] };
 const STARTS: Kind = Choice { values: &["now", "beginning"] };
 const HTTP_METHODS: Kind = Choice { values: &["POST", "PUT", "PATCH"] };
@@ -204,8 +204,12 @@ pub(super) static KEYS: &[Key] = &[
         &["command", "http"],
     ),
     of(
-        required("sink.*.url", Text, "where events are sent to; may hold a secret, and is never printed"),
-        &["http", "nats"],
+        required(
+            "sink.*.url",
+            Text,
+            "where events are sent to; may hold a secret, and is never printed; for `http` also a template with a fixed host",
+        ),
+        &["http", "nats", "mqtt", "redis"],
     ),
     of(key("sink.*.method", HTTP_METHODS, r#""POST""#, "the HTTP method"), &["http"]),
     of(
@@ -233,8 +237,55 @@ pub(super) static KEYS: &[Key] = &[
         key("sink.*.subject", Text, r#""eventsub.{{type}}.{{broadcaster_id}}""#, "a template of the subject"),
         &["nats"],
     ),
-    of(unset("sink.*.stream", Text, "the JetStream stream; made when it is missing"), &["nats"]),
-    of(unset("sink.*.credentials", Path, "a NATS credentials file"), &["nats"]),
+    of(
+        key("sink.*.topic", Text, r#""eventsub/{{type}}/{{broadcaster_id}}""#, "a template of the topic"),
+        &["mqtt"],
+    ),
+    of(
+        key(
+            "sink.*.qos",
+            Integer { min: 0, max: 2 },
+            "1",
+            "the quality of service; with 0 the broker acknowledges nothing, and events can be lost",
+        ),
+        &["mqtt"],
+    ),
+    of(
+        key("sink.*.retain", Flag, "false", "whether the broker keeps the last message of each topic"),
+        &["mqtt"],
+    ),
+    of(
+        unset(
+            "sink.*.stream",
+            Text,
+            "for `nats`, the JetStream stream, made when it is missing; for `redis`, a template of the key of a stream",
+        ),
+        &["nats", "redis"],
+    ),
+    of(
+        unset(
+            "sink.*.max_len",
+            Integer { min: 1, max: i64::MAX },
+            "about how many entries the stream keeps; all when left out",
+        ),
+        &["redis"],
+    ),
+    of(
+        unset(
+            "sink.*.channel",
+            Text,
+            "a template of the channel, instead of `stream`; only those who listen at that moment get the event",
+        ),
+        &["redis"],
+    ),
+    of(
+        unset(
+            "sink.*.credentials",
+            Path,
+            "for `nats`, a NATS credentials file; for `mqtt`, a file with `user:password`",
+        ),
+        &["nats", "mqtt"],
+    ),
     key(
         "store.retain",
         time("1h", "3650d"),

@@ -105,7 +105,12 @@ pub(super) struct Sink {
     pub(super) secret_file: Option<String>,
     pub(super) body: Option<String>,
     pub(super) subject: String,
+    pub(super) topic: String,
+    pub(super) qos: u8,
+    pub(super) retain: bool,
     pub(super) stream: Option<String>,
+    pub(super) max_len: Option<u64>,
+    pub(super) channel: Option<String>,
     pub(super) credentials: Option<String>,
 }
 

@@ -214,6 +214,35 @@ pub enum SinkKind {
         /// The text of a credentials file.
         credentials: Option<Secret>,
     },
+    /// MQTT.
+    Mqtt {
+        /// The address of the broker; may hold a password.
+        url: Secret,
+        /// The template of the topic.
+        topic: String,
+        /// 0, 1 or 2.
+        qos: u8,
+        /// Whether the broker keeps the last message of each topic.
+        retain: bool,
+        /// User name and password, with a colon between them.
+        credentials: Option<Secret>,
+    },
+    /// An entry of a Redis stream for each event.
+    RedisStream {
+        /// The address of the server; may hold a password.
+        url: Secret,
+        /// The template of the key.
+        stream: String,
+        /// About how many entries the stream keeps; all when `None`.
+        max_len: Option<u64>,
+    },
+    /// A message on a Redis channel for each event.
+    RedisChannel {
+        /// The address of the server; may hold a password.
+        url: Secret,
+        /// The template of the channel.
+        channel: String,
+    },
 }
 
 /// How events are written.

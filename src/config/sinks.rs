@@ -11,11 +11,11 @@ use http::{HeaderName, header};
 
 use crate::model::catalog;
 use crate::model::event::{GAP, REVOCATION};
-use crate::model::route::SinkName;
+use crate::model::route::{SinkName, Unasked};
 use crate::model::script;
 use crate::model::secret::Secret;
 use crate::model::subscription::SubscriptionSpec;
-use crate::model::template::Makes;
+use crate::model::template::{Makes, fixed_base, has_dot_segment, is_template};
 
 use super::check::Layer;
 use super::diagnostic::{Level, closest, quote};
@@ -134,6 +134,8 @@ impl Builder<'_> {
             "command" => self.command(name, &sink, &header),
             "http" => self.http(name, &sink, format, &header),
             "nats" => self.nats(name, &sink, &header),
+            "mqtt" => self.mqtt(name, &sink, &header),
+            "redis" => self.redis(name, &sink, &header),
             _ => Some(SinkKind::Stdout),
         };
         let kind = built?;
@@ -301,7 +303,11 @@ impl Builder<'_> {
         let hint = "where events are sent to: `url = \"https://example.org/hook\"`";
         let url = self.required(name, "url", sink.url.as_deref(), header, hint)?;
         let at = self.value_place(name, "url");
-        let url_is_right = self.check_url(name, url, &at, &["https", "http"]);
+        let url_is_right = if is_template(url) {
+            self.check_url_template(name, sink, url, &at)
+        } else {
+            self.check_url(name, url, &at, &["https", "http"])
+        };
         let headers = self.headers(name, sink);
         let secret = sink.secret_file.as_deref().and_then(|path| self.webhook_secret(name, path));
         if let Some(body) = &sink.body
@@ -347,7 +353,7 @@ impl Builder<'_> {
         body: &str,
         headers: &[(HeaderName, Secret, At)],
     ) {
-        let events = self.trial.events(name, &sink.types, false);
+        let events = self.trial.events(name, &sink.types, Unasked::Nothing);
         let at = self.value_place(name, "body");
         let source =
             template::Source { sink: name, key: "body", text: body, at, makes: Makes::Text, exact: true };
@@ -371,7 +377,7 @@ impl Builder<'_> {
 
     /// A template of an address within a broker.
     fn check_address(&mut self, name: &str, sink: &merge::Sink, key: &str, text: &str) {
-        let events = self.trial.events(name, &sink.types, true);
+        let events = self.trial.events(name, &sink.types, Unasked::All);
         let at = self.value_place(name, key);
         let source = template::Source { sink: name, key, text, at, makes: Makes::Text, exact: true };
         template::check(&source, &events, self.problems);
@@ -405,6 +411,114 @@ impl Builder<'_> {
             stream: sink.stream.clone(),
             credentials: credentials.map(Secret::new),
         })
+    }
+
+    fn mqtt(&mut self, name: &str, sink: &merge::Sink, header: &At) -> Option<SinkKind> {
+        let hint = "the broker: `url = \"mqtt://127.0.0.1:1883\"`, or `mqtts://` with TLS";
+        let url = self.required(name, "url", sink.url.as_deref(), header, hint)?;
+        let at = self.value_place(name, "url");
+        let right = self.check_url(name, url, &at, &["mqtts", "mqtt"]);
+        self.check_address(name, sink, "topic", &sink.topic);
+        if sink.qos == 0 {
+            self.problems
+                .warning(
+                    self.value_place(name, "qos"),
+                    format!(
+                        "sink `{name}` delivers at most once: with `qos = 0` the broker acknowledges nothing"
+                    ),
+                )
+                .hint("leave `qos` out: with 1 an event that the broker does not acknowledge is sent again");
+        }
+        let credentials = sink.credentials.as_deref().and_then(|path| {
+            let at = self.value_place(name, "credentials");
+            let text = private_file(path, self.around.folder, &at, "MQTT credentials", self.problems)?;
+            let text = text.trim_end_matches(['\r', '\n']).to_owned();
+            if !text.contains(':') || text.contains(['\r', '\n']) {
+                self.problems
+                    .error(&at, format!("{} is not one line of the form `user:password`", quote(path)))
+                    .hint("write the user name, a colon and the password into it");
+                return None;
+            }
+            Some(Secret::new(text))
+        });
+        right.then(|| SinkKind::Mqtt {
+            url: Secret::new(url),
+            topic: sink.topic.clone(),
+            qos: sink.qos,
+            retain: sink.retain,
+            credentials,
+        })
+    }
+
+    fn redis(&mut self, name: &str, sink: &merge::Sink, header: &At) -> Option<SinkKind> {
+        let hint = "the server: `url = \"redis://127.0.0.1:6379\"`, or `rediss://` with TLS";
+        let url = self.required(name, "url", sink.url.as_deref(), header, hint)?;
+        let at = self.value_place(name, "url");
+        let right = self.check_url(name, url, &at, &["rediss", "redis"]);
+        let kind = match (&sink.stream, &sink.channel) {
+            (Some(stream), None) => {
+                self.check_address(name, sink, "stream", stream);
+                SinkKind::RedisStream { url: Secret::new(url), stream: stream.clone(), max_len: sink.max_len }
+            }
+            (None, Some(channel)) => {
+                self.check_address(name, sink, "channel", channel);
+                self.problems
+                    .warning(
+                        self.value_place(name, "channel"),
+                        format!("sink `{name}` delivers at most once: a channel keeps nothing for those who do not listen"),
+                    )
+                    .hint("`stream` keeps events until they are read");
+                if let Some(at) = self.seen(name, "max_len") {
+                    self.problems
+                        .warning(&at, "`max_len` does nothing with a `channel`")
+                        .hint("leave it out");
+                }
+                SinkKind::RedisChannel { url: Secret::new(url), channel: channel.clone() }
+            }
+            (Some(_), Some(_)) => {
+                let at = self.value_place(name, "channel");
+                self.problems
+                    .error(&at, format!("sink `{name}` has both `stream` and `channel`"))
+                    .hint("make two sinks of it, or leave one of them out");
+                return None;
+            }
+            (None, None) => {
+                self.problems
+                    .error(header, format!("sink `{name}` has neither `stream` nor `channel`"))
+                    .hint("for example `stream = \"eventsub\"`");
+                return None;
+            }
+        };
+        right.then_some(kind)
+    }
+
+    /// A template of an address, which must fix the host.
+    fn check_url_template(&mut self, name: &str, sink: &merge::Sink, url: &str, at: &At) -> bool {
+        let Some(base) = fixed_base(url) else {
+            self.problems
+                .error(at, format!("the host of `url` of sink `{name}` must be the same for every event"))
+                .hint("an event must not decide who gets the headers and their secrets: \"https://host/path/{{ type }}\"");
+            return false;
+        };
+        let right = self.check_url(name, base, at, &["https", "http"]);
+        let unasked = if sink.body.is_none() { Unasked::Revocations } else { Unasked::Nothing };
+        let events = self.trial.events(name, &sink.types, unasked);
+        let source = template::Source {
+            sink: name,
+            key: "url",
+            text: url,
+            at: at.clone(),
+            makes: Makes::Url,
+            exact: false,
+        };
+        let rendered = template::check(&source, &events, self.problems);
+        if rendered.iter().any(|url| has_dot_segment(url)) {
+            self.problems
+                .error(at, format!("`url` of sink `{name}` has `.` or `..` as a part of its path"))
+                .hint("write the path without them");
+            return false;
+        }
+        right
     }
 
     /// An address of one of these schemes. Its text may be secret, and is not shown.
@@ -550,7 +664,9 @@ impl Builder<'_> {
     fn check_keys(&mut self, name: &str, kind: &str) {
         for key in schema::keys().iter().filter(|key| !key.only.is_empty() && !key.only.contains(&kind)) {
             let Some(at) = self.seen(name, key.name()) else { continue };
-            let types = key.only.iter().map(|kind| format!("`{kind}`")).collect::<Vec<_>>().join(" and ");
+            let mut types = key.only.iter().map(|kind| format!("`{kind}`")).collect::<Vec<_>>();
+            let last = types.pop().unwrap_or_default();
+            let types = if types.is_empty() { last } else { format!("{} and {last}", types.join(", ")) };
             self.problems
                 .error(&at, format!("a sink of type `{kind}` has no `{}`", key.name()))
                 .hint(format!("it belongs to sinks of type {types}"));
@@ -600,7 +716,8 @@ impl Builder<'_> {
         let subscribed: BTreeSet<&str> =
             self.around.subscriptions.iter().filter(reaches).map(|spec| &*spec.subscription_type).collect();
         // Without subscriptions there is nothing to compare with.
-        let own_events = matchers.iter().all(|(text, _)| text.starts_with("eventsubd.") || *text == REVOCATION);
+        let own_events =
+            matchers.iter().all(|(text, _)| text.starts_with("eventsubd.") || *text == REVOCATION);
         if self.around.subscriptions.is_empty() || own_events {
             return;
         }
@@ -611,7 +728,9 @@ impl Builder<'_> {
             return;
         }
         let is_needless = |matcher: &GlobSet| {
-            !matcher.is_match(GAP) && !matcher.is_match(REVOCATION) && !subscribed.iter().any(|name| matcher.is_match(name))
+            !matcher.is_match(GAP)
+                && !matcher.is_match(REVOCATION)
+                && !subscribed.iter().any(|name| matcher.is_match(name))
         };
         let needless: Vec<String> = matchers
             .iter()
@@ -639,7 +758,12 @@ impl Builder<'_> {
                 (Some(normal(path)), at, "write to the same file")
             }
             SinkKind::Stdout => (None, header, "are both of type `stdout`"),
-            SinkKind::Command { .. } | SinkKind::Http { .. } | SinkKind::Nats { .. } => return,
+            SinkKind::Command { .. }
+            | SinkKind::Http { .. }
+            | SinkKind::Nats { .. }
+            | SinkKind::Mqtt { .. }
+            | SinkKind::RedisStream { .. }
+            | SinkKind::RedisChannel { .. } => return,
         };
         if let Some((other, first)) = self.targets.get(&target) {
             // Sinks come by name: the later one in the file is the second.

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use crate::model::event::{GAP, REVOCATION};
-use crate::model::route::SinkName;
+use crate::model::route::{SinkName, Unasked};
 use crate::model::subscription::{Condition, FieldValue, SubscriptionSpec};
 use crate::model::template::{EventContext, Makes, TOO_MUCH, Template, UnknownName};
 use crate::model::time::Timestamp;
@@ -60,9 +60,9 @@ impl<'a> Trial<'a> {
         Self { specs, made: HashMap::new() }
     }
 
-    /// The events that the sink gets: of the subscriptions that go to it and match its `types`. `unasked` is whether it
-    /// gets revocations and the daemon's own events though no glob names them.
-    pub(super) fn events(&mut self, sink: &str, types: &[String], unasked: bool) -> Events {
+    /// The events that the sink gets: of the subscriptions that go to it and match its `types`. The others come if a
+    /// glob names them, or if that kind of sink gets them unasked.
+    pub(super) fn events(&mut self, sink: &str, types: &[String], unasked: Unasked) -> Events {
         let sink = SinkName::new(sink);
         let (all, named) = globs(types);
         let revocations = named.is_match(REVOCATION);
@@ -80,11 +80,11 @@ impl<'a> Trial<'a> {
             if wanted {
                 found.extend(made.iter().filter(|sample| !is_revocation(sample)).cloned());
             }
-            if unasked || revocations {
+            if unasked != Unasked::Nothing || revocations {
                 found.extend(made.iter().filter(is_revocation).cloned());
             }
         }
-        if named.is_match(GAP) || (all && unasked) {
+        if named.is_match(GAP) || (all && unasked == Unasked::All) {
             found.extend(sample(GAP, &samples::gap(NOW)));
         }
         Events(found)

@@ -43,6 +43,7 @@ impl Daemon {
         if let Some(stdout) = options.stdout.clone() {
             delivery_options.stdout = stdout;
         }
+        delivery_options.print = options.print_sinks;
         let failing = trial::problems(&config, &delivery_options);
         if !failing.is_empty() {
             return Err(BuildError::Sinks(failing));

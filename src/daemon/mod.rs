@@ -36,7 +36,7 @@ use tokio::sync::{mpsc, watch};
 pub use doctor::{CallbackReport, examine_callback};
 pub use handle::DaemonHandle;
 pub use memory::ReadOnlyMemory;
-pub use one_shot::{connections, database, desired, one_shot_api, sink_problems};
+pub use one_shot::{connections, database, desired, one_shot_api, preview_sink, sink_problems, try_sink};
 pub use options::{DATABASE, SANDBOX_SECRET};
 pub use owner::{Owned, Owner};
 pub use reach::Caller;
@@ -84,6 +84,8 @@ pub struct DaemonOptions {
     pub log: Option<LogHandle>,
     /// Where `stdout` sinks write; the process's own when none.
     pub stdout: Option<Arc<dyn Fn() -> Box<dyn Write + Send> + Send + Sync>>,
+    /// Print what sinks that reach outside would get, instead of sending it.
+    pub print_sinks: bool,
     /// The sockets for webhooks, among them those that systemd passes.
     pub sockets: Arc<Sockets>,
     /// Whether systemd is told how things are.
@@ -109,6 +111,7 @@ impl DaemonOptions {
             load,
             log: None,
             stdout: None,
+            print_sinks: false,
             sockets: Arc::new(Sockets::none()),
             notify_systemd: false,
             take_over: false,

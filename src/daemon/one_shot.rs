@@ -12,8 +12,12 @@ use super::webhook_secret::{self, SecretFile, SecretFileError};
 use super::{USER_AGENT, options, trial};
 use crate::auth::{self, HttpError, Keeper};
 use crate::config::Config;
+use crate::delivery::{self, DeliveryOptions, SinkOptions};
 use crate::helix::{Helix, HelixOptions};
+use crate::model::event::{Event, Seq, StoredEvent};
 use crate::model::status::TokenStatus;
+use crate::model::text::chain;
+use crate::model::time::Timestamp;
 use crate::reconcile::Desired;
 
 /// The path of the event store of a configuration.
@@ -69,4 +73,34 @@ pub fn desired(config: &Config) -> Result<Arc<Desired>, SecretFileError> {
 /// TLS or the client cannot be set up.
 pub fn sink_problems(config: &Config) -> Result<Vec<String>, HttpError> {
     Ok(trial::problems(config, &delivery_options(&auth::tls_config()?)?))
+}
+
+/// What a sink of the configuration would get for an event, without secrets.
+///
+/// # Errors
+/// There is no such sink, or it cannot take the event.
+pub fn preview_sink(config: &Config, name: &str, event: Event) -> Result<String, String> {
+    let (sink, options) = one_sink(config, name)?;
+    delivery::preview(&sink, &options, &stored(event))
+}
+
+/// Sends a sink of the configuration one event, once, whether the daemon runs or not.
+///
+/// # Errors
+/// There is no such sink, or it did not take the event.
+pub async fn try_sink(config: &Config, name: &str, event: Event) -> Result<(), String> {
+    let (sink, options) = one_sink(config, name)?;
+    delivery::try_out(&sink, &options, stored(event)).await
+}
+
+fn one_sink(config: &Config, name: &str) -> Result<(SinkOptions, DeliveryOptions), String> {
+    let sinks = options::sinks(config);
+    let sink = sinks.iter().find(|sink| sink.name.as_str() == name).cloned();
+    let sink = sink.ok_or_else(|| format!("there is no sink {name} in the configuration"))?;
+    let tls = auth::tls_config().map_err(|error| chain(&error))?;
+    Ok((sink, delivery_options(&tls).map_err(|error| chain(&error))?))
+}
+
+fn stored(event: Event) -> StoredEvent {
+    StoredEvent { seq: Seq(0), stored_at: Timestamp(std::time::SystemTime::now()), event }
 }

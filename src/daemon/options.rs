@@ -7,7 +7,8 @@ use crate::auth::{Credentials, TokenOptions};
 use crate::config::{self, Config};
 use crate::delivery::format::Format;
 use crate::delivery::{
-    CommandOptions, FileOptions, HttpBody, HttpOptions, NatsOptions, SinkKind, SinkOptions,
+    CommandOptions, FileOptions, HttpBody, HttpOptions, MqttOptions, NatsOptions, RedisOptions, RedisTarget,
+    SinkKind, SinkOptions,
 };
 use crate::model::secret::Secret;
 use crate::model::shard::WebhookTarget;
@@ -139,6 +140,23 @@ pub(super) fn sinks(config: &Config) -> Arc<[SinkOptions]> {
                     subject: subject.as_str().into(),
                     stream: stream.clone(),
                     credentials: credentials.clone(),
+                }),
+                config::SinkKind::Mqtt { url, topic, qos, retain, credentials } => {
+                    SinkKind::Mqtt(MqttOptions {
+                        url: url.clone(),
+                        topic: topic.as_str().into(),
+                        qos: *qos,
+                        retain: *retain,
+                        credentials: credentials.clone(),
+                    })
+                }
+                config::SinkKind::RedisStream { url, stream, max_len } => SinkKind::Redis(RedisOptions {
+                    url: url.clone(),
+                    target: RedisTarget::Stream { key: stream.as_str().into(), max_len: *max_len },
+                }),
+                config::SinkKind::RedisChannel { url, channel } => SinkKind::Redis(RedisOptions {
+                    url: url.clone(),
+                    target: RedisTarget::Channel(channel.as_str().into()),
                 }),
             },
         })

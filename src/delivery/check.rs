@@ -26,6 +26,10 @@ fn check(sink: &SinkOptions, options: &DeliveryOptions) -> Result<(), SinkError>
                 None => Ok(()),
             }
         }
-        SinkKind::Command(_) | SinkKind::Http(_) | SinkKind::Nats(_) => make(sink, options).map(drop),
+        SinkKind::Command(_)
+        | SinkKind::Http(_)
+        | SinkKind::Nats(_)
+        | SinkKind::Mqtt(_)
+        | SinkKind::Redis(_) => make(sink, options).map(drop),
     }
 }

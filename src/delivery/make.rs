@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::select::{Selector, Unasked};
-use super::sink::{Command, File, Http, HttpBody, Lines, Nats, Single, Stdout};
+use super::preview::Printer;
+use super::select::Selector;
+use super::sink::{Command, File, Http, HttpBody, Lines, Mqtt, Nats, Redis, Single, Stdout};
 use super::{DeliveryOptions, SinkKind, SinkOptions};
-use crate::model::route::SinkName;
+use crate::model::route::{SinkName, Unasked};
 
 /// Why a sink cannot work as configured.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,7 +40,9 @@ pub enum SinkError {
 
 pub(super) fn selector(sink: &SinkOptions) -> Result<Selector, SinkError> {
     let unasked = match &sink.kind {
-        SinkKind::Stdout | SinkKind::File(_) | SinkKind::Nats(_) => Unasked::All,
+        SinkKind::Stdout | SinkKind::File(_) | SinkKind::Nats(_) | SinkKind::Mqtt(_) | SinkKind::Redis(_) => {
+            Unasked::All
+        }
         SinkKind::Http(http) if matches!(http.body, HttpBody::Template(_)) => Unasked::Nothing,
         SinkKind::Command(_) | SinkKind::Http(_) => Unasked::Revocations,
     };
@@ -51,6 +54,16 @@ pub(super) fn selector(sink: &SinkOptions) -> Result<Selector, SinkError> {
 pub(super) enum Made {
     Lines(Box<dyn Lines>),
     Single(Arc<dyn Single>),
+}
+
+/// Makes a sink, or what prints instead of it.
+pub(super) fn make_or_print(sink: &SinkOptions, options: &DeliveryOptions) -> Result<Made, SinkError> {
+    Ok(match make(sink, options)? {
+        Made::Single(single) if options.print => {
+            Made::Single(Arc::new(Printer::new(sink.name.clone(), single, Arc::clone(&options.stdout))))
+        }
+        made => made,
+    })
 }
 
 pub(super) fn make(sink: &SinkOptions, options: &DeliveryOptions) -> Result<Made, SinkError> {
@@ -70,6 +83,14 @@ pub(super) fn make(sink: &SinkOptions, options: &DeliveryOptions) -> Result<Made
         }
         SinkKind::Nats(nats) => {
             let made = Nats::new(sink.name.clone(), nats.clone(), sink.format, options.tls.clone());
+            Made::Single(Arc::new(made.map_err(|error| failed(error.to_string()))?))
+        }
+        SinkKind::Mqtt(mqtt) => {
+            let made = Mqtt::new(sink.name.clone(), mqtt.clone(), sink.format, options.tls.clone());
+            Made::Single(Arc::new(made.map_err(|error| failed(error.to_string()))?))
+        }
+        SinkKind::Redis(redis) => {
+            let made = Redis::new(sink.name.clone(), redis.clone(), sink.format, options.tls.clone());
             Made::Single(Arc::new(made.map_err(|error| failed(error.to_string()))?))
         }
     })

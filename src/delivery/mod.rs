@@ -14,6 +14,7 @@ pub mod gate;
 mod handle;
 mod make;
 pub mod outgoing;
+mod preview;
 mod receiver;
 pub mod retry;
 pub mod select;
@@ -38,7 +39,11 @@ pub use self::children::Children;
 use self::format::Format;
 pub use self::handle::{DeliveryHandle, ResendError, Skipped};
 pub use self::make::SinkError;
-pub use self::sink::{CommandOptions, FileOptions, HttpBody, HttpOptions, NatsOptions, OpenStdout};
+pub use self::preview::{preview, try_out};
+pub use self::sink::{
+    CommandOptions, FileOptions, HttpBody, HttpOptions, MqttOptions, NatsOptions, OpenStdout, RedisOptions,
+    RedisTarget,
+};
 pub use self::supervisor::Delivery;
 use self::worker::Statuses;
 use crate::model::route::{Routes, SinkName};
@@ -76,6 +81,10 @@ pub enum SinkKind {
     Http(HttpOptions),
     /// NATS JetStream.
     Nats(NatsOptions),
+    /// MQTT.
+    Mqtt(MqttOptions),
+    /// Redis.
+    Redis(RedisOptions),
 }
 
 impl SinkKind {
@@ -87,6 +96,8 @@ impl SinkKind {
             Self::Command(_) => "command",
             Self::Http(_) => "http",
             Self::Nats(_) => "nats",
+            Self::Mqtt(_) => "mqtt",
+            Self::Redis(_) => "redis",
         }
     }
 }
@@ -98,16 +109,24 @@ pub struct DeliveryOptions {
     pub stdout: OpenStdout,
     /// What HTTP sinks send with; it must follow no redirects.
     pub http: reqwest::Client,
-    /// What NATS sinks trust.
+    /// What sinks trust that connect to a broker with TLS.
     pub tls: rustls::ClientConfig,
     /// The programs that sinks wait for.
     pub children: Children,
+    /// Print what sinks that reach outside would get, instead of sending it.
+    pub print: bool,
 }
 
 impl DeliveryOptions {
     /// With the process's own standard output.
     pub fn new(http: reqwest::Client, tls: rustls::ClientConfig) -> Self {
-        Self { stdout: Arc::new(|| Box::new(std::io::stdout())), http, tls, children: Children::default() }
+        Self {
+            stdout: Arc::new(|| Box::new(std::io::stdout())),
+            http,
+            tls,
+            children: Children::default(),
+            print: false,
+        }
     }
 }
 

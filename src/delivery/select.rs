@@ -4,19 +4,8 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use serde::Deserialize;
 
 use crate::model::event::{Event, OWN, REVOCATION, is_revocation};
-use crate::model::route::{Routes, SinkName};
+use crate::model::route::{Routes, SinkName, Unasked};
 use crate::model::subscription::{Condition, SubscriptionKey};
-
-/// Messages other than notifications of Twitch that a kind of sink gets without being asked. A program that was written
-/// for Twitch's notifications cannot be expected to take more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unasked {
-    /// Revocations and the daemon's own events.
-    All,
-    /// Revocations, which Twitch sends to programs too.
-    Revocations,
-    Nothing,
-}
 
 /// One sink's choice.
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::batch::BatchWorker;
 use super::handle::{Request, ResendError, Rewind};
-use super::make::{Made, SinkError, make, selector};
+use super::make::{Made, SinkError, make_or_print, selector};
 use super::receiver::Receiver;
 use super::single::SingleWorker;
 use super::worker::{Command, SharedPause, Statuses, Stop, Waiting, Worker, follower};
@@ -171,7 +171,7 @@ impl Delivery {
         commands: mpsc::Receiver<Command>,
         pauses: &mut HashMap<Receiver, SharedPause>,
     ) -> Result<futures_util::future::BoxFuture<'static, ()>, SinkError> {
-        let made = make(sink, &self.options)?;
+        let made = make_or_print(sink, &self.options)?;
         let pause = match &made {
             Made::Single(single) => single.receiver(),
             Made::Lines(_) => None,

@@ -31,6 +31,17 @@ impl fmt::Display for SinkName {
     }
 }
 
+/// Messages other than notifications of Twitch that a kind of sink gets without being asked. A program that was written
+/// for Twitch's notifications cannot be expected to take more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unasked {
+    /// Revocations and the daemon's own events.
+    All,
+    /// Revocations, which Twitch sends to programs too.
+    Revocations,
+    Nothing,
+}
+
 /// The subscriptions whose events go to some sinks only. A subscription that is not in here goes
 /// to all sinks, and so does an event whose subscription is no longer in the file: what was
 /// accepted is handed on.

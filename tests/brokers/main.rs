@@ -2,10 +2,15 @@
 //! A file for each kind of broker.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
+#[path = "../common/broker.rs"]
+#[allow(unreachable_pub, reason = "the other tests may use it too")]
+mod broker;
 #[path = "../common/certificate.rs"]
 #[allow(unreachable_pub, reason = "the other tests use it too")]
 mod certificate;
+mod mqtt;
 mod nats;
+mod redis;
 #[path = "../common/nats.rs"]
 #[allow(unreachable_pub, reason = "the other tests use it too")]
 mod server;
@@ -47,6 +52,33 @@ fn options() -> DeliveryOptions {
 /// The message ids of these events.
 fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
     range.map(|id| format!("m{id}")).collect()
+}
+
+/// Message ids without repetitions, sorted; fails unless the first ones of each channel came in order.
+fn in_order_for_each_channel(ids: &[String]) -> Vec<String> {
+    let mut seen = std::collections::BTreeSet::new();
+    let mut last = [0; 7];
+    for id in ids {
+        let number: usize = id[1..].parse().unwrap();
+        if seen.insert(number) {
+            assert!(last[number % 7] <= number, "{id} comes after m{}", last[number % 7]);
+            last[number % 7] = number;
+        }
+    }
+    seen.into_iter().map(|number| format!("m{number}")).collect()
+}
+
+/// TLS that trusts this certificate.
+fn trusting(certificate: &str) -> rustls::ClientConfig {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(certificate).unwrap()).unwrap();
+    rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth()
 }
 
 /// A store and the delivery that reads it.

@@ -1,7 +1,5 @@
 //! The NATS sink against a real server.
 
-use std::sync::Arc;
-
 use async_nats::jetstream;
 use eventsubd::delivery::{DeliveryOptions, NatsOptions, SinkKind, SinkOptions};
 use eventsubd::model::event::{Seq, Since};
@@ -10,7 +8,7 @@ use eventsubd::model::secret::Secret;
 
 use super::certificate::certificate;
 use super::server::NatsServer;
-use super::{Bench, numbers, options, sink};
+use super::{Bench, numbers, options, sink, trusting};
 
 /// The messages of a stream, in order.
 async fn stored(server: &NatsServer, stream: &str) -> Vec<jetstream::message::StreamMessage> {
@@ -116,8 +114,6 @@ async fn without_a_stream_the_person_is_told() {
 
 #[tokio::test]
 async fn tls_and_a_password_are_asked_for_and_given() {
-    use rustls::pki_types::CertificateDer;
-    use rustls::pki_types::pem::PemObject;
     let folder = tempfile::tempdir().unwrap();
     certificate(folder.path());
     let file = |name: &str| folder.path().join(name).display().to_string();
@@ -136,14 +132,7 @@ async fn tls_and_a_password_are_asked_for_and_given() {
             "p@ss",
         ],
     );
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(file("cert.pem")).unwrap()).unwrap();
-    let trusting =
-        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+    let trusting = trusting(&file("cert.pem"));
     let with_url = |name: &str, url: String| {
         let SinkKind::Nats(nats) = nats(0, Some("EVENTSUB")).kind else { panic!() };
         sink(name, SinkKind::Nats(NatsOptions { url: Secret::new(url), ..nats }))

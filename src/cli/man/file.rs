@@ -62,6 +62,15 @@ const SINKS: &[(&str, &str)] = &[
         "A message to NATS JetStream for each event, with the message id as `Nats-Msg-Id`. The acknowledgement \
          of JetStream means that it has the event.",
     ),
+    (
+        "mqtt",
+        "A message to an MQTT broker for each event. Its acknowledgement, PUBACK, means that it has the event.",
+    ),
+    (
+        "redis",
+        "An entry of a Redis stream for each event, with the fields `message_id`, `type` and `message`; or with \
+         `channel` a message to those who listen at that moment. The answer of the server means that it has the event.",
+    ),
 ];
 
 const DESCRIPTION: &[&str] = &[

@@ -95,7 +95,7 @@ fn sinks_of_both_layers() {
 
             error: a sink of type `stdout` has no `url`
             --> environment variable EVENTSUBD_SINK__MORE__URL
-             = help: it belongs to sinks of type `http` and `nats`
+             = help: it belongs to sinks of type `http`, `nats`, `mqtt` and `redis`
         "#]]);
 }
 

@@ -34,7 +34,7 @@ command = ["prog"]
             8 | url = [hidden]
               | ^^^
               |
-              = help: it belongs to sinks of type `http` and `nats`
+              = help: it belongs to sinks of type `http`, `nats`, `mqtt` and `redis`
 
             error: a sink of type `file` has no `command`
               --> /etc/eventsubd/config.toml:14:1

@@ -36,22 +36,22 @@ subject = "a.{{ rang(1) }}"
             error: `body` of sink `a`: there is no filter `tojsn`
               --> /etc/eventsubd/config.toml:10:58
                |
-            10 | { "content": {{ "\u00e9" ~ event.broadcaster_user_name | tojsn }} }"""
-               |                                                          ^^^^^
+            10 | [hidden]
+               | ^^^^^^^^
                |
                = help: did you mean `tojson`?
 
             error: `body` of sink `b`: syntax error: unexpected end of input, expected end of variable block
               --> /etc/eventsubd/config.toml:15:18
                |
-            15 | body = '{{ event.id'
-               |                  ^^
+            15 | body = [hidden]
+               |        ^^^^^^^^
 
             error: `subject` of sink `c`: there is no function `rang`
               --> /etc/eventsubd/config.toml:20:17
                |
-            20 | subject = "a.{{ rang(1) }}"
-               |                 ^^^^
+            20 | subject = [hidden]
+               |           ^^^^^^^^
                |
                = help: did you mean `range`?
         "#]],
@@ -75,24 +75,24 @@ subject = "a.{{ event.broadcaster_user_login }}"
             warning: `body` of sink `a`: no sample event has `event.broadcastr_user_name`
              --> /etc/eventsubd/config.toml:8:31
               |
-            8 | body = '{ "content": {{ event.broadcastr_user_name | tojson }}, "n": {{ evnt.id | tojson }} }'
-              |                               ^^^^^^^^^^^^^^^^^^^^
+            8 | body = [hidden]
+              |        ^^^^^^^^
               |
               = help: did you mean `broadcaster_user_name`?
 
             warning: `body` of sink `a`: no sample event has `evnt`
              --> /etc/eventsubd/config.toml:8:73
               |
-            8 | body = '{ "content": {{ event.broadcastr_user_name | tojson }}, "n": {{ evnt.id | tojson }} }'
-              |                                                                         ^^^^
+            8 | body = [hidden]
+              |        ^^^^^^^^
               |
               = help: did you mean `event`?
 
             warning: `subject` of sink `b`: `event.broadcaster_user_login` is undefined, in 2 of 3 sample events, such as revocation
               --> /etc/eventsubd/config.toml:13:17
                |
-            13 | subject = "a.{{ event.broadcaster_user_login }}"
-               |                 ^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+            13 | subject = [hidden]
+               |           ^^^^^^^^
                |
                = help: such events go to the dead letters: `| default("")` stands in for a missing value, `types` leaves them out
         "#]],
@@ -122,16 +122,16 @@ body = '{{ event.broadcaster_user_name }}'
             warning: `body` of sink `a` is sent as JSON, but becomes `{ "content": User_12826, "key": "[hidden]" }`, which is not valid JSON: expected value at line 1 column 14
              --> /etc/eventsubd/config.toml:8:8
               |
-            8 | body = '{ "content": {{ event.broadcaster_user_name }}, "key": "abcdefghijklmnopqrstuvwx012345" }'
-              |        ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+            8 | body = [hidden]
+              |        ^^^^^^^^
               |
               = help: `| tojson` makes a JSON value of anything, with its quotes: { "content": {{ event.title | tojson }} }
 
             warning: `body` of sink `b` is sent as JSON, but becomes `User_12826`, which is not valid JSON: expected value at line 1 column 1
               --> /etc/eventsubd/config.toml:14:8
                |
-            14 | body = '{{ event.broadcaster_user_name }}'
-               |        ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+            14 | body = [hidden]
+               |        ^^^^^^^^
                |
                = help: `| tojson` makes a JSON value of anything, with its quotes: { "content": {{ event.title | tojson }} }
         "#]],

@@ -24,7 +24,7 @@ use super::super::format::{Broadcaster, Format};
 use super::super::outgoing::Attempt;
 use super::super::retry::Outcome;
 use super::{Single, printable};
-use crate::model::event::StoredEvent;
+use crate::model::event::{Event, StoredEvent};
 use crate::model::route::SinkName;
 use crate::model::script;
 use crate::model::text::duration;
@@ -95,19 +95,11 @@ impl Command {
 
     async fn run(&self, stored: &StoredEvent) -> Outcome {
         let event = &stored.event;
-        let broadcaster = Broadcaster::of(&event.payload);
         let mut command = tokio::process::Command::new(&self.options.program);
         for name in &self.private {
             command.env_remove(name);
         }
-        for (name, value) in [
-            ("EVENTSUB_TYPE", &*event.subscription_type),
-            ("EVENTSUB_MESSAGE_TYPE", event.message_type()),
-            ("EVENTSUB_MESSAGE_ID", event.message_id.as_str()),
-            ("EVENTSUB_SUBSCRIPTION_ID", &*event.subscription_id),
-            ("EVENTSUB_BROADCASTER_ID", &*broadcaster.id),
-            ("EVENTSUB_BROADCASTER_LOGIN", &*broadcaster.login),
-        ] {
+        for (name, value) in variables(event) {
             if value.len() <= VARIABLE && !value.contains('\0') {
                 command.env(name, value);
             } else {
@@ -207,6 +199,19 @@ impl Command {
     }
 }
 
+/// The variables that a program gets with an event.
+fn variables(event: &Event) -> [(&'static str, String); 6] {
+    let broadcaster = Broadcaster::of(&event.payload);
+    [
+        ("EVENTSUB_TYPE", event.subscription_type.to_string()),
+        ("EVENTSUB_MESSAGE_TYPE", event.message_type().to_owned()),
+        ("EVENTSUB_MESSAGE_ID", event.message_id.to_string()),
+        ("EVENTSUB_SUBSCRIPTION_ID", event.subscription_id.to_string()),
+        ("EVENTSUB_BROADCASTER_ID", broadcaster.id.into_owned()),
+        ("EVENTSUB_BROADCASTER_LOGIN", broadcaster.login.into_owned()),
+    ]
+}
+
 impl Single for Command {
     fn concurrency(&self) -> usize {
         self.options.concurrency
@@ -214,6 +219,23 @@ impl Single for Command {
 
     fn send(self: Arc<Self>, event: Arc<StoredEvent>, _attempt: Attempt) -> BoxFuture<'static, Outcome> {
         async move { self.run(&event).await }.boxed()
+    }
+
+    fn preview(&self, event: &StoredEvent) -> Result<String, String> {
+        let mut text = self.options.program.display().to_string();
+        for argument in &self.options.arguments {
+            text.push(' ');
+            text.push_str(argument);
+        }
+        text.push('\n');
+        for (name, value) in variables(&event.event) {
+            text.push_str(&format!("{name}={value}\n"));
+        }
+        let mut line = Vec::new();
+        self.format.line(&event.event, &mut line);
+        text.push('\n');
+        text.push_str(String::from_utf8_lossy(&line).trim_end());
+        Ok(text)
     }
 }
 
@@ -298,7 +320,7 @@ impl Drop for Group {
 mod tests {
     use super::*;
     use crate::delivery::retry::Failure;
-    use crate::model::event::{Event, MessageId, Seq};
+    use crate::model::event::{MessageId, Seq};
     use crate::model::time::Timestamp;
 
     fn event() -> Arc<StoredEvent> {

@@ -16,12 +16,14 @@ use super::super::outgoing::{Attempt, Envelope, ORIGINAL_MESSAGE_ID, ORIGINAL_TI
 use super::super::receiver::Receiver;
 use super::super::retry::{Failure, Outcome};
 use super::super::verdict::{Verdict, advice, allowance, classify, wish};
-use super::{Single, printable};
-use crate::model::event::StoredEvent;
+use super::{HIDDEN, Single, printable};
+use crate::model::event::{Event, StoredEvent};
 use crate::model::masking::Masking;
 use crate::model::secret::Secret;
 use crate::model::signature::Signer;
-use crate::model::template::{EventContext, Makes, Template, TemplateError, is_json};
+use crate::model::template::{
+    EventContext, Makes, Template, TemplateError, fixed_base, has_dot_segment, is_json, is_pure, is_template,
+};
 use crate::model::text::duration;
 
 /// How much of an answer is read: enough to say what is wrong, and to use the connection again.
@@ -30,7 +32,7 @@ const ANSWER: usize = 16 << 10;
 /// Where requests go, and what they are like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpOptions {
-    /// The address; may hold secrets.
+    /// The address, or a template of one with a fixed host; may hold secrets.
     pub url: Secret,
     /// The method.
     pub method: Method,
@@ -60,7 +62,10 @@ pub enum HttpBody {
 pub(in crate::delivery) struct Http {
     options: HttpOptions,
     client: reqwest::Client,
+    /// The address, or the fixed beginning of it.
     url: reqwest::Url,
+    /// The rest of the address, if it is a template.
+    url_template: Option<Template>,
     body: Body,
     /// Headers that are the same for every event.
     fixed: HeaderMap,
@@ -80,7 +85,7 @@ enum Body {
 /// Why the sink cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::delivery) enum HttpError {
-    #[error("`url` is no address for HTTP")]
+    #[error("`url` is not an address for HTTP, with a host that is the same for every event")]
     Url,
     #[error("the value of the header `{0}` has characters that no header may have")]
     Header(HeaderName),
@@ -88,15 +93,25 @@ pub(in crate::delivery) enum HttpError {
     Template { key: String, error: TemplateError },
 }
 
-/// A request, but for where it goes.
+/// A request.
 pub(in crate::delivery) struct Message {
+    pub(in crate::delivery) url: reqwest::Url,
     pub(in crate::delivery) headers: HeaderMap,
     pub(in crate::delivery) body: Bytes,
 }
 
 impl Http {
     pub(in crate::delivery) fn new(options: HttpOptions, client: reqwest::Client) -> Result<Self, HttpError> {
-        let url = reqwest::Url::parse(options.url.expose()).map_err(|_| HttpError::Url)?;
+        let source = options.url.expose();
+        let base = if is_template(source) { fixed_base(source).ok_or(HttpError::Url)? } else { source };
+        let url = reqwest::Url::parse(base).map_err(|_| HttpError::Url)?;
+        let url_template = match is_template(source) {
+            true => Some(
+                Template::new(source, Makes::Url)
+                    .map_err(|error| HttpError::Template { key: "url".to_owned(), error })?,
+            ),
+            false => None,
+        };
         let mut host = url.host_str().ok_or(HttpError::Url)?.to_owned();
         if let Some(port) = url.port() {
             host = format!("{host}:{port}");
@@ -118,7 +133,7 @@ impl Http {
             }
         }
         let masking = masking(&options);
-        Ok(Self { options, client, url, body, fixed, templates, host, masking })
+        Ok(Self { options, client, url, url_template, body, fixed, templates, host, masking })
     }
 
     /// What is sent for an event.
@@ -184,17 +199,36 @@ impl Http {
         for (name, value) in &self.fixed {
             headers.insert(name, value.clone());
         }
-        Ok(Message { headers, body })
+        Ok(Message { url: self.address(event)?, headers, body })
+    }
+
+    /// Where the request for an event goes.
+    fn address(&self, event: &Event) -> Result<reqwest::Url, String> {
+        let Some(template) = &self.url_template else { return Ok(self.url.clone()) };
+        let context = EventContext::new(event).map_err(|error| error.message)?;
+        let text = template.render(&context).map_err(|error| format!("`url`: {error}"))?;
+        if has_dot_segment(&text) {
+            return Err("`url`: the event would make `.` or `..` a part of the path".to_owned());
+        }
+        let url = reqwest::Url::parse(&text).map_err(|error| format!("`url`: {error}"))?;
+        let place = |url: &reqwest::Url| {
+            (url.scheme().to_owned(), url.host_str().map(str::to_owned), url.port_or_known_default())
+        };
+        if place(&url) == place(&self.url) {
+            Ok(url)
+        } else {
+            Err("`url`: the event would change the host".to_owned())
+        }
     }
 
     async fn request(&self, event: &StoredEvent, attempt: &Attempt) -> Outcome {
-        let Message { headers, body } = match self.message(event, attempt) {
+        let Message { url, headers, body } = match self.message(event, attempt) {
             Ok(message) => message,
             Err(error) => return Outcome::rejected(error),
         };
         let request = self
             .client
-            .request(self.options.method.clone(), self.url.clone())
+            .request(self.options.method.clone(), url)
             .headers(headers)
             .body(body)
             .timeout(self.options.timeout);
@@ -298,11 +332,48 @@ impl Single for Http {
         async move { self.request(&event, &attempt).await }.boxed()
     }
 
+    fn preview(&self, event: &StoredEvent) -> Result<String, String> {
+        let Message { url, headers, body } = self.message(event, &Attempt::first(SystemTime::now()))?;
+        let mut text = format!("{} {}\n", self.options.method, shown_url(url));
+        for (name, value) in &headers {
+            let own = self.options.headers.iter().find(|(own, _)| own == name);
+            let is_secret =
+                own.is_some_and(|(_, source)| !is_pure(source.expose())) && *name != header::CONTENT_TYPE;
+            let value = if is_secret { HIDDEN.into() } else { String::from_utf8_lossy(value.as_bytes()) };
+            text.push_str(&format!("{}: {value}\n", title_case(name)));
+        }
+        text.push('\n');
+        text.push_str(&String::from_utf8_lossy(&body));
+        Ok(text)
+    }
+
     fn receiver(&self) -> Option<Receiver> {
         let harmless = [header::CONTENT_TYPE, header::ACCEPT, header::USER_AGENT];
         let credentials = self.options.headers.iter().filter(|(name, _)| !harmless.contains(name));
         Some(Receiver::new(&self.url, credentials.map(|(_, value)| value.expose())))
     }
+}
+
+/// A URL without its password and without long opaque parts, which may be secrets.
+fn shown_url(mut url: reqwest::Url) -> String {
+    // A URL with a host always has room for a login.
+    let _ = url.set_username("").and_then(|()| url.set_password(None));
+    let is_opaque = |part: &&str| part.len() >= 16 && part.bytes().any(|byte| byte.is_ascii_digit());
+    let mut shown = url.to_string();
+    let query = url.query().unwrap_or_default();
+    for part in url.path().split('/').chain(query.split(['&', '='])).filter(is_opaque) {
+        shown = shown.replace(part, HIDDEN);
+    }
+    shown
+}
+
+/// The name of a header as it goes over the wire: `Content-Type`.
+fn title_case(name: &HeaderName) -> String {
+    let word = |word: &str| match word.split_at_checked(1) {
+        Some((first, rest)) => format!("{}{rest}", first.to_ascii_uppercase()),
+        None => String::new(),
+    };
+    name.as_str().split('-').map(word).collect::<Vec<_>>().join("-")
 }
 
 fn header_value(name: &HeaderName, text: &str) -> Result<HeaderValue, HttpError> {
@@ -323,7 +394,7 @@ fn any_header_value(text: &str) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::event::{Event, MessageId, Seq};
+    use crate::model::event::{MessageId, Seq};
     use crate::model::time::Timestamp;
 
     fn event() -> StoredEvent {
@@ -403,6 +474,56 @@ mod tests {
         let broken = sink(HttpBody::Template("{{".into()), &[]).err().unwrap();
         assert!(broken.to_string().contains("`body`"), "{broken}");
         assert!(sink(HttpBody::Cloudevents, &[("a", "b\nc")]).is_err());
+    }
+
+    fn with_url(url: &str) -> Result<Http, HttpError> {
+        let options = HttpOptions {
+            url: Secret::new(url),
+            method: Method::POST,
+            headers: vec![
+                (header::AUTHORIZATION, Secret::new("Bearer hunter2")),
+                (HeaderName::from_static("x-type"), Secret::new("{{ type }}")),
+            ],
+            body: HttpBody::Template("{{ event.broadcaster_user_name }}".into()),
+            timeout: Duration::from_secs(1),
+            concurrency: 1,
+        };
+        Http::new(options, crate::delivery::tests::client())
+    }
+
+    #[test]
+    fn a_url_is_filled_from_the_event_and_its_host_is_fixed() {
+        let url = |template: &str, name: &str| {
+            let mut event = event();
+            let payload = format!(r#"{{"subscription":{{}},"event":{{"broadcaster_user_name":"{name}"}}}}"#);
+            event.event.payload = payload.into_bytes().into();
+            let message = with_url(template).unwrap().message(&event, &Attempt::first(SystemTime::now()));
+            message.map(|message| message.url.to_string())
+        };
+        let template = "https://h.example/a/{{ event.broadcaster_user_name }}?type={{ type }}";
+        assert_eq!(url(template, "Ann"), Ok("https://h.example/a/Ann?type=stream.online".to_owned()));
+        assert_eq!(
+            url(template, "x/../../b?c#d é"),
+            Ok("https://h.example/a/x%2F..%2F..%2Fb%3Fc%23d%20%C3%A9?type=stream.online".to_owned())
+        );
+        for climbing in [".", ".."] {
+            assert!(url(template, climbing).unwrap_err().contains("part of the path"), "{climbing}");
+        }
+        let raw = "https://h.example/{{ event.broadcaster_user_name | safe }}";
+        assert!(url(raw, "a/../b").unwrap_err().contains("part of the path"));
+        for wrong in ["https://{{ type }}/", "https://h{{ type }}/x", "{{ type }}"] {
+            assert_eq!(with_url(wrong).err(), Some(HttpError::Url), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_preview_shows_the_request_without_its_secrets() {
+        let sink = with_url("https://me:hunter2@h.example/hooks/0123456789abcdef-token/x").unwrap();
+        assert_eq!(
+            sink.preview(&event()).unwrap(),
+            "POST https://h.example/hooks/[hidden]/x\nContent-Type: text/plain; charset=utf-8\n\
+             Authorization: [hidden]\nX-Type: stream.online\n\nAnn"
+        );
     }
 
     #[test]

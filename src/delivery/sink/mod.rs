@@ -3,7 +3,9 @@
 mod command;
 mod file;
 mod http;
+mod mqtt;
 mod nats;
+mod redis;
 mod stdout;
 
 use std::io;
@@ -17,8 +19,12 @@ pub use self::file::FileOptions;
 pub(super) use self::file::{File, not_a_file};
 pub(super) use self::http::Http;
 pub use self::http::{HttpBody, HttpOptions};
+pub(super) use self::mqtt::Mqtt;
+pub use self::mqtt::MqttOptions;
 pub(super) use self::nats::Nats;
 pub use self::nats::NatsOptions;
+pub(super) use self::redis::Redis;
+pub use self::redis::{RedisOptions, RedisTarget};
 pub use self::stdout::OpenStdout;
 pub(super) use self::stdout::Stdout;
 use super::outgoing::Attempt;
@@ -45,11 +51,20 @@ pub(super) trait Single: Send + Sync {
     /// Makes one attempt. A future that is dropped leaves nothing running.
     fn send(self: Arc<Self>, event: Arc<StoredEvent>, attempt: Attempt) -> BoxFuture<'static, Outcome>;
 
+    /// What would be sent for an event, for people to read: without secrets.
+    ///
+    /// # Errors
+    /// The event does not fit a template.
+    fn preview(&self, event: &StoredEvent) -> Result<String, String>;
+
     /// The receiver, if it may ask for pauses. Sinks with the same receiver pause together.
     fn receiver(&self) -> Option<Receiver> {
         None
     }
 }
+
+/// Stands for a secret in what people read.
+const HIDDEN: &str = "[hidden]";
 
 /// A text from outside, fit for a log line: one line, not too long.
 fn printable(text: &str) -> String {

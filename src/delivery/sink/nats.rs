@@ -257,6 +257,18 @@ impl Single for Nats {
     fn send(self: Arc<Self>, event: Arc<StoredEvent>, attempt: Attempt) -> BoxFuture<'static, Outcome> {
         async move { self.publish(&event, &attempt).await }.boxed()
     }
+
+    fn preview(&self, event: &StoredEvent) -> Result<String, String> {
+        let event = &event.event;
+        let mut line = Vec::new();
+        self.format.line(event, &mut line);
+        Ok(format!(
+            "subject {}\nNats-Msg-Id: {}\n\n{}",
+            self.subject(event)?,
+            event.message_id,
+            String::from_utf8_lossy(&line).trim_end()
+        ))
+    }
 }
 
 /// A subject without what no subject may have: an empty part is `_`, and so is a wrong character.

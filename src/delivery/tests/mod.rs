@@ -31,7 +31,7 @@ pub(super) fn client() -> reqwest::Client {
     builder.tls_backend_preconfigured(tls()).build().unwrap()
 }
 
-fn options() -> DeliveryOptions {
+pub(in crate::delivery) fn options() -> DeliveryOptions {
     DeliveryOptions::new(client(), tls())
 }
 

@@ -246,6 +246,36 @@ fn percent_encode(
     Ok(())
 }
 
+/// Whether a text has parts that a template engine fills.
+pub fn is_template(text: &str) -> bool {
+    ["{{", "{%", "{#"].iter().any(|open| text.contains(open))
+}
+
+/// Whether a text is one placeholder and nothing else, so that it holds no secret of its own.
+pub fn is_pure(text: &str) -> bool {
+    let inner = text.trim().strip_prefix("{{").and_then(|text| text.strip_suffix("}}"));
+    inner.is_some_and(|inner| !inner.contains("{{") && !inner.contains(['"', '\'']))
+}
+
+/// The part of a URL template that stands before its first placeholder; `None` if scheme and host are not fixed by it.
+/// An event must not choose the host: it would get the headers of the request, with their secrets.
+pub fn fixed_base(url: &str) -> Option<&str> {
+    let open = ["{{", "{%", "{#"].iter().filter_map(|open| url.find(open)).min().unwrap_or(url.len());
+    let base = &url[..open];
+    let authority = base.find("://")? + "://".len();
+    base[authority..].contains(['/', '?', '#']).then_some(base)
+}
+
+/// Whether a part of the path of this URL is `.` or `..`, in any spelling that a URL parser knows.
+pub fn has_dot_segment(url: &str) -> bool {
+    let path = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    path.split(['/', '\\']).skip(1).any(|part| {
+        let part = part.to_ascii_lowercase().replace("%2e", ".");
+        part == "." || part == ".."
+    })
+}
+
 /// Filters, tests and functions that a suggestion may name.
 const FILTERS: &[&str] = &[
     "abs",
@@ -335,9 +365,9 @@ impl EventContext {
     /// # Errors
     /// It is no JSON.
     pub fn new(event: &Event) -> Result<Self, TemplateError> {
-        let payload: serde_json::Value =
-            serde_json::from_slice(&event.payload)
-            .or_else(|_| serde_json::from_slice(&readable(&event.payload))).map_err(|error| TemplateError {
+        let payload: serde_json::Value = serde_json::from_slice(&event.payload)
+            .or_else(|_| serde_json::from_slice(&readable(&event.payload)))
+            .map_err(|error| TemplateError {
                 message: format!("the payload is not valid JSON: {error}"),
                 range: None,
                 meant: None,
@@ -506,6 +536,25 @@ mod tests {
         assert!(error.starts_with(TOO_MUCH) && error.contains("(line 2)"), "{error}");
         let long = format!("{{{{ '{}' | upper }}}}", "x".repeat(100_000));
         assert_eq!(render(&long).map(|text| text.len()), Ok(100_000));
+    }
+
+    #[test]
+    fn the_host_of_a_url_is_fixed_and_its_path_cannot_climb() {
+        assert_eq!(fixed_base("https://h.example/a/{{ x }}/b"), Some("https://h.example/a/"));
+        assert_eq!(fixed_base("https://h.example?x={{ x }}"), Some("https://h.example?x="));
+        for url in ["https://{{ x }}/", "https://h{{ x }}/", "{{ x }}", "https://h:{% if x %}1{% endif %}/"] {
+            assert_eq!(fixed_base(url), None, "{url}");
+        }
+        for url in ["https://h/a/../b", "https://h/%2E%2e", "https://h/a\\..", "https://h/./a?b"] {
+            assert!(has_dot_segment(url), "{url}");
+        }
+        for url in ["https://h/a..b", "https://h/a?x=/../", "https://h", "https://h/...", "https://h.."] {
+            assert!(!has_dot_segment(url), "{url}");
+        }
+        assert!(is_pure(" {{ event.title }} "));
+        assert!(
+            !is_pure("Bearer {{ x }}") && !is_pure("{{ 'Bearer abc' ~ x }}") && !is_pure("{{ a }}b{{ c }}")
+        );
     }
 
     #[test]
