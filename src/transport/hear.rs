@@ -1,11 +1,11 @@
-//! Whom a transport tells what an event says to the daemon itself.
+//! Callback for the hints that events give to the daemon itself.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::model::hint::Hint;
 
-/// Takes what an event tells the daemon itself. It must not block.
+/// Called with each hint that an event gives to the daemon. Must not block.
 #[derive(Clone)]
 pub struct Hear(pub Arc<dyn Fn(Hint) + Send + Sync>);
 

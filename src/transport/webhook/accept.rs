@@ -53,8 +53,8 @@ impl Listening {
     }
 }
 
-/// The next connection. While there is no room it waits in the system's backlog; whoever polls this does so again
-/// when a connection has ended, and with each tick.
+/// Returns the next connection. While there is no room, connections wait in the system's backlog. The caller
+/// polls again when a connection has ended, and with each tick.
 pub(super) async fn accept(
     listening: Option<&Listening>,
     connections: &Connections,

@@ -1,8 +1,8 @@
 //! Receiving the body of a request whose signature is not known to hold yet.
 //!
-//! A body that arrives at once is passed on as it is. What has to wait for its rest counts against the bytes that
-//! all connections together may hold. Large ones wait in memory mapped for them alone, which the system has back
-//! as soon as the body is done with: the allocator would keep most of it after an attack.
+//! A body that arrives at once is passed on as it is. An incomplete body counts against the bytes that all
+//! connections together may hold. Large bodies are received into memory that is mapped for them alone: the
+//! system gets it back when the body is done, whereas the allocator would keep most of it after an attack.
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
@@ -14,7 +14,7 @@ use super::answer::Refusal;
 use super::counters::Reason;
 use crate::admission::Connection;
 
-/// Bodies that are announced as larger than this are received into mapped memory.
+/// Bodies with a larger Content-Length are received into mapped memory.
 const MAPPED_FROM: usize = 16 << 10;
 
 /// Reads a body of at most `limit` bytes.
@@ -71,15 +71,15 @@ enum Buffer {
 }
 
 impl Buffer {
-    /// Room for `size` bytes. Mapped memory takes none before it is written to, so a client that announces much
-    /// and sends little gains nothing.
+    /// A buffer for `size` bytes. Mapped memory is not allocated before it is written to, so a client gains
+    /// nothing by announcing much and sending little.
     fn new(size: usize) -> Self {
         if size < MAPPED_FROM {
             return Self::Small(BytesMut::new());
         }
         match MmapMut::map_anon(size) {
             Ok(map) => {
-                // One byte must not cost a whole huge page.
+                // A single byte must not allocate a whole huge page.
                 let _ = map.advise(Advice::NoHugePage);
                 Self::Mapped(map, 0)
             }

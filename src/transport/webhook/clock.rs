@@ -1,21 +1,23 @@
-//! Whether this machine's clock or a message is wrong, when a signed message seems too old or from the future. ◆
+//! Decides whether this machine's clock or a message is wrong if a signed message seems too old or from the
+//! future. ◆
 //!
-//! A message on time proves the clock, for as long as nobody sets it. Without such a proof the clock may be wrong: then
-//! Twitch is asked to send the message again, and a person is told, until a message comes on time.
+//! A message on time proves that the clock is right, until somebody sets it. Without such a proof the clock
+//! may be wrong. Then Twitch is asked to send the message again, and the status shows a problem until a
+//! message comes on time.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::model::text::duration;
 
-/// A clock is wrong that differs by more than this from Twitch's, in milliseconds.
+/// Largest difference between our clock and Twitch's that still counts as right, in milliseconds.
 const SKEW: i64 = 300_000;
-/// Over at least this time the best skew is looked at: a message that was late says nothing about a clock. The proof that
-/// a message on time gives lasts as long.
+/// Least time over which the best skew is taken, since a late message says nothing about a clock. Also the
+/// lifetime of the proof that a message on time gives.
 const WINDOW: Duration = Duration::from_secs(300);
-/// A wall clock that moved by this much more or less than time has passed was set.
+/// Difference between wall-clock and monotonic time from which the wall clock counts as set.
 const SET: Duration = Duration::from_secs(30);
 
-/// The judgement about a signed message whose timestamp is outside of the window that is accepted.
+/// Verdict about a signed message whose timestamp is outside of the accepted window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// The clock is right: the message is too old.
@@ -24,7 +26,7 @@ pub(super) enum Verdict {
     Doubtful,
 }
 
-/// What messages have told of the clocks. A skew is Twitch's clock less ours, in milliseconds.
+/// Knowledge about the clocks from messages. A skew is Twitch's clock less ours, in milliseconds.
 #[derive(Debug, Default)]
 pub(super) struct ClockJudge {
     last: Option<i64>,
@@ -41,7 +43,7 @@ impl ClockJudge {
     /// A message on time.
     pub(super) fn on_time(&mut self, skew: i64, now: Instant, wall: SystemTime) {
         if std::mem::take(&mut self.doubtful) {
-            // What was seen with the wrong clock says nothing any more.
+            // Skews seen with the wrong clock say nothing any more.
             self.best = [None, None];
         }
         self.proved = Some((now, wall));
@@ -58,7 +60,7 @@ impl ClockJudge {
             return Verdict::TooOld;
         }
         if !std::mem::replace(&mut self.doubtful, true) {
-            // What was seen before the clock was set says nothing any more.
+            // Skews seen before the clock was set say nothing any more.
             self.best = [None, None];
         }
         self.see(skew);
@@ -75,7 +77,7 @@ impl ClockJudge {
         self.last
     }
 
-    /// What a person is told of the clock. To be called now and then.
+    /// The clock's problem for the status. Call it now and then, since time changes the result.
     pub(super) fn problem(&mut self, now: Instant) -> Option<String> {
         let begun = *self.begun.get_or_insert(now);
         let best = self.best[0].max(self.best[1]);
@@ -111,7 +113,7 @@ mod tests {
         judge: ClockJudge,
         start: Instant,
         seconds: u64,
-        /// How far the wall clock is ahead, in milliseconds.
+        /// Lead of the wall clock, in milliseconds.
         ahead: i64,
     }
 

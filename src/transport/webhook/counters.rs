@@ -1,6 +1,7 @@
-//! What the listener counts, and what it says of itself.
+//! Counters and status of the listener.
 //!
-//! A request adds to numbers in memory; they are published together, some times a second at most.
+//! A request only adds to numbers in memory. All of them are published together, a few times per second at
+//! most.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,7 +31,7 @@ pub(super) enum Reason {
     Size,
     Slow,
     Broken,
-    /// Strangers' bodies took too many bytes.
+    /// Bodies of unproved clients took too many bytes.
     Crowded,
 }
 
@@ -52,7 +53,6 @@ impl Reason {
     }
 }
 
-/// One counter.
 #[derive(Debug, Default)]
 pub(super) struct Counter(AtomicU64);
 
@@ -66,7 +66,6 @@ impl Counter {
     }
 }
 
-/// All of them.
 #[derive(Debug)]
 pub(super) struct Counters {
     pub(super) requests: Counter,
@@ -112,7 +111,7 @@ impl Default for Counters {
 }
 
 impl Counters {
-    /// Something is different from what was published.
+    /// Marks the counters as changed since they were published.
     pub(super) fn touch(&self) {
         if !self.dirty.load(Ordering::Relaxed) && !self.dirty.swap(true, Ordering::AcqRel) {
             self.changed.notify_one();
@@ -138,8 +137,8 @@ impl Counters {
         lock(&self.clock).on_time(skew, now, wall);
     }
 
-    /// A signed message seems too old, or from the future. Counts and logs what becomes of it: `true` if it is dropped,
-    /// `false` if Twitch is to send it again.
+    /// A signed message seems too old, or from the future. Counts and logs it. Returns `true` if it is
+    /// dropped, `false` if Twitch is to send it again.
     pub(super) fn off_time(&self, skew: i64, now: Instant, wall: SystemTime) -> bool {
         let verdict = lock(&self.clock).off_time(skew, now, wall);
         let skew_seconds = skew / 1_000;
@@ -193,7 +192,7 @@ impl Counters {
         (intake, lock(&self.shards).clone())
     }
 
-    /// Fills in what is counted here.
+    /// Fills in the counters.
     pub(super) fn fill(&self, status: &mut WebhookStatus, now: Instant) {
         status.requests = self.requests.get();
         status.challenges = self.challenges.get();

@@ -11,7 +11,7 @@ use listenfd::ListenFd;
 /// Connections that the system keeps for us until we take them.
 const BACKLOG: i32 = 4_096;
 
-/// Where to listen.
+/// Address or sockets of the callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listen {
     /// On this address.
@@ -29,39 +29,26 @@ impl fmt::Display for Listen {
     }
 }
 
-/// We cannot listen.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ListenError {
-    /// Somebody else does.
+    /// Another process listens there.
     #[error(
         "{address} is taken by another program: see which with `ss -ltnp 'sport = :{}'`, or choose another \
          transport.webhook.listen",
         address.port()
     )]
-    Taken {
-        /// The address.
-        address: SocketAddr,
-    },
-    /// It is not ours to use.
+    Taken { address: SocketAddr },
+    /// This user may not listen there.
     #[error(
         "this user may not listen on {address}: take a port above 1023, or have systemd open it (listen = \"systemd\")"
     )]
-    Forbidden {
-        /// The address.
-        address: SocketAddr,
-    },
-    /// It is no address of this machine.
+    Forbidden { address: SocketAddr },
+    /// Not an address of this machine.
     #[error("{address} is no address of this machine; `ip address` shows which there are")]
-    Foreign {
-        /// The address.
-        address: SocketAddr,
-    },
-    /// Something else.
+    Foreign { address: SocketAddr },
     #[error("cannot listen on {listen}")]
     Io {
-        /// Where.
         listen: Listen,
-        /// Why.
         #[source]
         source: Arc<io::Error>,
     },
@@ -71,10 +58,10 @@ pub enum ListenError {
          name (`systemctl enable --now eventsubd.socket`), or name an address"
     )]
     NonePassed,
-    /// What systemd has passed is no stream socket that listens.
+    /// A socket from systemd is not a listening stream socket.
     #[error("socket {number} from systemd is no stream socket: use ListenStream= in the socket unit")]
     NoStream {
-        /// Its number, from 1.
+        /// Number of the socket, from 1.
         number: usize,
     },
 }
@@ -118,7 +105,7 @@ impl Listener {
         Self::new(vec![Socket::Tcp(socket)], Listen::Address(address))
     }
 
-    /// The first address that it listens on, when it is one of the network.
+    /// The first address that it listens on. `None` if it is not a network address.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.sockets.iter().find_map(|socket| match socket {
             Socket::Tcp(tcp) => tcp.local_addr().ok(),
@@ -126,14 +113,13 @@ impl Listener {
         })
     }
 
-    /// What it was opened for.
     pub fn listen(&self) -> Listen {
         self.listen
     }
 }
 
-/// The sockets of this process: asked for the same again, it gives the same. So a reload that does not change
-/// where to listen keeps the socket, and those of systemd, which can be taken once only, are kept for good.
+/// The sockets of this process. Binding the same address again returns the same socket, so a reload that keeps
+/// the address keeps the socket. Sockets from systemd can be taken only once and are kept for good.
 #[derive(Debug)]
 pub struct Sockets {
     passed: Result<Option<Arc<Listener>>, ListenError>,
@@ -141,17 +127,17 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Takes what systemd has passed. To be called once, before other threads look at the environment.
+    /// Takes the sockets that systemd has passed. Call it once, before other threads read the environment.
     pub fn from_env() -> Self {
         Self { passed: passed(ListenFd::from_env()), opened: Mutex::default() }
     }
 
-    /// Without any from systemd.
+    /// An instance without sockets from systemd.
     pub fn none() -> Self {
         Self { passed: Ok(None), opened: Mutex::default() }
     }
 
-    /// Listens, or goes on listening.
+    /// Listens, or returns the socket that listens already.
     ///
     /// # Errors
     /// See [`ListenError`].

@@ -1,8 +1,8 @@
 //! Webhooks: the callback that Twitch posts to, for plain subscriptions and for shards of a conduit.
 //!
-//! Owns the listening socket in use and the connections. Nothing happens to a request whose signature does not
-//! hold; an event is answered 2xx once it is on disk, and 503 when it cannot be stored now, so that Twitch
-//! sends it again. It never asks the API anything. At a crash, what was not answered comes again.
+//! Owns the listening socket in use and the connections. A request without a valid signature has no effect. An
+//! event is answered 2xx once it is on disk, and 503 if it cannot be stored now, so that Twitch sends it
+//! again. The listener never calls the API. After a crash Twitch sends again what was not answered.
 
 mod accept;
 mod answer;
@@ -33,13 +33,13 @@ use crate::model::status::{IntakeStatus, WebhookStatus};
 use crate::model::webhook::WebhookKeys;
 use crate::store::{Clock, Store};
 
-/// Bounds for those who connect.
+/// Limits for clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub connections: admission::Limits,
-    /// Bytes of a body.
+    /// Largest body, in bytes.
     pub body_size: usize,
-    /// For storing an event; then the answer is 503. Twitch waits for "a few seconds".
+    /// Time limit for storing an event; after that the answer is 503. Twitch waits for "a few seconds".
     pub answer: Duration,
 }
 
@@ -55,8 +55,8 @@ impl Default for Limits {
                 head: Duration::from_secs(10),
                 body: Duration::from_secs(10),
                 handshake: Duration::from_secs(10),
-                // Longer than proxies keep connections (nginx 60 s, Caddy 120 s), so that it is they who end them,
-                // and no request meets a connection that is being closed.
+                // Longer than proxies keep connections (nginx 60 s, Caddy 120 s): the proxy then closes first,
+                // and no request meets a connection that we are closing.
                 idle: Duration::from_secs(180),
                 scarce: Duration::from_secs(3),
             },
@@ -67,25 +67,23 @@ impl Default for Limits {
     }
 }
 
-/// Settings.
 #[derive(Clone)]
 pub struct WebhookOptions {
     /// The public URL, without a query.
     pub callback: Arc<str>,
     /// Where to listen.
     pub listener: Arc<Listener>,
-    /// TLS, when there is no proxy that ends it.
+    /// TLS. `None` means that a proxy terminates it.
     pub tls: Option<Tls>,
-    /// The secrets that are accepted.
+    /// Accepted secrets.
     pub keys: WebhookKeys,
-    /// Bounds.
     pub limits: Limits,
     /// The time that messages are compared with.
     pub clock: Clock,
 }
 
 impl WebhookOptions {
-    /// With the ordinary bounds and the system's clock.
+    /// Options with the default limits and the system's clock.
     pub fn new(
         callback: impl Into<Arc<str>>,
         listener: Arc<Listener>,
@@ -107,12 +105,12 @@ impl std::fmt::Debug for WebhookOptions {
     }
 }
 
-/// What the listener says of itself.
+/// State that the listener publishes.
 #[derive(Clone, Debug)]
 pub struct WebhookHandle {
-    /// How it is; none while there are no options.
+    /// Status of the listener. `None` while there are no options.
     pub status: watch::Receiver<Option<WebhookStatus>>,
-    /// What came in, duplicates not told apart.
+    /// Counts of received messages, including duplicates.
     pub intake: watch::Receiver<IntakeStatus>,
     /// Notifications received since the start, by the shard that their address names.
     pub shards: watch::Receiver<BTreeMap<ShardId, u64>>,
@@ -120,9 +118,9 @@ pub struct WebhookHandle {
 
 /// Builds the listener; nothing happens until it is run.
 ///
-/// `revoked` is notified of each revocation, `hear` is told what events tell the daemon, and of challenges that
-/// were answered. While there are no options, nothing is served. New ones hold for the next request, those of
-/// TLS for the next connection; a listener that is another one takes the place of the old one.
+/// `revoked` is notified of each revocation. `hear` gets the hints from events, and each challenge that was
+/// answered. Nothing is served while there are no options. New options apply from the next request on, those
+/// of TLS from the next connection on. A different listener replaces the old one.
 pub fn webhook(
     options: watch::Receiver<Option<WebhookOptions>>,
     store: Store,

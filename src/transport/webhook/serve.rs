@@ -14,9 +14,9 @@ use super::shared::Shared;
 use super::tls::Tls;
 use crate::admission::{Connection, Order, Phase, Watched};
 
-/// Headers of a request, at most. Twitch sends about a dozen, proxies add some.
+/// Most headers of a request. Twitch sends about a dozen, and proxies add some.
 const MAX_HEADERS: usize = 64;
-/// Bytes of a request's head, at most. Also the size of what is buffered of a connection at once.
+/// Largest head of a request, in bytes. Also the size of a connection's read buffer.
 const MAX_HEAD: usize = 16 << 10;
 
 /// Serves one connection to its end.
@@ -47,7 +47,7 @@ where
     let stream = Watched { stream, connection: Arc::clone(connection) };
     let service = service_fn(|request| answer(Arc::clone(&shared), Arc::clone(connection), request));
     let serving = http1::Builder::new()
-        // The table of connections keeps the time.
+        // The table of connections enforces this time limit.
         .header_read_timeout(None)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD)

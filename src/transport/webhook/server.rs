@@ -1,4 +1,4 @@
-//! The listener: taking up options, letting connections in, telling how it is, stopping.
+//! The listener task: applies options, admits connections, publishes the status, and stops.
 //!
 //! `admission` decides which connections there may be; while none can make room, new ones wait in the system's
 //! backlog.
@@ -24,13 +24,13 @@ use crate::admission::{Connections, Counts, Peer, Phase};
 use crate::model::shard::ShardId;
 use crate::model::status::{IntakeStatus, WebhookStatus};
 
-/// How often the status is published, at most.
+/// Least pause between two publications of the status.
 const PUBLISH: Duration = Duration::from_millis(100);
-/// How often the files of TLS are looked at.
+/// Pause between two checks of the TLS files.
 const REFRESH: Duration = Duration::from_secs(5);
 /// The pause after the system refused to give us a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// After that, requests in hand are cut off at the end.
+/// Time that requests in hand may take after a stop before they are cut off.
 const DRAIN: Duration = Duration::from_secs(3);
 
 /// The task; see [`super::webhook`].
@@ -55,18 +55,18 @@ async fn at(time: Option<Instant>) {
     }
 }
 
-/// What the task itself keeps.
+/// State of the running task.
 struct Running {
     connections: Arc<Connections>,
     tasks: TaskTracker,
     listening: Option<Listening>,
-    /// Why there is none though there should be.
+    /// Reason if there is no listener although one is configured.
     problem: Option<String>,
     publish_at: Option<Instant>,
     tick_at: Option<Instant>,
     refresh_at: Option<Instant>,
     pause_until: Option<Instant>,
-    /// The published status says that strangers compete for places.
+    /// The published status reports that unproved clients compete for places.
     is_crowded: bool,
 }
 
@@ -110,7 +110,7 @@ impl Webhook {
                         0 => {}
                         slow => shared.counters.reject(Reason::Slow, slow),
                     }
-                    // The crowd of a minute ago is no problem any more, and nothing else tells.
+                    // A crowd that is over is no problem any more, and nothing else triggers the update.
                     if running.is_crowded {
                         shared.counters.touch();
                     }
@@ -121,7 +121,7 @@ impl Webhook {
                 accepted = accept(running.listening.as_ref(), &connections), if running.pause_until.is_none() => match accepted {
                     Ok((stream, peer)) => self.serve(&running, stream, peer),
                     Err(error) => {
-                        // Mostly for want of descriptors.
+                        // Usually the process has run out of file descriptors.
                         connections.make_room();
                         shared.counters.log_accept(&error, std::time::Instant::now());
                         running.pause_until = Some(Instant::now() + ACCEPT_PAUSE);
@@ -134,7 +134,7 @@ impl Webhook {
         self.publish(&mut running);
     }
 
-    /// Puts new options in force. Connections go on, whatever socket they came over.
+    /// Applies new options. Open connections stay, whatever socket they came from.
     fn reconfigure(&self, running: &mut Running) {
         let options = self.options.borrow().clone();
         let live = options.map(|options| {
@@ -176,7 +176,7 @@ impl Webhook {
         }
     }
 
-    /// Takes the connections that wait at a socket which is given up.
+    /// Accepts the connections that wait at a socket which is about to close.
     fn empty(&self, running: &Running, old: Option<&Listening>) {
         let Some(old) = old else { return };
         let mut context = Context::from_waker(std::task::Waker::noop());

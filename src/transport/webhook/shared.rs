@@ -1,4 +1,4 @@
-//! What all requests share: the options in force, the store, whom to tell, the counts.
+//! State shared by all requests: active options, store, receivers of hints, counters.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -10,21 +10,20 @@ use super::counters::Counters;
 use crate::store::Store;
 use crate::transport::Hear;
 
-/// What requests need of the options.
+/// The options as requests use them.
 pub(super) struct Live {
     pub(super) options: WebhookOptions,
-    /// The path of the callback.
     pub(super) path: Box<str>,
 }
 
-/// What all requests share.
+/// State shared by all requests.
 pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) revoked: Arc<Notify>,
     pub(super) hear: Hear,
     pub(super) counters: Counters,
     live: RwLock<Option<Arc<Live>>>,
-    /// Types of messages that were told of as unknown.
+    /// Unknown message types that were logged already.
     told: Mutex<BTreeSet<Box<str>>>,
 }
 
@@ -40,7 +39,7 @@ impl Shared {
         }
     }
 
-    /// Puts others in force.
+    /// Replaces the active options.
     pub(super) fn put(&self, live: Option<Arc<Live>>) {
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = live;
     }
@@ -49,7 +48,7 @@ impl Shared {
         self.live.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether to tell of this type of message: once each, and not of too many.
+    /// Whether to log this message type: once per type, and only a limited number of types.
     pub(super) fn is_new(&self, message_type: &str) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.len() < 16 && told.insert(message_type.into())

@@ -1,6 +1,6 @@
-//! TLS without a proxy in front: certificate and key from files, which are read again when they change.
+//! TLS without a proxy in front. Certificate and key come from files, which are read again when they change.
 //!
-//! A new pair that cannot be used changes nothing: the old one serves on, and the problem is told.
+//! A new pair that cannot be used changes nothing: the old one stays active, and the status shows the problem.
 
 use std::fs;
 use std::io;
@@ -13,7 +13,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tracing::{info, warn};
 
-/// Where certificate and key are, in PEM.
+/// Paths of the certificate and the key, in PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The certificate, followed by those that lead to the root.
@@ -28,32 +28,23 @@ pub enum TlsError {
     /// A file cannot be read.
     #[error("cannot read {}", path.display())]
     Io {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// A file has not what it should.
+    /// A file lacks its certificate or key.
     #[error("{} has no {what} in PEM format", path.display())]
-    Empty {
-        /// The file.
-        path: PathBuf,
-        /// What it should have.
-        what: &'static str,
-    },
-    /// The two do not go together, or are of a kind that we do not know.
+    Empty { path: PathBuf, what: &'static str },
+    /// Certificate and key do not match, or are of an unsupported kind.
     #[error("the certificate in {} cannot be used with the key in {}", files.certificate.display(), files.key.display())]
     Pair {
-        /// The files.
         files: TlsFiles,
-        /// Why.
         #[source]
         source: rustls::Error,
     },
 }
 
-/// Certificate and key in force; clones are the same.
+/// The active certificate and key. Clones share them.
 #[derive(Clone)]
 pub struct Tls(Arc<Inner>);
 
@@ -69,7 +60,7 @@ struct State {
     problem: Option<String>,
 }
 
-/// What is different when a file is.
+/// Metadata that differs if a file has changed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -96,15 +87,14 @@ impl Tls {
         Ok(Self(Arc::new(Inner { files, state: Mutex::new(State { config, seen, problem: None }) })))
     }
 
-    /// The files.
     pub fn files(&self) -> &TlsFiles {
         &self.0.files
     }
 
-    /// Reads the files again if they have changed; says whether they had. Blocking.
+    /// Reads the files again if they have changed. Returns whether they had. Blocking.
     pub fn refresh(&self) -> bool {
         let files = &self.0.files;
-        // Taken before they are read: what changes meanwhile is read once more.
+        // Taken before the files are read, so that a change meanwhile leads to another read.
         let found = stamps(files);
         if found == self.state().seen {
             return false;
@@ -128,12 +118,12 @@ impl Tls {
         true
     }
 
-    /// For the next connection.
+    /// The TLS configuration for the next connection.
     pub(super) fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.state().config)
     }
 
-    /// Why the files that are there now are not in force.
+    /// Reason if the current files are not active.
     pub fn problem(&self) -> Option<String> {
         self.state().problem.clone()
     }

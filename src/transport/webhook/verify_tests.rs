@@ -52,7 +52,7 @@ fn ten_minutes_either_way_are_listened_to() {
         assert_eq!(signed.message == Message::Stale, stale, "{offset}");
         assert_eq!(signed.skew_millis, offset);
     }
-    // Times at the ends of what can be written.
+    // The earliest and latest times that can be written.
     for time in ["1970-01-01T00:00:00Z", "9999-12-31T23:59:59.999999999Z"] {
         let headers = headers(&key(0), b"m", "notification", time.as_bytes(), BODY.as_bytes());
         for now in [SystemTime::UNIX_EPOCH, now(), SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 50)] {
@@ -63,7 +63,7 @@ fn ten_minutes_either_way_are_listened_to() {
 
 #[test]
 fn what_is_not_signed_is_not_believed() {
-    // A message that somebody has recorded is not turned into one of another kind.
+    // A recorded message cannot be turned into one of another kind.
     let challenge = r#"{"challenge":"x","subscription":{"id":"s","type":"t","version":"1"}}"#;
     for (kind, body) in [("notification", challenge), ("webhook_callback_verification", BODY)] {
         let headers = headers(&key(0), b"m", kind, at(0).as_bytes(), body.as_bytes());
@@ -78,7 +78,7 @@ fn what_is_not_signed_is_not_believed() {
     assert_eq!((&*event.subscription_type, &*event.subscription_version), ("t", "1"));
 }
 
-/// JSON in all the ways that it may be written.
+/// JSON in all valid spellings.
 fn json() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         Just("null".to_owned()),

@@ -1,4 +1,4 @@
-//! Slow clients, many clients, other sockets, the end.
+//! Slow clients, many clients, changed sockets, and the stop.
 
 use super::*;
 
@@ -20,7 +20,7 @@ async fn slow_clients_are_cut_off_and_idle_ones_are_not() {
     let mut slow_body = server.connect().await;
     slow_body.send(post.head(&format!("Content-Length: {}", post.body.len()))).await;
     slow_body.send(&post.body[..10]).await;
-    // A drop now and then is no request either.
+    // A byte now and then is no request either.
     let mut drops = server.connect().await;
     let head = post.head("Content-Length: 5");
     let dripping = tokio::spawn(async move {
@@ -85,7 +85,7 @@ async fn a_new_connection_takes_the_place_of_one_that_proved_nothing_or_is_idle(
     let mut third = server.connect().await;
     assert_eq!(third.ask(&Post::event("m-3")).await.status, 204);
     assert!(first.is_ended().await, "it was idle for longest");
-    // Two proved connections that take long over a body keep nobody out either.
+    // Two proved connections with slow bodies lock nobody out either.
     let post = Post::event("slow");
     for client in [&mut second, &mut third] {
         client.send(post.head("Content-Length: 100000")).await;
@@ -136,7 +136,7 @@ async fn unfinished_bodies_share_a_budget() {
         strangers.push(stranger);
     }
     assert!(strangers[0].is_ended().await, "the oldest of them goes");
-    // Twitch's largest has room, whatever others hold.
+    // Twitch's largest body has room, however much others hold.
     let large = Post::new("notification", "m-2", notification("m-2") + &" ".repeat(90_000));
     let mut twitch = server.connect().await;
     assert_eq!(twitch.ask(&large).await.status, 204);

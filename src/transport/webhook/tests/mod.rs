@@ -29,7 +29,7 @@ const WAIT: Duration = Duration::from_secs(20);
 const SECRET: &str = "a-secret-of-the-tests";
 const PATH: &str = "/twitch/main";
 
-/// Fails a test that would wait for ever.
+/// Fails a test that would never end.
 async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(WAIT, future).await.unwrap_or_else(|_| panic!("too late: {what}"))
 }
@@ -47,7 +47,7 @@ fn listener() -> Arc<Listener> {
     Sockets::none().bind(&Listen::Address("127.0.0.1:0".parse().unwrap())).unwrap()
 }
 
-/// A listener that runs.
+/// A running listener.
 struct Server {
     folder: TempDir,
     store: Store,
@@ -113,7 +113,6 @@ impl Server {
     }
 }
 
-/// A connection.
 struct Client<T> {
     stream: T,
     read: Vec<u8>,
@@ -144,7 +143,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Client<T> {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
     }
 
-    /// The next answer; none when the connection has ended.
+    /// The next answer. `None` means that the connection has ended.
     async fn answer(&mut self) -> Option<Answer> {
         soon("an answer", async {
             loop {
@@ -179,7 +178,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Client<T> {
         self.answer().await.expect("an answer")
     }
 
-    /// Whether the other side has ended the connection without a word.
+    /// Whether the server has closed the connection without an answer.
     async fn is_ended(&mut self) -> bool {
         self.answer().await.is_none()
     }

@@ -1,4 +1,4 @@
-//! The store that is asked by many, fails, or hangs.
+//! A store that is busy, fails, or hangs.
 
 use super::*;
 
@@ -40,7 +40,7 @@ async fn a_store_that_fails_is_503_and_the_resend_is_stored_once() {
     assert_eq!(client.ask(&challenge).await.status, 200);
     assert!(server.ids().await.is_empty());
     server.store.limit_pages(None).await.unwrap();
-    // Nothing but our own tries can find out that the disk works again.
+    // Only our own attempts can find out that the disk works again.
     soon("storing again", async {
         while client.ask(&post).await.status != 204 {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -57,7 +57,7 @@ async fn a_store_that_fails_is_503_and_the_resend_is_stored_once() {
 async fn a_store_that_hangs_is_503_in_time() {
     let server = Server::with(|options| options.limits.answer = Duration::from_millis(200)).await;
     let mut client = server.connect().await;
-    // As slow as a disk can be: another process has the database locked.
+    // The slowest disk possible: another process has locked the database.
     let path = server.folder.path().join("events.db");
     let other = rusqlite::Connection::open(path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();

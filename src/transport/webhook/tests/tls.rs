@@ -1,4 +1,4 @@
-//! TLS by itself.
+//! TLS without a proxy.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::*;
 
-/// A certificate that is its own root, and its key.
+/// A self-signed certificate and its key.
 fn make(folder: &Path, name: &str) -> TlsFiles {
     let files =
         TlsFiles { certificate: folder.join(format!("{name}.crt")), key: folder.join(format!("{name}.key")) };
@@ -68,7 +68,7 @@ async fn certificates_are_read_again_when_they_change() {
     assert_eq!(first.ask(&Post::event("m-4")).await.status, 204, "its connection goes on");
     server.until("no problem", |s| s.problem.is_none()).await;
 
-    // Who does not speak TLS, or nothing, holds nothing.
+    // A client that does not speak TLS, or sends nothing, blocks nobody.
     let mut silent = server.connect().await;
     assert!(silent.is_ended().await);
     let mut plain = server.connect().await;

@@ -1,9 +1,9 @@
-//! Which addresses for a reconnect are followed.
+//! Checks reconnect addresses before they are followed.
 
 use http::Uri;
 
-/// Whether an address that came over the wire may be connected to: encrypted when the configured one
-/// is, on the configured host or one of the same domain.
+/// Whether an address from the wire may be connected to: it must be encrypted if the configured one is, and be
+/// on the configured host or in the same domain.
 pub(super) fn may_follow(base: &Uri, url: &str) -> bool {
     let Ok(url) = url.parse::<Uri>() else { return false };
     let (Some(ours), Some(theirs)) = (base.host(), url.host()) else { return false };
@@ -15,7 +15,7 @@ pub(super) fn may_follow(base: &Uri, url: &str) -> bool {
     scheme_fits && (ours.eq_ignore_ascii_case(theirs) || same_domain(ours, theirs))
 }
 
-/// The last two labels are equal; addresses have none.
+/// Compares the last two labels. IP addresses have no domain.
 fn same_domain(ours: &str, theirs: &str) -> bool {
     let is_name = ours.bytes().any(|b| b.is_ascii_alphabetic()) && !ours.contains(':');
     let mut dots = ours.rmatch_indices('.').map(|(at, _)| at + 1);
