@@ -1,8 +1,8 @@
-//! Reading answers. ◆
+//! Parsers of Twitch's answers. ◆
 //!
-//! Unknown members are ignored, unknown values are kept as text: Twitch adds both unannounced ("Twitch API
-//! Concepts"). A row that cannot be read costs that row alone; the rest of its page is used, and the row is
-//! named in [`Rows::unread`].
+//! Unknown members are ignored, and unknown values are kept as text, because Twitch adds both unannounced
+//! ("Twitch API Concepts"). If a row cannot be read, the rest of its page is used, and [`Rows::unread`] names
+//! the row.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::model::subscription::{
     Condition, SubscriptionKey, SubscriptionRow, SubscriptionStatus, TransportTarget,
 };
 
-/// The longest cursor that is sent back.
+/// Length of the longest cursor that is sent back.
 const MAX_CURSOR: usize = 4 << 10;
 
 /// One page of a list.
@@ -31,7 +31,7 @@ pub(super) struct Page<T> {
     pub(super) cursor: Option<String>,
 }
 
-/// What a page holds.
+/// The rows of a page.
 pub(super) trait PageRows {
     /// Whether the page had no row, readable or not.
     fn is_empty(&self) -> bool;
@@ -77,8 +77,8 @@ impl Answer {
         Ok(read_rows(data.unwrap_or_default(), read))
     }
 
-    /// A cursor of an unknown form is an error: to take the page for the last one would be to take part of a
-    /// list for the whole.
+    /// Returns the cursor. An unreadable one is an error, since taking the page for the last one would cut off
+    /// the list.
     fn cursor(&self) -> Result<Option<String>, HelixError> {
         let cursor = self.members()?.object("pagination").and_then(|pagination| match pagination {
             Some(pagination) => pagination.text("cursor"),
@@ -91,7 +91,7 @@ impl Answer {
         }
     }
 
-    /// A sum beside the rows; 0 if there is none that can be read.
+    /// A total beside the rows; 0 if it is missing or unreadable.
     fn sum(&self, name: &str) -> u64 {
         self.members().ok().and_then(|members| members.number(name).ok().flatten()).unwrap_or(0)
     }
@@ -108,7 +108,7 @@ fn read_rows<T>(data: &[Value], mut read: impl FnMut(Members<'_>) -> Result<T, S
     rows
 }
 
-/// A row by its id, if that much of it can be read.
+/// The name of a row in messages: its id if that can be read, else its index.
 fn row_name(value: &Value, index: usize) -> String {
     let id = Members::of(value).ok().and_then(|members| {
         ["id", "user_id"]
@@ -147,7 +147,7 @@ pub(super) fn parse_grants(body: &[u8]) -> Result<Rows<UserGrants>, HelixError> 
     })
 }
 
-/// Many rows point to one conduit: they share its id.
+/// Interns conduit ids, since many rows share one.
 #[derive(Default)]
 struct Targets(Vec<TransportTarget>);
 
@@ -162,7 +162,7 @@ impl Targets {
         if let Some(known) = self.0.iter().find(|known| **known == target) {
             return Ok(known.clone());
         }
-        // Webhooks may have a URL each; there is no use in remembering those.
+        // Webhooks may each have their own URL; interning those gains nothing.
         if self.0.len() < 16 {
             self.0.push(target.clone());
         }
@@ -184,7 +184,7 @@ impl Targets {
                 ),
             },
             target: self.intern(transport).map_err(|why| format!("transport: {why}"))?,
-            // Shown and added up only: a cost that cannot be read must not hide the row.
+            // The cost is only shown and added up: an unreadable one must not hide the row.
             cost: row.number("cost").ok().flatten().unwrap_or(0),
         })
     }
@@ -218,7 +218,7 @@ fn first<T>(call: Call, rows: Rows<T>, what: &str) -> Result<T, HelixError> {
     rows.rows.into_iter().next().ok_or_else(none)
 }
 
-/// The answer of Get, Create or Update Conduits.
+/// Parses the answer of Get, Create or Update Conduits.
 ///
 /// # Errors
 /// Any row that cannot be read: it may be our own conduit, and another one would be made in its place.
@@ -255,8 +255,8 @@ pub(super) fn parse_shards(body: &[u8]) -> Result<Page<Rows<ShardRow>>, HelixErr
 /// One answer for each shard.
 pub(super) type Bound = Vec<(ShardId, Result<(), ShardRefused>)>;
 
-/// The answer of Update Conduit Shards: some may be set and others refused. A shard that the answer does not
-/// name counts as refused.
+/// Parses the answer of Update Conduit Shards, which may set some shards and refuse others. A shard that is
+/// missing in the answer counts as refused.
 pub(super) fn parse_bound(asked: &[(ShardId, Transport)], body: &[u8]) -> Result<Bound, HelixError> {
     let answer = Answer::parse(Call::UpdateShards, body)?;
     let set = answer.rows(|row| row.needed_text("id"))?.rows;
@@ -282,8 +282,8 @@ pub(super) fn parse_bound(asked: &[(ShardId, Transport)], body: &[u8]) -> Result
     Ok(asked.iter().map(|(id, _)| (*id, outcome(*id))).collect())
 }
 
-/// Reads an answer of any call and tells how many rows it has, for tests and fuzzing. Total: any bytes give a
-/// number or an error.
+/// Parses an answer of any call and returns the number of its rows, for tests and fuzzing. Never panics: any
+/// bytes give a number or an error.
 pub(super) fn rows_in(call: Call, body: &[u8]) -> Result<usize, HelixError> {
     Ok(match call {
         Call::GetUsers => parse_users(body)?.rows.len(),

@@ -1,10 +1,10 @@
-//! When a request may be sent, so that the rate limit is used up to a small reserve and never overrun. ◆
+//! Paces requests: uses the rate limit up to a small reserve and never exceeds it. ◆
 //!
 //! The bucket refills continuously ("Twitch API Concepts", rate limits). Between answers its level is
-//! computed; each answer's headers then bound it from both sides. An answer speaks of the moment at
-//! which Twitch handled the request: later requests may have taken points since, and points may have
-//! come in since. What contradicts itself (more left than the bucket holds, answers out of order)
-//! only moves the level within those bounds.
+//! computed; the headers of each answer then bound it from both sides. An answer describes the moment when
+//! Twitch handled the request. Since then later requests may have taken points, and points may have come in.
+//! Contradictory headers (more left than the bucket holds, answers out of order) only move the level within
+//! those bounds.
 
 use std::time::{Duration, Instant};
 
@@ -12,26 +12,26 @@ use std::time::{Duration, Instant};
 const WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Size of a bucket before an answer has told it (Twitch: "Twitch API Concepts").
 const DEFAULT_LIMIT: u32 = 800;
-/// Nobody has a larger one; a header that says so is wrong.
+/// Largest plausible bucket; a header with more is wrong.
 const MAX_LIMIT: u32 = 1_000_000;
 
 /// Settings of the pacer.
 #[derive(Clone, Copy, Debug)]
 pub struct PacerOptions {
-    /// Requests in flight at most. Urgent ones may use [`Self::URGENT_EXTRA`] more.
+    /// Most requests in flight. Urgent ones may exceed it by [`Self::URGENT_EXTRA`].
     pub in_flight: u32,
     /// Points that only urgent requests use.
     pub reserve: u32,
-    /// How long an empty bucket takes to be full.
+    /// Time in which an empty bucket refills.
     pub refill_window: Duration,
 }
 
 impl PacerOptions {
-    /// How many urgent requests may be in flight besides the others.
+    /// Urgent requests that may be in flight besides the others.
     pub const URGENT_EXTRA: u32 = 4;
 }
 
-/// What the headers of an answer say.
+/// Rate-limit headers of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Headers {
     /// `Ratelimit-Limit`.
@@ -45,9 +45,9 @@ pub struct Headers {
 pub enum Decision {
     /// Send it, and hand the permit back.
     Go(Permit),
-    /// Ask again at this time, or when a permit came back.
+    /// Ask again at this time, or once a permit is returned.
     At(Instant),
-    /// Ask again when a permit came back.
+    /// Ask again once a permit is returned.
     Later,
 }
 
@@ -56,11 +56,11 @@ pub enum Decision {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Permit {
     sent_at: Instant,
-    /// Permits that had come back when this one was given.
+    /// Permits that had been returned when this one was given.
     returned_before: u64,
 }
 
-/// Follows the bucket.
+/// Model of Twitch's bucket.
 #[derive(Clone, Debug)]
 pub struct Pacer {
     options: PacerOptions,
@@ -80,7 +80,7 @@ impl Pacer {
         Self { options, limit: DEFAULT_LIMIT, level, as_of: now, given: 0, returned: 0, closed_until: None }
     }
 
-    /// May a request go?
+    /// Decides whether a request may be sent.
     pub fn ask(&mut self, urgent: bool, now: Instant) -> Decision {
         self.refill(now);
         if let Some(until) = self.closed_until.filter(|until| *until > now) {
@@ -90,12 +90,12 @@ impl Pacer {
         if self.given - self.returned >= u64::from(self.options.in_flight.max(1) + extra) {
             return Decision::Later;
         }
-        // A bucket that is smaller than the reserve must still serve everybody.
+        // A bucket smaller than the reserve must still serve ordinary requests.
         let reserve = if urgent { 0 } else { self.options.reserve.min(self.limit / 2) };
         let missing = 1.0 + f64::from(reserve) - self.level;
         if missing > 0.0 {
             let wait = Duration::from_secs_f64(missing / self.rate());
-            // A wait of no length would spin on rounding.
+            // A zero wait would spin on rounding errors.
             return Decision::At(now + wait.max(Duration::from_millis(1)));
         }
         self.level -= 1.0;
@@ -103,7 +103,7 @@ impl Pacer {
         Decision::Go(Permit { sent_at: now, returned_before: self.returned })
     }
 
-    /// An answer came.
+    /// Processes an answer.
     #[allow(clippy::needless_pass_by_value, reason = "a permit is handed back once")]
     pub fn answered(&mut self, permit: Permit, headers: Headers, now: Instant) {
         self.refill(now);
@@ -162,7 +162,7 @@ mod tests {
     const OPTIONS: PacerOptions =
         PacerOptions { in_flight: 10, reserve: 20, refill_window: Duration::from_secs(60) };
 
-    /// Twitch's side.
+    /// Twitch's side of the rate limit.
     struct Bucket {
         limit: u32,
         level: f64,
@@ -264,7 +264,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
-        /// Whatever the latencies and the order of answers: no 429, and what the bucket gives is used.
+        /// For any latencies and any order of answers: no 429, and the bucket is used fully.
         #[test]
         fn it_never_overruns_and_keeps_up(
             seed in any::<u64>(), start_level in 0..=800_u32, limit in 60..2_000_u32, slow in 1..400_u64
@@ -310,7 +310,7 @@ mod tests {
             }
             let seconds = f64::from(u32::try_from(length / 1_000).unwrap());
             let given = start_level + f64::from(limit) / 60.0 * seconds;
-            // What ten flights of this latency can carry.
+            // Requests that ten connections of this latency can carry.
             let carried = 10.0 * seconds * 1_000.0 / (2.0 * slow as f64 + 2.0);
             let reachable = given.min(carried);
             prop_assert!(f64::from(sent) > reachable * 0.95 - 60.0, "{sent} of {reachable}");

@@ -1,4 +1,4 @@
-//! What each call sends: its verb, its path, its query, its body. ◆
+//! Requests: verb, path, query and body of each call. ◆
 
 use serde::Serialize;
 
@@ -23,7 +23,7 @@ pub enum Verb {
     Delete,
 }
 
-/// Which call it is, for messages and for what may use the reserve of the rate limit.
+/// The API call, for messages and for the reserve of the rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are Twitch's own")]
 pub enum Call {
@@ -53,12 +53,13 @@ impl Call {
         Self::UpdateShards,
     ];
 
-    /// Whether it may use the reserve: what keeps events coming must not wait behind ten thousand creates.
+    /// Whether the call may use the reserve: calls that keep events coming must not wait behind ten thousand
+    /// creates.
     pub fn is_urgent(self) -> bool {
         matches!(self, Self::UpdateShards | Self::GetShards | Self::DeleteSubscription)
     }
 
-    /// Twitch's name of it.
+    /// Twitch's name of the call.
     pub fn name(self) -> &'static str {
         match self {
             Self::GetUsers => "Get Users",
@@ -78,20 +79,18 @@ impl Call {
 /// A request, without its host and its token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Request {
-    /// Which call.
     pub call: Call,
-    /// Its verb.
     pub verb: Verb,
-    /// Below the API's base URL.
+    /// Path below the API's base URL.
     pub path: &'static str,
     /// The query, not yet encoded.
     pub query: Vec<(&'static str, String)>,
-    /// The JSON body, empty for none.
+    /// JSON body; empty if there is none.
     pub body: Vec<u8>,
 }
 
 impl std::fmt::Debug for Request {
-    /// Without the body, which may hold a webhook's secret.
+    /// Leaves out the body, which may hold a webhook's secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Request")
             .field("call", &self.call)
@@ -101,7 +100,7 @@ impl std::fmt::Debug for Request {
 }
 
 impl Request {
-    /// Verb and path, without what the query holds: `GET /users`.
+    /// Verb and path without the query: `GET /users`.
     pub fn route(&self) -> String {
         let verb = match self.verb {
             Verb::Get => "GET",

@@ -1,4 +1,4 @@
-//! What the API is asked for, and what it answers.
+//! Types of API requests and answers.
 
 use std::sync::Arc;
 
@@ -7,7 +7,6 @@ use crate::model::secret::Secret;
 use crate::model::shard::{SessionId, ShardId};
 use crate::model::subscription::SubscriptionRow;
 
-/// A user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     /// The id, which never changes.
@@ -16,7 +15,7 @@ pub struct User {
     pub login: Box<str>,
 }
 
-/// What a user has granted to the client.
+/// The grants of a user to this client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserGrants {
     pub user: User,
@@ -25,11 +24,11 @@ pub struct UserGrants {
     pub has_authorized: Option<bool>,
 }
 
-/// The rows of an answer, and those that could not be read.
+/// The rows of an answer, and the rows that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rows<T> {
     pub rows: Vec<T>,
-    /// One text for each row that could not be read: which one, and why.
+    /// One text per row that could not be read: its name and the reason.
     pub unread: Vec<Box<str>>,
 }
 
@@ -39,76 +38,70 @@ impl<T> Default for Rows<T> {
     }
 }
 
-/// Which subscriptions to list. Twitch accepts one filter at most.
+/// Filter of a list of subscriptions. Twitch accepts at most one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Filter {
-    /// All of the client.
+    /// All subscriptions of the client.
     All,
-    /// Those on a conduit.
+    /// Subscriptions on a conduit.
     Conduit(String),
-    /// Those of a type.
+    /// Subscriptions of a type.
     Type(String),
-    /// One, by its id.
+    /// A single subscription, by its id.
     Id(String),
-    /// Those whose condition names this user.
+    /// Subscriptions whose condition names this user.
     User(String),
-    /// Those in a status.
+    /// Subscriptions in a status.
     Status(String),
 }
 
-/// A list of subscriptions, whole.
+/// A complete list of subscriptions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SubscriptionList {
-    /// Oldest first.
+    /// Rows, oldest first.
     pub rows: Vec<SubscriptionRow>,
-    /// One text for each row that could not be read: which one, and why.
+    /// One text per row that could not be read: its name and the reason.
     pub unread: Vec<Box<str>>,
-    /// What all subscriptions of the client cost, listed or not.
+    /// Cost of all subscriptions of the client, listed or not.
     pub total_cost: u64,
-    /// What they may cost.
+    /// Limit of the total cost.
     pub max_total_cost: u64,
 }
 
-/// A subscription that was created.
+/// A created subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Created {
-    /// The new row.
     pub row: SubscriptionRow,
-    /// What all subscriptions of the client cost now.
+    /// Cost of all subscriptions of the client after the create.
     pub total_cost: u64,
-    /// What they may cost.
+    /// Limit of the total cost.
     pub max_total_cost: u64,
 }
 
-/// Where a subscription or a shard is to deliver to.
+/// Transport of a subscription or a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// A conduit, by its id.
     Conduit(Arc<str>),
-    /// A callback.
     Webhook {
-        /// Its URL.
         callback: Arc<str>,
-        /// What Twitch signs with.
+        /// Signing key of the messages.
         secret: Secret,
     },
     /// A WebSocket, by its session.
     Session(SessionId),
 }
 
-/// A conduit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conduit {
-    /// Twitch's id.
     pub id: String,
-    /// Its number of shards, assigned or not.
+    /// Number of shards, assigned or not.
     pub shard_count: u32,
 }
 
 /// A shard that has, or had, a transport.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardRow {
-    /// Its number.
     pub id: ShardId,
     /// Twitch's text: `enabled`, `websocket_disconnected`, ….
     pub status: Box<str>,
@@ -118,7 +111,7 @@ pub struct ShardRow {
     pub callback: Option<Box<str>>,
 }
 
-/// Why Twitch did not assign a shard.
+/// Reason why Twitch did not assign a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardRefused {
     /// For example `invalid_parameter`.
@@ -128,8 +121,8 @@ pub struct ShardRefused {
 }
 
 impl ShardRefused {
-    /// Whether the session is gone, so that only a new one helps. The code does not tell, so the text
-    /// has to; a wrong guess costs one reconnect.
+    /// Whether the session is gone, so that only a new one helps. The code does not say it, so this reads the
+    /// text. A wrong guess costs one reconnect.
     pub fn session_gone(&self) -> bool {
         let text = self.message.to_ascii_lowercase();
         text.contains("session") && !text.contains("missing")
