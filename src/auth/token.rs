@@ -16,69 +16,60 @@ const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// No pause is shorter.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
-/// How often refused credentials are tried again: somebody may mend them at Twitch.
+/// Pause before refused credentials are tried again: they may be corrected at Twitch.
 const REFUSED_RETRY: Duration = Duration::from_secs(300);
 /// The part of its life after which a token is renewed.
 const RENEW_AT: f64 = 0.8;
-/// How far the moment of renewal is spread around that.
+/// Spread of the moment of renewal around [`RENEW_AT`].
 const RENEW_SPREAD: f64 = 0.05;
 /// Pause before a validation that failed for a passing reason is tried again.
 const VALIDATE_RETRY: Duration = Duration::from_secs(30);
 
-/// What the driver has to do.
+/// Requests that the driver has to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Ask for a new token.
     Mint,
     /// Ask whether the token of this generation is alive.
-    Validate {
-        /// Its generation.
-        generation: u64,
-    },
+    Validate { generation: u64 },
 }
 
-/// What came of asking for a token.
+/// Outcome of [`Command::Mint`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MintOutcome {
-    /// A token.
     Minted {
-        /// Its text.
         secret: Secret,
-        /// How long it lives, when Twitch says so.
+        /// Lifetime of the token. `None` means that Twitch did not say.
         expires_in: Option<Duration>,
     },
     /// The client id or the secret is wrong.
     Refused(String),
-    /// Something that may pass: no network, an outage, 429.
+    /// A temporary failure: no network, an outage, 429.
     Temporary(String),
 }
 
-/// What came of validating a token.
+/// Outcome of [`Command::Validate`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ValidateOutcome {
-    /// It is alive.
     Valid {
         /// The client id that it belongs to.
         client_id: String,
-        /// What is left of its life, when Twitch says so.
+        /// Remaining lifetime. `None` means that Twitch did not say.
         expires_in: Option<Duration>,
     },
-    /// It is dead.
     Dead,
-    /// Something that may pass.
+    /// A temporary failure.
     Temporary(String),
 }
 
 /// A token and its generation: 1 for the first one, one more with each mint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// Which one it is.
     pub generation: u64,
-    /// Its text.
     pub secret: Secret,
 }
 
-/// How a rejection stands.
+/// State of a rejected token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// There is a newer token.
@@ -97,7 +88,7 @@ struct Current {
     expires_at: Option<Instant>,
     renew_at: Option<Instant>,
     validate_at: Instant,
-    /// A request was refused with it.
+    /// A request with this token was answered 401.
     suspect: bool,
 }
 
@@ -152,7 +143,7 @@ impl Machine {
         None
     }
 
-    /// When [`Self::handle_timeout`] is due; none only while a reply is awaited.
+    /// When [`Self::handle_timeout`] is due. `None` only while a reply is awaited.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let mint = self.mint_at.filter(|_| !self.minting);
         let current = self.current.as_ref();
@@ -179,7 +170,7 @@ impl Machine {
     pub fn handle_mint(&mut self, outcome: MintOutcome, now: Instant, jitter: f64) {
         self.minting = false;
         if std::mem::take(&mut self.stale_mint) && !matches!(outcome, MintOutcome::Minted { .. }) {
-            // The answer is about a secret that is not in force any more.
+            // The outcome belongs to a secret that has been replaced.
             self.mint_at = Some(now);
             return;
         }
@@ -238,7 +229,7 @@ impl Machine {
                 self.mint_at = Some(now + REFUSED_RETRY.mul_f64(0.75 + jitter / 2.0));
             }
             ValidateOutcome::Dead => self.replace_dead(now, jitter),
-            // Somebody was refused with it, and nobody can say that it lives: it costs less to replace it.
+            // A request was refused with this token and its validation fails: replacing it costs less.
             ValidateOutcome::Temporary(_) if current.suspect => self.replace_dead(now, jitter),
             ValidateOutcome::Temporary(message) => {
                 current.validate_at = now + VALIDATE_RETRY.mul_f64(1.0 + jitter);
@@ -258,7 +249,7 @@ impl Machine {
         }
     }
 
-    /// How the rejection of the token of this generation stands.
+    /// The state of the rejected token of this generation.
     pub fn verdict(&self, generation: u64) -> Verdict {
         match (&self.current, &self.refused) {
             (Some(current), _) if current.suspect => Verdict::Open,
@@ -271,7 +262,7 @@ impl Machine {
         }
     }
 
-    /// The client secret was changed: it is tried at once; the old token serves meanwhile.
+    /// The client secret was changed. Mints with it at once; the old token serves until then.
     pub fn handle_new_secret(&mut self, now: Instant) {
         self.refused = None;
         self.failures = 0;
@@ -290,8 +281,7 @@ impl Machine {
         }
     }
 
-    /// The wall clock ran ahead of the monotonic one (suspend, or a correction): nobody knows how old
-    /// the token is.
+    /// The wall clock ran ahead of the monotonic one (suspend, or a correction): the token's age is unknown.
     pub fn handle_clock_jump(&mut self, now: Instant) {
         if let Some(current) = &mut self.current {
             current.validate_at = now;
@@ -306,12 +296,12 @@ impl Machine {
         self.current.as_ref().filter(|c| !c.suspect).map(|c| &c.token)
     }
 
-    /// The token of a generation, while it is the current one, suspect or not.
+    /// The token of this generation if it is still the current one, suspect or not.
     pub fn token(&self, generation: u64) -> Option<&Token> {
         self.current.as_ref().map(|c| &c.token).filter(|token| token.generation == generation)
     }
 
-    /// A reply will never come: whatever is in flight is taken for failed.
+    /// A reply will never come: treats the request in flight as failed.
     pub fn handle_lost_reply(&mut self, now: Instant, jitter: f64) {
         if self.minting {
             self.handle_mint(MintOutcome::Temporary("the request failed".to_owned()), now, jitter);
@@ -326,17 +316,16 @@ impl Machine {
         }
     }
 
-    /// Why nobody gets a token for now: the credentials are refused.
+    /// Twitch's message if the credentials are refused, so that no token is available.
     pub fn refusal(&self) -> Option<&str> {
         self.refused.as_deref().filter(|_| self.current.is_none())
     }
 
-    /// When the token ends, if Twitch has said.
+    /// When the token expires. `None` means that Twitch did not say.
     pub fn expires_at(&self) -> Option<Instant> {
         self.current.as_ref().and_then(|c| c.expires_at)
     }
 
-    /// In one word, for the status.
     pub fn state(&self) -> TokenState {
         let renewing = self.minting || self.mint_at.is_some();
         match (&self.current, &self.refused) {
@@ -348,7 +337,7 @@ impl Machine {
         }
     }
 
-    /// What is wrong, if anything.
+    /// The current problem, for the status.
     pub fn problem(&self) -> Option<&str> {
         self.problem.as_deref()
     }
@@ -359,7 +348,7 @@ impl Machine {
         }
     }
 
-    /// The first replacement comes at once; tokens that keep dying young come ever slower.
+    /// Replaces a dead token: the first time at once, then with growing pauses while tokens keep dying early.
     fn replace_dead(&mut self, now: Instant, jitter: f64) {
         self.current = None;
         if self.minting {
