@@ -123,7 +123,7 @@ async fn create_and_restart(latency: Duration) {
 
 /// Reads the list as the daemon has to, with a client that does nothing else.
 async fn page_through(home: &Home) -> usize {
-    let http = eventsubd::daemon::connections().unwrap().0;
+    let http = eventsubd::daemon::connections().unwrap().client();
     let form = format!(
         "client_id={}&client_secret={}&grant_type=client_credentials",
         home.sandbox.client_id(),

@@ -20,8 +20,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("sandbox", &["model", "samples"]),
     ("auth", &["model", "telemetry"]),
     ("helix", &["model", "auth", "telemetry"]),
-    ("transport", &["model", "admission", "store", "telemetry"]),
-    ("delivery", &["model", "samples", "store", "telemetry"]),
+    ("transport", &["model", "admission", "auth", "store", "telemetry"]),
+    ("delivery", &["model", "samples", "auth", "store", "telemetry"]),
     ("reconcile", &["model", "helix", "telemetry"]),
     ("admin", &["model", "admission", "store", "telemetry"]),
     (
@@ -84,6 +84,7 @@ const PURE: &[&str] = &[
     "reconcile/decide",
     "reconcile/bind/hooks",
     "reconcile/bind/shards",
+    "reconcile/preview/limits",
     "reconcile/preview/render",
     "store/age",
     "store/ids",

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::Outward;
 use super::http::{BodyError, read_bounded};
 use super::oauth::{self, DeviceCode, DeviceOutcome, TokenUser};
 use crate::model::secret::Secret;
@@ -28,12 +29,6 @@ pub enum DeviceError {
     Over,
 }
 
-impl From<reqwest::Error> for DeviceError {
-    fn from(error: reqwest::Error) -> Self {
-        Self::Unavailable(error.without_url().to_string())
-    }
-}
-
 impl From<BodyError> for DeviceError {
     fn from(error: BodyError) -> Self {
         Self::Unavailable(error.to_string())
@@ -43,8 +38,7 @@ impl From<BodyError> for DeviceError {
 /// Asks Twitch, for one application.
 #[derive(Clone, Debug)]
 pub struct DeviceGrant<'a> {
-    /// What requests are sent with.
-    pub http: &'a reqwest::Client,
+    pub http: &'a Outward,
     /// `https://id.twitch.tv/oauth2`, without a slash at the end.
     pub auth_url: &'a str,
     /// The application.
@@ -99,16 +93,22 @@ impl DeviceGrant<'_> {
             .map_err(|_| DeviceError::Refused("its token is none".to_owned()))?;
         value.set_sensitive(true);
         let url = format!("{}/validate", self.auth_url);
-        let request = self.http.get(url).timeout(REQUEST_LIMIT).header(http::header::AUTHORIZATION, value);
-        let answer = request.send().await?;
+        let request =
+            self.http.client().get(url).timeout(REQUEST_LIMIT).header(http::header::AUTHORIZATION, value);
+        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = answer.status().as_u16();
         let body = read_bounded(answer, MAX_ANSWER).await?;
         oauth::parse_token_user(status, &body).map_err(DeviceError::Unavailable)
     }
 
+    fn unreachable(&self, error: &reqwest::Error) -> DeviceError {
+        DeviceError::Unavailable(self.http.explain(error))
+    }
+
     async fn post(&self, path: &str, form: &[(&str, &str)]) -> Result<(u16, Vec<u8>), DeviceError> {
-        let request = self.http.post(format!("{}/{path}", self.auth_url)).timeout(REQUEST_LIMIT).form(form);
-        let answer = request.send().await?;
+        let url = format!("{}/{path}", self.auth_url);
+        let request = self.http.client().post(url).timeout(REQUEST_LIMIT).form(form);
+        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = answer.status().as_u16();
         Ok((status, read_bounded(answer, MAX_ANSWER).await?))
     }

@@ -1,12 +1,15 @@
-//! The HTTP client for requests to Twitch, and reading answers without trusting their size.
+//! The HTTP client, and reading answers without trusting their size.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::{ClientConfig, RootCertStore};
 
+use super::proxy::{Proxies, ProxyError};
+use crate::model::connect::reason;
+
 /// How long a connection may take to be made.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// Connections cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +20,34 @@ pub enum HttpError {
     /// The HTTP library refuses its settings.
     #[error("the HTTP client cannot be set up")]
     Client(#[source] reqwest::Error),
+    #[error(transparent)]
+    Proxy(ProxyError),
+    #[error("no CA certificates: install ca-certificates or set SSL_CERT_FILE{why}")]
+    NoCertificates {
+        /// Empty, or in brackets what was found instead.
+        why: String,
+    },
+}
+
+/// The CA certificates that this machine trusts.
+pub(super) struct Roots {
+    pub(super) store: RootCertStore,
+    /// Set if there are none: empty, or in brackets what was found instead.
+    pub(super) problem: Option<String>,
+}
+
+impl Roots {
+    pub(super) fn load() -> Self {
+        let mut store = RootCertStore::empty();
+        let found = rustls_native_certs::load_native_certs();
+        let (_added, ignored) = store.add_parsable_certificates(found.certs);
+        let problem = store.is_empty().then(|| match found.errors.first() {
+            Some(error) => format!(" ({})", reason(error)),
+            None if ignored > 0 => " (what is there cannot be read)".to_owned(),
+            None => String::new(),
+        });
+        Self { store, problem }
+    }
 }
 
 /// TLS with the certificates that this machine trusts. Without any, only `http://` works.
@@ -24,9 +55,10 @@ pub enum HttpError {
 /// # Errors
 /// The TLS library refuses its own defaults.
 pub fn tls_config() -> Result<ClientConfig, HttpError> {
-    let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    let (_added, _ignored) = roots.add_parsable_certificates(found.certs);
+    tls_with(Roots::load().store)
+}
+
+pub(super) fn tls_with(roots: RootCertStore) -> Result<ClientConfig, HttpError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     Ok(ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -35,21 +67,35 @@ pub fn tls_config() -> Result<ClientConfig, HttpError> {
         .with_no_client_auth())
 }
 
-/// A client that follows no redirects: a token must not wander. Header names go out in title case, as Twitch's webhooks
+/// A client that uses no proxy and follows no redirects. Header names go out in title case, as Twitch's webhooks
 /// have them: not every receiver knows that case does not count.
 ///
 /// # Errors
 /// The HTTP library refuses its settings.
 pub fn http_client(user_agent: &str, tls: ClientConfig) -> Result<reqwest::Client, HttpError> {
-    reqwest::Client::builder()
+    build_client(user_agent, tls, &Proxies::default())
+}
+
+pub(super) fn build_client(
+    user_agent: &str,
+    tls: ClientConfig,
+    proxies: &Proxies,
+) -> Result<reqwest::Client, HttpError> {
+    let builder = reqwest::Client::builder()
         .user_agent(user_agent)
         .redirect(reqwest::redirect::Policy::none())
         .http1_title_case_headers()
         .connect_timeout(CONNECT_LIMIT)
         .pool_idle_timeout(Duration::from_secs(60))
-        .tls_backend_preconfigured(tls)
-        .build()
-        .map_err(HttpError::Client)
+        .tls_backend_preconfigured(tls);
+    // Our own rules decide, so that WebSockets go the same way.
+    let builder = if proxies.all().next().is_none() {
+        builder.no_proxy()
+    } else {
+        let proxies = proxies.clone();
+        builder.proxy(reqwest::Proxy::custom(move |url| proxies.of_url(url)?.url()))
+    };
+    builder.build().map_err(HttpError::Client)
 }
 
 /// An answer's body could not be read.
@@ -61,9 +107,9 @@ pub enum BodyError {
         /// What is accepted.
         limit: usize,
     },
-    /// The connection broke, or time ran out.
+    /// The connection broke, or time ran out. The error has the URL: it is shown through [`super::explain`] only.
     #[error("the answer broke off")]
-    Broken(#[source] reqwest::Error),
+    Broken(reqwest::Error),
 }
 
 /// Reads a body of at most `limit` bytes.
@@ -76,7 +122,7 @@ pub async fn read_bounded(mut response: reqwest::Response, limit: usize) -> Resu
         return Err(BodyError::TooLarge { limit });
     }
     let mut body = Vec::with_capacity(usize::try_from(announced).unwrap_or(0));
-    while let Some(part) = response.chunk().await.map_err(|e| BodyError::Broken(e.without_url()))? {
+    while let Some(part) = response.chunk().await.map_err(BodyError::Broken)? {
         if body.len() + part.len() > limit {
             return Err(BodyError::TooLarge { limit });
         }

@@ -1,7 +1,5 @@
 //! The task that keeps the token: it does what the state machine says, and tells everybody.
 
-use std::error::Error;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +11,7 @@ use tracing::{debug, info, warn};
 
 use super::http::read_bounded;
 use super::token::{Command, Machine, MintOutcome, Token, ValidateOutcome, Verdict};
-use super::{AccessToken, Credentials, Rejected, TokenError, TokenOptions, Tokens, oauth};
+use super::{AccessToken, Credentials, Outward, Rejected, TokenError, TokenOptions, Tokens, oauth};
 use crate::model::pulse::Pulse;
 use crate::model::status::{TokenState, TokenStatus};
 use crate::model::time::Timestamp;
@@ -50,7 +48,7 @@ enum Finished {
 /// The task that owns the token.
 #[derive(Debug)]
 pub struct Keeper {
-    http: reqwest::Client,
+    http: Outward,
     options: watch::Receiver<TokenOptions>,
     credentials: watch::Receiver<Credentials>,
     rejections: mpsc::Receiver<Rejection>,
@@ -62,7 +60,7 @@ pub struct Keeper {
 impl Keeper {
     /// A keeper, and the handle for those who need the token. `options` and `credentials` may change.
     pub fn new(
-        http: reqwest::Client,
+        http: Outward,
         options: watch::Receiver<TokenOptions>,
         credentials: watch::Receiver<Credentials>,
     ) -> (Self, Tokens) {
@@ -265,21 +263,10 @@ fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
 
-/// An error and its causes without the URL.
-fn explain(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = if error.is_timeout() { "no answer in time".to_owned() } else { error.to_string() };
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let _ = write!(text, ": {cause}");
-        source = cause.source();
-    }
-    text
-}
-
-async fn mint(http: &reqwest::Client, base: &str, credentials: &Credentials) -> MintOutcome {
+async fn mint(http: &Outward, base: &str, credentials: &Credentials) -> MintOutcome {
     let secret = &credentials.client_secret;
     let request = http
+        .client()
         .post(format!("{base}/token"))
         .timeout(REQUEST_LIMIT)
         .form(&oauth::mint_form(&credentials.client_id, secret))
@@ -288,24 +275,25 @@ async fn mint(http: &reqwest::Client, base: &str, credentials: &Credentials) -> 
     let response = match request {
         Ok(response) => response,
         Err(error) => {
-            return MintOutcome::Temporary(format!(
-                "the token endpoint cannot be reached: {}",
-                explain(error)
-            ));
+            return MintOutcome::Temporary(http.explain(&error));
         }
     };
     let status = response.status().as_u16();
     match read_bounded(response, MAX_ANSWER).await {
-        Ok(body) => oauth::parse_mint(status, &body, secret),
+        Ok(body) => match oauth::parse_mint(status, &body, secret) {
+            MintOutcome::Temporary(why) => MintOutcome::Temporary(format!("{why} (POST {base}/token)")),
+            outcome => outcome,
+        },
         Err(error) => MintOutcome::Temporary(format!("the token endpoint: {error}")),
     }
 }
 
-async fn validate(http: &reqwest::Client, base: &str, token: &Token) -> ValidateOutcome {
+async fn validate(http: &Outward, base: &str, token: &Token) -> ValidateOutcome {
     let header = reqwest::header::HeaderValue::from_str(&format!("OAuth {}", token.secret.expose()));
     let Ok(mut header) = header else { return ValidateOutcome::Dead };
     header.set_sensitive(true);
     let request = http
+        .client()
         .get(format!("{base}/validate"))
         .timeout(REQUEST_LIMIT)
         .header("authorization", header)
@@ -313,7 +301,7 @@ async fn validate(http: &reqwest::Client, base: &str, token: &Token) -> Validate
         .await;
     let response = match request {
         Ok(response) => response,
-        Err(error) => return ValidateOutcome::Temporary(explain(error)),
+        Err(error) => return ValidateOutcome::Temporary(http.explain(&error)),
     };
     let status = response.status().as_u16();
     match read_bounded(response, MAX_ANSWER).await {
@@ -345,12 +333,12 @@ impl Clocks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::{http_client, tls_config};
+    use crate::auth::{Proxies, tls_config};
     use crate::model::secret::Secret;
 
     #[tokio::test(start_paused = true)]
     async fn it_shows_that_it_lives_while_nobody_answers() {
-        let http = http_client("test", tls_config().unwrap()).unwrap();
+        let http = Outward::new("test", tls_config().unwrap(), Proxies::default()).unwrap();
         // Nobody listens there.
         let auth_url = "http://127.0.0.1:1".to_owned();
         let options = TokenOptions { auth_url, validate_interval: Duration::from_secs(3600) };

@@ -1,4 +1,4 @@
-//! The app access token: one for everybody, kept by one task.
+//! The app access token: one for everybody, kept by one task; and how everything connects outward ([`Outward`]).
 //!
 //! Owns minting, validating and renewing. Whatever number of requests meets a 401, one validation and
 //! at most one mint come of it. It never revokes a token: other processes may use the same one, and
@@ -8,6 +8,8 @@ mod device;
 mod http;
 mod keeper;
 pub mod oauth;
+mod outward;
+mod proxy;
 pub mod token;
 
 use std::sync::Arc;
@@ -19,6 +21,8 @@ pub use self::device::{DeviceError, DeviceGrant};
 pub use self::http::{BodyError, HttpError, http_client, read_bounded, tls_config};
 pub use self::keeper::Keeper;
 use self::keeper::{Rejection, Serving};
+pub use self::outward::{Connection, Outward, explain};
+pub use self::proxy::{Proxies, Proxy, ProxyError};
 use crate::model::pulse::Pulse;
 use crate::model::secret::Secret;
 use crate::model::status::TokenStatus;

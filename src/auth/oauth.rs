@@ -47,6 +47,9 @@ pub fn parse_mint(status: u16, body: &[u8], secret: &Secret) -> MintOutcome {
             Some((secret, seconds)) => MintOutcome::Minted { secret, expires_in: life(seconds) },
             None => MintOutcome::Temporary(format!("the token endpoint answered {status} without a token")),
         },
+        400 | 401 | 403 | 404 | 410 if !is_refusal(body) => MintOutcome::Temporary(format!(
+            "the token endpoint answered {status}, and not as Twitch refuses; does `twitch.auth_url` lead to Twitch?"
+        )),
         400 | 401 | 403 | 404 | 410 => MintOutcome::Refused(format!("{status} {}", message(body, secret))),
         _ => {
             MintOutcome::Temporary(format!("the token endpoint answered {status} {}", message(body, secret)))
@@ -198,6 +201,12 @@ pub fn parse_token_user(status: u16, body: &[u8]) -> Result<TokenUser, String> {
     }
 }
 
+/// Whether the body is a refusal of Twitch's: an object with a status or a message.
+fn is_refusal(body: &[u8]) -> bool {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    Members::of(&body).is_ok_and(|members| members.has("status") || members.has("message"))
+}
+
 fn is_token(text: &str) -> bool {
     (1..=MAX_TOKEN).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
 }
@@ -236,9 +245,14 @@ mod tests {
             parse_mint(400, br#"{"message":"no such s3cret\u0007"}"#, &secret),
             MintOutcome::Refused(r"400 no such [secret]\x07".to_owned())
         );
-        for (status, body) in
-            [(500, &b""[..]), (429, b"{}"), (302, b""), (200, b"<html>"), (200, b"{\"access_token\":\"\"}")]
-        {
+        for (status, body) in [
+            (500, &b""[..]),
+            (429, b"{}"),
+            (302, b""),
+            (200, b"<html>"),
+            (404, b"<html>"),
+            (200, b"{\"access_token\":\"\"}"),
+        ] {
             assert!(matches!(parse_mint(status, body, &secret), MintOutcome::Temporary(_)), "{status}");
         }
     }

@@ -47,7 +47,7 @@ async fn authorize(args: &Args, flags: &AuthorizeArgs, config: &Config) -> Resul
         term::say("nothing is missing");
         return Ok(0);
     }
-    let (http, _) = daemon::connections()
+    let http = daemon::connections_to_twitch(config)
         .map_err(|error| Failure::new("cannot set up connections to Twitch").because(&error))?;
     let mut code = 0;
     for (nth, user) in asked.iter().enumerate() {

@@ -5,29 +5,21 @@ use std::io;
 
 use serde::Serialize;
 
+use super::BAD_CONFIG;
 use super::args::{Args, CheckArgs};
 use super::control::block_on;
-use super::plan::{Api, desired, exit_code, explain};
+use super::online::online;
 use super::target::load_options;
 use super::term::{self, Failure, fit};
-use super::{BAD_CONFIG, FAILED};
 use crate::config::{self, Config, Diagnostic, Listen, LoadOptions, Method, ShardTransport};
-use crate::daemon::Owner;
-use crate::model::grants;
+use crate::daemon::{self, Owner};
 use crate::model::text::{counted, duration};
 use crate::store::Reader;
-use crate::{daemon, reconcile};
-
-/// Logins in one Get Users request (Twitch: "Get Users").
-const LOGINS_A_REQUEST: usize = 100;
-
-/// Missing grants that are listed one by one.
-const LISTED: usize = 20;
 
 /// How one part stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Mark {
+pub(super) enum Mark {
     Good,
     Remark,
     Bad,
@@ -35,7 +27,7 @@ enum Mark {
 
 /// One line of the report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-struct Line {
+pub(super) struct Line {
     part: &'static str,
     mark: Mark,
     text: String,
@@ -73,7 +65,7 @@ pub(super) fn run(args: &Args, flags: &CheckArgs) -> Result<u8, Failure> {
         && report.valid
         && let Some(config) = &config
     {
-        let (lines, online_code) = block_on(online(config))?;
+        let (lines, online_code) = block_on(async { Ok(online(config, &options).await) })?;
         report.valid = lines.iter().all(|line| line.mark != Mark::Bad);
         report.parts.extend(lines);
         code = online_code;
@@ -94,7 +86,7 @@ fn owner(options: &LoadOptions, config: &Config) -> Option<Line> {
     Some(line("state", Mark::Bad, format!("{owned}: {}", owned.advice())))
 }
 
-fn line(part: &'static str, mark: Mark, text: impl Into<String>) -> Line {
+pub(super) fn line(part: &'static str, mark: Mark, text: impl Into<String>) -> Line {
     Line { part, mark, text: text.into() }
 }
 
@@ -163,101 +155,6 @@ fn transport(config: &Config) -> Vec<Line> {
         lines.push(line("webhook", Mark::Good, format!("{} -> {listen}, {tls}", webhook.callback)));
     }
     lines
-}
-
-/// Whether Twitch would reach the callback.
-async fn callback(config: &Config) -> (Vec<Line>, u8) {
-    let Some(webhook) = &config.webhook else { return (Vec::new(), 0) };
-    let report = daemon::examine_callback(config, webhook).await;
-    let mut code = 0;
-    let mut mark = |good: bool| {
-        if good {
-            Mark::Good
-        } else {
-            code = FAILED;
-            Mark::Bad
-        }
-    };
-    let addresses = match &report.addresses {
-        Ok(addresses) => addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
-        Err(why) => why.clone(),
-    };
-    let challenge = match &report.challenge {
-        Ok(took) => format!("{} answers the challenge, in {} ms", webhook.callback, took.as_millis()),
-        Err(why) => why.clone(),
-    };
-    let lines = vec![
-        line("dns", mark(report.addresses.is_ok()), addresses),
-        line("callback", mark(report.challenge.is_ok()), challenge),
-    ];
-    (lines, code)
-}
-
-/// What Twitch says of the credentials and the logins.
-async fn online(config: &Config) -> Result<(Vec<Line>, u8), Failure> {
-    let api = Api::connect(config).await?;
-    let mut lines = vec![line("credentials", Mark::Good, "Twitch accepts them")];
-    let logins: BTreeSet<&str> =
-        config.subscriptions.iter().flat_map(|s| s.logins()).map(AsRef::as_ref).collect();
-    let logins: Vec<&str> = logins.into_iter().collect();
-    let mut unknown: BTreeSet<&str> = logins.iter().copied().collect();
-    for batch in logins.chunks(LOGINS_A_REQUEST) {
-        let users = api.helix.users_by_login(batch).await.map_err(|error| {
-            Failure::new("the logins could not be looked up").because(&error).code(exit_code(&error))
-        })?;
-        for user in &users.rows {
-            unknown.remove(user.login.as_ref());
-        }
-    }
-    lines.extend(missing_grants(config, &api).await?);
-    let (called, code) = callback(config).await;
-    lines.extend(called);
-    if unknown.is_empty() {
-        lines.insert(
-            1,
-            line("logins", Mark::Good, format!("{} known to Twitch", number(logins.len(), "login"))),
-        );
-        return Ok((lines, code));
-    }
-    let names: Vec<_> = unknown.into_iter().collect();
-    lines.insert(1, line("logins", Mark::Bad, format!("Twitch knows nobody called {}", names.join(", "))));
-    Ok((lines, FAILED))
-}
-
-/// Who has granted what is needed, and who has not. A missing grant is no error of the file.
-async fn missing_grants(config: &Config, api: &Api) -> Result<Vec<Line>, Failure> {
-    let desired = desired(config)?;
-    let reconcile::Needs { users, remarks } =
-        reconcile::who_must_grant(&api.helix, &desired, None).await.map_err(|error| explain(&error))?;
-    let remarks = remarks.into_iter().map(|remark| line("grants", Mark::Remark, remark));
-    if users.is_empty() {
-        return Ok(remarks.collect());
-    }
-    let wanting: Vec<_> = users.iter().filter(|user| !user.missing.is_empty()).collect();
-    if wanting.is_empty() {
-        let good =
-            line("grants", Mark::Good, format!("all that is needed of {}", number(users.len(), "user")));
-        return Ok(std::iter::once(good).chain(remarks).collect());
-    }
-    let mut lines: Vec<Line> = wanting
-        .iter()
-        .take(LISTED)
-        .map(|user| {
-            let name = user.login.as_deref().unwrap_or(&user.user_id);
-            let scopes = grants::list(&user.missing);
-            line(
-                "grants",
-                Mark::Remark,
-                format!("{name} must allow {scopes}: `eventsubd authorize --user {name}`"),
-            )
-        })
-        .collect();
-    if wanting.len() > LISTED {
-        let more = format!("and {} more: `eventsubd authorize --missing`", wanting.len() - LISTED);
-        lines.push(line("grants", Mark::Remark, more));
-    }
-    lines.extend(remarks);
-    Ok(lines)
 }
 
 /// A length with its noun.

@@ -12,6 +12,7 @@ mod control;
 pub mod events;
 mod letters;
 mod man;
+mod online;
 mod plan;
 mod run;
 mod sandbox;

@@ -14,7 +14,7 @@ use crate::config::{self, Config, LoadOptions};
 use crate::daemon::{self, Owner, ReadOnlyMemory};
 use crate::helix::{Helix, HelixError};
 use crate::model::status::{TokenState, TokenStatus};
-use crate::reconcile::{self, Desired, ErrorKind, RunError};
+use crate::reconcile::{self, Desired, ErrorKind, PreviewError, RunError};
 use crate::store::{Reader, StoreError};
 
 /// `eventsubd plan`
@@ -27,9 +27,15 @@ pub(super) fn run(args: &Args, flags: &PlanArgs) -> Result<u8, Failure> {
     let preview = block_on(async {
         let api = Api::connect(&config).await?;
         let desired = desired(&config)?;
-        reconcile::preview(&api.helix, Arc::new(memory), &config.twitch.client_id, &desired)
-            .await
-            .map_err(|error| explain(&error))
+        let preview =
+            reconcile::preview(&api.helix, Arc::new(memory), &config.twitch.client_id, &desired).await;
+        preview.map_err(|PreviewError { error, done }| {
+            term::say("✓ credentials accepted");
+            for step in done {
+                term::say(&format!("✓ {step}"));
+            }
+            explain(&error)
+        })
     })?;
     if flags.json {
         term::write_json(&preview)?;
@@ -41,11 +47,14 @@ pub(super) fn run(args: &Args, flags: &PlanArgs) -> Result<u8, Failure> {
         let text = String::from_utf8_lossy(&text);
         term::write(args.invocation().complete(&text).as_bytes())?;
     }
+    if preview.stops.is_some() {
+        return Ok(FAILED);
+    }
     Ok(if flags.detailed_exitcode && preview.has_changes() { CHANGES } else { 0 })
 }
 
 /// What the daemon of the file remembers; nothing before its first start.
-fn memory(options: &LoadOptions, config: &Config) -> Result<ReadOnlyMemory, Failure> {
+pub(super) fn memory(options: &LoadOptions, config: &Config) -> Result<ReadOnlyMemory, Failure> {
     let reader = match Reader::open(&daemon::database(config)) {
         Err(StoreError::Missing { .. }) => return Ok(ReadOnlyMemory::default()),
         reader => reader.map_err(|error| target::unreadable(&error))?,

@@ -35,10 +35,10 @@ fn options(
     pace: Option<Duration>,
     require_grants: bool,
 ) -> Result<SandboxOptions, Failure> {
-    let (http, _) =
+    let http =
         connections().map_err(|error| Failure::new("cannot set up HTTP connections").because(&error))?;
     Ok(SandboxOptions {
-        http: Some(http),
+        http: Some(http.client()),
         listen,
         client_secret: SANDBOX_SECRET.to_owned(),
         accept_any_client: true,

@@ -61,6 +61,14 @@ impl Failure {
         self
     }
 
+    /// The message with its hint, in one line.
+    pub(super) fn text(&self) -> String {
+        match &self.hint {
+            Some(hint) => format!("{}; {hint}", self.message),
+            None => self.message.clone(),
+        }
+    }
+
     /// Its exit code.
     pub(super) fn exit_code(&self) -> u8 {
         self.code

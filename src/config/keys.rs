@@ -286,6 +286,14 @@ pub(super) static KEYS: &[Key] = &[
         ),
         &["nats", "mqtt"],
     ),
+    of(
+        unset(
+            "sink.*.discover",
+            Flag,
+            "whether servers that a server advertises get the credentials too; when left out, if `url` has one server",
+        ),
+        &["nats"],
+    ),
     key(
         "store.retain",
         time("1h", "3650d"),

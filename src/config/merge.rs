@@ -112,6 +112,7 @@ pub(super) struct Sink {
     pub(super) max_len: Option<u64>,
     pub(super) channel: Option<String>,
     pub(super) credentials: Option<String>,
+    pub(super) discover: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]

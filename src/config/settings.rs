@@ -213,6 +213,8 @@ pub enum SinkKind {
         stream: Option<String>,
         /// The text of a credentials file.
         credentials: Option<Secret>,
+        /// Whether servers that a server advertises are connected to as well.
+        discover: bool,
     },
     /// MQTT.
     Mqtt {

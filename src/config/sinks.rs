@@ -406,6 +406,8 @@ impl Builder<'_> {
             private_file(path, self.around.folder, &at, "NATS credentials", self.problems)
         });
         right.then(|| SinkKind::Nats {
+            // Whoever lists the servers has them all; credentials go to no other.
+            discover: sink.discover.unwrap_or_else(|| !url.contains(',')),
             url: Secret::new(url),
             subject: sink.subject.clone(),
             stream: sink.stream.clone(),

@@ -9,16 +9,16 @@ use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
 use super::handle::DaemonHandle;
-use super::one_shot::connections;
+use super::one_shot::connections_to_twitch;
 use super::reach::Caller;
 use super::reload::{Publishers, Reloader};
 use super::status::Sources;
 use super::systemd::{Notifier, Vitals};
 use super::webhook_secret::SecretFile;
 use super::webhooks::{self, Webhooks};
-use super::{BuildError, Daemon, DaemonOptions, Owner, USER_AGENT, memory, options, trial};
+use super::{BuildError, Daemon, DaemonOptions, Owner, memory, options, trial};
 use crate::admin::{ControlSocket, Endpoint};
-use crate::auth::{self, HttpError, Keeper};
+use crate::auth::{HttpError, Keeper, Outward};
 use crate::config::{self, Config, LoadOptions};
 use crate::delivery::{DeliveryOptions, delivery};
 use crate::helix::{Helix, HelixOptions};
@@ -38,8 +38,8 @@ impl Daemon {
     pub async fn build(options: DaemonOptions) -> Result<Self, BuildError> {
         let config = load(&options.load)?;
         let sinks = options::sinks(&config);
-        let (http, tls) = connections().map_err(BuildError::Http)?;
-        let mut delivery_options = delivery_options(&tls).map_err(BuildError::Http)?;
+        let http = connections_to_twitch(&config).map_err(BuildError::Http)?;
+        let mut delivery_options = delivery_options(&http).map_err(BuildError::Http)?;
         if let Some(stdout) = options.stdout.clone() {
             delivery_options.stdout = stdout;
         }
@@ -72,7 +72,7 @@ impl Daemon {
         let (credentials_tx, credentials) = watch::channel(options::credentials(&config));
         let (token_tx, token_options) = watch::channel(options::token(&config));
         let (pool_tx, pool_options) =
-            watch::channel(options::pool(&config, tls, options.tuning.timings.clone()));
+            watch::channel(options::pool(&config, http.clone(), options.tuning.timings.clone()));
         let (desired_tx, desired) = watch::channel(options::desired(&config, keys.as_ref(), 1));
         let (sinks_tx, sinks) = watch::channel(sinks);
         let (admin_tx, admin) = watch::channel(admin);
@@ -230,7 +230,9 @@ fn config_status(options: &DaemonOptions, config: &Config) -> ConfigStatus {
     }
 }
 
-/// What sinks connect with. Its connections are not those to Twitch.
-pub(super) fn delivery_options(tls: &rustls::ClientConfig) -> Result<DeliveryOptions, HttpError> {
-    Ok(DeliveryOptions::new(auth::http_client(USER_AGENT, tls.clone())?, tls.clone()))
+/// How sinks connect: the same way as everything else, over connections of their own.
+pub(super) fn delivery_options(outward: &Outward) -> Result<DeliveryOptions, HttpError> {
+    let mut options = DeliveryOptions::new(outward.separate_client()?, (**outward.tls()).clone());
+    options.proxies = outward.proxies().clone();
+    Ok(options)
 }

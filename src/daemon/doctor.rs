@@ -66,7 +66,7 @@ async fn challenge(config: &Config, webhook: &Webhook) -> Result<Duration, Strin
         Some(keys) => keys,
         None => webhook_secret::unstored(&config.state_directory).map_err(|error| said(&error))?,
     };
-    let (http, _) = connections().map_err(|error| error.to_string())?;
+    let http = connections().map_err(|error| error.to_string())?;
     let stand_in = StandIn::listen(webhook, &keys).await?;
     let key = keys.current();
     let callback = Callback { url: webhook.callback.as_str().into(), key: key.id, shard: None };

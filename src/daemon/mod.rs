@@ -36,7 +36,10 @@ use tokio::sync::{mpsc, watch};
 pub use doctor::{CallbackReport, examine_callback};
 pub use handle::DaemonHandle;
 pub use memory::ReadOnlyMemory;
-pub use one_shot::{connections, database, desired, one_shot_api, preview_sink, sink_problems, try_sink};
+pub use one_shot::{
+    connections, connections_to_twitch, database, desired, one_shot_api, preview_sink, sink_problems,
+    try_sink, try_sinks,
+};
 pub use options::{DATABASE, SANDBOX_SECRET};
 pub use owner::{Owned, Owner};
 pub use reach::Caller;

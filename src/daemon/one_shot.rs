@@ -10,11 +10,12 @@ use tokio_util::sync::CancellationToken;
 use super::build::delivery_options;
 use super::webhook_secret::{self, SecretFile, SecretFileError};
 use super::{USER_AGENT, options, trial};
-use crate::auth::{self, HttpError, Keeper};
+use crate::auth::{HttpError, Keeper, Outward};
 use crate::config::Config;
 use crate::delivery::{self, DeliveryOptions, SinkOptions};
 use crate::helix::{Helix, HelixOptions};
 use crate::model::event::{Event, Seq, StoredEvent};
+use crate::model::route::SinkName;
 use crate::model::status::TokenStatus;
 use crate::model::text::chain;
 use crate::model::time::Timestamp;
@@ -25,13 +26,23 @@ pub fn database(config: &Config) -> PathBuf {
     config.state_directory.join(options::DATABASE)
 }
 
-/// The client for requests to Twitch, and the TLS settings that sockets share with it.
+/// How this process connects outward.
 ///
 /// # Errors
-/// TLS or the client cannot be set up.
-pub fn connections() -> Result<(reqwest::Client, Arc<rustls::ClientConfig>), HttpError> {
-    let tls = auth::tls_config()?;
-    Ok((auth::http_client(USER_AGENT, tls.clone())?, Arc::new(tls)))
+/// A proxy variable that cannot be used, or libraries that cannot be set up.
+pub fn connections() -> Result<Outward, HttpError> {
+    Outward::from_environment(USER_AGENT)
+}
+
+/// The same, if everything is there that connections to Twitch need.
+///
+/// # Errors
+/// As [`connections`]; no CA certificates.
+pub fn connections_to_twitch(config: &Config) -> Result<Outward, HttpError> {
+    let outward = connections()?;
+    let twitch = &config.twitch;
+    outward.require_certificates([&*twitch.auth_url, &*twitch.api_url, &*twitch.eventsub_url])?;
+    Ok(outward)
 }
 
 /// A token keeper and an API client for one command, which end with the `CancellationToken`.
@@ -42,7 +53,7 @@ pub fn one_shot_api(
     config: &Config,
     cancel: &CancellationToken,
 ) -> Result<(Helix, watch::Receiver<TokenStatus>), HttpError> {
-    let (http, _) = connections()?;
+    let http = connections_to_twitch(config)?;
     let (_options, token_options) = watch::channel(options::token(config));
     let (_credentials, credentials) = watch::channel(options::credentials(config));
     let (keeper, tokens) = Keeper::new(http.clone(), token_options, credentials);
@@ -67,12 +78,20 @@ pub fn desired(config: &Config) -> Result<Arc<Desired>, SecretFileError> {
     Ok(options::desired(config, keys.as_ref(), 1))
 }
 
+/// Connects to the receiver of each sink that has one, and sends nothing: its name, and its address or why not.
+pub async fn try_sinks(config: &Config, outward: &Outward) -> Vec<(SinkName, Result<String, String>)> {
+    match delivery_options(outward) {
+        Ok(options) => delivery::try_connections(&options::sinks(config), &options, outward).await,
+        Err(error) => config.sinks.keys().map(|name| (name.clone(), Err(error.to_string()))).collect(),
+    }
+}
+
 /// What would keep the sinks of a configuration from working, a line each.
 ///
 /// # Errors
 /// TLS or the client cannot be set up.
 pub fn sink_problems(config: &Config) -> Result<Vec<String>, HttpError> {
-    Ok(trial::problems(config, &delivery_options(&auth::tls_config()?)?))
+    Ok(trial::problems(config, &delivery_options(&connections()?)?))
 }
 
 /// What a sink of the configuration would get for an event, without secrets.
@@ -97,8 +116,8 @@ fn one_sink(config: &Config, name: &str) -> Result<(SinkOptions, DeliveryOptions
     let sinks = options::sinks(config);
     let sink = sinks.iter().find(|sink| sink.name.as_str() == name).cloned();
     let sink = sink.ok_or_else(|| format!("there is no sink {name} in the configuration"))?;
-    let tls = auth::tls_config().map_err(|error| chain(&error))?;
-    Ok((sink, delivery_options(&tls).map_err(|error| chain(&error))?))
+    let outward = connections().map_err(|error| chain(&error))?;
+    Ok((sink, delivery_options(&outward).map_err(|error| chain(&error))?))
 }
 
 fn stored(event: Event) -> StoredEvent {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::admin::{EndpointError, EndpointListener, EndpointOptions};
-use crate::auth::{Credentials, TokenOptions};
+use crate::auth::{Credentials, Outward, TokenOptions};
 use crate::config::{self, Config};
 use crate::delivery::format::Format;
 use crate::delivery::{
@@ -51,8 +51,8 @@ pub(super) fn token(config: &Config) -> TokenOptions {
     }
 }
 
-pub(super) fn pool(config: &Config, tls: Arc<rustls::ClientConfig>, timings: Timings) -> PoolOptions {
-    let mut options = PoolOptions::new(config.twitch.eventsub_url.clone(), config.conduit.keepalive, tls);
+pub(super) fn pool(config: &Config, outward: Outward, timings: Timings) -> PoolOptions {
+    let mut options = PoolOptions::new(config.twitch.eventsub_url.clone(), config.conduit.keepalive, outward);
     options.timings = timings;
     options
 }
@@ -135,12 +135,15 @@ pub(super) fn sinks(config: &Config) -> Arc<[SinkOptions]> {
                         concurrency: *concurrency,
                     })
                 }
-                config::SinkKind::Nats { url, subject, stream, credentials } => SinkKind::Nats(NatsOptions {
-                    url: url.clone(),
-                    subject: subject.as_str().into(),
-                    stream: stream.clone(),
-                    credentials: credentials.clone(),
-                }),
+                config::SinkKind::Nats { url, subject, stream, credentials, discover } => {
+                    SinkKind::Nats(NatsOptions {
+                        url: url.clone(),
+                        subject: subject.as_str().into(),
+                        stream: stream.clone(),
+                        credentials: credentials.clone(),
+                        discover: *discover,
+                    })
+                }
                 config::SinkKind::Mqtt { url, topic, qos, retain, credentials } => {
                     SinkKind::Mqtt(MqttOptions {
                         url: url.clone(),

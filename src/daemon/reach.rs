@@ -9,8 +9,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::BoxFuture;
 use serde_json::json;
 
-use crate::auth::{self, BodyError};
-use crate::model::text::chain;
+use crate::auth::{self, BodyError, Outward};
 use crate::model::time::Timestamp;
 use crate::model::webhook::{Callback, WebhookKey};
 use crate::reconcile::Reach;
@@ -23,12 +22,12 @@ const MAX_ANSWER: usize = 4096;
 /// What calls.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    http: reqwest::Client,
+    http: Outward,
 }
 
 impl Caller {
     /// With this client, which follows no redirects.
-    pub fn new(http: reqwest::Client) -> Self {
+    pub fn new(http: Outward) -> Self {
         Self { http }
     }
 
@@ -41,6 +40,7 @@ impl Caller {
         let signature = key.signer.sign(id.as_bytes(), timestamp.as_bytes(), body.as_bytes());
         let request = self
             .http
+            .client()
             .post(callback.to_string())
             .timeout(LIMIT)
             .header("content-type", "application/json")
@@ -52,7 +52,7 @@ impl Caller {
             .header("twitch-eventsub-subscription-type", "stream.online")
             .header("twitch-eventsub-subscription-version", "1")
             .body(body);
-        let answer = request.send().await.map_err(|error| unanswered(&error.without_url()))?;
+        let answer = request.send().await.map_err(|error| unanswered(&error, &self.http.explain(&error)))?;
         let status = answer.status();
         let plain = answer
             .headers()
@@ -107,8 +107,7 @@ fn stranger(status: reqwest::StatusCode) -> String {
 }
 
 /// Nobody answers.
-fn unanswered(error: &reqwest::Error) -> String {
-    let text = chain(error);
+fn unanswered(error: &reqwest::Error, text: &str) -> String {
     let lower = text.to_ascii_lowercase();
     let hint = if error.is_timeout() {
         "it does not answer in time: is the port open to the outside?"

@@ -79,7 +79,8 @@ pub(super) fn make(sink: &SinkOptions, options: &DeliveryOptions) -> Result<Made
         ))),
         SinkKind::Http(http) => {
             let made = Http::new(http.clone(), options.http.clone());
-            Made::Single(Arc::new(made.map_err(|error| failed(error.to_string()))?))
+            let made = made.map_err(|error| failed(error.to_string()))?;
+            Made::Single(Arc::new(made.with_proxies(options.proxies.clone())))
         }
         SinkKind::Nats(nats) => {
             let made = Nats::new(sink.name.clone(), nats.clone(), sink.format, options.tls.clone());

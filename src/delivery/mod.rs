@@ -34,7 +34,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-pub use self::check::check_sinks;
+pub use self::check::{check_sinks, try_connections};
 pub use self::children::Children;
 use self::format::Format;
 pub use self::handle::{DeliveryHandle, ResendError, Skipped};
@@ -46,6 +46,7 @@ pub use self::sink::{
 };
 pub use self::supervisor::Delivery;
 use self::worker::Statuses;
+use crate::auth::Proxies;
 use crate::model::route::{Routes, SinkName};
 use crate::store::{StartAt, Store};
 
@@ -115,18 +116,16 @@ pub struct DeliveryOptions {
     pub children: Children,
     /// Print what sinks that reach outside would get, instead of sending it.
     pub print: bool,
+    /// The proxies that HTTP sinks go through, for messages; NATS sinks connect directly.
+    pub proxies: Proxies,
 }
 
 impl DeliveryOptions {
     /// With the process's own standard output.
     pub fn new(http: reqwest::Client, tls: rustls::ClientConfig) -> Self {
-        Self {
-            stdout: Arc::new(|| Box::new(std::io::stdout())),
-            http,
-            tls,
-            children: Children::default(),
-            print: false,
-        }
+        let stdout: OpenStdout = Arc::new(|| Box::new(std::io::stdout()));
+        let (children, proxies) = (Children::default(), Proxies::default());
+        Self { stdout, http, tls, children, print: false, proxies }
     }
 }
 

@@ -13,10 +13,10 @@ use super::error::HelixError;
 use super::pacer::{Decision, Headers, Pacer, PacerOptions, Permit};
 use super::request::{Call, Request, Verb};
 use super::status::{NO_ANSWER, classify, status_label, without_token};
-use crate::auth::{AccessToken, BodyError, Rejected, Tokens, read_bounded};
+use crate::auth::{AccessToken, BodyError, Outward, Rejected, Tokens, read_bounded};
 use crate::model::pulse::Pulse;
 use crate::model::status::ApiStatus;
-use crate::model::text::chain;
+use crate::model::text::duration;
 use crate::telemetry::LogLimit;
 
 /// Largest answer that is read; a page of 100 subscriptions has about 60 KiB.
@@ -29,7 +29,7 @@ const OUTAGE_PAUSE: Duration = Duration::from_secs(1);
 /// Shared by all clones of the client. The lock is held for arithmetic only, never over an await.
 #[derive(Debug)]
 pub(super) struct Sender {
-    http: reqwest::Client,
+    http: Outward,
     options: HelixOptions,
     tokens: Tokens,
     pacer: Mutex<Pacer>,
@@ -70,7 +70,7 @@ struct Answer {
 }
 
 impl Sender {
-    pub(super) fn new(http: reqwest::Client, options: HelixOptions, tokens: Tokens) -> Arc<Self> {
+    pub(super) fn new(http: Outward, options: HelixOptions, tokens: Tokens) -> Arc<Self> {
         let pacing = PacerOptions {
             in_flight: u32::try_from(options.in_flight).unwrap_or(u32::MAX),
             reserve: options.reserve,
@@ -89,6 +89,20 @@ impl Sender {
 
     pub(super) fn status(&self) -> watch::Receiver<ApiStatus> {
         self.status.subscribe()
+    }
+
+    /// Names verb and URL where the answer is not one that Twitch gives: the URL may lead elsewhere.
+    fn with_url(&self, request: &Request, error: HelixError) -> HelixError {
+        match error {
+            HelixError::Garbled { message } => {
+                let route = request.route();
+                let (verb, path) = route.split_once(' ').unwrap_or(("", &route));
+                HelixError::Garbled {
+                    message: format!("{message} ({verb} {}{path})", self.options.api_url).into(),
+                }
+            }
+            error => error,
+        }
     }
 
     /// Logs the first of the rows that could not be read.
@@ -111,7 +125,7 @@ impl Sender {
 
     /// The body of a good answer. The pulse beats while this moves.
     pub(super) async fn send(&self, request: &Request, pulse: &Pulse) -> Result<Vec<u8>, HelixError> {
-        let outcome = self.attempts(request, pulse).await;
+        let outcome = self.attempts(request, pulse).await.map_err(|error| self.with_url(request, error));
         pulse.beat();
         let problem = outcome.as_ref().err().filter(|error| error.is_outage()).map(ToString::to_string);
         if problem.is_some() || outcome.is_ok() {
@@ -155,12 +169,8 @@ impl Sender {
         let flight = self.pace(request.call.is_urgent(), pulse).await;
         let answer = tokio::time::timeout(self.options.timeout, self.exchange(request, token)).await;
         let answer = answer.unwrap_or_else(|_| {
-            let message = format!(
-                "{}: no answer in time ({} s)",
-                request.call.name(),
-                self.options.timeout.as_secs_f64()
-            )
-            .into();
+            let message =
+                format!("{}: no answer in {}", request.call.name(), duration(self.options.timeout)).into();
             Err(HelixError::Unreachable { message })
         });
         let answer = answer.inspect_err(|error| {
@@ -227,6 +237,7 @@ impl Sender {
         };
         let mut builder = self
             .http
+            .client()
             .request(method, url)
             .query(&request.query)
             .bearer_auth(token.secret().expose())
@@ -236,7 +247,7 @@ impl Sender {
         }
         self.status.send_modify(|status| status.requests += 1);
         let unreachable = |error: reqwest::Error| HelixError::Unreachable {
-            message: format!("{name}: {}", chain(&error.without_url())).into(),
+            message: format!("{} ({name})", self.http.explain(&error)).into(),
         };
         let response = builder.send().await.map_err(unreachable)?;
         let (headers, reset_in) = rate_headers(response.headers());

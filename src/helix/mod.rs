@@ -26,7 +26,7 @@ pub use self::request::{MAX_GRANTS, MAX_SHARDS, MAX_USERS};
 pub use self::types::{
     Conduit, Created, Filter, Rows, ShardRefused, ShardRow, SubscriptionList, Transport, User, UserGrants,
 };
-use crate::auth::Tokens;
+use crate::auth::{Outward, Tokens};
 use crate::model::pulse::Pulse;
 use crate::model::shard::ShardId;
 use crate::model::status::ApiStatus;
@@ -77,7 +77,7 @@ pub struct Helix {
 
 impl Helix {
     /// A client that uses these tokens.
-    pub fn new(http: reqwest::Client, options: HelixOptions, tokens: Tokens) -> Self {
+    pub fn new(http: Outward, options: HelixOptions, tokens: Tokens) -> Self {
         Self { sender: Sender::new(http, options, tokens), pulse: Pulse::default() }
     }
 
@@ -150,6 +150,16 @@ impl Helix {
         }
         self.sender.log_unread(Call::GetSubscriptions, &all.unread);
         Ok(all)
+    }
+
+    /// Sum and limit of the costs of all subscriptions of the client, from one page of the list.
+    ///
+    /// # Errors
+    /// See [`HelixError`].
+    pub async fn costs(&self) -> Result<(u64, u64), HelixError> {
+        let body = self.send(&request::subscriptions(&Filter::All, None)).await?;
+        let page = answer::parse_subscriptions(&body)?.rows;
+        Ok((page.total_cost, page.max_total_cost))
     }
 
     /// Creates a subscription. `batching` is `is_batching_enabled`, which

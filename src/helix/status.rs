@@ -42,6 +42,8 @@ pub(super) fn status_label(status: u16) -> &'static str {
 struct Refusal {
     message: String,
     id: Option<String>,
+    /// Whether the body is an object with a status, an error or a message.
+    is_twitch: bool,
 }
 
 impl Refusal {
@@ -49,7 +51,8 @@ impl Refusal {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         let Ok(members) = Members::of(&body) else { return Self::default() };
         let text = |name: &str| members.text(name).ok().flatten();
-        Self { message: text("message").unwrap_or_default(), id: text("id") }
+        let is_twitch = ["status", "error", "message"].iter().any(|name| members.has(name));
+        Self { message: text("message").unwrap_or_default(), id: text("id"), is_twitch }
     }
 }
 
@@ -71,6 +74,15 @@ pub(super) fn without_token(body: &[u8], token: &Secret) -> Vec<u8> {
 pub(super) fn classify(call: Call, status: u16, remaining: Option<u32>, body: &[u8]) -> HelixError {
     let refusal = Refusal::read(body);
     let message = excerpt(&refusal.message);
+    // Twitch's refusals are JSON objects, even with an empty message. These three routes are never unknown to it.
+    let always_there = matches!(call, Call::GetUsers | Call::GetGrants | Call::GetConduits);
+    let foreign = !refusal.is_twitch && matches!(status, 300..=400 | 403..=499) && status != 429;
+    if foreign || (status == 404 && always_there) {
+        let what = format!(
+            "it is a {status}, and not as Twitch refuses; does `twitch.api_url` lead to Twitch's API?"
+        );
+        return garbled(call, &what);
+    }
     match status {
         400 | 405 | 413 | 414 | 415 | 422 => HelixError::Invalid { message },
         401 => HelixError::Unauthorized { message },
@@ -161,6 +173,23 @@ mod tests {
         ] {
             assert_eq!(name(status, remaining, message), expected, "{status} {remaining:?} {message}");
         }
+    }
+
+    #[test]
+    fn a_refusal_that_is_not_twitchs_points_to_the_address() {
+        for (status, body) in
+            [(404, "404 page not found"), (404, ""), (403, "<html>"), (405, "{}"), (301, "")]
+        {
+            let error = classify(Call::GetUsers, status, None, body.as_bytes());
+            let HelixError::Garbled { message } = &error else { panic!("{status} {body}: {error:?}") };
+            assert!(message.contains(&status.to_string()) && message.contains("api_url"), "{message}");
+        }
+        let json = br#"{"error":"Not Found","status":404,"message":""}"#;
+        let error = classify(Call::GetConduits, 404, None, json);
+        assert!(matches!(&error, HelixError::Garbled { .. }), "another service may speak JSON: {error:?}");
+        let known =
+            classify(Call::GetShards, 404, None, br#"{"error":"Not Found","status":404,"message":""}"#);
+        assert!(matches!(known, HelixError::NotFound { .. }), "{known:?}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 pub mod broadcaster;
 pub mod catalog;
+pub mod connect;
 pub mod event;
 #[cfg(test)]
 pub(crate) mod example;

@@ -92,6 +92,8 @@ pub(super) trait Api: Clone + Send + Sync + 'static {
         &self,
         filter: &Filter,
     ) -> impl Future<Output = Result<SubscriptionList, Failure>> + Send;
+    /// Sum and limit of the costs of all subscriptions of the client.
+    fn costs(&self) -> impl Future<Output = Result<(u64, u64), Failure>> + Send;
     fn create_subscription(
         &self,
         key: &SubscriptionKey,
@@ -134,6 +136,10 @@ impl Api for Helix {
 
     async fn subscriptions(&self, filter: &Filter) -> Result<SubscriptionList, Failure> {
         Ok(self.subscriptions(filter).await?)
+    }
+
+    async fn costs(&self) -> Result<(u64, u64), Failure> {
+        Ok(self.costs().await?)
     }
 
     async fn create_subscription(

@@ -217,6 +217,10 @@ impl Api for Fake {
         .await
     }
 
+    async fn costs(&self) -> Result<(u64, u64), Failure> {
+        self.call("costs".to_owned(), |world| Ok((world.total(), world.max_cost))).await
+    }
+
     async fn create_subscription(
         &self,
         key: &SubscriptionKey,

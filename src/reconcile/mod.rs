@@ -44,7 +44,7 @@ pub use self::decide::park::{Obstacle, RetryTimes};
 pub use self::error::{ErrorKind, RunError};
 pub use self::memory::{Memory, MemoryError};
 pub use self::needs::{Needs, UserNeeds, who_must_grant};
-pub use self::preview::{Preview, PreviewConduit, preview};
+pub use self::preview::{Preview, PreviewConduit, PreviewError, preview};
 use self::run::engine::{self, Engine};
 use crate::helix::Helix;
 use crate::model::hint::Hint;

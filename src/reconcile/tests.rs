@@ -774,7 +774,7 @@ async fn a_login_that_spoils_its_call_is_found_out() {
 }
 
 async fn render(fake: &Fake, notes: &Arc<Notes>, desired: &super::Desired) -> (String, bool) {
-    let preview = preview_with(fake, notes.clone(), "client", desired).await.unwrap();
+    let preview = preview_with(fake, notes.clone(), "client", desired, &mut Vec::new()).await.unwrap();
     let mut text = Vec::new();
     preview.render(&mut text, false).unwrap();
     let json: serde_json::Value = serde_json::to_value(&preview).unwrap();
@@ -783,6 +783,24 @@ async fn render(fake: &Fake, notes: &Arc<Notes>, desired: &super::Desired) -> (S
     preview.render(&mut colored, true).unwrap();
     assert_eq!(colored.contains(&0x1b), preview.has_changes() || !preview.plan.blocked.is_empty());
     (String::from_utf8(text).unwrap(), preview.has_changes())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_preview_meets_the_limits_of_conduits_and_of_costs() {
+    let (fake, notes) = (fake(), Arc::<Notes>::default());
+    fake.world().conduits = (1..=5).map(|n| Conduit { id: format!("other-{n}"), shard_count: 1 }).collect();
+    fake.world().max_cost = 1;
+    let preview = preview_with(&fake, notes, "client", &desired(&three()), &mut Vec::new()).await.unwrap();
+    let why = preview.stops.clone().expect("five conduits are all that Twitch allows");
+    assert!(
+        why.contains("other-1") && why.contains("other-5") && why.contains("transport.conduit.id"),
+        "{why}"
+    );
+    assert_eq!((preview.total_cost, preview.max_total_cost), (Some(0), Some(1)));
+    assert_eq!((preview.plan.actions.len(), preview.plan.blocked.len()), (2, 1), "room for one that costs");
+    let mut text = Vec::new();
+    preview.render(&mut text, false).unwrap();
+    assert!(String::from_utf8(text).unwrap().starts_with("✗ a run ends before it changes anything"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -795,6 +813,7 @@ async fn a_preview_says_what_a_run_would_do_and_does_nothing() {
         + channel.follow v2 broadcaster cat (3)
         + stream.online v1 broadcaster ann (1) (costs at most 1)
         + stream.online v1 broadcaster bob (2) (costs at most 1)
+          cost 0 of 10000, and at most 2 more
         Plan: 3 to create, 0 to delete, 0 to keep, 0 parked.
     "#]]
     .assert_eq(&text);
@@ -848,7 +867,8 @@ async fn a_preview_says_what_a_run_would_do_and_does_nothing() {
     }
 
     fake.fault("conduits", 1, Failure::Credentials { message: "refused".into() }, false);
-    let error = preview_with(&fake, notes.clone(), "client", &desired(&specs)).await.unwrap_err();
+    let error =
+        preview_with(&fake, notes.clone(), "client", &desired(&specs), &mut Vec::new()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Credentials, "{error}");
 }
 

@@ -171,7 +171,7 @@ async fn another_url_and_another_method_move_everything_also_over_a_restart() {
 
     // The URL changes while nothing runs.
     let other = Desired { webhook: target("https://b.example/e", &["first-secret"]), ..webhooks(&three()) };
-    let plan = preview_with(&fake, notes.clone(), "client", &other).await.unwrap();
+    let plan = preview_with(&fake, notes.clone(), "client", &other, &mut Vec::new()).await.unwrap();
     assert_eq!(plan.plan.actions.iter().filter(|action| action.is_create()).count(), 3);
     assert!(plan.plan.held.is_empty() && plan.plan.actions.len() == 3, "{:?}", plan.plan);
     let bench = Bench::start(&fake, &notes, other);

@@ -1,6 +1,7 @@
 //! Connections, routes, and faults that concern the connection itself.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -120,7 +121,17 @@ pub(super) async fn serve(listener: TcpListener, inner: Shared) {
 async fn connection(stream: TcpStream, inner: Shared) {
     let _ = stream.set_nodelay(true);
     let stop = inner.stop.clone();
-    let service = service_fn(move |request| handle(Arc::clone(&inner), request));
+    let loopback = stream.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
+    let service = service_fn(move |request: Request<Incoming>| {
+        let inner = Arc::clone(&inner);
+        async move {
+            if loopback && !is_own_host(&request) {
+                let why = "the request is for another host; call the sandbox by its address or as localhost";
+                return Ok(Answer::error(421, why).into_response());
+            }
+            handle(inner, request).await
+        }
+    });
     let serving = hyper::server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
@@ -130,6 +141,20 @@ async fn connection(stream: TcpStream, inner: Shared) {
             debug!(%error, "a connection to the sandbox ended");
         }
     }
+}
+
+/// Whether a request that came over loopback is meant for this machine. A page of a stranger may have its own name
+/// point to 127.0.0.1 and then ask the sandbox from within a browser (DNS rebinding).
+fn is_own_host(request: &Request<Incoming>) -> bool {
+    let header = request.headers().get(hyper::header::HOST).and_then(|host| host.to_str().ok());
+    header.is_none_or(is_own_name)
+}
+
+/// An address, or a name that every resolver keeps on this machine.
+fn is_own_name(host: &str) -> bool {
+    let Ok(authority) = host.parse::<http::uri::Authority>() else { return false };
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+    name.parse::<IpAddr>().is_ok() || name == "localhost" || name.ends_with(".localhost")
 }
 
 async fn handle(inner: Shared, request: Request<Incoming>) -> Result<Response<Body>, Broken> {
@@ -214,4 +239,27 @@ async fn read(request: Request<Incoming>) -> Option<Call> {
         method: parts.method,
         body,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_a_stranger_can_point_here_are_not_ours() {
+        for (host, ours) in [
+            ("127.0.0.1:8790", true),
+            ("[::1]:8790", true),
+            ("localhost", true),
+            ("LOCALHOST:8790", true),
+            ("twitch.localhost:1", true),
+            ("evil.example:8790", false),
+            ("localhost.evil.example", false),
+            ("127.0.0.1.evil.example", false),
+            ("", false),
+            ("a b", false),
+        ] {
+            assert_eq!(is_own_name(host), ours, "{host}");
+        }
+    }
 }

@@ -28,6 +28,7 @@ fn nats(port: u16, stream: Option<&str>) -> SinkOptions {
         subject: "eventsub.{{type}}.{{broadcaster_id}}".into(),
         stream: stream.map(str::to_owned),
         credentials: None,
+        discover: true,
     };
     sink("nats", SinkKind::Nats(options))
 }

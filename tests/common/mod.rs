@@ -79,7 +79,7 @@ pub fn quick() -> SandboxOptions {
         keepalive_unit: Duration::from_millis(100),
         reconnect_grace: Duration::from_secs(5),
         refill_per_minute: 800 * 60,
-        http: Some(connections().expect("HTTP connections").0),
+        http: Some(connections().expect("HTTP connections").client()),
         ..SandboxOptions::default()
     }
 }

@@ -28,7 +28,7 @@ struct Client {
 
 impl Client {
     async fn new(options: SandboxOptions) -> Self {
-        let http = eventsubd::daemon::connections().unwrap().0;
+        let http = eventsubd::daemon::connections().unwrap().client();
         let sandbox = Sandbox::start(SandboxOptions { http: Some(http.clone()), ..options }).await.unwrap();
         let mut client = Self { http, sandbox, token: String::new() };
         let (status, body) = client.mint("/oauth2/token", "sandbox", "sandbox-secret").await;

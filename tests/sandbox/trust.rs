@@ -52,7 +52,7 @@ async fn callbacks_with_tls_need_a_certificate_that_is_trusted() {
     certificate(folder.path());
     let mut server = Command::new("python3");
     let (_server, port) = started(server.args(["-c", SERVER]).current_dir(folder.path()), "").await;
-    let http = eventsubd::daemon::connections().unwrap().0;
+    let http = eventsubd::daemon::connections().unwrap().client();
     for (trusted, expected) in
         [("cert.pem", "enabled"), ("nothing.pem", "webhook_callback_verification_failed")]
     {

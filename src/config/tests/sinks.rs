@@ -721,6 +721,15 @@ types = ["eventsubd.gap"]
 [sink.c]
 type = "nats"
 url = "nats://127.0.0.1:4222, nats://127.0.0.1:4223"
+
+[sink.d]
+type = "nats"
+url = "nats://127.0.0.1:4222,nats://127.0.0.1:4223"
+discover = true
+
+[sink.e]
+type = "nats"
+url = "nats://127.0.0.1:4222"
 "#,
     );
     case.expect(&expect!["fine\n"]);
@@ -734,6 +743,11 @@ url = "nats://127.0.0.1:4222, nats://127.0.0.1:4223"
     assert!(program.is_absolute() && program.ends_with("sh") && arguments.is_empty());
     assert_eq!((timeout.as_secs(), *concurrency), (30, 1));
     assert_eq!(folder, case.directory.path());
-    let SinkKind::Nats { subject, .. } = &sink("c").kind else { panic!() };
+    let SinkKind::Nats { subject, discover, .. } = &sink("c").kind else { panic!() };
     assert_eq!(subject, "eventsub.{{type}}.{{broadcaster_id}}");
+    assert!(!discover, "credentials go to the listed servers alone");
+    let SinkKind::Nats { discover, .. } = &sink("d").kind else { panic!() };
+    assert!(discover, "the file says so");
+    let SinkKind::Nats { discover, .. } = &sink("e").kind else { panic!() };
+    assert!(discover, "one server stands for its cluster");
 }

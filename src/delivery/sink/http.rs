@@ -17,6 +17,7 @@ use super::super::receiver::Receiver;
 use super::super::retry::{Failure, Outcome};
 use super::super::verdict::{Verdict, advice, allowance, classify, wish};
 use super::{HIDDEN, Single, printable};
+use crate::auth::{Proxies, explain};
 use crate::model::event::{Event, StoredEvent};
 use crate::model::masking::Masking;
 use crate::model::secret::Secret;
@@ -74,6 +75,7 @@ pub(in crate::delivery) struct Http {
     /// Where requests go, as messages name it: host and port.
     host: String,
     masking: Masking,
+    proxies: Proxies,
 }
 
 enum Body {
@@ -132,8 +134,19 @@ impl Http {
                 fixed.append(name.clone(), header_value(name, value.expose())?);
             }
         }
-        let masking = masking(&options);
-        Ok(Self { options, client, url, url_template, body, fixed, templates, host, masking })
+        let (masking, proxies) = (masking(&options), Proxies::default());
+        Ok(Self { options, client, url, url_template, body, fixed, templates, host, masking, proxies })
+    }
+
+    /// The address; of a template, the part that is the same for every event.
+    pub(in crate::delivery) fn base(&self) -> &reqwest::Url {
+        &self.url
+    }
+
+    /// Names the proxies that the client uses in messages.
+    pub(in crate::delivery) fn with_proxies(mut self, proxies: Proxies) -> Self {
+        self.proxies = proxies;
+        self
     }
 
     /// What is sent for an event.
@@ -234,21 +247,14 @@ impl Http {
             .timeout(self.options.timeout);
         match request.send().await {
             Ok(answer) => self.judge(answer, attempt.now).await,
-            Err(error) => Outcome::unavailable(self.explain(&error)),
-        }
-    }
-
-    /// Why there is no answer.
-    fn explain(&self, error: &reqwest::Error) -> String {
-        let host = &self.host;
-        if error.is_timeout() {
-            let timeout = duration(self.options.timeout);
-            return format!("{host} did not answer within {timeout}");
-        }
-        let cause = self.hide(&innermost(error));
-        match error.is_connect() {
-            true => format!("cannot connect to {host}: {cause}"),
-            false => format!("the connection to {host} broke before the answer: {cause}"),
+            Err(error) => {
+                let why = if error.is_timeout() && !error.is_connect() {
+                    format!("{} did not answer within {}", self.host, duration(self.options.timeout))
+                } else {
+                    explain(&error, &self.proxies)
+                };
+                Outcome::unavailable(self.hide(&why))
+            }
         }
     }
 
@@ -306,21 +312,6 @@ fn masking(options: &HttpOptions) -> Masking {
         HttpBody::Template(source) => masking.add_opaque_words(source),
     }
     masking
-}
-
-/// The cause of an error that has no further cause, without the number that the system gives it.
-fn innermost(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    let text = cause.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut chars = text.chars();
-    match (chars.next(), chars.clone().next()) {
-        (Some(first), Some(second)) if second.is_lowercase() => first.to_lowercase().chain(chars).collect(),
-        _ => text.to_owned(),
-    }
 }
 
 impl Single for Http {

@@ -2,12 +2,12 @@
 //!
 //! The message id is the event's, so that the stream knows what it has when an event comes again.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::context::{Context, PublishErrorKind};
 use async_nats::jetstream::stream;
-use async_nats::{ConnectOptions, HeaderMap, ServerAddr};
+use async_nats::{ClientError, ConnectOptions, Event, HeaderMap, ServerAddr, ServerError};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -19,11 +19,13 @@ use super::super::format::Format;
 use super::super::outgoing::{Attempt, Envelope};
 use super::super::retry::Outcome;
 use super::{Single, printable};
-use crate::model::event::{Event, StoredEvent};
+use crate::model::connect::address;
+use crate::model::event::StoredEvent;
 use crate::model::masking::Masking;
 use crate::model::route::SinkName;
 use crate::model::secret::Secret;
 use crate::model::template::{EventContext, Makes, Template, TemplateError};
+use crate::telemetry::LogLimit;
 
 /// Messages that wait for their acknowledgement at once.
 const IN_FLIGHT: usize = 256;
@@ -47,6 +49,8 @@ pub struct NatsOptions {
     pub stream: Option<String>,
     /// The text of a credentials file.
     pub credentials: Option<Secret>,
+    /// Whether servers that a server advertises are connected to as well, with the same credentials.
+    pub discover: bool,
 }
 
 /// The sink.
@@ -58,8 +62,84 @@ pub(in crate::delivery) struct Nats {
     servers: Vec<ServerAddr>,
     login: Option<Login>,
     tls: rustls::ClientConfig,
+    link: Arc<Link>,
     context: OnceCell<Context>,
+}
+
+/// How the connection is. The library reports each attempt; people hear of each cause once.
+struct Link {
+    sink: SinkName,
+    /// The servers, without user and password.
+    servers: String,
     masking: Masking,
+    /// Why there is no connection.
+    problem: Mutex<Option<String>>,
+    log: LogLimit,
+}
+
+impl Link {
+    fn problem(&self) -> MutexGuard<'_, Option<String>> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn handle(&self, event: &Event) {
+        let now = Instant::now();
+        let permit = |kind| self.log.permit(kind, now);
+        let sink = &self.sink;
+        let problem = match event {
+            Event::Connected => {
+                *self.problem() = None;
+                if let Some(left_out) = permit("connected") {
+                    info!(%sink, servers = self.servers, left_out, "connected to NATS");
+                }
+                return;
+            }
+            Event::Disconnected => format!("the connection to {} is lost", self.servers),
+            Event::ServerError(ServerError::AuthorizationViolation) => {
+                format!("{} refuses the user, the password or the credentials file", self.servers)
+            }
+            Event::ServerError(ServerError::SlowConsumer(_)) | Event::SlowConsumer(_) => return,
+            Event::ServerError(ServerError::Other(text)) => {
+                format!("{} reports an error: {}", self.servers, self.said(text))
+            }
+            Event::ClientError(ClientError::Other(text)) => {
+                format!("cannot connect to {}: {}", self.servers, self.said(&why(text)))
+            }
+            Event::LameDuckMode => format!("{} is about to stop", self.servers),
+            Event::ClientError(_) | Event::Draining | Event::Closed => {
+                format!("the connection to {} is closed", self.servers)
+            }
+        };
+        let new = self.problem().replace(problem.clone()).as_ref() != Some(&problem);
+        if new && let Some(left_out) = permit("problem") {
+            warn!(%sink, error = problem, left_out, "NATS is away; connecting again");
+        }
+    }
+
+    /// What a server says, fit for a log line. A server may repeat what it was sent.
+    fn said(&self, text: &str) -> String {
+        printable(&self.masking.hide(text))
+    }
+}
+
+/// The cause in the library's words for a failed attempt.
+fn why(text: &str) -> String {
+    let lower = text.to_ascii_lowercase();
+    let words = [
+        ("connection refused", "connection refused"),
+        ("connection reset", "the other side reset the connection"),
+        ("timed out", "no answer in time"),
+        ("no route to host", "there is no route to the host"),
+        ("network is unreachable", "the network cannot be reached from here"),
+        ("name or service not known", "there is no such name in DNS"),
+        ("failed to lookup", "the name cannot be looked up in DNS"),
+        ("unknownissuer", "its certificate is not trusted: no CA certificate of this machine vouches for it"),
+        ("invalid peer certificate", "its certificate cannot be used"),
+        ("tls", "TLS failed"),
+        ("authorization violation", "it refuses the user, the password or the credentials file"),
+    ];
+    let known = words.iter().find(|(part, _)| lower.contains(part));
+    known.map_or_else(|| text.to_owned(), |(_, words)| (*words).to_owned())
 }
 
 /// Who we are, as the URL has it. The library logs URLs, so it stands in none that the library gets.
@@ -116,29 +196,49 @@ impl Nats {
         if let Some(credentials) = &options.credentials {
             masking.add_opaque_words(credentials.expose());
         }
+        let addresses: Vec<String> =
+            servers.iter().map(|server: &ServerAddr| address(server.host(), server.port())).collect();
+        let link = Arc::new(Link {
+            sink: name.clone(),
+            servers: addresses.join(", "),
+            masking,
+            problem: Mutex::default(),
+            log: LogLimit::default(),
+        });
         let context = OnceCell::new();
-        let sink = Self { name, options, format, subject, servers, login, tls, context, masking };
+        let sink = Self { name, options, format, subject, servers, login, tls, link, context };
         sink.connect_options()?;
         Ok(sink)
     }
 
+    /// Connects once, logs nothing and sends nothing; the servers' addresses.
+    pub(in crate::delivery) async fn try_connect(&self) -> Result<String, String> {
+        let options = self.connect_options().map_err(|error| error.to_string())?;
+        let options = options.event_callback(|_| async {});
+        let servers = &self.link.servers;
+        let connected = tokio::time::timeout(CONNECT_LIMIT, options.connect(self.servers.clone())).await;
+        match connected {
+            Ok(Ok(_client)) => Ok(servers.clone()),
+            Ok(Err(error)) => {
+                Err(format!("cannot connect to {servers}: {}", self.link.said(&why(&error.to_string()))))
+            }
+            Err(_) => {
+                Err(format!("cannot connect to {servers}: no answer in {} seconds", CONNECT_LIMIT.as_secs()))
+            }
+        }
+    }
+
     fn connect_options(&self) -> Result<ConnectOptions, NatsError> {
-        let name = self.name.clone();
+        let link = Arc::clone(&self.link);
         let options = ConnectOptions::new()
             .name("eventsubd")
-            .retry_on_initial_connect()
             .connection_timeout(CONNECT_LIMIT)
             .tls_client_config(self.tls.clone())
             .event_callback(move |event| {
-                match event {
-                    async_nats::Event::Connected => info!(sink = %name, "connected to NATS"),
-                    async_nats::Event::Disconnected => {
-                        warn!(sink = %name, "the connection to NATS is lost; connecting again");
-                    }
-                    other => info!(sink = %name, event = %other, "NATS"),
-                }
+                link.handle(&event);
                 async {}
             });
+        let options = if self.options.discover { options } else { options.ignore_discovered_servers() };
         let options = match &self.login {
             Some(Login { user, password: Some(password) }) => {
                 options.user_and_password(user.expose().to_owned(), password.expose().to_owned())
@@ -153,7 +253,7 @@ impl Nats {
     }
 
     /// The subject of an event, made of what a subject may have.
-    pub(in crate::delivery) fn subject(&self, event: &Event) -> Result<String, String> {
+    pub(in crate::delivery) fn subject(&self, event: &crate::model::event::Event) -> Result<String, String> {
         let context = EventContext::new(event).map_err(|error| error.message)?;
         let text = self.subject.render(&context).map_err(|error| format!("`subject`: {error}"))?;
         match valid_subject(&text) {
@@ -162,20 +262,15 @@ impl Nats {
         }
     }
 
-    /// A text of the server, fit for a message: without what is secret, even when the server repeats it.
-    fn hide(&self, text: &str) -> String {
-        printable(&self.masking.hide(text))
-    }
-
     /// The connection; it is made once, and keeps itself up.
     async fn context(&self) -> Result<&Context, String> {
         self.context
             .get_or_try_init(|| async {
                 let options = self.connect_options().map_err(|error| error.to_string())?;
-                let client = options
-                    .connect(self.servers.clone())
-                    .await
-                    .map_err(|error| self.hide(&error.to_string()))?;
+                let client =
+                    options.retry_on_initial_connect().connect(self.servers.clone()).await.map_err(
+                        |error| format!("cannot connect to {}: {}", self.link.servers, error.kind()),
+                    )?;
                 let mut context = async_nats::jetstream::new(client);
                 context.set_timeout(ACK_LIMIT);
                 Ok(context)
@@ -210,7 +305,14 @@ impl Nats {
             async { context.publish_with_headers(subject.clone(), headers, Bytes::from(body)).await?.await };
         // Behind a server that is away the connection takes no messages after a while, and says nothing.
         let Ok(sent) = tokio::time::timeout(ACK_LIMIT, sent).await else {
-            return Outcome::unavailable("NATS did not acknowledge in time; is the server up?");
+            let problem = self.link.problem().clone();
+            return Outcome::unavailable(problem.unwrap_or_else(|| {
+                let limit = ACK_LIMIT.as_secs();
+                format!(
+                    "{} did not acknowledge the event in {limit} seconds; is JetStream on?",
+                    self.link.servers
+                )
+            }));
         };
         let Err(error) = sent else { return Outcome::Done };
         match error.kind() {
@@ -223,7 +325,7 @@ impl Nats {
                     "no stream takes the subject {subject}: make one, or name one with `stream` to have it made"
                 )),
             },
-            _ => Outcome::unavailable(self.hide(&error.to_string())),
+            kind => Outcome::unavailable(format!("{} did not take the event: {kind}", self.link.servers)),
         }
     }
 
@@ -243,7 +345,7 @@ impl Nats {
             }
             Err(error) => Outcome::unavailable(format!(
                 "the stream {name} cannot be made: {}",
-                self.hide(&error.to_string())
+                self.link.said(&error.to_string())
             )),
         }
     }
@@ -327,6 +429,35 @@ mod tests {
         assert_eq!(take("nats://me:p%40ss@host:1"), ("nats://host:1".to_owned(), some("me", Some("p@ss"))));
         assert_eq!(take("tls://token@host"), ("tls://host".to_owned(), some("token", None)));
         assert_eq!(take("nats://host:1"), ("nats://host:1".to_owned(), None));
+    }
+
+    #[test]
+    fn a_server_that_repeats_a_secret_is_not_quoted_and_a_cause_is_kept_once() {
+        let options = NatsOptions {
+            url: Secret::new("nats://me:p%40ssword-9-of-the-bus@n1:4222,nats://n2"),
+            subject: "x".into(),
+            stream: None,
+            credentials: None,
+            discover: false,
+        };
+        let tls = crate::delivery::tests::tls();
+        let sink = Nats::new(SinkName::new("bus"), options, Format::Eventsub, tls).unwrap();
+        let link = &sink.link;
+        let other = |text: &str| Event::ServerError(ServerError::Other(text.to_owned()));
+        let problem = || link.problem().clone().unwrap_or_default();
+        for text in ["bad login me:p@ssword-9-of-the-bus", "no: P@SSWORD-9", "\u{1b}[31mword-9-of\n"] {
+            link.handle(&other(text));
+            let said = problem().to_ascii_lowercase();
+            assert!(said.contains("[secret]") && !said.contains("word-9"), "{said}");
+            assert!(!said.contains(char::is_control), "{said:?}");
+        }
+        link.handle(&other("maximum \u{1b}[31mconnections\nexceeded"));
+        assert!(!problem().contains(char::is_control), "{:?}", problem());
+        let refused = "IO error: Connection refused (os error 111)".to_owned();
+        link.handle(&Event::ClientError(ClientError::Other(refused)));
+        assert_eq!(problem(), "cannot connect to n1:4222, n2:4222: connection refused");
+        link.handle(&Event::Connected);
+        assert_eq!(problem(), "");
     }
 
     #[test]

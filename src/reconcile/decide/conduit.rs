@@ -17,6 +17,9 @@ use crate::reconcile::memory::Intent;
 /// Events"), and so one that was made and never used.
 const INTENT_LIFE: Duration = Duration::from_secs(72 * 3600);
 
+/// Conduits of a client at most (Twitch: "Create Conduits").
+pub(in crate::reconcile) const MAX_CONDUITS: usize = 5;
+
 /// Shards of a conduit at most (Twitch: "Create Conduits").
 const MAX_SHARDS: u32 = 20_000;
 

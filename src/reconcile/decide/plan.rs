@@ -112,7 +112,7 @@ pub(in crate::reconcile) fn plan(input: &Input<'_>) -> Planned {
     }
 
     let room = (input.max_total_cost > 0).then(|| input.max_total_cost.saturating_sub(input.total_cost));
-    let freed = cost_of(&spare) + cost_of(&last);
+    let freed = cost_of(&spare).saturating_add(cost_of(&last));
     clear.extend(spare);
     let mut creates = Vec::new();
     let mut moves = Vec::new();
@@ -187,7 +187,8 @@ fn pick_moves<'a>(
 }
 
 fn cost_of(deletes: &[Action]) -> u64 {
-    deletes.iter().map(|action| if let Action::Delete { cost, .. } = action { *cost } else { 0 }).sum()
+    let costs = deletes.iter().map(|action| if let Action::Delete { cost, .. } = action { *cost } else { 0 });
+    costs.fold(0, u64::saturating_add)
 }
 
 fn is_costly(action: &Action) -> bool {

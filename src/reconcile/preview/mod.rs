@@ -1,6 +1,7 @@
 //! The preview of a run, for `eventsubd plan`: reads everything, changes nothing at Twitch and nothing that is
 //! remembered.
 
+mod limits;
 mod render;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -8,11 +9,13 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use self::limits::apply_cost_limit;
 use super::api::Api;
 use super::decide::action::{Action, Blocked, Plan};
 use super::decide::conduit;
 use super::decide::park::Obstacle;
 use super::decide::reason;
+use super::decide::wanted::Wanted;
 use super::error::RunError;
 use super::memory::{Memory, MemoryHandle};
 use super::remembered::{Found, RememberedPlaces};
@@ -78,6 +81,8 @@ pub struct Preview {
     /// Sum of the costs of the client's subscriptions; `None` when there is no conduit to ask about.
     pub total_cost: Option<u64>,
     pub max_total_cost: Option<u64>,
+    /// Why a run would end before it changes anything.
+    pub stops: Option<String>,
     /// Things that a person should know.
     pub warnings: Vec<String>,
     /// The logins of the ids that are shown.
@@ -107,8 +112,20 @@ pub async fn preview(
     memory: Arc<dyn Memory>,
     client_id: &str,
     desired: &Desired,
-) -> Result<Preview, RunError> {
-    preview_with(helix, memory, client_id, desired).await
+) -> Result<Preview, PreviewError> {
+    let mut done = Vec::new();
+    match preview_with(helix, memory, client_id, desired, &mut done).await {
+        Ok(preview) => Ok(preview),
+        Err(error) => Err(PreviewError { error, done }),
+    }
+}
+
+/// Why there is no preview, and what worked before.
+#[derive(Debug)]
+pub struct PreviewError {
+    pub error: RunError,
+    /// One line for each step.
+    pub done: Vec<String>,
 }
 
 pub(super) async fn preview_with<A: Api>(
@@ -116,6 +133,7 @@ pub(super) async fn preview_with<A: Api>(
     memory: Arc<dyn Memory>,
     client_id: &str,
     desired: &Desired,
+    done: &mut Vec<String>,
 ) -> Result<Preview, RunError> {
     let unread = |source| RunError::Memory { what: "what is remembered could not be read", source };
     let memory = MemoryHandle::read_only(memory);
@@ -124,21 +142,46 @@ pub(super) async fn preview_with<A: Api>(
     let mut tables = Tables::new(memory, &ReconcileOptions::new(client_id));
     tables.recall().await.map_err(unread)?;
 
+    let mut stops = None;
     let (conduit, places) = match desired.method {
         Method::Webhook => (None, remembered.on_callback(desired)?),
         Method::Conduit => {
-            let (found, _) = remembered.find_conduit(api, desired).await?;
+            let (found, existing) = remembered.find_conduit(api, desired).await?;
+            done.push(format!("conduits read: {} there", existing.len()));
+            if matches!(found, Found::Missing { .. }) && existing.len() >= conduit::MAX_CONDUITS {
+                stops = Some(format!(
+                    "a conduit has to be made, and Twitch allows {}: {}; adopt one with `transport.conduit.id`, or \
+                     delete one",
+                    conduit::MAX_CONDUITS,
+                    conduit::list(&existing)
+                ));
+            }
             let conduit = PreviewConduit::of(&found, conduit::shard_count(desired.shards));
             let places = remembered.on_conduit(conduit.id());
             (Some(conduit), places)
         }
     };
-    let observed = observe(api, &mut tables, desired, &places, |_, _| {}).await?;
+    let looked_up = |_: &Tables, wanted: &Wanted| {
+        done.push(match wanted.unresolved.len() {
+            0 => "logins looked up".to_owned(),
+            unknown => {
+                format!("logins looked up; {unknown} subscriptions name one that Twitch does not know")
+            }
+        });
+    };
+    let mut observed = observe(api, &mut tables, desired, &places, looked_up).await?;
+    if places.is_nowhere() {
+        let costs = api.costs().await;
+        let costs = costs.map_err(|failure| RunError::api("the costs could not be read", failure))?;
+        (observed.list.total_cost, observed.list.max_total_cost) = costs;
+    }
+    done.push(format!("subscriptions read: {}", observed.list.rows.len()));
     let (no_challenges, reachable) = (HashSet::new(), std::future::ready(None));
     let decided = tables.decide(api, desired, &places, &observed, &no_challenges, reachable).await;
     let Observed { wanted, list } = observed;
     let grants = tables.grants_of_absent(&wanted, &decided.planned);
     let mut plan = decided.planned.plan;
+    apply_cost_limit(&mut plan, list.total_cost, list.max_total_cost);
     for (key, login) in wanted.unresolved {
         let reason = reason::login_not_found(&login);
         plan.blocked.push(Blocked {
@@ -160,8 +203,9 @@ pub(super) async fn preview_with<A: Api>(
             .filter(|_| places.current.is_webhook())
             .map(|webhook| webhook.url.to_string()),
         plan,
-        total_cost: (!places.is_nowhere()).then_some(list.total_cost),
+        total_cost: Some(list.total_cost),
         max_total_cost: Some(list.max_total_cost).filter(|max| *max > 0),
+        stops,
         warnings: tables.warnings().into_iter().chain(decided.remarks).collect(),
         logins,
         grants,

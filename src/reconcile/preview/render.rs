@@ -27,6 +27,9 @@ impl Preview {
                 writeln!(out, "{sign} {text}")
             }
         };
+        if let Some(why) = &self.stops {
+            row(RED, "✗", &format!("a run ends before it changes anything: {why}"))?;
+        }
         match &self.conduit {
             None | Some(PreviewConduit::Keep { .. }) => {}
             Some(PreviewConduit::Resize { id, from, to }) => {
@@ -113,7 +116,7 @@ impl Preview {
             Action::Create { worst_cost, .. } => *worst_cost,
             Action::Delete { .. } => 0,
         });
-        costs.sum()
+        costs.fold(0, u64::saturating_add)
     }
 
     /// `channel.follow v2 broadcaster ninja (19571641) moderator ninja (19571641)`

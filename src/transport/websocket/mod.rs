@@ -13,3 +13,4 @@ mod socket;
 
 pub use self::pool::{Pool, PoolHandle, PoolOptions, pool};
 pub use self::session::Timings;
+pub use self::socket::try_welcome;

@@ -13,9 +13,11 @@ use tracing::error;
 use super::session::Timings;
 use super::shard::{Shard, Statuses};
 use super::socket::Shared;
+use crate::auth::Outward;
 use crate::model::shard::{Bindings, Sessions, ShardId, ShardTarget};
 use crate::model::status::{IntakeStatus, ShardStatus};
 use crate::store::Store;
+use crate::telemetry::LogLimit;
 use crate::transport::Hear;
 
 /// Connections being opened at once, at most. Twitch publishes no limit; clients that open many
@@ -29,16 +31,15 @@ pub struct PoolOptions {
     pub url: String,
     /// The keepalive timeout that is asked for, 10 to 600 s.
     pub keepalive: Duration,
-    /// TLS for `wss`.
-    pub tls: Arc<rustls::ClientConfig>,
+    pub outward: Outward,
     /// Time limits.
     pub timings: Timings,
 }
 
 impl PoolOptions {
     /// With the ordinary time limits.
-    pub fn new(url: impl Into<String>, keepalive: Duration, tls: Arc<rustls::ClientConfig>) -> Self {
-        Self { url: url.into(), keepalive, tls, timings: Timings::default() }
+    pub fn new(url: impl Into<String>, keepalive: Duration, outward: Outward) -> Self {
+        Self { url: url.into(), keepalive, outward, timings: Timings::default() }
     }
 
     /// The address with its query.
@@ -69,6 +70,7 @@ pub struct Pool {
     intake: Arc<watch::Sender<IntakeStatus>>,
     revoked: Arc<Notify>,
     hear: Hear,
+    log: Arc<LogLimit>,
 }
 
 /// Builds the pool; nothing happens until it is run.
@@ -97,6 +99,7 @@ pub fn pool(
         intake: Arc::new(intake_in),
         revoked,
         hear,
+        log: Arc::default(),
     };
     (pool, PoolHandle { shards, intake })
 }
@@ -138,7 +141,7 @@ impl Pool {
     fn shard(&mut self, id: ShardId, connects: &Arc<Semaphore>) -> Option<Shard> {
         let options = self.options.borrow().clone();
         let Some(base) = options.uri() else {
-            error!(url = options.url, "twitch.eventsub_url is no address; no shard is opened");
+            error!(url = options.url, "twitch.eventsub_url is not an address; no shard is opened");
             return None;
         };
         Some(Shard {
@@ -146,7 +149,8 @@ impl Pool {
             base,
             shared: Shared {
                 store: self.store.clone(),
-                tls: Arc::clone(&options.tls),
+                outward: options.outward.clone(),
+                log: Arc::clone(&self.log),
                 intake: Arc::clone(&self.intake),
                 revoked: Arc::clone(&self.revoked),
                 hear: self.hear.clone(),

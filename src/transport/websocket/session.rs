@@ -36,6 +36,11 @@ pub struct Timings {
     pub backoff: (Duration, Duration),
     /// Pause before the first attempt after a loss, at most: 1 s.
     pub first: Duration,
+    /// How long a session must have been bound for its loss to begin the backoff anew: 60 s. A server that takes
+    /// every session and drops it at once is not asked again without a pause.
+    pub stable: Duration,
+    /// Longest pause before a reconnect that Twitch asks for, if it asks again and again: 20 s. It waits 30 s.
+    pub longest_wish: Duration,
     /// From our close frame to the end of the connection: 1 s.
     pub drain: Duration,
 }
@@ -51,6 +56,8 @@ impl Default for Timings {
             linger: seconds(2),
             backoff: (seconds(1), seconds(60)),
             first: seconds(1),
+            stable: seconds(60),
+            longest_wish: seconds(20),
             drain: seconds(1),
         }
     }
@@ -114,6 +121,8 @@ pub enum Output {
     Close(SocketId),
     /// Tell the reconciler of the session, or that there is none.
     Announce(Option<LiveSession>),
+    /// Log a warning; `kind` names it for the limit on log lines.
+    Warn { kind: &'static str, text: Box<str> },
 }
 
 #[derive(Clone, Debug)]
@@ -152,6 +161,14 @@ enum State {
     },
 }
 
+/// A reconnect that Twitch asked for, and that waits.
+#[derive(Clone, Debug)]
+struct Wish {
+    socket: SocketId,
+    url: Option<Box<str>>,
+    at: Instant,
+}
+
 /// The machine.
 #[derive(Clone, Debug)]
 pub struct Session {
@@ -162,7 +179,12 @@ pub struct Session {
     /// Attempts since the last good binding.
     attempts: u32,
     bound: bool,
+    bound_since: Option<Instant>,
     bind_until: Option<Instant>,
+    wish: Option<Wish>,
+    /// Reconnects that Twitch asked for without a longer break, and the last of them.
+    wishes: u32,
+    wished_at: Option<Instant>,
     losses: u64,
     reconnects: u64,
     /// Why connections were made anew, until somebody takes it.
@@ -180,7 +202,11 @@ impl Session {
             next_socket: 0,
             attempts: 0,
             bound: false,
+            bound_since: None,
             bind_until: None,
+            wish: None,
+            wishes: 0,
+            wished_at: None,
             losses: 0,
             reconnects: 0,
             causes: Vec::new(),
@@ -208,7 +234,8 @@ impl Session {
             State::Reconnecting { current, next } => silence(current).min(next.until),
             State::Overlapping { current, until, .. } => silence(current).min(*until),
         };
-        self.bind_until.map_or(own, |until| own.min(until))
+        let bind = self.bind_until.map_or(own, |until| own.min(until));
+        self.wish.as_ref().map_or(bind, |wish| bind.min(wish.at))
     }
 
     /// What the shard is doing.

@@ -92,7 +92,9 @@ fn an_address_that_fails_or_is_foreign_leads_to_a_fresh_connection() {
     assert_eq!(session.shard_state(), ShardState::Bound);
 
     let mut session = delivering(now);
-    assert_eq!(session.step(reconnect(1, "wss://evil.example/ws"), now, 0.5), [connect(2, None)]);
+    let out = session.step(reconnect(1, "wss://evil.example/ws"), now, 0.5);
+    assert!(matches!(&out[0], Output::Warn { text, .. } if text.contains("not its own")), "{out:?}");
+    assert_eq!(out[1..], [connect(2, None)]);
     assert!(session.problem().unwrap().contains("not its own"));
     let out = session.step(ended(1), now, 0.5);
     assert_eq!(out, [Output::Announce(None)]);
@@ -114,7 +116,7 @@ fn silence_is_death_after_the_grace() {
 }
 
 #[test]
-fn only_a_binding_resets_the_backoff() {
+fn only_a_binding_that_lasts_resets_the_backoff() {
     let mut now = Instant::now();
     let mut session = session(now);
     let mut pauses = Vec::new();
@@ -129,8 +131,52 @@ fn only_a_binding_resets_the_backoff() {
     session.step(Input::MayConnect, now, 1.0);
     session.step(welcome(10, "y"), now, 1.0);
     session.step(bound("y"), now, 1.0);
-    session.step(ended(10), now, 0.0);
-    assert_eq!(session.deadline(), now, "at once");
+    session.step(ended(10), now + seconds(59), 1.0);
+    assert_eq!(session.deadline(), now + seconds(119), "bound, and dropped too soon");
+    now = session.deadline();
+    session.step(Input::MayConnect, now, 1.0);
+    session.step(welcome(11, "z"), now, 1.0);
+    session.step(bound("z"), now, 1.0);
+    session.step(ended(11), now + seconds(60), 0.0);
+    assert_eq!(session.deadline(), now + seconds(60), "at once");
+}
+
+#[test]
+fn reconnects_without_end_are_followed_with_growing_pauses_and_a_warning() {
+    let mut now = Instant::now();
+    let start = now;
+    let mut session = delivering(now);
+    let (mut pauses, mut warnings) = (Vec::new(), 0);
+    for socket in 1..=12 {
+        let asked = now;
+        let mut out = session.step(reconnect(socket, "wss://x.wss.twitch.tv/ws"), now, 0.5);
+        assert_eq!(session.step(reconnect(socket, "wss://y.wss.twitch.tv/ws"), now, 0.5), [], "asked twice");
+        if let [Output::Warn { kind: "reconnect storm", text }] = &out[..] {
+            assert!(text.contains(&format!("{socket} times")), "{text}");
+            warnings += 1;
+            assert!(session.session().is_some(), "the session is read meanwhile");
+            session.step(Input::Heard(SocketId(socket)), now, 0.5);
+            // The end of the last handover may come before the next one.
+            for _ in 0..2 {
+                now = session.deadline();
+                out = session.step(Input::Tick, now, 0.5);
+                if out.iter().any(|output| matches!(output, Output::Connect { .. })) {
+                    break;
+                }
+            }
+        }
+        out.retain(|output| !matches!(output, Output::Close(_)));
+        assert_eq!(out, [connect(socket + 1, Some("wss://x.wss.twitch.tv/ws"))]);
+        pauses.push((now - asked).as_secs());
+        session.step(welcome(socket + 1, "a"), now, 0.5);
+    }
+    assert_eq!(pauses, [0, 0, 0, 1, 2, 4, 8, 16, 20, 20, 20, 20]);
+    assert_eq!(warnings, 9);
+    now = start + seconds(3_600);
+    session.step(Input::Heard(SocketId(13)), now, 0.5);
+    session.step(Input::Tick, now, 0.5);
+    let out = session.step(reconnect(13, "wss://x.wss.twitch.tv/ws"), now, 0.5);
+    assert_eq!(out, [connect(14, Some("wss://x.wss.twitch.tv/ws"))], "an hour later all is calm");
 }
 
 #[test]
@@ -199,6 +245,7 @@ impl World {
                     prop_assert!(self.open.remove(&socket.0).is_some(), "closed twice: {socket:?}");
                 }
                 Output::Announce(live) => self.announced = live.map(|live| live.session_id),
+                Output::Warn { .. } => {}
             }
         }
         Ok(())

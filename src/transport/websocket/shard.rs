@@ -112,7 +112,9 @@ impl Shard {
                 Input::Heard(socket)
             }
             News::Reconnect(url) => {
-                info!(shard = self.id.0, "Twitch asks for a reconnect");
+                if let Some(left_out) = self.shared.log.permit("reconnect", now()) {
+                    info!(shard = self.id.0, left_out, "Twitch asks for a reconnect");
+                }
                 Input::Reconnect { socket, url }
             }
             News::Ended { events, cause, why } => {
@@ -152,6 +154,11 @@ impl Shard {
                 }
             }
             Output::Announce(live) => self.announce(live),
+            Output::Warn { kind, text } => {
+                if let Some(left_out) = self.shared.log.permit(kind, now()) {
+                    warn!(shard = self.id.0, left_out, "{text}");
+                }
+            }
         }
     }
 

@@ -2,7 +2,6 @@
 //!
 //! A task of its own, so that both sockets of a handover are read at full speed.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
@@ -13,7 +12,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::Uri;
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -24,21 +22,28 @@ use tracing::{debug, trace, warn};
 
 use super::frame::{self, Message};
 use super::session::SocketId;
+use crate::auth::{Connection, Outward};
+use crate::model::connect::{address, cannot_connect, place, reason};
 use crate::model::hint;
 use crate::model::shard::{SessionId, ShardId};
 use crate::model::status::IntakeStatus;
 use crate::model::tally::ReconnectCause;
-use crate::model::text::one_line;
+use crate::model::text::{chain, one_line};
 use crate::store::Store;
+use crate::telemetry::LogLimit;
 use crate::transport::Hear;
 use crate::transport::notification::Revocation;
 
 /// The largest message that is accepted, in bytes. Twitch's have less than 10 KiB.
 const MAX_MESSAGE: usize = 1 << 20;
+/// Bytes that may wait to be sent: a few hundred pongs.
+const MAX_UNSENT: usize = 64 << 10;
+/// Pings within one second that are still answered; Twitch sends one in several seconds.
+const MAX_PINGS: u32 = 100;
 /// How often a sign of life is reported, at most.
 const REPORT: Duration = Duration::from_secs(1);
 
-type Stream = WebSocketStream<MaybeTlsStream<TcpStream>>;
+type Stream = WebSocketStream<MaybeTlsStream<Connection>>;
 
 /// What a socket tells its shard.
 #[derive(Debug)]
@@ -86,7 +91,9 @@ type End = (ReconnectCause, Box<str>);
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
     pub(super) store: Store,
-    pub(super) tls: Arc<rustls::ClientConfig>,
+    pub(super) outward: Outward,
+    /// Limits lines that Twitch can cause at will.
+    pub(super) log: Arc<LogLimit>,
     pub(super) intake: Arc<watch::Sender<IntakeStatus>>,
     /// Told of each revocation.
     pub(super) revoked: Arc<Notify>,
@@ -111,10 +118,28 @@ struct Unreported {
     uncounted: u64,
     next: Instant,
     pause: Duration,
-    unknown: BTreeSet<Box<str>>,
+    pings: u32,
+    pings_until: Instant,
+}
+
+impl Unreported {
+    /// Counts a ping. A flood of them costs no memory, but all of a processor.
+    fn too_many_pings(&mut self, now: Instant) -> bool {
+        if now >= self.pings_until {
+            self.pings_until = now + Duration::from_secs(1);
+            self.pings = 0;
+        }
+        self.pings += 1;
+        self.pings > MAX_PINGS
+    }
 }
 
 impl Socket {
+    /// Whether a line of this kind may be logged; `Some` has the number of those left out.
+    fn permit(&self, kind: &'static str) -> Option<u64> {
+        self.shared.log.permit(kind, Instant::now().into_std())
+    }
+
     /// Opens it and reads it to its end. `close` closes it politely; what still comes is stored.
     pub(super) async fn run(self, close: CancellationToken) {
         let mut seen = Unreported {
@@ -122,7 +147,8 @@ impl Socket {
             uncounted: 0,
             next: Instant::now() + REPORT,
             pause: REPORT,
-            unknown: BTreeSet::new(),
+            pings: 0,
+            pings_until: Instant::now(),
         };
         let opened = tokio::select! {
             biased;
@@ -139,28 +165,7 @@ impl Socket {
     }
 
     async fn open(&self) -> Result<Stream, End> {
-        let no_host = || (ReconnectCause::Broken, "the address has no host".into());
-        let host = self.uri.host().ok_or_else(no_host)?;
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let encrypted = self.uri.scheme_str() == Some("wss");
-        let port = self.uri.port_u16().unwrap_or(if encrypted { 443 } else { 80 });
-        let cannot = |error: &dyn std::fmt::Display| -> End {
-            (ReconnectCause::Broken, format!("cannot connect to {host} port {port}: {error}").into())
-        };
-        let stream = TcpStream::connect((host, port)).await.map_err(|error| cannot(&error))?;
-        // Pongs are small and must not wait.
-        let _ = stream.set_nodelay(true);
-        let config =
-            WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
-        let connector = Connector::Rustls(Arc::clone(&self.shared.tls));
-        let opened = client_async_tls_with_config(&self.uri, stream, Some(config), Some(connector)).await;
-        opened.map(|(stream, _answer)| stream).map_err(|error| match error {
-            WsError::Http(answer) => (
-                ReconnectCause::Refused,
-                format!("{host} refuses the WebSocket ({})", answer.status()).into(),
-            ),
-            error => cannot(&error),
-        })
+        open(&self.shared.outward, &self.uri).await
     }
 
     async fn read(&self, mut stream: Stream, close: &CancellationToken, seen: &mut Unreported) -> End {
@@ -192,21 +197,29 @@ impl Socket {
                     return (ReconnectCause::of_close_code(code), describe_close(frame.as_ref()));
                 }
                 Some(Ok(WsMessage::Binary(bytes))) => {
-                    warn!(
-                        shard = self.shard.0,
-                        bytes = bytes.len(),
-                        "a binary message came; it is passed over"
-                    );
+                    if let Some(left_out) = self.permit("binary") {
+                        let bytes = bytes.len();
+                        warn!(
+                            shard = self.shard.0,
+                            bytes, left_out, "Twitch sent a binary message; it is ignored"
+                        );
+                    }
                     self.shared.intake.send_modify(|intake| intake.malformed += 1);
                 }
                 // The library answers pings by itself; Twitch does not count them as a sign of life.
-                Some(Ok(WsMessage::Ping(_) | WsMessage::Pong(_) | WsMessage::Frame(_))) => {}
+                Some(Ok(WsMessage::Ping(_) | WsMessage::Pong(_) | WsMessage::Frame(_))) => {
+                    if seen.too_many_pings(Instant::now()) {
+                        let why = "the connection was closed: Twitch sent more than 100 pings in a second";
+                        return (ReconnectCause::Broken, why.into());
+                    }
+                }
                 Some(Err(WsError::ConnectionClosed | WsError::AlreadyClosed)) | None => {
                     let why = "the connection ended without a close frame";
                     return (ReconnectCause::Broken, why.into());
                 }
                 Some(Err(error)) => {
-                    return (ReconnectCause::Broken, format!("the connection broke: {error}").into());
+                    let why = format!("the connection broke: {}", reason(&error));
+                    return (ReconnectCause::Broken, why.into());
                 }
             }
         }
@@ -231,7 +244,9 @@ impl Socket {
             }
             Ok(Message::Reconnect { url }) => self.tell(News::Reconnect(url)).await,
             Ok(Message::Revocation(Revocation { subscription_id, subscription_type, status, event })) => {
-                warn!(%subscription_id, subscription_type, status, "Twitch has ended a subscription");
+                if let Some(left_out) = self.permit("revocation") {
+                    warn!(%subscription_id, subscription_type, status, left_out, "Twitch has ended a subscription");
+                }
                 self.shared.intake.send_modify(|intake| intake.revocations += 1);
                 self.shared.revoked.notify_one();
                 if let Some(event) = event {
@@ -240,17 +255,21 @@ impl Socket {
             }
             Ok(Message::Unknown { message_type }) => {
                 self.shared.intake.send_modify(|intake| intake.unknown += 1);
-                if seen.unknown.len() < 16 && !seen.unknown.contains(&message_type) {
+                if let Some(left_out) = self.permit("unknown type") {
                     warn!(
                         shard = self.shard.0,
-                        message_type, "a message of an unknown type came; it is passed over"
+                        message_type, left_out, "Twitch sent a message of an unknown type; it is ignored"
                     );
-                    seen.unknown.insert(message_type);
                 }
             }
             Err(error) => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                warn!(shard = self.shard.0, %error, cause, "a message could not be read; it is passed over");
+                if let Some(left_out) = self.permit("unreadable") {
+                    let error = chain(&error);
+                    warn!(
+                        shard = self.shard.0,
+                        error, left_out, "a message of Twitch cannot be read; it is ignored"
+                    );
+                }
                 self.shared.intake.send_modify(|intake| intake.malformed += 1);
             }
         }
@@ -298,6 +317,67 @@ impl Socket {
         // The shard may have ended: then its sockets are being closed.
         let _ = self.news.send((self.id, news)).await;
     }
+}
+
+/// Opens a WebSocket. The sentence has the addresses, and what failed.
+async fn open(outward: &Outward, uri: &Uri) -> Result<Stream, End> {
+    let broken = |why: String| -> End { (ReconnectCause::Broken, why.into()) };
+    let stream = outward.connect(uri).await.map_err(broken)?;
+    let encrypted = uri.scheme_str() == Some("wss");
+    let port = uri.port_u16().unwrap_or(if encrypted { 443 } else { 80 });
+    let host = uri.host().unwrap_or_default();
+    let to = address(host, port);
+    let proxy = outward.proxies().of(uri.scheme_str().unwrap_or("wss"), host).map(ToString::to_string);
+    let connector = Connector::Rustls(Arc::clone(outward.tls()));
+    let opened = client_async_tls_with_config(uri, stream, Some(limits()), Some(connector)).await;
+    opened.map(|(stream, _answer)| stream).map_err(|error| match error {
+        WsError::Http(answer) => {
+            let place = place(&to, proxy.as_deref());
+            (ReconnectCause::Refused, format!("{place} refuses the WebSocket ({})", answer.status()).into())
+        }
+        error => broken(cannot_connect(&to, proxy.as_deref(), &error)),
+    })
+}
+
+/// Bounds of a connection. We send pongs and one close frame; a server that does not read them must not make
+/// them pile up.
+fn limits() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE))
+        .write_buffer_size(0)
+        .max_write_buffer_size(MAX_UNSENT)
+}
+
+/// Opens a WebSocket, waits for its welcome and closes it again: what `check --online` tries.
+///
+/// # Errors
+/// A sentence that says what failed.
+pub async fn try_welcome(outward: &Outward, url: &str, limit: Duration) -> Result<SessionId, String> {
+    let uri: Uri = url.parse().map_err(|_| format!("`{url}` is not an address"))?;
+    let welcome = async {
+        let mut stream = open(outward, &uri).await.map_err(|(_, why)| why.to_string())?;
+        loop {
+            let message = match stream.next().await {
+                Some(Ok(WsMessage::Text(text))) => {
+                    frame::parse(&text.into()).map_err(|error| chain(&error))?
+                }
+                Some(Ok(WsMessage::Close(close))) => return Err(describe_close(close.as_ref()).into()),
+                Some(Ok(_)) => continue,
+                Some(Err(error)) => return Err(format!("the connection broke: {}", reason(&error))),
+                None => return Err("the connection ended before a welcome".to_owned()),
+            };
+            let Message::Welcome { session_id, .. } = message else {
+                return Err("the first message is not a welcome: is this Twitch's EventSub?".to_owned());
+            };
+            // Whoever does not take the close frame loses the connection.
+            let _ = tokio::time::timeout(Duration::from_secs(1), stream.close(None)).await;
+            return Ok(session_id);
+        }
+    };
+    tokio::time::timeout(limit, welcome)
+        .await
+        .unwrap_or_else(|_| Err(format!("no welcome came in {} seconds", limit.as_secs())))
 }
 
 /// The next message; `idle` is called when none is there yet.

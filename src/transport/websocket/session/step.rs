@@ -1,11 +1,16 @@
 //! What each thing that happens makes of the session.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::follow::may_follow;
-use super::{Input, Live, Opening, Output, Session, SocketId, State};
+use super::{Input, Live, Opening, Output, Session, SocketId, State, Wish};
 use crate::model::shard::{BindOutcome, Binding, LiveSession};
 use crate::model::tally::ReconnectCause;
+
+/// Reconnects in a row that are followed at once. Twitch asks for one in hours.
+const FREE_WISHES: u32 = 3;
+/// After this time without one, reconnects are followed at once again.
+const CALM: Duration = Duration::from_secs(600);
 
 impl Session {
     /// Takes in what happened. `jitter` is 0 to 1.
@@ -86,23 +91,68 @@ impl Session {
         now: Instant,
         out: &mut Vec<Output>,
     ) {
-        let current = match &mut self.state {
-            State::Live(live) if live.socket == socket => live.clone(),
-            State::Overlapping { current, old, .. } if current.socket == socket => {
+        if !self.is_current(socket) || self.wish.is_some() {
+            return;
+        }
+        let url = url.filter(|url| {
+            let fits = may_follow(&self.base, url);
+            if !fits {
+                let text = "Twitch gave an address for the reconnect that is not its own; the configured one is used";
+                self.problem = Some(text.into());
+                out.push(Output::Warn { kind: "reconnect address", text: text.into() });
+            }
+            fits
+        });
+        if self.wished_at.is_none_or(|at| now.saturating_duration_since(at) >= CALM) {
+            self.wishes = 0;
+        }
+        self.wishes = self.wishes.saturating_add(1);
+        self.wished_at = Some(now);
+        if self.wishes <= FREE_WISHES {
+            return self.hand_over(url, now, out);
+        }
+        let doubled = 1 << (self.wishes - FREE_WISHES - 1).min(16);
+        let pause = self.timings.backoff.0.saturating_mul(doubled).min(self.timings.longest_wish);
+        let text = format!(
+            "Twitch asks for reconnects again and again, {} times by now; the next one waits {} s",
+            self.wishes,
+            pause.as_secs_f64().ceil()
+        );
+        self.problem = Some(text.as_str().into());
+        out.push(Output::Warn { kind: "reconnect storm", text: text.into() });
+        self.wish = Some(Wish { socket, url, at: now + pause });
+    }
+
+    fn is_current(&self, socket: SocketId) -> bool {
+        match &self.state {
+            State::Live(live) | State::Overlapping { current: live, .. } => live.socket == socket,
+            _ => false,
+        }
+    }
+
+    /// Opens the successor of the current socket.
+    fn hand_over(&mut self, url: Option<Box<str>>, now: Instant, out: &mut Vec<Output>) {
+        let current = match &self.state {
+            State::Live(live) => live.clone(),
+            State::Overlapping { current, old, .. } => {
                 out.push(Output::Close(*old));
                 current.clone()
             }
             _ => return,
         };
-        let url = url.filter(|url| {
-            let fits = may_follow(&self.base, url);
-            if !fits {
-                self.problem = Some("Twitch gave an address for the reconnect that is not its own".into());
-            }
-            fits
-        });
         let next = self.open(url, now + self.timings.handover, out);
         self.state = State::Reconnecting { current: Live { heard: now, ..current }, next };
+    }
+
+    /// The binding is over. One that held for long enough begins the backoff anew.
+    fn end_binding(&mut self, now: Instant) {
+        let stable = |since: Instant| now.saturating_duration_since(since) >= self.timings.stable;
+        if self.bound && self.bound_since.is_some_and(stable) {
+            self.attempts = 0;
+        }
+        self.bound = false;
+        self.bound_since = None;
+        self.bind_until = None;
     }
 
     fn ended(
@@ -121,9 +171,9 @@ impl Session {
                 self.losses += 1;
                 self.causes.push(why.0);
                 self.problem = Some(why.1.into());
-                self.bound = false;
-                self.bind_until = None;
-                self.state = State::Opening(next.clone());
+                let next = next.clone();
+                self.end_binding(now);
+                self.state = State::Opening(next);
                 out.push(Output::Announce(None));
             }
             State::Overlapping { current, old, .. } if *old == socket => {
@@ -159,6 +209,8 @@ impl Session {
             self.losses += 1;
             out.push(Output::Announce(None));
         }
+        self.end_binding(now);
+        self.wish = None;
         let (first, longest) = self.timings.backoff;
         let pause = if self.attempts == 0 {
             self.timings.first.mul_f64(jitter.clamp(0.0, 1.0))
@@ -168,8 +220,6 @@ impl Session {
         };
         self.attempts = self.attempts.saturating_add(1);
         self.problem = Some(why.1.into());
-        self.bound = false;
-        self.bind_until = None;
         self.state = State::Waiting { until: now + pause };
     }
 
@@ -180,7 +230,7 @@ impl Session {
         match binding.outcome {
             BindOutcome::Bound => {
                 self.bound = true;
-                self.attempts = 0;
+                self.bound_since.get_or_insert(now);
                 self.bind_until = None;
                 self.problem = None;
                 let linger = self.timings.linger;
@@ -213,6 +263,11 @@ impl Session {
     }
 
     fn tick(&mut self, now: Instant, jitter: f64, out: &mut Vec<Output>) {
+        if let Some(wish) = self.wish.take_if(|wish| now >= wish.at)
+            && self.is_current(wish.socket)
+        {
+            return self.hand_over(wish.url, now, out);
+        }
         let silent = |live: &Live| now >= live.heard + live.keepalive + self.timings.keepalive_grace;
         const SILENT: (ReconnectCause, &str) = (ReconnectCause::Keepalive, "the connection fell silent");
         let (cause, why) = match &self.state {
