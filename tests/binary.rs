@@ -112,13 +112,14 @@ async fn a_start_that_waits_for_its_store_asks_for_time_and_ends_on_a_signal() {
     let holder = rusqlite::Connection::open(home.path("state").join("events.db")).unwrap();
     for (table, columns) in [
         ("dead_letters", &["said", "first_failed_at", "first_error", "first_said", "replays"][..]),
-        ("sinks", &["replays", "replay_until"]),
+        ("sinks", &["replays", "replay_until", "held"]),
+        ("events", &["elapsed"]),
     ] {
         for column in columns {
             holder.execute_batch(&format!("ALTER TABLE {table} DROP COLUMN {column}")).unwrap();
         }
     }
-    holder.execute_batch("PRAGMA user_version = 2; BEGIN IMMEDIATE").unwrap();
+    holder.execute_batch("DROP TABLE clock; PRAGMA user_version = 2; BEGIN IMMEDIATE").unwrap();
     let systemd = tokio::net::UnixDatagram::bind(home.path("notify")).unwrap();
     let mut daemon = Process::start_with(&home, "NOTIFY_SOCKET", home.path("notify"));
     let mut told = [0; 1_000];

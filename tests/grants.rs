@@ -158,7 +158,7 @@ async fn authorize_gets_the_fewest_scopes_and_keeps_no_token() {
     assert!(plan.contains("ann must allow channel:read:polls moderator:read:followers"), "{plan}");
     assert!(plan.contains("keep 3"), "the daemon's own are there: {plan}");
     let check = text(&output(command(&home, &["check", "--online"])).await.stdout);
-    assert!(check.contains("`eventsubd authorize --user bob`"), "{check}");
+    assert!(check.contains("`eventsubd authorize --user bob --config "), "{check}");
 
     let mut run = command(&home, &["authorize", "--user", "Ann"]);
     run.env("RUST_LOG", "trace").stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -53,7 +53,7 @@ pub(in crate::reconcile) struct Input<'a> {
     pub(in crate::reconcile) ungranted: &'a HashMap<SubscriptionKey, String>,
     pub(in crate::reconcile) now: Instant,
     pub(in crate::reconcile) policy: Policy,
-    /// The daemon's own keys: what the file empties does not keep them from being all that is left.
+    /// The daemon's own keys, wanted or not: they count neither as ours nor as deletes when deletes may be held.
     pub(in crate::reconcile) own: &'a HashSet<SubscriptionKey>,
     /// Part of ours, 0 to 1.
     pub(in crate::reconcile) max_delete: f64,
@@ -110,6 +110,7 @@ pub(in crate::reconcile) fn plan(input: &Input<'_>) -> Planned {
         out.plan.held = std::mem::take(&mut last);
         out.plan.held_of = Some(hold.of);
     }
+    last.extend(deletes(sorted.unwanted_own, |_| DeleteReason::Unwanted));
 
     let room = (input.max_total_cost > 0).then(|| input.max_total_cost.saturating_sub(input.total_cost));
     let freed = cost_of(&spare).saturating_add(cost_of(&last));

@@ -18,7 +18,8 @@ pub(in crate::reconcile) struct Wanted {
     pub(in crate::reconcile) unresolved: Vec<(SubscriptionKey, Arc<str>)>,
     /// The sinks of those that name some.
     pub(in crate::reconcile) restricted: HashMap<SubscriptionKey, Arc<[SinkName]>>,
-    /// The daemon's own subscriptions, which the file does not have and which go to no sink.
+    /// The daemon's own subscriptions, which the file does not have and which go to no sink. Empty if the file switches
+    /// them off.
     pub(in crate::reconcile) own: HashSet<SubscriptionKey>,
     /// The logins of the file by their ids, as far as they are known.
     pub(in crate::reconcile) names: HashMap<Box<str>, Arc<str>>,

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::out::{Change, Out};
 use crate::helix::{MAX_GRANTS, SubscriptionList, User};
+use crate::model::hint;
 use crate::model::invocation::Invocation;
 use crate::model::status::GrantStatus;
 use crate::model::subscription::{SubscriptionKey, SubscriptionRow, SubscriptionSpec, SubscriptionStatus};
@@ -272,6 +273,9 @@ impl Tables {
     ) -> Decided {
         let Observed { wanted, list } = observed;
         let now = now();
+        let is_listed =
+            |key: &SubscriptionKey| wanted.keys.binary_search(key).is_ok() && !wanted.own.contains(key);
+        let own = hint::subscriptions(&self.client_id).into_iter().filter(|key| !is_listed(key)).collect();
         self.parked.retain(|key| wanted.keys.binary_search(key).is_ok(), now);
         let input = Input {
             places,
@@ -285,7 +289,7 @@ impl Tables {
             policy: desired.policy,
             max_delete: desired.max_delete,
             allow_deletes: self.allowed == Some(desired.generation),
-            own: &wanted.own,
+            own: &own,
             hold: self.hold,
             total_cost: list.total_cost,
             max_total_cost: list.max_total_cost,

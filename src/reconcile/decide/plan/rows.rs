@@ -36,6 +36,8 @@ pub(super) struct Sorted<'a> {
     pub(super) dead: Vec<&'a SubscriptionRow>,
     pub(super) duplicates: Vec<&'a SubscriptionRow>,
     pub(super) unwanted: Vec<&'a SubscriptionRow>,
+    /// The daemon's own rows that are no longer wanted. A hold is never about them.
+    pub(super) unwanted_own: Vec<&'a SubscriptionRow>,
     /// Live rows of anybody with this type and condition, of those that are to be moved.
     pub(super) equal: HashMap<(&'a str, &'a Condition), usize>,
 }
@@ -48,6 +50,7 @@ pub(super) fn sort_out<'a>(input: &Input<'a>, out: &mut Planned) -> Sorted<'a> {
         dead: Vec::new(),
         duplicates: Vec::new(),
         unwanted: Vec::new(),
+        unwanted_own: Vec::new(),
         equal: HashMap::new(),
     };
     for row in input.rows {
@@ -65,9 +68,11 @@ pub(super) fn sort_out<'a>(input: &Input<'a>, out: &mut Planned) -> Sorted<'a> {
             }
             continue;
         }
-        out.ours += u64::from(!input.own.contains(&row.key));
+        let is_own = input.own.contains(&row.key);
+        out.ours += u64::from(!is_own);
         let Some(slot) = slot else {
-            sorted.unwanted.push(row);
+            let unwanted = if is_own { &mut sorted.unwanted_own } else { &mut sorted.unwanted };
+            unwanted.push(row);
             continue;
         };
         if side == Side::Old {
@@ -95,6 +100,7 @@ pub(super) fn sort_out<'a>(input: &Input<'a>, out: &mut Planned) -> Sorted<'a> {
     if input.policy == Policy::Keep {
         sorted.duplicates.clear();
         sorted.unwanted.clear();
+        sorted.unwanted_own.clear();
     }
     sorted
 }
