@@ -321,7 +321,7 @@ impl Machine {
         self.refused.as_deref().filter(|_| self.current.is_none())
     }
 
-    /// When the token expires. `None` means that Twitch did not say.
+    /// When the token expires. `None` without a token, or if Twitch did not say.
     pub fn expires_at(&self) -> Option<Instant> {
         self.current.as_ref().and_then(|c| c.expires_at)
     }

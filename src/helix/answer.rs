@@ -108,7 +108,7 @@ fn read_rows<T>(data: &[Value], mut read: impl FnMut(Members<'_>) -> Result<T, S
     rows
 }
 
-/// The name of a row in messages: its id if that can be read, else its index.
+/// The name of a row in messages: its number, and its id if that can be read.
 fn row_name(value: &Value, index: usize) -> String {
     let id = Members::of(value).ok().and_then(|members| {
         ["id", "user_id"]
