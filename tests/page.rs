@@ -85,7 +85,7 @@ async fn a_person_sees_what_is_wrong_and_finds_things() {
     let address = address(&daemon);
     let browser = Browser::start().await;
     browser.open(&address).await;
-    assert_eq!(browser.eval("document.title").await, "Running, with remarks – eventsubd");
+    assert_eq!(browser.eval("document.title").await, "Running, 1 problem – eventsubd");
     let first = browser.eval("document.querySelector('main h2').textContent").await;
     assert_eq!(first, "What is wrong", "it comes first");
     let rows = || browser.eval("document.querySelectorAll('#rows tbody tr').length");

@@ -226,7 +226,7 @@ pub struct AuthorizeArgs {
     /// These users
     #[arg(long = "user", value_name = "LOGIN", num_args = 1.., group = "whom")]
     pub users: Vec<String>,
-    /// Everybody of whom something is missing
+    /// Everyone who still has to grant a permission
     #[arg(long, group = "whom")]
     pub missing: bool,
     /// Ask for these scopes, instead of the fewest that the subscriptions need

@@ -88,7 +88,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "authorize",
         &[
-            example("eventsubd authorize --missing", "Ask everybody of whom something is missing"),
+            example("eventsubd authorize --missing", "Ask everyone who still has to grant a permission"),
             example("eventsubd authorize --user ann", "Ask one user"),
         ],
     ),

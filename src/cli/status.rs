@@ -15,7 +15,7 @@ use super::control::{Connection, block_on};
 use super::term::{self, Failure, fit};
 use crate::model::grants;
 use crate::model::status::{
-    GrantStatus, ShardStatus, SinkStatus, Status, SubscriptionEntry, SubscriptionState, TokenState,
+    GrantStatus, Health, ShardStatus, SinkStatus, Status, SubscriptionEntry, SubscriptionState, TokenState,
     WebhookStatus,
 };
 use crate::model::text::{ago, counted, duration, size, word};
@@ -78,11 +78,11 @@ fn render(status: &Status, colour: bool) -> String {
     };
     let mut line = |text: String| painted(&fit(&text));
 
-    let summary = match (status.converged, status.ready, status.problems.is_empty()) {
-        (true, _, true) => paint("1;32", "all is well"),
-        (true, _, false) => paint("1;33", "running, with remarks"),
-        (false, true, _) => paint("1;33", "running, Twitch does not match the file yet"),
-        (false, false, _) => paint("1;31", "not ready"),
+    let (health, verdict) = status.verdict();
+    let summary = match health {
+        Health::Good => paint("1;32", &verdict),
+        Health::Impaired => paint("1;33", &verdict),
+        Health::Bad => paint("1;31", &verdict),
     };
     let up = duration(status.now.since(status.started_at));
     let waits: String = reasons(status).iter().map(|reason| format!("; {reason}")).collect();
@@ -284,7 +284,7 @@ fn store(status: &Status) -> String {
     let (used, most) = (size(store.size), size(store.max_size));
     let mut text = format!("{}, {used} of {most}, newest {}", counted(store.events, "event"), store.last_seq);
     if let Some(mean) = store.commits.total_micros.checked_div(store.commits.count) {
-        let _ = write!(text, ", {}.{} ms a commit", mean / 1_000, mean % 1_000 / 100);
+        let _ = write!(text, ", {}.{} ms per commit", mean / 1_000, mean % 1_000 / 100);
     }
     if store.commit_failures > 0 {
         let _ = write!(text, ", {} failed", counted(store.commit_failures, "commit"));

@@ -223,8 +223,8 @@ fn suggestion(name: &str, section: &str) -> Option<Suggestion> {
     let elsewhere = schema::keys().iter().find(|key| key.name() == name)?;
     let (section, _) = elsewhere.path.rsplit_once('.')?;
     let hint = match section {
-        "subscription" => format!("`{name}` belongs into `[[subscription]]`"),
-        _ => format!("`{name}` belongs into `[{}]`", section.replace('*', "NAME")),
+        "subscription" => format!("`{name}` belongs in `[[subscription]]`"),
+        _ => format!("`{name}` belongs in `[{}]`", section.replace('*', "NAME")),
     };
     Some(Suggestion { meant: elsewhere.path.to_owned(), hint })
 }

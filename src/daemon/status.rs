@@ -221,7 +221,7 @@ fn problems(status: &Status, hanging: &Hanging) -> Vec<Problem> {
             refused.at,
             first_of(&refused.errors)
         );
-        add("configuration", &message, "run `eventsubd check`, mend the file, then `eventsubd reload`");
+        add("configuration", &message, "run `eventsubd check`, fix the file, then `eventsubd reload`");
     }
     if let Some(problem) = &status.reconcile.problem {
         add("reconcile", problem, "it tries again by itself");
@@ -279,7 +279,7 @@ fn problems(status: &Status, hanging: &Hanging) -> Vec<Problem> {
     if parked(&own) > 0 {
         add(
             "grants",
-            "some of the daemon's own subscriptions cannot be created; it hears of grants later",
+            "some of the daemon's own subscriptions cannot be created: new permissions are noticed late (up to 30 minutes)",
             "each says why in `eventsubd status`; `twitch.watch_grants = false` does without them",
         );
     }
@@ -329,7 +329,7 @@ mod tests {
             shard 1: the connection fell silent
               it reconnects by itself; events of its channels may be missed meanwhile
             configuration: the reload of 2026-11-02T08:14:27.000Z was refused, the old configuration stays: unknown key `brodcaster` (config.toml:7:1)
-              run `eventsubd check`, mend the file, then `eventsubd reload`
+              run `eventsubd check`, fix the file, then `eventsubd reload`
             reconcile: the conduits could not be listed
               it tries again by itself
             api: Twitch has an outage (503): 

@@ -2,7 +2,7 @@
 //!
 //! A receiver may repeat a part of a secret, escaped or decoded. So a text is compared in every form that it can be read
 //! in (as it is, without percent-encoding, backslashes and entities, without blanks) with every form that a secret may be
-//! sent back in (itself, decoded, base64, hexadecimal), and whatever is [`WINDOW`] bytes or longer of one is hidden.
+//! sent back in (itself, decoded, base64, hexadecimal), and whatever is `WINDOW` bytes or longer of one is hidden.
 
 use std::collections::HashSet;
 

@@ -17,6 +17,7 @@ use super::route::SinkName;
 use super::shard::{SessionId, ShardId};
 use super::subscription::SubscriptionKey;
 use super::tally::{Durations, ReconnectCause};
+use super::text::counted;
 use super::time::Timestamp;
 
 /// Everything, as `status --json` prints it.
@@ -63,6 +64,31 @@ pub struct Status {
     /// The admin endpoint, when there is one.
     #[serde(default)]
     pub admin: Option<AdminStatus>,
+}
+
+/// How a daemon is as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Everything works, and Twitch matches the file.
+    Good,
+    /// Events come in, and something needs attention or time.
+    Impaired,
+    /// The daemon is not ready.
+    Bad,
+}
+
+impl Status {
+    /// The verdict on the whole, with a sentence that the command line and the page show.
+    pub fn verdict(&self) -> (Health, String) {
+        match (self.converged, self.ready, self.problems.len()) {
+            (true, _, 0) => (Health::Good, "all is well".to_owned()),
+            (true, _, problems) => {
+                (Health::Impaired, format!("running, {}", counted(problems as u64, "problem")))
+            }
+            (false, true, _) => (Health::Impaired, "running, Twitch does not match the file yet".to_owned()),
+            (false, false, _) => (Health::Bad, "not ready".to_owned()),
+        }
+    }
 }
 
 /// The admin endpoint.

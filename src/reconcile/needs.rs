@@ -39,7 +39,8 @@ pub struct Needs {
 
 /// Looks up the grants that the file's subscriptions need, sorted by login. `only` limits the answer to these logins.
 ///
-/// # Errors Twitch does not say.
+/// # Errors
+/// Twitch does not say.
 pub async fn who_must_grant(
     helix: &Helix,
     desired: &Desired,

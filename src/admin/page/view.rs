@@ -9,7 +9,7 @@ use super::rows::{Query, Table, table};
 use crate::model::grants;
 use crate::model::invocation::Invocation;
 use crate::model::status::{
-    Problem, ShardStatus, SinkState, SinkStatus, Status, SubscriptionState, TokenState,
+    Health, Problem, ShardStatus, SinkState, SinkStatus, Status, SubscriptionState, TokenState,
 };
 use crate::model::text::{ago, count, duration, size, word};
 use crate::model::time::Timestamp;
@@ -91,7 +91,7 @@ pub(super) struct View<'a> {
     /// The hour, minute and second of it.
     clock: String,
     level: Level,
-    verdict: &'static str,
+    verdict: String,
     problems: Vec<Wrong<'a>>,
     refused: &'a [String],
     tiles: Vec<Tile>,
@@ -111,11 +111,14 @@ pub(super) struct View<'a> {
 
 /// Works it out.
 pub(super) fn view<'a>(status: &'a Status, query: &Query) -> View<'a> {
-    let (level, verdict) = match (status.converged, status.ready, status.problems.is_empty()) {
-        (true, _, true) => (Level::Good, "All is well"),
-        (true, _, false) => (Level::Warn, "Running, with remarks"),
-        (false, true, _) => (Level::Warn, "Running, Twitch does not match the file yet"),
-        (false, false, _) => (Level::Bad, "Not ready"),
+    let (health, mut verdict) = status.verdict();
+    if let Some(first) = verdict.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    let level = match health {
+        Health::Good => Level::Good,
+        Health::Impaired => Level::Warn,
+        Health::Bad => Level::Bad,
     };
     let now = status.now.to_string();
     let mut shards: Vec<&ShardStatus> = status.shards.iter().collect();

@@ -20,7 +20,7 @@ const MANUAL: &str = "eventsubd manual";
 /// A page, ready for `man`.
 #[derive(Debug)]
 struct Finished {
-    /// The file that it belongs into, such as `eventsubd-check.1`.
+    /// The file name of the page, such as `eventsubd-check.1`.
     file: String,
     /// Its source.
     text: String,

@@ -25,7 +25,7 @@ fn a_daemon_that_is_well_is_a_few_lines() {
         subscriptions  1, 1 enabled; 1 of the daemon's own, to hear of grants and shards; cost 1 of 10000
         reconciled     8 min 20 s ago, generation 2
         received       13 events, 12 stored, 1 twice, 1 malformed, 2 of unknown types, 1 revocation
-        store          12 events, 40.0 KiB of 2.0 GiB, newest 12, 9.0 ms a commit, 1 commit failed
+        store          12 events, 40.0 KiB of 2.0 GiB, newest 12, 9.0 ms per commit, 1 commit failed
         sink log       file, idle, 11 delivered, 3 tries failed
         page           http://127.0.0.1:9464/, opened by the token
     "#]].assert_eq(&render(&example::healthy(), false));
@@ -34,7 +34,7 @@ fn a_daemon_that_is_well_is_a_few_lines() {
 #[test]
 fn what_is_wrong_comes_first_and_everything_is_shown() {
     expect![[r#"
-        eventsubd 0.1.0 (pid 4711), up 1 day 2 h: running, with remarks
+        eventsubd 0.1.0 (pid 4711), up 1 day 2 h: running, 1 problem
         ! subscriptions: 1 of 2 subscriptions cannot be created
           hint: each says why in `eventsubd status`
 
@@ -52,7 +52,7 @@ fn what_is_wrong_comes_first_and_everything_is_shown() {
         subscriptions  2, 1 enabled, 1 parked; 1 of the daemon's own, to hear of grants and shards; cost 1 of 10000
         reconciled     8 min 20 s ago, generation 2; 1 of 2 changes made
         received       13 events, 12 stored, 1 twice, 1 malformed, 2 of unknown types, 1 revocation
-        store          12 events, 40.0 KiB of 2.0 GiB, newest 12, 9.0 ms a commit, 1 commit failed
+        store          12 events, 40.0 KiB of 2.0 GiB, newest 12, 9.0 ms per commit, 1 commit failed
         sink log       file, retrying, 11 delivered, next try in 12 s, 1 behind (6 min 40 s), 3 tries failed, 1 dead letter, 5 lost
         page           http://127.0.0.1:9464/, opened by the token
 
@@ -75,7 +75,7 @@ fn one_that_is_not_converged_says_what_it_waits_for() {
     status.reconcile.conduit = None;
     status.reconcile.generation = 0;
     let summary = |status: &Status| render(status, false).lines().next().map(str::to_owned);
-    expect!["eventsubd 0.1.0 (pid 4711), up 1 day 2 h: not ready; there is no token: Twitch does not give one; there is no conduit yet; generation 2 of the file is not carried out yet"].assert_eq(&summary(&status).expect("a line"));
+    expect!["eventsubd 0.1.0 (pid 4711), up 1 day 2 h: not ready; there is no token: Twitch does not give one; there is no conduit yet; configuration 2 has not been carried out yet"].assert_eq(&summary(&status).expect("a line"));
 
     status.token.state = TokenState::Valid;
     status.reconcile = example::status().reconcile;
@@ -100,7 +100,7 @@ fn one_that_is_not_converged_says_what_it_waits_for() {
         waiting::reasons(&status)
     );
     status.config.generation = 3;
-    assert_eq!(waiting::reasons(&status), ["generation 3 of the file is not carried out yet"]);
+    assert_eq!(waiting::reasons(&status), ["configuration 3 has not been carried out yet"]);
     status.converged = true;
     assert_eq!(waiting::reasons(&status), [""; 0]);
 }

@@ -32,7 +32,10 @@ pub(in crate::cli) fn reasons(status: &Status) -> Vec<String> {
     if let Some(progress) = reconcile.progress {
         found.push(format!("{} of {} changes made", progress.done, progress.total));
     } else if reconcile.generation < status.config.generation {
-        found.push(format!("generation {} of the file is not carried out yet", status.config.generation));
+        found.push(match status.config.generation {
+            0 | 1 => "the first sync with Twitch has not finished".to_owned(),
+            newer => format!("configuration {newer} has not been carried out yet"),
+        });
     }
     if reconcile.moving > 0 {
         let moving = counted(reconcile.moving, "subscription");

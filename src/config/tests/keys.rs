@@ -32,7 +32,7 @@ type = "stdout"
             7 | shards = [hidden]
               | ^^^^^^
               |
-              = help: `shards` belongs into `[transport.conduit]`
+              = help: `shards` belongs in `[transport.conduit]`
 
             error: unknown key `colour`
              --> /etc/eventsubd/config.toml:8:1

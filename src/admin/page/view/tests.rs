@@ -29,7 +29,10 @@ fn levels(status: &Status) -> Vec<(&'static str, Level, String)> {
 fn all_is_well() {
     let status = well();
     let view = view(&status, &Query::default());
-    assert_eq!((view.level, view.verdict, view.clock.as_str()), (Level::Good, "All is well", "08:15:27"));
+    assert_eq!(
+        (view.level, view.verdict.as_str(), view.clock.as_str()),
+        (Level::Good, "All is well", "08:15:27")
+    );
     assert!(levels(&status).iter().all(|(_, level, _)| *level == Level::Good), "{:?}", levels(&status));
 }
 
