@@ -1,4 +1,4 @@
-//! What strangers can do to the webhook listener and the admin endpoint on this machine. Run by hand:
+//! Attacks of strangers on the webhook listener and the admin endpoint on this machine. Run by hand:
 //!
 //! ```sh
 //! cargo bench --bench strangers                # everything, ten minutes

@@ -68,7 +68,7 @@ pub(crate) fn template(bytes: &[u8]) -> Result<String, String> {
     let template =
         Template::new(&String::from_utf8_lossy(bytes), Makes::Text).map_err(|error| error.to_string())?;
     let text = template.render(&event).map_err(|error| error.to_string())?;
-    // Whatever a template does, an event stays of a size that can be sent.
+    // No template may make an event too large to be sent.
     assert!(text.len() <= 4 << 20, "{} bytes", text.len());
     Ok(text)
 }

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 const WAIT: Duration = Duration::from_secs(30);
 const PASSWORD: &str = "pr0xy-s3cret";
 
-/// What the proxy does with a request.
+/// The proxy's treatment of a request.
 #[derive(Clone, Copy)]
 enum Manner {
     /// Tunnels to this address, whatever name is asked for; answers plain requests itself.
@@ -159,7 +159,7 @@ async fn a_proxy_that_does_not_let_us_through_is_named_with_its_variable() {
         (gone, "connection refused"),
         (wants_login, "the proxy wants a user and a password"),
         (refuses, "the proxy refuses to connect there"),
-        // It takes the first bytes of TLS for a bad request.
+        // The proxy takes the first bytes of TLS for a bad request.
         (speaks_no_tls, "the other side "),
     ] {
         let outward = outward(&[("https_proxy", with_login(address))]);

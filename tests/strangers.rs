@@ -24,7 +24,7 @@ async fn every_signed_request_is_answered(kind: Kind, addresses: usize) {
     let bytes = kind.bytes();
     let (mut strangers, mut asked) = (Vec::new(), 0);
     for nth in 0..SOCKETS {
-        // Those that had to make room may be closed before they have said anything.
+        // Connections that had to make room may be closed before they have sent anything.
         if let Ok(stream) = stranger(address(nth, addresses), listener.address, &bytes).await {
             strangers.push(stream);
         }

@@ -84,7 +84,7 @@ mod tests {
             ("127.0.0.1", &["192.0.2.1, unknown, 10.1.2.3"], "10.1.2.3"),
             ("127.0.0.1", &["192.0.2.1,"], "127.0.0.1"),
             ("127.0.0.1", &["192.0.2.1", "\u{e9}"], "127.0.0.1"),
-            // Whoever is not trusted may say what he likes.
+            // Headers of a peer that is not trusted do not count.
             ("127.0.0.2", &["192.0.2.1"], "127.0.0.2"),
         ] {
             let headers: Vec<_> = lines.iter().map(|line| ("x-forwarded-for", *line)).collect();

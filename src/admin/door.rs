@@ -60,7 +60,7 @@ enum Shown {
     Nothing,
 }
 
-/// What outlives a token: sessions that were ended, and what is logged how often.
+/// State that outlives a token: sessions that were ended, and limits of log lines.
 #[derive(Debug)]
 pub(super) struct Sessions {
     store: Store,

@@ -51,7 +51,7 @@ const LIMITS: Limits = Limits {
     idle: Duration::from_secs(15),
     scarce: Duration::from_secs(3),
 };
-/// What can be asked with a place of the reserve.
+/// Paths that the reserved places are for.
 const PROBES: [&str; 2] = ["/livez", "/readyz"];
 /// Connections that the system keeps for us until we take them.
 const BACKLOG: i32 = 4_096;

@@ -46,7 +46,7 @@ pub struct ControlSocket {
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
-    /// Its device and number.
+    /// Device and inode of the socket.
     file: (u64, u64),
 }
 

@@ -1,4 +1,4 @@
-//! What opens the endpoint: the token itself, or a cookie that a right token has bought. ◆
+//! Authentication at the endpoint: by the token itself, or by a cookie given out for a right token. ◆
 //!
 //! The cookie is no token: it says until when it is good, and is signed with a key that the token makes. So it ends
 //! by itself and with the token, and survives a restart. Only sessions that were ended early have to be remembered.
@@ -85,7 +85,7 @@ impl Keeper {
     }
 }
 
-/// What a cookie of ours says.
+/// Content of a cookie of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Session<'a> {
     id: &'a str,

@@ -1,4 +1,4 @@
-//! What one connection is doing. ◆
+//! Activity of one connection. ◆
 //!
 //! The connection itself writes it, and the table reads it now and then: so time limits cost a request nothing
 //! but stores to memory.
@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// What a connection is doing.
+/// Activity of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Phase {

@@ -44,7 +44,7 @@ pub struct Limits {
     pub scarce: Duration,
 }
 
-/// What a connection is told to do.
+/// Order to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Order {
@@ -61,7 +61,7 @@ pub enum Order {
 pub(super) struct Entered {
     pub(super) number: u64,
     pub(super) activity: Arc<Activity>,
-    /// It has one of the places that only probes may use.
+    /// Holds one of the places that only probes may use.
     pub(super) is_reserved: bool,
     /// The connections that make room for it.
     pub(super) orders: Vec<(u64, Order)>,
@@ -179,7 +179,7 @@ impl<K: Copy + Eq + Hash + ToString> Places<K> {
         {
             orders.extend(self.evict(oldest, now));
         }
-        // Somebody who could have made room may have become busy since then.
+        // A connection that could have made room may have become busy since then.
         while self.open.len() >= self.all_places()
             && let Some(number) = self.next_to_go(now)
         {

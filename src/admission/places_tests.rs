@@ -204,7 +204,7 @@ proptest! {
                         prop_assert!(places.open.contains_key(&entered.number));
                         for (gone, _) in &entered.orders {
                             prop_assert!(!places.open.contains_key(gone));
-                            // Nobody who is proved goes while a stranger could, but to keep the reserve.
+                            // No proved connection goes while a stranger could, except to keep the reserve.
                             prop_assert!(!live[gone] || unproved.is_empty() || reserve > 0);
                         }
                         live.insert(entered.number, false);

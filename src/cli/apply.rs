@@ -15,7 +15,7 @@ use crate::model::status::{ProblemKind, Status, TokenState};
 enum Stage {
     Going,
     Done,
-    /// It cannot succeed now: why, and the exit code.
+    /// Cannot succeed now: the reason and the exit code.
     Failed(String, u8),
 }
 

@@ -211,7 +211,7 @@ fn announce(daemon: &ConfigStatus) {
     }
 }
 
-/// What a command that waits has said so far: each thing once, and not more often than people read.
+/// Texts that a waiting command has printed: each once, and not more often than people read.
 pub(super) struct Told {
     invocation: Invocation,
     announced: bool,
@@ -300,7 +300,7 @@ async fn planned(connection: &Connection, generation: u64) -> Option<String> {
     }
 }
 
-/// What is held, and how it is allowed.
+/// The held deletes, and the command that allows them.
 pub(super) fn held(held: HeldDeletes) -> String {
     format!(
         "warning: {}, so this waits for you: look at `eventsubd plan`; if it is right, run `eventsubd apply \

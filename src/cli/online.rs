@@ -167,7 +167,7 @@ async fn logins(found: &mut Findings, config: &Config, api: &Api) {
     }
 }
 
-/// Who has granted what is needed, and who has not. A missing grant is no error of the file.
+/// The grants that are needed, present or missing. A missing grant is no error of the file.
 async fn missing_grants(found: &mut Findings, config: &Config, api: &Api) -> Result<(), Failure> {
     let desired = desired(config)?;
     let reconcile::Needs { users, remarks } =
@@ -191,7 +191,7 @@ async fn missing_grants(found: &mut Findings, config: &Config, api: &Api) -> Res
     Ok(())
 }
 
-/// What a run would do, and the limits that it would meet.
+/// The limits that a run would meet.
 async fn limits(
     found: &mut Findings,
     config: &Config,

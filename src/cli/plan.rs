@@ -53,7 +53,7 @@ pub(super) fn run(args: &Args, flags: &PlanArgs) -> Result<u8, Failure> {
     Ok(if flags.detailed_exitcode && preview.has_changes() { CHANGES } else { 0 })
 }
 
-/// What the daemon of the file remembers; nothing before its first start.
+/// The memory of the file's daemon; empty before its first start.
 pub(super) fn memory(options: &LoadOptions, config: &Config) -> Result<ReadOnlyMemory, Failure> {
     let reader = match Reader::open(&daemon::database(config)) {
         Err(StoreError::Missing { .. }) => return Ok(ReadOnlyMemory::default()),

@@ -105,7 +105,7 @@ pub(super) async fn embed(
         .with("EVENTSUBD_TWITCH__API_URL", sandbox.api_url())
         .with("EVENTSUBD_TWITCH__EVENTSUB_URL", sandbox.eventsub_url());
     let folder = &config.state_directory;
-    // It stays the same at a reload, whatever the file is a link to by then.
+    // The path stays the same at a reload, even if the file is a link elsewhere by then.
     load.state_dir = Some(folder.clone());
     let noted = std::fs::create_dir_all(folder)
         .and_then(|()| std::fs::write(folder.join(ADDRESS_FILE), sandbox.address().to_string()));

@@ -167,7 +167,7 @@ impl Walk<'_> {
                         .error(at, format!("`{header}` in `{path}` must be a string"))
                         .hint("put it in quotes");
                 }
-                // What stands here may be a whole header with its secret.
+                // The line may be a whole header with its secret.
                 (Err(_), _) => {
                     self.problems
                         .error(at, format!("a name in `{path}` is not the name of a header"))
@@ -207,7 +207,7 @@ fn tells_place(path: &str) -> bool {
     PLACE_SECTIONS.contains(&path) || ["state.directory", "admin.socket"].contains(&path)
 }
 
-/// What was probably meant by an unknown name.
+/// The name that an unknown one was probably meant to be.
 struct Suggestion {
     /// The path of the key or section.
     meant: String,

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, as people and programs read it. ◆
+//! Problems of a configuration, as people and programs read them. ◆
 //!
 //! Pure: a diagnostic owns the line that it shows, so that it outlives the text it came from. It
 //! never holds the text of a secret: lines arrive masked.

@@ -1,4 +1,4 @@
-//! What a reload changes, as data. ◆
+//! The changes of a reload, as data. ◆
 //!
 //! Pure. A change says which part is concerned; values that may be secret are not in it.
 

@@ -41,7 +41,7 @@ impl Unreadable {
     }
 }
 
-/// Who may read a file, and whether that can be changed.
+/// Readers of a file, and whether its mode can be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Access {
     pub(super) mode: u32,
@@ -210,7 +210,7 @@ pub(super) fn flaw_of_secret(text: &str) -> Option<String> {
     Some(format!("character {} is white space", at + 1))
 }
 
-/// What is wrong with a line that should hold printable text without quotes around it.
+/// The problem of a line that should hold printable text without quotes around it.
 pub(super) fn flaw(text: &str) -> Option<String> {
     const QUOTES: [(char, char); 6] = [
         ('"', '"'),

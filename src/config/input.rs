@@ -76,7 +76,7 @@ struct Slip {
     hint: String,
 }
 
-/// What is probably wrong with the line in which the parser stopped. Never tells its value.
+/// The probable problem of the line in which the parser stopped. Never names its value.
 fn slip(text: &str, at: usize) -> Option<Slip> {
     const CURLY: [char; 7] = ['\u{201c}', '\u{201d}', '\u{201e}', '\u{ab}', '\u{bb}', '\u{2018}', '\u{2019}'];
     let before = text.get(..at)?;

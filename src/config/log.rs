@@ -86,7 +86,7 @@ fn is_level(word: &str) -> bool {
     LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word))
 }
 
-/// What is wrong with one directive: a level, or `target[span]=level`.
+/// The problem of one directive: a level, or `target[span]=level`.
 fn complaint(directive: &str) -> Option<Complaint> {
     let (target, level) = match directive.rsplit_once('=') {
         // The sign within brackets belongs to a field.
@@ -144,7 +144,7 @@ fn is_crate(target: &str) -> bool {
     name != "eventsubd" && CRATES.contains(&name)
 }
 
-/// What is wrong with a filter, in one line; `None` if it can be used.
+/// The problem of a filter, in one line; `None` if it can be used.
 pub fn filter_problem(filter: &str) -> Option<String> {
     let Complaint { message, hint } = complaints(filter).into_iter().next()?;
     Some(match hint {

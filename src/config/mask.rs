@@ -31,11 +31,11 @@ struct Scan<'a> {
     section: Vec<String>,
 }
 
-/// What is shown of a value.
+/// The part of a value that is shown.
 #[derive(Clone, Copy)]
 enum Shown {
     Nothing,
-    /// What does not look like a secret.
+    /// A text that does not look like a secret.
     Words,
     /// The same, if it is a path.
     Path,

@@ -174,7 +174,7 @@ fn literal_parts(text: &str) -> String {
     literal
 }
 
-/// What is secret about a URL, which may be a template; `None` if nothing seems to be.
+/// The secret part of a URL, which may be a template; `None` if it seems to have none.
 pub(super) fn secret_of_url(url: &str) -> Option<&'static str> {
     let url = literal_parts(url);
     let rest = url.split_once("://").map_or(&*url, |(_, rest)| rest);

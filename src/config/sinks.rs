@@ -406,7 +406,7 @@ impl Builder<'_> {
             private_file(path, self.around.folder, &at, "NATS credentials", self.problems)
         });
         right.then(|| SinkKind::Nats {
-            // Whoever lists the servers has them all; credentials go to no other.
+            // A URL that lists servers lists them all: credentials go to no other.
             discover: sink.discover.unwrap_or_else(|| !url.contains(',')),
             url: Secret::new(url),
             subject: sink.subject.clone(),
@@ -814,7 +814,7 @@ fn matcher(text: &str) -> Result<GlobSet, String> {
     GlobSetBuilder::new().add(glob).build().map_err(|_| "it is too complex".to_owned())
 }
 
-/// What was probably meant by a glob that matches no type.
+/// The glob that one without any match was probably meant to be.
 fn meant_by_glob(text: &str) -> Option<String> {
     let family = format!("{}.*", text.trim_end_matches('.'));
     if matcher(&family).is_ok_and(|glob| catalog::names().any(|name| glob.is_match(name))) {

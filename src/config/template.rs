@@ -29,7 +29,7 @@ const SHOWN: usize = 300;
 /// A sample event as templates see it.
 #[derive(Clone)]
 struct Sample {
-    /// Its type, or that it is a revocation.
+    /// The subscription type, or that it is a revocation.
     label: Rc<str>,
     context: EventContext,
 }

@@ -94,7 +94,7 @@ pub fn sink_problems(config: &Config) -> Result<Vec<String>, HttpError> {
     Ok(trial::problems(config, &delivery_options(&connections()?)?))
 }
 
-/// What a sink of the configuration would get for an event, without secrets.
+/// Describes what a sink of the configuration would get for an event, without secrets.
 ///
 /// # Errors
 /// There is no such sink, or it cannot take the event.

@@ -13,7 +13,7 @@ use crate::store::{Reader, Store, StoreError};
 /// The name of the setting.
 const SETTING: &str = "state.owner";
 
-/// Who has a state directory.
+/// Owner of a state directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// The configuration file, from the root on.
@@ -59,7 +59,7 @@ impl Owned {
         !Path::new(&self.theirs.file).exists()
     }
 
-    /// What to do about it when a daemon is started.
+    /// Advice for starting a daemon on it.
     pub fn advice(&self) -> String {
         let own = "give it a state directory of its own (`directory` in `[state]`, or --state-dir)";
         if self.is_moved() {

@@ -61,7 +61,7 @@ enum Delivered {
     Stopped,
 }
 
-/// What ends the pause before another try.
+/// Reason why the pause before another try ends.
 enum Paused {
     /// The pause is over, or a person wants the next try now.
     Over,

@@ -110,7 +110,7 @@ pub struct DeliveryOptions {
     pub stdout: OpenStdout,
     /// What HTTP sinks send with; it must follow no redirects.
     pub http: reqwest::Client,
-    /// What sinks trust that connect to a broker with TLS.
+    /// TLS settings of sinks that connect to a broker.
     pub tls: rustls::ClientConfig,
     /// The programs that sinks wait for.
     pub children: Children,

@@ -66,7 +66,7 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// What a person asked to be sent again.
+/// Replays that a person has asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replay {
     /// Stored events; the number of the replay.

@@ -1,4 +1,4 @@
-//! What a sink would get, for people: printed instead of sent, or one event sent to try the sink out.
+//! Previews of what a sink gets: printed instead of sent, or one event sent to try the sink out.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ impl Single for Printer {
     }
 }
 
-/// What a sink would get for an event, without secrets.
+/// Describes what a sink would get for an event, without secrets.
 ///
 /// # Errors
 /// The sink cannot be made, or the event does not fit its templates.

@@ -24,7 +24,7 @@ pub enum Outcome {
     Unavailable(Failure),
     /// The receiver asks for a pause. No event is sent until it is over.
     Throttled {
-        /// What the receiver answered.
+        /// The receiver's answer.
         failure: Failure,
         /// How long the pause lasts.
         wait: Duration,

@@ -75,7 +75,7 @@ struct Run {
     news: News,
 }
 
-/// What is to be added to the status.
+/// Counts to be added to the status.
 #[derive(Default)]
 struct News {
     delivered: u64,
@@ -158,7 +158,7 @@ impl SingleWorker {
                 Some(command) = self.worker.commands.recv() => self.carry_out(run, command).await?,
                 Some(sent) = run.sending.join_next(), if !run.sending.is_empty() => {
                     self.handle(run, sent).await?;
-                    // What has ended meanwhile goes with it.
+                    // Events that have ended meanwhile go with it.
                     while let Some(sent) = run.sending.try_join_next() {
                         self.handle(run, sent).await?;
                     }
@@ -248,7 +248,7 @@ impl SingleWorker {
     ) -> Option<()> {
         match sent {
             Ok((ticket, outcome)) => self.act_on(run, ticket, outcome).await,
-            // It was skipped.
+            // The event was skipped.
             Err(_) => Some(()),
         }
     }
@@ -375,7 +375,7 @@ impl SingleWorker {
 
     /// Does what a person asks for.
     async fn carry_out(&self, run: &mut Run, command: Command) -> Option<()> {
-        // Somebody who no longer waits for the reply is no failure.
+        // The caller may no longer wait for the reply.
         match command {
             Command::Retry(reply) => {
                 self.worker.pause.send_replace(None);

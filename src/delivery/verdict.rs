@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::retry::Allowance;
 
-/// What an answer is about.
+/// Subject of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The receiver has the event.
@@ -41,7 +41,7 @@ pub fn classify(status: u16) -> Verdict {
     }
 }
 
-/// What a person may do about an answer.
+/// Advice for people about an answer.
 pub fn advice(status: u16) -> Option<&'static str> {
     match (classify(status), status) {
         (Verdict::Moved, _) => Some("redirects are not followed: set `url` to where it leads"),

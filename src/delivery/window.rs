@@ -59,7 +59,7 @@ enum State {
     Waiting(Duration),
 }
 
-/// What a failure is about.
+/// Subject of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// This event.
@@ -494,7 +494,7 @@ mod tests {
         assert_eq!(window.held_up_by(), None);
     }
 
-    /// What becomes of an event that is out.
+    /// Outcome of an event that is out.
     #[derive(Clone, Copy, Debug)]
     enum Fate {
         Done,
@@ -532,7 +532,7 @@ mod tests {
             let mut out: Vec<(Ticket, u32)> = Vec::new();
             let mut done: Vec<Seq> = Vec::new();
             let mut claimed = Seq(0);
-            // What the receiver has said: until when it wants nothing, and how often it was found not to work.
+            // The receiver's state: the end of the pause it asked for, and how often it was found not to work.
             let (mut paused_until, mut round, mut is_suspect) = (Duration::ZERO, 0, false);
             let end = std::iter::repeat_n((Fate::Done, None, 0.0, 9), lanes.len() * 3);
             for (fate, which, jitter, extra) in

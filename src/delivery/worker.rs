@@ -62,10 +62,10 @@ impl Stop {
     }
 }
 
-/// What a person asks of a running worker.
+/// Requests of people to a running worker.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Whatever waits is to be tried now.
+    /// Try everything now that waits.
     Retry(oneshot::Sender<()>),
     /// The event that holds up the others is to go to the dead letters. The reply is `None` if nothing has failed.
     Skip(oneshot::Sender<Option<Skipped>>),

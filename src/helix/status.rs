@@ -1,4 +1,4 @@
-//! What the status of an answer means, and what the answers are counted under. ◆
+//! Classification of answers by status, and the labels that they are counted under. ◆
 
 use serde_json::Value;
 
@@ -37,7 +37,7 @@ pub(super) fn status_label(status: u16) -> &'static str {
     }
 }
 
-/// What an answer outside of 2xx says.
+/// Body of an answer outside of 2xx.
 #[derive(Default)]
 struct Refusal {
     message: String,

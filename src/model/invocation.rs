@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-/// What a command in a message begins with.
+/// The beginning of a command in a message.
 const COMMAND: &str = "`eventsubd ";
 /// Commands that work without a daemon and a configuration.
 const FLAGLESS: [&str; 4] = ["types", "completions", "man", "init"];

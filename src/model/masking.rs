@@ -447,7 +447,7 @@ mod tests {
         assert_eq!(masking.hide("no content, token a1b2c3d4e5f6g7h8i9"), "no content, token [secret]");
     }
 
-    /// What a receiver may make of a secret.
+    /// The spellings in which a receiver may send a secret back.
     fn spell(secret: &str, spelling: usize) -> String {
         let each = |f: &dyn Fn(u8) -> String| secret.bytes().map(f).collect::<String>();
         match spelling {
@@ -489,7 +489,7 @@ mod tests {
             let shown = masking.hide(&format!("{before} {spelt} {after}"));
             for at in 0..spelt.len().saturating_sub(WINDOW - 1) {
                 if let Some(part) = spelt.get(at..at + WINDOW) {
-                    // What is of one letter over and over may be what stands around it.
+                    // A run of one letter may belong to the text around it.
                     prop_assert!(
                         !shown.contains(part) || before.contains(part) || after.contains(part),
                         "{part:?} of {spelt:?} is left in {shown:?}"

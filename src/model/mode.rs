@@ -14,7 +14,7 @@ pub enum Policy {
 }
 
 impl Policy {
-    /// Its word in the file.
+    /// The word for it in the file.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sync => "sync",
@@ -35,7 +35,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// Its word in the file, which is Twitch's.
+    /// The word for it in the file, which is Twitch's.
     pub fn name(self) -> &'static str {
         match self {
             Self::Conduit => "conduit",

@@ -33,7 +33,7 @@ pub(super) struct Reading {
     pub(super) wall: u64,
 }
 
-/// What is stored of the clock, to go on from.
+/// The stored state of the clock, to go on from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Saved {
     pub(super) reading: Reading,
@@ -196,7 +196,7 @@ mod tests {
         );
         assert_eq!(missed(&mut clock, 1_100 * HOUR, &reading("b", 0, 1_100 * HOUR)), 99 * HOUR - LATE);
         assert_eq!(clock.elapsed(&reading("b", 5, 0)), 150 * HOUR - LATE + 5);
-        // Its clock is years ahead: Twitch does not agree.
+        // The machine's clock is years ahead: Twitch does not agree.
         let mut clock = open(90_000 * HOUR);
         assert_eq!(missed(&mut clock, 1_002 * HOUR, &reading("b", 0, 90_000 * HOUR)), HOUR - LATE);
         // Without messages of before nothing is known.
@@ -287,7 +287,7 @@ mod tests {
                         if missed > 0 {
                             saved = clock.saved(&here);
                         }
-                        // What was stored since the start goes forward with it.
+                        // Events stored since the start go forward with it.
                         stored[since_start..].iter_mut().for_each(|(_, witness)| witness.elapsed += missed);
                         let elapsed = clock.elapsed(&here);
                         stored.push((truth, Witness { elapsed, wall: here.wall, sent }));

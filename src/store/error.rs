@@ -53,7 +53,7 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
-    /// It belongs to another user.
+    /// The database belongs to another user.
     #[error("no permission to read {}", path.display())]
     Denied {
         /// The file, or its directory.

@@ -1,4 +1,4 @@
-//! What the store knows of the worker of a sink: which events it wants, and how far it has read.
+//! The store's knowledge of a sink's worker: which events it wants, and how far it has read.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -41,7 +41,7 @@ impl DeathNotice {
         self.died = None;
     }
 
-    /// It ended for this reason.
+    /// Ended, for this reason.
     pub(super) fn because(mut self, why: StoreError) {
         self.why = why;
     }

@@ -162,7 +162,7 @@ pub struct DeadLetter {
 pub struct FailureRecord {
     /// The time of the failure.
     pub at: Timestamp,
-    /// What happened, free of secrets.
+    /// The failure in words, free of secrets.
     pub error: String,
     /// The receiver's own words, masked.
     pub said: Option<String>,
@@ -173,7 +173,7 @@ pub struct FailureRecord {
 pub struct GivenUp {
     /// The first failure, if there were several.
     pub first: Option<FailureRecord>,
-    /// What happened last, free of secrets.
+    /// The last failure in words, free of secrets.
     pub error: String,
     /// The receiver's own words about that, masked.
     pub said: Option<String>,

@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// From one line about the losses of a sink to the next.
 const LOSSES: Duration = Duration::from_secs(60);
 
-/// What was removed since the last summary.
+/// Events removed since the last summary.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Summary {
     /// Events that were older than `store.retain`.
@@ -24,7 +24,7 @@ pub(super) struct Summary {
     pub(super) until: u64,
 }
 
-/// What was removed and is not told yet.
+/// Removals that are not logged yet.
 #[derive(Debug, Default)]
 pub(super) struct Removals {
     summary: Summary,
@@ -63,7 +63,7 @@ impl Removals {
         self.rest()
     }
 
-    /// What no summary has told yet: for the end.
+    /// The summary of what is not logged yet, for the end.
     pub(super) fn rest(&mut self) -> Option<Summary> {
         self.begun.take().map(|_| std::mem::take(&mut self.summary))
     }

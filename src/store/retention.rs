@@ -37,13 +37,13 @@ pub(super) struct Removed {
     pub(super) events: Summary,
     /// Whether there is more to do.
     pub(super) more: bool,
-    /// What sinks have lost by it.
+    /// Losses of sinks by the removal.
     pub(super) losses: Vec<SinkLoss>,
     /// Dead letters that went.
     pub(super) letters: Vec<SinkLoss>,
 }
 
-/// What a sink has lost by one slice.
+/// A sink's loss by one slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SinkLoss {
     pub(super) sink: String,

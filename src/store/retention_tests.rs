@@ -62,7 +62,7 @@ fn lost_is_what_the_sink_wanted_and_neither_had_nor_has_in_hand() {
     let sink = SinkName::new("log");
     sinks::register(&connection, &sink, Seq(0)).unwrap();
     sinks::advance(&connection, &sink, Seq(4), &[Seq(6)]).unwrap();
-    // It has read up to 12: of 8, 10 and 12 nobody knows yet; 14, 16 and 18 are lost.
+    // The worker has read up to 12: 8, 10 and 12 are undecided; 14, 16 and 18 are lost.
     let followers = Followers::from([("log".to_owned(), follower("even", 12))]);
     let removed = retain(&mut connection, KEEP, 25 * HOUR, &followers);
     assert_eq!(visible(&connection), [20]);
@@ -70,7 +70,7 @@ fn lost_is_what_the_sink_wanted_and_neither_had_nor_has_in_hand() {
     assert_eq!((losses, sinks::get(&connection, &sink).unwrap().unwrap().lost), (3, 3));
     let events: u64 = removed.iter().map(|removed| removed.events.by_age).sum();
     assert_eq!((events, removed.iter().map(|removed| removed.events.until).max()), (19, Some(1_019)));
-    // It delivers 8 and 12, and ends.
+    // The worker delivers 8 and 12, and ends.
     sinks::advance(&connection, &sink, Seq(9), &[Seq(12)]).unwrap();
     let record = sinks::start(&connection, &sink, Seq(0)).unwrap();
     assert_eq!((record.lost, record.cursor), (4, Seq(19)));

@@ -59,7 +59,7 @@ pub(super) struct Published {
     /// Why those who can come again need not even ask.
     pub(super) refusing: watch::Receiver<Option<Arc<str>>>,
     pub(super) counts: watch::Receiver<IntakeCounts>,
-    /// What sinks have lost, ever.
+    /// Losses of sinks since the database was made.
     pub(super) lost: watch::Receiver<Arc<BTreeMap<SinkName, u64>>>,
     pub(super) retention: watch::Sender<Retention>,
     /// Beats with every turn of the writer, also while the disk fails.

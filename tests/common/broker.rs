@@ -63,7 +63,7 @@ impl Broker {
     fn start(port: u16, command: impl Fn(u16) -> Command) -> Self {
         let begun = Instant::now();
         loop {
-            // Somebody may take the port before the server does: then another one is tried.
+            // Another process may take the port before the server does: then another one is tried.
             let free = || {
                 TcpListener::bind(("127.0.0.1", 0)).expect("a free port").local_addr().expect("bound").port()
             };

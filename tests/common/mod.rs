@@ -54,7 +54,7 @@ impl Tap {
         ids(&self.0.lock().unwrap())
     }
 
-    /// What was written, line by line.
+    /// The lines that were written.
     pub fn lines(&self) -> Vec<serde_json::Value> {
         let text = self.0.lock().unwrap().clone();
         let parse = |line| serde_json::from_slice(line).expect("a line is a JSON object");

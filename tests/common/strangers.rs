@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 const SECRET: &str = "a-secret-of-the-tests";
 
-/// What a stranger sends before it falls silent.
+/// The bytes that a stranger sends before it falls silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The beginning of a TLS handshake; the listener ends TLS itself.

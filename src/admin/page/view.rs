@@ -1,4 +1,4 @@
-//! What the page shows, worked out from the status. ◆
+//! The view of the page, worked out from the status. ◆
 //!
 //! Pure. Everything in it is plain text; the template escapes it.
 
@@ -83,7 +83,7 @@ struct Group {
 /// The page.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct View<'a> {
-    /// What commands need to find this daemon.
+    /// Flags that commands need to find this daemon.
     flags: &'a str,
     version: &'a str,
     up: String,

@@ -99,7 +99,7 @@ impl File {
             Err(error) => return Err(error),
         };
         if same {
-            // Somebody may have truncated it in place.
+            // The file may have been truncated in place.
             open.length = held.len();
         } else {
             info!(path = %self.options.path.display(), "the file was moved or removed; a new one is begun");
@@ -156,7 +156,7 @@ impl Lines for File {
         self.look()?;
         self.append(lines)?;
         if !self.has_name()? {
-            // It was removed between the look and the sync. The lines went with it, so they are written once more.
+            // The file was removed between the look and the sync. The lines went with it, so they are written once more.
             self.open = None;
             self.append(lines)?;
         }

@@ -51,7 +51,7 @@ pub(super) trait Single: Send + Sync {
     /// Makes one attempt. A future that is dropped leaves nothing running.
     fn send(self: Arc<Self>, event: Arc<StoredEvent>, attempt: Attempt) -> BoxFuture<'static, Outcome>;
 
-    /// What would be sent for an event, for people to read: without secrets.
+    /// Describes for people what would be sent for an event, without secrets.
     ///
     /// # Errors
     /// The event does not fit a template.

@@ -116,7 +116,7 @@ impl Link {
         }
     }
 
-    /// What a server says, fit for a log line. A server may repeat what it was sent.
+    /// A server's words, fit for a log line. A server may repeat what it was sent.
     fn said(&self, text: &str) -> String {
         printable(&self.masking.hide(text))
     }

@@ -227,7 +227,7 @@ async fn a_person_has_a_sink_try_now_or_go_on_without_an_event() {
     bench.status("web", |status| status.retries >= 4).await;
     receiver.script.lock().unwrap().clear();
     let skipped = bench.handle.skip(&name).await;
-    // It may have been delivered a moment before.
+    // The event may have been delivered a moment before.
     let dead = usize::from(skipped.is_ok());
     let status = bench.caught_up("web").await;
     assert_eq!((status.dead_letters, status.delivered), (dead as u64, 8 - dead as u64));

@@ -27,7 +27,7 @@ pub const TOO_MUCH: &str = "it does too much for one event; a loop over what the
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct TemplateError {
-    /// What is wrong, with the expression and, unless it is the first one, the line.
+    /// The problem, with the expression and, unless it is the first one, the line.
     pub message: String,
     /// The bytes of the template that are meant, as far as that is known.
     pub range: Option<Range<usize>>,
@@ -94,7 +94,7 @@ impl Template {
     /// Reads a template.
     ///
     /// # Errors
-    /// Its syntax is wrong, or it has an unknown filter, test or function.
+    /// A syntax error, or an unknown filter, test or function.
     pub fn new(source: &str, makes: Makes) -> Result<Self, TemplateError> {
         match Self::read(source, makes) {
             Ok(template) => Ok(template),
@@ -105,7 +105,7 @@ impl Template {
     /// Like [`Self::new`], with all errors; at least one.
     ///
     /// # Errors
-    /// Its syntax is wrong, or it has unknown filters, tests or functions.
+    /// Syntax errors, or unknown filters, tests or functions.
     pub fn read(source: &str, makes: Makes) -> Result<Self, Vec<TemplateError>> {
         let mut environment = Environment::new();
         // Errors have the range of their expression only in this mode.
@@ -127,7 +127,7 @@ impl Template {
     /// Fills it in.
     ///
     /// # Errors
-    /// It names something that the event does not have, or asks for something that a value cannot do.
+    /// A name that the event does not have, or an operation that a value does not support.
     pub fn render(&self, event: &EventContext) -> Result<String, TemplateError> {
         let rendered =
             self.environment.get_template(NAME).and_then(|template| template.render(event.0.clone()));
@@ -363,7 +363,7 @@ impl EventContext {
     /// Reads an event's payload.
     ///
     /// # Errors
-    /// It is no JSON.
+    /// Not valid JSON.
     pub fn new(event: &Event) -> Result<Self, TemplateError> {
         let payload: serde_json::Value = serde_json::from_slice(&event.payload)
             .or_else(|_| serde_json::from_slice(&readable(&event.payload)))

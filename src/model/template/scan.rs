@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// What a word stands for.
+/// Meaning of a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WordKind {
     Filter,

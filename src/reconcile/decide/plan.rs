@@ -76,7 +76,7 @@ pub(in crate::reconcile) struct Planned {
     pub(in crate::reconcile) park: Vec<(SubscriptionKey, Obstacle, String)>,
     /// Found dead, and created again at once.
     pub(in crate::reconcile) at_once: Vec<(SubscriptionKey, String)>,
-    /// What is to be remembered of deletes that are held.
+    /// The hold on deletes that is to be remembered; `None` if none are held.
     pub(in crate::reconcile) hold: Option<Hold>,
     /// Live rows of ours, without the daemon's own.
     pub(in crate::reconcile) ours: u64,

@@ -388,7 +388,7 @@ fn whatever_the_number_all_of_ours_are_not_deleted_unasked() {
     let mut world = simple(&[], &[(0, "enabled"), (3, "enabled")]);
     let planned = world.plan();
     assert_eq!((planned.plan.held.len(), planned.plan.held_of), (2, Some(2)));
-    // What the daemon wants for itself stays, and is not counted.
+    // The daemon's own subscriptions stay, and are not counted.
     world.own = [key(6)].into();
     world.wanted = vec![key(6)];
     world.rows.push(SubscriptionRow { id: "own".into(), key: key(6), ..world.rows[0].clone() });

@@ -1,4 +1,4 @@
-//! What a text frame says (Twitch: "Handling WebSocket Events", "WebSocket message reference"). ◆
+//! Parser of text frames (Twitch: "Handling WebSocket Events", "WebSocket message reference"). ◆
 //!
 //! The payload of a notification is a slice of the frame: it is neither copied nor written anew.
 

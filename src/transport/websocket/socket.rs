@@ -370,7 +370,7 @@ pub async fn try_welcome(outward: &Outward, url: &str, limit: Duration) -> Resul
             let Message::Welcome { session_id, .. } = message else {
                 return Err("the first message is not a welcome: is this Twitch's EventSub?".to_owned());
             };
-            // Whoever does not take the close frame loses the connection.
+            // A peer that does not take the close frame loses the connection.
             let _ = tokio::time::timeout(Duration::from_secs(1), stream.close(None)).await;
             return Ok(session_id);
         }

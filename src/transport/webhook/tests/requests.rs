@@ -258,7 +258,7 @@ async fn a_clock_that_is_wrong_is_told() {
         assert_eq!(client.ask(&Post::event("m-2")).await.status, 204);
         let like = |s: &WebhookStatus| s.problem.as_ref().is_some_and(|p| p.contains("6 min ahead"));
         assert_eq!(server.until("the other problem", like).await.stale, 0);
-        // What was not taken comes again.
+        // A refused event comes again.
         assert_eq!(client.ask(&Post::event("m-1")).await.status, 204);
         assert_eq!(server.ids().await, ["m-2", "m-1"]);
 
