@@ -332,7 +332,7 @@ impl Machine {
             (Some(_), _) if renewing => TokenState::Renewing,
             (Some(_), _) => TokenState::Valid,
             (None, Some(_)) => TokenState::Refused,
-            (None, None) if self.failures > 0 => TokenState::Unavailable,
+            (None, None) if self.failures > 0 && self.problem.is_some() => TokenState::Unavailable,
             (None, None) => TokenState::Minting,
         }
     }
@@ -356,8 +356,10 @@ impl Machine {
         }
         if self.failures == 0 {
             self.failures = 1;
+            self.problem = None;
             self.mint_at = Some(now);
         } else {
+            self.problem = Some("Twitch refuses a token that it has just given".to_owned());
             self.mint_later(now, jitter);
         }
     }
@@ -399,6 +401,22 @@ mod tests {
         assert_eq!(machine.poll_command(now), None);
         assert_eq!(machine.state(), TokenState::Valid);
         machine
+    }
+
+    #[test]
+    fn a_dead_token_is_being_replaced_and_only_a_second_one_in_a_row_is_a_failure() {
+        let now = Instant::now();
+        let mut machine = settled(now);
+        machine.handle_rejection(1, now);
+        assert_eq!(machine.poll_command(now), Some(Command::Validate { generation: 1 }));
+        machine.handle_validate(1, ValidateOutcome::Dead, now, 0.5);
+        assert_eq!((machine.state(), machine.problem()), (TokenState::Minting, None));
+        assert_eq!(machine.poll_command(now), Some(Command::Mint));
+        machine.handle_mint(minted("t2"), now, 0.5);
+        assert_eq!(machine.poll_command(now), Some(Command::Validate { generation: 2 }));
+        machine.handle_validate(2, ValidateOutcome::Dead, now, 0.5);
+        assert_eq!(machine.state(), TokenState::Unavailable);
+        assert_eq!(machine.problem(), Some("Twitch refuses a token that it has just given"));
     }
 
     #[test]
