@@ -67,7 +67,7 @@ fn authenticate(inner: &Shared, call: &Call) -> Result<String, Answer> {
     }
     let client_id = call.client_id.as_deref().ok_or_else(|| Answer::error(401, "Client ID is missing"))?;
     let state = inner.lock();
-    let token = state.tokens.get(text).filter(|token| token.until > Instant::now());
+    let token = state.tokens.get(text, Instant::now());
     let token = token.ok_or_else(|| Answer::error(401, "Invalid OAuth token"))?;
     if token.client_id != client_id {
         return Err(Answer::error(401, "Client ID and OAuth token do not match"));

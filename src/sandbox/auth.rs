@@ -7,12 +7,14 @@ use std::time::Instant;
 use hyper::Method;
 use serde_json::json;
 
-use super::device;
 use super::server::{Answer, Call};
-use super::state::{Inner, Shared, Token};
+use super::state::Shared;
+use super::tokens::ClientKind;
+use super::{authorize, device};
 
-pub(super) fn answer(inner: &Shared, path: &str, call: &Call) -> Answer {
+pub(super) async fn answer(inner: &Shared, path: &str, call: &Call) -> Answer {
     match (&call.method, path) {
+        (&Method::GET | &Method::POST, "/authorize") => authorize::page(inner, call).await,
         (&Method::POST, "/token") => token(inner, call),
         (&Method::GET, "/validate") => validate(inner, call),
         (&Method::POST, "/revoke") => revoke(inner, call),
@@ -45,25 +47,29 @@ fn try_token(inner: &Shared, call: &Call) -> Result<Answer, Answer> {
     let fields = fields(call);
     let field = |name: &str| fields.get(name).filter(|value| !value.is_empty());
     let client_id = field("client_id").ok_or_else(|| refusal(400, "missing client id"))?;
-    if field("grant_type").map(String::as_str) == Some(device::GRANT_TYPE) {
-        return device::token(inner, client_id, field("device_code").map_or("", String::as_str));
+    let secret = field("client_secret").map(String::as_str);
+    let grant = field("grant_type").map_or("", String::as_str);
+    // A client without a secret may use these two.
+    let may_be_public = [device::GRANT_TYPE, "refresh_token"].contains(&grant);
+    let kind = if secret.is_none() && may_be_public { ClientKind::Public } else { ClientKind::Confidential };
+    if kind == ClientKind::Confidential {
+        inner.check_client(client_id, secret)?;
     }
-    let secret = field("client_secret").ok_or_else(|| refusal(400, "missing client secret"))?;
-    if field("grant_type").map(String::as_str) != Some("client_credentials") {
-        return Err(refusal(400, "invalid grant type"));
-    }
-    let mut state = inner.lock();
-    if *client_id == inner.options.client_id {
-        if *secret != state.secret {
-            return Err(refusal(403, "invalid client secret"));
+    match grant {
+        device::GRANT_TYPE => {
+            return device::token(inner, client_id, kind, field("device_code").map_or("", String::as_str));
         }
-    } else if !inner.options.accept_any_client {
-        return Err(refusal(400, "invalid client"));
+        "refresh_token" => {
+            let text = field("refresh_token").ok_or_else(|| refusal(400, "missing refresh token"))?;
+            return authorize::refresh(inner, client_id, kind, text);
+        }
+        "authorization_code" => return authorize::exchange(inner, client_id, &fields),
+        "client_credentials" => {}
+        _ => return Err(refusal(400, "invalid grant type")),
     }
-    let text = Inner::random_text(30).to_ascii_lowercase();
-    let until = Instant::now() + inner.options.token_life;
-    state.tokens.insert(text.clone(), Token { client_id: client_id.clone(), user: None, until });
-    let expires_in = inner.options.token_life.as_secs();
+    let life = inner.options.token_life;
+    let text = inner.lock().tokens.issue_app(client_id, life, Instant::now());
+    let expires_in = life.as_secs();
     Ok(Answer::json(200, &json!({"access_token": text, "expires_in": expires_in, "token_type": "bearer"})))
 }
 
@@ -72,14 +78,14 @@ fn validate(inner: &Shared, call: &Call) -> Answer {
     let text = call.authorization.as_deref().unwrap_or_default();
     let text = text.strip_prefix("OAuth ").or_else(|| text.strip_prefix("Bearer ")).unwrap_or_default();
     let state = inner.lock();
-    match state.tokens.get(text).filter(|token| token.until > Instant::now()) {
+    match state.tokens.get(text, Instant::now()) {
         Some(token) => {
             let left = (token.until - Instant::now()).as_secs();
             let mut answer = json!({"client_id": token.client_id, "scopes": null, "expires_in": left});
-            if let Some((id, scopes)) = &token.user {
-                answer["user_id"] = json!(id);
-                answer["login"] = json!(inner.login_of(&state, id));
-                answer["scopes"] = json!(scopes);
+            if let Some(user) = &token.user {
+                answer["user_id"] = json!(user.id);
+                answer["login"] = json!(inner.login_of(&state, &user.id));
+                answer["scopes"] = json!(user.scopes);
             }
             Answer::json(200, &answer)
         }
@@ -94,13 +100,11 @@ fn revoke(inner: &Shared, call: &Call) -> Answer {
             if fields.contains_key("client_id") { "missing oauth token" } else { "missing client id" };
         return refusal(400, missing);
     };
-    if *client_id != inner.options.client_id && !inner.options.accept_any_client {
+    if !inner.is_client(client_id) {
         return refusal(404, "client does not exist");
     }
-    let mut state = inner.lock();
-    if state.tokens.get(token).is_some_and(|known| known.client_id == *client_id) {
-        state.tokens.remove(token);
-        return Answer::text(200, String::new());
+    match inner.lock().tokens.revoke(client_id, token) {
+        true => Answer::text(200, String::new()),
+        false => refusal(400, "Invalid token"),
     }
-    refusal(400, "Invalid token")
 }

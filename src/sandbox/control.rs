@@ -43,7 +43,7 @@ impl Sandbox {
 
     /// The tokens that are valid, for tests that look for them where they must not be.
     pub fn tokens(&self) -> Vec<String> {
-        self.inner.lock().tokens.keys().cloned().collect()
+        self.inner.lock().tokens.texts()
     }
 
     /// Changes the secret; tokens stay.

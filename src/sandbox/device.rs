@@ -1,17 +1,18 @@
 //! The device code grant: a person allows, or does not, what a program asks for (Twitch: "Device code grant
 //! flow"). Whoever opens the page may be anybody: this is a stand-in.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::json;
 
 use super::auth::{fields, refusal};
+use super::authorize::user_answer;
+use super::pages::{escaped, html};
 use super::server::{Answer, Call};
-use super::state::{Device, DeviceAnswer, Inner, Shared, Token};
+use super::state::{Device, DeviceAnswer, Inner, Shared};
+use super::tokens::{ClientKind, UserScopes};
 
 pub(super) const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:device_code";
-/// Lifetime of a user's token.
-const USER_TOKEN: Duration = Duration::from_secs(4 * 3600);
 
 /// `POST /oauth2/device`.
 pub(super) fn start(inner: &Shared, call: &Call) -> Answer {
@@ -19,7 +20,7 @@ pub(super) fn start(inner: &Shared, call: &Call) -> Answer {
     let Some(client_id) = fields.get("client_id").filter(|id| !id.is_empty()) else {
         return refusal(400, "missing client id");
     };
-    if *client_id != inner.options.client_id && !inner.options.accept_any_client {
+    if !inner.is_client(client_id) {
         return refusal(400, "invalid client");
     }
     let scopes = fields.get("scopes").map_or("", String::as_str);
@@ -46,7 +47,12 @@ pub(super) fn start(inner: &Shared, call: &Call) -> Answer {
 }
 
 /// The program asks for its token.
-pub(super) fn token(inner: &Shared, client_id: &str, device_code: &str) -> Result<Answer, Answer> {
+pub(super) fn token(
+    inner: &Shared,
+    client_id: &str,
+    kind: ClientKind,
+    device_code: &str,
+) -> Result<Answer, Answer> {
     let mut state = inner.lock();
     let fits = |device: &&Device| device.client_id == client_id && device.until > Instant::now();
     let Some(device) = state.devices.get(device_code).filter(fits).cloned() else {
@@ -61,20 +67,8 @@ pub(super) fn token(inner: &Shared, client_id: &str, device_code: &str) -> Resul
         DeviceAnswer::Allowed(user) => user,
     };
     state.devices.remove(device_code);
-    let text = Inner::random_text(30).to_ascii_lowercase();
-    let token = Token {
-        client_id: client_id.to_owned(),
-        user: Some((user, device.scopes.clone())),
-        until: Instant::now() + USER_TOKEN,
-    };
-    state.tokens.insert(text.clone(), token);
-    Ok(Answer::json(
-        200,
-        &json!({
-            "access_token": text, "refresh_token": Inner::random_text(50).to_ascii_lowercase(),
-            "expires_in": USER_TOKEN.as_secs(), "scope": device.scopes, "token_type": "bearer",
-        }),
-    ))
+    let user = UserScopes { id: user, scopes: device.scopes };
+    Ok(user_answer(&state.tokens.issue_user(client_id, user, kind, Instant::now())))
 }
 
 /// The page that a person opens: `GET` shows what is asked for, `POST` answers it.
@@ -134,15 +128,4 @@ pub(super) async fn answer(inner: &Shared, user_code: &str, login: Option<&str>)
     };
     super::tell::granted(inner, &granted.0, &granted.1).await;
     true
-}
-
-fn html(status: u16, body: &str) -> Answer {
-    let text = format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Sandbox</title>{body}</html>"
-    );
-    Answer { html: true, ..Answer::text(status, text) }
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -7,6 +7,7 @@
 
 mod api;
 mod auth;
+mod authorize;
 mod bucket;
 mod conduits;
 mod control;
@@ -14,12 +15,14 @@ mod device;
 mod dispatch;
 mod fault;
 mod message;
+mod pages;
 mod server;
 mod session;
 mod state;
 mod stats;
 mod subscriptions;
 mod tell;
+mod tokens;
 mod webhook;
 
 use std::io;
@@ -55,6 +58,8 @@ pub struct SandboxOptions {
     pub client_secret: String,
     /// Any other application exists as well, with any secret.
     pub accept_any_client: bool,
+    /// The redirect URIs that are registered for the application; empty: any will do.
+    pub redirect_uris: Vec<String>,
     pub users: Users,
     /// The life of a token: 60 days.
     pub token_life: Duration,
@@ -104,6 +109,7 @@ impl Default for SandboxOptions {
             client_id: "sandbox".to_owned(),
             client_secret: "sandbox-secret".to_owned(),
             accept_any_client: false,
+            redirect_uris: Vec::new(),
             users: Users::Any,
             token_life: Duration::from_secs(60 * 86_400),
             bucket: 800,

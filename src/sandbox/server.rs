@@ -189,7 +189,7 @@ async fn handle(inner: Shared, request: Request<Incoming>) -> Result<Response<Bo
     let fault = route.and_then(|route| fault::take(&mut inner.lock().faults, route));
     let answer = async || {
         let mut answer = match auth_path {
-            Some(path) => auth::answer(&inner, path, &call),
+            Some(path) => auth::answer(&inner, path, &call).await,
             None => api::answer(&inner, api_path, &call),
         };
         challenge::send(&inner, std::mem::take(&mut answer.challenges)).await;

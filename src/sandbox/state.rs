@@ -9,11 +9,15 @@ use tokio::sync::{mpsc, watch};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
+use super::auth::refusal;
+use super::authorize::Codes;
 use super::bucket::Bucket;
 use super::dispatch::Address;
 use super::fault::Planned;
 use super::message::Message;
+use super::server::Answer;
 use super::stats::Stats;
+use super::tokens::Tokens;
 use super::webhook::sender::Slots;
 use super::webhook::{Endpoint, WebhookOptions};
 use super::{SandboxOptions, Users};
@@ -24,14 +28,6 @@ use crate::model::time::Timestamp;
 const KEPT_MESSAGES: usize = 1_000;
 /// Message ids that are kept.
 const KEPT_IDS: usize = 200_000;
-
-#[derive(Clone, Debug)]
-pub(super) struct Token {
-    pub(super) client_id: String,
-    /// The user and the scopes granted; `None` for an app access token.
-    pub(super) user: Option<(String, Vec<String>)>,
-    pub(super) until: Instant,
-}
 
 /// A device that waits for somebody's leave (Twitch: "Device code grant flow").
 #[derive(Clone, Debug)]
@@ -163,7 +159,8 @@ pub(super) struct Session {
 /// The mock's mutable state.
 pub(super) struct State {
     pub(super) secret: String,
-    pub(super) tokens: HashMap<String, Token>,
+    pub(super) tokens: Tokens,
+    pub(super) codes: Codes,
     /// By device code.
     pub(super) devices: HashMap<String, Device>,
     pub(super) buckets: HashMap<String, Bucket>,
@@ -214,7 +211,8 @@ impl Inner {
         };
         let state = State {
             secret: options.client_secret.clone(),
-            tokens: HashMap::new(),
+            tokens: Tokens::default(),
+            codes: Codes::default(),
             devices: HashMap::new(),
             buckets: HashMap::new(),
             faults: Vec::new(),
@@ -249,6 +247,23 @@ impl Inner {
 
     pub(super) fn count(&self, change: impl FnOnce(&mut Stats)) {
         self.stats.send_modify(change);
+    }
+
+    /// Whether there is an application with this client id.
+    pub(super) fn is_client(&self, client_id: &str) -> bool {
+        client_id == self.options.client_id || self.options.accept_any_client
+    }
+
+    /// Checks the client id and the secret of a token request.
+    pub(super) fn check_client(&self, client_id: &str, secret: Option<&str>) -> Result<(), Answer> {
+        let secret = secret.ok_or_else(|| refusal(400, "missing client secret"))?;
+        if !self.is_client(client_id) {
+            return Err(refusal(400, "invalid client"));
+        }
+        if client_id == self.options.client_id && secret != self.lock().secret {
+            return Err(refusal(403, "invalid client secret"));
+        }
+        Ok(())
     }
 
     /// An id in the form of a UUID.

@@ -96,6 +96,7 @@ pub(super) async fn grants_revoked(inner: &Shared, user_id: &str) {
     let letters: Vec<_> = {
         let mut state = inner.lock();
         state.grants.remove(user_id);
+        state.tokens.disconnect(user_id);
         let needs = |subscription: &Subscription| {
             let row = catalog::lookup(&subscription.kind, &subscription.version);
             let field = row.and_then(|row| row.scope_granted_by.as_deref());

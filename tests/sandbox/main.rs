@@ -4,6 +4,7 @@
 mod callback;
 #[path = "../common/mod.rs"]
 mod common;
+mod oauth;
 mod shards;
 mod trust;
 mod webhooks;
