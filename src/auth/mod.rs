@@ -66,7 +66,7 @@ impl AccessToken {
 }
 
 /// There is no token to be had.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// Twitch refuses the credentials.
     #[error("Twitch refuses the credentials ({message}); check twitch.client_id and the client secret")]

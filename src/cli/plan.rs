@@ -12,7 +12,7 @@ use super::term::{self, Failure};
 use super::{BAD_CONFIG, CHANGES, FAILED, REFUSED, TEMPORARY};
 use crate::config::{self, Config, LoadOptions};
 use crate::daemon::{self, Owner, ReadOnlyMemory};
-use crate::helix::{Helix, HelixError};
+use crate::helix::{Helix, HelixError, HelixErrorKind};
 use crate::model::status::{TokenState, TokenStatus};
 use crate::reconcile::{self, Desired, ErrorKind, PreviewError, RunError};
 use crate::store::{Reader, StoreError};
@@ -134,9 +134,9 @@ pub(super) fn explain(error: &RunError) -> Failure {
 
 /// The exit code that a failed API request stands for.
 pub(super) fn exit_code(error: &HelixError) -> u8 {
-    match error {
-        HelixError::Unauthorized { .. } | HelixError::Token(_) => REFUSED,
-        error if error.is_outage() => TEMPORARY,
-        _ => FAILED,
+    match error.kind() {
+        HelixErrorKind::Credentials => REFUSED,
+        HelixErrorKind::Unavailable => TEMPORARY,
+        HelixErrorKind::Refused => FAILED,
     }
 }

@@ -4,7 +4,7 @@ use crate::auth::TokenError;
 
 /// Every documented case, by how the caller has to react (Twitch: "Create EventSub Subscription" and the other
 /// pages of the reference).
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HelixError {
     /// 400: the request will never be accepted as it is.
     #[error("Twitch refuses the request as invalid (400): {message}")]
@@ -52,17 +52,54 @@ pub enum HelixError {
     Token(#[source] TokenError),
 }
 
+/// Classes of [`HelixError`], by what has to happen before another try can succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HelixErrorKind {
+    /// The client id or the client secret has to be corrected.
+    Credentials,
+    /// Twitch has to answer again; nobody has to act. The request may have been carried out.
+    Unavailable,
+    /// Twitch refuses this request; it has to be a different one.
+    Refused,
+}
+
 impl HelixError {
-    /// Whether Twitch or the connection to it fails, as opposed to Twitch refusing the request.
+    /// Classifies the error by what it takes to get past it.
+    pub fn kind(&self) -> HelixErrorKind {
+        match self {
+            Self::Unauthorized { .. } | Self::Token(_) => HelixErrorKind::Credentials,
+            Self::RateLimited | Self::Outage { .. } | Self::Unreachable { .. } | Self::Garbled { .. } => {
+                HelixErrorKind::Unavailable
+            }
+            Self::Invalid { .. }
+            | Self::Forbidden { .. }
+            | Self::NotFound { .. }
+            | Self::Conflict { .. }
+            | Self::Gone { .. }
+            | Self::Quota { .. } => HelixErrorKind::Refused,
+        }
+    }
+
+    /// Whether every request would fail now, whatever it asks for.
     pub fn is_outage(&self) -> bool {
-        matches!(
-            self,
-            Self::Unauthorized { .. }
-                | Self::RateLimited
-                | Self::Outage { .. }
-                | Self::Unreachable { .. }
-                | Self::Garbled { .. }
-                | Self::Token(_)
-        )
+        self.kind() != HelixErrorKind::Refused
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::text::chain;
+
+    #[test]
+    fn refused_credentials_stay_in_the_chain() {
+        let error = HelixError::Token(TokenError::Refused { message: "invalid client".into() });
+        assert_eq!(error.kind(), HelixErrorKind::Credentials);
+        assert!(error.is_outage());
+        assert_eq!(
+            chain(&error),
+            "there is no token: Twitch refuses the credentials (invalid client); check twitch.client_id and the client \
+             secret"
+        );
     }
 }

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use self::answer::{Bound, Page, PageRows};
 use self::client::Sender;
-pub use self::error::HelixError;
+pub use self::error::{HelixError, HelixErrorKind};
 use self::request::{Call, Request};
 pub use self::request::{MAX_GRANTS, MAX_SHARDS, MAX_USERS};
 pub use self::types::{

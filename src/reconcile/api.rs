@@ -1,7 +1,4 @@
-//! The part of the API client that the reconciler needs, and what its errors mean here.
-//!
-//! It is a trait so that the loop can be tested against a fake in memory. Nothing else in this room
-//! names an error of the API client.
+//! The part of the API client that the reconciler needs. A trait, for tests of the loop against a fake in memory.
 
 use std::future::Future;
 
@@ -12,7 +9,6 @@ use crate::helix::{
 use crate::model::pulse::Pulse;
 use crate::model::shard::ShardId;
 use crate::model::subscription::SubscriptionKey;
-use crate::model::text::chain;
 
 /// The answers of Update Conduit Shards, one for each shard.
 pub(super) type BindAnswers = Vec<(ShardId, Result<(), Refused>)>;
@@ -40,76 +36,40 @@ impl From<ShardRefused> for Refused {
     }
 }
 
-/// Failures of a request, by what the reconciler does about them.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    #[error("twitch has an equal one already")]
-    Conflict { id: Option<Box<str>> },
-    #[error("twitch refuses it as invalid (400): {message}")]
-    Invalid { message: Box<str> },
-    #[error("twitch refuses it for want of a grant (403): {message}")]
-    Forbidden { message: Box<str> },
-    #[error("Twitch does not know it (404): {message}")]
-    NotFound { message: Box<str> },
-    #[error("twitch has removed it (410): {message}")]
-    Gone { message: Box<str> },
-    #[error("a limit of twitch is reached (429): {message}")]
-    Quota { message: Box<str> },
-    /// Nothing works before a person acts or the token is renewed.
-    #[error("twitch does not accept our credentials: {message}")]
-    Credentials { message: Box<str> },
-    /// May work the next time; what was asked for may have been done.
-    #[error("{message}")]
-    Passing { message: Box<str> },
-}
-
-impl From<HelixError> for Failure {
-    fn from(error: HelixError) -> Self {
-        match error {
-            HelixError::Conflict { id, .. } => Self::Conflict { id },
-            HelixError::Invalid { message, .. } => Self::Invalid { message },
-            HelixError::Forbidden { message, .. } => Self::Forbidden { message },
-            HelixError::NotFound { message, .. } => Self::NotFound { message },
-            HelixError::Gone { message, .. } => Self::Gone { message },
-            HelixError::Quota { message, .. } => Self::Quota { message },
-            error @ (HelixError::Unauthorized { .. } | HelixError::Token(_)) => {
-                Self::Credentials { message: chain(&error).into() }
-            }
-            error => Self::Passing { message: chain(&error).into() },
-        }
-    }
-}
-
 /// See [`Helix`] for what each call does.
 pub(super) trait Api: Clone + Send + Sync + 'static {
     /// The same, for somebody whose pulse beats as requests move.
     #[must_use]
     fn with_pulse(&self, pulse: &Pulse) -> Self;
-    fn users_by_login(&self, logins: &[&str]) -> impl Future<Output = Result<Vec<User>, Failure>> + Send;
-    fn users_by_id(&self, ids: &[&str]) -> impl Future<Output = Result<Vec<User>, Failure>> + Send;
-    fn grants(&self, ids: &[&str]) -> impl Future<Output = Result<Rows<UserGrants>, Failure>> + Send;
+    fn users_by_login(&self, logins: &[&str]) -> impl Future<Output = Result<Vec<User>, HelixError>> + Send;
+    fn users_by_id(&self, ids: &[&str]) -> impl Future<Output = Result<Vec<User>, HelixError>> + Send;
+    fn grants(&self, ids: &[&str]) -> impl Future<Output = Result<Rows<UserGrants>, HelixError>> + Send;
     fn subscriptions(
         &self,
         filter: &Filter,
-    ) -> impl Future<Output = Result<SubscriptionList, Failure>> + Send;
+    ) -> impl Future<Output = Result<SubscriptionList, HelixError>> + Send;
     /// Sum and limit of the costs of all subscriptions of the client.
-    fn costs(&self) -> impl Future<Output = Result<(u64, u64), Failure>> + Send;
+    fn costs(&self) -> impl Future<Output = Result<(u64, u64), HelixError>> + Send;
     fn create_subscription(
         &self,
         key: &SubscriptionKey,
         transport: &Transport,
         batching: bool,
-    ) -> impl Future<Output = Result<Created, Failure>> + Send;
-    fn delete_subscription(&self, id: &str) -> impl Future<Output = Result<(), Failure>> + Send;
-    fn conduits(&self) -> impl Future<Output = Result<Vec<Conduit>, Failure>> + Send;
-    fn create_conduit(&self, shards: u32) -> impl Future<Output = Result<Conduit, Failure>> + Send;
-    fn resize_conduit(&self, id: &str, shards: u32) -> impl Future<Output = Result<Conduit, Failure>> + Send;
-    fn shards(&self, conduit_id: &str) -> impl Future<Output = Result<Rows<ShardRow>, Failure>> + Send;
+    ) -> impl Future<Output = Result<Created, HelixError>> + Send;
+    fn delete_subscription(&self, id: &str) -> impl Future<Output = Result<(), HelixError>> + Send;
+    fn conduits(&self) -> impl Future<Output = Result<Vec<Conduit>, HelixError>> + Send;
+    fn create_conduit(&self, shards: u32) -> impl Future<Output = Result<Conduit, HelixError>> + Send;
+    fn resize_conduit(
+        &self,
+        id: &str,
+        shards: u32,
+    ) -> impl Future<Output = Result<Conduit, HelixError>> + Send;
+    fn shards(&self, conduit_id: &str) -> impl Future<Output = Result<Rows<ShardRow>, HelixError>> + Send;
     fn bind_shards(
         &self,
         conduit_id: &str,
         shards: &[(ShardId, Transport)],
-    ) -> impl Future<Output = Result<BindAnswers, Failure>> + Send;
+    ) -> impl Future<Output = Result<BindAnswers, HelixError>> + Send;
 }
 
 impl Api for Helix {
@@ -117,29 +77,29 @@ impl Api for Helix {
         self.with_pulse(pulse.clone())
     }
 
-    async fn users_by_login(&self, logins: &[&str]) -> Result<Vec<User>, Failure> {
+    async fn users_by_login(&self, logins: &[&str]) -> Result<Vec<User>, HelixError> {
         Ok(self.users_by_login(logins).await?.rows)
     }
 
-    async fn users_by_id(&self, ids: &[&str]) -> Result<Vec<User>, Failure> {
+    async fn users_by_id(&self, ids: &[&str]) -> Result<Vec<User>, HelixError> {
         let users = self.users_by_id(ids).await?;
         match users.unread.into_iter().next() {
             // An unreadable row does not mean that the user is gone.
-            Some(message) => Err(Failure::Passing { message }),
+            Some(message) => Err(HelixError::Garbled { message }),
             None => Ok(users.rows),
         }
     }
 
-    async fn grants(&self, ids: &[&str]) -> Result<Rows<UserGrants>, Failure> {
-        Ok(self.grants(ids).await?)
+    async fn grants(&self, ids: &[&str]) -> Result<Rows<UserGrants>, HelixError> {
+        self.grants(ids).await
     }
 
-    async fn subscriptions(&self, filter: &Filter) -> Result<SubscriptionList, Failure> {
-        Ok(self.subscriptions(filter).await?)
+    async fn subscriptions(&self, filter: &Filter) -> Result<SubscriptionList, HelixError> {
+        self.subscriptions(filter).await
     }
 
-    async fn costs(&self) -> Result<(u64, u64), Failure> {
-        Ok(self.costs().await?)
+    async fn costs(&self) -> Result<(u64, u64), HelixError> {
+        self.costs().await
     }
 
     async fn create_subscription(
@@ -147,35 +107,35 @@ impl Api for Helix {
         key: &SubscriptionKey,
         transport: &Transport,
         batching: bool,
-    ) -> Result<Created, Failure> {
-        Ok(self.create_subscription(key, transport, batching).await?)
+    ) -> Result<Created, HelixError> {
+        self.create_subscription(key, transport, batching).await
     }
 
-    async fn delete_subscription(&self, id: &str) -> Result<(), Failure> {
-        Ok(self.delete_subscription(id).await?)
+    async fn delete_subscription(&self, id: &str) -> Result<(), HelixError> {
+        self.delete_subscription(id).await
     }
 
-    async fn conduits(&self) -> Result<Vec<Conduit>, Failure> {
-        Ok(self.conduits().await?)
+    async fn conduits(&self) -> Result<Vec<Conduit>, HelixError> {
+        self.conduits().await
     }
 
-    async fn create_conduit(&self, shards: u32) -> Result<Conduit, Failure> {
-        Ok(self.create_conduit(shards).await?)
+    async fn create_conduit(&self, shards: u32) -> Result<Conduit, HelixError> {
+        self.create_conduit(shards).await
     }
 
-    async fn resize_conduit(&self, id: &str, shards: u32) -> Result<Conduit, Failure> {
-        Ok(self.resize_conduit(id, shards).await?)
+    async fn resize_conduit(&self, id: &str, shards: u32) -> Result<Conduit, HelixError> {
+        self.resize_conduit(id, shards).await
     }
 
-    async fn shards(&self, conduit_id: &str) -> Result<Rows<ShardRow>, Failure> {
-        Ok(self.shards(conduit_id).await?)
+    async fn shards(&self, conduit_id: &str) -> Result<Rows<ShardRow>, HelixError> {
+        self.shards(conduit_id).await
     }
 
     async fn bind_shards(
         &self,
         conduit_id: &str,
         shards: &[(ShardId, Transport)],
-    ) -> Result<BindAnswers, Failure> {
+    ) -> Result<BindAnswers, HelixError> {
         let answers = self.bind_shards(conduit_id, shards).await?;
         Ok(answers.into_iter().map(|(shard, answer)| (shard, answer.map_err(Refused::from))).collect())
     }

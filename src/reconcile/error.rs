@@ -1,7 +1,7 @@
 //! Why a run, or a preview of one, ends early.
 
-use super::api::Failure;
 use super::memory::MemoryError;
+use crate::helix::{HelixError, HelixErrorKind};
 
 /// Ends a run. The cause is in the chain of sources; [`Self::kind`] classifies it.
 #[derive(Debug, thiserror::Error)]
@@ -13,7 +13,7 @@ pub enum RunError {
         what: &'static str,
         #[source]
         /// Twitch's answer, or why there is none.
-        source: Failure,
+        source: HelixError,
     },
     /// The state directory could not be read or written.
     #[error("{what}")]
@@ -43,7 +43,7 @@ pub enum ErrorKind {
 }
 
 impl RunError {
-    pub(super) fn api(what: &'static str, source: Failure) -> Self {
+    pub(super) fn api(what: &'static str, source: HelixError) -> Self {
         Self::Api { what, source }
     }
 
@@ -52,16 +52,34 @@ impl RunError {
         match self {
             Self::Memory { .. } => ErrorKind::State,
             Self::Refused(_) => ErrorKind::Refused,
-            Self::Api { source, .. } => match source {
-                Failure::Credentials { .. } => ErrorKind::Credentials,
-                Failure::Passing { .. } => ErrorKind::Unavailable,
-                Failure::Conflict { .. }
-                | Failure::Invalid { .. }
-                | Failure::Forbidden { .. }
-                | Failure::NotFound { .. }
-                | Failure::Gone { .. }
-                | Failure::Quota { .. } => ErrorKind::Refused,
+            Self::Api { source, .. } => match source.kind() {
+                HelixErrorKind::Credentials => ErrorKind::Credentials,
+                HelixErrorKind::Unavailable => ErrorKind::Unavailable,
+                HelixErrorKind::Refused => ErrorKind::Refused,
             },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::text::chain;
+
+    #[test]
+    fn the_cause_is_printed_once_and_decides_the_kind() {
+        for (cause, kind) in [
+            (HelixError::Unauthorized { message: "x".into() }, ErrorKind::Credentials),
+            (HelixError::RateLimited, ErrorKind::Unavailable),
+            (HelixError::Outage { status: 503, message: "x".into() }, ErrorKind::Unavailable),
+            (HelixError::Unreachable { message: "x".into() }, ErrorKind::Unavailable),
+            (HelixError::Garbled { message: "x".into() }, ErrorKind::Unavailable),
+            (HelixError::Quota { message: "x".into() }, ErrorKind::Refused),
+            (HelixError::Conflict { id: None }, ErrorKind::Refused),
+        ] {
+            let error = RunError::api("a step failed", cause.clone());
+            assert_eq!(error.kind(), kind, "{cause}");
+            assert_eq!(chain(&error), format!("a step failed: {cause}"));
         }
     }
 }

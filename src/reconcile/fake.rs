@@ -10,10 +10,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::api::{Api, BindAnswers, Failure, Refused};
+use super::api::{Api, BindAnswers, Refused};
 use super::run::engine::build;
 use super::{Desired, Memory, MemoryError, Method, Policy, Reach, ReconcileHandle, ReconcileOptions};
-use crate::helix::{Conduit, Created, Filter, Rows, ShardRow, SubscriptionList, Transport, User, UserGrants};
+use crate::helix::{
+    Conduit, Created, Filter, HelixError, Rows, ShardRow, SubscriptionList, Transport, User, UserGrants,
+};
 use crate::model::pulse::Pulse;
 use crate::model::shard::{BindOutcome, Bindings, LiveSession, SessionId, Sessions, ShardId, ShardTarget};
 use crate::model::status::{ReconcileStatus, SubscriptionEntry};
@@ -28,7 +30,7 @@ pub(super) struct Fault {
     /// Of calls whose text begins like this.
     pub(super) call: &'static str,
     pub(super) times: usize,
-    pub(super) failure: Failure,
+    pub(super) failure: HelixError,
     /// The call is carried out, and its answer is lost.
     pub(super) lost_answer: bool,
 }
@@ -105,15 +107,15 @@ impl Fake {
         self.0.lock().unwrap()
     }
 
-    pub(super) fn fault(&self, call: &'static str, times: usize, failure: Failure, lost_answer: bool) {
+    pub(super) fn fault(&self, call: &'static str, times: usize, failure: HelixError, lost_answer: bool) {
         self.world().faults.push(Fault { call, times, failure, lost_answer });
     }
 
     async fn call<T>(
         &self,
         text: String,
-        act: impl FnOnce(&mut World) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
+        act: impl FnOnce(&mut World) -> Result<T, HelixError>,
+    ) -> Result<T, HelixError> {
         struct InFlight(Fake);
         impl Drop for InFlight {
             fn drop(&mut self) {
@@ -144,8 +146,8 @@ impl Fake {
     }
 }
 
-fn not_found() -> Failure {
-    Failure::NotFound { message: "not found".into() }
+fn not_found() -> HelixError {
+    HelixError::NotFound { message: "not found".into() }
 }
 
 impl Api for Fake {
@@ -153,7 +155,7 @@ impl Api for Fake {
         Self(Arc::clone(&self.0), pulse.clone())
     }
 
-    async fn users_by_login(&self, logins: &[&str]) -> Result<Vec<User>, Failure> {
+    async fn users_by_login(&self, logins: &[&str]) -> Result<Vec<User>, HelixError> {
         assert!((1..=100).contains(&logins.len()));
         let logins: Vec<String> = logins.iter().map(|&login| login.to_owned()).collect();
         self.call(format!("users {}", logins.join(" ")), |world| {
@@ -165,7 +167,7 @@ impl Api for Fake {
         .await
     }
 
-    async fn users_by_id(&self, ids: &[&str]) -> Result<Vec<User>, Failure> {
+    async fn users_by_id(&self, ids: &[&str]) -> Result<Vec<User>, HelixError> {
         let ids: HashSet<String> = ids.iter().map(|&id| id.to_owned()).collect();
         self.call("ids".to_owned(), |world| {
             let users = world.users.iter().filter(|(_, id)| ids.contains(*id));
@@ -176,7 +178,7 @@ impl Api for Fake {
         .await
     }
 
-    async fn grants(&self, ids: &[&str]) -> Result<Rows<UserGrants>, Failure> {
+    async fn grants(&self, ids: &[&str]) -> Result<Rows<UserGrants>, HelixError> {
         assert!((1..=10).contains(&ids.len()));
         // A Twitch that does not say is not asked for anything else.
         if self.world().grants.is_none() {
@@ -195,7 +197,7 @@ impl Api for Fake {
         .await
     }
 
-    async fn subscriptions(&self, filter: &Filter) -> Result<SubscriptionList, Failure> {
+    async fn subscriptions(&self, filter: &Filter) -> Result<SubscriptionList, HelixError> {
         let filter = filter.clone();
         self.call(format!("list {filter:?}"), |world| {
             let wanted = |row: &&SubscriptionRow| match &filter {
@@ -217,7 +219,7 @@ impl Api for Fake {
         .await
     }
 
-    async fn costs(&self) -> Result<(u64, u64), Failure> {
+    async fn costs(&self) -> Result<(u64, u64), HelixError> {
         self.call("costs".to_owned(), |world| Ok((world.total(), world.max_cost))).await
     }
 
@@ -226,7 +228,7 @@ impl Api for Fake {
         key: &SubscriptionKey,
         transport: &Transport,
         _batching: bool,
-    ) -> Result<Created, Failure> {
+    ) -> Result<Created, HelixError> {
         let key = key.clone();
         let target = match transport {
             Transport::Conduit(id) => TransportTarget::Conduit { conduit_id: id.clone() },
@@ -244,16 +246,16 @@ impl Api for Fake {
             let twin =
                 world.rows.iter().find(|row| row.key == key && row.target == target && row.status.is_live());
             if let Some(twin) = twin {
-                return Err(Failure::Conflict { id: Some(twin.id.clone()) });
+                return Err(HelixError::Conflict { id: Some(twin.id.clone()) });
             }
             if equal.count() == 3 {
-                return Err(Failure::Quota {
+                return Err(HelixError::Quota {
                     message: "maximum subscriptions with type and condition exceeded".into(),
                 });
             }
             let cost = u64::from(&*key.subscription_type == "stream.online");
             if world.total() + cost > world.max_cost {
-                return Err(Failure::Quota { message: "subscriptions total cost exceeded".into() });
+                return Err(HelixError::Quota { message: "subscriptions total cost exceeded".into() });
             }
             world.serial += 1;
             let row = SubscriptionRow {
@@ -273,7 +275,7 @@ impl Api for Fake {
         .await
     }
 
-    async fn delete_subscription(&self, id: &str) -> Result<(), Failure> {
+    async fn delete_subscription(&self, id: &str) -> Result<(), HelixError> {
         let id = id.to_owned();
         self.call(format!("delete {id}"), |world| {
             world.rows.retain(|row| *row.id != *id);
@@ -282,14 +284,14 @@ impl Api for Fake {
         .await
     }
 
-    async fn conduits(&self) -> Result<Vec<Conduit>, Failure> {
+    async fn conduits(&self) -> Result<Vec<Conduit>, HelixError> {
         self.call("conduits".to_owned(), |world| Ok(world.conduits.clone())).await
     }
 
-    async fn create_conduit(&self, shards: u32) -> Result<Conduit, Failure> {
+    async fn create_conduit(&self, shards: u32) -> Result<Conduit, HelixError> {
         self.call(format!("make conduit {shards}"), |world| {
             if world.conduits.len() == 5 {
-                return Err(Failure::Quota { message: "conduit limit reached".into() });
+                return Err(HelixError::Quota { message: "conduit limit reached".into() });
             }
             world.serial += 1;
             let conduit = Conduit { id: format!("conduit-{}", world.serial), shard_count: shards };
@@ -299,7 +301,7 @@ impl Api for Fake {
         .await
     }
 
-    async fn resize_conduit(&self, id: &str, shards: u32) -> Result<Conduit, Failure> {
+    async fn resize_conduit(&self, id: &str, shards: u32) -> Result<Conduit, HelixError> {
         let id = id.to_owned();
         self.call(format!("resize {shards}"), |world| {
             let conduit = world.conduits.iter_mut().find(|conduit| conduit.id == id).ok_or_else(not_found)?;
@@ -309,7 +311,7 @@ impl Api for Fake {
         .await
     }
 
-    async fn shards(&self, conduit_id: &str) -> Result<Rows<ShardRow>, Failure> {
+    async fn shards(&self, conduit_id: &str) -> Result<Rows<ShardRow>, HelixError> {
         let id = conduit_id.to_owned();
         self.call("shards".to_owned(), |world| {
             if !world.conduits.iter().any(|conduit| conduit.id == id) {
@@ -339,7 +341,7 @@ impl Api for Fake {
         &self,
         conduit_id: &str,
         shards: &[(ShardId, Transport)],
-    ) -> Result<BindAnswers, Failure> {
+    ) -> Result<BindAnswers, HelixError> {
         let (id, shards) = (conduit_id.to_owned(), shards.to_vec());
         self.call(format!("bind {}", shards.len()), |world| {
             let Some(conduit) = world.conduits.iter().find(|conduit| conduit.id == id) else {

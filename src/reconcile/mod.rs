@@ -37,7 +37,6 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use self::api::Failure;
 pub use self::bind::reach::Reach;
 pub use self::decide::action::{Action, Blocked, DeleteReason, Plan};
 pub use self::decide::park::{Obstacle, RetryTimes};

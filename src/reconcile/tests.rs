@@ -11,11 +11,10 @@ use std::time::Duration;
 use expect_test::expect;
 use tokio::time::Instant;
 
-use super::api::Failure;
 use super::fake::{Bench, Fake, Notes, desired, fake, literal, spec};
 use super::preview::preview_with;
 use super::{ErrorKind, Policy};
-use crate::helix::{Conduit, Transport};
+use crate::helix::{Conduit, HelixError, Transport};
 use crate::model::hint::Hint;
 use crate::model::route::SinkName;
 use crate::model::shard::{BindOutcome, SessionId, ShardId};
@@ -28,8 +27,8 @@ fn it_can_be_spawned(reconciler: super::Reconciler) -> impl Future<Output = ()> 
     reconciler.run(tokio_util::sync::CancellationToken::new())
 }
 
-fn passing() -> Failure {
-    Failure::Passing { message: "no network".into() }
+fn passing() -> HelixError {
+    HelixError::Unreachable { message: "no network".into() }
 }
 
 fn three() -> [SubscriptionSpec; 3] {
@@ -151,7 +150,7 @@ async fn a_list_that_fails_ends_the_run_and_runs_back_off() {
     let bench = Bench::start(&fake, &Arc::default(), desired(&three()));
     let start = Instant::now();
     let status = bench.status(|status| status.problem.is_some()).await;
-    assert!(status.problem.unwrap().contains("could not be listed: no network"));
+    assert!(status.problem.unwrap().contains("could not be listed: Twitch cannot be reached: no network"));
     bench.converged().await;
     let took = start.elapsed().as_secs();
     // 1 + 2 + 4 + 8 + 16 + 32 + 60 + 60 seconds, a quarter more or less.
@@ -182,7 +181,7 @@ async fn an_equal_one_is_adopted_and_a_dead_one_cleared() {
             world.rows.remove(0)
         };
         let id = id.map(|_| row.id.clone());
-        bench.fake.fault("create", 1, Failure::Conflict { id }, false);
+        bench.fake.fault("create", 1, HelixError::Conflict { id }, false);
         let fake = bench.fake.clone();
         let put_back = async {
             let before = fake.world().count("create");
@@ -198,7 +197,7 @@ async fn an_equal_one_is_adopted_and_a_dead_one_cleared() {
     }
     let bench = settled(&three()[..1]).await;
     bench.fake.world().rows.clear();
-    bench.fake.fault("create", 1, Failure::Conflict { id: Some("nowhere".into()) }, false);
+    bench.fake.fault("create", 1, HelixError::Conflict { id: Some("nowhere".into()) }, false);
     bench.apply(false).await;
     let entries = bench.entries(|entries| entries[0].state == SubscriptionState::Parked).await;
     assert!(entries[0].reason.as_deref().unwrap().contains("nowhere"));
@@ -209,7 +208,7 @@ async fn an_equal_one_is_adopted_and_a_dead_one_cleared() {
 #[tokio::test(start_paused = true)]
 async fn a_refusal_parks_one_and_the_others_go_on() {
     let fake = fake();
-    let refused = Failure::Forbidden { message: "subscription missing proper authorization".into() };
+    let refused = HelixError::Forbidden { message: "subscription missing proper authorization".into() };
     fake.fault("create channel.follow", 2, refused, false);
     let start = Instant::now();
     let bench = Bench::start(&fake, &Arc::default(), desired(&three()));
@@ -231,7 +230,7 @@ async fn a_refusal_parks_one_and_the_others_go_on() {
 #[tokio::test(start_paused = true)]
 async fn a_user_or_version_that_is_gone_is_tried_again_slowly_and_on_apply_and_on_reload() {
     let fake = fake();
-    fake.fault("create channel.follow", 4, Failure::Gone { message: "removed".into() }, false);
+    fake.fault("create channel.follow", 4, HelixError::Gone { message: "removed".into() }, false);
     let bench = Bench::start(&fake, &Arc::default(), desired(&three()));
     bench.converged().await;
     tokio::time::sleep(Duration::from_secs(3_000)).await;
@@ -248,7 +247,7 @@ async fn a_user_or_version_that_is_gone_is_tried_again_slowly_and_on_apply_and_o
 #[tokio::test(start_paused = true)]
 async fn credentials_that_are_refused_end_the_run_at_once() {
     let fake = fake();
-    fake.fault("create", 1, Failure::Credentials { message: "invalid client secret".into() }, false);
+    fake.fault("create", 1, HelixError::Unauthorized { message: "invalid client secret".into() }, false);
     let bench = Bench::start(&fake, &Arc::default(), desired(&many(50)));
     let status = bench.status(|status| status.problem.is_some()).await;
     assert!(status.problem.unwrap().contains("invalid client secret"));
@@ -763,9 +762,9 @@ async fn many_failures_in_a_row_end_a_run_and_a_few_do_not() {
 #[tokio::test(start_paused = true)]
 async fn a_login_that_spoils_its_call_is_found_out() {
     let fake = fake();
-    fake.fault("users ann bob cat", 1, Failure::Invalid { message: "bad login".into() }, false);
-    fake.fault("users bob cat", 1, Failure::Invalid { message: "bad login".into() }, false);
-    fake.fault("users bob", 1, Failure::Invalid { message: "bad login".into() }, false);
+    fake.fault("users ann bob cat", 1, HelixError::Invalid { message: "bad login".into() }, false);
+    fake.fault("users bob cat", 1, HelixError::Invalid { message: "bad login".into() }, false);
+    fake.fault("users bob", 1, HelixError::Invalid { message: "bad login".into() }, false);
     let bench = Bench::start(&fake, &Arc::default(), desired(&three()));
     bench.converged().await;
     let entries = bench.entries(|entries| entries.iter().any(|e| e.state == SubscriptionState::Parked)).await;
@@ -866,7 +865,7 @@ async fn a_preview_says_what_a_run_would_do_and_does_nothing() {
         assert_eq!(fake.world().count(call), 0);
     }
 
-    fake.fault("conduits", 1, Failure::Credentials { message: "refused".into() }, false);
+    fake.fault("conduits", 1, HelixError::Unauthorized { message: "refused".into() }, false);
     let error =
         preview_with(&fake, notes.clone(), "client", &desired(&specs), &mut Vec::new()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Credentials, "{error}");

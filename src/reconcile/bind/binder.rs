@@ -15,12 +15,13 @@ use tokio_util::sync::CancellationToken;
 use super::hooks::Hooks;
 use super::reach::Prover;
 use super::shards::{BindTimes, Mismatch, Shards};
-use crate::helix::{ShardRow, Transport};
+use crate::helix::{HelixError, ShardRow, Transport};
 use crate::model::pulse::Pulse;
 use crate::model::shard::{Bindings, Sessions, ShardId, ShardTarget, WebhookTarget};
 use crate::model::status::ShardStatus;
+use crate::model::text::chain;
 use crate::model::webhook::KeyId;
-use crate::reconcile::api::{Api, BindAnswers, Failure, Refused};
+use crate::reconcile::api::{Api, BindAnswers, Refused};
 use crate::reconcile::clock::timestamp_of;
 use crate::reconcile::{Hints, ReconcileOptions};
 
@@ -71,9 +72,18 @@ pub(in crate::reconcile) struct Binder<A> {
     pub(in crate::reconcile) pulse: Pulse,
 }
 
+/// Reasons why a call to bind shards has no answers.
+#[derive(Debug, thiserror::Error)]
+enum BindError {
+    #[error("the callback cannot be reached: {0}")]
+    Callback(String),
+    #[error(transparent)]
+    Api(HelixError),
+}
+
 type Asked = Vec<(ShardId, Transport)>;
-type Call = (Arc<str>, Asked, Result<BindAnswers, Failure>);
-type Look = (Arc<str>, Instant, Result<Vec<ShardRow>, Failure>);
+type Call = (Arc<str>, Asked, Result<BindAnswers, BindError>);
+type Look = (Arc<str>, Instant, Result<Vec<ShardRow>, HelixError>);
 
 impl<A: Api> Binder<A> {
     /// Runs until cancelled.
@@ -191,12 +201,20 @@ impl<A: Api> Binder<A> {
                 }
             }
             Err(failure) => {
-                tracing::warn!(error = %failure, conduit_id = &*conduit, shards = asked.len(), "shards could not be bound");
-                let refused = Refused::Other(failure.to_string().into());
+                let text = chain(&failure);
+                tracing::warn!(
+                    error = text,
+                    conduit_id = &*conduit,
+                    shards = asked.len(),
+                    "shards could not be bound"
+                );
+                let refused = Refused::Other(text.into());
                 for (shard, transport) in &asked {
                     state.answered(&conduit, *shard, transport, Err(&refused), now);
                 }
-                self.suspect(&failure);
+                if let BindError::Api(error) = &failure {
+                    self.suspect(error);
+                }
             }
         }
     }
@@ -205,7 +223,11 @@ impl<A: Api> Binder<A> {
         let rows = match rows {
             Ok(rows) => rows,
             Err(failure) => {
-                tracing::info!(error = %failure, conduit_id = &*conduit, "the shards could not be listed");
+                tracing::info!(
+                    error = chain(&failure),
+                    conduit_id = &*conduit,
+                    "the shards could not be listed"
+                );
                 self.suspect(&failure);
                 return;
             }
@@ -243,8 +265,8 @@ impl<A: Api> Binder<A> {
         }
     }
 
-    fn suspect(&self, failure: &Failure) {
-        if matches!(failure, Failure::NotFound { .. }) {
+    fn suspect(&self, failure: &HelixError) {
+        if matches!(failure, HelixError::NotFound { .. }) {
             self.trouble.notify_one();
         }
     }
@@ -288,10 +310,9 @@ async fn bind<A: Api>(
     if let Some((mut prover, webhook)) = prove
         && let Err(why) = prover.prove(&webhook.url, webhook.keys.current()).await
     {
-        let message = format!("the callback cannot be reached: {why}").into();
-        return (conduit, asked, Err(Failure::Passing { message }));
+        return (conduit, asked, Err(BindError::Callback(why)));
     }
-    let answers = api.bind_shards(&conduit, &asked).await;
+    let answers = api.bind_shards(&conduit, &asked).await.map_err(BindError::Api);
     (conduit, asked, answers)
 }
 

@@ -2,9 +2,9 @@
 //! refusals in words. ◆
 
 use super::park::Obstacle;
+use crate::helix::HelixError;
 use crate::model::catalog::{self, Auth};
 use crate::model::subscription::{SubscriptionKey, SubscriptionStatus};
-use crate::reconcile::api::Failure;
 
 /// Twitch has not called back in time.
 pub(in crate::reconcile) fn overdue() -> (Obstacle, String) {
@@ -67,40 +67,46 @@ pub(in crate::reconcile) fn unread_rows(what: &str, unread: &[Box<str>]) -> Opti
 /// The obstacle that the refusal of a create stands for; `None` if it is not about this subscription.
 pub(in crate::reconcile) fn of_failure<'a>(
     key: &SubscriptionKey,
-    failure: &Failure,
+    failure: &HelixError,
     login_of: impl Fn(&str) -> Option<&'a str>,
 ) -> Option<(Obstacle, String)> {
     Some(match failure {
-        Failure::Forbidden { message } => forbidden(key, message, login_of),
-        Failure::Invalid { message } => (
+        HelixError::Forbidden { message } => forbidden(key, message, login_of),
+        HelixError::Invalid { message } => (
             Obstacle::Invalid,
             format!("Twitch refuses it as invalid (400: {message}); correct its version and condition"),
         ),
-        Failure::NotFound { message } => (
+        HelixError::NotFound { message } => (
             Obstacle::Invalid,
             format!("Twitch does not find what it names (404: {message}); correct its condition"),
         ),
-        Failure::Gone { message } => (
+        HelixError::Gone { message } => (
             Obstacle::Removed,
             format!(
                 "Twitch has retired this type or version (410: {message}); `eventsubd types` lists the versions there are"
             ),
         ),
-        Failure::Quota { message } if is_cost(message) => (Obstacle::Cost, cost_limit()),
-        Failure::Quota { message } => (
+        HelixError::Quota { message } if is_cost(message) => (Obstacle::Cost, cost_limit()),
+        HelixError::Quota { message } => (
             Obstacle::Quota,
             format!(
                 "Twitch allows three subscriptions with the same type and condition, over all transports of \
                  this client id, and they exist (429: {message}); delete one of them elsewhere"
             ),
         ),
-        Failure::Conflict { .. } | Failure::Credentials { .. } | Failure::Passing { .. } => return None,
+        HelixError::Conflict { .. }
+        | HelixError::Unauthorized { .. }
+        | HelixError::RateLimited
+        | HelixError::Outage { .. }
+        | HelixError::Unreachable { .. }
+        | HelixError::Garbled { .. }
+        | HelixError::Token(_) => return None,
     })
 }
 
 /// Whether a create was refused for its cost.
-pub(in crate::reconcile) fn is_cost_limit(failure: &Failure) -> bool {
-    matches!(failure, Failure::Quota { message } if is_cost(message))
+pub(in crate::reconcile) fn is_cost_limit(failure: &HelixError) -> bool {
+    matches!(failure, HelixError::Quota { message } if is_cost(message))
 }
 
 fn is_cost(message: &str) -> bool {
@@ -224,7 +230,7 @@ mod tests {
 
     #[test]
     fn refusals_name_who_must_do_what() {
-        let refused = Failure::Forbidden { message: "subscription missing proper authorization".into() };
+        let refused = HelixError::Forbidden { message: "subscription missing proper authorization".into() };
         let login_of = |id: &str| (id == "2").then_some("helper");
         let (obstacle, text) = of_failure(&key("channel.follow", "2"), &refused, login_of).expect("a reason");
         assert_eq!(obstacle, Obstacle::Grant);
@@ -243,7 +249,7 @@ mod tests {
 
     #[test]
     fn the_two_quotas_are_told_apart() {
-        let quota = |message: &str| Failure::Quota { message: message.into() };
+        let quota = |message: &str| HelixError::Quota { message: message.into() };
         let of =
             |message| of_failure(&key("stream.online", "1"), &quota(message), |_| None).expect("a reason");
         assert_eq!(of("websocket transport subscriptions total cost exceeded").0, Obstacle::Cost);

@@ -193,7 +193,7 @@ impl<A: Api> Engine<A> {
                         Ok(true) => self.publish_warnings(),
                         Ok(false) => {}
                         Err(failure) => {
-                            tracing::debug!(error = %failure, "logins could not be looked at again");
+                            tracing::debug!(error = chain(&failure), "logins could not be looked at again");
                         }
                     }
                 }

@@ -12,9 +12,9 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until};
 
-use crate::helix::Filter;
+use crate::helix::{Filter, HelixError, HelixErrorKind};
 use crate::model::subscription::{SubscriptionKey, SubscriptionRow, SubscriptionStatus};
-use crate::reconcile::api::{Api, Failure};
+use crate::reconcile::api::Api;
 use crate::reconcile::decide::action::Action;
 use crate::reconcile::decide::place::Place;
 use crate::reconcile::decide::reason;
@@ -65,7 +65,7 @@ pub(in crate::reconcile) enum Outcome {
     },
     Deleted,
     /// Twitch refuses it, for a reason that lies in the action.
-    Refused(Failure),
+    Refused(HelixError),
     /// Twitch says that an equal one exists, and it is not usable.
     Conflicted(String),
     /// Not sent: there is no room for its cost.
@@ -83,7 +83,7 @@ pub(in crate::reconcile) enum End {
     /// The conduit is gone.
     ConduitGone,
     /// At least one action failed.
-    Failed(Failure),
+    Failed(HelixError),
 }
 
 /// Settings of an execution.
@@ -99,7 +99,7 @@ enum Done {
     Outcome(Outcome),
     Created { row: SubscriptionRow, total: u64, max: u64 },
     ConduitGone,
-    Failed(Failure),
+    Failed(HelixError),
 }
 
 /// Carries out the actions in order; groups of creates and of deletes do not overlap. Nothing new is
@@ -113,7 +113,7 @@ pub(in crate::reconcile) async fn execute<A: Api>(
 ) -> End {
     let mut stop = pin!(stop);
     let mut deadline = None;
-    let mut failed: Option<Failure> = None;
+    let mut failed: Option<HelixError> = None;
     let mut over = false;
     let mut in_a_row = 0;
     for group in actions.chunk_by(|a, b| a.is_create() == b.is_create()) {
@@ -175,7 +175,7 @@ pub(in crate::reconcile) async fn execute<A: Api>(
                 Done::ConduitGone => return End::ConduitGone,
                 Done::Failed(failure) => {
                     in_a_row += 1;
-                    over |= in_a_row >= FAILURES_IN_A_ROW || matches!(failure, Failure::Credentials { .. });
+                    over |= in_a_row >= FAILURES_IN_A_ROW || failure.kind() == HelixErrorKind::Credentials;
                     failed.get_or_insert(failure);
                     Outcome::Failed
                 }
@@ -200,17 +200,17 @@ fn is_costly(action: &Action) -> bool {
 async fn perform<A: Api>(job: &Job<'_, A>, action: &Action) -> Done {
     match action {
         Action::Delete { id, .. } => match job.api.delete_subscription(id).await {
-            Ok(()) | Err(Failure::NotFound { .. }) => Done::Outcome(Outcome::Deleted),
+            Ok(()) | Err(HelixError::NotFound { .. }) => Done::Outcome(Outcome::Deleted),
             Err(failure) => failed_or_refused(failure),
         },
         Action::Create { key, batching, .. } => create(job, key, *batching).await,
     }
 }
 
-fn failed_or_refused(failure: Failure) -> Done {
-    match failure {
-        Failure::Credentials { .. } | Failure::Passing { .. } => Done::Failed(failure),
-        refused => Done::Outcome(Outcome::Refused(refused)),
+fn failed_or_refused(failure: HelixError) -> Done {
+    match failure.kind() {
+        HelixErrorKind::Credentials | HelixErrorKind::Unavailable => Done::Failed(failure),
+        HelixErrorKind::Refused => Done::Outcome(Outcome::Refused(failure)),
     }
 }
 
@@ -230,17 +230,17 @@ async fn create<A: Api>(job: &Job<'_, A>, key: &SubscriptionKey, batching: bool)
         Err(failure) => failure,
     };
     match &failure {
-        Failure::Conflict { id } => adopt(job, key, id.as_deref()).await,
+        HelixError::Conflict { id } => adopt(job, key, id.as_deref()).await,
         // The conduit, or something that the condition names? One request tells.
-        Failure::NotFound { .. } => conduit_gone_or(job, failure).await,
-        Failure::Invalid { message } if message.to_ascii_lowercase().contains("conduit") => {
+        HelixError::NotFound { .. } => conduit_gone_or(job, failure).await,
+        HelixError::Invalid { message } if message.to_ascii_lowercase().contains("conduit") => {
             conduit_gone_or(job, failure).await
         }
         _ => failed_or_refused(failure),
     }
 }
 
-async fn conduit_gone_or<A: Api>(job: &Job<'_, A>, refused: Failure) -> Done {
+async fn conduit_gone_or<A: Api>(job: &Job<'_, A>, refused: HelixError) -> Done {
     let Place::Conduit(id) = job.place else { return failed_or_refused(refused) };
     match job.api.conduits().await {
         Ok(conduits) if conduits.iter().any(|conduit| *conduit.id == **id) => {
@@ -262,9 +262,7 @@ async fn adopt<A: Api>(job: &Job<'_, A>, key: &SubscriptionKey, id: Option<&str>
     };
     let rows = match job.api.subscriptions(&filter).await {
         Ok(list) => list.rows,
-        Err(failure @ (Failure::Credentials { .. } | Failure::Passing { .. })) => {
-            return Done::Failed(failure);
-        }
+        Err(failure) if failure.is_outage() => return Done::Failed(failure),
         Err(_) => Vec::new(),
     };
     let ours = |row: &&SubscriptionRow| row.key == *key && job.place.holds(&row.target);
@@ -273,8 +271,8 @@ async fn adopt<A: Api>(job: &Job<'_, A>, key: &SubscriptionKey, id: Option<&str>
     }
     // Dead ones do not conflict, says Twitch; one that does all the same is in the way.
     for row in rows.iter().filter(ours) {
-        if let Err(failure @ (Failure::Credentials { .. } | Failure::Passing { .. })) =
-            job.api.delete_subscription(&row.id).await
+        if let Err(failure) = job.api.delete_subscription(&row.id).await
+            && failure.is_outage()
         {
             return Done::Failed(failure);
         }

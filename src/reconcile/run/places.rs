@@ -8,12 +8,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::out::Out;
-use crate::helix::Conduit;
+use crate::helix::{Conduit, HelixError, HelixErrorKind};
 use crate::model::shard::{ShardTarget, WebhookTarget};
 use crate::model::status::ConduitStatus;
 use crate::model::subscription::{SubscriptionRow, TransportTarget};
 use crate::model::webhook::KeyId;
-use crate::reconcile::api::{Api, Failure};
+use crate::reconcile::api::Api;
 use crate::reconcile::bind::binder::ShardReport;
 use crate::reconcile::bind::reach::{Prover, Reach};
 use crate::reconcile::decide::conduit;
@@ -230,11 +230,13 @@ impl PlaceRegistry {
                 Ok(conduit)
             }
             // Twitch may have made it: the intent stays.
-            Err(failure @ Failure::Passing { .. }) => Err(RunError::api(FAILED, failure)),
+            Err(failure) if failure.kind() == HelixErrorKind::Unavailable => {
+                Err(RunError::api(FAILED, failure))
+            }
             Err(failure) => {
                 self.remembered.drop_intent().await?;
                 Err(match failure {
-                    Failure::Quota { message } => RunError::Refused(format!(
+                    HelixError::Quota { message } => RunError::Refused(format!(
                         "Twitch allows no more conduits (429: {message}); there are: {}; set `transport.conduit.id` \
                          to adopt one of them, or delete one",
                         conduit::list(existing)
@@ -270,9 +272,9 @@ impl PlaceRegistry {
                 );
                 Ok(Conduit { shard_count: resized.shard_count.min(shards).max(1), ..conduit })
             }
-            Err(
-                failure @ (Failure::Credentials { .. } | Failure::Passing { .. } | Failure::NotFound { .. }),
-            ) => Err(RunError::api("the conduit could not be resized", failure)),
+            Err(failure) if failure.is_outage() || matches!(failure, HelixError::NotFound { .. }) => {
+                Err(RunError::api("the conduit could not be resized", failure))
+            }
             Err(failure) => {
                 out.warn(format!(
                     "Twitch does not resize the conduit from {} to {shards} shards: {failure}; set \

@@ -8,13 +8,13 @@ use futures_util::StreamExt;
 use tokio::time::Instant;
 
 use super::out::{Change, Out};
-use crate::helix::{MAX_GRANTS, SubscriptionList, User};
+use crate::helix::{HelixError, MAX_GRANTS, SubscriptionList, User};
 use crate::model::hint;
 use crate::model::invocation::Invocation;
 use crate::model::status::GrantStatus;
 use crate::model::subscription::{SubscriptionKey, SubscriptionRow, SubscriptionSpec, SubscriptionStatus};
 use crate::model::text::chain;
-use crate::reconcile::api::{Api, Failure};
+use crate::reconcile::api::Api;
 use crate::reconcile::clock::wall;
 use crate::reconcile::decide::action::Action;
 use crate::reconcile::decide::grants::Grants;
@@ -216,7 +216,7 @@ impl Tables {
         &mut self,
         api: &A,
         specs: &[SubscriptionSpec],
-    ) -> Result<bool, Failure> {
+    ) -> Result<bool, HelixError> {
         if !self.logins.any_stale(now()) {
             return Ok(false);
         }
@@ -395,7 +395,7 @@ impl Tables {
     pub(in crate::reconcile) fn reason_of(
         &self,
         key: &SubscriptionKey,
-        failure: &Failure,
+        failure: &HelixError,
     ) -> Option<(Obstacle, String)> {
         reason::of_failure(key, failure, |id| self.logins.login_of(id))
     }
@@ -436,15 +436,15 @@ fn log_parked(nth: usize, key: &SubscriptionKey, reason: &str) {
 
 /// The users of these logins. Twitch refuses a whole call for one impossible login: the call is halved until that
 /// login is alone, and counts as not found.
-async fn look_up<A: Api>(api: &A, logins: &[Arc<str>]) -> Result<Vec<User>, Failure> {
+async fn look_up<A: Api>(api: &A, logins: &[Arc<str>]) -> Result<Vec<User>, HelixError> {
     let mut users = Vec::new();
     let mut calls = vec![logins];
     while let Some(logins) = calls.pop() {
         let names: Vec<&str> = logins.iter().map(|login| &**login).collect();
         match api.users_by_login(&names).await {
             Ok(found) => users.extend(found),
-            Err(Failure::Invalid { .. }) if logins.len() == 1 => {}
-            Err(Failure::Invalid { .. }) => {
+            Err(HelixError::Invalid { .. }) if logins.len() == 1 => {}
+            Err(HelixError::Invalid { .. }) => {
                 let (left, right) = logins.split_at(logins.len() / 2);
                 calls.extend([left, right]);
             }
@@ -488,7 +488,11 @@ async fn look_up_grants<A: Api>(
         }
     }
     if let Some(failure) = failure {
-        tracing::info!(error = %failure, "Twitch does not say what some users have granted; creating without knowing");
+        let failure = chain(&failure);
+        tracing::info!(
+            error = failure,
+            "Twitch does not say what some users have granted; creating without knowing"
+        );
         remarks.push(format!("Twitch does not say what some users have granted: {failure}"));
     }
     remarks.extend(reason::unread_rows("permissions", &unread));
