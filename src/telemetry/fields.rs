@@ -1,7 +1,7 @@
-//! The message and the values of a log line, as text.
+//! Formatting of a log line's message and values as text.
 //!
-//! Each of them is made fit for one line here, since any of them may repeat what Twitch, a receiver or a stranger has
-//! said: a line break in a value would forge a log line, an escape sequence would command the terminal.
+//! Every value is masked to one line here, because any of them may repeat text from Twitch, a receiver or an
+//! anonymous client: a line break in a value would forge a log line, an escape sequence would control the terminal.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
 use crate::model::text::{LONGEST_LINE, one_line};
 
-/// Writes `message name=value name=value`; with the name in italics where escape sequences are welcome.
+/// Writes `message name=value name=value`; the names are italic if escape sequences are allowed.
 pub(super) fn text() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
     debug_fn(write).delimited(" ")
 }

@@ -1,7 +1,8 @@
-//! Log lines for the journal, by its native protocol: each value in a field of its own, `SUBSCRIPTION_ID=`, `SINK=`, ….
+//! Log lines for the journal, in its native protocol: each value in a field of its own, `SUBSCRIPTION_ID=`, `SINK=`,
+//! ….
 //!
-//! `MESSAGE=` is the whole line with its values, as `journalctl` shows nothing else unless it is asked to. Records are
-//! bounded, so that each goes into one datagram. A journal that does not take them costs log lines, never more.
+//! `MESSAGE=` is the whole line with its values, because `journalctl` shows nothing else by default. Each record is
+//! bounded to fit one datagram. A journal that does not accept records costs log lines and nothing else.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
@@ -19,19 +20,19 @@ use tracing_subscriber::layer::Context;
 
 use super::fields;
 
-/// Where the journal listens ("Native Journal Protocol").
+/// Socket of the journal ("Native Journal Protocol").
 pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
-/// Whose lines these are.
+/// Value of `SYSLOG_IDENTIFIER=`.
 const IDENTIFIER: &str = "eventsubd";
 /// The longest value, in bytes.
 const MAX_VALUE: usize = 16 << 10;
 /// The largest record, in bytes; a datagram may have about 200 KiB.
 const MAX_RECORD: usize = 96 << 10;
-/// The longest name of a field that the journal takes.
+/// The longest field name that the journal accepts.
 const MAX_NAME: usize = 64;
-/// How long a line may wait for a journal that is behind.
+/// Time limit for sending one line to a journal that is behind.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Fields that mean something else to the journal, and those that are set here.
+/// Field names that have another meaning in the journal, or that this file sets itself.
 const RESERVED: [&str; 9] = [
     "MESSAGE",
     "PRIORITY",
@@ -44,7 +45,6 @@ const RESERVED: [&str; 9] = [
     "CODE_FUNC",
 ];
 
-/// Sends every event to the journal.
 #[derive(Debug)]
 pub(super) struct Journal {
     socket: UnixDatagram,
@@ -52,10 +52,10 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// The journal that listens there.
+    /// Connects to the journal's socket.
     ///
     /// # Errors
-    /// Nobody does.
+    /// Nothing listens there.
     pub(super) fn at(path: &Path) -> io::Result<Self> {
         UnixDatagram::unbound()?.connect(path)?;
         let socket = UnixDatagram::unbound()?;
@@ -70,7 +70,7 @@ impl<S: Subscriber> Layer<S> for Journal {
         let record = record(event.metadata(), event, &line);
         match self.socket.send_to(&record, &self.path) {
             Ok(_) => {}
-            // Who waits for a journal that hangs, hangs as well.
+            // Never block on the journal: a hung journald would hang the daemon too.
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
             Err(_) => {
                 let _ = writeln!(io::stderr(), "{line}");
@@ -79,15 +79,15 @@ impl<S: Subscriber> Layer<S> for Journal {
     }
 }
 
-/// The message and its values.
+/// Returns the message and its values as text.
 fn line(event: &Event<'_>) -> String {
     let mut line = String::new();
-    // A value that cannot be written leaves the line shorter.
+    // A value that cannot be formatted leaves the line shorter.
     let _ = fields::text().format_fields(Writer::new(&mut line), event);
     line
 }
 
-/// What is sent.
+/// Builds the datagram for one event.
 fn record(metadata: &Metadata<'_>, fields: &impl RecordFields, line: &str) -> Vec<u8> {
     let priority = match *metadata.level() {
         Level::ERROR => "3",
@@ -108,7 +108,7 @@ fn record(metadata: &Metadata<'_>, fields: &impl RecordFields, line: &str) -> Ve
     record.0
 }
 
-/// A record in the making.
+/// Builder of a datagram.
 struct Record(Vec<u8>);
 
 impl Record {
@@ -145,7 +145,7 @@ impl Visit for Record {
     }
 }
 
-/// The name of a field as the journal takes it: capital letters, digits and underscores, a letter first.
+/// Returns a field name in the journal's form: capital letters, digits and underscores, a letter first.
 fn name(field: &str) -> String {
     let upper = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
     let name: String = field.chars().map(upper).skip_while(|c| !c.is_ascii_uppercase()).collect();
@@ -167,7 +167,7 @@ mod tests {
 
     use super::*;
 
-    /// What the journal gets, as names and values.
+    /// Runs `log` and returns the names and values that the journal received.
     fn logged(log: impl FnOnce()) -> Vec<(String, String)> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");

@@ -1,16 +1,15 @@
 //! A limit on how often the same line is logged. ◆
 //!
-//! Anything that a stranger or a server can trigger at will is logged through a [`LogLimit`]: the first line
-//! of a kind at once, then one per period with the number of lines left out.
+//! Every line that a client or a server can trigger at will is logged through a [`LogLimit`]: the first line of a
+//! kind at once, then one per period with the number of lines left out.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The usual period.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Counts the lines of each kind. The kinds are names from the code, so there are few of them.
+/// Counts the lines of each kind. Kinds are `'static` names from the code, which bounds their number.
 #[derive(Debug)]
 pub struct LogLimit {
     every: Duration,
@@ -24,7 +23,7 @@ struct Window {
 }
 
 impl Default for LogLimit {
-    /// One line of each kind per minute.
+    /// Permits one line of each kind per minute.
     fn default() -> Self {
         Self::new(MINUTE)
     }
@@ -35,8 +34,7 @@ impl LogLimit {
         Self { every, kinds: Mutex::new(BTreeMap::new()) }
     }
 
-    /// Whether a line of this kind may be logged now. `Some` holds the number of lines that were left out
-    /// since the last one.
+    /// Returns `Some` if a line of this kind may be logged now, with the number of lines left out since the last one.
     pub fn permit(&self, kind: &'static str, now: Instant) -> Option<u64> {
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
         let left_out = match kinds.get_mut(kind) {

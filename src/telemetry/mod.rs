@@ -1,7 +1,7 @@
-//! Logging set-up: where log lines go, how they look, and which of them are kept; and the metrics.
+//! Logging set-up: destination, format and filter of log lines; and the metrics.
 //!
-//! Owns the process's one subscriber, and nothing else: a daemon that runs inside a test logs to
-//! whatever the test has set up, or nowhere. Lines go to stderr or to the journal; stdout belongs to data.
+//! Owns the process's one subscriber, and nothing else: a daemon inside a test logs to the subscriber that the test
+//! has set up, or nowhere. Lines go to stderr or to the journal; stdout belongs to data.
 
 mod fields;
 mod journal;
@@ -19,60 +19,54 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, filter, fmt, reload};
 use self::journal::Journal;
 pub use self::limit::LogLimit;
 
-/// The crates whose lines are logged. Lines of every other library are dropped at any level: `async_nats`, for
-/// one, logs the password that it sends and whatever a server answers, control characters included.
+/// Crates whose lines are logged. Lines of every other library are dropped at any level: `async_nats`, for example,
+/// logs the password that it sends and the server's replies, control characters included.
 const LOGGED: [&str; 3] = ["eventsubd", "hyper", "hyper_util"];
 
-/// Whether lines of this target are logged at all.
+/// Returns whether lines of this target may be logged.
 fn is_logged(target: &str) -> bool {
     LOGGED.contains(&target.split("::").next().unwrap_or_default())
 }
 
-/// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// For the journal with its fields when stderr is the journal, else text.
+    /// The journal's native protocol if stderr is the journal, else text.
     Auto,
-    /// One line for people; in colour on a terminal without `NO_COLOR`.
+    /// Lines for people; coloured on a terminal unless `NO_COLOR` is set.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For the journal, with fields.
+    /// The journal's native protocol, with fields.
     Journald,
 }
 
-/// Which log lines are kept, and how they look.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogOptions {
     /// Directives in `tracing`'s filter syntax, for example `info,eventsubd::store=debug`.
     pub level: String,
-    /// The same from the environment, which win as long as the process runs.
+    /// Directives from the environment, which replace `level` for the life of the process.
     pub fixed: Option<String>,
-    /// How lines look.
     pub format: Format,
 }
 
-/// Logging could not be set up, or its level not changed.
+/// Error from setting up logging or changing its level.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The directives do not parse.
     #[error(
         "the log level `{level}` is not a filter; write for example `info` or `info,eventsubd::store=debug`"
     )]
     Level {
-        /// The directives.
         level: String,
-        /// What is wrong with them.
         #[source]
         source: tracing_subscriber::filter::ParseError,
     },
-    /// There is no journal.
+    /// No journal listens.
     #[error(
         "`log.format` is `journald`, and no journal listens on {}; set it to `auto`, `text` or `json`",
         journal::SOCKET
     )]
     Journal(#[source] io::Error),
-    /// The process has a subscriber already, or lost it.
+    /// The process has a subscriber already, or has lost it.
     #[error("the log of this process is set up already")]
     Taken,
 }
@@ -85,23 +79,23 @@ pub struct LogHandle {
 }
 
 impl LogHandle {
-    /// Puts the directives of a configuration in force, or those that the environment has given instead.
+    /// Applies the directives of a configuration, or those of the environment if it has some.
     ///
     /// # Errors
-    /// Directives that do not parse; the old ones stay.
+    /// The directives do not parse; the old ones stay.
     pub fn set_level(&self, level: &str) -> Result<(), LogError> {
         self.set_filter(self.fixed.as_deref().unwrap_or(level))
     }
 
-    /// Puts other directives in force, until [`Self::set_level`] is called again.
+    /// Applies other directives until [`Self::set_level`] is called again.
     ///
     /// # Errors
-    /// Directives that do not parse; the old ones stay.
+    /// The directives do not parse; the old ones stay.
     pub fn set_filter(&self, filter: &str) -> Result<(), LogError> {
         self.filter.reload(parse(filter)?).map_err(|_| LogError::Taken)
     }
 
-    /// The directives in force.
+    /// Returns the active directives.
     ///
     /// # Errors
     /// The process has lost its subscriber.
@@ -114,7 +108,6 @@ fn parse(level: &str) -> Result<EnvFilter, LogError> {
     EnvFilter::try_new(level).map_err(|source| LogError::Level { level: level.to_owned(), source })
 }
 
-/// What stderr is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stderr {
     Terminal,
@@ -132,17 +125,17 @@ fn stderr() -> Stderr {
     }
 }
 
-/// `JOURNAL_STREAM` names the device and the inode of the stream ("systemd.exec"); it is inherited by whoever writes
-/// elsewhere too.
+/// Returns whether stderr is the stream that `JOURNAL_STREAM` names by device and inode ("systemd.exec"). The
+/// variable alone proves nothing: children with redirected output inherit it.
 fn is_journal(variable: Option<&str>, device: u64, inode: u64) -> bool {
     let Some((left, right)) = variable.and_then(|text| text.split_once(':')) else { return false };
     left.parse() == Ok(device) && right.parse() == Ok(inode)
 }
 
-/// Sets up the log of this process.
+/// Sets up logging for this process.
 ///
 /// # Errors
-/// Directives that do not parse, a journal that is not there, or a second call.
+/// The directives do not parse, no journal listens, or logging is set up already.
 pub fn init(options: &LogOptions) -> Result<LogHandle, LogError> {
     let fixed: Option<Arc<str>> = options.fixed.as_deref().map(Into::into);
     let (filter, handle) = reload::Layer::new(parse(fixed.as_deref().unwrap_or(&options.level))?);
@@ -150,7 +143,7 @@ pub fn init(options: &LogOptions) -> Result<LogHandle, LogError> {
     let journal = || Journal::at(Path::new(journal::SOCKET));
     let journal = match options.format {
         Format::Journald => Some(journal().map_err(LogError::Journal)?),
-        // A journal that takes lines from stderr only gets text.
+        // A journal without the native socket (in a container, for example) still accepts text on stderr.
         Format::Auto if stderr == Stderr::Journal => journal().ok(),
         Format::Auto | Format::Text | Format::Json => None,
     };
@@ -162,7 +155,7 @@ pub fn init(options: &LogOptions) -> Result<LogHandle, LogError> {
         None if options.format == Format::Json => {
             fmt::layer().with_writer(io::stderr).json().flatten_event(true).boxed()
         }
-        // The journal stamps each line itself.
+        // The journal adds the time to each line itself.
         None if stderr == Stderr::Journal => text().with_ansi(false).without_time().boxed(),
         None => text().with_ansi(colour).boxed(),
     };

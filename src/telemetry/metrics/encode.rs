@@ -5,7 +5,6 @@ use std::fmt::{Display, Write as _};
 use super::table::{Kind, Metric};
 use crate::model::tally::Durations;
 
-/// Which format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// OpenMetrics 1.0.
@@ -15,7 +14,6 @@ pub enum Format {
 }
 
 impl Format {
-    /// Its media type.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -23,8 +21,8 @@ impl Format {
         }
     }
 
-    /// What the values of an `Accept` header ask for. Prometheus's own format is for everybody who does not ask
-    /// for OpenMetrics, such as a person with `curl`.
+    /// Returns the format that an `Accept` header asks for: Prometheus's own unless OpenMetrics is named, which suits
+    /// a person with `curl`.
     pub fn accepted(accept: &str) -> Self {
         let (mut open, mut classic) = (0.0_f32, 0.0_f32);
         for range in accept.split(',') {
@@ -48,13 +46,13 @@ impl Format {
     }
 }
 
-/// The text in the making.
+/// Builder of the text.
 pub(super) struct Encoder {
     format: Format,
     text: String,
 }
 
-/// One metric of it. Without a value, it does not show.
+/// Writer of one metric. A metric without a value is not written.
 pub(super) struct Family<'a> {
     encoder: &'a mut Encoder,
     metric: &'static Metric,
@@ -66,17 +64,17 @@ impl Encoder {
         Self { format, text: String::with_capacity(16 << 10) }
     }
 
-    /// A metric; each may be asked for once.
+    /// Starts a metric; each may be started once.
     pub(super) fn family(&mut self, metric: &'static Metric) -> Family<'_> {
         Family { encoder: self, metric, begun: false }
     }
 
-    /// A metric without labels.
+    /// Writes a metric without labels.
     pub(super) fn one(&mut self, metric: &'static Metric, value: impl Display) {
         self.family(metric).add(&[], value);
     }
 
-    /// A metric without labels, when its value is known.
+    /// Writes a metric without labels if its value is known.
     pub(super) fn maybe(&mut self, metric: &'static Metric, value: Option<impl Display>) {
         if let Some(value) = value {
             self.one(metric, value);
@@ -98,7 +96,7 @@ impl Family<'_> {
         }
         let Metric { name, kind, unit, help, .. } = self.metric;
         let open = self.encoder.format == Format::OpenMetrics;
-        // The older format knows the whole name only, and no info.
+        // Prometheus's format uses the whole name, and has no `info` type.
         let name = if open { (*name).to_owned() } else { self.metric.series() };
         let kind = match kind {
             Kind::Gauge => "gauge",
@@ -120,7 +118,7 @@ impl Family<'_> {
         }
     }
 
-    /// A value, with the labels in the metric's order.
+    /// Writes a value, with the labels in the metric's order.
     pub(super) fn add(&mut self, labels: &[&str], value: impl Display) {
         debug_assert_eq!(labels.len(), self.metric.labels.len(), "labels of {}", self.metric.name);
         self.begin();
@@ -128,14 +126,14 @@ impl Family<'_> {
         self.encoder.sample(&self.metric.series(), &labels, value);
     }
 
-    /// A histogram without labels.
+    /// Writes a histogram without labels.
     pub(super) fn durations(&mut self, durations: &Durations) {
         self.begin();
         let name = self.metric.name;
         let mut sum = 0;
         for (bound, count) in Durations::BOUNDS.iter().zip(&durations.buckets) {
             sum += count;
-            // With a decimal in both formats, so that the series are the same ones.
+            // With a decimal point in both formats, which keeps the series equal.
             let bound = format!("{:?}", seconds(*bound));
             self.encoder.sample(&format!("{name}_bucket"), &[("le", &bound)], sum);
         }
@@ -165,7 +163,7 @@ fn seconds(micros: u64) -> f64 {
     micros as f64 / 1e6
 }
 
-/// A label's value: both formats escape the same three characters.
+/// Writes a label's value. Both formats escape the same three characters.
 fn escape(text: &mut String, value: &str) {
     for character in value.chars() {
         match character {

@@ -1,8 +1,8 @@
-//! Metrics, as Prometheus reads them. ◆
+//! Metrics for Prometheus. ◆
 //!
-//! Owns the name of every metric (`table`), and turns a [`Status`](crate::model::status::Status) into text. It
-//! counts nothing: each part counts for itself and publishes the counts with its status, so what a scrape
-//! costs, no event pays for. Every series is bounded: labels are names out of the file or of a fixed list.
+//! Owns the name of every metric (`table`), and turns a [`Status`](crate::model::status::Status) into text. Counts
+//! nothing itself: each part counts and publishes the counts with its status, and no event pays for a scrape. The
+//! number of series is bounded: labels are names from the file or from a fixed list.
 
 mod encode;
 mod series;

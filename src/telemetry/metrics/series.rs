@@ -1,4 +1,4 @@
-//! Which values the metrics have.
+//! The values of the metrics.
 
 use std::collections::BTreeMap;
 use std::time::UNIX_EPOCH;
@@ -10,16 +10,16 @@ use crate::model::status::{ShardState, SinkStatus, Status, SubscriptionState, To
 use crate::model::tally::ReconnectCause;
 use crate::model::time::Timestamp;
 
-/// Types that have series of their own; Twitch has about a hundred. The rest is counted together, however long
-/// the file is.
+/// Number of types that have series of their own; Twitch has about a hundred. The rest is counted together, which
+/// bounds the series for a file of any length.
 const MAX_TYPES: usize = 250;
-/// Reasons that have series of their own.
+/// Number of reasons that have series of their own.
 const MAX_REASONS: usize = 32;
-/// What is counted together.
+/// Label for everything that is counted together.
 const OTHER: &str = "other";
-/// Reasons for refusing a request that show from the start, so that the first one is seen as an increase.
+/// Reasons for refusing a request that are written from the start, for `increase()` to see the first refusal.
 const REASONS: [&str; 8] = ["broken", "headers", "method", "path", "signature", "size", "slow", "stale"];
-/// Is counted with the malformed messages of all transports.
+/// Reason that is counted with the malformed messages of all transports.
 const UNREADABLE: &str = "unreadable";
 
 const TOKEN_STATES: [TokenState; 5] = [
@@ -39,7 +39,7 @@ const SHARD_STATES: [ShardState; 6] = [
     ShardState::Waiting,
 ];
 
-/// All metrics of a status.
+/// Writes all metrics of a status.
 pub fn render(status: &Status, format: Format) -> String {
     let mut out = Encoder::new(format);
     overview(&mut out, status);
@@ -238,7 +238,7 @@ fn sinks(out: &mut Encoder, sinks: &[SinkStatus]) {
     }
 }
 
-/// The name itself, or [`OTHER`] when there are too many.
+/// Returns the name itself, or [`OTHER`] if `most` others are known.
 fn bounded<'a, T>(known: &BTreeMap<&str, T>, name: &'a str, most: usize) -> &'a str {
     if known.len() < most || known.contains_key(name) { name } else { OTHER }
 }

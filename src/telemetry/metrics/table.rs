@@ -1,15 +1,15 @@
-//! Every metric, once: its name, what it counts, in which unit, by which labels.
+//! The table of metrics: name, help, unit and labels of each.
 
-/// What kind of metric it is, as OpenMetrics names them.
+/// Type of a metric, in OpenMetrics' words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Goes up and down.
     Gauge,
-    /// Only goes up, from 0 at the start of the daemon unless its help says otherwise.
+    /// Only goes up; from 0 at the start of the daemon unless its help says otherwise.
     Counter,
-    /// Counts by size, with their sum.
+    /// Counts by size, and their sum.
     Histogram,
-    /// Always 1: the labels are what it tells.
+    /// Always 1; the information is in the labels.
     Info,
 }
 
@@ -24,23 +24,19 @@ impl Kind {
     }
 }
 
-/// One metric.
 #[derive(Debug)]
 pub struct Metric {
-    /// Its name, without the suffix that its kind adds.
+    /// Name without the suffix that its kind adds.
     pub(super) name: &'static str,
-    /// Its kind.
     pub(super) kind: Kind,
-    /// Its unit, with which the name ends; empty when it has none.
+    /// Unit, which ends the name; empty if there is none.
     pub(super) unit: &'static str,
-    /// The names of its labels.
     pub(super) labels: &'static [&'static str],
-    /// What it tells.
     pub(super) help: &'static str,
 }
 
 impl Metric {
-    /// The name that one asks Prometheus for; of a histogram, the common part of them.
+    /// Returns the name to query in Prometheus; for a histogram, the common prefix of its series.
     pub fn series(&self) -> String {
         let suffix = match self.kind {
             Kind::Counter => "_total",
@@ -50,7 +46,7 @@ impl Metric {
         format!("{}{suffix}", self.name)
     }
 
-    /// The names of all its samples.
+    /// Returns the names of all its samples.
     pub fn samples(&self) -> Vec<String> {
         match self.kind {
             Kind::Histogram => ["bucket", "sum", "count"].map(|part| format!("{}_{part}", self.name)).into(),
@@ -69,7 +65,7 @@ macro_rules! metrics {
             help: $help,
         };)*
 
-        /// All of them, in the order in which they are written.
+        /// All metrics, in the order in which they are written.
         pub const ALL: &[Metric] = &[$($id),*];
     };
 }

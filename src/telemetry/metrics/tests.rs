@@ -7,7 +7,7 @@ use crate::model::example;
 use crate::model::route::SinkName;
 use crate::model::status::SubscriptionState;
 
-/// The names of the samples of a text, without what histograms add.
+/// Returns the names of the samples in a text, without the suffixes of histograms.
 fn names(text: &str) -> BTreeSet<String> {
     let samples = text.lines().filter(|line| !line.starts_with('#'));
     let name = |line: &str| line.split(['{', ' ']).next().unwrap_or_default().to_owned();
