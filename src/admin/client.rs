@@ -1,4 +1,4 @@
-//! Whom a request comes from, as far as proxies that `admin.trusted_proxies` names tell.
+//! Address of a client, seen through the proxies that `admin.trusted_proxies` names.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,17 +8,16 @@ use ipnet::IpNet;
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// The client of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Client {
     pub(super) address: IpAddr,
-    /// Whether it speaks TLS with the proxy; `None` if no trusted proxy says so.
+    /// Whether the client speaks TLS with the proxy. `None` if no trusted proxy says so.
     pub(super) is_tls: Option<bool>,
 }
 
 impl Client {
-    /// Reads the headers only if the peer is trusted. Of the addresses that they list the last one counts that is
-    /// not a trusted proxy's: what stands before it, the client may have written itself.
+    /// Reads the headers if the peer is trusted. The last address that is not a trusted proxy's counts: the client
+    /// may have written the ones before it.
     pub(super) fn of(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
         let peer = peer.to_canonical();
         let is_trusted = |ip: IpAddr| trusted.iter().any(|network| network.contains(&ip));
@@ -39,13 +38,13 @@ impl Client {
     }
 }
 
-/// The elements of a list, the last one first. A line that is no text counts as one element.
+/// Returns the elements of a list header in reverse order. A line that is not text counts as one element.
 fn last_first<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let lines: Vec<&str> = headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("?")).collect();
     lines.into_iter().rev().flat_map(|line| line.rsplit(',')).map(str::trim)
 }
 
-/// An address, with or without a port.
+/// Parses an address, with or without a port.
 fn parse(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let with_port = || text.parse::<SocketAddr>().map(|address| address.ip());
@@ -68,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_address_that_is_no_proxys_counts() {
+    fn the_last_untrusted_address_is_the_client() {
         for (peer, lines, expected) in [
             ("127.0.0.1", &[][..], "127.0.0.1"),
             ("127.0.0.1", &["192.0.2.1"], "192.0.2.1"),
@@ -93,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_proxy_says_whether_there_is_tls() {
+    fn a_trusted_proxy_reports_tls() {
         let tls = |peer, headers: &[(&'static str, &str)]| client(peer, headers).is_tls;
         assert_eq!(tls("127.0.0.1", &[("x-forwarded-proto", "https")]), Some(true));
         assert_eq!(tls("127.0.0.1", &[("x-forwarded-proto", "https, http")]), Some(false));

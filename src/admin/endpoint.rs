@@ -1,8 +1,8 @@
-//! The endpoint on TCP: connections and their limits, and who may ask what.
+//! The admin endpoint on TCP: connections, limits and access.
 //!
-//! It only reads; what changes things goes through the control socket. Without a token it serves this
-//! machine, with one whoever knows it. Everything about a connection is bounded: how many there are, how
-//! long a request may take to come in and an answer to be taken, and how large requests are.
+//! Read-only; changes go through the control socket. Without a token it serves this machine only, with one every
+//! client that has it. Everything about a connection is bounded: their number, the time for a request and for its
+//! response, and the size of a request.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -30,16 +30,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::door::{self, Door, Sessions};
+use super::auth::{self, Authenticator, Sessions};
 use super::guard;
-use super::reading::{Facts, routes};
+use super::reading::{ReadState, routes};
 use super::server::Control;
 use crate::admission::{Connection, Connections, Counts, Limits, Peer, Phase, Watched};
 use crate::model::secret::Secret;
 use crate::store::Store;
 use crate::telemetry::LogLimit;
 
-/// Bounds for connections. The reserve is for probes: whoever has shown the token may hold all places otherwise.
+/// Bounds for connections. The reserve is for probes, because authenticated clients may hold all other places.
 const LIMITS: Limits = Limits {
     places: 128,
     per_address: 32,
@@ -51,46 +51,43 @@ const LIMITS: Limits = Limits {
     idle: Duration::from_secs(15),
     scarce: Duration::from_secs(3),
 };
-/// Paths that the reserved places are for.
+/// Paths that may use the reserved places.
 const PROBES: [&str; 2] = ["/livez", "/readyz"];
-/// Connections that the system keeps for us until we take them.
+/// Connections that the system queues before they are accepted.
 const BACKLOG: i32 = 4_096;
-/// The pause after the system refused to give us a connection.
+/// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long the body of a request may take, and its answer to begin.
+/// Time limit for the body of a request, and for its response to begin.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
-/// How long a client may leave what was sent unread, in milliseconds.
+/// Time limit for unacknowledged data, in milliseconds.
 const UNREAD_LIMIT: u32 = 30_000;
-/// The largest head of a request, and the most headers in it.
+/// The largest head of a request, and the most headers.
 const MAX_HEAD: usize = 16 << 10;
 const MAX_HEADERS: usize = 64;
-/// The largest body of a request: a form with a token.
+/// The largest body of a request, which is a form with a token.
 const MAX_BODY: usize = 4 << 10;
-/// How long requests in hand get when the endpoint ends or moves.
+/// Time limit for requests in progress when the endpoint stops or moves.
 const END_LIMIT: Duration = Duration::from_secs(1);
 
-/// The endpoint cannot listen.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "cannot listen on {address} for the admin endpoint; is it taken by another program? if so, set another admin.listen"
 )]
 pub struct EndpointError {
-    /// The address.
     pub address: SocketAddr,
-    /// Why.
     #[source]
     pub source: std::io::Error,
 }
 
-/// An address that is listened on.
+/// A bound address.
 #[derive(Clone, Debug)]
 pub struct EndpointListener(Arc<std::net::TcpListener>);
 
 impl EndpointListener {
-    /// Listens. Connections wait until somebody serves.
+    /// Binds the address. Connections wait in the system's queue until [`Endpoint::run`] serves them.
     ///
     /// # Errors
-    /// The address is taken, or not ours.
+    /// The address is taken, or does not belong to this machine.
     pub fn bind(address: SocketAddr) -> Result<Self, EndpointError> {
         let bind = || {
             let listener = std::net::TcpListener::bind(address)?;
@@ -101,34 +98,33 @@ impl EndpointListener {
         bind().map_err(|source| EndpointError { address, source })
     }
 
-    /// Where it is, with the port that the system has picked for 0.
+    /// Returns the bound address, with the port that the system has picked for 0.
     pub fn address(&self) -> Option<SocketAddr> {
         self.0.local_addr().ok()
     }
 }
 
-/// The endpoint as it shall be.
+/// Settings of the endpoint.
 #[derive(Clone, Debug)]
 pub struct EndpointOptions {
     listener: EndpointListener,
     token: Option<Secret>,
-    door: Arc<Door>,
+    authenticator: Arc<Authenticator>,
 }
 
 impl EndpointOptions {
-    /// An endpoint there, and what opens it; on loopback it may be open to all. What `trusted_proxies` say of their
-    /// clients is believed.
+    /// Settings for this listener. Without a token, loopback is open to everyone. Headers from `trusted_proxies` name
+    /// the real client.
     pub fn new(listener: EndpointListener, token: Option<Secret>, trusted_proxies: Arc<[IpNet]>) -> Self {
-        let door = Arc::new(Door::new(token.as_ref(), listener.address(), trusted_proxies));
-        Self { listener, token, door }
+        let authenticator = Arc::new(Authenticator::new(token.as_ref(), listener.address(), trusted_proxies));
+        Self { listener, token, authenticator }
     }
 
-    /// Where it is.
     pub fn listener(&self) -> &EndpointListener {
         &self.listener
     }
 
-    /// Whether only a token opens it.
+    /// Returns whether a token is needed.
     pub fn has_token(&self) -> bool {
         self.token.is_some()
     }
@@ -142,14 +138,14 @@ impl PartialEq for EndpointOptions {
     fn eq(&self, other: &Self) -> bool {
         self.is_at(&other.listener)
             && self.token == other.token
-            && self.door.trusted_proxies() == other.door.trusted_proxies()
+            && self.authenticator.trusted_proxies() == other.authenticator.trusted_proxies()
     }
 }
 
-/// How the endpoint shall be at present; nothing while there shall be none.
+/// The settings to follow. `None` means that there is no endpoint.
 type Wanted = watch::Receiver<Option<EndpointOptions>>;
 
-/// The task that serves the endpoint, wherever it is at present.
+/// The task that serves the endpoint, and follows it to another address.
 #[derive(Debug)]
 pub struct Endpoint {
     options: Wanted,
@@ -157,18 +153,18 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// The endpoint, and how full it is once it is served.
+    /// Returns the endpoint and its connection counts, which are `None` until it is served.
     pub fn new(options: watch::Receiver<Option<EndpointOptions>>) -> (Self, watch::Receiver<Option<Counts>>) {
         let (counts, receiver) = watch::channel(None);
         (Self { options, counts }, receiver)
     }
 
-    /// Serves until cancelled. Every request is held against the options in force at that moment, and an
-    /// answer without an end does not outlive what has let it begin.
+    /// Serves until cancelled. Each request is checked against the current settings; a stream ends when the settings
+    /// that allowed it are gone.
     pub async fn run(mut self, control: Arc<dyn Control>, store: Store, cancel: CancellationToken) {
         let sessions = Arc::new(Sessions::load(store.clone()).await);
-        let facts = Facts::new(control, store, cancel.clone());
-        let router = router(facts, self.options.clone(), sessions);
+        let state = ReadState::new(control, store, cancel.clone());
+        let router = router(state, self.options.clone(), sessions);
         while !cancel.is_cancelled() {
             let listener = listener(&self.options.borrow_and_update());
             let stop = cancel.child_token();
@@ -184,7 +180,7 @@ impl Endpoint {
                 () = &mut server => return,
                 moved = moved => moved.is_ok(),
             };
-            // Whoever could change it may be gone already; then the daemon ends.
+            // The sender is gone only when the daemon is stopping.
             if moved {
                 stop.cancel();
             }
@@ -226,7 +222,7 @@ async fn serve(
     let mut tick_at = None;
     let mut pause_until = None;
     let log = LogLimit::default();
-    // Polled again when a connection has ended, and with each tick.
+    // Polled again when a connection has ended, and at each tick.
     let poll_accept = |context: &mut Context<'_>| match connections.has_room() {
         true => listener.poll_accept(context),
         false => Poll::Pending,
@@ -249,13 +245,13 @@ async fn serve(
             accepted = poll_fn(poll_accept), if pause_until.is_none() => match accepted {
                 Ok((stream, peer)) => {
                     let connection = Arc::new(connections.enter(Peer::of(peer.ip()), Phase::Idle));
-                    tasks.spawn(serve_connection(stream, Visit { peer: peer.ip(), connection }, router.clone()));
+                    tasks.spawn(serve_connection(stream, ClientConnection { peer: peer.ip(), connection }, router.clone()));
                 }
                 Err(error) => {
-                    // Mostly for want of descriptors.
+                    // Usually for lack of file descriptors.
                     connections.make_room();
                     if let Some(left_out) = log.permit("accept", Instant::now().into_std()) {
-                        warn!(%error, left_out, "the admin endpoint cannot accept a connection for a moment");
+                        warn!(%error, left_out, "the admin endpoint cannot accept connections for a moment");
                     }
                     pause_until = Some(Instant::now() + ACCEPT_PAUSE);
                 }
@@ -278,36 +274,36 @@ async fn at(time: Option<Instant>) {
     }
 }
 
-/// The connection that a request comes over.
+/// The connection of a request.
 #[derive(Clone, Debug)]
-pub(super) struct Visit {
+pub(super) struct ClientConnection {
     pub(super) peer: IpAddr,
     pub(super) connection: Arc<Connection>,
 }
 
-async fn serve_connection(stream: TcpStream, visit: Visit, router: Router) {
+async fn serve_connection(stream: TcpStream, via: ClientConnection, router: Router) {
     let _ = stream.set_nodelay(true);
     let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNREAD_LIMIT);
-    let connection = Arc::clone(&visit.connection);
+    let connection = Arc::clone(&via.connection);
     let stream = Watched { stream, connection: Arc::clone(&connection) };
     let service = TowerToHyperService::new(router);
     let service = hyper::service::service_fn(async |mut request: Request<Incoming>| {
-        let visit = visit.clone();
-        let answering = Answering(Arc::clone(&visit.connection));
+        let via = via.clone();
+        let guard = ResponseGuard(Arc::clone(&via.connection));
         let phase = if request.body().is_end_stream() { Phase::Answer } else { Phase::Body };
-        visit.connection.enter(phase);
-        if visit.connection.is_reserved() && !PROBES.contains(&request.uri().path()) {
+        via.connection.enter(phase);
+        if via.connection.is_reserved() && !PROBES.contains(&request.uri().path()) {
             let close = [(header::CONNECTION, "close")];
             let full =
                 (StatusCode::SERVICE_UNAVAILABLE, close, "all connections are taken\n").into_response();
-            return Ok::<_, Infallible>(full.map(|body| Tracked { body, _answering: answering }));
+            return Ok::<_, Infallible>(full.map(|body| Tracked { body, _guard: guard }));
         }
-        request.extensions_mut().insert(visit);
+        request.extensions_mut().insert(via);
         let response = hyper::service::Service::call(&service, request).await?;
-        Ok(response.map(|body| Tracked { body, _answering: answering }))
+        Ok(response.map(|body| Tracked { body, _guard: guard }))
     });
     let serving = http1::Builder::new()
-        // The table of connections keeps the time.
+        // `Connections` enforces the time limits.
         .header_read_timeout(None)
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_HEADERS)
@@ -317,19 +313,19 @@ async fn serve_connection(stream: TcpStream, visit: Visit, router: Router) {
     }
 }
 
-/// Notes the end of an answer when it is dropped.
-struct Answering(Arc<Connection>);
+/// Marks the connection idle when dropped.
+struct ResponseGuard(Arc<Connection>);
 
-impl Drop for Answering {
+impl Drop for ResponseGuard {
     fn drop(&mut self) {
         self.0.enter(Phase::Idle);
     }
 }
 
-/// The body of an answer, which is dropped once it is sent.
+/// Body of a response. Dropping it marks the response as sent.
 struct Tracked {
     body: Body,
-    _answering: Answering,
+    _guard: ResponseGuard,
 }
 
 impl hyper::body::Body for Tracked {
@@ -352,28 +348,28 @@ impl hyper::body::Body for Tracked {
     }
 }
 
-fn router(facts: Facts, wanted: Wanted, sessions: Arc<Sessions>) -> Router {
-    routes(facts)
-        .merge(door::routes())
+fn router(state: ReadState, wanted: Wanted, sessions: Arc<Sessions>) -> Router {
+    routes(state)
+        .merge(auth::routes())
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(from_fn(door::ask))
+        .layer(from_fn(auth::authenticate))
         .layer(Extension(sessions))
         .layer(from_fn_with_state(wanted, check))
-        .layer(from_fn(in_time))
+        .layer(from_fn(limit_time))
         .layer(from_fn(secure))
 }
 
-/// Sends away what must not come in, and shows the rest the door.
+/// Middleware: refuses requests that a browser must not send here.
 async fn check(State(wanted): State<Wanted>, request: Request, next: Next) -> Response {
-    let door = wanted.borrow().as_ref().map(|options| Arc::clone(&options.door));
-    let Some(door) = door else {
+    let authenticator = wanted.borrow().as_ref().map(|options| Arc::clone(&options.authenticator));
+    let Some(authenticator) = authenticator else {
         let close = [(header::CONNECTION, "close")];
         return (StatusCode::SERVICE_UNAVAILABLE, close, "the admin endpoint is closed\n").into_response();
     };
     let (mut head, body) = request.into_parts();
-    match guard::check(&head, door.open_at()) {
+    match guard::check(&head, authenticator.open_at()) {
         Ok(()) => {
-            head.extensions.insert(door);
+            head.extensions.insert(authenticator);
             next.run(Request::from_parts(head, body)).await
         }
         Err(refusal) => {
@@ -388,15 +384,15 @@ async fn check(State(wanted): State<Wanted>, request: Request, next: Next) -> Re
     }
 }
 
-async fn in_time(request: Request, next: Next) -> Response {
+async fn limit_time(request: Request, next: Next) -> Response {
     match tokio::time::timeout(ANSWER_LIMIT, next.run(request)).await {
         Ok(response) => response,
         Err(_) => (StatusCode::REQUEST_TIMEOUT, "the request took too long\n").into_response(),
     }
 }
 
-/// What a browser may do with the answers: nothing that involves anybody else. Not `no-referrer`, which would
-/// have forms sent with the origin `null`.
+/// Headers of every response. A page may use nothing from other origins. Not `no-referrer`, because forms would then
+/// be sent with the origin `null`.
 const HEADERS: [(header::HeaderName, HeaderValue); 8] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -448,9 +444,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn probes_are_answered_while_proved_requests_hold_all_places() {
-        let hang = |Extension(visit): Extension<Visit>| async move {
-            visit.connection.prove();
+    async fn probes_get_a_response_when_authenticated_requests_hold_all_places() {
+        let hang = |Extension(via): Extension<ClientConnection>| async move {
+            via.connection.prove();
             std::future::pending::<()>().await;
         };
         let router = Router::new()

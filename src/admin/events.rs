@@ -15,18 +15,18 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::reading::{Facts, Until};
+use super::reading::{EndStream, ReadState};
 use super::tail::{SCAN, SCAN_BYTES, TURN, Tail, skipped};
 use crate::model::event::Seq;
 use crate::store::Store;
 
-/// How often a comment tells that the connection lives.
+/// Pause between comments that keep the connection alive.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// Types that one client may ask for, and how long each may be.
+/// Number of types that one client may ask for, and their length.
 const MAX_GLOBS: usize = 32;
 const MAX_GLOB: usize = 128;
 
-/// What a client asks for: types, all when it names none, and after which event it begins.
+/// Parses the query: types (all if none is named), and the event to begin after.
 fn parse(query: &str) -> Result<(GlobSet, Option<Seq>), String> {
     let mut set = GlobSetBuilder::new();
     let mut count = 0;
@@ -34,7 +34,7 @@ fn parse(query: &str) -> Result<(GlobSet, Option<Seq>), String> {
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*name {
             "after" => {
-                after = Some(Seq(value.parse().map_err(|_| "after is no number of an event")?));
+                after = Some(Seq(value.parse().map_err(|_| "`after` is not the number of an event")?));
                 continue;
             }
             "type" if !value.is_empty() => {}
@@ -42,9 +42,11 @@ fn parse(query: &str) -> Result<(GlobSet, Option<Seq>), String> {
         }
         count += 1;
         if count > MAX_GLOBS || value.len() > MAX_GLOB {
-            return Err(format!("at most {MAX_GLOBS} types of {MAX_GLOB} bytes"));
+            return Err(format!(
+                "too many types, or too long ones; at most {MAX_GLOBS} of {MAX_GLOB} bytes each are accepted"
+            ));
         }
-        set.add(Glob::new(&value).map_err(|error| format!("type is no glob: {error}"))?);
+        set.add(Glob::new(&value).map_err(|error| format!("`type` is not a valid pattern: {error}"))?);
     }
     if count == 0 {
         set.add(Glob::new("*").map_err(|error| error.to_string())?);
@@ -54,8 +56,8 @@ fn parse(query: &str) -> Result<(GlobSet, Option<Seq>), String> {
 
 /// `GET /events?type=GLOB&after=SEQ`
 pub(super) async fn events(
-    State(facts): State<Arc<Facts>>,
-    until: Option<Extension<Until>>,
+    State(state): State<Arc<ReadState>>,
+    until: Option<Extension<EndStream>>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
@@ -63,28 +65,28 @@ pub(super) async fn events(
         Ok(parsed) => parsed,
         Err(message) => return (StatusCode::BAD_REQUEST, message + "\n").into_response(),
     };
-    let Ok(place) = Arc::clone(&facts.tails).try_acquire_owned() else {
+    let Ok(place) = Arc::clone(&state.tails).try_acquire_owned() else {
         let retry = [(header::RETRY_AFTER, "10")];
         return (StatusCode::SERVICE_UNAVAILABLE, retry, "too many clients follow events\n").into_response();
     };
     let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok()).map(Seq);
-    let mut newest = facts.store.last_seq();
+    let mut newest = state.store.last_seq();
     let tail = Tail::new(seen.or(after), *newest.borrow_and_update());
     let client = Client {
-        store: facts.store.clone(),
+        store: state.store.clone(),
         newest,
         tail,
         wanted,
         greeted: false,
         next_turn: Instant::now(),
         passed: 0,
-        cancel: facts.cancel.clone(),
-        until: until.map_or_else(Vec::new, |Extension(Until(ends))| ends),
+        cancel: state.cancel.clone(),
+        until: until.map_or_else(Vec::new, |Extension(EndStream(ends))| ends),
         _place: place,
     };
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
-        // Proxies that would wait for the end of it know this one.
+        // Keeps nginx from buffering the stream.
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     (headers, Body::from_stream(stream(client))).into_response()
@@ -97,14 +99,14 @@ struct Client {
     wanted: GlobSet,
     greeted: bool,
     next_turn: Instant,
-    /// Events that were passed over, and nobody was told yet.
+    /// Events skipped since the last message to the client.
     passed: u64,
     cancel: CancellationToken,
     until: Vec<CancellationToken>,
     _place: OwnedSemaphorePermit,
 }
 
-/// Polled only while the client takes what was written before.
+/// Polled only when the client has taken the previous text.
 fn stream(client: Client) -> impl Stream<Item = Result<String, Infallible>> {
     futures_util::stream::unfold(client, |mut client| async move {
         let text = client.next().await?;
@@ -121,7 +123,7 @@ async fn any_cancelled(tokens: &[CancellationToken]) {
 }
 
 impl Client {
-    /// What is sent next; nothing once the daemon stops, or whoever asked may not see more.
+    /// Returns the next text to send. `None` once the daemon stops or the authorization has ended.
     async fn next(&mut self) -> Option<String> {
         if !self.greeted {
             self.greeted = true;
@@ -131,13 +133,13 @@ impl Client {
         tokio::select! {
             () = cancel.cancelled() => None,
             () = any_cancelled(&until) => None,
-            text = self.turns() => text,
+            text = self.next_text() => text,
             () = tokio::time::sleep(HEARTBEAT) => Some(":\n\n".to_owned()),
         }
     }
 
-    /// Goes on until there is something to send.
-    async fn turns(&mut self) -> Option<String> {
+    /// Reads until there is something to send.
+    async fn next_text(&mut self) -> Option<String> {
         loop {
             let cursor = self.tail.cursor();
             let newest = *self.newest.wait_for(|newest| *newest > cursor).await.ok()?;
@@ -153,12 +155,12 @@ impl Client {
             };
             let (text, dropped) = self.tail.take(&batch, |kind| self.wanted.is_match(kind));
             if batch.is_empty() {
-                // What was there has been removed meanwhile.
+                // The events up to here were removed meanwhile.
                 self.tail = Tail::new(None, newest);
             }
             let passed = std::mem::take(&mut self.passed);
-            let told = |count| if count > 0 { skipped(count) } else { String::new() };
-            let text = told(passed) + &text + &told(dropped);
+            let notice = |count| if count > 0 { skipped(count) } else { String::new() };
+            let text = notice(passed) + &text + &notice(dropped);
             if !text.is_empty() {
                 return Some(text);
             }

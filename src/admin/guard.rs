@@ -1,30 +1,28 @@
-//! Which requests may come in over TCP at all, by what a browser says of them.
+//! Protection against browsers: which requests over TCP are accepted, by their head.
 //!
-//! Any page that a person visits can have the browser send requests to loopback addresses, and a name of
-//! its own can be made to point there (DNS rebinding). So without a token the request has to name this
-//! machine, and in any case it must not come from a page of somebody else. Plain functions; nothing in
-//! here waits or remembers.
+//! Any page that a person visits can make the browser send requests to loopback addresses, and can point a name of
+//! its own there (DNS rebinding). Without a token the request therefore has to name this machine, and no request may
+//! come from a page of another origin. Plain functions without state.
 
 use std::net::IpAddr;
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, header};
 
-/// Why a request is refused.
+/// Reason for refusing a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// There is not one `Host`, or it is not readable, or the request is one to a proxy.
+    /// No `Host`, several, or an unreadable one; or a request to a proxy.
     Malformed,
-    /// `Host` names somebody else.
+    /// `Host` does not name this machine.
     Host,
-    /// It comes from a page of another origin.
+    /// The request comes from a page of another origin.
     Origin,
-    /// A method that nothing here knows.
     Method,
 }
 
 impl Refusal {
-    /// For the answer.
+    /// Returns the text of the response.
     pub(super) fn message(self) -> &'static str {
         match self {
             Self::Malformed => "a request needs one Host header and a path",
@@ -37,8 +35,8 @@ impl Refusal {
     }
 }
 
-/// Looks at the head of a request. `listen` is the address of the endpoint when there is no token: with one,
-/// whoever knows it may use any name.
+/// Checks the head of a request. `listen` is the address of the endpoint if there is no token; with a token, clients
+/// may use any name.
 pub(super) fn check(head: &Parts, listen: Option<IpAddr>) -> Result<(), Refusal> {
     let mut hosts = head.headers.get_all(header::HOST).iter();
     let (Some(host), None, None) = (hosts.next(), hosts.next(), head.uri.authority()) else {
@@ -58,7 +56,7 @@ pub(super) fn check(head: &Parts, listen: Option<IpAddr>) -> Result<(), Refusal>
     }
 }
 
-/// The name or address in a `Host`, without brackets and port.
+/// Returns the name or address of a `Host`, without brackets and port.
 fn name(host: &str) -> Option<&str> {
     let (name, port) = match host.strip_prefix('[') {
         Some(rest) => rest.split_once(']')?,
@@ -72,14 +70,14 @@ fn name(host: &str) -> Option<&str> {
     (!name.is_empty() && name.bytes().all(right) && digits.parse::<u16>().is_ok()).then_some(name)
 }
 
-/// Any port will do: it is another one behind a tunnel.
+/// Accepts any port, because a tunnel may have another one.
 fn names_this_machine(name: &str, listen: IpAddr) -> bool {
     let is_ours = |ip: IpAddr| ip.to_canonical().is_loopback() || ip.to_canonical() == listen.to_canonical();
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(is_ours)
 }
 
-/// Whether a page of another origin is behind it. Programs send neither header; links from elsewhere are
-/// navigations, and may lead here.
+/// Returns whether the request comes from a page of another origin. Programs send neither header; following a link
+/// from elsewhere is allowed.
 fn is_foreign(headers: &HeaderMap, host: &str) -> bool {
     const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
     const MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
@@ -112,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_token_the_host_is_this_machine() {
+    fn without_a_token_the_host_must_be_this_machine() {
         let host = |host: &str| with(&[("host", host)], Some("127.0.0.1"));
         for good in
             ["localhost", "LocalHost:9464", "127.0.0.1", "127.0.0.1:1", "127.9.9.9:80", "[::1]", "[::1]:9464"]
@@ -162,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_others_get_nothing() {
+    fn requests_from_other_origins_are_refused() {
         let from = |headers: &[(&str, &str)]| {
             with(&[&[("host", "localhost:9464")], headers].concat(), Some("127.0.0.1"))
         };
@@ -198,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn only_methods_that_read_and_the_form_of_the_token() {
+    fn only_reading_methods_and_the_login_form_are_accepted() {
         for (method, outcome) in [
             ("GET", Ok(())),
             ("HEAD", Ok(())),

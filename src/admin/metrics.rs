@@ -1,4 +1,4 @@
-//! `/metrics`: what Prometheus scrapes.
+//! `/metrics`, for Prometheus.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use axum::response::{IntoResponse, Response};
 
-use super::reading::Facts;
+use super::reading::ReadState;
 use crate::telemetry::metrics::{Format, render};
 
-/// The metrics, in the format that `Accept` asks for.
-pub(super) async fn metrics(State(facts): State<Arc<Facts>>, headers: HeaderMap) -> Response {
+/// Responds with the metrics in the format that `Accept` asks for.
+pub(super) async fn metrics(State(state): State<Arc<ReadState>>, headers: HeaderMap) -> Response {
     let accept: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let format = Format::accepted(&accept.join(","));
-    let text = render(&facts.control.status(), format);
+    let text = render(&state.control.status(), format);
     ([(CONTENT_TYPE, format.content_type()), (VARY, "accept")], text).into_response()
 }

@@ -1,14 +1,12 @@
-//! The control socket and the admin endpoint: how commands, programs and people find out how the running
-//! daemon is, and tell it what to do.
+//! The control socket and the admin endpoint: status and commands for programs and people.
 //!
-//! The control socket is HTTP/1.1 over a Unix socket of mode 0600, so that only the daemon's own user and
-//! root can reach it. A crash leaves a stale socket file behind, which the next start replaces; a socket
-//! that somebody still answers on is never taken away. The endpoint on TCP, off unless it is asked for,
-//! answers the same questions and changes nothing. This room reads published values and stored events and
-//! passes requests on; it decides nothing.
+//! The control socket is HTTP/1.1 over a Unix socket of mode 0600, which only the daemon's own user and root can
+//! reach. A crash leaves a stale socket file behind, which the next start replaces; a socket that another daemon
+//! answers on is never replaced. The endpoint on TCP, off by default, answers the same questions and changes nothing.
+//! This room reads published values and stored events and forwards requests; it decides nothing.
 
+mod auth;
 mod client;
-mod door;
 mod endpoint;
 mod events;
 mod guard;
@@ -23,7 +21,7 @@ mod token;
 
 pub use endpoint::{Endpoint, EndpointError, EndpointListener, EndpointOptions};
 pub use server::{
-    Answer, Applied, Control, Count, LogFilter, Refused, ReloadAccepted, ReloadRefused, Retried,
+    Applied, Control, ControlFuture, Count, LogFilter, Refused, ReloadAccepted, ReloadRefused, Retried,
     SecretRotated, SkippedEvent, serve,
 };
 pub use socket::{ControlSocket, SocketError};

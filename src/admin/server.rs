@@ -1,4 +1,4 @@
-//! The control socket's own routes: what changes things.
+//! The control socket: its routes, which change things, and its server.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::reading::{self, Facts};
+use super::reading::{self, ReadState};
 use super::socket::ControlSocket;
 use crate::model::event::{Seq, Since};
 use crate::model::route::SinkName;
@@ -21,115 +21,111 @@ use crate::model::status::{ConfigStatus, Status};
 use crate::model::time::Timestamp;
 use crate::store::{LetterFilter, Store};
 
-/// What the daemon does for those who ask over the socket.
+/// Operations of the daemon that the socket offers.
 pub trait Control: Send + Sync + 'static {
-    /// How things are.
     fn status(&self) -> Status;
-    /// The parts whose standstill only a restart can mend, by name.
+    /// Returns the names of the parts that hang and that only a restart can repair.
     fn hanging(&self) -> Vec<&'static str>;
-    /// Reads the file again and puts it in force, whole or not at all.
-    fn reload(&self) -> Answer<'_, Result<ReloadAccepted, ReloadRefused>>;
-    /// Makes a new webhook secret; the old one is accepted until everything is moved.
-    fn rotate_secret(&self) -> Answer<'_, Result<SecretRotated, Refused>>;
-    /// The configuration in force, and where it is from.
+    /// Reads the file again and applies it, whole or not at all.
+    fn reload(&self) -> ControlFuture<'_, Result<ReloadAccepted, ReloadRefused>>;
+    /// Creates a new webhook secret; the old one is accepted until every subscription has moved.
+    fn rotate_secret(&self) -> ControlFuture<'_, Result<SecretRotated, Refused>>;
+    /// Returns the active configuration and its source.
     fn config(&self) -> ConfigStatus;
-    /// Reconciles now; `allow_deletes` lets that one run delete more than `reconcile.max_delete`.
+    /// Requests a reconcile run; `allow_deletes` lets that one run delete more than `reconcile.max_delete`.
     fn apply(&self, allow_deletes: bool) -> Applied;
-    /// What this user has granted is not what it was.
+    /// Forgets what this user has granted, and reads it again.
     fn grants_changed(&self, user_id: &str);
-    /// Which log lines are kept.
+    /// Returns the active filter of log lines.
     ///
     /// # Errors
     /// There is no log.
     fn log_filter(&self) -> Result<LogFilter, Refused>;
-    /// Changes which log lines are kept, until the next reload or restart.
+    /// Changes the filter of log lines until the next reload or restart.
     ///
     /// # Errors
-    /// It is no filter, or there is no log.
+    /// The filter is not valid, or there is no log.
     fn set_log_filter(&self, filter: &str) -> Result<LogFilter, Refused>;
-    /// Sends a sink again what was stored since.
-    fn replay(&self, sink: SinkName, since: Since) -> Answer<'_, Result<Count, Refused>>;
-    /// Has a sink try now what waits.
-    fn retry_sink(&self, sink: SinkName) -> Answer<'_, Result<Retried, Refused>>;
-    /// Puts the event that holds up a sink into its dead letters.
-    fn skip_event(&self, sink: SinkName) -> Answer<'_, Result<SkippedEvent, Refused>>;
-    /// Sends dead letters again.
-    fn resend(&self, filter: LetterFilter) -> Answer<'_, Result<Count, Refused>>;
-    /// Removes dead letters for good.
-    fn drop_letters(&self, filter: LetterFilter) -> Answer<'_, Result<Count, Refused>>;
+    /// Delivers the events stored since then to a sink again.
+    fn replay(&self, sink: SinkName, since: Since) -> ControlFuture<'_, Result<Count, Refused>>;
+    /// Makes a sink retry now.
+    fn retry_sink(&self, sink: SinkName) -> ControlFuture<'_, Result<Retried, Refused>>;
+    /// Moves the event that blocks a sink to its dead letters.
+    fn skip_event(&self, sink: SinkName) -> ControlFuture<'_, Result<SkippedEvent, Refused>>;
+    /// Delivers dead letters again.
+    fn resend(&self, filter: LetterFilter) -> ControlFuture<'_, Result<Count, Refused>>;
+    /// Deletes dead letters.
+    fn drop_letters(&self, filter: LetterFilter) -> ControlFuture<'_, Result<Count, Refused>>;
 }
 
-/// What somebody is waiting for.
-pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+/// The future of an operation.
+pub type ControlFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// How many events or dead letters it was.
+/// Number of events or dead letters affected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Count {
-    /// So many.
     pub count: u64,
 }
 
-/// The sink tries now.
+/// The sink retries now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retried {}
 
-/// The event that is now in the dead letters of its sink.
+/// The event that was moved to the dead letters of its sink.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SkippedEvent {
-    /// The number of the event in the store.
+    /// Number of the event in the store.
     pub seq: Seq,
-    /// Its type.
     #[serde(rename = "type")]
     pub subscription_type: String,
 }
 
-/// A run that was asked for.
+/// A requested run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
-    /// The run has ended once `reconcile.answered` of the status has come to this number.
+    /// The run has ended once `reconcile.answered` of the status has reached this number.
     pub ticket: u64,
-    /// The process that was asked; another one knows nothing of the ticket.
+    /// Process id of the daemon. Another process does not know the ticket.
     pub pid: u32,
 }
 
-/// The filter of log lines in force.
+/// The active filter of log lines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogFilter {
-    /// Its directives.
     pub filter: String,
 }
 
-/// Why it was not done.
+/// A refused operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
-    /// What is wrong.
+    /// Reason, as a sentence.
     pub error: String,
 }
 
-/// A new webhook secret is in force.
+/// A new webhook secret is active.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecretRotated {
-    /// Its fingerprint.
+    /// Fingerprint of the secret.
     pub key: String,
-    /// How many secrets are accepted now, with this one.
+    /// Number of secrets that are accepted now, this one included.
     pub accepted: u64,
 }
 
-/// A reload that is in force.
+/// An accepted reload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadAccepted {
-    /// The new generation of the configuration.
+    /// Number of the new configuration.
     pub generation: u64,
-    /// What is different, a line each; empty when nothing is.
+    /// Differences, one per line; empty if there are none.
     pub changes: Vec<String>,
-    /// What the file's author should look at, as `check` prints it.
+    /// Warnings, as `check` prints them.
     pub warnings: Vec<String>,
 }
 
-/// A reload that changed nothing.
+/// A refused reload; the old configuration stays active.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadRefused {
-    /// Every problem, as `check` prints it.
+    /// All problems, as `check` prints them.
     pub errors: Vec<String>,
 }
 
@@ -163,7 +159,7 @@ impl From<LettersQuery> for LetterFilter {
     }
 }
 
-/// The daemon, for the handlers of every listener.
+/// The daemon, as the handlers share it.
 pub(super) type Shared = Arc<dyn Control>;
 
 async fn reload(State(control): State<Shared>) -> Response {
@@ -220,9 +216,7 @@ async fn replay(State(control): State<Shared>, Query(query): Query<ReplayQuery>)
         (Some(seq), None) => Since::Seq(Seq(seq)),
         (None, Some(time)) => Since::Time(time),
         _ => {
-            return answer::<Count>(Err(Refused {
-                error: "either `seq` or `time` has to be given".to_owned(),
-            }));
+            return answer::<Count>(Err(Refused { error: "give either `seq` or `time`".to_owned() }));
         }
     };
     answer(control.replay(SinkName::new(query.sink), since).await)
@@ -244,7 +238,7 @@ async fn drop_letters(State(control): State<Shared>, Query(query): Query<Letters
     answer(control.drop_letters(query.into()).await)
 }
 
-/// Answers on the socket until cancelled; requests in hand get a second to end.
+/// Serves the socket until cancelled; requests in progress get one more second.
 ///
 /// # Errors
 /// The listener fails for good.
@@ -254,7 +248,7 @@ pub async fn serve(
     store: Store,
     cancel: CancellationToken,
 ) -> std::io::Result<()> {
-    let facts = Facts::new(Arc::clone(&control), store, cancel.clone());
+    let state = ReadState::new(Arc::clone(&control), store, cancel.clone());
     let routes = Router::new()
         .route("/config", get(config))
         .route("/reload", post(reload))
@@ -268,7 +262,7 @@ pub async fn serve(
         .route("/dead-letters/replay", post(resend))
         .route("/dead-letters/drop", post(drop_letters))
         .with_state(control)
-        .merge(reading::routes(facts));
+        .merge(reading::routes(state));
     let mut socket = socket;
     loop {
         let ControlSocket { listener, file } = socket;
@@ -283,7 +277,7 @@ pub async fn serve(
             } => return Ok(()),
             () = file.removed() => {}
         }
-        tracing::warn!(path = %file.path().display(), "the control socket was removed; it is made again");
+        tracing::warn!(path = %file.path().display(), "the control socket was removed; creating it again");
         socket = ControlSocket::bind(file.path()).map_err(std::io::Error::other)?;
     }
 }

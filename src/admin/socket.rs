@@ -1,4 +1,4 @@
-//! Binding the control socket without a moment in which others could connect.
+//! Binding the control socket, which is private from the first moment.
 
 use std::fs;
 use std::io;
@@ -9,27 +9,20 @@ use std::time::Duration;
 
 use tokio::net::UnixListener;
 
-/// How often the file of the socket is looked for.
+/// Interval of checks that the socket's file still exists.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The control socket could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// Somebody answers there.
+    /// Another daemon answers there.
     #[error(
         "another daemon answers on the control socket {}; stop it, or set another admin.socket or --state-dir",
         path.display()
     )]
-    InUse {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// The system refuses.
-    #[error("cannot make the control socket {}; check that its directory exists and is writable", path.display())]
+    InUse { path: PathBuf },
+    #[error("cannot create the control socket {}; check that its directory exists and is writable", path.display())]
     Io {
-        /// The socket.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
@@ -42,7 +35,7 @@ pub struct ControlSocket {
     pub(super) file: SocketFile,
 }
 
-/// The file of a bound socket, removed on drop unless another one has taken its place.
+/// The file of a bound socket, removed on drop unless another socket has replaced it.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
@@ -55,7 +48,7 @@ impl SocketFile {
         Ok(Self { path: path.to_owned(), file: identity(path)? })
     }
 
-    /// Resolves once the file has gone though its directory is there, as a clean-up of old files does it.
+    /// Completes once the file is gone but its directory exists, for example after a clean-up of old files.
     pub(super) async fn removed(&self) {
         loop {
             tokio::time::sleep(LOOK).await;
@@ -80,7 +73,7 @@ impl ControlSocket {
     /// Binds `path` with mode 0600, replacing the stale socket of a daemon that crashed.
     ///
     /// # Errors
-    /// Somebody answers there already, or the system refuses.
+    /// Another daemon answers there, or the system refuses.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
         if UnixStream::connect(path).is_ok() {
             return Err(SocketError::InUse { path: path.to_owned() });
@@ -91,7 +84,7 @@ impl ControlSocket {
         Ok(Self { listener, file })
     }
 
-    /// The socket is made in a directory that only we can enter, and moved once its mode is right.
+    /// Creates the socket in a private directory and renames it once its mode is right.
     fn bind_privately(path: &Path) -> io::Result<UnixListener> {
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
@@ -138,7 +131,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_file_that_is_removed_is_missed_and_that_of_another_daemon_stays() {
+    async fn removal_of_the_socket_file_is_noticed_and_another_daemons_file_stays() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("control.sock");
         let socket = ControlSocket::bind(&path).unwrap();

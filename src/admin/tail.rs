@@ -1,38 +1,36 @@
-//! What a client of the live tail gets next, and how it is written. ◆
+//! Live tail of events for one client: selection, pace and format. ◆
 //!
-//! Pure. A client is a place in the store, and its memory is one batch: nothing queues for it. Who cannot
-//! keep up, or would get more than a person or a small program can look at, is told how many events were
-//! passed over.
+//! A client is a cursor into the store; its memory is one batch, and nothing queues for it. A client that falls
+//! behind, or asks for more than a person or a small program can follow, is told how many events were skipped.
 
 use std::time::Duration;
 
 use crate::model::event::{Seq, StoredEvent};
 
-/// Events that are looked at in one turn; who is further behind is moved forward.
+/// Events examined per turn; a client that is further behind is moved forward.
 pub(super) const SCAN: usize = 200;
-/// Bytes of payload that are read in one turn.
+/// Bytes of payload read per turn.
 pub(super) const SCAN_BYTES: usize = 1 << 20;
-/// Events that are sent in one turn.
+/// Events sent per turn.
 const SEND: usize = 50;
 /// The pause between two turns.
 pub(super) const TURN: Duration = Duration::from_millis(200);
-/// Events that somebody sees who was moved forward, or who comes back after too long.
+/// Events that a client still gets after it was moved forward.
 const KEPT: u64 = SEND as u64;
 
-/// The place of one client.
+/// Cursor of one client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tail {
     cursor: Seq,
 }
 
 impl Tail {
-    /// Begins after `resume`, the last event that the client has seen, or with what comes from now on.
+    /// Begins after `resume`, the last event that the client has seen, or with the next event.
     pub(super) fn new(resume: Option<Seq>, newest: Seq) -> Self {
         Self { cursor: resume.unwrap_or(newest).min(newest) }
     }
 
-    /// After which event to read on. Moves forward when that is too far behind; tells how many were passed
-    /// over.
+    /// Moves the cursor forward if it is too far behind; returns the number of events skipped.
     pub(super) fn catch_up(&mut self, newest: Seq) -> u64 {
         let behind = newest.0.saturating_sub(self.cursor.0);
         if behind <= SCAN as u64 {
@@ -42,12 +40,12 @@ impl Tail {
         behind - KEPT
     }
 
-    /// The last event that is dealt with.
+    /// Returns the number of the last event handled.
     pub(super) fn cursor(self) -> Seq {
         self.cursor
     }
 
-    /// Deals with a batch that was read: the text for the client, and how many it wanted but does not get.
+    /// Handles a batch; returns the text for the client, and the number of wanted events left out.
     pub(super) fn take(
         &mut self,
         batch: &[StoredEvent],
@@ -71,8 +69,8 @@ impl Tail {
     }
 }
 
-/// One event as a server-sent event. Its data is the notification as Twitch's WebSocket sends it, with the
-/// number and the time of storing beside it.
+/// Writes one event as a server-sent event. Its data is the notification as Twitch's WebSocket sends it, with the
+/// number and the time of storing added.
 fn write(stored: &StoredEvent, text: &mut String) {
     let event = &stored.event;
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
@@ -87,7 +85,7 @@ fn write(stored: &StoredEvent, text: &mut String) {
         quoted(&event.subscription_version),
     );
     text.push_str(&format!("id: {}\ndata: {head}", stored.seq));
-    // Line breaks can only stand between the tokens of JSON; each begins a new line of data, whatever it is.
+    // Line breaks can only stand between the tokens of JSON, and each begins a new line of data.
     let payload = String::from_utf8_lossy(&event.payload);
     for (index, line) in payload.split(['\r', '\n']).enumerate() {
         if index > 0 {
@@ -98,7 +96,7 @@ fn write(stored: &StoredEvent, text: &mut String) {
     text.push_str("}\n\n");
 }
 
-/// Says how many events were not sent.
+/// Writes the number of events not sent.
 pub(super) fn skipped(count: u64) -> String {
     format!("event: skipped\ndata: {{\"count\":{count}}}\n\n")
 }
@@ -128,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_on_the_wire() {
+    fn an_event_has_id_data_and_time_of_storing() {
         let mut tail = Tail::new(None, Seq(6));
         let hostile = "{\"event\":{\"a\":\"<script>\"},\r\n \"subscription\":{}\rid: 9\n\nevent: x}";
         let batch = [stored(7, "stream.online", "{}"), stored(8, "a\"b", hostile)];
@@ -152,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_far_behind_is_moved_forward_and_told() {
+    fn a_client_far_behind_is_moved_forward_and_told() {
         let mut tail = Tail::new(None, Seq(10));
         assert_eq!((tail.catch_up(Seq(10)), tail.cursor()), (0, Seq(10)));
         assert_eq!((tail.catch_up(Seq(210)), tail.cursor()), (0, Seq(10)));
@@ -162,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_is_bounded_and_counts_what_was_wanted() {
+    fn a_turn_is_bounded_and_counts_the_wanted_events_left_out() {
         let mut tail = Tail::new(None, Seq(0));
         let batch: Vec<_> =
             (1..=SCAN as u64).map(|seq| stored(seq, if seq % 2 == 0 { "a" } else { "b" }, "{}")).collect();

@@ -1,29 +1,27 @@
-//! How long the answer to a wrong token is held back. ◆
+//! Delay of responses to wrong tokens. ◆
 //!
-//! Every token is looked at, so nobody with the right one ever waits for what others try: those behind the same proxy
-//! may share an address. Guessing is slow all the same, since each guess holds its connection until it is
-//! answered, and connections without the token are few. The table is bounded: in a crowd of failing addresses the new
-//! ones share one budget.
+//! Every token is checked, and the right one never waits for failures of others, who may share its address behind a
+//! proxy. Guessing is slow all the same: each guess holds its connection until the response, and connections without
+//! the token are few. The table is bounded: when it is full, new addresses share one budget.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// Wrong tokens of one address that are answered at once.
+/// Wrong tokens of one address that get their response at once.
 const BURST: u32 = 10;
-/// One more is answered at once after each of these.
+/// Interval at which one more failure is free.
 const PAUSE: Duration = Duration::from_secs(6);
-/// The longest pause before an answer; below the time that an answer may take.
+/// The longest delay; less than the time limit of a response.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
-/// Addresses that are told apart.
+/// Number of addresses with a budget of their own.
 const ADDRESSES: usize = 1_000;
 
-/// Failures by address.
 #[derive(Debug)]
 pub(super) struct Throttle<K> {
-    /// When each has all its failures free again.
+    /// Time at which each address has its whole budget again.
     clear_at: HashMap<K, Instant>,
-    /// The same for those who find no place in the table.
+    /// The same for all addresses without an entry.
     crowd: Option<Instant>,
 }
 
@@ -32,7 +30,7 @@ impl<K: Hash + Eq> Throttle<K> {
         Self { clear_at: HashMap::new(), crowd: None }
     }
 
-    /// Counts a wrong token; returns how long its answer has to wait.
+    /// Counts a wrong token; returns the delay of its response.
     pub(super) fn failed(&mut self, who: K, now: Instant) -> Duration {
         let is_full = |table: &HashMap<K, Instant>| table.len() >= ADDRESSES;
         if is_full(&self.clear_at) && !self.clear_at.contains_key(&who) {
@@ -42,7 +40,7 @@ impl<K: Hash + Eq> Throttle<K> {
         let known = if in_crowd { self.crowd } else { self.clear_at.get(&who).copied() };
         let clear_at = known.map_or(now, |at| at.max(now)) + PAUSE;
         let pause = clear_at.saturating_duration_since(now).saturating_sub(PAUSE * BURST);
-        // The debt of an address is bounded: it is free again soon after it stops.
+        // Bounded, so that an address is free again soon after its last failure.
         let clear_at = clear_at.min(now + PAUSE * BURST + MAX_PAUSE);
         if in_crowd {
             self.crowd = Some(clear_at);
@@ -58,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ten_wrong_tokens_are_answered_at_once_and_then_one_in_six_seconds() {
+    fn ten_wrong_tokens_are_free_and_then_one_every_six_seconds() {
         let begun = Instant::now();
         let mut throttle = Throttle::new();
         for _ in 0..BURST {
@@ -76,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_shares_one_budget_and_the_table_stays_small() {
+    fn addresses_beyond_the_table_share_one_budget() {
         let begun = Instant::now();
         let mut throttle = Throttle::new();
         for who in 0..10_000 {

@@ -6,7 +6,7 @@ use tracing::info;
 use super::reload::Request;
 use super::status::Sources;
 use crate::admin::{
-    Answer, Applied, Control, Count, LogFilter, Refused, ReloadAccepted, ReloadRefused, Retried,
+    Applied, Control, ControlFuture, Count, LogFilter, Refused, ReloadAccepted, ReloadRefused, Retried,
     SecretRotated, SkippedEvent,
 };
 use crate::config;
@@ -47,7 +47,7 @@ impl Control for DaemonHandle {
         self.sources.hanging.borrow().iter().map(|(part, _)| part.name()).collect()
     }
 
-    fn reload(&self) -> Answer<'_, Result<ReloadAccepted, ReloadRefused>> {
+    fn reload(&self) -> ControlFuture<'_, Result<ReloadAccepted, ReloadRefused>> {
         Box::pin(async move {
             let stopping = || ReloadRefused { errors: vec!["the daemon is stopping".to_owned()] };
             self.delivery.reopen();
@@ -57,7 +57,7 @@ impl Control for DaemonHandle {
         })
     }
 
-    fn rotate_secret(&self) -> Answer<'_, Result<SecretRotated, Refused>> {
+    fn rotate_secret(&self) -> ControlFuture<'_, Result<SecretRotated, Refused>> {
         Box::pin(async move {
             let stopping = || Refused { error: "the daemon is stopping".to_owned() };
             let (reply, outcome) = oneshot::channel();
@@ -93,26 +93,26 @@ impl Control for DaemonHandle {
         self.log_filter()
     }
 
-    fn replay(&self, sink: SinkName, since: Since) -> Answer<'_, Result<Count, Refused>> {
+    fn replay(&self, sink: SinkName, since: Since) -> ControlFuture<'_, Result<Count, Refused>> {
         Box::pin(async move { counted(self.delivery.replay(&sink, since).await) })
     }
 
-    fn retry_sink(&self, sink: SinkName) -> Answer<'_, Result<Retried, Refused>> {
+    fn retry_sink(&self, sink: SinkName) -> ControlFuture<'_, Result<Retried, Refused>> {
         Box::pin(async move { self.delivery.retry_now(&sink).await.map(|()| Retried {}).map_err(not_done) })
     }
 
-    fn skip_event(&self, sink: SinkName) -> Answer<'_, Result<SkippedEvent, Refused>> {
+    fn skip_event(&self, sink: SinkName) -> ControlFuture<'_, Result<SkippedEvent, Refused>> {
         Box::pin(async move {
             let Skipped { seq, subscription_type } = self.delivery.skip(&sink).await.map_err(not_done)?;
             Ok(SkippedEvent { seq, subscription_type })
         })
     }
 
-    fn resend(&self, filter: LetterFilter) -> Answer<'_, Result<Count, Refused>> {
+    fn resend(&self, filter: LetterFilter) -> ControlFuture<'_, Result<Count, Refused>> {
         Box::pin(async move { counted(self.delivery.resend(filter).await) })
     }
 
-    fn drop_letters(&self, filter: LetterFilter) -> Answer<'_, Result<Count, Refused>> {
+    fn drop_letters(&self, filter: LetterFilter) -> ControlFuture<'_, Result<Count, Refused>> {
         Box::pin(async move { counted(self.delivery.drop_letters(filter).await) })
     }
 }

@@ -1,43 +1,39 @@
-//! The chart of events a minute, as numbers for an inline SVG. ◆
-//!
-//! Pure.
+//! The chart of events per minute, as numbers for an inline SVG. ◆
 
 use serde::Serialize;
 
 use crate::model::text::count;
 
-/// Minutes that the chart has room for.
+/// Number of minutes in the chart.
 const MINUTES: usize = 60;
-/// The size of the drawing; a bar and its gap are ten wide.
+/// Size of the drawing; a bar and its gap are ten wide.
 const WIDTH: usize = MINUTES * 10;
 const HEIGHT: u64 = 80;
 
-/// One minute.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Bar {
     pub(super) x: usize,
     pub(super) y: u64,
     pub(super) height: u64,
-    /// Shown when it is pointed at.
+    /// Tooltip.
     pub(super) title: String,
     /// Whether the minute is not over.
     pub(super) open: bool,
 }
 
-/// The chart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Chart {
     pub(super) width: usize,
     pub(super) height: u64,
     pub(super) bars: Vec<Bar>,
     pub(super) peak: String,
-    /// The last minute that is over.
+    /// Events of the last complete minute.
     pub(super) last: String,
-    /// In words, for those who do not see it.
+    /// Text for screen readers.
     pub(super) summary: String,
 }
 
-/// Draws counts, the last of which is that of the minute in hand.
+/// Draws counts; the last one is that of the current minute.
 pub(super) fn chart(counts: &[u64]) -> Chart {
     let counts = &counts[counts.len().saturating_sub(MINUTES)..];
     let peak = counts.iter().copied().max().unwrap_or(0);
@@ -63,7 +59,7 @@ pub(super) fn chart(counts: &[u64]) -> Chart {
         peak: count(peak),
         last: count(last),
         summary: format!(
-            "Events a minute over the last hour: {} in the last full minute, {} at most, {} altogether",
+            "Events per minute over the last hour: {} in the last full minute, peak {}, {} in total",
             count(last),
             count(peak),
             count(total)
@@ -71,7 +67,7 @@ pub(super) fn chart(counts: &[u64]) -> Chart {
     }
 }
 
-/// The height of a bar: something is never nothing.
+/// Returns the height of a bar; at least 1 if there was an event.
 fn scaled(events: u64, peak: u64) -> u64 {
     if events == 0 {
         return 0;
@@ -85,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bars_fill_the_height_and_stand_at_the_right() {
+    fn bars_are_scaled_to_the_peak_and_aligned_right() {
         let chart = chart(&[0, 1, 1_000, 500]);
         let bars: Vec<_> = chart.bars.iter().map(|bar| (bar.x, bar.y, bar.height, bar.open)).collect();
         assert_eq!(
@@ -94,11 +90,11 @@ mod tests {
         );
         assert_eq!(chart.bars[2].title, "1 min ago: 1,000");
         assert_eq!((chart.peak.as_str(), chart.last.as_str()), ("1,000", "1,000"));
-        assert!(chart.summary.ends_with("1,000 at most, 1,501 altogether"), "{}", chart.summary);
+        assert!(chart.summary.ends_with("peak 1,000, 1,501 in total"), "{}", chart.summary);
     }
 
     #[test]
-    fn any_counts_can_be_drawn() {
+    fn any_counts_give_bars_within_the_chart() {
         assert!(chart(&[]).bars.is_empty());
         assert_eq!(chart(&[7]).last, "0");
         let chart = chart(&[u64::MAX; 100]);

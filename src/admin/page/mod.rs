@@ -1,8 +1,8 @@
-//! The page for people: how the daemon is, what is wrong and what to do about it.
+//! The status page: state, problems and what to do about them.
 //!
-//! The daemon renders all of it; the script fetches the page again, takes over what has changed, and
-//! follows events. So the page reads the same without the script, and whatever a stranger has written is
-//! escaped in one place: the templates. Nothing is loaded from anywhere else.
+//! The daemon renders all of it; the script fetches the page again, applies the differences, and follows events. The
+//! page therefore reads the same without the script, and text from strangers is escaped in one place: the templates.
+//! Nothing is loaded from other origins.
 
 mod chart;
 mod rows;
@@ -20,11 +20,11 @@ use minijinja::value::Serde;
 use minijinja::{Environment, HtmlEscape, Value, context, escape_formatter};
 
 use self::rows::Query;
-use super::reading::Facts;
+use super::reading::ReadState;
 use crate::model::invocation::Invocation;
 use crate::model::text::lines;
 
-/// The templates. Their names end with `.html`, so that whatever is put into them is escaped.
+/// The templates. Their names end in `.html`, which turns on escaping.
 static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut environment = Environment::new();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
@@ -41,7 +41,7 @@ static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
     environment
 });
 
-/// Text in which commands and keys stand between backticks; commands get the flags of this daemon.
+/// Marks commands and keys between backticks as code; commands get the flags of this daemon.
 #[allow(clippy::needless_pass_by_value, reason = "the signature of filters")]
 fn code(text: String, flags: String) -> Value {
     let text = Invocation::from_flags(&flags).complete(&text).into_owned();
@@ -51,7 +51,7 @@ fn code(text: String, flags: String) -> Value {
     let mut inside = false;
     while let Some(part) = parts.next() {
         let escaped = HtmlEscape(part);
-        // A last backtick without its pair is a backtick.
+        // A last backtick without its pair is literal.
         match (inside, parts.peek().is_some()) {
             (true, true) => html.push_str(&format!("<code>{escaped}</code>")),
             (true, false) => html.push_str(&format!("`{escaped}")),
@@ -70,19 +70,19 @@ fn render(name: &str, context: Value) -> Html<String> {
     }))
 }
 
-/// The form that asks for the token.
+/// Renders the login form.
 pub(super) fn login(wrong: bool) -> Html<String> {
     render("login.html", context! { wrong })
 }
 
-async fn page(State(facts): State<Arc<Facts>>, uri: Uri) -> Html<String> {
-    let status = facts.control.status();
+async fn page(State(state): State<Arc<ReadState>>, uri: Uri) -> Html<String> {
+    let status = state.control.status();
     let query = Query::parse(uri.query().unwrap_or_default());
     render("page.html", Value::from(Serde(view::view(&status, &query))))
 }
 
-/// The page, and what it is made of.
-pub(super) fn routes() -> Router<Arc<Facts>> {
+/// Routes of the page and its files.
+pub(super) fn routes() -> Router<Arc<ReadState>> {
     const fn file(
         kind: &'static str,
         text: &'static str,
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_strangers_write_is_text() {
+    fn text_from_strangers_is_escaped() {
         let mut status = well();
         let text = || HOSTILE.to_owned();
         status.version = text();
@@ -160,14 +160,14 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_set_apart() {
-        let shown = |text: &str| code(text.to_owned(), String::new()).to_string();
+    fn commands_are_marked_as_code() {
+        let credentials = |text: &str| code(text.to_owned(), String::new()).to_string();
         assert_eq!(
             code("`eventsubd plan`".to_owned(), " --config a.toml".to_owned()).to_string(),
             "<code>eventsubd plan --config a.toml</code>"
         );
-        assert_eq!(shown("run `a <b>`, then `c`"), "run <code>a &lt;b&gt;</code>, then <code>c</code>");
-        assert_eq!(shown("a ` b <"), "a ` b &lt;");
-        assert_eq!(shown(""), "");
+        assert_eq!(credentials("run `a <b>`, then `c`"), "run <code>a &lt;b&gt;</code>, then <code>c</code>");
+        assert_eq!(credentials("a ` b <"), "a ` b &lt;");
+        assert_eq!(credentials(""), "");
     }
 }

@@ -1,6 +1,6 @@
-//! The table of subscriptions: search, filter by state, and one page of what is found. ◆
+//! The table of subscriptions: search, filter by state, pages. ◆
 //!
-//! Pure. Whatever their number, a page has no more than [`ROWS`] of them.
+//! A page has at most [`ROWS`] rows for any number of subscriptions.
 
 use std::fmt::Write as _;
 
@@ -9,28 +9,28 @@ use serde::Serialize;
 use crate::model::status::{Status, SubscriptionEntry, SubscriptionState};
 use crate::model::text::{count, duration};
 
-/// Rows of one page.
+/// Rows per page.
 pub(super) const ROWS: usize = 100;
 /// The longest search, in characters.
 const MAX_SEARCH: usize = 200;
 
-/// What the address of the page asks for.
+/// The view that the page's query asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Query {
-    /// Words, all of which have to be there.
+    /// Words that all have to match.
     pub(super) search: String,
     pub(super) filter: Filter,
-    /// Pages before the one that is shown.
+    /// Pages before the one credentials.
     pub(super) before: usize,
 }
 
-/// Which subscriptions are shown.
+/// Which subscriptions are credentials.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Filter {
-    /// The file's.
+    /// Those of the file.
     #[default]
     All,
-    /// The file's in this state.
+    /// Those of the file in this state.
     State(SubscriptionState),
     /// The daemon's own.
     Own,
@@ -59,7 +59,7 @@ impl Filter {
 }
 
 impl Query {
-    /// From the query of an address. Total.
+    /// Parses a query; unknown parts are ignored.
     pub(super) fn parse(text: &str) -> Self {
         let mut query = Self::default();
         for (name, value) in form_urlencoded::parse(text.as_bytes()) {
@@ -79,7 +79,7 @@ impl Query {
         query
     }
 
-    /// The address of another view of the table.
+    /// Returns the link to another view of the table.
     fn link(&self, filter: Filter, before: usize) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
         if !self.search.is_empty() {
@@ -98,7 +98,7 @@ impl Query {
     }
 }
 
-/// A filter to choose.
+/// Link to a filter.
 #[derive(Clone, Debug, Serialize)]
 struct Choice {
     label: &'static str,
@@ -107,35 +107,33 @@ struct Choice {
     chosen: bool,
 }
 
-/// A subscription.
 #[derive(Clone, Debug, Serialize)]
 struct Row<'a> {
     state: &'static str,
     kind: &'a str,
     version: &'a str,
     logins: String,
-    /// Field by field.
+    /// One text per field.
     condition: Vec<String>,
     reason: Option<&'a str>,
     retry: Option<String>,
     id: Option<&'a str>,
 }
 
-/// The table.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Table<'a> {
     search: String,
-    /// The name of the filter.
+    /// Name of the filter.
     filter: &'static str,
     choices: Vec<Choice>,
     rows: Vec<Row<'a>>,
-    /// How many were found, and which of them are shown.
+    /// Number of matches, and the range credentials.
     found: String,
     previous: Option<String>,
     next: Option<String>,
 }
 
-/// Whether all words are in an entry. `text` is used again and again.
+/// Returns whether all words occur in an entry. `text` is a reused buffer.
 fn matches(entry: &SubscriptionEntry, words: &[String], text: &mut String) -> bool {
     if words.is_empty() {
         return true;
@@ -151,7 +149,7 @@ fn matches(entry: &SubscriptionEntry, words: &[String], text: &mut String) -> bo
     words.iter().all(|word| text.contains(word.as_str()))
 }
 
-/// The part of the table that is asked for; what needs somebody comes first.
+/// Returns the requested part of the table; subscriptions with a problem come first.
 pub(super) fn table<'a>(status: &'a Status, query: &Query) -> Table<'a> {
     let search = query.search.to_ascii_lowercase();
     let words: Vec<String> = search.split_whitespace().map(str::to_owned).collect();
@@ -261,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_small_and_begins_with_what_needs_somebody() {
+    fn a_page_is_bounded_and_begins_with_problems() {
         let status = with(1_000);
         let (rows, found) = look(&status, "");
         assert_eq!((rows.len(), found.as_str()), (100, "1–100 of 1,000 subscriptions"));
@@ -286,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_looks_everywhere_and_keeps_to_the_filter() {
+    fn a_search_covers_all_fields_within_the_filter() {
         let mut status = with(200);
         let mut named = entry("77777", SubscriptionState::Enabled, None);
         named.logins = Box::new([Arc::from("ninja")]);
@@ -303,7 +301,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_address_shows_something(text in "\\PC{0,400}", page in any::<u64>()) {
+        fn any_query_renders_a_table(text in "\\PC{0,400}", page in any::<u64>()) {
             let status = with(3);
             table(&status, &Query::parse(&text));
             let query = Query::parse(&format!("page={page}&q={text}"));

@@ -1,6 +1,6 @@
-//! The view of the page, worked out from the status. ◆
+//! View model of the page, computed from the status. ◆
 //!
-//! Pure. Everything in it is plain text; the template escapes it.
+//! All values are plain text; the template escapes them.
 
 use serde::Serialize;
 
@@ -14,12 +14,12 @@ use crate::model::status::{
 use crate::model::text::{ago, count, duration, size, word};
 use crate::model::time::Timestamp;
 
-/// Shards and users that are listed one by one; the rest is counted.
+/// Number of shards and users listed one by one; the rest is counted.
 const LISTED: usize = 50;
-/// A sink that lags longer than this stands out, in seconds.
+/// Lag from which a sink is highlighted, in seconds.
 const LAG: u64 = 300;
 
-/// How something is, and so how it looks.
+/// Severity, which chooses the colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Level {
@@ -28,7 +28,7 @@ enum Level {
     Bad,
 }
 
-/// What is wrong, and where on the page there is more about it.
+/// A problem, with a link to the part of the page that has details.
 #[derive(Clone, Debug, Serialize)]
 struct Wrong<'a> {
     #[serde(flatten)]
@@ -36,7 +36,6 @@ struct Wrong<'a> {
     link: Option<&'static str>,
 }
 
-/// A figure at the top.
 #[derive(Clone, Debug, Serialize)]
 struct Tile {
     name: &'static str,
@@ -77,18 +76,17 @@ struct Grant {
 #[derive(Clone, Debug, Serialize)]
 struct Group {
     name: &'static str,
-    facts: Vec<(&'static str, String)>,
+    state: Vec<(&'static str, String)>,
 }
 
-/// The page.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct View<'a> {
-    /// Flags that commands need to find this daemon.
+    /// Flags that commands need to address this daemon.
     flags: &'a str,
     version: &'a str,
     up: String,
     now: String,
-    /// The hour, minute and second of it.
+    /// Its hour, minute and second.
     clock: String,
     level: Level,
     verdict: String,
@@ -103,13 +101,13 @@ pub(super) struct View<'a> {
     more_shards: Option<String>,
     sinks: Vec<Sink>,
     groups: Vec<Group>,
-    /// The newest event: the tail begins a little before it.
+    /// Number of the newest event; the tail begins a little before it.
     newest: u64,
-    /// Whether there is a way out.
+    /// Whether to show the log-out button.
     token: bool,
 }
 
-/// Works it out.
+/// Computes the view.
 pub(super) fn view<'a>(status: &'a Status, query: &Query) -> View<'a> {
     let (health, mut verdict) = status.verdict();
     if let Some(first) = verdict.get_mut(..1) {
@@ -317,11 +315,11 @@ fn groups(status: &Status) -> Vec<Group> {
     let mut groups = vec![
         Group {
             name: "Twitch",
-            facts: vec![
+            state: vec![
                 ("Token validated", token.validated_at.map_or_else(yet, since)),
                 ("Tokens minted", count(token.mints)),
                 ("API requests", count(api.requests)),
-                ("Rate limit left", of(api.remaining.map(u64::from), api.limit.map(u64::from))),
+                ("Rate limit remaining", of(api.remaining.map(u64::from), api.limit.map(u64::from))),
                 ("Cost", of(reconcile.total_cost, reconcile.max_total_cost)),
                 ("Conduit", reconcile.conduit.as_ref().map_or_else(yet, |conduit| conduit.id.clone())),
                 ("Compared", reconcile.finished_at.map_or_else(yet, since)),
@@ -329,19 +327,19 @@ fn groups(status: &Status) -> Vec<Group> {
         },
         Group {
             name: "Events",
-            facts: vec![
+            state: vec![
                 ("Received", count(intake.received)),
                 ("Duplicates", count(intake.duplicates)),
                 ("Revocations", count(intake.revocations)),
                 ("Malformed", count(intake.malformed)),
-                ("Of unknown types", count(intake.unknown)),
+                ("Unknown types", count(intake.unknown)),
                 ("Stored", count(store.events)),
                 ("Removed by age or size", count(store.removed)),
             ],
         },
         Group {
             name: "Daemon",
-            facts: vec![
+            state: vec![
                 ("Version", status.version.clone()),
                 ("Process", status.pid.to_string()),
                 ("Started", since(status.started_at)),
@@ -351,28 +349,28 @@ fn groups(status: &Status) -> Vec<Group> {
         },
     ];
     if let Some(webhook) = &status.webhook {
-        let mut facts = vec![
+        let mut state = vec![
             ("Callback", webhook.callback.clone()),
             ("Listens on", webhook.listen.clone()),
-            ("TLS", if webhook.tls { "of its own" } else { "before it" }.to_owned()),
+            ("TLS", if webhook.tls { "by the daemon" } else { "by a proxy" }.to_owned()),
             ("Connections", format!("{} of {}", count(webhook.connections), count(webhook.places))),
-            ("Made room for others", count(webhook.evicted)),
+            ("Closed to make room", count(webhook.evicted)),
             ("Requests", count(webhook.requests)),
             ("Challenges", count(webhook.challenges)),
             ("Too old or too new", count(webhook.stale)),
             ("Answered 503", count(webhook.unavailable)),
         ];
         if let Some(skew) = webhook.clock_skew_seconds {
-            facts.push(("Clock of Twitch", format!("{skew:+} s")));
+            state.push(("Clock of Twitch", format!("{skew:+} s")));
         }
         let refused = webhook.rejected.iter().map(|(reason, number)| format!("{reason} {}", count(*number)));
-        facts.push((
+        state.push((
             "Refused",
             Some(refused.collect::<Vec<_>>().join(", "))
                 .filter(|text| !text.is_empty())
                 .unwrap_or_else(|| "none".to_owned()),
         ));
-        groups.push(Group { name: "Webhooks", facts });
+        groups.push(Group { name: "Webhooks", state });
     }
     groups
 }

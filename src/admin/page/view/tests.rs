@@ -1,5 +1,3 @@
-//! What the page makes of a status.
-
 use std::sync::Arc;
 
 use super::*;
@@ -15,7 +13,7 @@ pub(in crate::admin::page) fn entry(
     SubscriptionEntry { id: None, reason: reason.map(Into::into), ..example::entry(id, state) }
 }
 
-/// A daemon that is well.
+/// Returns a status without problems.
 pub(in crate::admin::page) fn well() -> Status {
     let subscriptions = Arc::from([entry("1", SubscriptionState::Enabled, None)]);
     Status { ready: true, not_ready: vec![], subscriptions, ..example::healthy() }
@@ -26,7 +24,7 @@ fn levels(status: &Status) -> Vec<(&'static str, Level, String)> {
 }
 
 #[test]
-fn all_is_well() {
+fn a_healthy_daemon_shows_no_problem() {
     let status = well();
     let view = view(&status, &Query::default());
     assert_eq!(
@@ -37,7 +35,7 @@ fn all_is_well() {
 }
 
 #[test]
-fn what_is_wrong_stands_out() {
+fn problems_are_highlighted() {
     let mut status = well();
     status.ready = false;
     status.converged = false;
@@ -66,7 +64,7 @@ fn what_is_wrong_stands_out() {
     );
     let groups = groups(&status);
     let webhook = groups.last().expect("a group");
-    assert_eq!(webhook.facts.last().expect("a fact").1, "method 1, signature 4");
+    assert_eq!(webhook.state.last().expect("a fact").1, "method 1, signature 4");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Who may read: with a token configured, whoever has it or a cookie that it has bought.
+//! Authentication of requests: by the token, or by the session cookie that a right token was exchanged for.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,56 +16,57 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::client::Client;
-use super::endpoint::Visit;
+use super::endpoint::ClientConnection;
 use super::page;
-use super::reading::{Stranger, Until};
+use super::reading::{Anonymous, EndStream};
 use super::throttle::Throttle;
-use super::token::{EndedSessions, Keeper, SESSION, Session, bearer, cookies};
+use super::token::{EndedSessions, SESSION_LIFETIME, Session, TokenVerifier, bearer, cookies};
 use crate::admission::{Peer, Phase};
 use crate::model::secret::Secret;
 use crate::store::Store;
 use crate::telemetry::LogLimit;
 
-/// What everybody may ask: whether the daemon lives and is ready, and what the form looks like.
+/// Paths that need no token: probes and the login form.
 const OPEN: [&str; 5] = ["/livez", "/readyz", "/login", "/page.css", "/icon.svg"];
-/// The setting of the store that holds the sessions which were ended early.
+/// Setting of the store that holds the sessions that were ended early.
 const ENDED_SESSIONS: &str = "admin.ended_sessions";
 
-/// Lets people in. With it goes what it has let in and would never end.
+/// The token of one configuration and its failed attempts. Dropping it ends the streams that it has authorized.
 #[derive(Debug)]
-pub(super) struct Door {
-    keeper: Option<Keeper>,
+pub(super) struct Authenticator {
+    verifier: Option<TokenVerifier>,
     listen: Option<SocketAddr>,
-    /// Cookies are for a host and all its ports: another daemon must not take this one's away.
+    /// Name of the cookie. It has the port in it, because browsers share cookies between the ports of a host: another
+    /// daemon's must stay apart.
     cookie: String,
     trusted_proxies: Arc<[IpNet]>,
     failures: Mutex<Throttle<Peer>>,
     closed: CancellationToken,
 }
 
-impl Drop for Door {
+impl Drop for Authenticator {
     fn drop(&mut self) {
         self.closed.cancel();
     }
 }
 
-/// What somebody has shown.
-enum Shown {
-    /// The token, or nothing where none is needed.
-    Right,
-    /// A cookie that a right token has bought.
-    Cookie,
-    /// A wrong token; the answer has to wait.
-    Wrong(Duration),
-    Nothing,
+/// Credentials found in a request.
+enum Credentials {
+    /// The right token, or none if none is needed.
+    Token,
+    /// A session cookie.
+    Session,
+    /// A wrong token; the response is delayed by this long.
+    WrongToken(Duration),
+    None,
 }
 
-/// State that outlives a token: sessions that were ended, and limits of log lines.
+/// Sessions that were ended, and limits of log lines; kept when the token changes.
 #[derive(Debug)]
 pub(super) struct Sessions {
     store: Store,
     ended: Mutex<EndedSessions>,
-    /// Ends what cookies have begun and would never end.
+    /// Ends the streams that session cookies have authorized.
     tails: Mutex<CancellationToken>,
     log: LogLimit,
 }
@@ -75,14 +76,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Sessions {
-    /// Reads which sessions were ended before the last restart.
+    /// Loads the sessions that were ended before the last restart.
     pub(super) async fn load(store: Store) -> Self {
         let ended = match store.settings(ENDED_SESSIONS).await {
             Ok(found) => {
                 found.first().and_then(|(_, text)| serde_json::from_str(text).ok()).unwrap_or_default()
             }
             Err(error) => {
-                warn!(%error, "cannot read which sessions of the page were ended");
+                warn!(%error, "cannot load the ended sessions of the page");
                 EndedSessions::default()
             }
         };
@@ -97,8 +98,8 @@ impl Sessions {
         lock(&self.tails).clone()
     }
 
-    /// Ends a session for good. Clients that follow events with a cookie have to come again, and only this one is
-    /// refused then.
+    /// Ends a session for good. Every client that follows events with a cookie has to connect again, and only this
+    /// session is refused.
     async fn end(&self, session: Session<'_>) {
         let text = {
             let mut ended = lock(&self.ended);
@@ -109,19 +110,19 @@ impl Sessions {
         if let Err(error) = self.store.set_settings(vec![(ENDED_SESSIONS.to_owned(), text)]).await
             && let Some(left_out) = self.log.permit("logout", Instant::now())
         {
-            warn!(%error, left_out, "a session of the page has ended, but a restart would forget that");
+            warn!(%error, left_out, "cannot store that a session of the page was ended; a restart would accept it again");
         }
     }
 }
 
-impl Door {
+impl Authenticator {
     pub(super) fn new(
         token: Option<&Secret>,
         listen: Option<SocketAddr>,
         trusted_proxies: Arc<[IpNet]>,
     ) -> Self {
         Self {
-            keeper: token.map(Keeper::new),
+            verifier: token.map(TokenVerifier::new),
             listen,
             cookie: format!("eventsubd-{}", listen.map_or(0, |listen| listen.port())),
             trusted_proxies,
@@ -130,53 +131,59 @@ impl Door {
         }
     }
 
-    /// The address that stands open to whoever reaches it, when there is no token.
+    /// Returns the address that anyone may use without a token, if there is no token.
     pub(super) fn open_at(&self) -> Option<IpAddr> {
-        self.listen.filter(|_| self.keeper.is_none()).map(|listen| listen.ip())
+        self.listen.filter(|_| self.verifier.is_none()).map(|listen| listen.ip())
     }
 
     pub(super) fn trusted_proxies(&self) -> &Arc<[IpNet]> {
         &self.trusted_proxies
     }
 
-    fn client(&self, visit: &Visit, headers: &HeaderMap) -> Client {
-        Client::of(visit.peer, headers, &self.trusted_proxies)
+    fn client(&self, via: &ClientConnection, headers: &HeaderMap) -> Client {
+        Client::of(via.peer, headers, &self.trusted_proxies)
     }
 
-    fn try_token(&self, keeper: &Keeper, token: &[u8], client: Client, sessions: &Sessions) -> Shown {
-        if keeper.opens(token) {
-            return Shown::Right;
+    fn try_token(
+        &self,
+        verifier: &TokenVerifier,
+        token: &[u8],
+        client: Client,
+        sessions: &Sessions,
+    ) -> Credentials {
+        if verifier.is_token(token) {
+            return Credentials::Token;
         }
         let now = Instant::now();
         let pause = lock(&self.failures).failed(Peer::of(client.address), now);
         if let Some(left_out) = sessions.log.permit("token", now) {
-            warn!(client = %client.address, left_out, "a wrong token for the admin endpoint");
+            warn!(client = %client.address, left_out, "a client sent a wrong token to the admin endpoint");
         }
-        Shown::Wrong(pause)
+        Credentials::WrongToken(pause)
     }
 
-    fn look(&self, headers: &HeaderMap, client: Client, sessions: &Sessions) -> Shown {
-        let Some(keeper) = &self.keeper else { return Shown::Right };
-        if self.session(keeper, headers, sessions).is_some() {
-            return Shown::Cookie;
+    fn credentials(&self, headers: &HeaderMap, client: Client, sessions: &Sessions) -> Credentials {
+        let Some(verifier) = &self.verifier else { return Credentials::Token };
+        if self.session(verifier, headers, sessions).is_some() {
+            return Credentials::Session;
         }
         match headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes())) {
-            Some(token) => self.try_token(keeper, token, client, sessions),
-            None => Shown::Nothing,
+            Some(token) => self.try_token(verifier, token, client, sessions),
+            None => Credentials::None,
         }
     }
 
-    /// The session of a cookie, if it goes on.
+    /// Returns the session of a valid cookie that was not ended.
     fn session<'a>(
         &'a self,
-        keeper: &Keeper,
+        verifier: &TokenVerifier,
         headers: &'a HeaderMap,
         sessions: &Sessions,
     ) -> Option<Session<'a>> {
         let now = seconds();
         let sent = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
         sent.flat_map(|value| cookies(value, &self.cookie))
-            .filter_map(|value| keeper.remembers(value, now))
+            .filter_map(|value| verifier.verify_session(value, now))
             .find(|session| !sessions.has_ended(*session))
     }
 }
@@ -185,97 +192,107 @@ fn seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// Lets a request in, or asks for the token.
-pub(super) async fn ask(
-    Extension(door): Extension<Arc<Door>>,
+/// Middleware: authenticates a request, or responds with 401.
+pub(super) async fn authenticate(
+    Extension(authenticator): Extension<Arc<Authenticator>>,
     Extension(sessions): Extension<Arc<Sessions>>,
-    Extension(visit): Extension<Visit>,
+    Extension(via): Extension<ClientConnection>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let client = door.client(&visit, request.headers());
-    let shown = door.look(request.headers(), client, &sessions);
-    let mut ends = vec![door.closed.clone()];
-    match shown {
-        Shown::Right => visit.connection.prove(),
-        Shown::Cookie => {
-            visit.connection.prove();
+    let client = authenticator.client(&via, request.headers());
+    let credentials = authenticator.credentials(request.headers(), client, &sessions);
+    let mut ends = vec![authenticator.closed.clone()];
+    match credentials {
+        Credentials::Token => via.connection.prove(),
+        Credentials::Session => {
+            via.connection.prove();
             ends.push(sessions.tails());
         }
-        Shown::Wrong(pause) => tokio::time::sleep(pause).await,
-        Shown::Nothing => {}
+        Credentials::WrongToken(pause) => tokio::time::sleep(pause).await,
+        Credentials::None => {}
     }
-    if matches!(shown, Shown::Wrong(_) | Shown::Nothing) {
+    if matches!(credentials, Credentials::WrongToken(_) | Credentials::None) {
         let path = request.uri().path();
         if !OPEN.contains(&path) {
-            if path == "/" && matches!(shown, Shown::Nothing) {
+            if path == "/" && matches!(credentials, Credentials::None) {
                 return (StatusCode::UNAUTHORIZED, page::login(false)).into_response();
             }
             let scheme = [(header::WWW_AUTHENTICATE, "Bearer realm=\"eventsubd\"")];
             return (StatusCode::UNAUTHORIZED, scheme, "the token of admin.token_file is needed\n")
                 .into_response();
         }
-        request.extensions_mut().insert(Stranger);
+        request.extensions_mut().insert(Anonymous);
     }
-    request.extensions_mut().insert(Until(ends));
+    request.extensions_mut().insert(EndStream(ends));
     next.run(request).await
 }
 
-/// The form for the token, and the way out.
+/// Routes of the login form and of logging out.
 pub(super) fn routes() -> Router {
     Router::new().route("/login", get(form).post(login)).route("/logout", post(logout))
 }
 
-async fn form(Extension(door): Extension<Arc<Door>>, stranger: Option<Extension<Stranger>>) -> Response {
-    match (&door.keeper, stranger) {
+async fn form(
+    Extension(authenticator): Extension<Arc<Authenticator>>,
+    anonymous: Option<Extension<Anonymous>>,
+) -> Response {
+    match (&authenticator.verifier, anonymous) {
         (Some(_), Some(_)) => page::login(false).into_response(),
         _ => Redirect::to("/").into_response(),
     }
 }
 
 async fn login(
-    Extension(door): Extension<Arc<Door>>,
+    Extension(authenticator): Extension<Arc<Authenticator>>,
     Extension(sessions): Extension<Arc<Sessions>>,
-    Extension(visit): Extension<Visit>,
+    Extension(via): Extension<ClientConnection>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let Some(keeper) = &door.keeper else { return Redirect::to("/").into_response() };
-    visit.connection.enter(Phase::Answer);
+    let Some(verifier) = &authenticator.verifier else { return Redirect::to("/").into_response() };
+    via.connection.enter(Phase::Answer);
     let token = form_urlencoded::parse(&body).find(|(name, _)| name == "token");
     let token = token.map(|(_, value)| value.into_owned()).unwrap_or_default();
-    let client = door.client(&visit, &headers);
-    match door.try_token(keeper, token.trim().as_bytes(), client, &sessions) {
-        Shown::Right | Shown::Cookie => {
-            visit.connection.prove();
+    let client = authenticator.client(&via, &headers);
+    match authenticator.try_token(verifier, token.trim().as_bytes(), client, &sessions) {
+        Credentials::Token | Credentials::Session => {
+            via.connection.prove();
             let id = uuid::Uuid::new_v4().simple().to_string();
-            let value = keeper.cookie(&id, seconds());
-            (door.set_cookie(&headers, client, &value, SESSION.as_secs()), Redirect::to("/")).into_response()
+            let value = verifier.cookie(&id, seconds());
+            (
+                authenticator.set_cookie(&headers, client, &value, SESSION_LIFETIME.as_secs()),
+                Redirect::to("/"),
+            )
+                .into_response()
         }
-        Shown::Wrong(pause) => {
+        Credentials::WrongToken(pause) => {
             tokio::time::sleep(pause).await;
             (StatusCode::UNAUTHORIZED, page::login(true)).into_response()
         }
-        Shown::Nothing => (StatusCode::UNAUTHORIZED, page::login(true)).into_response(),
+        Credentials::None => (StatusCode::UNAUTHORIZED, page::login(true)).into_response(),
     }
 }
 
 async fn logout(
-    Extension(door): Extension<Arc<Door>>,
+    Extension(authenticator): Extension<Arc<Authenticator>>,
     Extension(sessions): Extension<Arc<Sessions>>,
-    Extension(visit): Extension<Visit>,
+    Extension(via): Extension<ClientConnection>,
     headers: HeaderMap,
 ) -> Response {
-    let session = door.keeper.as_ref().and_then(|keeper| door.session(keeper, &headers, &sessions));
+    let session = authenticator
+        .verifier
+        .as_ref()
+        .and_then(|verifier| authenticator.session(verifier, &headers, &sessions));
     if let Some(session) = session {
         sessions.end(session).await;
     }
-    let client = door.client(&visit, &headers);
-    (door.set_cookie(&headers, client, "", 0), Redirect::to("/")).into_response()
+    let client = authenticator.client(&via, &headers);
+    (authenticator.set_cookie(&headers, client, "", 0), Redirect::to("/")).into_response()
 }
 
-impl Door {
-    /// Nothing that a cookie opens changes anything, so links from elsewhere may use it (`Lax`).
+impl Authenticator {
+    /// `Lax` allows links from elsewhere, which is harmless because a session can only read.
     fn set_cookie(
         &self,
         headers: &HeaderMap,
@@ -283,7 +300,7 @@ impl Door {
         value: &str,
         age: u64,
     ) -> [(header::HeaderName, String); 1] {
-        // Without a word of a trusted proxy, the origin that browsers send with a form tells of TLS.
+        // Unless a trusted proxy says so, TLS shows in the origin that browsers send with a form.
         let is_tls = client.is_tls.unwrap_or_else(|| {
             headers.get(header::ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https:"))
         });
