@@ -178,6 +178,10 @@ pub struct StatusArgs {
     /// Return when Twitch matches the file
     #[arg(long)]
     pub wait: bool,
+    /// Print nothing unless the daemon is not ready: exit with 0 if it is, else with 1 and the reasons; for health
+    /// checks of containers
+    #[arg(long, conflicts_with_all = ["json", "wait"])]
+    pub ready: bool,
     /// With --wait: give up after this long
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "5m")]
     pub timeout: Duration,

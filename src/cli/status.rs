@@ -35,6 +35,9 @@ pub(super) fn run(args: &Args, flags: &StatusArgs) -> Result<u8, Failure> {
             Err(status) => (status, false),
         })
     })?;
+    if flags.ready {
+        return readiness(&status);
+    }
     if flags.json {
         term::write_json(&status)?;
     } else {
@@ -52,6 +55,14 @@ pub(super) fn run(args: &Args, flags: &StatusArgs) -> Result<u8, Failure> {
             .hint("the daemon goes on by itself; what keeps it is in `eventsubd status`")
     };
     Err(failure.code(exit_code(&status)))
+}
+
+/// Succeeds if the daemon is ready; fails with the reasons otherwise.
+fn readiness(status: &Status) -> Result<u8, Failure> {
+    if status.ready {
+        return Ok(0);
+    }
+    Err(Failure::new(format!("not ready: {}", status.not_ready.join("; "))))
 }
 
 /// Prints a status for people.
