@@ -39,7 +39,7 @@ pub(crate) fn helix_answer(bytes: &[u8]) -> Vec<Result<usize, String>> {
 pub(crate) fn configuration(bytes: &[u8]) -> Result<(), String> {
     match config::check_text(bytes) {
         Ok(loaded) => {
-            assert!(!loaded.config.twitch.client_id.is_empty(), "a valid configuration has a client id");
+            assert!(!loaded.config.application.client_id.is_empty(), "a valid configuration has a client id");
             Ok(())
         }
         Err(errors) => {

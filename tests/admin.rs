@@ -570,7 +570,7 @@ async fn a_reload_moves_opens_and_closes_it() {
     assert_eq!(daemon.status().admin, None);
     drop(listener);
     let accepted = daemon.handle.reload().await.expect("it is free");
-    assert_eq!(accepted.changes, [format!("admin endpoint off -> {first}")]);
+    assert_eq!(accepted.changes, [format!("admin.listen off -> {first}")]);
     assert_eq!(get(&first, "/livez").await.code, 200);
 
     let (listener, second) = free().await;

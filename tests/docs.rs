@@ -8,7 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use eventsubd::config::{self, Environment, LoadOptions, Secrets};
+use eventsubd::config::{self, Environment, Key, LoadOptions, Secrets};
+use expect_test::expect_file;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -209,4 +210,58 @@ fn the_page_about_commands_has_each_command_once() {
     let described: BTreeSet<&str> =
         cells.flat_map(|cell| cell.split("`, `")).map(|usage| usage.split(' ').next().unwrap()).collect();
     assert_eq!(described, commands);
+}
+
+/// A row of the table of keys.
+fn row(key: &Key) -> String {
+    let (kind, range) = key.kind.describe();
+    let mut text = format!("{}{}.", key.doc[..1].to_uppercase(), &key.doc[1..]);
+    for more in
+        range.iter().map(String::as_str).chain(key.needs_restart.then_some("A reload cannot change it."))
+    {
+        text += &format!(" {more}");
+    }
+    if !key.only.is_empty() {
+        let types: Vec<String> = key.only.iter().map(|only| format!("`{}`", only.name())).collect();
+        text += &format!(" For {}.", types.join(", "));
+    }
+    let default = match key.default {
+        Some(default) => format!("`{default}`"),
+        None if key.required => "required".to_owned(),
+        None => String::new(),
+    };
+    format!("| `{}` | {kind} | {default} | {text} |\n", key.name())
+}
+
+#[test]
+fn the_page_of_keys_is_the_table_of_keys() {
+    let mut page = String::from(
+        "# All keys\n\nEvery key of the configuration file. [Configuration](configuration.md) explains how they go \
+         together, and [`config.toml.example`](../config.toml.example) shows them in use. In the environment, a key is \
+         `EVENTSUBD_SECTION__KEY`. `cargo test --test docs` compares this page with the table in `src/config/keys`; \
+         with `UPDATE_EXPECT=1` it writes the page.\n",
+    );
+    let mut last = "";
+    for key in config::keys() {
+        let (section, _) = key.path.rsplit_once('.').unwrap();
+        if section != last {
+            last = section;
+            let heading = match section {
+                "subscription" => "[[subscription]]".to_owned(),
+                section => format!("[{}]", section.replace('*', "NAME")),
+            };
+            page += &format!("\n## `{heading}`\n\n| key | value | default | meaning |\n|---|---|---|---|\n");
+        }
+        page += &row(key);
+    }
+    assert!(config::keys().len() > 50);
+    let operating = read("docs/operating.md");
+    for key in config::keys().iter().filter(|key| key.needs_restart) {
+        assert!(
+            operating.contains(&format!("`{}`", key.path)),
+            "docs/operating.md: {} needs a restart",
+            key.path
+        );
+    }
+    expect_file![root().join("docs/keys.md")].assert_eq(&page);
 }

@@ -55,7 +55,7 @@ async fn authorize(args: &Args, flags: &AuthorizeArgs, config: &Config) -> Resul
         let grant = DeviceGrant {
             http: &http,
             auth_url: &config.twitch.auth_url,
-            client_id: &config.twitch.client_id,
+            client_id: &config.application.client_id,
             scopes: &scopes,
         };
         if asked.len() > 1 {

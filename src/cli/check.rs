@@ -95,7 +95,10 @@ fn parts(config: &Config) -> Vec<Line> {
     let mut lines = vec![line(
         "twitch",
         Mark::Good,
-        format!("client id {}, secret from {}", config.twitch.client_id, config.twitch.client_secret_source),
+        format!(
+            "client id {}, secret from {}",
+            config.application.client_id, config.application.client_secret_source
+        ),
     )];
     lines.extend(transport(config));
     let types: BTreeSet<_> = config.subscriptions.iter().map(|s| &s.subscription_type).collect();
@@ -124,7 +127,7 @@ fn parts(config: &Config) -> Vec<Line> {
             "{}, kept {}, at most {}",
             config.state_directory.display(),
             duration(config.store.retain),
-            bytesize::ByteSize(config.store.max_size)
+            config.store.max_size
         ),
     ));
     if let Some(admin) = &config.admin {
@@ -140,7 +143,7 @@ fn transport(config: &Config) -> Vec<Line> {
         ShardTransport::WebSocket => counted(config.conduit.shards.into(), "WebSocket shard"),
         ShardTransport::Webhook => counted(config.conduit.shards.into(), "webhook shard"),
     };
-    let text = match (config.method, &config.conduit.id) {
+    let text = match (config.transport.method, &config.conduit.id) {
         (Method::Webhook, _) => "each subscription calls by itself".to_owned(),
         (Method::Conduit, Some(id)) => format!("the conduit {id}, {shards}"),
         (Method::Conduit, None) => format!("a conduit of its own, {shards}"),

@@ -200,7 +200,7 @@ async fn limits(
 ) -> Result<(), Failure> {
     let desired = desired(config)?;
     let memory = Arc::new(memory(options, config)?);
-    let preview = reconcile::preview(&api.helix, memory, &config.twitch.client_id, &desired).await;
+    let preview = reconcile::preview(&api.helix, memory, &config.application.client_id, &desired).await;
     let preview = preview.map_err(|PreviewError { error, .. }| explain(&error))?;
     if let Some(why) = &preview.stops {
         found.bad("conduit", why.as_str(), FAILED);
@@ -237,7 +237,9 @@ fn costs(found: &mut Findings, preview: &Preview) {
 
 /// Whether Twitch greets a WebSocket. It is closed again at once.
 async fn websocket(found: &mut Findings, config: &Config, outward: &Outward) {
-    if config.method != Method::Conduit || config.conduit.shard_transport != ShardTransport::WebSocket {
+    if config.transport.method != Method::Conduit
+        || config.conduit.shard_transport != ShardTransport::WebSocket
+    {
         return;
     }
     let url = &config.twitch.eventsub_url;

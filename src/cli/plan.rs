@@ -28,7 +28,7 @@ pub(super) fn run(args: &Args, flags: &PlanArgs) -> Result<u8, Failure> {
         let api = Api::connect(&config).await?;
         let desired = desired(&config)?;
         let preview =
-            reconcile::preview(&api.helix, Arc::new(memory), &config.twitch.client_id, &desired).await;
+            reconcile::preview(&api.helix, Arc::new(memory), &config.application.client_id, &desired).await;
         preview.map_err(|PreviewError { error, done }| {
             term::say("✓ credentials accepted");
             for step in done {

@@ -11,10 +11,10 @@ use super::target::own_options;
 use super::term::{self, Failure};
 use super::{BAD_CONFIG, FAILED, REFUSED, sandbox};
 use crate::admission::raise_descriptor_limit;
-use crate::config::{self, LogFormat};
+use crate::config;
 use crate::daemon::{BuildError, Daemon, DaemonOptions, Exit};
 use crate::model::text::chain;
-use crate::telemetry::{self, Format, LogHandle, LogOptions};
+use crate::telemetry::{self, LogHandle, LogOptions};
 use crate::transport::webhook::Sockets;
 
 /// `eventsubd run`
@@ -96,18 +96,12 @@ async fn start(args: &Args, flags: &RunArgs, sockets: Arc<Sockets>) -> Result<u8
 }
 
 fn set_up_log(log: &config::Log) -> Result<LogHandle, Failure> {
-    let format = match log.format {
-        LogFormat::Auto => Format::Auto,
-        LogFormat::Text => Format::Text,
-        LogFormat::Json => Format::Json,
-        LogFormat::Journald => Format::Journald,
-    };
     let fixed = std::env::var("RUST_LOG").ok().filter(|level| !level.is_empty());
     if let Some(problem) = fixed.as_deref().and_then(config::filter_problem) {
         return Err(Failure::new(format!("the environment variable RUST_LOG cannot be used: {problem}"))
             .code(BAD_CONFIG));
     }
-    telemetry::init(&LogOptions { level: log.level.clone(), fixed, format })
+    telemetry::init(&LogOptions { level: log.level.clone(), fixed, format: log.format })
         .map_err(|error| Failure::new("cannot set up the log").because(&error).code(BAD_CONFIG))
 }
 

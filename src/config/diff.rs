@@ -1,114 +1,78 @@
 //! The changes of a reload, as data. ◆
 //!
-//! Pure. A change says which part is concerned; values that may be secret are not in it.
+//! A change says which part is concerned; values that may be secret are not in it.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::model::route::SinkName;
 use crate::model::subscription::{FieldValue, SubscriptionSpec};
-use crate::model::text::duration;
 
-use super::settings::{Admin, Config, LogFormat, Method, Policy, ShardTransport, Webhook};
+use super::keys::schema::Key;
+use super::keys::table;
+use super::keys::typed::Section;
+use super::settings::{Admin, Config, Webhook};
 
 /// One difference between two configurations.
 #[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs, reason = "the fields of all changes are the old and the new value")]
 pub enum Change {
-    /// The client id or the client secret.
-    Credentials,
-    /// The URLs of Twitch.
-    Urls,
-    /// How often the token is validated.
-    ValidateInterval { old: Duration, new: Duration },
-    /// Whether the daemon watches grants.
-    WatchGrants { old: bool, new: bool },
-    /// How often everything is compared with Twitch.
-    ReconcileInterval { old: Duration, new: Duration },
-    /// Whether subscriptions are deleted.
-    Policy { old: Policy, new: Policy },
-    /// How much a plan may delete.
-    MaxDelete { old: f64, new: f64 },
-    /// The number of shards.
-    Shards { old: u32, new: u32 },
-    /// The conduit to adopt.
-    ConduitId { old: Option<String>, new: Option<String> },
-    /// How events come in.
-    Method { old: Method, new: Method },
-    /// How the shards are reached.
-    ShardTransport { old: ShardTransport, new: ShardTransport },
-    /// Where Twitch calls, where the daemon listens, or with what: the names of the keys.
-    Webhook { keys: Vec<&'static str> },
-    /// How long a socket may be silent.
-    Keepalive { old: Duration, new: Duration },
-    /// The subscriptions: by type, version and condition. Those that only go to other sinks are
-    /// `rerouted`.
-    Subscriptions { added: usize, removed: usize, rerouted: usize },
-    /// A new sink.
+    /// A key has another value. Both are as people read them.
+    Key {
+        key: &'static Key,
+        old: String,
+        new: String,
+    },
+    ClientSecret,
+    /// These keys of `[transport.webhook]`.
+    Webhook {
+        keys: Vec<&'static str>,
+    },
+    /// The subscriptions: by type, version and condition. Those that only go to other sinks are `rerouted`.
+    Subscriptions {
+        added: usize,
+        removed: usize,
+        rerouted: usize,
+    },
     SinkAdded(SinkName),
-    /// A sink that is gone.
     SinkRemoved(SinkName),
     /// A sink with other settings.
     SinkChanged(SinkName),
-    /// How long events are kept.
-    Retain { old: Duration, new: Duration },
-    /// How large the store may grow, in bytes.
-    MaxSize { old: u64, new: u64 },
-    /// The address of the admin endpoint.
-    AdminListen { old: Option<String>, new: Option<String> },
-    /// The token of the admin endpoint.
     AdminToken,
-    /// The proxies that the admin endpoint believes.
     AdminProxies,
-    /// The filter of log lines.
-    LogLevel { old: String, new: String },
-    /// The form of log lines; needs a restart.
-    LogFormat { old: LogFormat, new: LogFormat },
-    /// The state directory; needs a restart.
-    StateDirectory { old: PathBuf, new: PathBuf },
-    /// The control socket; needs a restart.
-    Socket { old: PathBuf, new: PathBuf },
 }
 
 impl Change {
     /// Whether the running daemon cannot follow it.
     pub fn needs_restart(&self) -> bool {
-        matches!(self, Self::StateDirectory { .. } | Self::Socket { .. } | Self::LogFormat { .. })
+        matches!(self, Self::Key { key, .. } if key.needs_restart)
+    }
+
+    /// A change of a key that the configuration holds in another form than the file.
+    fn of(path: &str, old: impl Into<String>, new: impl Into<String>) -> Option<Self> {
+        let (old, new) = (old.into(), new.into());
+        let key = table::find(path)?;
+        (old != new).then_some(Self::Key { key, old, new })
     }
 }
 
-/// What is different in `new`. Nothing for equal configurations, and for ones that differ only in
-/// the order of subscriptions or in where the same secret comes from.
+/// The differences in `new`. Empty for equal configurations, and for ones that differ only in the order of subscriptions
+/// or in where the same secret comes from.
 pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
+    fn keys<S: Section>(old: &S, new: &S) -> impl Iterator<Item = Change> {
+        old.changes(new).into_iter().map(|(key, old, new)| Change::Key { key, old, new })
+    }
     let mut changes = Vec::new();
-    macro_rules! compare {
-        ($change:ident, $($field:ident).+) => {
-            if old.$($field).+ != new.$($field).+ {
-                changes.push(Change::$change { old: old.$($field).+.clone(), new: new.$($field).+.clone() });
-            }
-        };
+    changes.extend(Change::of("twitch.client_id", &old.application.client_id, &new.application.client_id));
+    if old.application.client_secret != new.application.client_secret {
+        changes.push(Change::ClientSecret);
     }
-    let (a, b) = (&old.twitch, &new.twitch);
-    if (&a.client_id, &a.client_secret) != (&b.client_id, &b.client_secret) {
-        changes.push(Change::Credentials);
-    }
-    if (&a.auth_url, &a.api_url, &a.eventsub_url) != (&b.auth_url, &b.api_url, &b.eventsub_url) {
-        changes.push(Change::Urls);
-    }
-    compare!(ValidateInterval, twitch.validate_interval);
-    compare!(WatchGrants, twitch.watch_grants);
-    compare!(ReconcileInterval, reconcile.interval);
-    compare!(Policy, reconcile.policy);
-    compare!(MaxDelete, reconcile.max_delete);
-    compare!(Shards, conduit.shards);
-    compare!(ConduitId, conduit.id);
-    compare!(Keepalive, conduit.keepalive);
-    compare!(Method, method);
-    compare!(ShardTransport, conduit.shard_transport);
+    changes.extend(keys(&old.twitch, &new.twitch));
+    changes.extend(keys(&old.reconcile, &new.reconcile));
+    changes.extend(keys(&old.transport, &new.transport));
+    changes.extend(keys(&old.conduit, &new.conduit));
     changes.extend(webhook(old.webhook.as_ref(), new.webhook.as_ref()));
     changes.extend(subscriptions(&old.subscriptions, &new.subscriptions));
     for (name, sink) in &new.sinks {
@@ -120,13 +84,12 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     }
     let gone = old.sinks.keys().filter(|name| !new.sinks.contains_key(*name));
     changes.extend(gone.cloned().map(Change::SinkRemoved));
-    compare!(Retain, store.retain);
-    compare!(MaxSize, store.max_size);
+    changes.extend(keys(&old.store, &new.store));
+    let path = |path: &Path| path.display().to_string();
+    changes.extend(Change::of("state.directory", path(&old.state_directory), path(&new.state_directory)));
     changes.extend(admin(old.admin.as_ref(), new.admin.as_ref()));
-    compare!(LogLevel, log.level);
-    compare!(LogFormat, log.format);
-    compare!(StateDirectory, state_directory);
-    compare!(Socket, socket);
+    changes.extend(Change::of("admin.socket", path(&old.socket), path(&new.socket)));
+    changes.extend(keys(&old.log, &new.log));
     changes
 }
 
@@ -148,9 +111,9 @@ fn webhook(old: Option<&Webhook>, new: Option<&Webhook>) -> Option<Change> {
 }
 
 fn admin(old: Option<&Admin>, new: Option<&Admin>) -> impl Iterator<Item = Change> {
-    let listen = |admin: Option<&Admin>| admin.map(|admin| admin.listen.to_string());
-    let moved =
-        (listen(old) != listen(new)).then(|| Change::AdminListen { old: listen(old), new: listen(new) });
+    let listen =
+        |admin: Option<&Admin>| admin.map_or_else(|| "off".to_owned(), |admin| admin.listen.to_string());
+    let moved = Change::of("admin.listen", listen(old), listen(new));
     let token = |admin: Option<&Admin>| admin.and_then(|admin| admin.token.clone());
     let proxies =
         |admin: Option<&Admin>| admin.map_or_else(Arc::default, |admin| Arc::clone(&admin.trusted_proxies));
@@ -183,29 +146,12 @@ fn subscriptions(old: &[SubscriptionSpec], new: &[SubscriptionSpec]) -> Option<C
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = |time: &Duration| duration(*time);
         match self {
-            Self::Credentials => f.write_str("credentials changed"),
-            Self::Urls => f.write_str("urls of twitch changed"),
-            Self::ValidateInterval { old, new } => {
-                write!(f, "validate interval {} -> {}", time(old), time(new))
+            Self::Key { key, old, new } => {
+                let restart = if key.needs_restart { " (needs a restart)" } else { "" };
+                write!(f, "{} {old} -> {new}{restart}", key.path)
             }
-            Self::WatchGrants { old, new } => write!(f, "watch_grants {old} -> {new}"),
-            Self::ReconcileInterval { old, new } => {
-                write!(f, "reconcile interval {} -> {}", time(old), time(new))
-            }
-            Self::Policy { old, new } => write!(f, "policy {} -> {}", old.name(), new.name()),
-            Self::MaxDelete { old, new } => write!(f, "max_delete {old} -> {new}"),
-            Self::Shards { old, new } => write!(f, "shards {old} -> {new}"),
-            Self::ConduitId { old, new } => {
-                let show = |id: &Option<String>| id.clone().unwrap_or_else(|| "none".to_owned());
-                write!(f, "conduit {} -> {}", show(old), show(new))
-            }
-            Self::Keepalive { old, new } => write!(f, "keepalive {} -> {}", time(old), time(new)),
-            Self::Method { old, new } => write!(f, "method {} -> {}", old.name(), new.name()),
-            Self::ShardTransport { old, new } => {
-                write!(f, "shard transport {} -> {}", old.name(), new.name())
-            }
+            Self::ClientSecret => f.write_str("client secret changed"),
             Self::Webhook { keys } => write!(f, "webhook: {} changed", keys.join(", ")),
             Self::Subscriptions { added, removed, rerouted } => {
                 write!(f, "subscriptions +{added} -{removed}")?;
@@ -217,35 +163,8 @@ impl fmt::Display for Change {
             Self::SinkAdded(name) => write!(f, "sink {name} added"),
             Self::SinkRemoved(name) => write!(f, "sink {name} removed"),
             Self::SinkChanged(name) => write!(f, "sink {name} changed"),
-            Self::Retain { old, new } => write!(f, "retention {} -> {}", time(old), time(new)),
-            Self::MaxSize { old, new } => {
-                write!(f, "store size {} -> {}", bytesize::ByteSize(*old), bytesize::ByteSize(*new))
-            }
-            Self::AdminListen { old, new } => {
-                let show = |at: &Option<String>| at.clone().unwrap_or_else(|| "off".to_owned());
-                write!(f, "admin endpoint {} -> {}", show(old), show(new))
-            }
             Self::AdminToken => f.write_str("token of the admin endpoint changed"),
             Self::AdminProxies => f.write_str("trusted proxies of the admin endpoint changed"),
-            Self::LogLevel { old, new } => write!(f, "log level {old} -> {new}"),
-            Self::LogFormat { old, new } => {
-                write!(f, "log format {} -> {} (needs a restart)", format(*old), format(*new))
-            }
-            Self::StateDirectory { old, new } => {
-                write!(f, "state directory {} -> {} (needs a restart)", old.display(), new.display())
-            }
-            Self::Socket { old, new } => {
-                write!(f, "control socket {} -> {} (needs a restart)", old.display(), new.display())
-            }
         }
-    }
-}
-
-fn format(format: LogFormat) -> &'static str {
-    match format {
-        LogFormat::Auto => "auto",
-        LogFormat::Text => "text",
-        LogFormat::Json => "json",
-        LogFormat::Journald => "journald",
     }
 }

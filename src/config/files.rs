@@ -8,8 +8,8 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::diagnostic::{Diagnostic, quote};
-use super::private::reads_like_a_path;
+use super::report::diagnostic::{Diagnostic, quote};
+use super::report::private::reads_like_a_path;
 
 /// The largest file that is read.
 pub(super) const MAX_FILE: u64 = 64 * 1024 * 1024;

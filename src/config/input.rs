@@ -4,15 +4,14 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::check::{self, Document};
-use super::diagnostic::quote;
-use super::entry::Entry;
-use super::expand::LoginFile;
 use super::files::{self, Folder};
-use super::login::{self, Logins};
-use super::problems::{At, Problems};
-use super::secrets::RELATIVE;
-use super::source::Place;
+use super::keys::check::{self, Document};
+use super::report::diagnostic::quote;
+use super::report::problems::{At, Problems};
+use super::report::source::Place;
+use super::section::secrets::RELATIVE;
+use super::subscription::entry::Entry;
+use super::subscription::login::{self, LoginFile, Logins};
 
 /// How many errors of the parser are looked at: what follows is most often their echo.
 const MAX_SYNTAX_ERRORS: usize = 20;

@@ -8,87 +8,47 @@
 //! The text is parsed once with the place of each key and value. Every check goes on after an
 //! error, so that one report shows all problems of the file.
 
-mod admin;
-mod check;
-mod diagnostic;
 mod diff;
-mod directories;
-mod entry;
-mod environment;
-mod expand;
-mod fields;
 mod files;
 mod input;
 mod keys;
 mod locate;
-mod log;
-mod login;
-mod mask;
-mod merge;
-mod private;
-mod problems;
-mod schema;
-mod secrets;
+mod options;
+mod report;
+mod section;
 mod settings;
-mod sinks;
-mod source;
-mod template;
-mod types;
-mod url;
-mod value;
-mod webhook;
+mod subscription;
 
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
 
-pub use self::diagnostic::{Diagnostic, Level, Location, Related};
 pub use self::diff::{Change, diff};
-pub use self::directories::unit_directories;
-pub use self::environment::Environment;
-pub use self::locate::{FileChoice, absolute, choose_file, is_same_file};
-pub use self::log::filter_problem;
-pub use self::schema::{Key, Kind, keys};
-pub use self::settings::{
-    Admin, Conduit, Config, Format, Listen, Log, LogFormat, Method, Policy, Reconcile, ShardTransport, Sink,
-    SinkKind, Store, TlsFiles, Twitch, Webhook,
-};
-
-use self::check::{Document, Layer};
-use self::diagnostic::quote;
 use self::files::{Access, Folder};
-use self::login::Logins;
-use self::merge::Merged;
-use self::problems::{At, Problems};
+use self::keys::check::{self, Document, Layer};
+pub use self::keys::environment::Environment;
+use self::keys::layers::{Layers, Sections};
+pub use self::keys::log::filter_problem;
+pub use self::keys::schema::{Key, Kind};
+pub use self::keys::table::keys;
+use self::keys::{log, url};
+pub use self::locate::{FileChoice, absolute, choose_file, is_same_file};
+pub use self::options::{LoadOptions, Paths, Secrets};
+use self::report::diagnostic::quote;
+pub use self::report::diagnostic::{Diagnostic, Level, Location, Related};
+use self::report::problems::{At, Problems};
+pub use self::section::directories::unit_directories;
+use self::section::{admin, directories, secrets, sinks, webhook};
+pub use self::settings::{
+    Admin, Application, Conduit, Config, Format, Listen, Log, LogFormat, Method, Policy, Reconcile,
+    ShardTransport, SinkKind, SinkOptions, Store, TlsFiles, Transport, Twitch, Webhook,
+};
+use self::subscription::expand;
+use self::subscription::login::Logins;
 
 /// The client id of a sandbox whose file has none.
 const SANDBOX_CLIENT_ID: &str = "sandbox";
-
-/// What is loaded, and how.
-#[derive(Clone, Debug)]
-pub struct LoadOptions {
-    /// The file.
-    pub path: PathBuf,
-    /// `--state-dir`.
-    pub state_dir: Option<PathBuf>,
-    /// The variables that matter.
-    pub env: Environment,
-    /// Twitch is the sandbox: credentials are not needed, and the state is kept apart.
-    pub sandbox: bool,
-    /// Whether the client secret is needed.
-    pub secrets: Secrets,
-}
-
-/// Whether the client secret is needed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Secrets {
-    /// A secret that is missing or cannot be read is an error.
-    Required,
-    /// It is not.
-    Optional,
-}
 
 /// A configuration that can be used.
 #[derive(Clone, Debug)]
@@ -121,22 +81,6 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// Where a daemon keeps its state and listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Paths {
-    /// The state directory.
-    pub state_directory: PathBuf,
-    /// The control socket.
-    pub socket: PathBuf,
-}
-
-impl Paths {
-    /// The paths of a daemon with `--state-dir`, for commands that were given no file.
-    pub fn of_state_directory(directory: &Path) -> Self {
-        Self { state_directory: directory.to_owned(), socket: directory.join(directories::SOCKET) }
-    }
-}
-
 /// The paths that a daemon with this configuration has, for commands that talk to it or read its store. A file with
 /// errors elsewhere has them all the same: a daemon runs on when its file is broken.
 ///
@@ -157,12 +101,13 @@ pub fn paths(options: &LoadOptions) -> Result<Paths, ConfigErrors> {
     if file.layer.place_unknown || variables.place_unknown {
         return Err(fail(problems));
     }
-    let Some(merged) = merge(&file.layer, &variables, options, &mut problems) else {
+    let Some((_, sections)) = layers(file.layer, variables, &mut problems) else {
         return Err(fail(problems));
     };
     let mut problems = Problems::new();
+    let folder = Folder::of(&options.path);
     let (state_directory, socket) =
-        directories::find(options, &merged, &Folder::of(&options.path), &mut problems);
+        directories::find(options, &sections.state, &sections.admin, &folder, &mut problems);
     if problems.is_clean() { Ok(Paths { state_directory, socket }) } else { Err(fail(problems)) }
 }
 
@@ -178,8 +123,11 @@ fn read(options: &LoadOptions, problems: &mut Problems) -> Option<(Vec<u8>, Acce
         .ok()
 }
 
-fn merge(file: &Layer, variables: &Layer, options: &LoadOptions, problems: &mut Problems) -> Option<Merged> {
-    merge::merge(file, variables, &options.env)
+/// The layers and the values in force, by section.
+fn layers(file: Layer, variables: Layer, problems: &mut Problems) -> Option<(Layers, Sections)> {
+    let layers = Layers::new(file, variables).and_then(|layers| Ok((layers.sections()?, layers)));
+    layers
+        .map(|(sections, layers)| (layers, sections))
         .map_err(|error| {
             problems.error(At::Nowhere, format!("the layers do not fit together: {error}"));
         })
@@ -246,49 +194,45 @@ fn build(bytes: Vec<u8>, around: &Around<'_>, problems: &mut Problems) -> Option
     let (text, source) = input::add_text(path, bytes, true, problems)?;
     let Document { layer: file, entries } = input::parse(&text, source, problems)?;
     let variables = check::variables(&options.env, problems);
-    let merged = merge(&file, &variables, options, problems)?;
+    let (layers, sections) = layers(file, variables, problems)?;
 
-    let client_id = client_id(options, &merged, &file, &variables, problems);
+    let client_id = client_id(options, &sections, &layers, problems);
     let search = secrets::Search {
-        file: &file,
-        variables: &variables,
+        layers: &layers,
         environment: &options.env,
         path,
         access,
         folder,
-        secret_file: merged.twitch.client_secret_file.as_deref(),
+        secret_file: sections.application.client_secret_file.as_deref(),
         secrets: options.secrets,
     };
     let (client_secret, client_secret_source) =
         if options.sandbox { (None, "the sandbox".to_owned()) } else { search.run(problems) };
-    check_log_level(&merged.log.level, &file, &variables, problems);
-    let (state_directory, socket) = directories::find(options, &merged, folder, problems);
-    let admin = admin::find(&merged.admin, &file, &variables, folder, problems);
+    log::check(&sections.log.level, &layers, problems);
+    let (state_directory, socket) =
+        directories::find(options, &sections.state, &sections.admin, folder, problems);
+    let admin = admin::find(&sections.admin, &layers, folder, problems);
 
-    let method = merged.transport.method;
-    let shard_transport = merged.transport.conduit.shard_transport;
     let webhook_around = webhook::Around {
-        file: &file,
-        variables: &variables,
+        layers: &layers,
         folder,
-        used_by: match (method, shard_transport) {
+        used_by: match (sections.transport.method, sections.conduit.shard_transport) {
             (Method::Webhook, _) => Some("transport.method"),
             (Method::Conduit, ShardTransport::Webhook) => Some("transport.conduit.shard_transport"),
             (Method::Conduit, ShardTransport::WebSocket) => None,
         },
-        local: options.sandbox || url::of_this_machine(&merged.twitch.api_url),
+        local: options.sandbox || url::of_this_machine(&sections.twitch.api_url),
     };
-    let webhook = webhook::build(&merged.transport.webhook, &webhook_around, problems);
+    let webhook = webhook::build(&sections.webhook, &webhook_around, problems);
 
     let mut logins = Logins::default();
     let login_files = input::read_login_files(&entries, folder, &mut logins, problems);
-    let names = sinks::names(&file, &variables);
     let input = expand::Input {
         entries: &entries,
         files: &login_files,
         client_id: client_id.as_deref(),
-        method,
-        sinks: &names,
+        method: sections.transport.method,
+        sinks: &layers.sinks(),
     };
     let subscriptions = expand::expand(&input, &mut logins, problems);
     if entries.is_empty() && problems.is_clean() {
@@ -297,101 +241,56 @@ fn build(bytes: Vec<u8>, around: &Around<'_>, problems: &mut Problems) -> Option
             .hint("add one with `[[subscription]]`, `type` and `broadcaster`");
     }
     let around = sinks::Around {
-        file: &file,
-        variables: &variables,
+        layers: &layers,
         folder,
         access,
         path,
         environment: &options.env,
         subscriptions: if problems.is_clean() { &subscriptions } else { &[] },
     };
-    let sinks = sinks::build(merged.sink, &around, problems);
+    let sinks = sinks::build(&sections.sinks, &around, problems);
 
     Some(Config {
-        twitch: Twitch {
-            client_id: client_id?,
-            client_secret,
-            client_secret_source,
-            auth_url: without_slash(merged.twitch.auth_url),
-            api_url: without_slash(merged.twitch.api_url),
-            eventsub_url: without_slash(merged.twitch.eventsub_url),
-            validate_interval: merged.twitch.validate_interval,
-            watch_grants: merged.twitch.watch_grants,
-        },
-        reconcile: Reconcile {
-            interval: merged.reconcile.interval,
-            policy: merged.reconcile.policy,
-            max_delete: merged.reconcile.max_delete,
-        },
-        method,
+        application: Application { client_id: client_id?, client_secret, client_secret_source },
+        twitch: sections.twitch,
+        reconcile: sections.reconcile,
+        transport: sections.transport,
+        conduit: sections.conduit,
         webhook,
-        conduit: Conduit {
-            shards: merged.transport.conduit.shards,
-            shard_transport,
-            id: merged.transport.conduit.id,
-            keepalive: merged.transport.conduit.keepalive,
-        },
         subscriptions,
         sinks,
-        store: Store { retain: merged.store.retain, max_size: merged.store.max_size },
+        store: sections.store,
         state_directory,
         socket,
         admin,
-        log: Log { level: merged.log.level, format: merged.log.format },
+        log: sections.log,
     })
 }
 
 fn client_id(
     options: &LoadOptions,
-    merged: &Merged,
-    file: &Layer,
-    variables: &Layer,
+    sections: &Sections,
+    layers: &Layers,
     problems: &mut Problems,
 ) -> Option<String> {
     const PATH: &str = "twitch.client_id";
-    match &merged.twitch.client_id {
+    match &sections.application.client_id {
         Some(id) if id.bytes().all(|b| b.is_ascii_graphic()) => Some(id.clone()),
         Some(_) => {
-            let value = variables.values.get(PATH).or_else(|| file.values.get(PATH));
             problems
-                .error(
-                    value.map_or(At::Nowhere, |(_, at)| at.clone()),
-                    format!("`{PATH}` may only hold letters, digits and signs"),
-                )
+                .error(layers.place(PATH), format!("`{PATH}` may only hold letters, digits and signs"))
                 .hint("copy it from https://dev.twitch.tv/console");
             None
         }
         None if options.sandbox => Some(SANDBOX_CLIENT_ID.to_owned()),
         None => {
             // A key that is there, but wrong, has been reported.
-            if !file.seen.contains_key(PATH) && !variables.seen.contains_key(PATH) {
-                let at = file.sections.get("twitch").cloned().unwrap_or(At::Nowhere);
-                problems.error(at, format!("`{PATH}` is missing")).hint(
+            if layers.seen(PATH).is_none() {
+                problems.error(layers.place_of_section("twitch"), format!("`{PATH}` is missing")).hint(
                     "make an application at https://dev.twitch.tv/console, and set `client_id` in `[twitch]`",
                 );
             }
             None
         }
     }
-}
-
-/// What is wrong with the filter of log lines, and where; the filter of `RUST_LOG` has its own check.
-fn check_log_level(level: &str, file: &Layer, variables: &Layer, problems: &mut Problems) {
-    const PATH: &str = "log.level";
-    let value = variables.values.get(PATH).or_else(|| file.values.get(PATH));
-    let at = value.map_or(At::Nowhere, |(_, at)| at.clone());
-    for complaint in log::complaints(level) {
-        let diagnostic = problems.error(&at, complaint.message);
-        diagnostic.hints.extend(complaint.hint);
-    }
-    if problems.is_clean()
-        && let Some(remark) = log::remark(level)
-    {
-        problems.warning(&at, remark.message).hints.extend(remark.hint);
-    }
-}
-
-fn without_slash(mut url: String) -> String {
-    url.truncate(url.trim_end_matches('/').len());
-    url
 }

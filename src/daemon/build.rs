@@ -92,7 +92,7 @@ impl Daemon {
         let reach = Arc::new(Caller::new(http.clone()));
         let helix = Helix::new(http, helix_options, tokens);
         let api = helix.status();
-        let mut reconcile_options = ReconcileOptions::new(config.twitch.client_id.clone());
+        let mut reconcile_options = ReconcileOptions::new(config.application.client_id.clone());
         reconcile_options.invocation = options.invocation.clone();
         if let Some(tune) = options.tuning.reconcile {
             tune(&mut reconcile_options);

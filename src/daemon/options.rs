@@ -4,17 +4,13 @@ use std::sync::Arc;
 
 use crate::admin::{EndpointError, EndpointListener, EndpointOptions};
 use crate::auth::{Credentials, Outward, TokenOptions};
-use crate::config::{self, Config};
-use crate::delivery::format::Format;
-use crate::delivery::{
-    CommandOptions, FileOptions, HttpBody, HttpOptions, MqttOptions, NatsOptions, RedisOptions, RedisTarget,
-    SinkKind, SinkOptions,
-};
+use crate::config::{Config, ShardTransport};
+use crate::delivery::SinkOptions;
 use crate::model::secret::Secret;
 use crate::model::shard::WebhookTarget;
 use crate::model::webhook::WebhookKeys;
 use crate::reconcile::Desired;
-use crate::store::{StartAt, StoreOptions};
+use crate::store::StoreOptions;
 use crate::transport::websocket::{PoolOptions, Timings};
 
 /// The database within the state directory.
@@ -31,7 +27,7 @@ pub(super) fn store(config: &Config) -> StoreOptions {
     StoreOptions::new(
         config.state_directory.join(DATABASE),
         config.store.retain,
-        config.store.max_size,
+        config.store.max_size.as_u64(),
         QUEUE_EVENTS,
         QUEUE_BYTES,
     )
@@ -39,8 +35,12 @@ pub(super) fn store(config: &Config) -> StoreOptions {
 
 pub(super) fn credentials(config: &Config) -> Credentials {
     Credentials {
-        client_id: config.twitch.client_id.clone(),
-        client_secret: config.twitch.client_secret.clone().unwrap_or_else(|| Secret::new(SANDBOX_SECRET)),
+        client_id: config.application.client_id.clone(),
+        client_secret: config
+            .application
+            .client_secret
+            .clone()
+            .unwrap_or_else(|| Secret::new(SANDBOX_SECRET)),
     }
 }
 
@@ -65,9 +65,9 @@ pub(super) fn desired(config: &Config, keys: Option<&WebhookKeys>, generation: u
         policy: config.reconcile.policy,
         max_delete: config.reconcile.max_delete,
         interval: config.reconcile.interval,
-        method: config.method,
+        method: config.transport.method,
         shards: config.conduit.shards,
-        shards_call: config.conduit.shard_transport == config::ShardTransport::Webhook,
+        shards_call: config.conduit.shard_transport == ShardTransport::Webhook,
         webhook: config.webhook.as_ref().zip(keys).map(|(webhook, keys)| WebhookTarget {
             url: webhook.callback.as_str().into(),
             keys: keys.clone(),
@@ -92,76 +92,5 @@ pub(super) fn admin(
 }
 
 pub(super) fn sinks(config: &Config) -> Arc<[SinkOptions]> {
-    config
-        .sinks
-        .iter()
-        .map(|(name, sink)| SinkOptions {
-            name: name.clone(),
-            types: sink.types.clone(),
-            format: match sink.format {
-                config::Format::Cloudevents => Format::Cloudevents,
-                config::Format::Eventsub | config::Format::Template => Format::Eventsub,
-            },
-            start: if sink.from_beginning { StartAt::Beginning } else { StartAt::Present },
-            retry_max: sink.retry_max,
-            give_up_after: sink.give_up_after,
-            kind: match &sink.kind {
-                config::SinkKind::Stdout => SinkKind::Stdout,
-                config::SinkKind::File { path, rotate_size, rotate_keep } => SinkKind::File(FileOptions {
-                    path: path.clone(),
-                    rotate_size: *rotate_size,
-                    rotate_keep: *rotate_keep,
-                }),
-                config::SinkKind::Command { program, folder, arguments, timeout, concurrency } => {
-                    SinkKind::Command(CommandOptions {
-                        program: program.clone(),
-                        folder: folder.clone(),
-                        arguments: arguments.clone(),
-                        timeout: *timeout,
-                        concurrency: *concurrency,
-                    })
-                }
-                config::SinkKind::Http { url, method, headers, secret, body, timeout, concurrency } => {
-                    SinkKind::Http(HttpOptions {
-                        url: url.clone(),
-                        method: method.clone(),
-                        headers: headers.clone(),
-                        body: match (body, sink.format) {
-                            (Some(body), _) => HttpBody::Template(body.as_str().into()),
-                            (None, config::Format::Cloudevents) => HttpBody::Cloudevents,
-                            (None, _) => HttpBody::Eventsub(secret.clone()),
-                        },
-                        timeout: *timeout,
-                        concurrency: *concurrency,
-                    })
-                }
-                config::SinkKind::Nats { url, subject, stream, credentials, discover } => {
-                    SinkKind::Nats(NatsOptions {
-                        url: url.clone(),
-                        subject: subject.as_str().into(),
-                        stream: stream.clone(),
-                        credentials: credentials.clone(),
-                        discover: *discover,
-                    })
-                }
-                config::SinkKind::Mqtt { url, topic, qos, retain, credentials } => {
-                    SinkKind::Mqtt(MqttOptions {
-                        url: url.clone(),
-                        topic: topic.as_str().into(),
-                        qos: *qos,
-                        retain: *retain,
-                        credentials: credentials.clone(),
-                    })
-                }
-                config::SinkKind::RedisStream { url, stream, max_len } => SinkKind::Redis(RedisOptions {
-                    url: url.clone(),
-                    target: RedisTarget::Stream { key: stream.as_str().into(), max_len: *max_len },
-                }),
-                config::SinkKind::RedisChannel { url, channel } => SinkKind::Redis(RedisOptions {
-                    url: url.clone(),
-                    target: RedisTarget::Channel(channel.as_str().into()),
-                }),
-            },
-        })
-        .collect()
+    config.sinks.values().cloned().collect()
 }

@@ -177,7 +177,7 @@ impl Reloader {
         let keys = self.webhooks.keys();
         publish.admin.send_if_modified(|v| replace(v, admin));
         publish.desired.send_replace(options::desired(&config, keys.as_ref(), generation));
-        self.store.set_retention(config.store.retain, config.store.max_size);
+        self.store.set_retention(config.store.retain, config.store.max_size.as_u64());
         publish.config.send_modify(|status| {
             status.generation = generation;
             status.loaded_at = Timestamp(SystemTime::now());

@@ -13,7 +13,7 @@ use super::webhook_secret::{SecretFile, SecretFileError};
 use crate::config::{self, Config};
 use crate::model::webhook::{KeyId, WebhookKeys};
 use crate::reconcile::InUse;
-use crate::transport::webhook::{Listen, ListenError, Sockets, Tls, TlsError, TlsFiles, WebhookOptions};
+use crate::transport::webhook::{ListenError, Sockets, Tls, TlsError, WebhookOptions};
 
 /// How long a secret is accepted after the last subscription was moved away from it: as long as Twitch may send
 /// again what was signed with it (Twitch: "Handling Webhook Events").
@@ -42,16 +42,8 @@ pub(super) fn listener(
     webhook: &config::Webhook,
     keys: impl FnOnce() -> Result<WebhookKeys, SecretFileError>,
 ) -> Result<WebhookOptions, WebhookError> {
-    let listen = match webhook.listen {
-        config::Listen::Address(address) => Listen::Address(address),
-        config::Listen::Systemd => Listen::Systemd,
-    };
-    let listener = sockets.bind(&listen).map_err(WebhookError::Listen)?;
-    let files = webhook
-        .tls
-        .as_ref()
-        .map(|tls| TlsFiles { certificate: tls.certificate.clone(), key: tls.key.clone() });
-    let tls = files.map(Tls::load).transpose().map_err(WebhookError::Tls)?;
+    let listener = sockets.bind(&webhook.listen).map_err(WebhookError::Listen)?;
+    let tls = webhook.tls.clone().map(Tls::load).transpose().map_err(WebhookError::Tls)?;
     let keys = keys().map_err(WebhookError::Secret)?;
     Ok(WebhookOptions::new(webhook.callback.as_str(), listener, tls, keys))
 }

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use futures_util::future::BoxFuture;
 
+use super::FileOptions;
 use super::make::{SinkError, make, selector};
-use super::sink::{FileOptions, Http, Nats, not_a_file};
+use super::sink::{Http, Nats, not_a_file};
 use super::{DeliveryOptions, SinkKind, SinkOptions};
 use crate::auth::Outward;
 use crate::model::route::SinkName;

@@ -2,21 +2,12 @@
 
 pub use crate::model::broadcaster::Broadcaster;
 use crate::model::event::{Event, REVOCATION};
+pub use crate::model::sink::Format;
 
 /// What CloudEvents call the type: reverse-DNS, as their specification asks.
 const TYPE_PREFIX: &str = "tv.twitch.eventsub.";
 /// What CloudEvents call the source: with the id of the message it is unique, as their specification asks.
 const SOURCE: &str = "https://api.twitch.tv/helix/eventsub/subscriptions/";
-
-/// The form of an event.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
-    /// Twitch's own message.
-    #[default]
-    Eventsub,
-    /// CloudEvents 1.0, structured mode.
-    Cloudevents,
-}
 
 impl Format {
     /// Appends the event on one line with its line break.

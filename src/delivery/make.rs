@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::preview::Printer;
 use super::select::Selector;
-use super::sink::{Command, File, Http, HttpBody, Lines, Mqtt, Nats, Redis, Single, Stdout};
-use super::{DeliveryOptions, SinkKind, SinkOptions};
+use super::sink::{Command, File, Http, Lines, Mqtt, Nats, Redis, Single, Stdout};
+use super::{DeliveryOptions, HttpBody, SinkKind, SinkOptions};
 use crate::model::route::{SinkName, Unasked};
 
 /// Why a sink cannot work as configured.

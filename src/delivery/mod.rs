@@ -29,79 +29,25 @@ mod worker;
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 pub use self::check::{check_sinks, try_connections};
 pub use self::children::Children;
-use self::format::Format;
 pub use self::handle::{DeliveryHandle, ResendError, Skipped};
 pub use self::make::SinkError;
 pub use self::preview::{preview, try_out};
-pub use self::sink::{
-    CommandOptions, FileOptions, HttpBody, HttpOptions, MqttOptions, NatsOptions, OpenStdout, RedisOptions,
-    RedisTarget,
-};
+pub use self::sink::OpenStdout;
 pub use self::supervisor::Delivery;
 use self::worker::Statuses;
 use crate::auth::Proxies;
-use crate::model::route::{Routes, SinkName};
-use crate::store::{StartAt, Store};
-
-/// One sink.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SinkOptions {
-    /// Its name, which its place in the store goes by.
-    pub name: SinkName,
-    /// Globs of the types that it gets.
-    pub types: Vec<String>,
-    /// How events are written. `http` has a body of its own.
-    pub format: Format,
-    /// Where it starts when the store does not know it.
-    pub start: StartAt,
-    /// The longest pause between tries.
-    pub retry_max: Duration,
-    /// How long an event is tried before it goes to the dead letters.
-    pub give_up_after: Duration,
-    /// What it is.
-    pub kind: SinkKind,
-}
-
-/// The kinds of sinks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SinkKind {
-    /// Standard output.
-    Stdout,
-    /// A file.
-    File(FileOptions),
-    /// A program.
-    Command(CommandOptions),
-    /// HTTP requests.
-    Http(HttpOptions),
-    /// NATS JetStream.
-    Nats(NatsOptions),
-    /// MQTT.
-    Mqtt(MqttOptions),
-    /// Redis.
-    Redis(RedisOptions),
-}
-
-impl SinkKind {
-    /// Its `type` in the configuration.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Stdout => "stdout",
-            Self::File(_) => "file",
-            Self::Command(_) => "command",
-            Self::Http(_) => "http",
-            Self::Nats(_) => "nats",
-            Self::Mqtt(_) => "mqtt",
-            Self::Redis(_) => "redis",
-        }
-    }
-}
+use crate::model::route::Routes;
+pub use crate::model::sink::{
+    CommandOptions, FileOptions, HttpBody, HttpOptions, MqttOptions, NatsOptions, RedisOptions, RedisTarget,
+    SinkKind, SinkOptions,
+};
+use crate::store::Store;
 
 /// Settings that are no sink's.
 #[derive(Clone)]

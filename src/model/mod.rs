@@ -4,6 +4,7 @@
 
 pub mod broadcaster;
 pub mod catalog;
+pub mod choice;
 pub mod connect;
 pub mod event;
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub mod script;
 pub mod secret;
 pub mod shard;
 pub mod signature;
+pub mod sink;
 pub mod status;
 pub mod subscription;
 pub mod tally;

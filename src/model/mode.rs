@@ -1,45 +1,51 @@
-//! Choices that a person makes once for everything, shared by the configuration and the reconciler.
+//! Choices that a person makes once for the whole daemon.
 
-use serde::Deserialize;
+use super::choice::choice;
 
-/// Treatment of live subscriptions of ours that the file does not have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Policy {
-    /// Delete them.
-    #[default]
-    Sync,
-    /// Keep them. Dead rows are cleared even so: they deliver nothing and cannot be revived.
-    Keep,
-}
-
-impl Policy {
-    /// The word for it in the file.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Sync => "sync",
-            Self::Keep => "keep",
-        }
+choice! {
+    /// Treatment of live subscriptions of ours that the file does not have.
+    #[derive(Default)]
+    pub enum Policy {
+        /// Delete them.
+        #[default]
+        Sync = "sync",
+        /// Keep them. Dead rows are cleared even so: they deliver nothing and cannot be revived.
+        Keep = "keep",
     }
 }
 
-/// Transport of the subscriptions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Method {
-    /// Over the shards of a conduit.
-    #[default]
-    Conduit,
-    /// To a callback for each subscription.
-    Webhook,
+choice! {
+    /// Transport of the subscriptions.
+    #[derive(Default)]
+    pub enum Method {
+        /// Over the shards of a conduit.
+        #[default]
+        Conduit = "conduit",
+        /// To a callback for each subscription.
+        Webhook = "webhook",
+    }
 }
 
-impl Method {
-    /// The word for it in the file, which is Twitch's.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Conduit => "conduit",
-            Self::Webhook => "webhook",
-        }
+choice! {
+    /// Transport of the shards of a conduit.
+    pub enum ShardTransport {
+        /// A WebSocket for each shard.
+        WebSocket = "websocket",
+        /// The callback.
+        Webhook = "webhook",
+    }
+}
+
+choice! {
+    /// Form of log lines.
+    pub enum LogFormat {
+        /// The journal's native protocol if stderr is the journal, else text.
+        Auto = "auto",
+        /// Lines for people; coloured on a terminal unless `NO_COLOR` is set.
+        Text = "text",
+        /// One JSON object per line.
+        Json = "json",
+        /// The journal's native protocol, with fields.
+        Journald = "journald",
     }
 }

@@ -6,6 +6,8 @@
 //! secret is replaced old and new callbacks differ, since an equal one is refused with 409.
 
 use std::fmt;
+use std::net::{AddrParseError, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -17,6 +19,43 @@ use super::signature::{Signer, push_hex};
 
 /// The fewest and most characters of a secret (Twitch: "Create EventSub Subscription").
 pub const SECRET_LENGTH: std::ops::RangeInclusive<usize> = 10..=100;
+
+/// Where the daemon listens for webhooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    Address(SocketAddr),
+    /// On the sockets that systemd passes.
+    Systemd,
+}
+
+/// The word of the file for [`Listen::Systemd`].
+const SYSTEMD: &str = "systemd";
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Systemd => f.write_str(SYSTEMD),
+        }
+    }
+}
+
+impl FromStr for Listen {
+    type Err = AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, AddrParseError> {
+        if text == SYSTEMD { Ok(Self::Systemd) } else { text.parse().map(Self::Address) }
+    }
+}
+
+/// Paths of the certificate and the key, in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, followed by those that lead to the root.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
 
 /// A secret that Twitch would refuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

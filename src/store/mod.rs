@@ -40,6 +40,7 @@ pub use self::reader::Reader;
 use self::retention::Retention;
 use crate::model::event::{Seq, StoredEvent};
 use crate::model::route::SinkName;
+pub use crate::model::sink::StartAt;
 use crate::model::time::Timestamp;
 
 /// Tells the wall-clock time.
@@ -126,16 +127,6 @@ pub struct SinkRecord {
     pub replays: u64,
     /// Up to here the sink was done with events before a person asked for them again.
     pub replay_until: Seq,
-}
-
-/// Where a sink starts that the store does not know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum StartAt {
-    /// With what is stored from now on.
-    #[default]
-    Present,
-    /// With the oldest event that is kept.
-    Beginning,
 }
 
 /// An event that a sink gave up on.

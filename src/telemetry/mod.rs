@@ -18,6 +18,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, filter, fmt, reload};
 
 use self::journal::Journal;
 pub use self::limit::LogLimit;
+use crate::model::mode::LogFormat;
 
 /// Crates whose lines are logged. Lines of every other library are dropped at any level: `async_nats`, for example,
 /// logs the password that it sends and the server's replies, control characters included.
@@ -28,25 +29,13 @@ fn is_logged(target: &str) -> bool {
     LOGGED.contains(&target.split("::").next().unwrap_or_default())
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// The journal's native protocol if stderr is the journal, else text.
-    Auto,
-    /// Lines for people; coloured on a terminal unless `NO_COLOR` is set.
-    Text,
-    /// One JSON object per line.
-    Json,
-    /// The journal's native protocol, with fields.
-    Journald,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogOptions {
     /// Directives in `tracing`'s filter syntax, for example `info,eventsubd::store=debug`.
     pub level: String,
     /// Directives from the environment, which replace `level` for the life of the process.
     pub fixed: Option<String>,
-    pub format: Format,
+    pub format: LogFormat,
 }
 
 /// Error from setting up logging or changing its level.
@@ -142,17 +131,17 @@ pub fn init(options: &LogOptions) -> Result<LogHandle, LogError> {
     let stderr = stderr();
     let journal = || Journal::at(Path::new(journal::SOCKET));
     let journal = match options.format {
-        Format::Journald => Some(journal().map_err(LogError::Journal)?),
+        LogFormat::Journald => Some(journal().map_err(LogError::Journal)?),
         // A journal without the native socket (in a container, for example) still accepts text on stderr.
-        Format::Auto if stderr == Stderr::Journal => journal().ok(),
-        Format::Auto | Format::Text | Format::Json => None,
+        LogFormat::Auto if stderr == Stderr::Journal => journal().ok(),
+        LogFormat::Auto | LogFormat::Text | LogFormat::Json => None,
     };
     let colour =
         stderr == Stderr::Terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let text = || fmt::layer().fmt_fields(fields::text()).with_writer(io::stderr);
     let layer = match journal {
         Some(journal) => journal.boxed(),
-        None if options.format == Format::Json => {
+        None if options.format == LogFormat::Json => {
             fmt::layer().with_writer(io::stderr).json().flatten_event(true).boxed()
         }
         // The journal adds the time to each line itself.

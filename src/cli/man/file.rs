@@ -2,7 +2,7 @@
 
 use super::MANUAL;
 use super::roff::{Page, sentence};
-use crate::config::{self, Key, Kind};
+use crate::config::{self, Key};
 
 /// What each table of the file is about. `tests` holds that none is missing.
 const TABLES: &[(&str, &str, &str)] = &[
@@ -204,14 +204,14 @@ fn table(page: &mut Page, table: &str) {
     for (sink, about) in SINKS {
         page.subsection(&format!("Sinks of the type {sink}"));
         page.text(about);
-        for key in keys().filter(|key| key.only.contains(sink)) {
+        for key in keys().filter(|key| key.only.iter().any(|only| only.name() == *sink)) {
             item(page, key);
         }
     }
 }
 
 fn item(page: &mut Page, key: &Key) {
-    let (takes, range) = kind(&key.kind);
+    let (takes, range) = key.kind.describe();
     let mut text = sentence(key.doc);
     let mut more = |part: String| {
         text.push(' ');
@@ -226,28 +226,10 @@ fn item(page: &mut Page, key: &Key) {
     if let Some(default) = key.default {
         more(format!("Default: `{default}`."));
     }
-    page.item(&format!("`{}` = {takes}", key.name()), &text);
-}
-
-/// What a key takes, and within which bounds.
-fn kind(kind: &Kind) -> (&'static str, Option<String>) {
-    let words =
-        |words: &[&str]| words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", ");
-    match kind {
-        Kind::Text => ("string", None),
-        Kind::Path => ("path", None),
-        Kind::Url { schemes: [encrypted, plain] } => {
-            ("URL", Some(format!("`{encrypted}`, or `{plain}` to a loopback address.")))
-        }
-        Kind::Duration { min, max } => ("duration", Some(format!("From {min} to {max}."))),
-        Kind::Size { min } => ("size", Some(format!("At least {min}."))),
-        Kind::Integer { min, max } => ("whole number", Some(format!("From {min} to {max}."))),
-        Kind::Fraction => ("number", Some("From 0 to 1.".to_owned())),
-        Kind::Flag => ("true or false", None),
-        Kind::Texts => ("string or list of strings", None),
-        Kind::Fields => ("table of strings", None),
-        Kind::Choice { values } => ("string", Some(format!("One of {}.", words(values)))),
+    if key.needs_restart {
+        more("A reload cannot change it.".to_owned());
     }
+    page.item(&format!("`{}` = {takes}", key.name()), &text);
 }
 
 #[cfg(test)]
@@ -255,6 +237,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::config::Kind;
 
     #[test]
     fn every_table_and_every_type_of_sink_is_explained() {

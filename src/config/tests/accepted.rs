@@ -33,12 +33,14 @@ fn defaults() {
     assert_eq!(case.report(), "fine\n");
     expect![[r#"
         Config {
-            twitch: Twitch {
+            application: Application {
                 client_id: "abc",
                 client_secret: Some(
                     [secret],
                 ),
                 client_secret_source: "",
+            },
+            twitch: Twitch {
                 auth_url: "https://id.twitch.tv/oauth2",
                 api_url: "https://api.twitch.tv/helix",
                 eventsub_url: "wss://eventsub.wss.twitch.tv/ws",
@@ -50,7 +52,9 @@ fn defaults() {
                 policy: Sync,
                 max_delete: 0.5,
             },
-            method: Conduit,
+            transport: Transport {
+                method: Conduit,
+            },
             conduit: Conduit {
                 shards: 1,
                 shard_transport: WebSocket,
@@ -76,12 +80,15 @@ fn defaults() {
             sinks: {
                 SinkName(
                     "stdout",
-                ): Sink {
+                ): SinkOptions {
+                    name: SinkName(
+                        "stdout",
+                    ),
                     types: [
                         "*",
                     ],
                     format: Eventsub,
-                    from_beginning: false,
+                    start: Present,
                     retry_max: 300s,
                     give_up_after: 86400s,
                     kind: Stdout,
@@ -89,7 +96,7 @@ fn defaults() {
             },
             store: Store {
                 retain: 604800s,
-                max_size: 2147483648,
+                max_size: 2.0 GiB (2147483648 bytes),
             },
             state_directory: "/home/me/.local/state/eventsubd",
             socket: "/home/me/.local/state/eventsubd/control.sock",
@@ -102,7 +109,7 @@ fn defaults() {
     "#]]
     .assert_debug_eq(&{
         let mut config = case.config();
-        config.twitch.client_secret_source.clear();
+        config.application.client_secret_source.clear();
         config
     });
 }
@@ -174,16 +181,18 @@ format = "json"
     case.file("admin_token", "0123456789abcdef\n", 0o600);
     assert_eq!(case.report(), "fine\n");
     let mut config = case.config();
-    config.twitch.client_secret_source.clear();
+    config.application.client_secret_source.clear();
     let shown = format!("{config:#?}\n").replace(&case.directory.path().display().to_string(), "BASE");
     expect![[r#"
         Config {
-            twitch: Twitch {
+            application: Application {
                 client_id: "abc",
                 client_secret: Some(
                     [secret],
                 ),
                 client_secret_source: "",
+            },
+            twitch: Twitch {
                 auth_url: "http://127.0.0.1:8080/auth",
                 api_url: "http://localhost:8080/mock",
                 eventsub_url: "ws://[::1]:8080/ws",
@@ -195,7 +204,9 @@ format = "json"
                 policy: Keep,
                 max_delete: 1.0,
             },
-            method: Conduit,
+            transport: Transport {
+                method: Conduit,
+            },
             conduit: Conduit {
                 shards: 16,
                 shard_transport: WebSocket,
@@ -232,30 +243,38 @@ format = "json"
             sinks: {
                 SinkName(
                     "log",
-                ): Sink {
+                ): SinkOptions {
+                    name: SinkName(
+                        "log",
+                    ),
                     types: [
                         "stream.*",
                     ],
                     format: Eventsub,
-                    from_beginning: false,
+                    start: Present,
                     retry_max: 60s,
                     give_up_after: 172800s,
-                    kind: File {
-                        path: "BASE/log/events.jsonl",
-                        rotate_size: Some(
-                            100000000,
-                        ),
-                        rotate_keep: 3,
-                    },
+                    kind: File(
+                        FileOptions {
+                            path: "BASE/log/events.jsonl",
+                            rotate_size: Some(
+                                100000000,
+                            ),
+                            rotate_keep: 3,
+                        },
+                    ),
                 },
                 SinkName(
                     "out-1_x",
-                ): Sink {
+                ): SinkOptions {
+                    name: SinkName(
+                        "out-1_x",
+                    ),
                     types: [
                         "*",
                     ],
                     format: Eventsub,
-                    from_beginning: false,
+                    start: Present,
                     retry_max: 300s,
                     give_up_after: 86400s,
                     kind: Stdout,
@@ -263,7 +282,7 @@ format = "json"
             },
             store: Store {
                 retain: 2592000s,
-                max_size: 10737418240,
+                max_size: 10.0 GiB (10737418240 bytes),
             },
             state_directory: "/var/lib/eventsubd",
             socket: "/run/eventsubd/control.sock",

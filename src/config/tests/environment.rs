@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::model::route::SinkName;
+use crate::model::sink::FileOptions;
 use expect_test::expect;
+use std::path::PathBuf;
 
 #[test]
 fn messages() {
@@ -118,15 +120,15 @@ fn later_layers_win() {
     let config = case.config();
     assert_eq!(config.conduit.shards, 3);
     assert_eq!(config.conduit.keepalive.as_secs(), 20);
-    assert_eq!(config.twitch.client_id, "00123");
+    assert_eq!(config.application.client_id, "00123");
     assert!((config.reconcile.max_delete - 0.25).abs() < 1e-9);
-    assert_eq!(config.store.max_size, 1 << 30);
+    assert_eq!(config.store.max_size.as_u64(), 1 << 30);
     assert_eq!(config.log.level, "info", "empty is unset");
     let log = &config.sinks[&SinkName::new("log")];
     assert_eq!(log.types, ["stream.*", "channel.*"]);
     assert_eq!(
         log.kind,
-        SinkKind::File { path: "/var/log/b".into(), rotate_size: Some(1 << 20), rotate_keep: 5 }
+        SinkKind::File(FileOptions { path: "/var/log/b".into(), rotate_size: Some(1 << 20), rotate_keep: 5 })
     );
     assert_eq!(config.sinks[&SinkName::new("out")].kind, SinkKind::Stdout);
 }

@@ -194,7 +194,7 @@ broadcaster_file = "channels.txt"
     }
     assert_eq!(case.report(), "fine\n");
     let config = case.config();
-    assert_eq!(config.twitch.client_secret.expect("a secret").expose(), "s3cr3t");
+    assert_eq!(config.application.client_secret.expect("a secret").expose(), "s3cr3t");
     assert_eq!(config.webhook.and_then(|hook| hook.secret).expect("a secret").expose(), "0123456789");
     for (name, content) in FILES {
         let quoted = match content.split_once(": ") {

@@ -147,7 +147,7 @@ proptest! {
         let (mut a, b) = (config_of(&a.concat()), config_of(&b.concat()));
         // Two directories, one configuration.
         a.sinks.clone_from(&b.sinks);
-        a.twitch.client_secret_source.clone_from(&b.twitch.client_secret_source);
+        a.application.client_secret_source.clone_from(&b.application.client_secret_source);
         prop_assert!(diff(&a, &a).is_empty() && diff(&b, &b).is_empty());
         let key = |spec: &crate::model::subscription::SubscriptionSpec| {
             let mut spec = spec.clone();

@@ -6,11 +6,11 @@ use expect_test::expect;
 const INLINE: &str = "[twitch]\nclient_id = \"abc\"\nclient_secret = \"hunter2\"\n";
 
 fn secret(case: &Case) -> (String, String) {
-    let twitch = case.config().twitch;
+    let application = case.config().application;
     let directory = case.directory.path().display().to_string();
     (
-        twitch.client_secret.expect("a secret").expose().to_owned(),
-        twitch.client_secret_source.replace(&directory, "/etc/eventsubd"),
+        application.client_secret.expect("a secret").expose().to_owned(),
+        application.client_secret_source.replace(&directory, "/etc/eventsubd"),
     )
 }
 
@@ -281,15 +281,15 @@ fn secrets_that_are_not_needed() {
     let mut case = Case::with("");
     fs::remove_file(case.directory.path().join("client_secret")).expect("removed");
     case.options.secrets = Secrets::Optional;
-    assert_eq!(case.config().twitch.client_secret, None);
+    assert_eq!(case.config().application.client_secret, None);
     case.file("client_secret", "s3cr3t", 0o600);
-    assert!(case.config().twitch.client_secret.is_some());
+    assert!(case.config().application.client_secret.is_some());
     case.options.secrets = Secrets::Required;
     case.options.sandbox = true;
     case.file("client_secret", "", 0o666);
-    assert_eq!(case.config().twitch.client_secret, None);
+    assert_eq!(case.config().application.client_secret, None);
     case.file("config.toml", ONE, 0o644);
-    assert_eq!(case.config().twitch.client_id, "sandbox");
+    assert_eq!(case.config().application.client_id, "sandbox");
 }
 
 #[test]
@@ -298,7 +298,7 @@ fn nothing_shows_it() {
     let config = case.config();
     assert!(!format!("{config:?}").contains("hunter2"));
     let mut other = config.clone();
-    other.twitch.client_secret = None;
+    other.application.client_secret = None;
     assert!(!format!("{:?}", diff(&config, &other)).contains("hunter2"));
     let mut loads = 0;
     for text in [

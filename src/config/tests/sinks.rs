@@ -3,6 +3,7 @@
 use super::*;
 use crate::model::route::SinkName;
 use crate::model::secret::Secret;
+use crate::model::sink::{CommandOptions, HttpBody, HttpOptions, NatsOptions, StartAt};
 use expect_test::expect;
 
 #[test]
@@ -592,7 +593,10 @@ credentials = "nats.creds"
     case.expect(&expect!["fine\n"]);
     let config = case.config();
     assert!(!format!("{config:?}").contains("hunter2"));
-    let SinkKind::Http { headers, secret, .. } = &config.sinks[&SinkName::new("home")].kind else { panic!() };
+    let SinkKind::Http(HttpOptions { headers, body, .. }) = &config.sinks[&SinkName::new("home")].kind else {
+        panic!()
+    };
+    let HttpBody::Eventsub(secret) = body else { panic!() };
     let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
     assert_eq!(
         headers,
@@ -735,19 +739,22 @@ url = "nats://127.0.0.1:4222"
     case.expect(&expect!["fine\n"]);
     let sinks = case.config().sinks;
     let sink = |name: &str| &sinks[&SinkName::new(name)];
-    assert_eq!((sink("a").format, sink("a").from_beginning), (Format::Template, true));
-    assert!(matches!(&sink("a").kind, SinkKind::Http { concurrency: 4, method, .. } if method == "PUT"));
-    let SinkKind::Command { program, arguments, timeout, concurrency, folder } = &sink("b").kind else {
+    assert_eq!(sink("a").start, StartAt::Beginning);
+    let SinkKind::Http(HttpOptions { concurrency: 4, method, body, .. }) = &sink("a").kind else { panic!() };
+    assert!(method == "PUT" && matches!(body, HttpBody::Template(_)));
+    let SinkKind::Command(CommandOptions { program, arguments, timeout, concurrency, folder }) =
+        &sink("b").kind
+    else {
         panic!()
     };
     assert!(program.is_absolute() && program.ends_with("sh") && arguments.is_empty());
     assert_eq!((timeout.as_secs(), *concurrency), (30, 1));
     assert_eq!(folder, case.directory.path());
-    let SinkKind::Nats { subject, discover, .. } = &sink("c").kind else { panic!() };
-    assert_eq!(subject, "eventsub.{{type}}.{{broadcaster_id}}");
+    let SinkKind::Nats(NatsOptions { subject, discover, .. }) = &sink("c").kind else { panic!() };
+    assert_eq!(&**subject, "eventsub.{{type}}.{{broadcaster_id}}");
     assert!(!discover, "credentials go to the listed servers alone");
-    let SinkKind::Nats { discover, .. } = &sink("d").kind else { panic!() };
+    let SinkKind::Nats(NatsOptions { discover, .. }) = &sink("d").kind else { panic!() };
     assert!(discover, "the file says so");
-    let SinkKind::Nats { discover, .. } = &sink("e").kind else { panic!() };
+    let SinkKind::Nats(NatsOptions { discover, .. }) = &sink("e").kind else { panic!() };
     assert!(discover, "one server stands for its cluster");
 }

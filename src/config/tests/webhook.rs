@@ -140,5 +140,5 @@ fn a_reload_names_what_is_different_and_no_secret() {
     let new = text("listen = \"systemd\"\n\n[transport]\nmethod = \"webhook\"\n");
     let changes = diff(&old.config(), &new.config());
     let said: Vec<String> = changes.iter().map(ToString::to_string).collect();
-    assert_eq!(said, ["method conduit -> webhook", "webhook: listen, secret changed"]);
+    assert_eq!(said, ["transport.method conduit -> webhook", "webhook: listen, secret changed"]);
 }

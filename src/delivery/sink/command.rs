@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -27,6 +27,7 @@ use super::{Single, printable};
 use crate::model::event::{Event, StoredEvent};
 use crate::model::route::SinkName;
 use crate::model::script;
+use crate::model::sink::CommandOptions;
 use crate::model::text::duration;
 
 /// Between TERM and KILL.
@@ -50,21 +51,6 @@ const PRIVATE: [&str; 8] = [
     "LISTEN_FDNAMES",
     "RUST_LOG",
 ];
-
-/// What is run, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CommandOptions {
-    /// The program: a path.
-    pub program: PathBuf,
-    /// The folder that it runs in.
-    pub folder: PathBuf,
-    /// Its arguments.
-    pub arguments: Vec<String>,
-    /// How long one run may take; then its whole process group is ended.
-    pub timeout: Duration,
-    /// How many run at once.
-    pub concurrency: usize,
-}
 
 /// The sink.
 pub(in crate::delivery) struct Command {

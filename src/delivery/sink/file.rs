@@ -12,22 +12,12 @@ use std::path::{Path, PathBuf};
 use tracing::{info, warn};
 
 use super::Lines;
+use crate::model::sink::FileOptions;
 
 /// How much of the end of a file is looked at for a line that broke off.
 const TAIL: u64 = 1 << 20;
 /// How every line of ours begins.
 const BEGIN: &[u8] = b"{\"metadata\":";
-
-/// Where lines go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileOptions {
-    /// The file; made with mode 0640 when missing.
-    pub path: PathBuf,
-    /// Size in bytes beyond which a new file is begun; never when none.
-    pub rotate_size: Option<u64>,
-    /// How many old files are kept, as `path.1` (the newest) to `path.N`.
-    pub rotate_keep: u32,
-}
 
 /// The sink.
 pub(in crate::delivery) struct File {

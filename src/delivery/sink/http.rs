@@ -4,12 +4,12 @@
 //! what the receiver says is shown without them.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::super::format::cloudevent;
 use super::super::outgoing::{Attempt, Envelope, ORIGINAL_MESSAGE_ID, ORIGINAL_TIMESTAMP};
@@ -20,8 +20,8 @@ use super::{HIDDEN, Single, printable};
 use crate::auth::{Proxies, explain};
 use crate::model::event::{Event, StoredEvent};
 use crate::model::masking::Masking;
-use crate::model::secret::Secret;
 use crate::model::signature::Signer;
+use crate::model::sink::{HttpBody, HttpOptions};
 use crate::model::template::{
     EventContext, Makes, Template, TemplateError, fixed_base, has_dot_segment, is_json, is_pure, is_template,
 };
@@ -29,35 +29,6 @@ use crate::model::text::duration;
 
 /// How much of an answer is read: enough to say what is wrong, and to use the connection again.
 const ANSWER: usize = 16 << 10;
-
-/// Where requests go, and what they are like.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpOptions {
-    /// The address, or a template of one with a fixed host; may hold secrets.
-    pub url: Secret,
-    /// The method.
-    pub method: Method,
-    /// Names and values of headers, which win over those of the format; values may hold secrets. With a
-    /// template as body they are templates too.
-    pub headers: Vec<(HeaderName, Secret)>,
-    /// What the body is.
-    pub body: HttpBody,
-    /// How long one request may take, answer and all.
-    pub timeout: Duration,
-    /// How many requests are under way at once.
-    pub concurrency: usize,
-}
-
-/// What the body of a request is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HttpBody {
-    /// Twitch's own webhook request, signed with this secret when there is one.
-    Eventsub(Option<Secret>),
-    /// CloudEvents 1.0, structured mode.
-    Cloudevents,
-    /// A template.
-    Template(Arc<str>),
-}
 
 /// The sink.
 pub(in crate::delivery) struct Http {
@@ -386,7 +357,10 @@ fn any_header_value(text: &str) -> HeaderValue {
 mod tests {
     use super::*;
     use crate::model::event::{MessageId, Seq};
+    use crate::model::secret::Secret;
     use crate::model::time::Timestamp;
+    use http::Method;
+    use std::time::Duration;
 
     fn event() -> StoredEvent {
         StoredEvent {

@@ -14,17 +14,11 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 pub(super) use self::command::Command;
-pub use self::command::CommandOptions;
-pub use self::file::FileOptions;
 pub(super) use self::file::{File, not_a_file};
 pub(super) use self::http::Http;
-pub use self::http::{HttpBody, HttpOptions};
 pub(super) use self::mqtt::Mqtt;
-pub use self::mqtt::MqttOptions;
 pub(super) use self::nats::Nats;
-pub use self::nats::NatsOptions;
 pub(super) use self::redis::Redis;
-pub use self::redis::{RedisOptions, RedisTarget};
 pub use self::stdout::OpenStdout;
 pub(super) use self::stdout::Stdout;
 use super::outgoing::Attempt;

@@ -25,6 +25,7 @@ use super::{Single, printable};
 use crate::model::event::{Event, StoredEvent};
 use crate::model::route::SinkName;
 use crate::model::secret::Secret;
+use crate::model::sink::MqttOptions;
 use crate::model::template::{EventContext, Makes, Template, TemplateError};
 
 /// Messages that wait for their acknowledgement at once.
@@ -40,21 +41,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const LARGEST: usize = 256 << 20;
 /// The longest topic that MQTT knows.
 const LONGEST_TOPIC: usize = 65_535;
-
-/// Where messages go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MqttOptions {
-    /// `mqtt://` or `mqtts://`; may hold a password.
-    pub url: Secret,
-    /// A template of the topic.
-    pub topic: Arc<str>,
-    /// 0, 1 or 2.
-    pub qos: u8,
-    /// Whether the broker keeps the last message of each topic for those who subscribe later.
-    pub retain: bool,
-    /// User name and password with a colon between them; they win over those of the URL.
-    pub credentials: Option<Secret>,
-}
 
 pub(in crate::delivery) struct Mqtt {
     name: SinkName,

@@ -24,6 +24,7 @@ use crate::model::event::StoredEvent;
 use crate::model::masking::Masking;
 use crate::model::route::SinkName;
 use crate::model::secret::Secret;
+use crate::model::sink::NatsOptions;
 use crate::model::template::{EventContext, Makes, Template, TemplateError};
 use crate::telemetry::LogLimit;
 
@@ -37,21 +38,6 @@ const SUBJECT: usize = 2_000;
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// How long a stream that we make knows message ids: longer than a server is away as a rule.
 const DUPLICATES: Duration = Duration::from_secs(3600);
-
-/// Where messages go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NatsOptions {
-    /// The servers, with commas between them; may hold a password.
-    pub url: Secret,
-    /// A template of the subject.
-    pub subject: Arc<str>,
-    /// The stream that takes the messages; made when it is missing. Whichever takes them when none.
-    pub stream: Option<String>,
-    /// The text of a credentials file.
-    pub credentials: Option<Secret>,
-    /// Whether servers that a server advertises are connected to as well, with the same credentials.
-    pub discover: bool,
-}
 
 /// The sink.
 pub(in crate::delivery) struct Nats {

@@ -22,7 +22,7 @@ use super::super::retry::Outcome;
 use super::{Single, printable};
 use crate::model::event::{Event, StoredEvent};
 use crate::model::route::SinkName;
-use crate::model::secret::Secret;
+use crate::model::sink::{RedisOptions, RedisTarget};
 use crate::model::template::{EventContext, Makes, Template, TemplateError};
 
 /// Commands that wait for their answer at once.
@@ -32,26 +32,6 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// How long a connection may take to be made.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const DEFAULT_PORT: u16 = 6379;
-
-/// Where entries or messages go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RedisOptions {
-    /// `redis://` or `rediss://`; may hold a password.
-    pub url: Secret,
-    pub target: RedisTarget,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RedisTarget {
-    Stream {
-        /// A template of the key.
-        key: Arc<str>,
-        /// The server removes the oldest entries beyond about this many.
-        max_len: Option<u64>,
-    },
-    /// A template of the channel.
-    Channel(Arc<str>),
-}
 
 pub(in crate::delivery) struct Redis {
     name: SinkName,
@@ -272,6 +252,7 @@ impl Single for Redis {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::secret::Secret;
 
     #[test]
     fn an_address_has_a_host_and_perhaps_a_login_and_a_database() {

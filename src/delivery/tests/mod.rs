@@ -7,12 +7,16 @@ mod receiver;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::delivery::format::Format;
 use crate::model::event::{Event, MessageId, Seq};
+use crate::model::route::SinkName;
 use crate::model::status::{SinkState, SinkStatus};
+use crate::store::StartAt;
 
 const WAIT: Duration = Duration::from_secs(20);
 

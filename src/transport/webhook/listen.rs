@@ -1,6 +1,5 @@
 //! The sockets that the callback is served on: one that we open, or those that systemd has opened.
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
@@ -8,26 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use listenfd::ListenFd;
 
+use crate::model::webhook::Listen;
+
 /// Connections that the system keeps for us until we take them.
 const BACKLOG: i32 = 4_096;
-
-/// Address or sockets of the callback.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Listen {
-    /// On this address.
-    Address(SocketAddr),
-    /// On the sockets that systemd passes.
-    Systemd,
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address(address) => address.fmt(f),
-            Self::Systemd => f.write_str("systemd"),
-        }
-    }
-}
 
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ListenError {

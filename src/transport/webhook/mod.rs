@@ -22,15 +22,16 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, watch};
 
-pub use self::listen::{Listen, ListenError, Listener, Sockets};
+pub use self::listen::{ListenError, Listener, Sockets};
 pub use self::server::Webhook;
 use self::shared::Shared;
-pub use self::tls::{Tls, TlsError, TlsFiles};
+pub use self::tls::{Tls, TlsError};
 use super::Hear;
 use crate::admission;
 use crate::model::shard::ShardId;
 use crate::model::status::{IntakeStatus, WebhookStatus};
 use crate::model::webhook::WebhookKeys;
+pub use crate::model::webhook::{Listen, TlsFiles};
 use crate::store::{Clock, Store};
 
 /// Limits for clients.

@@ -3,25 +3,27 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::diagnostic::quote;
-use super::files::is_printable;
-use super::problems::Problems;
-use super::source::Place;
-use super::value::Complaint;
+use crate::config::files::is_printable;
+use crate::config::report::diagnostic::quote;
+use crate::config::report::problems::{Complaint, Problems};
+use crate::config::report::source::Place;
+
+/// The logins of a file, and where they stand.
+pub(in crate::config) type LoginFile = Vec<(Arc<str>, Place)>;
 
 /// How many errors of one file are reported one by one.
 const MAX_ERRORS: usize = 10;
 
 /// Each login once in memory, however many lists name it.
 #[derive(Default)]
-pub(super) struct Logins(HashSet<Arc<str>>);
+pub(in crate::config) struct Logins(HashSet<Arc<str>>);
 
 impl Logins {
     /// The shared form of a login in lower case.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(super) fn take(&mut self, text: &str) -> Result<Arc<str>, Complaint> {
+    pub(in crate::config) fn take(&mut self, text: &str) -> Result<Arc<str>, Complaint> {
         if let Some(known) = self.0.get(text) {
             return Ok(known.clone());
         }
@@ -68,7 +70,7 @@ fn complaint(text: &str) -> Complaint {
 }
 
 /// Reads a file of logins: one a line, `#` comments, blank lines. Duplicates count once.
-pub(super) fn read_file(
+pub(in crate::config) fn read_file(
     text: &str,
     source: u32,
     logins: &mut Logins,

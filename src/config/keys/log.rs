@@ -5,9 +5,10 @@
 
 use tracing_subscriber::EnvFilter;
 
-use super::diagnostic::closest;
-use super::private;
-use super::value::Complaint;
+use super::layers::Layers;
+use crate::config::report::diagnostic::closest;
+use crate::config::report::private;
+use crate::config::report::problems::{Complaint, Problems};
 
 const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "off"];
 /// Levels of syslog, of other programs, and their numbers.
@@ -43,8 +44,22 @@ const OTHER_LEVELS: [(&str, &str); 26] = [
 const MODULES: &[&str] = &include!(concat!(env!("OUT_DIR"), "/modules.rs"));
 const CRATES: &[&str] = &include!(concat!(env!("OUT_DIR"), "/crates.rs"));
 
-/// What is wrong with a filter.
-pub(super) fn complaints(filter: &str) -> Vec<Complaint> {
+/// Checks `log.level`; the filter of `RUST_LOG` has its own check.
+pub(in crate::config) fn check(level: &str, layers: &Layers, problems: &mut Problems) {
+    let at = layers.place("log.level");
+    for complaint in complaints(level) {
+        let diagnostic = problems.error(&at, complaint.message);
+        diagnostic.hints.extend(complaint.hint);
+    }
+    if problems.is_clean()
+        && let Some(remark) = remark(level)
+    {
+        problems.warning(&at, remark.message).hints.extend(remark.hint);
+    }
+}
+
+/// The problems of a filter.
+fn complaints(filter: &str) -> Vec<Complaint> {
     let found: Vec<Complaint> =
         directives(filter).filter(|directive| !directive.is_empty()).filter_map(complaint).collect();
     if found.is_empty() && (directives(filter).all(str::is_empty) || EnvFilter::try_new(filter).is_err()) {
@@ -57,7 +72,7 @@ pub(super) fn complaints(filter: &str) -> Vec<Complaint> {
 }
 
 /// A remark about a filter that is right, and keeps back more than it seems to.
-pub(super) fn remark(filter: &str) -> Option<Complaint> {
+fn remark(filter: &str) -> Option<Complaint> {
     let has_level = directives(filter).any(is_level);
     let first = directives(filter).find(|directive| !directive.is_empty())?;
     (!has_level).then(|| {
@@ -165,7 +180,7 @@ mod tests {
             "debug,eventsubd::store=trace",
             "eventsubd=info",
             "warn,hyper=debug,hyper_util::client=trace",
-            "info,eventsubd::config::log=debug",
+            "info,eventsubd::config::keys::log=debug",
             "info,[sink{name=a}]=trace",
             "info,eventsubd::delivery[sink]=debug",
         ] {

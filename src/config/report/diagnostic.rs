@@ -150,13 +150,16 @@ impl fmt::Display for Diagnostic {
 }
 
 /// A word of the user within a message: in backticks, short, on one line.
-pub(super) fn quote(text: &str) -> String {
+pub(in crate::config) fn quote(text: &str) -> String {
     const MAX: usize = 80;
     format!("`{}`", one_line(text, MAX))
 }
 
 /// The candidate that was probably meant by a misspelt word.
-pub(super) fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(in crate::config) fn closest<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     // A longer word has room for more typing errors; nothing is close to everything.
     let word: String = word.chars().take(100).collect::<String>().to_lowercase();
     let allowed = (word.chars().count() / 3).clamp(1, 4);

@@ -10,7 +10,7 @@ const MAX_KEPT: usize = 100;
 
 /// Where a problem is.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum At {
+pub(in crate::config) enum At {
     Nowhere,
     Place(Place),
     Variable(String),
@@ -43,8 +43,8 @@ struct Kept {
 }
 
 /// Collects problems, and the texts that they point into.
-pub(super) struct Problems {
-    pub(super) sources: Sources,
+pub(in crate::config) struct Problems {
+    pub(in crate::config) sources: Sources,
     errors: Kept,
     warnings: Kept,
     /// Takes what goes beyond the limit.
@@ -52,7 +52,7 @@ pub(super) struct Problems {
 }
 
 impl Problems {
-    pub(super) fn new() -> Self {
+    pub(in crate::config) fn new() -> Self {
         Self {
             sources: Sources::default(),
             errors: Kept::default(),
@@ -62,17 +62,25 @@ impl Problems {
     }
 
     /// Adds an error; hints can be put on the result.
-    pub(super) fn error(&mut self, at: impl Into<At>, message: impl Into<String>) -> &mut Diagnostic {
+    pub(in crate::config) fn error(
+        &mut self,
+        at: impl Into<At>,
+        message: impl Into<String>,
+    ) -> &mut Diagnostic {
         self.add(Level::Error, at.into(), message.into(), None)
     }
 
     /// Adds a warning; hints can be put on the result.
-    pub(super) fn warning(&mut self, at: impl Into<At>, message: impl Into<String>) -> &mut Diagnostic {
+    pub(in crate::config) fn warning(
+        &mut self,
+        at: impl Into<At>,
+        message: impl Into<String>,
+    ) -> &mut Diagnostic {
         self.add(Level::Warning, at.into(), message.into(), None)
     }
 
     /// Adds a problem that has a second place.
-    pub(super) fn pair(
+    pub(in crate::config) fn pair(
         &mut self,
         level: Level,
         at: impl Into<At>,
@@ -126,12 +134,12 @@ impl Problems {
     }
 
     /// Whether there is no error so far.
-    pub(super) fn is_clean(&self) -> bool {
+    pub(in crate::config) fn is_clean(&self) -> bool {
         self.errors.list.is_empty()
     }
 
     /// Errors and warnings, each by position.
-    pub(super) fn into_sorted(self) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
+    pub(in crate::config) fn into_sorted(self) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
         (self.errors.into_sorted(Level::Error), self.warnings.into_sorted(Level::Warning))
     }
 }
@@ -148,5 +156,18 @@ impl Kept {
             list.push(Diagnostic::new(level, format!("and {} more {kind}", self.more)));
         }
         list
+    }
+}
+
+/// A problem that has no place yet, and what to do about it.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::config) struct Complaint {
+    pub(in crate::config) message: String,
+    pub(in crate::config) hint: Option<String>,
+}
+
+impl Complaint {
+    pub(in crate::config) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: Some(hint.into()) }
     }
 }

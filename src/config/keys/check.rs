@@ -8,13 +8,14 @@ use std::collections::btree_map::{BTreeMap, Entry as Slot};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::{closest, quote};
-use super::entry::{self, Entry};
-use super::environment::Environment;
-use super::problems::{At, Problems};
-use super::schema::{self, Key, Kind};
-use super::source::Place;
-use super::value::{self, Complaint, Plain};
+use super::environment::{Environment, PREFIX};
+use super::schema::{Key, Kind};
+use super::table::{self, SECRET_PATH};
+use super::value::{self, Plain};
+use crate::config::report::diagnostic::{closest, quote};
+use crate::config::report::problems::{At, Complaint, Problems};
+use crate::config::report::source::Place;
+use crate::config::subscription::entry::{self, Entry};
 use crate::model::secret::Secret;
 
 /// The variables that are no keys.
@@ -30,36 +31,35 @@ const USER_TOKENS: [&str; 8] = [
     "oauth",
     "user_access_token",
 ];
-pub(super) const SECRET_PATH: &str = "twitch.client_secret";
 
 /// What one layer says.
 #[derive(Default)]
-pub(super) struct Layer {
+pub(in crate::config) struct Layer {
     /// The values that are right, by path.
-    pub(super) values: BTreeMap<String, (Plain, At)>,
+    pub(in crate::config) values: BTreeMap<String, (Plain, At)>,
     /// All known keys that it names, right or wrong, by path.
-    pub(super) seen: BTreeMap<String, At>,
+    pub(in crate::config) seen: BTreeMap<String, At>,
     /// The sinks that it names.
-    pub(super) sinks: BTreeMap<String, At>,
+    pub(in crate::config) sinks: BTreeMap<String, At>,
     /// The sections that it has, by path.
-    pub(super) sections: BTreeMap<String, At>,
+    pub(in crate::config) sections: BTreeMap<String, At>,
     /// The headers of sinks, by sink; values may be secret.
-    pub(super) headers: BTreeMap<String, Vec<(http::HeaderName, Secret, At)>>,
+    pub(in crate::config) headers: BTreeMap<String, Vec<(http::HeaderName, Secret, At)>>,
     /// `twitch.client_secret`, which goes no further than needed.
-    pub(super) secret: Option<(Secret, At)>,
+    pub(in crate::config) secret: Option<(Secret, At)>,
     /// Whether an error leaves it open where the state or the control socket is.
-    pub(super) place_unknown: bool,
+    pub(in crate::config) place_unknown: bool,
 }
 
 /// What the file says.
 #[derive(Default)]
-pub(super) struct Document {
-    pub(super) layer: Layer,
-    pub(super) entries: Vec<Entry>,
+pub(in crate::config) struct Document {
+    pub(in crate::config) layer: Layer,
+    pub(in crate::config) entries: Vec<Entry>,
 }
 
 /// Checks the parsed file.
-pub(super) fn document(table: &DeTable<'_>, source: u32, problems: &mut Problems) -> Document {
+pub(in crate::config) fn document(table: &DeTable<'_>, source: u32, problems: &mut Problems) -> Document {
     let mut document = Document::default();
     let mut walk = Walk { source, problems, document: &mut document };
     walk.section(table, "", "");
@@ -89,9 +89,9 @@ impl Walk<'_> {
                 );
             } else {
                 let pattern = join(pattern, name);
-                match schema::find(&pattern) {
+                match table::find(&pattern) {
                     Some(key) => self.leaf(key, value, path, at),
-                    None if schema::is_section(&pattern) => self.subsection(value, &pattern, &path, at),
+                    None if table::is_section(&pattern) => self.subsection(value, &pattern, &path, at),
                     None => self.unknown(name, value, &pattern, at),
                 }
             }
@@ -118,7 +118,7 @@ impl Walk<'_> {
             return;
         }
         let DeValue::Table(table) = value.get_ref() else {
-            let misplaced = schema::find(&format!("sink.*.{name}")).is_some();
+            let misplaced = table::find(&format!("sink.*.{name}")).is_some();
             self.problems.error(at, format!("`{path}` must be a table")).hint(if misplaced {
                 "sinks have names: `[sink.NAME]`".to_owned()
             } else {
@@ -216,11 +216,11 @@ struct Suggestion {
 
 /// What was probably meant by an unknown name in a section.
 fn suggestion(name: &str, section: &str) -> Option<Suggestion> {
-    if let Some(meant) = closest(name, schema::children(section)) {
+    if let Some(meant) = closest(name, table::children(section)) {
         let hint = format!("did you mean `{meant}`?");
         return Some(Suggestion { meant: join(section, meant), hint });
     }
-    let elsewhere = schema::keys().iter().find(|key| key.name() == name)?;
+    let elsewhere = table::keys().iter().find(|key| key.name() == name)?;
     let (section, _) = elsewhere.path.rsplit_once('.')?;
     let hint = match section {
         "subscription" => format!("`{name}` belongs in `[[subscription]]`"),
@@ -230,11 +230,11 @@ fn suggestion(name: &str, section: &str) -> Option<Suggestion> {
 }
 
 /// Checks the variables of the environment.
-pub(super) fn variables(environment: &Environment, problems: &mut Problems) -> Layer {
+pub(in crate::config) fn variables(environment: &Environment, problems: &mut Problems) -> Layer {
     let mut layer = Layer::default();
     for (variable, text) in environment.own() {
         let at = At::Variable(variable.to_owned());
-        let name = variable.trim_start_matches("EVENTSUBD_");
+        let name = variable.trim_start_matches(PREFIX);
         if text.is_empty() || OTHER_VARIABLES.contains(&variable) {
             continue;
         }
@@ -254,7 +254,7 @@ pub(super) fn variables(environment: &Environment, problems: &mut Problems) -> L
             ["sink", sink, key] if is_sink_name(sink) => (format!("sink.*.{key}"), Some(sink)),
             _ => (path.clone(), None),
         };
-        let Some(key) = schema::find(&pattern).filter(|_| name == name.to_ascii_uppercase()) else {
+        let Some(key) = table::find(&pattern).filter(|_| name == name.to_ascii_uppercase()) else {
             let diagnostic = problems.error(at, format!("unknown key {}", quote(&path)));
             let meant = closest_variable(name);
             let section = path.split('.').next().unwrap_or_default();
@@ -297,16 +297,16 @@ pub(super) fn variables(environment: &Environment, problems: &mut Problems) -> L
 
 /// The variable that was probably meant, without its prefix.
 fn closest_variable(name: &str) -> Option<String> {
-    let known: Vec<String> = schema::keys()
+    let known: Vec<String> = table::keys()
         .iter()
-        .filter(|key| key.kind != Kind::Fields && !key.path.starts_with("subscription."))
-        .map(|key| key.path.replace('*', "name").replace('.', "__"))
+        .filter_map(Key::variable)
+        .map(|variable| variable.replace('*', "NAME").trim_start_matches(PREFIX).to_ascii_lowercase())
         .collect();
     closest(name, known.iter().map(String::as_str)).map(str::to_ascii_uppercase)
 }
 
 fn did_you_mean_variable(name: &str) -> String {
-    format!("did you mean `EVENTSUBD_{name}`?")
+    format!("did you mean `{PREFIX}{name}`?")
 }
 
 fn is_sink_name(name: &str) -> bool {

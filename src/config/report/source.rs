@@ -20,15 +20,15 @@ const HIDDEN: &str = "[hidden]";
 
 /// A byte range of one of the texts. Small, since every login has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
-    pub(super) source: u32,
-    pub(super) start: u32,
-    pub(super) end: u32,
+pub(in crate::config) struct Place {
+    pub(in crate::config) source: u32,
+    pub(in crate::config) start: u32,
+    pub(in crate::config) end: u32,
 }
 
 impl Place {
     /// A place in a text; texts are shorter than 4 GiB, since files are read up to a limit.
-    pub(super) fn new(source: u32, span: Range<usize>) -> Self {
+    pub(in crate::config) fn new(source: u32, span: Range<usize>) -> Self {
         let clamp = |at| u32::try_from(at).unwrap_or(u32::MAX);
         Self { source, start: clamp(span.start), end: clamp(span.end) }
     }
@@ -44,11 +44,11 @@ struct SourceText {
 
 /// All texts of one load; the first one is the configuration file.
 #[derive(Default)]
-pub(super) struct Sources(Vec<SourceText>);
+pub(in crate::config) struct Sources(Vec<SourceText>);
 
 impl Sources {
     /// Adds a text under the name that messages give it.
-    pub(super) fn add(&mut self, name: String, text: Arc<str>, may_hold_secrets: bool) -> u32 {
+    pub(in crate::config) fn add(&mut self, name: String, text: Arc<str>, may_hold_secrets: bool) -> u32 {
         self.0.push(SourceText {
             name,
             text,
@@ -60,7 +60,7 @@ impl Sources {
     }
 
     /// The part of a TOML string at `place` that holds these bytes of its value.
-    pub(super) fn within_string(&self, place: Place, range: Range<usize>) -> Place {
+    pub(in crate::config) fn within_string(&self, place: Place, range: Range<usize>) -> Place {
         let (start, end) = (place.start as usize, place.end as usize);
         let Some(raw) = self.0.get(place.source as usize).and_then(|source| source.text.get(start..end))
         else {
@@ -72,7 +72,7 @@ impl Sources {
     }
 
     /// The place as people read it; `None` for a source that does not exist.
-    pub(super) fn locate(&self, place: Place) -> Option<Location> {
+    pub(in crate::config) fn locate(&self, place: Place) -> Option<Location> {
         self.0.get(place.source as usize).map(|source| source.locate(place))
     }
 }

@@ -1,20 +1,20 @@
 //! The admin endpoint: where it listens, and what opens it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use crate::model::secret::Secret;
 
-use super::check::Layer;
-use super::diagnostic::quote;
-use super::files::{Folder, flaw_of_secret};
-use super::merge;
-use super::private;
-use super::problems::{At, Problems};
 use super::secrets::private_file;
-use super::settings::Admin;
+use crate::config::files::{Folder, flaw_of_secret};
+use crate::config::keys::layers::Layers;
+use crate::config::keys::table;
+use crate::config::report::diagnostic::quote;
+use crate::config::report::private;
+use crate::config::report::problems::{At, Problems};
+use crate::config::settings::Admin;
 
 const LISTEN: &str = "admin.listen";
 const TOKEN_FILE: &str = "admin.token_file";
@@ -27,42 +27,30 @@ const MAX_TOKEN: usize = 1024;
 const MAKE_TOKEN: &str = "make one with `openssl rand -hex 24`";
 
 /// The endpoint that the layers ask for. Relative paths start in `folder`.
-pub(super) fn find(
-    merged: &merge::Admin,
-    file: &Layer,
-    variables: &Layer,
+pub(in crate::config) fn find(
+    keys: &table::Admin,
+    layers: &Layers,
     folder: &Folder,
     problems: &mut Problems,
 ) -> Option<Admin> {
-    let at = |path: &str| {
-        let value = variables.values.get(path).or_else(|| file.values.get(path));
-        value.map_or(At::Nowhere, |(_, at)| at.clone())
-    };
-    let trusted_proxies = trusted_proxies(merged, &at(TRUSTED_PROXIES), problems);
-    let Some(text) = &merged.listen else {
+    let trusted_proxies = trusted_proxies(keys, &layers.place(TRUSTED_PROXIES), problems);
+    let Some(listen) = keys.listen else {
         // A key that is there, but wrong, has been reported.
-        let tried = file.seen.contains_key(LISTEN) || variables.seen.contains_key(LISTEN);
-        if merged.token_file.is_some() && !tried {
+        if keys.token_file.is_some() && layers.seen(LISTEN).is_none() {
             problems
-                .warning(at(TOKEN_FILE), format!("`{TOKEN_FILE}` does nothing without `{LISTEN}`"))
+                .warning(layers.place(TOKEN_FILE), format!("`{TOKEN_FILE}` does nothing without `{LISTEN}`"))
                 .hint("for example `listen = \"127.0.0.1:9464\"`");
         }
         return None;
     };
-    let token = merged.token_file.as_deref().map(|name| token(name, folder, &at(TOKEN_FILE), problems));
-    let Ok(listen) = text.parse::<SocketAddr>() else {
+    let place = layers.place(TOKEN_FILE);
+    let token = keys.token_file.as_deref().map(|name| token(name, folder, &place, problems));
+    if token.is_none() && layers.seen(TOKEN_FILE).is_none() && !is_loopback(listen.ip()) {
         problems
             .error(
-                at(LISTEN),
-                format!("{} of `{LISTEN}` is not an address to listen on", private::shown(text)),
+                layers.place(LISTEN),
+                format!("{listen} can be reached from other machines, and there is no token"),
             )
-            .hint("it is an IP address and a port, for example \"127.0.0.1:9464\" or \"[::1]:9464\"");
-        return None;
-    };
-    let tried = file.seen.contains_key(TOKEN_FILE) || variables.seen.contains_key(TOKEN_FILE);
-    if token.is_none() && !tried && !is_loopback(listen.ip()) {
-        problems
-            .error(at(LISTEN), format!("{listen} can be reached from other machines, and there is no token"))
             .hint(format!("set `token_file` in `[admin]` to a file with a token in it; {MAKE_TOKEN}"))
             .hint(format!("or listen on this machine only: \"127.0.0.1:{}\"", listen.port()));
     }
@@ -70,8 +58,8 @@ pub(super) fn find(
 }
 
 /// Single addresses are networks of one address.
-fn trusted_proxies(merged: &merge::Admin, at: &At, problems: &mut Problems) -> Arc<[IpNet]> {
-    let texts = merged.trusted_proxies.iter().flatten().map(|text| text.trim());
+fn trusted_proxies(keys: &table::Admin, at: &At, problems: &mut Problems) -> Arc<[IpNet]> {
+    let texts = keys.trusted_proxies.iter().flatten().map(|text| text.trim());
     let parsed = texts.filter_map(|text| match text.parse().or_else(|_| text.parse().map(single)) {
         Ok(network) => Some(network),
         Err(_) => {

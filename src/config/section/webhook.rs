@@ -3,17 +3,16 @@
 //! What it needs depends on other keys: a callback may be plain `http` only while the API is on this machine, as
 //! it is with the sandbox.
 
-use std::net::SocketAddr;
-
-use super::check::Layer;
-use super::diagnostic::quote;
-use super::files::{self, Folder};
-use super::problems::{At, Problems};
 use super::secrets;
-use super::settings::{Listen, TlsFiles, Webhook};
-use super::{merge, private, url};
+use crate::config::files::{self, Folder};
+use crate::config::keys::layers::Layers;
+use crate::config::keys::table;
+use crate::config::keys::url;
+use crate::config::report::diagnostic::quote;
+use crate::config::report::problems::Problems;
+use crate::config::settings::Webhook;
 use crate::model::secret::Secret;
-use crate::model::webhook::WebhookKey;
+use crate::model::webhook::{TlsFiles, WebhookKey};
 
 /// What a callback looks like.
 const EXAMPLE: &str = "it is written \"https://example.org/eventsub\"";
@@ -23,45 +22,32 @@ const PRIVATE_KEY: &[u8] = b"PRIVATE KEY-----";
 /// The largest file of a certificate or a key that is looked at.
 const MAX_PEM: u64 = 1 << 20;
 
-/// What the section is checked with.
-pub(super) struct Around<'a> {
-    pub(super) file: &'a Layer,
-    pub(super) variables: &'a Layer,
-    pub(super) folder: &'a Folder,
+/// Everything that the section is checked with.
+pub(in crate::config) struct Around<'a> {
+    pub(in crate::config) layers: &'a Layers,
+    pub(in crate::config) folder: &'a Folder,
     /// The key that asks for webhooks, if one does.
-    pub(super) used_by: Option<&'static str>,
-    /// Twitch is on this machine.
-    pub(super) local: bool,
-}
-
-impl Around<'_> {
-    fn at(&self, path: &str) -> At {
-        let value = self.variables.values.get(path).or_else(|| self.file.values.get(path));
-        value.map_or(At::Nowhere, |(_, at)| at.clone())
-    }
-
-    fn seen(&self, path: &str) -> bool {
-        self.file.seen.contains_key(path) || self.variables.seen.contains_key(path)
-    }
+    pub(in crate::config) used_by: Option<&'static str>,
+    /// Whether Twitch is on this machine.
+    pub(in crate::config) local: bool,
 }
 
 /// Checks and builds it; `None` when there is no callback.
-pub(super) fn build(
-    merged: &merge::Webhook,
+pub(in crate::config) fn build(
+    keys: &table::Webhook,
     around: &Around<'_>,
     problems: &mut Problems,
 ) -> Option<Webhook> {
-    let listen = listen(&merged.listen, around, problems);
-    let secret = merged.secret_file.as_deref().and_then(|text| secret(text, around, problems));
-    let tls = tls(merged, around, problems);
-    let Some(text) = &merged.callback else {
+    let secret = keys.secret_file.as_deref().and_then(|text| secret(text, around, problems));
+    let tls = tls(keys, around, problems);
+    let Some(text) = &keys.callback else {
         const CALLBACK: &str = "transport.webhook.callback";
         // A key that is there, but wrong, has been reported.
         if let Some(used_by) = around.used_by
-            && !around.seen(CALLBACK)
+            && around.layers.seen(CALLBACK).is_none()
         {
             problems
-                .error(around.at(used_by), format!("`{used_by}` asks for webhooks, and `{CALLBACK}` is missing"))
+                .error(around.layers.place(used_by), format!("`{used_by}` asks for webhooks, and `{CALLBACK}` is missing"))
                 .hint("set it to the public URL of this daemon: callback = \"https://example.org/eventsub\" in `[transport.webhook]`");
         }
         return None;
@@ -69,16 +55,16 @@ pub(super) fn build(
     let callback = callback(text, around, problems)?;
     Some(Webhook {
         callback,
-        listen: listen?,
+        listen: keys.listen,
         secret,
-        secret_file: merged.secret_file.as_ref().map(|text| around.folder.join(text)),
+        secret_file: keys.secret_file.as_ref().map(|text| around.folder.join(text)),
         tls,
     })
 }
 
 fn callback(text: &str, around: &Around<'_>, problems: &mut Problems) -> Option<String> {
     const PATH: &str = "transport.webhook.callback";
-    let at = around.at(PATH);
+    let at = around.layers.place(PATH);
     let mut complain = |message: String, hint: &str| {
         problems.error(&at, message).hint(hint);
         None
@@ -127,25 +113,9 @@ fn callback(text: &str, around: &Around<'_>, problems: &mut Problems) -> Option<
     Some(parsed.into())
 }
 
-fn listen(text: &str, around: &Around<'_>, problems: &mut Problems) -> Option<Listen> {
-    const PATH: &str = "transport.webhook.listen";
-    if text == "systemd" {
-        return Some(Listen::Systemd);
-    }
-    match text.parse::<SocketAddr>() {
-        Ok(address) => Some(Listen::Address(address)),
-        Err(_) => {
-            problems
-                .error(around.at(PATH), format!("{} of `{PATH}` is not an address to listen on", private::shown(text)))
-                .hint("write an IP address and a port, such as \"127.0.0.1:8080\" or \"[::]:443\", or \"systemd\" for the socket that systemd passes");
-            None
-        }
-    }
-}
-
 fn secret(text: &str, around: &Around<'_>, problems: &mut Problems) -> Option<Secret> {
     const PATH: &str = "transport.webhook.secret_file";
-    let at = around.at(PATH);
+    let at = around.layers.place(PATH);
     let text_of_file = secrets::private_file(text, around.folder, &at, "the webhook secret", problems)?;
     let path = around.folder.join(text).display().to_string();
     let secret = Secret::new(&*text_of_file);
@@ -162,9 +132,9 @@ fn secret(text: &str, around: &Around<'_>, problems: &mut Problems) -> Option<Se
     None
 }
 
-fn tls(merged: &merge::Webhook, around: &Around<'_>, problems: &mut Problems) -> Option<TlsFiles> {
+fn tls(keys: &table::Webhook, around: &Around<'_>, problems: &mut Problems) -> Option<TlsFiles> {
     const KEYS: [&str; 2] = ["transport.webhook.tls_certificate", "transport.webhook.tls_key"];
-    match (&merged.tls_certificate, &merged.tls_key) {
+    match (&keys.tls_certificate, &keys.tls_key) {
         (Some(certificate), Some(key)) => {
             for (path, text) in KEYS.iter().zip([certificate, key]) {
                 check_private_key(path, text, around, problems);
@@ -174,9 +144,12 @@ fn tls(merged: &merge::Webhook, around: &Around<'_>, problems: &mut Problems) ->
         (None, None) => None,
         (certificate, _) => {
             let [given, missing] = if certificate.is_some() { KEYS } else { [KEYS[1], KEYS[0]] };
-            if !around.seen(missing) {
+            if around.layers.seen(missing).is_none() {
                 problems
-                    .error(around.at(given), format!("`{given}` is given, and `{missing}` is missing"))
+                    .error(
+                        around.layers.place(given),
+                        format!("`{given}` is given, and `{missing}` is missing"),
+                    )
                     .hint("set both, or neither and let a proxy end TLS");
             }
             None
@@ -191,6 +164,6 @@ fn check_private_key(path: &str, text: &str, around: &Around<'_>, problems: &mut
     if bytes.windows(PRIVATE_KEY.len()).any(|window| window == PRIVATE_KEY) {
         let name = around.folder.join(text).display().to_string();
         let instead = ["give the daemon a copy of its own, with mode 0600".to_owned()];
-        secrets::check_access(&name, access, "a private key", &around.at(path), &instead, problems);
+        secrets::check_access(&name, access, "a private key", &around.layers.place(path), &instead, problems);
     }
 }

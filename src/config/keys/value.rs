@@ -8,14 +8,17 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use toml::de::DeValue;
 
-use super::check::SECRET_PATH;
-use super::diagnostic::{closest, quote};
 use super::schema::{Key, Kind};
+use super::table::SECRET_PATH;
 use super::url;
+use crate::config::report::diagnostic::{closest, quote};
+use crate::config::report::private;
+use crate::config::report::problems::Complaint;
+use crate::model::webhook::Listen;
 
 /// A value that has passed the check of its key.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Plain {
+pub(in crate::config) enum Plain {
     Text(String),
     Integer(i64),
     Fraction(f64),
@@ -23,21 +26,8 @@ pub(super) enum Plain {
     Texts(Vec<String>),
 }
 
-/// What is wrong with a value, and what to do.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Complaint {
-    pub(super) message: String,
-    pub(super) hint: Option<String>,
-}
-
-impl Complaint {
-    pub(super) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: Some(hint.into()) }
-    }
-}
-
 /// Checks a value of the file. Tables are not its business.
-pub(super) fn check(key: &Key, name: &str, value: &DeValue<'_>) -> Result<Plain, Complaint> {
+pub(in crate::config) fn check(key: &Key, name: &str, value: &DeValue<'_>) -> Result<Plain, Complaint> {
     match (&key.kind, value) {
         (Kind::Integer { .. }, DeValue::Integer(number)) => {
             let parsed = i64::from_str_radix(number.as_str(), number.radix());
@@ -67,7 +57,7 @@ pub(super) fn check(key: &Key, name: &str, value: &DeValue<'_>) -> Result<Plain,
 }
 
 /// Checks a value of the environment, where everything is text and lists have commas.
-pub(super) fn check_variable(key: &Key, name: &str, text: &str) -> Result<Plain, Complaint> {
+pub(in crate::config) fn check_variable(key: &Key, name: &str, text: &str) -> Result<Plain, Complaint> {
     let quoting = Quoting::Forbidden;
     match key.kind {
         Kind::Integer { .. } => integer(key, name, text.parse().ok(), text, quoting),
@@ -102,7 +92,7 @@ impl Quoting {
 }
 
 /// What stands there instead of what the key takes.
-pub(super) fn wrong_type(key: &Key, name: &str, value: &DeValue<'_>) -> Complaint {
+pub(in crate::config) fn wrong_type(key: &Key, name: &str, value: &DeValue<'_>) -> Complaint {
     let found = match value {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "a whole number",
@@ -145,6 +135,7 @@ pub(super) fn wrong_type(key: &Key, name: &str, value: &DeValue<'_>) -> Complain
                 _ => Some("put it in quotes".to_owned()),
             }
         }
+        (Kind::Address { .. }, DeValue::Integer(_)) => Some("for example \"127.0.0.1:8080\"".to_owned()),
         _ => None,
     };
     Complaint { message, hint }
@@ -159,7 +150,10 @@ fn check_text(key: &Key, name: &str, text: &str, quoting: Quoting) -> Result<Pla
     match key.kind {
         Kind::Duration { min, max } => duration(key, name, text, (min, max), quoting).map(|_| plain),
         Kind::Size { min } => size(key, name, text, min, quoting).map(|_| plain),
-        Kind::Url { schemes } => url::check(name, text, schemes).map(|()| plain),
+        Kind::Url { schemes } => {
+            url::check(name, text, schemes).map(|()| Plain::Text(text.trim_end_matches('/').to_owned()))
+        }
+        Kind::Address { systemd } => address(name, text, systemd).map(|()| plain),
         Kind::Choice { values } => choice(name, text, values, quoting).map(|()| plain),
         Kind::Path if text.contains('\0') => {
             Err(Complaint { message: format!("`{name}` is no path: it holds a NUL character"), hint: None })
@@ -212,6 +206,23 @@ fn fraction(key: &Key, name: &str, text: &str, quoting: Quoting) -> Result<Plain
             Err(out_of_range(key, name, "a number from 0 to 1", &quoting.not(text)))
         }
     }
+}
+
+fn address(name: &str, text: &str, systemd: bool) -> Result<(), Complaint> {
+    let is_right = match text.parse() {
+        Ok(Listen::Address(_)) => true,
+        Ok(Listen::Systemd) => systemd,
+        Err(_) => false,
+    };
+    if is_right {
+        return Ok(());
+    }
+    let hint = if systemd {
+        "write an IP address and a port, such as \"127.0.0.1:8080\" or \"[::]:443\", or \"systemd\" for the socket that systemd passes"
+    } else {
+        "it is an IP address and a port, for example \"127.0.0.1:9464\" or \"[::1]:9464\""
+    };
+    Err(Complaint::new(format!("{} of `{name}` is not an address to listen on", private::shown(text)), hint))
 }
 
 fn duration(

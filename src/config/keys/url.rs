@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use super::diagnostic::quote;
-use super::value::Complaint;
+use crate::config::report::diagnostic::quote;
+use crate::config::report::problems::Complaint;
 
 /// Checks an absolute URL. `schemes` are the encrypted one and the other one; the client secret
 /// and tokens travel there, so the other one is for this machine only.
-pub(super) fn check(path: &str, text: &str, schemes: [&str; 2]) -> Result<(), Complaint> {
+pub(in crate::config) fn check(path: &str, text: &str, schemes: [&str; 2]) -> Result<(), Complaint> {
     let [secure, open] = schemes;
     let url = reqwest::Url::parse(text).map_err(|error| {
         Complaint::new(
@@ -47,13 +47,13 @@ pub(super) fn check(path: &str, text: &str, schemes: [&str; 2]) -> Result<(), Co
 }
 
 /// Whether the host of a URL is this machine.
-pub(super) fn is_loopback(host: &str) -> bool {
+pub(in crate::config) fn is_loopback(host: &str) -> bool {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Whether a URL that has passed its check leads to this machine.
-pub(super) fn of_this_machine(text: &str) -> bool {
+pub(in crate::config) fn of_this_machine(text: &str) -> bool {
     reqwest::Url::parse(text).is_ok_and(|url| url.host_str().is_some_and(is_loopback))
 }
 

@@ -60,7 +60,7 @@ const ROOTS: [&str; 14] = [
 ];
 
 /// Whether a text is a path, or the usual name of a file, rather than a secret in the place of one.
-pub(super) fn reads_like_a_path(text: &str) -> bool {
+pub(in crate::config) fn reads_like_a_path(text: &str) -> bool {
     let mut parts = text.split('/').filter(|part| !matches!(*part, "" | "." | ".." | "~")).peekable();
     let rooted = text.strip_prefix('/').is_some_and(|rest| {
         let first = rest.split('/').next().unwrap_or_default();
@@ -92,12 +92,12 @@ fn is_plain_word(word: &str) -> bool {
 }
 
 /// Whether the text is short and made of plain words, such as the name of a program or of a level.
-pub(super) fn is_plain_name(text: &str) -> bool {
+pub(in crate::config) fn is_plain_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= 32 && text.split(['.', '_', '-', '/', '+', '*', ':']).all(is_plain_word)
 }
 
 /// Whether a text may be a glob of subscription types, and nothing that has to be hidden.
-pub(super) fn is_type_glob(text: &str) -> bool {
+pub(in crate::config) fn is_type_glob(text: &str) -> bool {
     let family = |name: &'static str| name.split('.').next().unwrap_or_default();
     let first = text.split(['.', '*', '?', '[', '{']).next().unwrap_or_default();
     let known =
@@ -110,13 +110,13 @@ pub(super) fn is_type_glob(text: &str) -> bool {
 
 /// A value of the user within a message: quoted if it reads like a word or an address, and only named if it may be
 /// anything.
-pub(super) fn shown(text: &str) -> String {
+pub(in crate::config) fn shown(text: &str) -> String {
     let address = text.len() <= 64 && text.bytes().all(|b| b.is_ascii_hexdigit() || b".:[]".contains(&b));
     if is_plain_name(text) || address && !is_opaque(text) { quote(text) } else { "the value".to_owned() }
 }
 
 /// Whether a word is so long and so mixed that it is probably a secret, as in the addresses that chat services give out.
-pub(super) fn is_opaque(word: &str) -> bool {
+pub(in crate::config) fn is_opaque(word: &str) -> bool {
     let has = |test: fn(&u8) -> bool| word.bytes().any(|b| test(&b));
     const SIGNS: [char; 8] = ['-', '_', '.', ':', '+', '%', '=', '~'];
     let allowed = word.chars().all(|c| c.is_ascii_alphanumeric() || SIGNS.contains(&c));
@@ -139,7 +139,7 @@ fn mixed_inside(word: &str) -> bool {
 }
 
 /// Whether a header's value takes all that it says from the event.
-pub(super) fn is_pure_template(value: &str) -> bool {
+pub(in crate::config) fn is_pure_template(value: &str) -> bool {
     let literal = literal_parts(value);
     literal.trim().is_empty() && value.contains("{{") && !value.contains(['"', '\''])
 }
@@ -175,7 +175,7 @@ fn literal_parts(text: &str) -> String {
 }
 
 /// The secret part of a URL, which may be a template; `None` if it seems to have none.
-pub(super) fn secret_of_url(url: &str) -> Option<&'static str> {
+pub(in crate::config) fn secret_of_url(url: &str) -> Option<&'static str> {
     let url = literal_parts(url);
     let rest = url.split_once("://").map_or(&*url, |(_, rest)| rest);
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
@@ -196,7 +196,7 @@ pub(super) fn secret_of_url(url: &str) -> Option<&'static str> {
 }
 
 /// Whether the value of what has this name is a secret.
-pub(super) fn is_secret_name(name: &str) -> bool {
+pub(in crate::config) fn is_secret_name(name: &str) -> bool {
     let plain: String =
         name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
     WHOLE_NAMES.contains(&plain.as_str()) || NAMES.iter().any(|part| plain.contains(part))
@@ -204,7 +204,7 @@ pub(super) fn is_secret_name(name: &str) -> bool {
 
 /// Whether a text such as a body or the arguments of a program holds a secret: a word that is too mixed for anything
 /// else, the value of what has a secret's name, or a URL with one.
-pub(super) fn holds_secret(text: &str) -> bool {
+pub(in crate::config) fn holds_secret(text: &str) -> bool {
     let literal = literal_parts(text);
     let separates = |c: char| {
         c.is_whitespace()

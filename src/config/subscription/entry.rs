@@ -4,14 +4,15 @@
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::diagnostic::{closest, quote};
-use super::problems::Problems;
-use super::schema::{self, Kind};
-use super::source::Place;
-use super::value;
+use crate::config::keys::schema::{Key, Kind};
+use crate::config::keys::table;
+use crate::config::keys::value;
+use crate::config::report::diagnostic::{closest, quote};
+use crate::config::report::problems::{Complaint, Problems};
+use crate::config::report::source::Place;
 
 /// The login keys, and the condition fields that they stand for.
-pub(super) const LOGIN_KEYS: [(&str, &str); 5] = [
+pub(in crate::config) const LOGIN_KEYS: [(&str, &str); 5] = [
     ("broadcaster", "broadcaster_user_id"),
     ("from_broadcaster", "from_broadcaster_user_id"),
     ("moderator", "moderator_user_id"),
@@ -21,38 +22,38 @@ pub(super) const LOGIN_KEYS: [(&str, &str); 5] = [
 
 /// A string of the file.
 #[derive(Clone, Debug)]
-pub(super) struct Word {
-    pub(super) text: Box<str>,
-    pub(super) place: Place,
+pub(in crate::config) struct Word {
+    pub(in crate::config) text: Box<str>,
+    pub(in crate::config) place: Place,
 }
 
 /// A list of strings, or a single one.
 #[derive(Clone, Debug)]
-pub(super) struct Words {
+pub(in crate::config) struct Words {
     /// Of the key.
-    pub(super) place: Place,
-    pub(super) words: Vec<Word>,
+    pub(in crate::config) place: Place,
+    pub(in crate::config) words: Vec<Word>,
 }
 
 /// One `[[subscription]]`.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) types: Option<Words>,
-    pub(super) version: Option<Word>,
+pub(in crate::config) struct Entry {
+    pub(in crate::config) types: Option<Words>,
+    pub(in crate::config) version: Option<Word>,
     /// By index in [`LOGIN_KEYS`].
-    pub(super) logins: [Option<Words>; LOGIN_KEYS.len()],
+    pub(in crate::config) logins: [Option<Words>; LOGIN_KEYS.len()],
     /// The path, and the place of the key.
-    pub(super) broadcaster_file: Option<Word>,
+    pub(in crate::config) broadcaster_file: Option<Word>,
     /// Names and values.
-    pub(super) condition: Vec<(Word, Word)>,
-    pub(super) sinks: Option<Words>,
-    pub(super) enabled: bool,
+    pub(in crate::config) condition: Vec<(Word, Word)>,
+    pub(in crate::config) sinks: Option<Words>,
+    pub(in crate::config) enabled: bool,
     /// Whether some part of it could not be read, so that nothing can be said to be missing.
-    pub(super) broken: bool,
+    pub(in crate::config) broken: bool,
 }
 
 /// Reads an entry; what is wrong with it goes to `problems`.
-pub(super) fn read(table: &Spanned<DeValue<'_>>, source: u32, problems: &mut Problems) -> Entry {
+pub(in crate::config) fn read(table: &Spanned<DeValue<'_>>, source: u32, problems: &mut Problems) -> Entry {
     let place = Place::new(source, table.span());
     let mut entry = Entry {
         types: None,
@@ -74,7 +75,7 @@ pub(super) fn read(table: &Spanned<DeValue<'_>>, source: u32, problems: &mut Pro
     for (name, value) in keys {
         let at = Place::new(source, name.span());
         let name: &str = name.get_ref();
-        let Some(key) = schema::find(&format!("subscription.{name}")) else {
+        let Some(key) = table::find(&format!("subscription.{name}")) else {
             unknown_key(name, at, problems);
             entry.broken = true;
             continue;
@@ -150,12 +151,7 @@ impl Entry {
 }
 
 /// Checks a value; of a list the item that is wrong is the place.
-fn check(
-    key: &schema::Key,
-    name: &str,
-    value: &Spanned<DeValue<'_>>,
-    source: u32,
-) -> Result<(), (Place, value::Complaint)> {
+fn check(key: &Key, name: &str, value: &Spanned<DeValue<'_>>, source: u32) -> Result<(), (Place, Complaint)> {
     if let (Kind::Texts, DeValue::Array(items)) = (key.kind, value.get_ref()) {
         for item in items {
             if !item.get_ref().is_str() {
@@ -184,7 +180,7 @@ fn words(value: &Spanned<DeValue<'_>>, source: u32) -> Vec<Word> {
 
 fn unknown_key(name: &str, at: Place, problems: &mut Problems) {
     let diagnostic = problems.error(at, format!("unknown key {}", quote(name)));
-    if let Some(meant) = closest(name, schema::children("subscription")) {
+    if let Some(meant) = closest(name, table::children("subscription")) {
         diagnostic.hint(format!("did you mean `{meant}`?"));
     } else if name.ends_with("_id") {
         diagnostic.hint(format!("ids go into the condition: `condition = {{ {name} = \"…\" }}`"));
@@ -192,7 +188,11 @@ fn unknown_key(name: &str, at: Place, problems: &mut Problems) {
 }
 
 /// Whether `subscription` is written as a list of tables; the entries if so.
-pub(super) fn read_all(value: &Spanned<DeValue<'_>>, at: Place, problems: &mut Problems) -> Vec<Entry> {
+pub(in crate::config) fn read_all(
+    value: &Spanned<DeValue<'_>>,
+    at: Place,
+    problems: &mut Problems,
+) -> Vec<Entry> {
     match value.get_ref() {
         DeValue::Array(tables) => tables.iter().map(|table| read(table, at.source, problems)).collect(),
         other => {

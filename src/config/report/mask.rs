@@ -6,16 +6,16 @@
 
 use std::ops::Range;
 
-use super::check::SECRET_PATH;
 use super::diagnostic::closest;
 use super::private::{is_opaque, is_type_glob, reads_like_a_path, secret_of_url};
-use super::schema::{self, Kind};
+use crate::config::keys::schema::Kind;
+use crate::config::keys::table::{self, SECRET_PATH};
 
 /// The longest name of a key that is shown.
 const MAX_NAME: usize = 64;
 
 /// The byte ranges that are not to be shown, in order and without overlap.
-pub(super) fn hidden_ranges(text: &str) -> Vec<Range<usize>> {
+pub(in crate::config) fn hidden_ranges(text: &str) -> Vec<Range<usize>> {
     let mut scan = Scan { text, hidden: Vec::new(), section: Vec::new() };
     let mut at = 0;
     while at < text.len() {
@@ -93,7 +93,7 @@ impl Scan<'_> {
         let inner = line[..close.unwrap_or(line.len())].trim_start_matches('[');
         let names = names(inner);
         if close.is_none() || !names.iter().all(|name| is_harmless_name(name)) {
-            let named = names.first().is_some_and(|name| schema::is_section(name));
+            let named = names.first().is_some_and(|name| table::is_section(name));
             // Without its end only a known name is sure to be one.
             if !named || names.len() > 1 {
                 self.hide(start + 1..end);
@@ -122,7 +122,7 @@ impl Scan<'_> {
         }
         let is_sink = path.len() == 3 && path[0] == "sink";
         let path = if is_sink { format!("sink.*.{}", path[2]) } else { path.join(".") };
-        match schema::find(&path).map(|key| key.kind) {
+        match table::find(&path).map(|key| key.kind) {
             _ if path == SECRET_PATH => Shown::Nothing,
             None => Shown::Nothing,
             Some(Kind::Path) => Shown::Path,
@@ -224,7 +224,7 @@ fn is_bare(c: char) -> bool {
 
 /// Whether the schema has this name anywhere.
 fn is_known(name: &str) -> bool {
-    schema::keys().iter().any(|key| key.path.split('.').any(|part| part == name && part != "*"))
+    table::keys().iter().any(|key| key.path.split('.').any(|part| part == name && part != "*"))
 }
 
 /// Whether a value of a sink is one that its key may have, or nearly so, and cannot be a secret.

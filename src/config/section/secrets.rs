@@ -6,11 +6,13 @@ use std::path::Path;
 
 use crate::model::secret::Secret;
 
-use super::check::{Layer, SECRET_PATH};
-use super::environment::Environment;
-use super::files::{self, Access, Folder};
-use super::problems::{At, Problems};
-use super::{Secrets, diagnostic::quote};
+use crate::config::files::{self, Access, Folder};
+use crate::config::keys::environment::Environment;
+use crate::config::keys::layers::Layers;
+use crate::config::keys::table::SECRET_PATH;
+use crate::config::options::Secrets;
+use crate::config::report::diagnostic::{Level, quote};
+use crate::config::report::problems::{At, Problems};
 
 /// The name of systemd's credential.
 const CREDENTIAL: &str = "client_secret";
@@ -19,29 +21,29 @@ const FILE_PATH: &str = "twitch.client_secret_file";
 /// Twitch's secrets have 30 characters.
 const MAX_SECRET: u64 = 4096;
 /// Where a relative path starts.
-pub(super) const RELATIVE: &str = "the path is relative to the directory of the configuration file";
+pub(in crate::config) const RELATIVE: &str =
+    "the path is relative to the directory of the configuration file";
 /// The largest file with secrets of a sink.
 const MAX_PRIVATE: u64 = 64 << 10;
 
 /// What the layers say about the secret.
-pub(super) struct Search<'a> {
-    pub(super) file: &'a Layer,
-    pub(super) variables: &'a Layer,
-    pub(super) environment: &'a Environment,
+pub(in crate::config) struct Search<'a> {
+    pub(in crate::config) layers: &'a Layers,
+    pub(in crate::config) environment: &'a Environment,
     /// The configuration file.
-    pub(super) path: &'a Path,
-    pub(super) access: Access,
-    pub(super) folder: &'a Folder,
+    pub(in crate::config) path: &'a Path,
+    pub(in crate::config) access: Access,
+    pub(in crate::config) folder: &'a Folder,
     /// `twitch.client_secret_file`.
-    pub(super) secret_file: Option<&'a str>,
-    pub(super) secrets: Secrets,
+    pub(in crate::config) secret_file: Option<&'a str>,
+    pub(in crate::config) secrets: Secrets,
 }
 
 impl Search<'_> {
     /// The secret, if there is one, and where it comes from.
-    pub(super) fn run(&self, problems: &mut Problems) -> (Option<Secret>, String) {
+    pub(in crate::config) fn run(&self, problems: &mut Problems) -> (Option<Secret>, String) {
         self.check_inline(problems);
-        if let Some((secret, _)) = &self.variables.secret {
+        if let Some(secret) = self.layers.secret_in_environment() {
             let found = one_line(secret.expose());
             return (report(found, VARIABLE, &At::Variable(VARIABLE.into()), problems), VARIABLE.into());
         }
@@ -65,14 +67,13 @@ impl Search<'_> {
         if let Some(text) = self.secret_file {
             return self.in_file(text, problems);
         }
-        if let Some((secret, at)) = &self.file.secret {
+        if let Some((secret, at)) = self.layers.secret_in_file() {
             let found = one_line(secret.expose());
             return (report(found, "`twitch.client_secret`", at, problems), self.path.display().to_string());
         }
         // A key that is there, but wrong, has been reported.
-        let tried =
-            |layer: &Layer| layer.seen.contains_key(SECRET_PATH) || layer.seen.contains_key(FILE_PATH);
-        if self.secrets == Secrets::Required && !tried(self.file) && !tried(self.variables) {
+        let is_tried = [SECRET_PATH, FILE_PATH].iter().any(|path| self.layers.seen(path).is_some());
+        if self.secrets == Secrets::Required && !is_tried {
             problems
                 .error(At::Nowhere, "there is no client secret")
                 .hint(format!("set `client_secret_file` in `[twitch]` of {}", self.path.display()))
@@ -84,7 +85,7 @@ impl Search<'_> {
 
     /// A secret in the file must be for its owner's eyes only, whether it is used or not.
     fn check_inline(&self, problems: &mut Problems) {
-        let Some(at) = self.file.seen.get(SECRET_PATH) else { return };
+        let Some(at) = self.layers.seen_in_file(SECRET_PATH) else { return };
         if let Some(mode) = self.access.open_to_others() {
             let path = self.path.display().to_string();
             let message =
@@ -95,10 +96,10 @@ impl Search<'_> {
             ];
             files::hint_private(problems.error(at, message), &path, self.access, &instead);
         }
-        if let Some(other) = self.file.seen.get(FILE_PATH) {
+        if let Some(other) = self.layers.seen_in_file(FILE_PATH) {
             problems
                 .pair(
-                    super::Level::Error,
+                    Level::Error,
                     at,
                     "`client_secret` and `client_secret_file` are both given",
                     (other, "the file"),
@@ -109,8 +110,7 @@ impl Search<'_> {
 
     fn in_file(&self, text: &str, problems: &mut Problems) -> (Option<Secret>, String) {
         let path = self.folder.join(text);
-        let at = self.variables.values.get(FILE_PATH).or_else(|| self.file.values.get(FILE_PATH));
-        let at = at.map_or(At::Nowhere, |(_, at)| at.clone());
+        let at = self.layers.place(FILE_PATH);
         let (bytes, access) = match self.folder.read(text, MAX_SECRET) {
             Ok(read) => read,
             Err(_) if self.secrets == Secrets::Optional => return (None, FILE_PATH.into()),
@@ -136,7 +136,7 @@ impl Search<'_> {
 
 /// Reads a small file of the configuration that only its owner may read. `what` it holds is named in messages. The
 /// text comes without the mark at its beginning and the line breaks at its end.
-pub(super) fn private_file(
+pub(in crate::config) fn private_file(
     text: &str,
     folder: &Folder,
     at: &At,
@@ -161,7 +161,7 @@ pub(super) fn private_file(
 }
 
 /// A file with a secret must be for its owner's eyes only.
-pub(super) fn check_access(
+pub(in crate::config) fn check_access(
     name: &str,
     access: Access,
     what: &str,

@@ -12,36 +12,33 @@ use std::sync::Arc;
 use crate::model::route::SinkName;
 use crate::model::subscription::{FieldValue, SubscriptionSpec};
 
-use super::diagnostic::{Level, closest, quote};
 use super::entry::{Entry, Word};
 use super::fields::{self, Field};
-use super::login::Logins;
-use super::problems::{At, Problems};
-use super::settings::Method;
-use super::source::Place;
+use super::login::{LoginFile, Logins};
 use super::types::{self, Chosen, Given};
+use crate::config::report::diagnostic::{Level, closest, quote};
+use crate::config::report::problems::{At, Problems};
+use crate::config::report::source::Place;
+use crate::config::settings::Method;
 
 /// More than any client id can have; a product of long lists would fill the memory.
 const MAX_SUBSCRIPTIONS: usize = 1_000_000;
 /// How many subscriptions that are listed twice are reported one by one.
 const MAX_TWICE: usize = 10;
 
-/// The logins of a file, and where they stand.
-pub(super) type LoginFile = Vec<(Arc<str>, Place)>;
-
 /// What entries are expanded with.
-pub(super) struct Input<'a> {
-    pub(super) entries: &'a [Entry],
+pub(in crate::config) struct Input<'a> {
+    pub(in crate::config) entries: &'a [Entry],
     /// By the path as the entry gives it; `None` when it could not be read.
-    pub(super) files: &'a HashMap<Box<str>, Option<LoginFile>>,
+    pub(in crate::config) files: &'a HashMap<Box<str>, Option<LoginFile>>,
     /// `None` when it is missing.
-    pub(super) client_id: Option<&'a str>,
-    pub(super) method: Method,
-    pub(super) sinks: &'a [&'a str],
+    pub(in crate::config) client_id: Option<&'a str>,
+    pub(in crate::config) method: Method,
+    pub(in crate::config) sinks: &'a [&'a str],
 }
 
 /// All subscriptions, in the order of the file.
-pub(super) fn expand(
+pub(in crate::config) fn expand(
     input: &Input<'_>,
     logins: &mut Logins,
     problems: &mut Problems,

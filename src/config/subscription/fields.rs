@@ -6,28 +6,27 @@ use std::collections::{HashMap, HashSet};
 use crate::model::catalog::TypeVersion;
 use crate::model::subscription::FieldValue;
 
-use super::diagnostic::{Level, quote};
 use super::entry::{Entry, LOGIN_KEYS, Word, Words};
-use super::expand::LoginFile;
-use super::login::Logins;
-use super::problems::{At, Problems};
-use super::source::Place;
+use super::login::{LoginFile, Logins};
+use crate::config::report::diagnostic::{Level, quote};
+use crate::config::report::problems::{At, Problems};
+use crate::config::report::source::Place;
 
 /// By the path as an entry gives it; `None` when it could not be read.
-pub(super) type LoginFiles = HashMap<Box<str>, Option<LoginFile>>;
+pub(in crate::config) type LoginFiles = HashMap<Box<str>, Option<LoginFile>>;
 
 /// One field of the condition with all its values.
-pub(super) struct Field<'a> {
-    pub(super) name: Cow<'static, str>,
-    pub(super) place: Place,
-    pub(super) login_key: Option<&'static str>,
-    pub(super) values: Vec<(FieldValue, Place)>,
+pub(in crate::config) struct Field<'a> {
+    pub(in crate::config) name: Cow<'static, str>,
+    pub(in crate::config) place: Place,
+    pub(in crate::config) login_key: Option<&'static str>,
+    pub(in crate::config) values: Vec<(FieldValue, Place)>,
     /// Ids that were given, for a closer look.
-    pub(super) literal: Option<&'a Word>,
+    pub(in crate::config) literal: Option<&'a Word>,
 }
 
 /// The fields that the entry gives, by name, and whether they are right.
-pub(super) fn read<'a>(
+pub(in crate::config) fn read<'a>(
     entry: &'a Entry,
     files: &LoginFiles,
     logins: &mut Logins,
@@ -119,7 +118,7 @@ fn login_values(
 }
 
 /// Logins in the place of ids are the commonest mistake, and Twitch's answer does not name it.
-pub(super) fn check_ids(row: &TypeVersion, fields: &[Field<'_>], problems: &mut Problems) {
+pub(in crate::config) fn check_ids(row: &TypeVersion, fields: &[Field<'_>], problems: &mut Problems) {
     for field in fields {
         let (Some(spec), Some(value)) = (row.condition.get(&*field.name), field.literal) else {
             continue;

@@ -14,23 +14,25 @@ use crate::model::event::{GAP, REVOCATION};
 use crate::model::route::{SinkName, Unasked};
 use crate::model::script;
 use crate::model::secret::Secret;
+use crate::model::sink::{
+    CommandOptions, FileOptions, Format, HttpBody, HttpOptions, MqttOptions, NatsOptions, RedisOptions,
+    RedisTarget, SinkKind, SinkOptions, SinkType,
+};
 use crate::model::subscription::SubscriptionSpec;
 use crate::model::template::{Makes, fixed_base, has_dot_segment, is_template};
 
-use super::check::Layer;
-use super::diagnostic::{Level, closest, quote};
-use super::environment::Environment;
-use super::files::{self, Access, Folder};
-use super::merge;
-use super::private;
-use super::problems::{At, Problems};
-use super::schema;
 use super::secrets::{self, private_file};
-use super::settings::{Format, Sink, SinkKind};
 use super::template::{self, Trial};
+use crate::config::files::{self, Access, Folder};
+use crate::config::keys::environment::Environment;
+use crate::config::keys::layers::Layers;
+use crate::config::keys::schema::{Key, variable};
+use crate::config::keys::table::{self, Sink as Keys};
+use crate::config::keys::typed::SinkFormat;
+use crate::config::report::diagnostic::{Level, closest, quote};
+use crate::config::report::private;
+use crate::config::report::problems::{At, Problems};
 
-/// The sink that a file without any has.
-const DEFAULT_SINK: &str = "stdout";
 /// Where programs are looked for when the environment does not say.
 const DEFAULT_SEARCH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// The lengths that Twitch allows for the secret of a webhook, in bytes ("Create EventSub Subscription").
@@ -44,65 +46,29 @@ const MAX_GLOB: usize = 256;
 const MAX_BRACES: usize = 16;
 const WHERE_PROGRAMS_ARE: &str = "a bare name is looked for in $PATH; a path with `/` starts at the file's folder, in which the program also runs";
 
-/// The names of all sinks, also of those with errors.
-pub(super) fn names<'a>(file: &'a Layer, variables: &'a Layer) -> Vec<&'a str> {
-    let mut names: Vec<&str> = file.sinks.keys().chain(variables.sinks.keys()).map(String::as_str).collect();
-    names.sort_unstable();
-    names.dedup();
-    if names.is_empty() {
-        names.push(DEFAULT_SINK);
-    }
-    names
-}
-
 /// What sinks are built from, beside their own keys.
-pub(super) struct Around<'a> {
-    pub(super) file: &'a Layer,
-    pub(super) variables: &'a Layer,
-    pub(super) folder: &'a Folder,
+pub(in crate::config) struct Around<'a> {
+    pub(in crate::config) layers: &'a Layers,
+    pub(in crate::config) folder: &'a Folder,
     /// Of the configuration file.
-    pub(super) access: Access,
+    pub(in crate::config) access: Access,
     /// The configuration file.
-    pub(super) path: &'a Path,
-    pub(super) environment: &'a Environment,
+    pub(in crate::config) path: &'a Path,
+    pub(in crate::config) environment: &'a Environment,
     /// None while some of the file is wrong.
-    pub(super) subscriptions: &'a [SubscriptionSpec],
+    pub(in crate::config) subscriptions: &'a [SubscriptionSpec],
 }
 
 /// Checks and builds the sinks.
-pub(super) fn build(
-    merged: BTreeMap<String, merge::Sink>,
+pub(in crate::config) fn build(
+    sinks: &BTreeMap<String, Keys>,
     around: &Around<'_>,
     problems: &mut Problems,
-) -> BTreeMap<SinkName, Sink> {
+) -> BTreeMap<SinkName, SinkOptions> {
     let trial = Trial::new(around.subscriptions);
     let mut builder = Builder { around, problems, targets: HashMap::new(), trial };
-    let mut sinks: BTreeMap<SinkName, Sink> = merged
-        .into_iter()
-        .filter_map(|(name, sink)| {
-            let sink = builder.sink(&name, sink)?;
-            Some((SinkName::new(name), sink))
-        })
-        .collect();
-    if around.file.sinks.is_empty() && around.variables.sinks.is_empty() {
-        sinks.insert(SinkName::new(DEFAULT_SINK), default_sink());
-    }
-    sinks
-}
-
-fn default_sink() -> Sink {
-    let default = |name: &str| {
-        let text = schema::find(&format!("sink.*.{name}")).and_then(|key| key.default).unwrap_or_default();
-        humantime::parse_duration(text.trim_matches('"')).unwrap_or_default()
-    };
-    Sink {
-        types: vec!["*".to_owned()],
-        format: Format::Eventsub,
-        from_beginning: false,
-        retry_max: default("retry_max"),
-        give_up_after: default("give_up_after"),
-        kind: SinkKind::Stdout,
-    }
+    let built = sinks.iter().filter_map(|(name, keys)| builder.sink(name, keys));
+    built.map(|sink| (sink.name.clone(), sink)).collect()
 }
 
 struct Builder<'a> {
@@ -114,11 +80,13 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn sink(&mut self, name: &str, sink: merge::Sink) -> Option<Sink> {
-        let header = self.around.file.sinks.get(name).or_else(|| self.around.variables.sinks.get(name));
-        let header = header.cloned().unwrap_or(At::Nowhere);
-        self.check_types(name, &sink.types, &header);
-        let Some(kind) = sink.kind.clone() else {
+    fn sink(&mut self, name: &str, sink: &Keys) -> Option<SinkOptions> {
+        let header = self.around.layers.place_of_sink(name);
+        // The sink of a file without any has nothing to check.
+        if header != At::Nowhere {
+            self.check_types(name, &sink.types, &header);
+        }
+        let Some(sink_type) = sink.sink_type else {
             // A type that is there, but wrong, has been reported.
             if self.seen(name, "type").is_none() {
                 self.problems
@@ -127,23 +95,28 @@ impl Builder<'_> {
             }
             return None;
         };
-        self.check_keys(name, &kind);
-        let format = self.format(name, &kind, &sink, &header);
-        let built = match kind.as_str() {
-            "file" => self.file(name, &sink, &header),
-            "command" => self.command(name, &sink, &header),
-            "http" => self.http(name, &sink, format, &header),
-            "nats" => self.nats(name, &sink, &header),
-            "mqtt" => self.mqtt(name, &sink, &header),
-            "redis" => self.redis(name, &sink, &header),
-            _ => Some(SinkKind::Stdout),
+        self.check_keys(name, sink_type);
+        let format = self.format(name, sink_type, sink, &header);
+        let kind = match sink_type {
+            SinkType::Stdout => SinkKind::Stdout,
+            SinkType::File => SinkKind::File(self.file(name, sink, &header)?),
+            SinkType::Command => SinkKind::Command(self.command(name, sink, &header)?),
+            SinkType::Http => SinkKind::Http(self.http(name, sink, format, &header)?),
+            SinkType::Nats => SinkKind::Nats(self.nats(name, sink, &header)?),
+            SinkType::Mqtt => SinkKind::Mqtt(self.mqtt(name, sink, &header)?),
+            SinkType::Redis => SinkKind::Redis(self.redis(name, sink, &header)?),
         };
-        let kind = built?;
         self.check_target(name, &kind, header);
-        Some(Sink {
-            types: sink.types,
+        let format = match format {
+            SinkFormat::Plain(format) => format,
+            // Only `http` has templates, and a body of its own.
+            SinkFormat::Template => Format::Eventsub,
+        };
+        Some(SinkOptions {
+            name: SinkName::new(name),
+            types: sink.types.clone(),
             format,
-            from_beginning: sink.from == "beginning",
+            start: sink.from,
             retry_max: sink.retry_max,
             give_up_after: sink.give_up_after,
             kind,
@@ -151,36 +124,39 @@ impl Builder<'_> {
     }
 
     /// A `body` says by itself that it is a template.
-    fn format(&mut self, name: &str, kind: &str, sink: &merge::Sink, header: &At) -> Format {
+    fn format(&mut self, name: &str, sink_type: SinkType, sink: &Keys, header: &At) -> SinkFormat {
         let at = self.seen(name, "format");
-        let is_http = kind == "http";
-        match (sink.format.as_str(), &at) {
-            ("template", Some(at)) if !is_http => {
+        let is_http = sink_type == SinkType::Http;
+        match (sink.format, &at) {
+            (SinkFormat::Template, Some(at)) if !is_http => {
                 self.problems
-                    .error(at, format!("a sink of type `{kind}` cannot have the format `template`"))
+                    .error(
+                        at,
+                        format!("a sink of type `{}` cannot have the format `template`", sink_type.name()),
+                    )
                     .hint("templates are for the `body` of sinks of type `http`");
-                Format::Template
+                SinkFormat::Template
             }
-            ("template", _) if is_http && self.seen(name, "body").is_none() => {
+            (SinkFormat::Template, _) if is_http && self.seen(name, "body").is_none() => {
                 self.problems
                     .error(header, format!("sink `{name}` has the format `template`, and no `body`"))
                     .hint("for example body = '{ \"content\": {{ event.broadcaster_user_name | tojson }} }'");
-                Format::Template
+                SinkFormat::Template
             }
-            ("template", _) => Format::Template,
-            (_, None) if is_http && sink.body.is_some() => Format::Template,
-            (other, _) => {
+            (SinkFormat::Template, _) => SinkFormat::Template,
+            (SinkFormat::Plain(_), None) if is_http && sink.body.is_some() => SinkFormat::Template,
+            (SinkFormat::Plain(format), _) => {
                 if let (Some(body), true) = (self.seen(name, "body"), is_http) {
                     self.problems
-                        .error(&body, format!("`body` does not go with `format = \"{other}\"`"))
+                        .error(&body, format!("`body` does not go with `format = \"{}\"`", format.name()))
                         .hint("leave `format` out: a sink with a `body` sends that");
                 }
-                if other == "cloudevents" { Format::Cloudevents } else { Format::Eventsub }
+                sink.format
             }
         }
     }
 
-    fn file(&mut self, name: &str, sink: &merge::Sink, header: &At) -> Option<SinkKind> {
+    fn file(&mut self, name: &str, sink: &Keys, header: &At) -> Option<FileOptions> {
         if sink.rotate_size.is_none()
             && let Some(at) = self.seen(name, "rotate_keep")
         {
@@ -191,10 +167,14 @@ impl Builder<'_> {
         let hint = "the file that events are appended to: `path = \"events.jsonl\"`";
         let path = self.required(name, "path", sink.path.as_deref(), header, hint)?;
         let path = self.around.folder.join(path);
-        Some(SinkKind::File { path, rotate_size: sink.rotate_size, rotate_keep: sink.rotate_keep })
+        Some(FileOptions {
+            path,
+            rotate_size: sink.rotate_size.map(|size| size.as_u64()),
+            rotate_keep: sink.rotate_keep,
+        })
     }
 
-    fn command(&mut self, name: &str, sink: &merge::Sink, header: &At) -> Option<SinkKind> {
+    fn command(&mut self, name: &str, sink: &Keys, header: &At) -> Option<CommandOptions> {
         let hint = "the program and its arguments: `command = [\"./on-event\", \"--quiet\"]`";
         let command = self.required(name, "command", sink.command.as_deref(), header, hint)?;
         let at = self.value_place(name, "command");
@@ -214,12 +194,12 @@ impl Builder<'_> {
             self.check_private(&what, &at, "give the program a file to read it from");
         }
         let program = self.program(program, arguments.is_empty(), &at)?;
-        Some(SinkKind::Command {
+        Some(CommandOptions {
             program,
             folder: self.around.folder.path().to_owned(),
             arguments: arguments.to_vec(),
             timeout: sink.timeout,
-            concurrency: sink.concurrency as usize,
+            concurrency: sink.concurrency,
         })
     }
 
@@ -299,9 +279,9 @@ impl Builder<'_> {
         }
     }
 
-    fn http(&mut self, name: &str, sink: &merge::Sink, format: Format, header: &At) -> Option<SinkKind> {
+    fn http(&mut self, name: &str, sink: &Keys, format: SinkFormat, header: &At) -> Option<HttpOptions> {
         let hint = "where events are sent to: `url = \"https://example.org/hook\"`";
-        let url = self.required(name, "url", sink.url.as_deref(), header, hint)?;
+        let url = self.required(name, "url", sink.url.as_ref().map(Secret::expose), header, hint)?;
         let at = self.value_place(name, "url");
         let url_is_right = if is_template(url) {
             self.check_url_template(name, sink, url, &at)
@@ -310,7 +290,7 @@ impl Builder<'_> {
         };
         let headers = self.headers(name, sink);
         let secret = sink.secret_file.as_deref().and_then(|path| self.webhook_secret(name, path));
-        if let Some(body) = &sink.body
+        if let Some(body) = sink.body.as_ref().map(Secret::expose)
             && let at @ At::Place(_) = self.value_place(name, "body")
             && private::holds_secret(body)
         {
@@ -318,10 +298,15 @@ impl Builder<'_> {
             self.check_private(
                 &what,
                 &at,
-                &format!("take it out, and set the environment variable {}", variable(name, "body")),
+                &format!(
+                    "take it out, and set the environment variable {}",
+                    variable(&format!("sink.{name}.body"))
+                ),
             );
         }
-        if let (Some(at), true) = (self.seen(name, "secret_file"), format != Format::Eventsub) {
+        if let (Some(at), true) =
+            (self.seen(name, "secret_file"), format != SinkFormat::Plain(Format::Eventsub))
+        {
             self.problems
                 .warning(
                     &at,
@@ -329,30 +314,28 @@ impl Builder<'_> {
                 )
                 .hint("put a token for the receiver into `headers_file`");
         }
-        if let Some(body) = sink.body.as_deref().filter(|_| format == Format::Template) {
-            self.check_body(name, sink, body, &headers);
-        }
+        let body = match (format, &sink.body) {
+            (SinkFormat::Template, Some(body)) => {
+                self.check_body(name, sink, body.expose(), &headers);
+                HttpBody::Template(body.expose().into())
+            }
+            (SinkFormat::Plain(Format::Cloudevents), _) => HttpBody::Cloudevents,
+            // A template without a body has been reported.
+            (SinkFormat::Plain(Format::Eventsub) | SinkFormat::Template, _) => HttpBody::Eventsub(secret),
+        };
         let headers = headers.into_iter().map(|(header, value, _)| (header, value)).collect();
-        url_is_right.then(|| SinkKind::Http {
+        url_is_right.then(|| HttpOptions {
             url: Secret::new(url),
-            // The schema has checked it.
-            method: sink.method.parse().unwrap_or(http::Method::POST),
+            method: sink.method.clone(),
             headers,
-            secret,
-            body: sink.body.clone().filter(|_| format == Format::Template),
+            body,
             timeout: sink.timeout,
-            concurrency: sink.concurrency as usize,
+            concurrency: sink.concurrency,
         })
     }
 
     /// A body and the headers that go with it.
-    fn check_body(
-        &mut self,
-        name: &str,
-        sink: &merge::Sink,
-        body: &str,
-        headers: &[(HeaderName, Secret, At)],
-    ) {
+    fn check_body(&mut self, name: &str, sink: &Keys, body: &str, headers: &[(HeaderName, Secret, At)]) {
         let events = self.trial.events(name, &sink.types, Unasked::Nothing);
         let at = self.value_place(name, "body");
         let source =
@@ -376,16 +359,16 @@ impl Builder<'_> {
     }
 
     /// A template of an address within a broker.
-    fn check_address(&mut self, name: &str, sink: &merge::Sink, key: &str, text: &str) {
+    fn check_address(&mut self, name: &str, sink: &Keys, key: &str, text: &str) {
         let events = self.trial.events(name, &sink.types, Unasked::All);
         let at = self.value_place(name, key);
         let source = template::Source { sink: name, key, text, at, makes: Makes::Text, exact: true };
         template::check(&source, &events, self.problems);
     }
 
-    fn nats(&mut self, name: &str, sink: &merge::Sink, header: &At) -> Option<SinkKind> {
+    fn nats(&mut self, name: &str, sink: &Keys, header: &At) -> Option<NatsOptions> {
         let hint = "the server, or several with commas between them: `url = \"nats://127.0.0.1:4222\"`";
-        let url = self.required(name, "url", sink.url.as_deref(), header, hint)?;
+        let url = self.required(name, "url", sink.url.as_ref().map(Secret::expose), header, hint)?;
         let at = self.value_place(name, "url");
         let right = url.split(',').all(|url| self.check_url(name, url.trim(), &at, &["tls", "nats"]));
         if let Some(stream) = &sink.stream
@@ -405,19 +388,19 @@ impl Builder<'_> {
             let at = self.value_place(name, "credentials");
             private_file(path, self.around.folder, &at, "NATS credentials", self.problems)
         });
-        right.then(|| SinkKind::Nats {
+        right.then(|| NatsOptions {
             // A URL that lists servers lists them all: credentials go to no other.
             discover: sink.discover.unwrap_or_else(|| !url.contains(',')),
             url: Secret::new(url),
-            subject: sink.subject.clone(),
+            subject: sink.subject.as_str().into(),
             stream: sink.stream.clone(),
             credentials: credentials.map(Secret::new),
         })
     }
 
-    fn mqtt(&mut self, name: &str, sink: &merge::Sink, header: &At) -> Option<SinkKind> {
+    fn mqtt(&mut self, name: &str, sink: &Keys, header: &At) -> Option<MqttOptions> {
         let hint = "the broker: `url = \"mqtt://127.0.0.1:1883\"`, or `mqtts://` with TLS";
-        let url = self.required(name, "url", sink.url.as_deref(), header, hint)?;
+        let url = self.required(name, "url", sink.url.as_ref().map(Secret::expose), header, hint)?;
         let at = self.value_place(name, "url");
         let right = self.check_url(name, url, &at, &["mqtts", "mqtt"]);
         self.check_address(name, sink, "topic", &sink.topic);
@@ -443,24 +426,24 @@ impl Builder<'_> {
             }
             Some(Secret::new(text))
         });
-        right.then(|| SinkKind::Mqtt {
+        right.then(|| MqttOptions {
             url: Secret::new(url),
-            topic: sink.topic.clone(),
+            topic: sink.topic.as_str().into(),
             qos: sink.qos,
             retain: sink.retain,
             credentials,
         })
     }
 
-    fn redis(&mut self, name: &str, sink: &merge::Sink, header: &At) -> Option<SinkKind> {
+    fn redis(&mut self, name: &str, sink: &Keys, header: &At) -> Option<RedisOptions> {
         let hint = "the server: `url = \"redis://127.0.0.1:6379\"`, or `rediss://` with TLS";
-        let url = self.required(name, "url", sink.url.as_deref(), header, hint)?;
+        let url = self.required(name, "url", sink.url.as_ref().map(Secret::expose), header, hint)?;
         let at = self.value_place(name, "url");
         let right = self.check_url(name, url, &at, &["rediss", "redis"]);
-        let kind = match (&sink.stream, &sink.channel) {
+        let target = match (&sink.stream, &sink.channel) {
             (Some(stream), None) => {
                 self.check_address(name, sink, "stream", stream);
-                SinkKind::RedisStream { url: Secret::new(url), stream: stream.clone(), max_len: sink.max_len }
+                RedisTarget::Stream { key: stream.as_str().into(), max_len: sink.max_len }
             }
             (None, Some(channel)) => {
                 self.check_address(name, sink, "channel", channel);
@@ -475,7 +458,7 @@ impl Builder<'_> {
                         .warning(&at, "`max_len` does nothing with a `channel`")
                         .hint("leave it out");
                 }
-                SinkKind::RedisChannel { url: Secret::new(url), channel: channel.clone() }
+                RedisTarget::Channel(channel.as_str().into())
             }
             (Some(_), Some(_)) => {
                 let at = self.value_place(name, "channel");
@@ -491,11 +474,11 @@ impl Builder<'_> {
                 return None;
             }
         };
-        right.then_some(kind)
+        right.then(|| RedisOptions { url: Secret::new(url), target })
     }
 
     /// A template of an address, which must fix the host.
-    fn check_url_template(&mut self, name: &str, sink: &merge::Sink, url: &str, at: &At) -> bool {
+    fn check_url_template(&mut self, name: &str, sink: &Keys, url: &str, at: &At) -> bool {
         let Some(base) = fixed_base(url) else {
             self.problems
                 .error(at, format!("the host of `url` of sink `{name}` must be the same for every event"))
@@ -551,7 +534,10 @@ impl Builder<'_> {
             self.check_private(
                 &what,
                 at,
-                &format!("take the URL out, and set the environment variable {}", variable(name, "url")),
+                &format!(
+                    "take the URL out, and set the environment variable {}",
+                    variable(&format!("sink.{name}.url"))
+                ),
             );
         }
         true
@@ -564,9 +550,9 @@ impl Builder<'_> {
     }
 
     /// Those of the file, then those of `headers_file`.
-    fn headers(&mut self, name: &str, sink: &merge::Sink) -> Vec<(HeaderName, Secret, At)> {
+    fn headers(&mut self, name: &str, sink: &Keys) -> Vec<(HeaderName, Secret, At)> {
         let mut headers = Vec::new();
-        for (header, value, at) in self.around.file.headers.get(name).into_iter().flatten() {
+        for (header, value, at) in self.around.layers.headers(name) {
             if !private::is_pure_template(value.expose()) {
                 self.check_private(
                     &format!("the header `{header}` of sink `{name}`"),
@@ -650,27 +636,24 @@ impl Builder<'_> {
 
     /// Where a key of a sink is.
     fn seen(&self, name: &str, key: &str) -> Option<At> {
-        let path = format!("sink.{name}.{key}");
-        let around = self.around;
-        around.variables.seen.get(&path).or_else(|| around.file.seen.get(&path)).cloned()
+        self.around.layers.seen(&format!("sink.{name}.{key}")).cloned()
     }
 
     /// Where the value of a key is.
     fn value_place(&self, name: &str, key: &str) -> At {
-        let path = format!("sink.{name}.{key}");
-        let value = self.around.variables.values.get(&path).or_else(|| self.around.file.values.get(&path));
-        value.map_or(At::Nowhere, |(_, at)| at.clone())
+        self.around.layers.place(&format!("sink.{name}.{key}"))
     }
 
     /// Keys that are there, but belong to another type of sink.
-    fn check_keys(&mut self, name: &str, kind: &str) {
-        for key in schema::keys().iter().filter(|key| !key.only.is_empty() && !key.only.contains(&kind)) {
+    fn check_keys(&mut self, name: &str, sink_type: SinkType) {
+        let is_foreign = |key: &&Key| !key.only.is_empty() && !key.only.contains(&sink_type);
+        for key in table::keys().iter().filter(is_foreign) {
             let Some(at) = self.seen(name, key.name()) else { continue };
-            let mut types = key.only.iter().map(|kind| format!("`{kind}`")).collect::<Vec<_>>();
+            let mut types = key.only.iter().map(|other| format!("`{}`", other.name())).collect::<Vec<_>>();
             let last = types.pop().unwrap_or_default();
             let types = if types.is_empty() { last } else { format!("{} and {last}", types.join(", ")) };
             self.problems
-                .error(&at, format!("a sink of type `{kind}` has no `{}`", key.name()))
+                .error(&at, format!("a sink of type `{}` has no `{}`", sink_type.name(), key.name()))
                 .hint(format!("it belongs to sinks of type {types}"));
         }
     }
@@ -755,17 +738,16 @@ impl Builder<'_> {
     /// Two sinks that write to one place would mix their lines.
     fn check_target(&mut self, name: &str, kind: &SinkKind, header: At) {
         let (target, at, what) = match kind {
-            SinkKind::File { path, .. } => {
+            SinkKind::File(FileOptions { path, .. }) => {
                 let at = self.value_place(name, "path");
                 (Some(normal(path)), at, "write to the same file")
             }
             SinkKind::Stdout => (None, header, "are both of type `stdout`"),
-            SinkKind::Command { .. }
-            | SinkKind::Http { .. }
-            | SinkKind::Nats { .. }
-            | SinkKind::Mqtt { .. }
-            | SinkKind::RedisStream { .. }
-            | SinkKind::RedisChannel { .. } => return,
+            SinkKind::Command(_)
+            | SinkKind::Http(_)
+            | SinkKind::Nats(_)
+            | SinkKind::Mqtt(_)
+            | SinkKind::Redis(_) => return,
         };
         if let Some((other, first)) = self.targets.get(&target) {
             // Sinks come by name: the later one in the file is the second.
@@ -821,11 +803,6 @@ fn meant_by_glob(text: &str) -> Option<String> {
         return Some(format!("did you mean `{family}`?"));
     }
     closest(text, catalog::names()).map(|meant| format!("did you mean `{meant}`?"))
-}
-
-/// The variable of the environment for a key of a sink.
-fn variable(name: &str, key: &str) -> String {
-    format!("EVENTSUBD_SINK__{}__{}", name.to_ascii_uppercase(), key.to_ascii_uppercase())
 }
 
 /// A program within a message: its name, unless that may be anything.

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use super::files::Folder;
-use super::merge::Merged;
-use super::problems::{At, Problems};
-use super::{LoadOptions, locate};
+use crate::config::files::Folder;
+use crate::config::keys::table;
+use crate::config::locate;
+use crate::config::options::{LoadOptions, SOCKET};
+use crate::config::report::problems::{At, Problems};
 
 const NAME: &str = "eventsubd";
-pub(super) const SOCKET: &str = "control.sock";
 /// The folder with the state directories of sandboxes.
 const SANDBOXES: &str = "eventsubd-sandbox";
 /// `sun_path` of Linux has 108 bytes, the last one of which is zero.
@@ -28,16 +28,17 @@ pub fn unit_directories(path: &Path) -> Option<(PathBuf, PathBuf)> {
 }
 
 /// The state directory and the control socket. Relative paths of keys start in `folder`.
-pub(super) fn find(
+pub(in crate::config) fn find(
     options: &LoadOptions,
-    merged: &Merged,
+    state: &table::State,
+    admin: &table::Admin,
     folder: &Folder,
     problems: &mut Problems,
 ) -> (PathBuf, PathBuf) {
     let env = &options.env;
     // A sandbox must touch neither the state of the daemon that runs from the same file nor another file's sandbox.
     let apart = options.sandbox && options.state_dir.is_none();
-    let key = merged.state.directory.as_ref().filter(|_| !apart).map(|path| folder.join(path));
+    let key = state.directory.as_ref().filter(|_| !apart).map(|path| folder.join(path));
     let found =
         options.state_dir.clone().or(key).or_else(|| env.directory("STATE_DIRECTORY")).or_else(|| {
             // Relative ones are invalid, says the XDG Base Directory Specification.
@@ -59,7 +60,7 @@ pub(super) fn find(
         }
         directory.push(locate::mark(&options.path));
     }
-    let key = merged.admin.socket.as_ref().map(|path| folder.join(path));
+    let key = admin.socket.as_ref().map(|path| folder.join(path));
     let runtime = || env.directory("RUNTIME_DIRECTORY").map(|path| path.join(SOCKET));
     let socket = if options.sandbox { None } else { key.or_else(runtime) };
     let socket = socket.unwrap_or_else(|| directory.join(SOCKET));

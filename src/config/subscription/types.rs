@@ -5,21 +5,21 @@
 
 use crate::model::catalog::{self, TypeVersion};
 
-use super::diagnostic::{closest, quote};
 use super::entry::{Entry, LOGIN_KEYS, Word};
-use super::problems::Problems;
-use super::settings::Method;
-use super::source::Place;
+use crate::config::report::diagnostic::{closest, quote};
+use crate::config::report::problems::Problems;
+use crate::config::report::source::Place;
+use crate::config::settings::Method;
 
 /// A type in the version that was chosen.
-pub(super) struct Chosen<'a> {
-    pub(super) version: &'a str,
+pub(in crate::config) struct Chosen<'a> {
+    pub(in crate::config) version: &'a str,
     /// `None` when the catalogue does not know it.
-    pub(super) row: Option<&'static TypeVersion>,
+    pub(in crate::config) row: Option<&'static TypeVersion>,
 }
 
 /// The version of a type that the entry asks for; `None` after an error.
-pub(super) fn choose<'a>(
+pub(in crate::config) fn choose<'a>(
     word: &Word,
     entry: &'a Entry,
     method: Method,
@@ -140,16 +140,16 @@ fn unknown_version<'a>(
 }
 
 /// A field that the entry gives, in the words of the condition.
-pub(super) struct Given<'a> {
-    pub(super) name: &'a str,
-    pub(super) place: Place,
+pub(in crate::config) struct Given<'a> {
+    pub(in crate::config) name: &'a str,
+    pub(in crate::config) place: Place,
     /// The login key that stands for it, when that was used.
-    pub(super) login_key: Option<&'static str>,
+    pub(in crate::config) login_key: Option<&'static str>,
 }
 
 /// Checks the fields that are given against those that the type has. Fields that have a default
 /// are not missing: `moderator_user_id` beside a broadcaster, and `client_id`.
-pub(super) fn check_fields(
+pub(in crate::config) fn check_fields(
     row: &TypeVersion,
     word: &Word,
     entry: &Entry,

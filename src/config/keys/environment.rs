@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 /// What all variables of ours begin with.
-const PREFIX: &str = "EVENTSUBD_";
+pub(in crate::config) const PREFIX: &str = "EVENTSUBD_";
 /// The variables of others that are read.
 const TAKEN: [&str; 6] =
     ["STATE_DIRECTORY", "RUNTIME_DIRECTORY", "CREDENTIALS_DIRECTORY", "XDG_STATE_HOME", "HOME", "PATH"];
@@ -36,12 +36,12 @@ impl Environment {
     }
 
     /// The first directory of a variable in which systemd lists directories with colons.
-    pub(super) fn directory(&self, name: &str) -> Option<PathBuf> {
+    pub(in crate::config) fn directory(&self, name: &str) -> Option<PathBuf> {
         self.get(name)?.split(':').find(|part| !part.is_empty()).map(PathBuf::from)
     }
 
     /// Those with our prefix.
-    pub(super) fn own(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(in crate::config) fn own(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().filter(|(name, _)| name.starts_with(PREFIX)).map(|(name, value)| (&**name, &**value))
     }
 }

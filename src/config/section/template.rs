@@ -16,8 +16,8 @@ use crate::model::template::{EventContext, Makes, TOO_MUCH, Template, UnknownNam
 use crate::model::time::Timestamp;
 use crate::samples::{self, SampleRequest, SampleUser};
 
-use super::diagnostic::{closest, quote};
-use super::problems::{At, Problems};
+use crate::config::report::diagnostic::{closest, quote};
+use crate::config::report::problems::{At, Problems};
 
 /// Stands for the user of a login: nobody has looked it up yet.
 const SOMEBODY: &str = "12826";
@@ -35,34 +35,34 @@ struct Sample {
 }
 
 /// What templates are tried with. Samples are made when the first template asks for them.
-pub(super) struct Trial<'a> {
+pub(in crate::config) struct Trial<'a> {
     specs: &'a [SubscriptionSpec],
     made: HashMap<(&'a str, &'a str), Rc<[Sample]>>,
 }
 
 /// The sample events that one sink would get.
-pub(super) struct Events(Vec<Sample>);
+pub(in crate::config) struct Events(Vec<Sample>);
 
 /// One template, and where it stands.
-pub(super) struct Source<'a> {
-    pub(super) sink: &'a str,
+pub(in crate::config) struct Source<'a> {
+    pub(in crate::config) sink: &'a str,
     /// The key of the sink, such as `body`, or the header.
-    pub(super) key: &'a str,
-    pub(super) text: &'a str,
-    pub(super) at: At,
-    pub(super) makes: Makes,
+    pub(in crate::config) key: &'a str,
+    pub(in crate::config) text: &'a str,
+    pub(in crate::config) at: At,
+    pub(in crate::config) makes: Makes,
     /// Whether `at` is the text itself, so that a caret can point into it.
-    pub(super) exact: bool,
+    pub(in crate::config) exact: bool,
 }
 
 impl<'a> Trial<'a> {
-    pub(super) fn new(specs: &'a [SubscriptionSpec]) -> Self {
+    pub(in crate::config) fn new(specs: &'a [SubscriptionSpec]) -> Self {
         Self { specs, made: HashMap::new() }
     }
 
     /// The events that the sink gets: of the subscriptions that go to it and match its `types`. The others come if a
     /// glob names them, or if that kind of sink gets them unasked.
-    pub(super) fn events(&mut self, sink: &str, types: &[String], unasked: Unasked) -> Events {
+    pub(in crate::config) fn events(&mut self, sink: &str, types: &[String], unasked: Unasked) -> Events {
         let sink = SinkName::new(sink);
         let (all, named) = globs(types);
         let revocations = named.is_match(REVOCATION);
@@ -133,7 +133,7 @@ fn variants(spec: &SubscriptionSpec) -> Rc<[Sample]> {
 }
 
 /// Tries one template; returns what it makes of the events that fit.
-pub(super) fn check(source: &Source<'_>, events: &Events, problems: &mut Problems) -> Vec<String> {
+pub(in crate::config) fn check(source: &Source<'_>, events: &Events, problems: &mut Problems) -> Vec<String> {
     let Source { sink, key, text, makes, .. } = source;
     let template = match Template::read(text, *makes) {
         Ok(template) => template,
@@ -211,7 +211,7 @@ impl Source<'_> {
     }
 
     /// Warns if a text that is sent as JSON is none.
-    pub(super) fn check_json(&self, rendered: &[String], problems: &mut Problems) {
+    pub(in crate::config) fn check_json(&self, rendered: &[String], problems: &mut Problems) {
         let Source { sink, key, text, .. } = self;
         let wrong = rendered.iter().find_map(|rendered| {
             let error = serde_json::from_str::<serde::de::IgnoredAny>(rendered).err()?;
@@ -223,7 +223,7 @@ impl Source<'_> {
             rendered.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         for secret in text
             .split(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_')
-            .filter(|p| super::private::is_opaque(p))
+            .filter(|p| crate::config::report::private::is_opaque(p))
         {
             shown = shown.replace(secret, "[hidden]");
         }
@@ -238,7 +238,7 @@ impl Source<'_> {
 }
 
 /// Whether a body is meant to be JSON, by its content type or else by how it begins.
-pub(super) fn is_meant_as_json(body: &str, content_type: Option<&str>) -> bool {
+pub(in crate::config) fn is_meant_as_json(body: &str, content_type: Option<&str>) -> bool {
     match content_type {
         Some(content_type) => content_type.to_ascii_lowercase().contains("json"),
         None => {

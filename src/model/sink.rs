@@ -1,0 +1,194 @@
+//! Sinks as a person configures them: where events go, in which form, and how long they are tried.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, Method};
+
+use super::choice::choice;
+use super::route::SinkName;
+use super::secret::Secret;
+
+choice! {
+    /// The `type` of a sink.
+    pub enum SinkType {
+        Stdout = "stdout",
+        File = "file",
+        Command = "command",
+        Http = "http",
+        Nats = "nats",
+        Mqtt = "mqtt",
+        Redis = "redis",
+    }
+}
+
+choice! {
+    /// The form of an event.
+    #[derive(Default)]
+    pub enum Format {
+        /// Twitch's own message.
+        #[default]
+        Eventsub = "eventsub",
+        /// CloudEvents 1.0, structured mode.
+        Cloudevents = "cloudevents",
+    }
+}
+
+choice! {
+    /// Where a sink starts that the store does not know.
+    #[derive(Default)]
+    pub enum StartAt {
+        /// With what is stored from now on.
+        #[default]
+        Present = "now",
+        /// With the oldest event that is kept.
+        Beginning = "beginning",
+    }
+}
+
+/// One sink.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SinkOptions {
+    /// The name that the place in the store goes by.
+    pub name: SinkName,
+    /// Globs of the types that it gets.
+    pub types: Vec<String>,
+    /// The form of events. `http` has a body of its own.
+    pub format: Format,
+    /// Where it starts when the store does not know it.
+    pub start: StartAt,
+    /// The longest pause between tries.
+    pub retry_max: Duration,
+    /// How long an event is tried before it goes to the dead letters.
+    pub give_up_after: Duration,
+    pub kind: SinkKind,
+}
+
+/// The type of a sink with the settings of that type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SinkKind {
+    Stdout,
+    File(FileOptions),
+    Command(CommandOptions),
+    Http(HttpOptions),
+    Nats(NatsOptions),
+    Mqtt(MqttOptions),
+    Redis(RedisOptions),
+}
+
+impl SinkKind {
+    pub fn sink_type(&self) -> SinkType {
+        match self {
+            Self::Stdout => SinkType::Stdout,
+            Self::File(_) => SinkType::File,
+            Self::Command(_) => SinkType::Command,
+            Self::Http(_) => SinkType::Http,
+            Self::Nats(_) => SinkType::Nats,
+            Self::Mqtt(_) => SinkType::Mqtt,
+            Self::Redis(_) => SinkType::Redis,
+        }
+    }
+
+    /// The `type` in the configuration.
+    pub fn name(&self) -> &'static str {
+        self.sink_type().name()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileOptions {
+    /// The file; made with mode 0640 when missing. No two sinks have the same.
+    pub path: PathBuf,
+    /// Size in bytes beyond which a new file is begun. `None` means never.
+    pub rotate_size: Option<u64>,
+    /// Number of old files that are kept, as `path.1` (the newest) to `path.N`.
+    pub rotate_keep: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandOptions {
+    /// The path of the program.
+    pub program: PathBuf,
+    /// The folder that it runs in: that of the configuration file.
+    pub folder: PathBuf,
+    pub arguments: Vec<String>,
+    /// How long one run may take; then its whole process group is ended.
+    pub timeout: Duration,
+    /// How many run at once, at least 1.
+    pub concurrency: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpOptions {
+    /// The address, or a template of one with a fixed host; may hold secrets.
+    pub url: Secret,
+    pub method: Method,
+    /// Names and values of headers, which win over those of the format; values may hold secrets. With a
+    /// template as body they are templates too.
+    pub headers: Vec<(HeaderName, Secret)>,
+    pub body: HttpBody,
+    /// How long one request may take, answer and all.
+    pub timeout: Duration,
+    /// How many requests are under way at once, at least 1.
+    pub concurrency: usize,
+}
+
+/// The body of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HttpBody {
+    /// Twitch's own webhook request, signed with this secret if there is one.
+    Eventsub(Option<Secret>),
+    /// CloudEvents 1.0, structured mode.
+    Cloudevents,
+    /// A template.
+    Template(Arc<str>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NatsOptions {
+    /// The servers, with commas between them; may hold a password.
+    pub url: Secret,
+    /// A template of the subject.
+    pub subject: Arc<str>,
+    /// The stream that takes the messages; made when it is missing. `None` means whichever takes them.
+    pub stream: Option<String>,
+    /// The text of a credentials file.
+    pub credentials: Option<Secret>,
+    /// Whether servers that a server advertises are connected to as well, with the same credentials.
+    pub discover: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MqttOptions {
+    /// `mqtt://` or `mqtts://`; may hold a password.
+    pub url: Secret,
+    /// A template of the topic.
+    pub topic: Arc<str>,
+    /// 0, 1 or 2.
+    pub qos: u8,
+    /// Whether the broker keeps the last message of each topic for those who subscribe later.
+    pub retain: bool,
+    /// User name and password with a colon between them; they win over those of the URL.
+    pub credentials: Option<Secret>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisOptions {
+    /// `redis://` or `rediss://`; may hold a password.
+    pub url: Secret,
+    pub target: RedisTarget,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedisTarget {
+    /// An entry of a stream for each event.
+    Stream {
+        /// A template of the key.
+        key: Arc<str>,
+        /// The server removes the oldest entries beyond about this many. `None` keeps all.
+        max_len: Option<u64>,
+    },
+    /// A message on a channel for each event; the text is a template of the channel.
+    Channel(Arc<str>),
+}
