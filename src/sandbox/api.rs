@@ -39,7 +39,7 @@ pub(super) fn answer(inner: &Shared, path: &str, call: &Call) -> Answer {
             return refused;
         }
     };
-    if !bucket(inner, &mut inner.lock(), &client_id).take(Instant::now()) {
+    if !bucket(&mut inner.lock(), &client_id).take(Instant::now()) {
         return rate_limited(inner, call);
     }
     let answer = match (&call.method, path) {
@@ -75,18 +75,18 @@ fn authenticate(inner: &Shared, call: &Call) -> Result<String, Answer> {
     Ok(token.client_id.clone())
 }
 
-fn bucket<'a>(inner: &Shared, state: &'a mut State, client_id: &str) -> &'a mut Bucket {
-    let options = &inner.options;
+fn bucket<'a>(state: &'a mut State, client_id: &str) -> &'a mut Bucket {
+    let pace = state.pace;
     state
         .buckets
         .entry(client_id.to_owned())
-        .or_insert_with(|| Bucket::new(options.bucket, options.refill_per_minute, Instant::now()))
+        .or_insert_with(|| Bucket::new(pace.bucket, pace.refill_per_minute, Instant::now()))
 }
 
 /// Adds the headers of the rate limit.
 pub(super) fn with_bucket(inner: &Shared, call: &Call, mut answer: Answer) -> Answer {
     let client_id = call.client_id.clone().unwrap_or_default();
-    let level = bucket(inner, &mut inner.lock(), &client_id).level();
+    let level = bucket(&mut inner.lock(), &client_id).level();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time of this century")]
     let reset = (now + level.full_in).ceil() as u64;
@@ -101,7 +101,7 @@ pub(super) fn with_bucket(inner: &Shared, call: &Call, mut answer: Answer) -> An
 /// Refuses a call for which the bucket has no point left.
 pub(super) fn rate_limited(inner: &Shared, call: &Call) -> Answer {
     inner.count(|stats| stats.rate_limited += 1);
-    bucket(inner, &mut inner.lock(), call.client_id.as_deref().unwrap_or_default()).drain();
+    bucket(&mut inner.lock(), call.client_id.as_deref().unwrap_or_default()).drain();
     with_bucket(inner, call, Answer::error(429, "Too Many Requests"))
 }
 

@@ -8,6 +8,8 @@ pub(super) struct Bucket {
     limit: u32,
     per_second: f64,
     level: f64,
+    /// The lowest level since [`Self::reset_lowest`].
+    lowest: f64,
     as_of: Instant,
 }
 
@@ -22,7 +24,8 @@ pub(super) struct Level {
 
 impl Bucket {
     pub(super) fn new(limit: u32, per_minute: u32, now: Instant) -> Self {
-        Self { limit, per_second: f64::from(per_minute) / 60.0, level: f64::from(limit), as_of: now }
+        let level = f64::from(limit);
+        Self { limit, per_second: f64::from(per_minute) / 60.0, level, lowest: level, as_of: now }
     }
 
     /// Takes a point; false when there is none.
@@ -34,7 +37,13 @@ impl Bucket {
         if has {
             self.level -= 1.0;
         }
+        self.lowest = self.lowest.min(self.level);
         has
+    }
+
+    /// Returns the lowest level since the last call.
+    pub(super) fn reset_lowest(&mut self) -> f64 {
+        std::mem::replace(&mut self.lowest, self.level)
     }
 
     /// Empties it, as somebody else with the same client id would.

@@ -5,10 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
+use super::bucket::Bucket;
 use super::dispatch::{self, post};
 use super::fault::{Fault, Planned, Route};
 use super::message::Message;
-use super::state::{Conduit, DeviceAnswer, Inner, Order, Session, Shard, Subscription, Target};
+use super::state::{Conduit, DeviceAnswer, Inner, Order, Pace, Session, Shard, Subscription, Target};
 use super::stats::Stats;
 use super::tell::{self, TriggerError};
 use super::webhook::Endpoint;
@@ -111,6 +112,20 @@ impl Sandbox {
         id
     }
 
+    /// Changes the rate limit, which is full again, and the latency of the API.
+    pub fn set_pace(&self, bucket: u32, refill_per_minute: u32, latency: Duration) {
+        let mut state = self.inner.lock();
+        state.pace = Pace { bucket, refill_per_minute, latency };
+        state.buckets.clear();
+    }
+
+    /// Returns the fewest points that the rate limit of the application has had since the last call.
+    pub fn lowest_points(&self) -> f64 {
+        let mut state = self.inner.lock();
+        let bucket = state.buckets.get_mut(&self.inner.options.client_id);
+        bucket.map_or(f64::INFINITY, Bucket::reset_lowest)
+    }
+
     /// Deletes a conduit, as Twitch does after 72 hours without a shard.
     pub fn delete_conduit(&self, id: &str) {
         self.inner.lock().delete_conduit(id);
@@ -136,6 +151,11 @@ impl Sandbox {
             cost: subscription.cost,
         };
         state.subscriptions.values().map(info).collect()
+    }
+
+    /// The number of subscriptions.
+    pub fn subscription_count(&self) -> usize {
+        self.inner.lock().subscriptions.len()
     }
 
     /// Adds a subscription, as somebody else with the same application: on this conduit, or with a

@@ -195,8 +195,9 @@ async fn handle(inner: Shared, request: Request<Incoming>) -> Result<Response<Bo
         challenge::send(&inner, std::mem::take(&mut answer.challenges)).await;
         answer
     };
-    if !inner.options.latency.is_zero() {
-        tokio::time::sleep(inner.options.latency).await;
+    let latency = inner.lock().pace.latency;
+    if !latency.is_zero() {
+        tokio::time::sleep(latency).await;
     }
     let answer = match fault {
         None => answer().await,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
@@ -28,6 +28,14 @@ use crate::model::time::Timestamp;
 const KEPT_MESSAGES: usize = 1_000;
 /// Message ids that are kept.
 const KEPT_IDS: usize = 200_000;
+
+/// Rate limit and latency of the API.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    pub(super) bucket: u32,
+    pub(super) refill_per_minute: u32,
+    pub(super) latency: Duration,
+}
 
 /// A device that waits for somebody's leave (Twitch: "Device code grant flow").
 #[derive(Clone, Debug)]
@@ -164,6 +172,7 @@ pub(super) struct State {
     /// By device code.
     pub(super) devices: HashMap<String, Device>,
     pub(super) buckets: HashMap<String, Bucket>,
+    pub(super) pace: Pace,
     pub(super) faults: Vec<Planned>,
     pub(super) conduits: Vec<Conduit>,
     /// By order of creation.
@@ -215,6 +224,11 @@ impl Inner {
             codes: Codes::default(),
             devices: HashMap::new(),
             buckets: HashMap::new(),
+            pace: Pace {
+                bucket: options.bucket,
+                refill_per_minute: options.refill_per_minute,
+                latency: options.latency,
+            },
             faults: Vec::new(),
             conduits: Vec::new(),
             subscriptions: BTreeMap::new(),
