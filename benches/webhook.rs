@@ -37,7 +37,7 @@ use eventsubd::transport::webhook::{Listen, Sockets, WebhookHandle, WebhookOptio
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::time::Timespec;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 const SECRET: &str = "a-secret-of-the-benchmark";
@@ -289,7 +289,7 @@ fn ours() -> Ours {
     let options = WebhookOptions::new(format!("https://hooks.example.net{PATH}"), listener, None, keys);
     let (sender, receiver) = watch::channel(Some(options));
     let hear = Hear(Arc::new(|_| {}));
-    let (webhook, handle) = webhook(receiver, store.clone(), Arc::new(Notify::new()), hear);
+    let (webhook, handle) = webhook(receiver, store.clone(), hear);
     let cancel = CancellationToken::new();
     tokio::spawn(webhook.run(cancel.clone()));
     Ours { address, cancel, store, handle, _options: sender, _folder: folder }

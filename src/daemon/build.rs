@@ -107,11 +107,9 @@ impl Daemon {
             reconcile.target.clone(),
             reconcile.bindings.clone(),
             sessions_tx,
-            reconcile.revoked(),
             hear(&reconcile),
         );
-        let (webhook, webhook_handle) =
-            webhook(webhook_options, store.clone(), reconcile.revoked(), hear(&reconcile));
+        let (webhook, webhook_handle) = webhook(webhook_options, store.clone(), hear(&reconcile));
         let (delivery, delivery_handle) =
             delivery(store.clone(), reconcile.routes.clone(), sinks, delivery_options.clone());
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::webhook_secret::{self, SecretFile};
@@ -109,7 +109,7 @@ impl StandIn {
         let store = Store::open(store).map_err(|error| failed(&error))?;
         let (options, watched) = watch::channel(Some(options));
         let hear = Hear(Arc::new(|_hint| {}));
-        let (listener, _handle) = transport::webhook(watched, store.clone(), Arc::new(Notify::new()), hear);
+        let (listener, _handle) = transport::webhook(watched, store.clone(), hear);
         let cancel = CancellationToken::new();
         let task = tokio::spawn(listener.run(cancel.clone()));
         Ok(Some(Self { cancel, task, store, folder, _options: options }))

@@ -138,7 +138,7 @@ fn not_ready(status: &Status, called: bool) -> Vec<String> {
     if !called && !status.shards.iter().any(|shard| shard.state.delivers()) {
         found.push("no shard delivers events".to_owned());
     }
-    if status.reconcile.generation == 0 {
+    if status.reconcile.generation == 0 && status.reconcile.remembered.is_none() {
         found.push("the first comparison with Twitch is not done".to_owned());
     }
     found

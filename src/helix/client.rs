@@ -1,5 +1,6 @@
 //! Sending requests: the token, the pace, the second attempt.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +11,7 @@ use tracing::{debug, warn};
 
 use super::HelixOptions;
 use super::error::HelixError;
-use super::pacer::{Decision, Headers, Pacer, PacerOptions, Permit};
+use super::pacer::{Decision, Headers, Pacer, PacerOptions, Permit, Priority};
 use super::request::{Call, Request, Verb};
 use super::status::{NO_ANSWER, classify, status_label, without_token};
 use crate::auth::{AccessToken, BodyError, Outward, Rejected, Tokens, read_bounded};
@@ -25,6 +26,27 @@ const MAX_ANSWER: usize = 1 << 20;
 const RATE_LIMIT_TRIES: u32 = 3;
 /// Pause before the one repetition after a 503.
 const OUTAGE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Longest pause between two looks at whether a background request may go.
+const BACKGROUND_LOOK: Duration = Duration::from_secs(1);
+/// Time after which a background request goes as an ordinary one: another program may keep the bucket below half
+/// for good, and the list must come to its end all the same.
+const BACKGROUND_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Marks requests as background work until it is over. Clones share the mark.
+#[derive(Clone, Debug, Default)]
+pub struct Background(Arc<AtomicBool>);
+
+impl Background {
+    /// Makes the requests ordinary ones from now on: somebody waits for them.
+    pub fn end(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// Shared by all clones of the client. The lock is held for arithmetic only, never over an await.
 #[derive(Debug)]
@@ -73,6 +95,7 @@ impl Sender {
     pub(super) fn new(http: Outward, options: HelixOptions, tokens: Tokens) -> Arc<Self> {
         let pacing = PacerOptions {
             in_flight: u32::try_from(options.in_flight).unwrap_or(u32::MAX),
+            most_in_flight: u32::try_from(options.most_in_flight).unwrap_or(u32::MAX),
             reserve: options.reserve,
             refill_window: options.refill_window,
         };
@@ -123,9 +146,20 @@ impl Sender {
         self.pacer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Number of requests that may be in flight now.
+    pub(super) fn window(&self) -> usize {
+        usize::try_from(self.pacer().window()).unwrap_or(usize::MAX)
+    }
+
     /// The body of a good answer. The pulse beats while this moves.
-    pub(super) async fn send(&self, request: &Request, pulse: &Pulse) -> Result<Vec<u8>, HelixError> {
-        let outcome = self.attempts(request, pulse).await.map_err(|error| self.with_url(request, error));
+    pub(super) async fn send(
+        &self,
+        request: &Request,
+        pulse: &Pulse,
+        background: Option<&Background>,
+    ) -> Result<Vec<u8>, HelixError> {
+        let outcome =
+            self.attempts(request, pulse, background).await.map_err(|error| self.with_url(request, error));
         pulse.beat();
         let problem = outcome.as_ref().err().filter(|error| error.is_outage()).map(ToString::to_string);
         if problem.is_some() || outcome.is_ok() {
@@ -138,11 +172,16 @@ impl Sender {
         outcome
     }
 
-    async fn attempts(&self, request: &Request, pulse: &Pulse) -> Result<Vec<u8>, HelixError> {
+    async fn attempts(
+        &self,
+        request: &Request,
+        pulse: &Pulse,
+        background: Option<&Background>,
+    ) -> Result<Vec<u8>, HelixError> {
         let mut token = self.tokens.get().await.map_err(HelixError::Token)?;
         let (mut renewed, mut repeated, mut limited) = (false, false, 0);
         loop {
-            match self.attempt(request, &token, pulse).await {
+            match self.attempt(request, &token, pulse, background).await {
                 Err(HelixError::Unauthorized { message }) if !renewed => {
                     renewed = true;
                     match self.tokens.reject(&token).await.map_err(HelixError::Token)? {
@@ -165,8 +204,9 @@ impl Sender {
         request: &Request,
         token: &AccessToken,
         pulse: &Pulse,
+        background: Option<&Background>,
     ) -> Result<Vec<u8>, HelixError> {
-        let flight = self.pace(request.call.is_urgent(), pulse).await;
+        let flight = self.pace(request.call, pulse, background).await;
         let answer = tokio::time::timeout(self.options.timeout, self.exchange(request, token)).await;
         let answer = answer.unwrap_or_else(|_| {
             let message =
@@ -209,19 +249,31 @@ impl Sender {
         Err(error)
     }
 
-    async fn pace(&self, urgent: bool, pulse: &Pulse) -> Flight<'_> {
+    async fn pace(&self, call: Call, pulse: &Pulse, background: Option<&Background>) -> Flight<'_> {
+        let asked = Instant::now();
         loop {
             pulse.beat();
+            let priority = match background {
+                _ if call.is_urgent() => Priority::Urgent,
+                Some(background) if !background.is_over() && asked.elapsed() < BACKGROUND_PATIENCE => {
+                    Priority::Background
+                }
+                _ => Priority::Ordinary,
+            };
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let decision = self.pacer().ask(urgent, Instant::now().into_std());
-            match decision {
+            let decision = self.pacer().ask(priority, Instant::now().into_std());
+            let at = match decision {
                 Decision::Go(permit) => return Flight { sender: self, permit: Some(permit) },
-                Decision::At(at) => {
-                    let _ = tokio::time::timeout_at(Instant::from_std(at), changed).await;
-                }
-                Decision::Later => changed.await,
+                Decision::At(at) => Some(Instant::from_std(at)),
+                Decision::Later => None,
+            };
+            // A background request may become an ordinary one meanwhile.
+            let look = (priority == Priority::Background).then(|| Instant::now() + BACKGROUND_LOOK);
+            match [at, look].into_iter().flatten().min() {
+                Some(at) => drop(tokio::time::timeout_at(at, changed).await),
+                None => changed.await,
             }
         }
     }

@@ -19,6 +19,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use self::answer::{Bound, Page, PageRows};
+pub use self::client::Background;
 use self::client::Sender;
 pub use self::error::{HelixError, HelixErrorKind};
 use self::request::{Call, Request};
@@ -45,8 +46,11 @@ const MAX_EMPTY_PAGES: usize = 20;
 pub struct HelixOptions {
     /// `https://api.twitch.tv/helix`, without a slash at the end.
     pub api_url: String,
-    /// Requests in flight at most: 10. Bursts of more have been answered 400.
+    /// Requests in flight that are always allowed: 10.
     pub in_flight: usize,
+    /// Requests in flight at most, if the bucket refills so fast: 64. Bursts of more than a hundred have been
+    /// answered 400.
+    pub most_in_flight: usize,
     /// Points of the rate limit kept for shards and deletes: 20.
     pub reserve: u32,
     /// Longest wait for one answer, its body included: 15 s.
@@ -61,6 +65,7 @@ impl HelixOptions {
         Self {
             api_url: api_url.into(),
             in_flight: 10,
+            most_in_flight: 64,
             reserve: 20,
             timeout: Duration::from_secs(15),
             refill_window: Duration::from_secs(60),
@@ -73,22 +78,39 @@ impl HelixOptions {
 pub struct Helix {
     sender: Arc<Sender>,
     pulse: Pulse,
+    /// `None` for ordinary requests.
+    background: Option<Background>,
 }
 
 impl Helix {
     /// A client that uses these tokens.
     pub fn new(http: Outward, options: HelixOptions, tokens: Tokens) -> Self {
-        Self { sender: Sender::new(http, options, tokens), pulse: Pulse::default() }
+        Self { sender: Sender::new(http, options, tokens), pulse: Pulse::default(), background: None }
     }
 
     /// The same client for somebody whose sign of life beats with every request, and while one waits for its turn.
     #[must_use]
     pub fn with_pulse(&self, pulse: Pulse) -> Self {
-        Self { sender: Arc::clone(&self.sender), pulse }
+        Self { sender: Arc::clone(&self.sender), pulse, background: self.background.clone() }
+    }
+
+    /// The same client for background work, which leaves half of the rate limit to others until it is over.
+    #[must_use]
+    pub fn in_background(&self, background: &Background) -> Self {
+        Self {
+            sender: Arc::clone(&self.sender),
+            pulse: Pulse::default(),
+            background: Some(background.clone()),
+        }
+    }
+
+    /// Number of requests that may be in flight now. More than that wait for their turn.
+    pub fn window(&self) -> usize {
+        self.sender.window()
     }
 
     async fn send(&self, request: &Request) -> Result<Vec<u8>, HelixError> {
-        self.sender.send(request, &self.pulse).await
+        self.sender.send(request, &self.pulse, self.background.as_ref()).await
     }
 
     /// How the client is.

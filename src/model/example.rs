@@ -116,6 +116,7 @@ pub(crate) fn status() -> Status {
             converged: true,
             progress: Some(Progress { done: 1, total: 2 }),
             finished_at: Some(before(500)),
+            remembered: Some(before(4_000)),
             conduit: Some(ConduitStatus { id: "5b1f2c7a".to_owned(), shard_count: 2 }),
             total_cost: Some(1),
             max_total_cost: Some(10_000),

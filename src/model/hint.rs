@@ -24,6 +24,13 @@ pub enum Hint {
         /// Twitch's id of the user.
         user_id: Box<str>,
     },
+    /// Twitch has ended a subscription.
+    Ended {
+        /// Twitch's id of the subscription.
+        id: Box<str>,
+        /// The status that it has now.
+        status: Box<str>,
+    },
     /// Some shard is not what it was.
     Shards,
     /// A challenge was answered: a webhook subscription may be enabled now.

@@ -236,6 +236,10 @@ pub struct ReconcileStatus {
     pub progress: Option<Progress>,
     /// When the last complete run ended.
     pub finished_at: Option<Timestamp>,
+    /// When an earlier process last left Twitch as the file is. The daemon is ready with that; its own first comparison
+    /// follows. `None` if the file is another one, or that was more than a day ago.
+    #[serde(default)]
+    pub remembered: Option<Timestamp>,
     /// The conduit.
     pub conduit: Option<ConduitStatus>,
     /// Sum of the costs of all subscriptions of the client.

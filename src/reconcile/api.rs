@@ -3,8 +3,8 @@
 use std::future::Future;
 
 use crate::helix::{
-    Conduit, Created, Filter, Helix, HelixError, Rows, ShardRefused, ShardRow, SubscriptionList, Transport,
-    User, UserGrants,
+    Background, Conduit, Created, Filter, Helix, HelixError, Rows, ShardRefused, ShardRow, SubscriptionList,
+    Transport, User, UserGrants,
 };
 use crate::model::pulse::Pulse;
 use crate::model::shard::ShardId;
@@ -41,6 +41,11 @@ pub(super) trait Api: Clone + Send + Sync + 'static {
     /// The same, for somebody whose pulse beats as requests move.
     #[must_use]
     fn with_pulse(&self, pulse: &Pulse) -> Self;
+    /// The same for background work.
+    #[must_use]
+    fn in_background(&self, background: &Background) -> Self;
+    /// Number of requests that may be in flight now.
+    fn window(&self) -> usize;
     fn users_by_login(&self, logins: &[&str]) -> impl Future<Output = Result<Vec<User>, HelixError>> + Send;
     fn users_by_id(&self, ids: &[&str]) -> impl Future<Output = Result<Vec<User>, HelixError>> + Send;
     fn grants(&self, ids: &[&str]) -> impl Future<Output = Result<Rows<UserGrants>, HelixError>> + Send;
@@ -75,6 +80,14 @@ pub(super) trait Api: Clone + Send + Sync + 'static {
 impl Api for Helix {
     fn with_pulse(&self, pulse: &Pulse) -> Self {
         self.with_pulse(pulse.clone())
+    }
+
+    fn in_background(&self, background: &Background) -> Self {
+        self.in_background(background)
+    }
+
+    fn window(&self) -> usize {
+        self.window()
     }
 
     async fn users_by_login(&self, logins: &[&str]) -> Result<Vec<User>, HelixError> {

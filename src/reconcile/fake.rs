@@ -14,8 +14,10 @@ use super::api::{Api, BindAnswers, Refused};
 use super::run::engine::build;
 use super::{Desired, Memory, MemoryError, Method, Policy, Reach, ReconcileHandle, ReconcileOptions};
 use crate::helix::{
-    Conduit, Created, Filter, HelixError, Rows, ShardRow, SubscriptionList, Transport, User, UserGrants,
+    Background, Conduit, Created, Filter, HelixError, Rows, ShardRow, SubscriptionList, Transport, User,
+    UserGrants,
 };
+use crate::model::hint::Hint;
 use crate::model::pulse::Pulse;
 use crate::model::shard::{BindOutcome, Bindings, LiveSession, SessionId, Sessions, ShardId, ShardTarget};
 use crate::model::status::{ReconcileStatus, SubscriptionEntry};
@@ -46,6 +48,8 @@ pub(super) struct World {
     pub(super) over: HashSet<SessionId>,
     pub(super) max_cost: u64,
     pub(super) latency: Duration,
+    /// Time that a whole list takes besides; it shows what there is at its end.
+    pub(super) list_latency: Duration,
     /// Scopes by user id; `None`: nobody says.
     pub(super) grants: Option<BTreeMap<String, Vec<String>>>,
     /// Rows of lists and grants that cannot be read.
@@ -124,10 +128,11 @@ impl Fake {
         }
         let latency = {
             let mut world = self.world();
+            let list = if text.starts_with("list Conduit") { world.list_latency } else { Duration::ZERO };
             world.calls.push(text.clone());
             world.in_flight += 1;
             world.most_in_flight = world.most_in_flight.max(world.in_flight);
-            world.latency
+            world.latency + list
         };
         let _in_flight = InFlight(self.clone());
         tokio::time::sleep(latency).await;
@@ -153,6 +158,14 @@ fn not_found() -> HelixError {
 impl Api for Fake {
     fn with_pulse(&self, pulse: &Pulse) -> Self {
         Self(Arc::clone(&self.0), pulse.clone())
+    }
+
+    fn in_background(&self, _background: &Background) -> Self {
+        Self(Arc::clone(&self.0), Pulse::default())
+    }
+
+    fn window(&self) -> usize {
+        10
     }
 
     async fn users_by_login(&self, logins: &[&str]) -> Result<Vec<User>, HelixError> {
@@ -472,6 +485,11 @@ impl Bench {
         desired.specs = specs.into();
         change(&mut desired);
         self.desired.send_replace(Arc::new(desired));
+    }
+
+    /// A revocation comes of a subscription that is not known.
+    pub(super) fn hear_of_an_end(&self) {
+        self.handle.hint(Hint::Ended { id: "unknown".into(), status: "user_removed".into() });
     }
 
     /// Waits for a status.

@@ -100,6 +100,11 @@ pub(super) fn hold_name(client_id: &str) -> String {
     format!("deletes_held:{client_id}")
 }
 
+/// Name of the last complete run.
+pub(super) fn compared_name(client_id: &str) -> String {
+    format!("compared:{client_id}")
+}
+
 /// Name of the public URLs that subscriptions were made with, as a JSON list.
 pub(super) fn urls_name(client_id: &str) -> String {
     format!("callback_urls:{client_id}")

@@ -26,6 +26,8 @@ mod run;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod short_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod webhook_tests;
@@ -53,7 +55,7 @@ use crate::model::pulse::Pulse;
 use crate::model::route::Routes;
 use crate::model::shard::{Bindings, Sessions, ShardId, ShardTarget, WebhookTarget};
 use crate::model::status::{ReconcileStatus, ShardStatus, SubscriptionEntry};
-use crate::model::subscription::SubscriptionSpec;
+use crate::model::subscription::{SubscriptionSpec, SubscriptionStatus};
 use crate::model::webhook::KeyId;
 
 /// Desired state derived from one accepted configuration.
@@ -110,8 +112,10 @@ pub struct ReconcileOptions {
     pub reach_life: Duration,
     /// Least pause between two publications of the status during a run: 500 ms.
     pub publish_pause: Duration,
-    /// Creates and deletes handed to the API client at a time, which bounds the requests itself: 16.
+    /// Creates and deletes handed to the API client at a time, at least: 16. The client bounds the requests itself.
     pub concurrency: usize,
+    /// Pages of a list that is read whole by every run: 2. Longer lists are remembered between two comparisons.
+    pub small_list: usize,
     /// Time that a stopped run waits for the requests in hand: 3 s.
     pub drain: Duration,
     /// How the log tells people to run commands.
@@ -137,6 +141,7 @@ impl ReconcileOptions {
             reach_life: seconds(60),
             publish_pause: Duration::from_millis(500),
             concurrency: 16,
+            small_list: 2,
             drain: seconds(3),
             invocation: Invocation::default(),
         }
@@ -153,14 +158,17 @@ struct Requests {
     allows: u64,
 }
 
-/// Users whose grants changed that are remembered one by one; beyond that all are looked at.
+/// Users whose grants changed, and subscriptions that Twitch ended, that are remembered one by one; beyond that all are
+/// looked at.
 const MAX_HINTS: usize = 10_000;
 
 /// Hints from events.
 #[derive(Debug, Default)]
 struct Hints {
     users: Mutex<ChangedUsers>,
+    ended: Mutex<EndedSubscriptions>,
     grants: Notify,
+    revoked: Notify,
     shards: Notify,
     verified: Notify,
 }
@@ -169,6 +177,19 @@ impl Hints {
     fn lock(&self) -> MutexGuard<'_, ChangedUsers> {
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn ended(&self) -> MutexGuard<'_, EndedSubscriptions> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Subscriptions that Twitch has ended.
+#[derive(Debug, Default)]
+struct EndedSubscriptions {
+    /// Id and status.
+    rows: Vec<(Box<str>, SubscriptionStatus)>,
+    /// There were too many to remember each.
+    too_many: bool,
 }
 
 /// Users whose grants have changed.
@@ -224,7 +245,6 @@ pub struct ReconcileHandle {
     pub binder_pulse: Pulse,
     requests: Arc<watch::Sender<Requests>>,
     answered: watch::Receiver<u64>,
-    revoked: Arc<Notify>,
     hints: Arc<Hints>,
 }
 
@@ -262,14 +282,20 @@ impl ReconcileHandle {
                 self.hints.lock().add(user_id);
                 self.hints.grants.notify_one();
             }
+            Hint::Ended { id, status } => {
+                {
+                    let mut ended = self.hints.ended();
+                    if ended.rows.len() < MAX_HINTS {
+                        ended.rows.push((id, SubscriptionStatus::parse(&status)));
+                    } else {
+                        ended.too_many = true;
+                    }
+                }
+                self.hints.revoked.notify_one();
+            }
             Hint::Shards => self.hints.shards.notify_one(),
             Hint::Verified => self.hints.verified.notify_one(),
         }
-    }
-
-    /// To be notified when a transport hears of a revocation.
-    pub fn revoked(&self) -> Arc<Notify> {
-        self.revoked.clone()
     }
 }
 
@@ -282,8 +308,30 @@ pub struct Reconciler {
 impl Reconciler {
     /// Runs until cancelled; then ends once the requests in hand are answered, or after
     /// [`ReconcileOptions::drain`]. Deletes nothing at Twitch on its way out.
+    ///
+    /// The loop has a thread of its own: working out a plan of 100,000 subscriptions takes a second, in which sockets,
+    /// events and the binding of shards must not wait. Its requests and times are the runtime's.
+    ///
+    /// # Panics
+    /// If the loop does, or if the system has no thread left.
     pub async fn run(self, cancel: CancellationToken) {
-        Box::pin(self.engine.run(cancel)).await;
+        let runtime = tokio::runtime::Handle::current();
+        let (ended, end) = tokio::sync::oneshot::channel();
+        // Ends the thread as well if this future is dropped.
+        let stop = cancel.child_token();
+        let guard = stop.clone().drop_guard();
+        let run = move || {
+            runtime.block_on(Box::pin(self.engine.run(stop)));
+            let _ = ended.send(());
+        };
+        let thread = std::thread::Builder::new().name("reconcile".to_owned()).spawn(run);
+        let thread = thread.unwrap_or_else(|error| panic!("no thread for the reconciler: {error}"));
+        if end.await.is_err()
+            && let Err(panic) = thread.join()
+        {
+            std::panic::resume_unwind(panic);
+        }
+        drop(guard);
     }
 }
 

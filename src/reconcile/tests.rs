@@ -607,7 +607,7 @@ async fn a_revocation_is_looked_at_soon() {
     bench.fake.world().revoke("broadcaster_user_id=1", "notification_failures_exceeded");
     bench.fake.world().revoke("channel.follow", "authorization_revoked");
     let start = Instant::now();
-    bench.handle.revoked().notify_one();
+    bench.hear_of_an_end();
     let entries = bench.entries(|entries| entries.iter().any(|e| e.state == SubscriptionState::Parked)).await;
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     let parked = entries.iter().find(|e| e.state == SubscriptionState::Parked).unwrap();
@@ -623,7 +623,7 @@ async fn what_is_missing_is_no_convergence_until_it_is_there_again() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     bench.fake.world().latency = Duration::from_secs(1);
     bench.fake.world().revoke("broadcaster_user_id=1", "notification_failures_exceeded");
-    bench.handle.revoked().notify_one();
+    bench.hear_of_an_end();
     let creates = bench.fake.world().count("create");
     bench.world(|world| world.count("create") > creates).await;
     assert!(!bench.handle.status.borrow().converged);
@@ -715,12 +715,11 @@ async fn the_daemons_own_subscriptions_go_to_no_sink_unless_the_file_has_them() 
 async fn what_is_revoked_again_and_again_is_no_tight_loop() {
     let bench = settled(&three()).await;
     let until = Instant::now() + Duration::from_secs(3600);
-    let revoked = bench.handle.revoked();
     while Instant::now() < until {
         let again = bench.fake.world().live().len() == 3;
         if again {
             bench.fake.world().revoke("channel.follow", "notification_failures_exceeded");
-            revoked.notify_one();
+            bench.hear_of_an_end();
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }

@@ -17,7 +17,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
@@ -188,7 +188,7 @@ impl Listener {
         let chosen = WebhookOptions::new("https://example.org/hook", listener, tls, keys);
         let (options, receiver) = watch::channel(Some(chosen));
         let hear = Hear(Arc::new(|_| {}));
-        let (webhook, handle) = webhook(receiver, store.clone(), Arc::new(Notify::new()), hear);
+        let (webhook, handle) = webhook(receiver, store.clone(), hear);
         let cancel = CancellationToken::new();
         let task = tokio::spawn(webhook.run(cancel.clone()));
         Self { address, handle, store, options, cancel, task, _folder: folder }

@@ -74,6 +74,11 @@ fn one_that_is_not_converged_says_what_it_waits_for() {
     status.token.state = TokenState::Unavailable;
     status.reconcile.conduit = None;
     status.reconcile.generation = 0;
+    assert!(
+        waiting::reasons(&status)
+            .contains(&"Twitch's list is being read, to be compared with the file".into())
+    );
+    status.reconcile.remembered = None;
     let summary = |status: &Status| render(status, false).lines().next().map(str::to_owned);
     expect!["eventsubd 0.1.0 (pid 4711), up 1 day 2 h: not ready; there is no token: Twitch does not give one; there is no conduit yet; configuration 2 has not been carried out yet"].assert_eq(&summary(&status).expect("a line"));
 

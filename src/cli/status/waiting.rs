@@ -31,6 +31,8 @@ pub(in crate::cli) fn reasons(status: &Status) -> Vec<String> {
     }
     if let Some(progress) = reconcile.progress {
         found.push(format!("{} of {} changes made", progress.done, progress.total));
+    } else if reconcile.generation == 0 && reconcile.remembered.is_some() {
+        found.push("Twitch's list is being read, to be compared with the file".to_owned());
     } else if reconcile.generation < status.config.generation {
         found.push(match status.config.generation {
             0 | 1 => "the first sync with Twitch has not finished".to_owned(),

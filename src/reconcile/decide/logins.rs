@@ -45,6 +45,8 @@ pub(in crate::reconcile) struct Logins {
     absent: HashSet<Arc<str>>,
     refresh: Duration,
     times: RetryTimes,
+    /// Changes with the ids that are known.
+    version: u64,
 }
 
 impl Logins {
@@ -57,7 +59,13 @@ impl Logins {
             absent: HashSet::new(),
             refresh,
             times,
+            version: 0,
         }
+    }
+
+    /// A number that changes whenever another id is known.
+    pub(in crate::reconcile) fn version(&self) -> u64 {
+        self.version
     }
 
     /// Takes what was remembered. `wall` is the same moment as `now`.
@@ -67,6 +75,7 @@ impl Logins {
         now: Instant,
         wall: Timestamp,
     ) {
+        self.version += 1;
         for (name, value) in pairs {
             let Some(login) = name.strip_prefix(LOGIN_PREFIX) else { continue };
             let Some((id, looked_up)) = parse_login(value) else { continue };
@@ -138,6 +147,7 @@ impl Logins {
         let found: HashMap<String, &User> =
             users.iter().map(|user| (user.login.to_ascii_lowercase(), user)).collect();
         let mut changes = Vec::new();
+        self.version += 1;
         for login in asked {
             if let Some(user) = found.get(&**login).filter(|user| !user.id.is_empty()) {
                 self.unknown.remove(login);
@@ -175,6 +185,7 @@ impl Logins {
         let (ask, drop): (Vec<_>, Vec<_>) = due.into_iter().partition(|(login, _)| wanted.contains(&**login));
         let mut changes = Vec::new();
         for (login, _) in drop {
+            self.version += 1;
             self.known.remove(&login);
             self.renamed.remove(&login);
             self.absent.remove(&login);
@@ -232,7 +243,11 @@ impl Logins {
     }
 
     /// Forgets logins that were not found and are not wanted any more.
-    pub(in crate::reconcile) fn retain(&mut self, wanted: &HashSet<&str>) {
+    pub(in crate::reconcile) fn retain<'a>(&mut self, wanted: impl FnOnce() -> HashSet<&'a str>) {
+        if self.unknown.is_empty() && self.renamed.is_empty() && self.absent.is_empty() {
+            return;
+        }
+        let wanted = wanted();
         self.unknown.retain(|login, _| wanted.contains(&**login));
         self.renamed.retain(|login, _| wanted.contains(&**login));
         self.absent.retain(|login| wanted.contains(&**login));

@@ -14,8 +14,8 @@ use std::time::Instant;
 
 #[cfg(test)]
 pub(in crate::reconcile) use self::hold::FREE_DELETES;
-pub(in crate::reconcile) use self::hold::Hold;
-use self::hold::{Deletes, hold};
+use self::hold::{Deletes, hold, is_near_a_hold};
+pub(in crate::reconcile) use self::hold::{Hold, sum_of_keys};
 use self::rows::{is_enabled, rank, sort_out};
 use super::action::{Action, Blocked, DeleteReason, Plan};
 use super::park::{Obstacle, ParkTable, Standing};
@@ -42,8 +42,11 @@ pub(in crate::reconcile) struct Input<'a> {
     pub(in crate::reconcile) places: &'a Places,
     /// Sorted, each once.
     pub(in crate::reconcile) wanted: &'a [SubscriptionKey],
-    /// Twitch's whole list; more rows than ours do no harm.
+    /// Twitch's whole list, or the last one with what was done and heard since; more rows than ours do no harm.
     pub(in crate::reconcile) rows: &'a [SubscriptionRow],
+    /// Whether the list has just been read. Else a row may be gone, or dead: then nothing is deleted because another
+    /// row is there.
+    pub(in crate::reconcile) is_fresh: bool,
     pub(in crate::reconcile) parked: &'a ParkTable,
     /// Rows whose challenge Twitch should have sent long ago.
     pub(in crate::reconcile) overdue: &'a HashSet<Box<str>>,
@@ -82,6 +85,8 @@ pub(in crate::reconcile) struct Planned {
     pub(in crate::reconcile) ours: u64,
     /// Number of moved subscriptions whose old row is still there; a later run deletes it.
     pub(in crate::reconcile) moving: u64,
+    /// Only a list that has just been read can decide this; the plan must not be carried out.
+    pub(in crate::reconcile) needs_fresh: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +103,11 @@ pub(in crate::reconcile) fn plan(input: &Input<'_>) -> Planned {
     let mut sorted = sort_out(input, &mut out);
 
     let many = Deletes { many: sorted.unwanted.len() as u64, ours: out.ours, part: input.max_delete };
+    if !input.is_fresh {
+        sorted.duplicates.clear();
+        let is_moving = sorted.found.iter().any(|found| !found.old.is_empty());
+        out.needs_fresh = is_moving || input.hold.is_some() || is_near_a_hold(many);
+    }
     out.hold = hold(many, input.hold, input.wanted, input.own).filter(|_| !input.allow_deletes);
 
     let mut clear = deletes(sorted.dead, |row| DeleteReason::Dead(row.status.as_str().into()));

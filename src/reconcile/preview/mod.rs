@@ -15,14 +15,13 @@ use super::decide::action::{Action, Blocked, Plan};
 use super::decide::conduit;
 use super::decide::park::Obstacle;
 use super::decide::reason;
-use super::decide::wanted::Wanted;
 use super::error::RunError;
 use super::memory::{Memory, MemoryHandle};
 use super::remembered::{Found, RememberedPlaces};
-use super::run::observe::observe;
+use super::run::observe::observe_wanted;
 use super::run::tables::{Observed, Tables};
 use super::{Desired, Method, ReconcileOptions};
-use crate::helix::Helix;
+use crate::helix::{Helix, SubscriptionList};
 use crate::model::status::GrantStatus;
 use crate::model::subscription::SubscriptionKey;
 
@@ -161,38 +160,40 @@ pub(super) async fn preview_with<A: Api>(
             (Some(conduit), places)
         }
     };
-    let looked_up = |_: &Tables, wanted: &Wanted| {
-        done.push(match wanted.unresolved.len() {
-            0 => "logins looked up".to_owned(),
-            unknown => {
-                format!("logins looked up; {unknown} subscriptions name one that Twitch does not know")
-            }
-        });
+    let wanted = observe_wanted(api, &mut tables, desired).await?;
+    done.push(match wanted.unresolved.len() {
+        0 => "logins looked up".to_owned(),
+        unknown => format!("logins looked up; {unknown} subscriptions name one that Twitch does not know"),
+    });
+    let list = match places.is_nowhere() {
+        true => {
+            let costs = api.costs().await;
+            let (total_cost, max_total_cost) =
+                costs.map_err(|failure| RunError::api("the costs could not be read", failure))?;
+            SubscriptionList { total_cost, max_total_cost, ..SubscriptionList::default() }
+        }
+        false => {
+            let list = api.subscriptions(&places.filter()).await;
+            list.map_err(|failure| RunError::api("the subscriptions could not be listed", failure))?
+        }
     };
-    let mut observed = observe(api, &mut tables, desired, &places, looked_up).await?;
-    if places.is_nowhere() {
-        let costs = api.costs().await;
-        let costs = costs.map_err(|failure| RunError::api("the costs could not be read", failure))?;
-        (observed.list.total_cost, observed.list.max_total_cost) = costs;
-    }
-    done.push(format!("subscriptions read: {}", observed.list.rows.len()));
+    done.push(format!("subscriptions read: {}", list.rows.len()));
     let (no_challenges, reachable) = (HashSet::new(), std::future::ready(None));
-    let decided = tables.decide(api, desired, &places, &observed, &no_challenges, reachable).await;
-    let Observed { wanted, list } = observed;
+    let observed = Observed { wanted: &wanted, list: &list, is_fresh: true };
+    let decided = tables.decide(api, desired, &places, observed, &no_challenges, reachable).await;
     let grants = tables.grants_of_absent(&wanted, &decided.planned);
     let mut plan = decided.planned.plan;
     apply_cost_limit(&mut plan, list.total_cost, list.max_total_cost);
-    for (key, login) in wanted.unresolved {
-        let reason = reason::login_not_found(&login);
+    for (key, login) in &wanted.unresolved {
         plan.blocked.push(Blocked {
-            key,
+            key: key.clone(),
             obstacle: Obstacle::Login,
-            reason,
+            reason: reason::login_not_found(login),
             retry_in: None,
             delivers: false,
         });
     }
-    let mut own: Vec<SubscriptionKey> = wanted.own.into_iter().collect();
+    let mut own: Vec<SubscriptionKey> = wanted.own.iter().cloned().collect();
     own.sort_unstable();
     let logins = shown_ids(&plan, &tables.logins_by_id());
     Ok(Preview {

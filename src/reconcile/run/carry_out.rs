@@ -6,6 +6,7 @@ use super::{Engine, Prepared, RunEnd};
 use crate::reconcile::Desired;
 use crate::reconcile::api::Api;
 use crate::reconcile::decide::action::{Action, DeleteReason};
+use crate::reconcile::decide::ledger::Known;
 use crate::reconcile::decide::park::Obstacle;
 use crate::reconcile::decide::plan::Planned;
 use crate::reconcile::decide::reason;
@@ -29,7 +30,7 @@ impl<A: Api> Engine<A> {
         prepared: Prepared,
         stopped: impl Future<Output = ()>,
     ) -> Result<RunEnd, RunError> {
-        let Prepared { places, planned, mut costs, keys } = prepared;
+        let Prepared { places, wanted, planned, mut costs, keys } = prepared;
         let job = Job {
             api: &self.api,
             place: &places.current,
@@ -39,20 +40,24 @@ impl<A: Api> Engine<A> {
         let mut tally = Tally::default();
         // Some were parked by the plan already.
         let before = planned.park.len();
-        let (tables, out) = (&mut self.tables, &mut self.out);
+        let (tables, lists, out) = (&mut self.tables, &mut self.lists, &mut self.out);
         let end = execute(&job, &planned.plan.actions, &mut costs, stopped, |action, outcome, costs| {
             let key = action.key();
             let refused = match outcome {
-                Outcome::There { id, adopted, enabled } => {
-                    tracing::debug!(subscription_id = &*id, subscription = %key, adopted, "subscription is there");
+                Outcome::There { row, adopted } => {
+                    tracing::debug!(subscription_id = &*row.id, subscription = %key, adopted, "subscription is there");
                     tally.adopted += u64::from(adopted);
                     tally.created += u64::from(!adopted);
-                    tables.record_created(key, id, enabled, out);
+                    tables.record_created(&row, out);
+                    lists.record(Known::There(row));
                     None
                 }
                 Outcome::Deleted => {
                     tracing::debug!(subscription = %key, "subscription is deleted");
                     tally.deleted += 1;
+                    if let Action::Delete { id, .. } = action {
+                        lists.record(Known::Gone(id.clone()));
+                    }
                     None
                 }
                 Outcome::Failed => {
@@ -76,6 +81,7 @@ impl<A: Api> Engine<A> {
         })
         .await;
         self.out.show_costs(&costs);
+        self.lists.record_costs(costs.total(), costs.max);
         if !planned.plan.actions.is_empty() {
             tracing::info!(
                 created = tally.created,
@@ -96,6 +102,10 @@ impl<A: Api> Engine<A> {
             End::Complete => {
                 let is_settled = self.complete(desired, &planned, &costs, tally.left);
                 self.out.publish_in_use(self.places.in_use(desired, &places, keys));
+                if self.out.is_converged() {
+                    let rows = self.lists.known().rows.len();
+                    self.tables.remember_compared(desired, &wanted, &places, rows).await;
+                }
                 Ok(RunEnd::Complete { is_settled })
             }
         }
@@ -122,6 +132,11 @@ impl<A: Api> Engine<A> {
         // A place that was just left is looked at once more, so that its shards and its secret can go.
         let left_behind =
             |action: &Action| matches!(action, Action::Delete { reason: DeleteReason::Moved, .. });
-        planned.moving == 0 && !self.tables.has_unverified() && !planned.plan.actions.iter().any(left_behind)
+        // A later step of a move is decided by a list that shows the one before.
+        let is_moving = planned.moving > 0 || planned.plan.actions.iter().any(left_behind);
+        if is_moving {
+            self.lists.distrust();
+        }
+        !is_moving && !self.tables.has_unverified()
     }
 }

@@ -7,6 +7,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::RunEnd;
+use super::lists::Lists;
 use super::out::{Out, Senders};
 use super::places::PlaceRegistry;
 use super::tables::Tables;
@@ -29,8 +30,13 @@ pub(in crate::reconcile) struct Engine<A> {
     pub(super) options: ReconcileOptions,
     pub(super) places: PlaceRegistry,
     pub(super) tables: Tables,
+    pub(super) lists: Lists,
     pub(super) wake_ups: WakeUps,
     pub(super) out: Out,
+    /// The next run compares with the whole list.
+    pub(super) is_compare_due: bool,
+    /// The list has been read in the background; the next run compares with it.
+    pub(super) is_read: bool,
     pulse: Pulse,
     binder: Option<Binder<A>>,
 }
@@ -54,7 +60,7 @@ pub(in crate::reconcile) fn build<A: Api>(
     let (entries, subscriptions) = watch::channel::<Arc<[SubscriptionEntry]>>(Arc::new([]));
     let (requests_in, requests) = watch::channel(Requests::default());
     let (answered, answered_out) = watch::channel(0);
-    let (revoked, trouble) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let trouble = Arc::new(Notify::new());
     let hints = Arc::new(Hints::default());
     let (pulse, binder_pulse) = (Pulse::default(), Pulse::default());
     let handle = ReconcileHandle {
@@ -67,7 +73,6 @@ pub(in crate::reconcile) fn build<A: Api>(
         subscriptions,
         requests: Arc::new(requests_in),
         answered: answered_out,
-        revoked: revoked.clone(),
         hints: hints.clone(),
         pulse: pulse.clone(),
         binder_pulse: binder_pulse.clone(),
@@ -91,7 +96,10 @@ pub(in crate::reconcile) fn build<A: Api>(
         api: api.with_pulse(&pulse),
         places: PlaceRegistry::new(memory.clone(), reach, target, report.clone(), &options),
         tables: Tables::new(memory, &options),
-        wake_ups: WakeUps::new(Sources { desired, requests, report, revoked, hints, trouble }, &options),
+        wake_ups: WakeUps::new(Sources { desired, requests, report, hints, trouble }, &options),
+        lists: Lists::default(),
+        is_compare_due: false,
+        is_read: false,
         out: Out::new(options.publish_pause, options.invocation.clone(), senders),
         options,
         pulse,
@@ -135,9 +143,6 @@ impl<A: Api> Engine<A> {
             }
         }
         self.wake_ups.reset_failures();
-        self.out.show_wanted(&self.tables.wanted(&self.wake_ups.desired()));
-        self.out.flush();
-
         loop {
             self.pulse.beat();
             let end = Box::pin(self.run_once(cancel)).await;
@@ -149,6 +154,7 @@ impl<A: Api> Engine<A> {
                 }
                 Ok(RunEnd::Cut) => {}
                 Ok(RunEnd::Complete { is_settled }) => {
+                    self.wake_ups.record_short(self.lists.is_short(self.options.small_list));
                     self.wake_ups.record_success(self.tables.next_due(), *is_settled);
                 }
                 Err(error) => {
@@ -168,8 +174,8 @@ impl<A: Api> Engine<A> {
         }
     }
 
+    /// Reads what the shards need. The rest, which may be long, is read once the conduit is known.
     async fn recall(&mut self) -> Result<(), MemoryError> {
-        self.tables.recall().await?;
         self.places.recall().await
     }
 
@@ -177,9 +183,36 @@ impl<A: Api> Engine<A> {
     async fn idle(&mut self, cancel: &CancellationToken) -> bool {
         loop {
             self.pulse.beat();
-            match self.wake_ups.wait(cancel, self.tables.has_unverified()).await {
+            let wake = tokio::select! {
+                wake = self.wake_ups.wait(cancel, self.tables.has_unverified()) => wake,
+                read = self.lists.read() => {
+                    match read {
+                        Ok(()) => {
+                            self.wake_ups.record_list(self.lists.pages());
+                            self.is_read = true;
+                            return true;
+                        }
+                        Err(error) => {
+                            let pause = self.wake_ups.record_failed_list();
+                            let text = chain(&error);
+                            tracing::warn!(error = text, retry_in_ms = pause.as_millis(), "no comparison");
+                            self.out.fail_run(text, error.kind());
+                            self.out.flush();
+                        }
+                    }
+                    continue;
+                }
+            };
+            match wake {
                 Wake::Cancelled => return false,
                 Wake::Run => return true,
+                Wake::Compare => {
+                    self.wake_ups.record_list(self.lists.pages());
+                    if !self.lists.read_again(&self.api, self.options.small_list) {
+                        self.is_compare_due = true;
+                        return true;
+                    }
+                }
                 Wake::Grants(users) => self.tables.release_users(users.as_ref()),
                 Wake::Shards => self.publish_warnings(),
                 Wake::RefreshLogins => {
@@ -193,7 +226,7 @@ impl<A: Api> Engine<A> {
                         Ok(true) => self.publish_warnings(),
                         Ok(false) => {}
                         Err(failure) => {
-                            tracing::debug!(error = chain(&failure), "logins could not be looked at again");
+                            tracing::debug!(error = %failure, "logins could not be looked at again");
                         }
                     }
                 }

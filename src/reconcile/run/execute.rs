@@ -13,7 +13,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until};
 
 use crate::helix::{Filter, HelixError, HelixErrorKind};
-use crate::model::subscription::{SubscriptionKey, SubscriptionRow, SubscriptionStatus};
+use crate::model::subscription::{SubscriptionKey, SubscriptionRow};
 use crate::reconcile::api::Api;
 use crate::reconcile::decide::action::Action;
 use crate::reconcile::decide::place::Place;
@@ -21,6 +21,9 @@ use crate::reconcile::decide::reason;
 
 /// Failures in a row that end a run.
 const FAILURES_IN_A_ROW: u32 = 5;
+
+/// Requests handed to the API client beyond those that may be in flight, so that it never waits for us.
+const WAITING: usize = 6;
 
 /// Sum of the costs of the client's subscriptions, as far as it is known during a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,10 +61,8 @@ impl Costs {
 pub(in crate::reconcile) enum Outcome {
     /// The subscription exists now, created or adopted.
     There {
-        id: Box<str>,
+        row: SubscriptionRow,
         adopted: bool,
-        /// Or Twitch has to call back first.
-        enabled: bool,
     },
     Deleted,
     /// Twitch refuses it, for a reason that lies in the action.
@@ -90,6 +91,7 @@ pub(in crate::reconcile) enum End {
 pub(in crate::reconcile) struct Job<'a, A> {
     pub(in crate::reconcile) api: &'a A,
     pub(in crate::reconcile) place: &'a Place,
+    /// Least number of actions under way at a time.
     pub(in crate::reconcile) concurrency: usize,
     /// Time that requests in hand may take once the execution is stopped.
     pub(in crate::reconcile) drain: Duration,
@@ -121,7 +123,7 @@ pub(in crate::reconcile) async fn execute<A: Api>(
         let mut flight = FuturesUnordered::new();
         let mut costly_in_flight: u64 = 0;
         loop {
-            while !over && flight.len() < job.concurrency.max(1) {
+            while !over && flight.len() < job.concurrency.max(job.api.window() + WAITING) {
                 let Some(action) = queue.peek() else { break };
                 if is_costly(action)
                     && let Some(room) = costs.room()
@@ -170,7 +172,7 @@ pub(in crate::reconcile) async fn execute<A: Api>(
                     costs.counted = costs.counted.saturating_add(row.cost);
                     costs.reported = costs.reported.max(total);
                     costs.max = if max > 0 { max } else { costs.max };
-                    there(&row, false)
+                    Outcome::There { row, adopted: false }
                 }
                 Done::ConduitGone => return End::ConduitGone,
                 Done::Failed(failure) => {
@@ -212,10 +214,6 @@ fn failed_or_refused(failure: HelixError) -> Done {
         HelixErrorKind::Credentials | HelixErrorKind::Unavailable => Done::Failed(failure),
         HelixErrorKind::Refused => Done::Outcome(Outcome::Refused(failure)),
     }
-}
-
-fn there(row: &SubscriptionRow, adopted: bool) -> Outcome {
-    Outcome::There { id: row.id.clone(), adopted, enabled: row.status == SubscriptionStatus::Enabled }
 }
 
 async fn create<A: Api>(job: &Job<'_, A>, key: &SubscriptionKey, batching: bool) -> Done {
@@ -267,7 +265,7 @@ async fn adopt<A: Api>(job: &Job<'_, A>, key: &SubscriptionKey, id: Option<&str>
     };
     let ours = |row: &&SubscriptionRow| row.key == *key && job.place.holds(&row.target);
     if let Some(row) = rows.iter().filter(ours).find(|row| row.status.is_live()) {
-        return Done::Outcome(there(row, true));
+        return Done::Outcome(Outcome::There { row: row.clone(), adopted: true });
     }
     // Dead ones do not conflict, says Twitch; one that does all the same is in the way.
     for row in rows.iter().filter(ours) {

@@ -16,6 +16,7 @@ use crate::model::status::{
     SubscriptionState,
 };
 use crate::model::subscription::SubscriptionKey;
+use crate::model::time::Timestamp;
 use crate::reconcile::InUse;
 use crate::reconcile::clock::{timestamp_of, wall};
 use crate::reconcile::decide::park::Obstacle;
@@ -70,6 +71,8 @@ pub(in crate::reconcile) enum Change {
 #[derive(Debug)]
 pub(in crate::reconcile) struct Out {
     status: ReconcileStatus,
+    /// The subscriptions that have entries and routes.
+    shown: Option<Arc<Wanted>>,
     /// Sorted by key.
     entries: Vec<SubscriptionEntry>,
     entries_changed: bool,
@@ -96,6 +99,7 @@ impl Out {
         let now = Instant::now();
         Self {
             status: ReconcileStatus::default(),
+            shown: None,
             entries: Vec::new(),
             entries_changed: false,
             routes: HashMap::new(),
@@ -135,9 +139,18 @@ impl Out {
     }
 
     /// Shows these subscriptions and no others, and publishes where their events go.
-    pub(in crate::reconcile) fn show_wanted(&mut self, wanted: &Wanted) {
+    pub(in crate::reconcile) fn show_wanted(&mut self, wanted: &Arc<Wanted>) {
+        if self.shown.as_ref().is_some_and(|shown| Arc::ptr_eq(shown, wanted)) {
+            return;
+        }
         self.publish_routes(wanted);
         self.rebase(wanted);
+        self.shown = Some(Arc::clone(wanted));
+    }
+
+    /// Shows that an earlier process has left Twitch as the file is.
+    pub(in crate::reconcile) fn show_remembered(&mut self, at: Timestamp) {
+        self.status.remembered = Some(at);
     }
 
     /// Shows the conduit. Another one than before has no subscriptions yet.
@@ -200,6 +213,16 @@ impl Out {
         self.status.converged = run.is_settled && !is_pending && run.moving == 0;
         self.status.finished_at = Some(wall());
         (self.status.problem, self.status.problem_kind) = (None, None);
+    }
+
+    /// Whether Twitch matches the file.
+    pub(in crate::reconcile) fn is_converged(&self) -> bool {
+        self.status.converged
+    }
+
+    /// Shows that nothing has to be done for this generation as far as is known.
+    pub(in crate::reconcile) fn show_planned(&mut self, generation: u64) {
+        self.status.planned = generation;
     }
 
     /// Shows that a run ended early, and why.

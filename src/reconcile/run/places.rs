@@ -23,6 +23,16 @@ use crate::reconcile::memory::{MemoryError, MemoryHandle};
 use crate::reconcile::remembered::{Found, RememberedPlaces};
 use crate::reconcile::{Desired, InUse, Method, ReconcileOptions};
 
+/// Our places, ready to be used, with what there is to show of them.
+#[derive(Debug)]
+pub(in crate::reconcile) struct PreparedPlaces {
+    pub(in crate::reconcile) places: Places,
+    /// The conduit that subscriptions are created on.
+    pub(in crate::reconcile) conduit: Option<ConduitStatus>,
+    /// What a person should know of the conduit.
+    pub(in crate::reconcile) warning: Option<String>,
+}
+
 /// Our places, and the shards' share in them: what is remembered, which shards there shall be, how they are.
 #[derive(Debug)]
 pub(in crate::reconcile) struct PlaceRegistry {
@@ -68,16 +78,16 @@ impl PlaceRegistry {
         &mut self,
         api: &A,
         desired: &Desired,
-        out: &mut Out,
-    ) -> Result<Places, RunError> {
+    ) -> Result<PreparedPlaces, RunError> {
         if desired.method == Method::Conduit {
-            let conduit = self.prepare_conduit(api, desired, out).await?;
-            return Ok(self.remembered.on_conduit(&conduit.id));
+            let (conduit, warning) = self.prepare_conduit(api, desired).await?;
+            let places = self.remembered.on_conduit(&conduit.id);
+            return Ok(PreparedPlaces { places, conduit: Some(status_of(&conduit)), warning });
         }
         let places = self.remembered.on_callback(desired)?;
         // Remembered before anything is made with the URL: what points to it counts as ours from then on.
         self.remembered.remember_urls(places.urls.clone()).await?;
-        Ok(places)
+        Ok(PreparedPlaces { places, conduit: None, warning: None })
     }
 
     /// Looks after the places that we leave: a conduit with live subscriptions keeps its shards, a URL without
@@ -181,8 +191,7 @@ impl PlaceRegistry {
         &mut self,
         api: &A,
         desired: &Desired,
-        out: &mut Out,
-    ) -> Result<Conduit, RunError> {
+    ) -> Result<(Conduit, Option<String>), RunError> {
         let (found, existing) = self.remembered.find_conduit(api, desired).await?;
         let mut shards = conduit::shard_count(desired.shards);
         if desired.shards_call && self.report.borrow().wants_stand_in {
@@ -209,10 +218,9 @@ impl PlaceRegistry {
                 self.make_conduit(api, shards, &existing).await?
             }
         };
-        let conduit = self.resize(api, desired, conduit, shards, out).await?;
+        let (conduit, warning) = self.resize(api, desired, conduit, shards).await?;
         self.publish_target(desired, &conduit.id, conduit.shard_count.min(shards));
-        out.show_conduit(Some(status_of(&conduit)));
-        Ok(conduit)
+        Ok((conduit, warning))
     }
 
     async fn make_conduit<A: Api>(
@@ -253,10 +261,9 @@ impl PlaceRegistry {
         desired: &Desired,
         conduit: Conduit,
         shards: u32,
-        out: &mut Out,
-    ) -> Result<Conduit, RunError> {
+    ) -> Result<(Conduit, Option<String>), RunError> {
         if conduit.shard_count == shards {
-            return Ok(conduit);
+            return Ok((conduit, None));
         }
         if shards < conduit.shard_count {
             // The sockets close first, so that none of them reads a shard that no longer exists.
@@ -270,18 +277,19 @@ impl PlaceRegistry {
                     to = shards,
                     "resized the conduit"
                 );
-                Ok(Conduit { shard_count: resized.shard_count.min(shards).max(1), ..conduit })
+                let shard_count = resized.shard_count.min(shards).max(1);
+                Ok((Conduit { shard_count, ..conduit }, None))
             }
             Err(failure) if failure.is_outage() || matches!(failure, HelixError::NotFound { .. }) => {
                 Err(RunError::api("the conduit could not be resized", failure))
             }
             Err(failure) => {
-                out.warn(format!(
+                let warning = format!(
                     "Twitch does not resize the conduit from {} to {shards} shards: {failure}; set \
                      `transport.conduit.shards` to what Twitch allows",
                     conduit.shard_count
-                ));
-                Ok(conduit)
+                );
+                Ok((conduit, Some(warning)))
             }
         }
     }

@@ -17,6 +17,7 @@ use crate::model::text::chain;
 use crate::reconcile::api::Api;
 use crate::reconcile::clock::wall;
 use crate::reconcile::decide::action::Action;
+use crate::reconcile::decide::compared::{Compared, fingerprint};
 use crate::reconcile::decide::grants::Grants;
 use crate::reconcile::decide::logins::{Changes, Logins, USERS_PER_CALL};
 use crate::reconcile::decide::park::{Obstacle, ParkTable};
@@ -25,7 +26,7 @@ use crate::reconcile::decide::plan::{Hold, Input, Planned, plan};
 use crate::reconcile::decide::reason;
 use crate::reconcile::decide::wanted::{self, Wanted};
 use crate::reconcile::error::RunError;
-use crate::reconcile::memory::{LOGIN_PREFIX, MemoryError, MemoryHandle, hold_name};
+use crate::reconcile::memory::{LOGIN_PREFIX, MemoryError, MemoryHandle, compared_name, hold_name};
 use crate::reconcile::{Desired, ReconcileOptions};
 
 /// Lookup calls in flight at most.
@@ -37,11 +38,21 @@ const NAMED: usize = 10;
 /// Parked subscriptions that a run logs one by one at WARN.
 const LOGGED: usize = 10;
 
-/// Both sides, as of one moment.
+/// What is wanted, and Twitch's list.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::reconcile) struct Observed<'a> {
+    pub(in crate::reconcile) wanted: &'a Wanted,
+    pub(in crate::reconcile) list: &'a SubscriptionList,
+    /// Whether the list has just been read; see [`Input::is_fresh`].
+    pub(in crate::reconcile) is_fresh: bool,
+}
+
+/// The resolved subscriptions of a configuration, and what they were resolved with.
 #[derive(Debug)]
-pub(in crate::reconcile) struct Observed {
-    pub(in crate::reconcile) wanted: Wanted,
-    pub(in crate::reconcile) list: SubscriptionList,
+struct Resolved {
+    generation: u64,
+    logins: u64,
+    wanted: Arc<Wanted>,
 }
 
 /// A plan with the facts that it was made from.
@@ -72,6 +83,9 @@ pub(in crate::reconcile) struct Tables {
     allowed: Option<u64>,
     /// How the log tells people to run commands.
     invocation: Invocation,
+    /// Resolving a long file takes a second: it is done once, until the file or a login's id changes.
+    resolved: Option<Resolved>,
+    is_recalled: bool,
 }
 
 impl Tables {
@@ -87,15 +101,21 @@ impl Tables {
             hold: None,
             allowed: None,
             invocation: options.invocation.clone(),
+            resolved: None,
+            is_recalled: false,
         }
     }
 
-    /// Reads what earlier runs remembered.
+    /// Reads what earlier runs remembered, once.
     pub(in crate::reconcile) async fn recall(&mut self) -> Result<(), MemoryError> {
+        if self.is_recalled {
+            return Ok(());
+        }
         let logins = self.memory.load(LOGIN_PREFIX).await?;
         let hold = self.memory.load_one(&hold_name(&self.client_id)).await?;
         self.hold = hold.and_then(|text| Hold::parse(&text));
         self.logins.remember(&logins, now(), wall());
+        self.is_recalled = true;
         Ok(())
     }
 
@@ -148,12 +168,20 @@ impl Tables {
 
     /// Forgets failed lookups of logins that the file no longer has.
     pub(in crate::reconcile) fn retain_logins(&mut self, desired: &Desired) {
-        self.logins.retain(&wanted::logins(&desired.specs));
+        self.logins.retain(|| wanted::logins(&desired.specs));
     }
 
     /// The file's subscriptions with the ids that are known.
-    pub(in crate::reconcile) fn wanted(&self, desired: &Desired) -> Wanted {
-        wanted::of(desired, &self.logins, &self.client_id)
+    pub(in crate::reconcile) fn wanted(&mut self, desired: &Desired) -> Arc<Wanted> {
+        let (generation, logins) = (desired.generation, self.logins.version());
+        if let Some(resolved) = &self.resolved
+            && (resolved.generation, resolved.logins) == (generation, logins)
+        {
+            return Arc::clone(&resolved.wanted);
+        }
+        let wanted = Arc::new(wanted::of(desired, &self.logins, &self.client_id));
+        self.resolved = Some(Resolved { generation, logins, wanted: Arc::clone(&wanted) });
+        wanted
     }
 
     /// The same without the daemon's own subscriptions.
@@ -162,7 +190,7 @@ impl Tables {
     }
 
     /// Shows these subscriptions, with those of unknown logins as parked.
-    pub(in crate::reconcile) fn show(&self, wanted: &Wanted, out: &mut Out) {
+    pub(in crate::reconcile) fn show(&self, wanted: &Arc<Wanted>, out: &mut Out) {
         out.show_wanted(wanted);
         for (key, login) in &wanted.unresolved {
             if let Some(retry_at) = self.logins.not_found(login) {
@@ -179,6 +207,9 @@ impl Tables {
         api: &A,
         desired: &Desired,
     ) -> Result<(), RunError> {
+        if self.wanted(desired).unresolved.is_empty() {
+            return Ok(());
+        }
         let logins = desired.specs.iter().flat_map(SubscriptionSpec::logins);
         let missing = self.logins.missing(logins, now());
         if missing.is_empty() {
@@ -260,18 +291,18 @@ impl Tables {
         overdue.map(|(id, _)| id.clone()).collect()
     }
 
-    /// Plans from a whole list, asks who has granted what the plan would create, and plans again without what
+    /// Plans, asks who has granted what the plan would create, and plans again without what
     /// would be refused. `unreachable` is awaited before anything is created on a callback: why that cannot be reached.
     pub(in crate::reconcile) async fn decide<A: Api>(
         &mut self,
         api: &A,
         desired: &Desired,
         places: &Places,
-        observed: &Observed,
+        observed: Observed<'_>,
         overdue: &HashSet<Box<str>>,
         unreachable: impl Future<Output = Option<String>>,
     ) -> Decided {
-        let Observed { wanted, list } = observed;
+        let Observed { wanted, list, is_fresh } = observed;
         let now = now();
         let is_listed =
             |key: &SubscriptionKey| wanted.keys.binary_search(key).is_ok() && !wanted.own.contains(key);
@@ -281,6 +312,7 @@ impl Tables {
             places,
             wanted: &wanted.keys,
             rows: &list.rows,
+            is_fresh,
             parked: &self.parked,
             overdue,
             unreachable: None,
@@ -298,7 +330,7 @@ impl Tables {
         let creates: Vec<&SubscriptionKey> = creates(&planned).collect();
         let mut remarks: Vec<String> =
             reason::unread_rows("subscriptions", &list.unread).into_iter().collect();
-        if creates.is_empty() {
+        if creates.is_empty() || planned.needs_fresh {
             return Decided { planned, unreachable: None, remarks };
         }
         let by_id = self.logins.by_id();
@@ -375,19 +407,42 @@ impl Tables {
     }
 
     /// Records that a subscription was created or adopted.
-    pub(in crate::reconcile) fn record_created(
-        &mut self,
-        key: &SubscriptionKey,
-        id: Box<str>,
-        is_enabled: bool,
-        out: &mut Out,
-    ) {
+    pub(in crate::reconcile) fn record_created(&mut self, row: &SubscriptionRow, out: &mut Out) {
+        let key = &row.key;
         self.parked.record_alive(key, now());
-        if is_enabled {
-            out.set(key, Change::Enabled(id));
+        if row.status == SubscriptionStatus::Enabled {
+            out.set(key, Change::Enabled(row.id.clone()));
         } else {
-            self.unverified.insert(id.clone(), Instant::now());
-            out.begun(key, id);
+            self.unverified.insert(row.id.clone(), Instant::now());
+            out.begun(key, row.id.clone());
+        }
+    }
+
+    /// Whether an earlier process has left Twitch as the file is, in these places.
+    pub(in crate::reconcile) async fn recall_compared(
+        &self,
+        desired: &Desired,
+        wanted: &Wanted,
+        places: &Places,
+    ) -> Option<Compared> {
+        let text = self.memory.load_one(&compared_name(&self.client_id)).await.ok()??;
+        let compared = Compared::parse(&text)?;
+        compared.holds(fingerprint(wanted, places, desired.policy), wall()).then_some(compared)
+    }
+
+    /// Remembers that Twitch matches the file. Without it the next start reads the list first.
+    pub(in crate::reconcile) async fn remember_compared(
+        &self,
+        desired: &Desired,
+        wanted: &Wanted,
+        places: &Places,
+        rows: usize,
+    ) {
+        let of = fingerprint(wanted, places, desired.policy);
+        let compared = Compared { at: wall(), of, rows: rows as u64 };
+        let change = (compared_name(&self.client_id), Some(compared.to_string()));
+        if let Err(error) = self.memory.save(vec![change]).await {
+            tracing::warn!(error = chain(&error), "the last comparison could not be remembered");
         }
     }
 

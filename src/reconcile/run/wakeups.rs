@@ -8,14 +8,15 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::model::subscription::SubscriptionStatus;
 use crate::reconcile::bind::binder::ShardReport;
 use crate::reconcile::{Desired, Hints, ReconcileOptions, Requests};
 
 /// Time that one page of the list takes of a rate limit of 800 requests a minute.
 const PAGE_TIME: Duration = Duration::from_millis(75);
 
-/// Rows on a page of the list.
-const PAGE: usize = 100;
+/// Longer than any daemon runs.
+const FAR: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Runs that only retry parked subscriptions take at most a tenth of the rate limit.
 const RETRY_SHARE: u32 = 10;
@@ -44,7 +45,6 @@ pub(in crate::reconcile) struct Sources {
     pub(in crate::reconcile) desired: watch::Receiver<Arc<Desired>>,
     pub(in crate::reconcile) requests: watch::Receiver<Requests>,
     pub(in crate::reconcile) report: watch::Receiver<ShardReport>,
-    pub(in crate::reconcile) revoked: Arc<Notify>,
     pub(in crate::reconcile) hints: Arc<Hints>,
     /// Notified when the binder finds that Twitch does not know the conduit.
     pub(in crate::reconcile) trouble: Arc<Notify>,
@@ -56,6 +56,8 @@ pub(in crate::reconcile) struct Order {
     pub(in crate::reconcile) desired: Arc<Desired>,
     /// Whether the file has changed or a person has asked: everything that waits is tried at once.
     pub(in crate::reconcile) is_requested: bool,
+    /// Whether a person has asked for a comparison.
+    pub(in crate::reconcile) is_applied: bool,
     /// Whether a person has just allowed held deletes.
     pub(in crate::reconcile) allows_deletes: bool,
 }
@@ -66,6 +68,8 @@ pub(in crate::reconcile) enum Wake {
     Cancelled,
     /// A run is due.
     Run,
+    /// A comparison with the whole list is due.
+    Compare,
     /// Grants of these users have changed; `None` stands for too many to name.
     Grants(Option<BTreeSet<Box<str>>>),
     /// The shards' warnings may have changed.
@@ -82,7 +86,13 @@ pub(in crate::reconcile) struct WakeUps {
     seen: (u64, Requests),
     /// When the list was last read, and how many pages it had.
     listed: Option<(Instant, u32)>,
+    /// Whether the next run plans from the list that is known.
+    is_short: bool,
+    /// When the last run began.
+    run_at: Instant,
     next_run: Instant,
+    /// When the whole list is read again.
+    next_compare: Instant,
     next_refresh: Instant,
     /// Failed runs in a row.
     failures: u32,
@@ -97,7 +107,10 @@ impl WakeUps {
             sources,
             seen: (0, Requests::default()),
             listed: None,
+            is_short: false,
+            run_at: now,
             next_run: now,
+            next_compare: now + FAR,
             next_refresh: now + options.login_refresh_pause,
             failures: 0,
             backoff: options.backoff,
@@ -119,10 +132,12 @@ impl WakeUps {
     pub(in crate::reconcile) fn begin_run(&mut self) -> Order {
         let desired = self.sources.desired.borrow_and_update().clone();
         let requests = *self.sources.requests.borrow_and_update();
+        self.run_at = Instant::now();
         let (generation, before) = self.seen;
         self.seen = (desired.generation, requests);
         Order {
             is_requested: generation != desired.generation || before.applies != requests.applies,
+            is_applied: before.applies != requests.applies,
             allows_deletes: before.allows != requests.allows,
             desired,
         }
@@ -149,10 +164,17 @@ impl WakeUps {
         self.seen.1.asked
     }
 
-    /// Records that the list was read.
-    pub(in crate::reconcile) fn record_list(&mut self, rows: usize) {
-        let pages = u32::try_from(rows / PAGE).unwrap_or(u32::MAX).saturating_add(1);
-        self.listed = Some((Instant::now(), pages));
+    /// Records that the whole list was read, or is being read in the background; the next comparison follows after the
+    /// interval.
+    pub(in crate::reconcile) fn record_list(&mut self, pages: usize) {
+        let now = Instant::now();
+        self.listed = Some((now, u32::try_from(pages).unwrap_or(u32::MAX).saturating_add(1)));
+        self.next_compare = now + self.sources.desired.borrow().interval;
+    }
+
+    /// Records whether the next run plans from the list that is known: then it needs no pause for a list.
+    pub(in crate::reconcile) fn record_short(&mut self, is_short: bool) {
+        self.is_short = is_short;
     }
 
     /// Schedules the run after a complete one. `due` is when something parked may be tried; a run that left work
@@ -160,10 +182,18 @@ impl WakeUps {
     pub(in crate::reconcile) fn record_success(&mut self, due: Option<Instant>, is_settled: bool) {
         let now = Instant::now();
         self.failures = 0;
-        let interval = now + self.sources.desired.borrow().interval;
         let due = due.map(|due| due.max(self.spaced(RETRY_SHARE, 5 * LEAST_PAUSE)));
         let soon = (!is_settled).then(|| self.spaced(2, UNSETTLED_PAUSE));
-        self.next_run = [due, soon].into_iter().flatten().fold(interval, Instant::min).max(now);
+        self.next_run = [due, soon].into_iter().flatten().fold(now + FAR, Instant::min).max(now);
+    }
+
+    /// Schedules the next comparison after one in the background that failed, and returns the pause.
+    pub(in crate::reconcile) fn record_failed_list(&mut self) -> Duration {
+        let next_run = self.next_run;
+        let pause = self.record_failure();
+        self.next_compare = Instant::now() + pause;
+        self.next_run = next_run;
+        pause
     }
 
     /// Schedules the run after one that failed, and returns the pause. It grows with each failure up to the
@@ -188,6 +218,13 @@ impl WakeUps {
         self.next_refresh = Instant::now() + pause;
     }
 
+    /// Takes the subscriptions that Twitch has ended since the last call; the flag says that there were too many to
+    /// remember each.
+    pub(in crate::reconcile) fn take_ended(&self) -> (Vec<(Box<str>, SubscriptionStatus)>, bool) {
+        let ended = std::mem::take(&mut *self.sources.hints.ended());
+        (ended.rows, ended.too_many)
+    }
+
     /// Waits for a reason to do something. `has_unverified`: whether subscriptions wait for their challenge; else
     /// an answered one is no news.
     pub(in crate::reconcile) async fn wait(
@@ -205,7 +242,7 @@ impl WakeUps {
                 () = cancel.cancelled() => return Wake::Cancelled,
                 Ok(()) = sources.desired.changed() => return Wake::Run,
                 () = asked(&mut sources.requests, asked_before) => return Wake::Run,
-                () = sources.revoked.notified() => (REVOKED_SHARE, LEAST_PAUSE),
+                () = sources.hints.revoked.notified() => (REVOKED_SHARE, LEAST_PAUSE),
                 () = sources.trouble.notified() => (1, LEAST_PAUSE),
                 () = sources.hints.grants.notified() => {
                     let changed = std::mem::take(&mut *sources.hints.lock());
@@ -222,6 +259,7 @@ impl WakeUps {
                 }
                 Ok(()) = sources.report.changed() => return Wake::Shards,
                 () = sleep_until(self.next_run) => return Wake::Run,
+                () = sleep_until(self.next_compare) => return Wake::Compare,
                 () = sleep_until(self.next_refresh) => return Wake::RefreshLogins,
             };
             if !is_failing {
@@ -238,7 +276,12 @@ impl WakeUps {
     /// part in `share` of the rate limit.
     fn spaced(&self, share: u32, least: Duration) -> Instant {
         let now = Instant::now();
-        self.listed.map_or(now, |(at, pages)| at + (PAGE_TIME * pages * share).max(least)).max(now)
+        let Some((at, pages)) = self.listed else { return now };
+        let (since, list) = match self.is_short {
+            true => (self.run_at, Duration::ZERO),
+            false => (at, PAGE_TIME * pages * share),
+        };
+        (since + list.max(least)).max(now)
     }
 }
 

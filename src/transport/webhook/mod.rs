@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 pub use self::listen::{ListenError, Listener, Sockets};
 pub use self::server::Webhook;
@@ -119,16 +119,14 @@ pub struct WebhookHandle {
 
 /// Builds the listener; nothing happens until it is run.
 ///
-/// `revoked` is notified of each revocation. `hear` gets the hints from events, and each challenge that was
-/// answered. Nothing is served while there are no options. New options apply from the next request on, those
+/// `hear` gets the hints from events and revocations, and each challenge that was answered. Nothing is served while there are no options. New options apply from the next request on, those
 /// of TLS from the next connection on. A different listener replaces the old one.
 pub fn webhook(
     options: watch::Receiver<Option<WebhookOptions>>,
     store: Store,
-    revoked: Arc<Notify>,
     hear: Hear,
 ) -> (Webhook, WebhookHandle) {
-    let shared = Arc::new(Shared::new(store, revoked, hear));
+    let shared = Arc::new(Shared::new(store, hear));
     let (status_in, status) = watch::channel(None);
     let (intake_in, intake) = watch::channel(IntakeStatus::default());
     let (shards_in, shards) = watch::channel(BTreeMap::new());

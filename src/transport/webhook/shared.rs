@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use tokio::sync::Notify;
-
 use super::WebhookOptions;
 use super::counters::Counters;
 use crate::store::Store;
@@ -19,7 +17,6 @@ pub(super) struct Live {
 /// State shared by all requests.
 pub(super) struct Shared {
     pub(super) store: Store,
-    pub(super) revoked: Arc<Notify>,
     pub(super) hear: Hear,
     pub(super) counters: Counters,
     live: RwLock<Option<Arc<Live>>>,
@@ -28,15 +25,8 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(store: Store, revoked: Arc<Notify>, hear: Hear) -> Self {
-        Self {
-            store,
-            revoked,
-            hear,
-            counters: Counters::default(),
-            live: RwLock::new(None),
-            told: Mutex::default(),
-        }
+    pub(super) fn new(store: Store, hear: Hear) -> Self {
+        Self { store, hear, counters: Counters::default(), live: RwLock::new(None), told: Mutex::default() }
     }
 
     /// Replaces the active options.

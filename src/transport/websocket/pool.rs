@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
@@ -68,7 +68,6 @@ pub struct Pool {
     sessions: Arc<watch::Sender<Sessions>>,
     statuses: Arc<watch::Sender<Statuses>>,
     intake: Arc<watch::Sender<IntakeStatus>>,
-    revoked: Arc<Notify>,
     hear: Hear,
     log: Arc<LogLimit>,
 }
@@ -76,15 +75,13 @@ pub struct Pool {
 /// Builds the pool; nothing happens until it is run.
 ///
 /// `target` says which shards there shall be, `bindings` which sessions are bound; `sessions` tells
-/// which there are. `revoked` is notified of each revocation, `hear` is told what
-/// events tell the daemon. New options hold for new connections.
+/// which there are. `hear` is told what events and revocations tell the daemon. New options hold for new connections.
 pub fn pool(
     options: watch::Receiver<PoolOptions>,
     store: Store,
     target: watch::Receiver<Option<ShardTarget>>,
     bindings: watch::Receiver<Bindings>,
     sessions: watch::Sender<Sessions>,
-    revoked: Arc<Notify>,
     hear: Hear,
 ) -> (Pool, PoolHandle) {
     let (statuses, shards) = watch::channel(BTreeMap::new());
@@ -97,7 +94,6 @@ pub fn pool(
         sessions: Arc::new(sessions),
         statuses: Arc::new(statuses),
         intake: Arc::new(intake_in),
-        revoked,
         hear,
         log: Arc::default(),
     };
@@ -152,7 +148,6 @@ impl Pool {
                 outward: options.outward.clone(),
                 log: Arc::clone(&self.log),
                 intake: Arc::clone(&self.intake),
-                revoked: Arc::clone(&self.revoked),
                 hear: self.hear.clone(),
             },
             timings: options.timings,

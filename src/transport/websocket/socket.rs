@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::Uri;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
@@ -24,7 +24,7 @@ use super::frame::{self, Message};
 use super::session::SocketId;
 use crate::auth::{Connection, Outward};
 use crate::model::connect::{address, cannot_connect, place, reason};
-use crate::model::hint;
+use crate::model::hint::{self, Hint};
 use crate::model::shard::{SessionId, ShardId};
 use crate::model::status::IntakeStatus;
 use crate::model::tally::ReconnectCause;
@@ -95,8 +95,6 @@ pub(super) struct Shared {
     /// Limits lines that Twitch can cause at will.
     pub(super) log: Arc<LogLimit>,
     pub(super) intake: Arc<watch::Sender<IntakeStatus>>,
-    /// Told of each revocation.
-    pub(super) revoked: Arc<Notify>,
     /// Told what events tell the daemon, once they are stored.
     pub(super) hear: Hear,
 }
@@ -248,7 +246,7 @@ impl Socket {
                     warn!(%subscription_id, subscription_type, status, left_out, "Twitch has ended a subscription");
                 }
                 self.shared.intake.send_modify(|intake| intake.revocations += 1);
-                self.shared.revoked.notify_one();
+                (self.shared.hear.0)(Hint::Ended { id: subscription_id, status });
                 if let Some(event) = event {
                     self.store(event, seen).await?;
                 }

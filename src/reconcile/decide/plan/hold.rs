@@ -43,6 +43,15 @@ pub(super) struct Deletes {
     pub(super) part: f64,
 }
 
+/// Whether a list that is not quite the newest could make a difference to [`hold`].
+pub(super) fn is_near_a_hold(deletes: Deletes) -> bool {
+    let Deletes { many, ours, part } = deletes;
+    let part = if part.is_nan() { 0.0 } else { part };
+    #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let is_large = many > FREE_DELETES && many as f64 * 2.0 > part * ours as f64;
+    is_large || (many > 0 && many * 2 >= ours)
+}
+
 /// The hold on these deletes; `None` if they need no permission.
 pub(super) fn hold(
     deletes: Deletes,
@@ -64,11 +73,15 @@ pub(super) fn hold(
     (large || all).then_some(Hold { of, wanted })
 }
 
-/// The same in every process and whatever the order.
 fn fingerprint(wanted: &[SubscriptionKey], own: &HashSet<SubscriptionKey>) -> u64 {
+    sum_of_keys(wanted.iter().filter(|key| !own.contains(key)))
+}
+
+/// A fingerprint of these keys, the same in every process and whatever the order.
+pub(in crate::reconcile) fn sum_of_keys<'a>(keys: impl Iterator<Item = &'a SubscriptionKey>) -> u64 {
     let mut sum = 0_u64;
     let mut text = String::new();
-    for key in wanted.iter().filter(|key| !own.contains(key)) {
+    for key in keys {
         text.clear();
         let _ = write!(text, "{key}");
         let digest = Sha256::digest(text.as_bytes());

@@ -55,7 +55,6 @@ struct Server {
     address: SocketAddr,
     handle: WebhookHandle,
     hints: Arc<Mutex<Vec<Hint>>>,
-    revoked: Arc<Notify>,
     cancel: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -77,11 +76,10 @@ impl Server {
         let hints: Arc<Mutex<Vec<Hint>>> = Arc::default();
         let heard = Arc::clone(&hints);
         let hear = Hear(Arc::new(move |hint| heard.lock().unwrap().push(hint)));
-        let revoked = Arc::new(Notify::new());
-        let (webhook, handle) = webhook(receiver, store.clone(), Arc::clone(&revoked), hear);
+        let (webhook, handle) = webhook(receiver, store.clone(), hear);
         let cancel = CancellationToken::new();
         let task = tokio::spawn(webhook.run(cancel.clone()));
-        Self { folder, store, options, address, handle, hints, revoked, cancel, task }
+        Self { folder, store, options, address, handle, hints, cancel, task }
     }
 
     fn change(&self, change: impl FnOnce(&mut WebhookOptions)) {

@@ -66,7 +66,8 @@ async fn revocations_are_stored_and_wake_the_reconciler_and_unknown_messages_are
     let body =
         r#"{"subscription":{"id":"s-1","status":"user_removed","type":"channel.follow","version":"2"}}"#;
     assert_eq!(client.ask(&Post::new("revocation", "r-1", body)).await.status, 204);
-    soon("the wake-up", server.revoked.notified()).await;
+    let ended = Hint::Ended { id: "s-1".into(), status: "user_removed".into() };
+    assert_eq!(*server.hints.lock().unwrap(), [ended]);
     assert_eq!(client.ask(&Post::new("something_new", "u-1", body)).await.status, 204);
     server.until("counts", |s| s.requests == 2).await;
     let intake = server.handle.intake.borrow().clone();
