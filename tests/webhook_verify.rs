@@ -53,6 +53,7 @@ fn members(row: &TypeVersion) -> String {
         user: &user,
         now: Timestamp::from_unix_millis(NOW * 1_000),
         serial: 1,
+        happening: None,
     });
     let condition: BTreeMap<&str, &str> = condition.iter().collect();
     let condition = serde_json::to_string(&condition).unwrap();

@@ -158,6 +158,7 @@ fn sample(config: &Config, name: &str, wanted: Option<&str>) -> Result<Event, Fa
         now,
         // The message id is made of it: a receiver that drops what it has had must take a second test.
         serial: now.unix_millis(),
+        happening: None,
     };
     Ok(match wanted {
         Some(REVOCATION) => samples::revocation(&request),

@@ -53,6 +53,7 @@ pub fn gap(now: Timestamp) -> Event {
         user: &nobody,
         now,
         serial: 1,
+        happening: None,
     };
     let event = json!({
         "from": now.to_string(),

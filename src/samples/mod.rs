@@ -1,28 +1,29 @@
 //! Sample events for every type of the catalogue. ◆
 //!
-//! Owns the templates (`*.json`, one file a family of types, named `TYPE VERSION`, each with one
-//! or more variants) and what fills them. The members stand in the order of Twitch's "EventSub
-//! Reference". Templates are text and stay text, so that order and numbers come out as written.
+//! Owns the templates (`*.json`, one file for a family of types), the code that fills them, and the list of members
+//! (`members.txt`) that they are held against. The members stand in Twitch's order. Templates are text and stay text,
+//! so that order and numbers come out as written.
 //!
 //! Must never ask a clock or a source of chance: equal requests give equal events. Holds no state, so a
 //! crash loses nothing.
 
+mod members;
 mod message;
 mod render;
+mod series;
+mod templates;
 mod values;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
-use std::sync::LazyLock;
-
-use serde_json::value::RawValue;
-
 use crate::model::subscription::Condition;
 use crate::model::time::Timestamp;
 
+pub use self::members::{Description, Kind, Member, description};
 pub use self::message::{gap, message, revocation};
+pub use self::series::{Happening, Happenings};
+use self::templates::Variant;
 use self::values::Values;
 
 /// A user, as samples need it.
@@ -51,27 +52,10 @@ pub struct SampleRequest<'a> {
     pub now: Timestamp,
     /// Grows with each sample: makes ids differ, and picks among variants.
     pub serial: u64,
+    /// The happening that the event belongs to, such as one poll; its events share ids and users. `None`: the event
+    /// stands alone.
+    pub happening: Option<Happening>,
 }
-
-const FAMILIES: [&str; 9] = [
-    include_str!("automod.json"),
-    include_str!("channel.json"),
-    include_str!("chat.json"),
-    include_str!("drives.json"),
-    include_str!("guest_star.json"),
-    include_str!("moderation.json"),
-    include_str!("platform.json"),
-    include_str!("points.json"),
-    include_str!("votes.json"),
-];
-
-/// The variants by `TYPE VERSION`; they point into [`FAMILIES`].
-static TEMPLATES: LazyLock<HashMap<&'static str, Vec<&'static RawValue>>> = LazyLock::new(|| {
-    let parse = |family: &'static str| -> HashMap<&'static str, Vec<&'static RawValue>> {
-        serde_json::from_str(family).expect("the embedded templates are checked by a test")
-    };
-    FAMILIES.into_iter().flat_map(parse).collect()
-});
 
 /// The JSON text of `event` (or, for batched types, `events` with its brackets), on one line.
 ///
@@ -80,7 +64,7 @@ static TEMPLATES: LazyLock<HashMap<&'static str, Vec<&'static RawValue>>> = Lazy
 pub fn event(request: &SampleRequest<'_>) -> String {
     let values = Values::new(request);
     match templates(request) {
-        Some(variants) => render::render(variants[values.variant(variants.len())].get(), &values),
+        Some(variants) => render::render(&choose(request, &values, variants).template, &values),
         None => unknown(request),
     }
 }
@@ -89,14 +73,36 @@ pub fn event(request: &SampleRequest<'_>) -> String {
 pub fn every_variant(request: &SampleRequest<'_>) -> Vec<String> {
     let values = Values::new(request);
     match templates(request) {
-        Some(variants) => variants.iter().map(|variant| render::render(variant.get(), &values)).collect(),
+        Some(variants) => variants.iter().map(|variant| render::render(&variant.template, &values)).collect(),
         None => vec![unknown(request)],
     }
 }
 
-fn templates(request: &SampleRequest<'_>) -> Option<&'static [&'static RawValue]> {
-    let key = format!("{} {}", request.subscription_type, request.version);
-    TEMPLATES.get(key.as_str()).map(Vec::as_slice)
+/// Like [`event`], of the variant with this name.
+pub fn variant(request: &SampleRequest<'_>, name: &str) -> Option<String> {
+    let variant = templates(request)?.iter().find(|variant| variant.name == name)?;
+    Some(render::render(&variant.template, &Values::new(request)))
+}
+
+/// The names of a type's variants, the most usual one first.
+pub fn variants(subscription_type: &str, version: &str) -> impl Iterator<Item = &'static str> {
+    templates::variants(subscription_type, version).unwrap_or_default().iter().map(|variant| variant.name)
+}
+
+fn templates(request: &SampleRequest<'_>) -> Option<&'static [Variant]> {
+    templates::variants(request.subscription_type, request.version).filter(|variants| !variants.is_empty())
+}
+
+/// The variant that the serial picks; within a happening, the one with the name that its first event had, if there is
+/// such a one.
+fn choose<'a>(request: &SampleRequest<'_>, values: &Values<'_>, variants: &'a [Variant]) -> &'a Variant {
+    let leader = request.happening.and_then(|_| series::leader(request.subscription_type));
+    let first = leader.and_then(|leader| templates::variants(leader, request.version));
+    let named = first.and_then(|first| {
+        let name = first.get(values.variant(first.len()))?.name;
+        variants.iter().find(|variant| variant.name == name)
+    });
+    named.unwrap_or_else(|| &variants[values.variant(variants.len())])
 }
 
 fn unknown(request: &SampleRequest<'_>) -> String {

@@ -8,12 +8,14 @@
 //! | `int:LABEL:LOW:HIGH` | a number, both ends included |
 //! | `pick:LABEL:A\|B\|…` | one of the texts |
 //! | `time:SECONDS` | the request's time and so many seconds |
+//! | `begun:SECONDS:ELSE` | the time when the happening began and so many seconds; without it `time:ELSE` |
 //!
 //! Within one event, equal labels mean equal values.
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::{SampleRequest, SampleUser};
+use super::{SampleRequest, SampleUser, series};
+use crate::model::time::Timestamp;
 
 /// The users of an event, and the condition field that says who each is. Those without a field, or whose
 /// field the condition lacks, are taken from the regulars: no two the same, and nobody of the condition.
@@ -44,6 +46,13 @@ pub(super) struct Values<'a> {
 
 impl<'a> Values<'a> {
     pub(super) fn new(request: &'a SampleRequest<'a>) -> Self {
+        if let (Some(happening), Some(leader)) =
+            (request.happening, series::leader(request.subscription_type))
+        {
+            let began = happening.began.map_or(0, Timestamp::unix_millis);
+            let seed = mix(happening.number) ^ hash(leader) ^ mix(began);
+            return Self { request, seed: mix(seed ^ hash(series::channel(request.condition))) };
+        }
         let mut seed = mix(request.serial) ^ hash(request.subscription_type) ^ request.now.unix_millis();
         for (name, value) in request.condition.iter() {
             seed = mix(seed ^ hash(name)) ^ hash(value);
@@ -51,15 +60,19 @@ impl<'a> Values<'a> {
         Self { request, seed: mix(seed) }
     }
 
-    /// Which of `count` variants to take; 0 when there is only one. It hangs on type and serial alone,
-    /// and mixes them, so that a serial that grows in steps still meets all variants.
+    /// The variant to take out of `count`. Depends on type and serial alone (within a happening, on that), and mixes
+    /// them, so that a serial that grows in steps still meets all variants.
     pub(super) fn variant(&self, count: usize) -> usize {
         let count = u64::try_from(count).unwrap_or(1).max(1);
-        let index = mix(self.request.serial ^ hash(self.request.subscription_type)) % count;
-        usize::try_from(index).unwrap_or(0)
+        let leader = series::leader(self.request.subscription_type);
+        let chosen = match (self.request.happening, leader) {
+            (Some(happening), Some(leader)) => mix(happening.number ^ hash(leader)),
+            _ => mix(self.request.serial ^ hash(self.request.subscription_type)),
+        };
+        usize::try_from(chosen % count).unwrap_or(0)
     }
 
-    /// The value of a placeholder; `None` when there is no such.
+    /// The value of a placeholder; `None` if there is no such placeholder.
     pub(super) fn get(&self, spec: &str) -> Option<String> {
         let Some((verb, args)) = spec.split_once(':') else {
             let (role, part) = spec.split_once('.')?;
@@ -98,7 +111,11 @@ impl<'a> Values<'a> {
                 let index = self.number(label) % u64::try_from(texts.len()).ok()?;
                 texts.get(usize::try_from(index).ok()?).map(|text| (*text).to_owned())
             }
-            "time" => Some(self.time(label.parse().ok()?)),
+            "time" => Some(self.time(self.request.now, label.parse().ok()?)),
+            "begun" => Some(match self.request.happening.and_then(|happening| happening.began) {
+                Some(began) => self.time(began, label.parse().ok()?),
+                None => self.time(self.request.now, more?.parse().ok()?),
+            }),
             _ => None,
         }
     }
@@ -137,8 +154,8 @@ impl<'a> Values<'a> {
 
     /// With nanoseconds, as most of Twitch's types have them. Nothing happens after the request's time but
     /// what is announced for later.
-    fn time(&self, seconds: i64) -> String {
-        let millis = self.request.now.unix_millis().saturating_sub(1);
+    fn time(&self, from: Timestamp, seconds: i64) -> String {
+        let millis = from.unix_millis().saturating_sub(1);
         let millis = millis.saturating_add_signed(seconds.saturating_mul(1000)).min(LATEST_MILLIS);
         let nanos = Duration::from_nanos(self.number("time") % 1_000_000);
         humantime::format_rfc3339_nanos(UNIX_EPOCH + Duration::from_millis(millis) + nanos).to_string()

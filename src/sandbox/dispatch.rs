@@ -130,8 +130,12 @@ pub(super) async fn revoke(inner: &Shared, id: &str, status: &str) {
     }
 }
 
-/// A sample event for a subscription.
-pub(super) fn sample(inner: &Inner, state: &State, subscription: &Subscription, serial: u64) -> String {
+/// The next sample event for a subscription.
+pub(super) fn sample(inner: &Inner, state: &mut State, subscription: &Subscription) -> String {
+    let (condition, now) = (subscription.condition(), Timestamp(SystemTime::now()));
+    state.serial += 1;
+    let happening = state.happenings.record(&subscription.kind, &condition, now);
+    let (state, serial) = (&*state, state.serial);
     let user = |id: &str| {
         let login = inner.login_of(state, id).unwrap_or_else(|| format!("user_{id}"));
         SampleUser { id: id.to_owned(), name: login.clone(), login }
@@ -139,10 +143,11 @@ pub(super) fn sample(inner: &Inner, state: &State, subscription: &Subscription, 
     samples::event(&SampleRequest {
         subscription_type: &subscription.kind,
         version: &subscription.version,
-        condition: &subscription.condition(),
+        condition: &condition,
         user: &user,
-        now: Timestamp(SystemTime::now()),
+        now,
         serial,
+        happening,
     })
 }
 
@@ -174,10 +179,16 @@ fn next_sample(inner: &Arc<Inner>, last: &mut u64) -> Option<Letter> {
     let mut after = state.subscriptions.range(*last + 1..).chain(state.subscriptions.range(..=*last));
     let (serial, subscription) = after.find(|(_, subscription)| bound(subscription))?;
     *last = *serial;
-    let subscription = subscription.clone();
-    state.serial += 1;
-    let serial = state.serial;
-    let event = sample(inner, &state, &subscription, serial);
+    // A poll's end is not sent before its begin, in whatever order they were subscribed to.
+    let same_channel = |kind: &str| {
+        let of_kind = state.subscriptions.values().filter(|other| other.kind == kind);
+        of_kind.filter(|other| other.channel() == subscription.channel()).find(|other| bound(other))
+    };
+    let (kind, condition) = (subscription.kind.as_str(), subscription.condition());
+    let next = state.happenings.next(kind, &condition, |kind| same_channel(kind).is_some());
+    let subscription =
+        if next == kind { subscription } else { same_channel(next).unwrap_or(subscription) }.clone();
+    let event = sample(inner, &mut state, &subscription);
     let message = Message::notification(inner.uuid(&mut state), &subscription, &event);
     address(inner, &mut state, &subscription, message)
 }

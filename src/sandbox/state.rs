@@ -23,6 +23,7 @@ use super::webhook::{Endpoint, WebhookOptions};
 use super::{SandboxOptions, Users};
 use crate::model::subscription::Condition;
 use crate::model::time::Timestamp;
+use crate::samples::Happenings;
 
 /// Messages that are kept for sending again.
 const KEPT_MESSAGES: usize = 1_000;
@@ -192,6 +193,8 @@ pub(super) struct State {
     /// Ids of messages that a callback answered with 2xx.
     pub(super) accepted: VecDeque<String>,
     pub(super) serial: u64,
+    /// What the samples sent so far have begun.
+    pub(super) happenings: Happenings,
 }
 
 /// Shared by all tasks of the mock.
@@ -243,6 +246,7 @@ impl Inner {
             answers: BTreeMap::new(),
             accepted: VecDeque::new(),
             serial: 0,
+            happenings: Happenings::default(),
         };
         Self {
             options,

@@ -58,8 +58,7 @@ pub(super) async fn trigger(
         let broadcaster = broadcaster.map(|login| inner.id_of(&mut state, login).unwrap_or_default());
         let found = fitting(&state, kind, broadcaster.as_deref()).next().cloned();
         let found = found.ok_or(TriggerError::NoSubscription)?;
-        state.serial += 1;
-        let event = dispatch::sample(inner, &state, &found, state.serial);
+        let event = dispatch::sample(inner, &mut state, &found);
         (found, event)
     };
     send(inner, &subscription, &event).await

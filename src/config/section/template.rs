@@ -123,6 +123,7 @@ fn variants(spec: &SubscriptionSpec) -> Rc<[Sample]> {
         user: &user,
         now: NOW,
         serial: 1,
+        happening: None,
     };
     let events = samples::every_variant(&request);
     let messages = events.iter().map(|event| samples::message(&request, event));

@@ -72,9 +72,8 @@ impl Sandbox {
             let mut state = self.inner.lock();
             let id = broadcaster.map(|login| self.inner.id_of(&mut state, login).unwrap_or_default());
             let found: Vec<_> = tell::fitting(&state, kind, id.as_deref()).cloned().collect();
-            state.serial += 1;
-            let sample = |subscription| dispatch::sample(&self.inner, &state, subscription, state.serial);
-            let event = event.map(str::to_owned).or_else(|| found.first().map(sample));
+            let mut sample = |subscription| dispatch::sample(&self.inner, &mut state, subscription);
+            let event = event.map(str::to_owned).or_else(|| found.first().map(&mut sample));
             (found, event.unwrap_or_default())
         };
         let mut sent = Vec::with_capacity(found.len());
