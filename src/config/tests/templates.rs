@@ -88,7 +88,7 @@ subject = "a.{{ event.broadcaster_user_login }}"
               |
               = help: did you mean `event`?
 
-            warning: `subject` of sink `b`: `event.broadcaster_user_login` is undefined, in 2 of 3 sample events, such as revocation
+            warning: `subject` of sink `b`: `event.broadcaster_user_login` is undefined, in 2 of 7 sample events, such as revocation
               --> /etc/eventsubd/config.toml:13:17
                |
             13 | subject = [hidden]
