@@ -425,8 +425,9 @@ mod tests {
             if others == 0 {
                 let refill = 800.0 / 60.0 * 120.0;
                 let usable = f64::from(start_level) + refill - 600.0;
-                let carried = 120_000.0 / (slow as f64 + 1.0);
-                prop_assert!(f64::from(sent) > usable.min(carried).min(refill / 2.0) * 0.9 - 40.0, "{sent} of {usable}");
+                // A bucket that is nearly empty fills to half in 30 s, in which nothing goes.
+                let carried = 90_000.0 / (slow as f64 + 1.0).max(150.0);
+                prop_assert!(f64::from(sent) > usable.min(carried) * 0.9 - 40.0, "{sent} of {usable}");
             }
         }
 
