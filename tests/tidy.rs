@@ -473,3 +473,42 @@ fn no_dependency_needs_a_newer_rust_than_the_manifest_names() {
     assert!(newer.is_empty(), "newer than {ours:?}: {newer:?}");
     assert!(looked_at > 100, "only {looked_at} dependencies name a version");
 }
+
+/// Returns the bodies of the functions of a file, without those of its tests, as text without blanks between tokens.
+fn bodies(source: &Source) -> Vec<String> {
+    let mut bodies = Vec::new();
+    walk(source.tokens.clone(), false, &mut |trees| {
+        for (index, _) in trees.iter().enumerate().filter(|(_, tree)| tree.to_string() == "fn") {
+            let body = trees[index..].iter().find_map(|tree| match tree {
+                TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => Some(group),
+                _ => None,
+            });
+            bodies.extend(body.map(|body| body.stream().to_string().replace([' ', '\n'], "")));
+        }
+    });
+    bodies
+}
+
+/// A command in a message carries the flags that this one was given, which `Args::say`, `Args::print` and
+/// `Failure::report` add. `term::write` is for data.
+#[test]
+fn no_message_of_a_command_bypasses_the_function_that_completes_its_commands() {
+    let sources = sources();
+    let (mut wrong, mut said, mut written) = (Vec::new(), 0, 0);
+    for source in sources.iter().filter(|source| source.room == "cli" && source.name != "cli/term") {
+        for body in bodies(source) {
+            let names_a_command = body.contains("`eventsubd");
+            let writes_data = body.contains("term::write(");
+            said += usize::from(names_a_command);
+            written += usize::from(writes_data);
+            if body.contains("stderr()") {
+                wrong.push(format!("src/{}.rs writes to stderr by itself: use `Args::say`", source.name));
+            }
+            if names_a_command && writes_data {
+                wrong.push(format!("src/{}.rs writes a command as data: use `Args::print`", source.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(said > 10 && written > 2, "{said} functions with commands and {written} with data were found");
+}

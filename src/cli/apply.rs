@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::args::{ApplyArgs, Args};
 use super::control::{Connection, POLL, Told, block_on, held, parse};
 use super::status::reasons;
-use super::term::{self, Failure};
+use super::term::Failure;
 use super::{FAILED, REFUSED, TEMPORARY, status};
 use crate::admin::Applied;
 use crate::model::status::{ProblemKind, Status, TokenState};
@@ -28,7 +28,7 @@ pub(super) fn apply(args: &Args, flags: &ApplyArgs) -> Result<u8, Failure> {
         let Applied { ticket, pid } = parse(&body)?;
         let deadline = Instant::now() + flags.timeout;
         let mut told = Told::new(args);
-        term::say("the daemon compares the file with Twitch now");
+        args.say("the daemon compares the file with Twitch now");
         loop {
             let status = connection.status().await?;
             if status.pid != pid {

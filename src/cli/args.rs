@@ -49,6 +49,11 @@ pub enum Command {
     /// It stays in the foreground and logs to standard error. SIGHUP has it read its configuration again,
     /// SIGTERM ends it. systemd does this for you: `systemctl enable --now eventsubd`.
     Run(RunArgs),
+    /// Write a configuration file to begin with
+    ///
+    /// It is short and commented, and an empty file for the client secret lies beside it, which only you can read.
+    /// Files that exist are never overwritten.
+    Init(InitArgs),
     /// Check the configuration file, offline
     ///
     /// It shows every mistake at once, each with its place and what to do. Nothing is sent anywhere without
@@ -131,10 +136,18 @@ pub struct ManArgs {
     pub out: Option<PathBuf>,
 }
 
+/// Flags of `init`.
+#[derive(Debug, clap::Args)]
+pub struct InitArgs {
+    /// The file to write [default: ./eventsubd.toml]
+    #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub file: Option<PathBuf>,
+}
+
 /// Flags of `run`.
 #[derive(Debug, clap::Args)]
 pub struct RunArgs {
-    /// Run against a stand-in for Twitch inside the process: no account is needed, and sample events
+    /// Run against a stand-in for Twitch inside the process: no account and no file is needed, and sample events
     /// come for the configured subscriptions
     #[arg(long)]
     pub sandbox: bool,

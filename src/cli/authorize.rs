@@ -6,7 +6,7 @@ use super::args::{Args, AuthorizeArgs};
 use super::control::{Connection, block_on};
 use super::plan::{Api, desired, explain};
 use super::target::load_options;
-use super::term::{self, Failure, fit};
+use super::term::{Failure, fit};
 use super::{BAD_CONFIG, FAILED, TEMPORARY};
 use crate::auth::oauth::{DeviceCode, TokenUser};
 use crate::auth::{DeviceError, DeviceGrant};
@@ -26,7 +26,7 @@ pub(super) fn run(args: &Args, flags: &AuthorizeArgs) -> Result<u8, Failure> {
         tokio::select! {
             code = authorize(args, flags, &loaded.config) => code,
             _ = tokio::signal::ctrl_c() => {
-                term::say("stopped; what was allowed before stays");
+                args.say("stopped; what was allowed before stays");
                 Ok(INTERRUPTED)
             }
         }
@@ -42,9 +42,9 @@ struct Asked {
 }
 
 async fn authorize(args: &Args, flags: &AuthorizeArgs, config: &Config) -> Result<u8, Failure> {
-    let asked = whom(flags, config).await?;
+    let asked = whom(args, flags, config).await?;
     if asked.is_empty() {
-        term::say("nothing is missing");
+        args.say("nothing is missing");
         return Ok(0);
     }
     let http = daemon::connections_to_twitch(config)
@@ -59,11 +59,11 @@ async fn authorize(args: &Args, flags: &AuthorizeArgs, config: &Config) -> Resul
             scopes: &scopes,
         };
         if asked.len() > 1 {
-            term::say(&format!("{} of {}: {}", nth + 1, asked.len(), user.login));
+            args.say(&format!("{} of {}: {}", nth + 1, asked.len(), user.login));
         }
-        match one(&grant, user).await {
+        match one(args, &grant, user).await {
             Ok(()) => {
-                term::say(&format!("{} has allowed {scopes}", user.login));
+                args.say(&format!("{} has allowed {scopes}", user.login));
                 tell_daemon(args, &user.user_id).await;
             }
             Err(failure) => {
@@ -76,7 +76,7 @@ async fn authorize(args: &Args, flags: &AuthorizeArgs, config: &Config) -> Resul
 }
 
 /// Whom to ask for what.
-async fn whom(flags: &AuthorizeArgs, config: &Config) -> Result<Vec<Asked>, Failure> {
+async fn whom(args: &Args, flags: &AuthorizeArgs, config: &Config) -> Result<Vec<Asked>, Failure> {
     let api = Api::connect(config).await?;
     let desired = desired(config)?;
     let logins: Vec<String> = flags.users.iter().map(|login| login.to_ascii_lowercase()).collect();
@@ -84,7 +84,7 @@ async fn whom(flags: &AuthorizeArgs, config: &Config) -> Result<Vec<Asked>, Fail
     let reconcile::Needs { users: needs, remarks } =
         reconcile::who_must_grant(&api.helix, &desired, only).await.map_err(|error| explain(&error))?;
     for remark in &remarks {
-        term::say(&format!("warning: {remark}"));
+        args.say(&format!("warning: {remark}"));
     }
     if flags.missing {
         let missing = needs.into_iter().filter(|user| !user.missing.is_empty());
@@ -123,7 +123,7 @@ fn asked(user: UserNeeds, scopes: Option<Scopes>) -> Option<Asked> {
     Some(Asked { login, user_id: user.user_id, scopes: scopes.unwrap_or(user.scopes) })
 }
 
-async fn one(grant: &DeviceGrant<'_>, user: &Asked) -> Result<(), Failure> {
+async fn one(args: &Args, grant: &DeviceGrant<'_>, user: &Asked) -> Result<(), Failure> {
     let failed = |error: &DeviceError| {
         let failure = Failure::new(format!("{} has allowed nothing", user.login)).because(error);
         match error {
@@ -132,7 +132,7 @@ async fn one(grant: &DeviceGrant<'_>, user: &Asked) -> Result<(), Failure> {
         }
     };
     let code = grant.begin().await.map_err(|error| failed(&error))?;
-    show(&code, user)?;
+    show(args, &code, user)?;
     let who: TokenUser = grant.wait(&code).await.map_err(|error| failed(&error))?;
     if who.user_id != user.user_id {
         return Err(Failure::new(format!("it was {} who allowed it, not {}", who.login, user.login))
@@ -147,7 +147,7 @@ async fn one(grant: &DeviceGrant<'_>, user: &Asked) -> Result<(), Failure> {
     Ok(())
 }
 
-fn show(code: &DeviceCode, user: &Asked) -> Result<(), Failure> {
+fn show(args: &Args, code: &DeviceCode, user: &Asked) -> Result<(), Failure> {
     let (uri, user_code) = (fit(&code.verification_uri), fit(&code.user_code));
     let minutes = code.expires_in.as_secs().div_ceil(60);
     let mut text = format!(
@@ -161,7 +161,7 @@ fn show(code: &DeviceCode, user: &Asked) -> Result<(), Failure> {
         let picture = picture.render::<qrcode::render::unicode::Dense1x2>().build();
         text.push_str(&format!("\n{picture}\n"));
     }
-    term::write(text.as_bytes())?;
+    args.print(&text)?;
     Ok(())
 }
 
@@ -174,6 +174,6 @@ async fn tell_daemon(args: &Args, user_id: &str) {
         if !failure.may_pass() {
             failure.report(&args.invocation());
         }
-        term::say("no daemon was told of it; one finds the grant when it starts");
+        args.say("no daemon was told of it; one finds the grant when it starts");
     }
 }

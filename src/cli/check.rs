@@ -74,7 +74,7 @@ pub(super) fn run(args: &Args, flags: &CheckArgs) -> Result<u8, Failure> {
         term::write_json(&report)?;
     } else {
         let text = render(&report, term::colour(&io::stdout()));
-        term::write(args.invocation().complete(&text).as_bytes())?;
+        args.print(&text)?;
     }
     Ok(code)
 }

@@ -2,11 +2,15 @@
 //! them.
 
 use std::fmt::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
 
 use clap::CommandFactory;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::args::Args;
-use super::{BAD_CONFIG, CHANGES, FAILED, REFUSED, TEMPORARY};
+use super::{BAD_CONFIG, CHANGES, FAILED, REFUSED, TEMPORARY, term};
+use crate::model::invocation::{Invocation, quoted};
 
 /// What each exit code means.
 pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
@@ -37,6 +41,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         "",
         &[
             example("eventsubd run --sandbox", "Try it without an account at Twitch"),
+            example("eventsubd init", "Write a configuration file to begin with"),
             example("eventsubd check --online", "Find what is wrong with the file, the secret or the logins"),
             example("eventsubd plan", "See what would be subscribed"),
             example("eventsubd status", "See how the running daemon is"),
@@ -47,6 +52,13 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         &[
             example("eventsubd run --config ./config.toml", "Run the daemon in this terminal"),
             example("eventsubd run --sandbox", "Run it with sample events instead of Twitch"),
+        ],
+    ),
+    (
+        "init",
+        &[
+            example("eventsubd init", "Write ./eventsubd.toml, which every command in this folder takes"),
+            example("eventsubd init bot.toml", "Write another file; `--config bot.toml` names it then"),
         ],
     ),
     (
@@ -164,6 +176,41 @@ pub(super) fn examples(command: &str) -> &'static [Example] {
     EXAMPLES.iter().find(|(name, _)| *name == command).map_or(&[], |(_, examples)| examples)
 }
 
+/// Reports a command line that cannot be parsed, or prints the help that it asks for; the exit code.
+pub(super) fn refuse(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    let word = |kind| match error.get(kind) {
+        Some(ContextValue::String(word)) => Some(word.clone()),
+        _ => None,
+    };
+    let word = match error.kind() {
+        ErrorKind::UnknownArgument => word(ContextKind::InvalidArg),
+        ErrorKind::InvalidSubcommand => word(ContextKind::InvalidSubcommand),
+        _ => None,
+    };
+    if let Some(hint) = word.and_then(|word| hint_for_file(&word, std::env::args().skip(1))) {
+        term::say(&Invocation::default(), &hint);
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(FAILED))
+}
+
+/// The hint for a word that seems to be a configuration file, which no command takes without its flag.
+fn hint_for_file(word: &str, arguments: impl Iterator<Item = String>) -> Option<String> {
+    let path = Path::new(word);
+    if word.starts_with('-') || !(path.extension() == Some("toml".as_ref()) || path.is_file()) {
+        return None;
+    }
+    let words: Vec<String> = arguments.collect();
+    let file = quoted(word);
+    // A file in place of the command: checking it harms nobody.
+    let command = if words.first().map(String::as_str) == Some(word) { " check" } else { "" };
+    let words = words.iter().map(|other| match other {
+        other if other == word => format!("{command} --config {file}"),
+        other => format!(" {}", quoted(other)),
+    });
+    Some(format!("hint: name the file with --config: eventsubd{}", words.collect::<String>()))
+}
+
 /// The command line, with examples and exit codes at the end of each help.
 pub(super) fn command() -> clap::Command {
     let command = Args::command();
@@ -203,6 +250,18 @@ mod tests {
             }
         }
         assert!(seen > 20);
+    }
+
+    #[test]
+    fn a_file_without_its_flag_gets_the_command_with_it() {
+        let hint = |word: &str, line: &str| hint_for_file(word, line.split(' ').map(str::to_owned));
+        let check = Some("hint: name the file with --config: eventsubd check --config my.toml".to_owned());
+        assert_eq!(hint("my.toml", "check my.toml"), check);
+        assert_eq!(hint("my.toml", "my.toml"), check);
+        let online = "hint: name the file with --config: eventsubd check --online --config Cargo.lock";
+        assert_eq!(hint("Cargo.lock", "check --online Cargo.lock"), Some(online.to_owned()));
+        assert_eq!(hint("statsu", "statsu"), None);
+        assert_eq!(hint("--x.toml", "check --x.toml"), None);
     }
 
     #[test]

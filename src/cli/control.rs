@@ -38,7 +38,7 @@ impl Connection {
     /// The daemon of these arguments; that it is a sandbox is said on stderr.
     pub(super) async fn open(args: &Args) -> Result<Self, Failure> {
         let (connection, daemon) = Self::find(args).await?;
-        announce(&daemon);
+        announce(&args.invocation(), &daemon);
         Ok(connection)
     }
 
@@ -202,12 +202,13 @@ impl Connection {
 }
 
 /// Says on stderr that it is a sandbox, when it is.
-fn announce(daemon: &ConfigStatus) {
+fn announce(invocation: &Invocation, daemon: &ConfigStatus) {
     if daemon.sandbox {
-        term::say(&format!(
+        let line = format!(
             "this is the sandbox of {}, which keeps its state in {}",
             daemon.path, daemon.state_directory
-        ));
+        );
+        term::say(invocation, &line);
     }
 }
 
@@ -228,7 +229,7 @@ impl Told {
 
     fn announce(&mut self, daemon: &ConfigStatus) {
         if !std::mem::replace(&mut self.announced, true) {
-            announce(daemon);
+            announce(&self.invocation, daemon);
         }
     }
 
@@ -240,7 +241,7 @@ impl Told {
             .as_ref()
             .is_some_and(|(said, at)| said == what || now.duration_since(*at) < Self::PAUSE);
         if !what.is_empty() && !said {
-            term::say(&self.invocation.complete(&format!("waiting: {what}")));
+            term::say(&self.invocation, &format!("waiting: {what}"));
             self.last = Some((what.to_owned(), now));
         }
     }
@@ -263,17 +264,17 @@ pub(super) fn reload(args: &Args) -> Result<u8, Failure> {
         if !status.is_success() {
             let refused: ReloadRefused = parse(&body)?;
             for error in &refused.errors {
-                term::say(error);
+                args.say(error);
             }
-            term::say("the old configuration stays in force");
+            args.say("the old configuration stays in force");
             return Ok(BAD_CONFIG);
         }
         let accepted: ReloadAccepted = parse(&body)?;
         for line in accepted.warnings.iter().chain(&accepted.changes) {
-            term::say(line);
+            args.say(line);
         }
         let what = if accepted.changes.is_empty() { "; nothing is different" } else { "" };
-        term::say(&format!("reloaded; configuration {} is active{what}", accepted.generation));
+        args.say(&format!("reloaded; configuration {} is active{what}", accepted.generation));
         if let Some(remark) = planned(&connection, accepted.generation).await {
             args.say(&remark);
         }
@@ -349,7 +350,7 @@ pub(super) fn log_level(args: &Args, flags: &LogLevelArgs) -> Result<u8, Failure
     }
     let filter = parse::<LogFilter>(&body)?.filter;
     if flags.filter.is_some() {
-        term::say(&format!("the log filter is {filter} until the next reload or restart"));
+        args.say(&format!("the log filter is {filter} until the next reload or restart"));
         return Ok(0);
     }
     term::write(format!("{filter}\n").as_bytes())

@@ -11,7 +11,7 @@ use super::args::{Args, LettersArgs, LettersCommand, LettersListArgs, ReplayArgs
 use super::control::{Connection, block_on, parse};
 use super::events::since;
 use super::target::open_store;
-use super::term::{self, Failure, fit};
+use super::term::{Failure, fit};
 use crate::admin::{Count, Refused};
 use crate::delivery::format::eventsub_line;
 use crate::model::event::Seq;
@@ -35,7 +35,7 @@ pub(super) fn run(args: &Args, command: &LettersCommand) -> Result<u8, Failure> 
         }
         LettersCommand::Drop(flags) => {
             let count = ask(args, &format!("/dead-letters/drop?{}", query(flags)))?;
-            term::say(&sentence(count, "dropped"));
+            args.say(&sentence(count, "dropped"));
             Ok(0)
         }
     }
@@ -117,6 +117,7 @@ fn list(args: &Args, flags: &LettersListArgs) -> Result<u8, Failure> {
     let sink = flags.sink.as_deref().map(SinkName::new);
     let broken = |error: StoreError| Failure::new("cannot read the dead letters").because(&error);
     let mut out = io::BufWriter::new(io::stdout().lock());
+    let invocation = args.invocation();
     let (mut after, mut count, mut has_words) = (0, 0_u64, false);
     loop {
         let letters = reader.dead_letters(sink.as_ref(), after, BATCH).map_err(broken)?;
@@ -128,7 +129,7 @@ fn list(args: &Args, flags: &LettersListArgs) -> Result<u8, Failure> {
                 text.push_str(if count == 0 { "[\n" } else { ",\n" });
                 text.push_str(&shown(letter, verbose)?);
             } else {
-                text.push_str(&lines(letter, verbose));
+                text.push_str(&invocation.complete(&lines(letter, verbose)));
             }
             count += 1;
         }
@@ -147,10 +148,10 @@ fn list(args: &Args, flags: &LettersListArgs) -> Result<u8, Failure> {
         }
     }
     if count == 0 && !json {
-        term::say("there are no dead letters");
+        args.say("there are no dead letters");
     }
     if has_words && !json && !verbose {
-        term::say("`--verbose` shows what the receivers answered");
+        args.say("`--verbose` shows what the receivers answered");
     }
     Ok(0)
 }

@@ -6,10 +6,12 @@
 mod apply;
 pub mod args;
 mod authorize;
+mod built_in;
 mod check;
 mod command;
 mod control;
 pub mod events;
+mod init;
 mod letters;
 mod man;
 mod online;
@@ -54,13 +56,15 @@ fn keep_memory_private() {
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
     keep_memory_private();
-    let args = match Args::from_arg_matches(&command::command().get_matches()) {
+    let parsed = command::command().try_get_matches();
+    let args = match parsed.and_then(|matches| Args::from_arg_matches(&matches)) {
         Ok(args) => args,
-        Err(error) => error.exit(),
+        Err(error) => return command::refuse(&error),
     };
     say_what_is_passed_over(&args);
     let outcome = match &args.command {
         Command::Run(run) => run::run(&args, run),
+        Command::Init(init) => init::run(&args, init),
         Command::Check(check) => check::run(&args, check),
         Command::Plan(plan) => plan::run(&args, plan),
         Command::Status(status) => status::run(&args, status),
@@ -73,10 +77,10 @@ pub fn main() -> ExitCode {
         Command::Replay(replay) => letters::replay(&args, replay),
         Command::DeadLetters(command) => letters::run(&args, command),
         Command::Sink(command) => sink::run(&args, command),
-        Command::Types(types) => types::run(types),
+        Command::Types(types) => types::run(&args, types),
         Command::Sandbox(sandbox) => sandbox::run(&args, sandbox),
         Command::Completions { shell } => completions(*shell),
-        Command::Man(man) => man::run(man),
+        Command::Man(man) => man::run(&args, man),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),
@@ -86,10 +90,12 @@ pub fn main() -> ExitCode {
 
 /// A file that a command would take if it belonged to somebody else is no reason to fail, but to wonder.
 fn say_what_is_passed_over(args: &Args) {
-    let needs_none =
-        matches!(args.command, Command::Types(_) | Command::Completions { .. } | Command::Man(_));
+    let needs_none = matches!(
+        args.command,
+        Command::Init(_) | Command::Types(_) | Command::Completions { .. } | Command::Man(_)
+    );
     if let Some(path) = args.file().passed_over.filter(|_| !needs_none) {
-        term::say(&format!(
+        args.say(&format!(
             "note: {} belongs to another user, so it is passed over; --config takes it all the same",
             path.display()
         ));

@@ -30,9 +30,9 @@ pub(super) fn run(args: &Args, flags: &PlanArgs) -> Result<u8, Failure> {
         let preview =
             reconcile::preview(&api.helix, Arc::new(memory), &config.application.client_id, &desired).await;
         preview.map_err(|PreviewError { error, done }| {
-            term::say("✓ credentials accepted");
+            args.say("✓ credentials accepted");
             for step in done {
-                term::say(&format!("✓ {step}"));
+                args.say(&format!("✓ {step}"));
             }
             explain(&error)
         })
@@ -45,7 +45,7 @@ pub(super) fn run(args: &Args, flags: &PlanArgs) -> Result<u8, Failure> {
             .render(&mut text, term::colour(&io::stdout()))
             .map_err(|e| Failure::new("cannot print the plan").because(&e))?;
         let text = String::from_utf8_lossy(&text);
-        term::write(args.invocation().complete(&text).as_bytes())?;
+        args.print(&text)?;
     }
     if preview.stops.is_some() {
         return Ok(FAILED);

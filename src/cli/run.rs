@@ -8,11 +8,12 @@ use tracing::{error, info};
 
 use super::args::{Args, RunArgs};
 use super::target::own_options;
-use super::term::{self, Failure};
-use super::{BAD_CONFIG, FAILED, REFUSED, sandbox};
+use super::term::Failure;
+use super::{BAD_CONFIG, FAILED, REFUSED, built_in, sandbox};
 use crate::admission::raise_descriptor_limit;
 use crate::config;
 use crate::daemon::{BuildError, Daemon, DaemonOptions, Exit};
+use crate::model::invocation::Invocation;
 use crate::model::text::chain;
 use crate::telemetry::{self, LogHandle, LogOptions};
 use crate::transport::webhook::Sockets;
@@ -33,6 +34,9 @@ pub(super) fn run(args: &Args, flags: &RunArgs) -> Result<u8, Failure> {
 }
 
 async fn start(args: &Args, flags: &RunArgs, sockets: Arc<Sockets>) -> Result<u8, Failure> {
+    if flags.sandbox {
+        built_in::write(args)?;
+    }
     let mut load = own_options(args);
     load.sandbox = flags.sandbox;
     let mut signals = Signals::new()?;
@@ -40,7 +44,7 @@ async fn start(args: &Args, flags: &RunArgs, sockets: Arc<Sockets>) -> Result<u8
     // The log's level stands in the file, so errors of the file come before there is a log.
     let loaded =
         config::load(&load).map_err(|errors| Failure::verbatim(errors.to_string()).code(BAD_CONFIG))?;
-    let log = set_up_log(&loaded.config.log)?;
+    let log = set_up_log(&loaded.config.log, args.absolute_invocation())?;
     let sandbox = match flags.sandbox {
         true => Some(sandbox::embed(&mut load, &loaded.config, &args.invocation()).await?),
         false => None,
@@ -85,7 +89,7 @@ async fn start(args: &Args, flags: &RunArgs, sockets: Arc<Sockets>) -> Result<u8
         Exit::Stopped => 0,
         Exit::Refused(message) => {
             error!(error = message, "Twitch refused the credentials");
-            term::say(
+            args.say(
                 "hint: compare twitch.client_id and the client secret with the application's page at \
                  https://dev.twitch.tv/console/apps",
             );
@@ -95,13 +99,13 @@ async fn start(args: &Args, flags: &RunArgs, sockets: Arc<Sockets>) -> Result<u8
     })
 }
 
-fn set_up_log(log: &config::Log) -> Result<LogHandle, Failure> {
+fn set_up_log(log: &config::Log, invocation: Invocation) -> Result<LogHandle, Failure> {
     let fixed = std::env::var("RUST_LOG").ok().filter(|level| !level.is_empty());
     if let Some(problem) = fixed.as_deref().and_then(config::filter_problem) {
         return Err(Failure::new(format!("the environment variable RUST_LOG cannot be used: {problem}"))
             .code(BAD_CONFIG));
     }
-    telemetry::init(&LogOptions { level: log.level.clone(), fixed, format: log.format })
+    telemetry::init(&LogOptions { level: log.level.clone(), fixed, format: log.format, invocation })
         .map_err(|error| Failure::new("cannot set up the log").because(&error).code(BAD_CONFIG))
 }
 

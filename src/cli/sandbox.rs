@@ -51,14 +51,14 @@ fn options(
 /// `eventsubd sandbox`
 pub(super) fn run(args: &Args, flags: &SandboxArgs) -> Result<u8, Failure> {
     match &flags.command {
-        None => block_on(listen(flags)),
+        None => block_on(listen(args, flags)),
         Some(SandboxCommand::Trigger { name, broadcaster, address }) => {
             block_on(trigger(args, name, broadcaster.as_deref(), *address))
         }
     }
 }
 
-async fn listen(flags: &SandboxArgs) -> Result<u8, Failure> {
+async fn listen(args: &Args, flags: &SandboxArgs) -> Result<u8, Failure> {
     let options = options(flags.listen, flags.pace, flags.require_grants)?;
     let sandbox = Sandbox::start(options).await.map_err(|error| {
         Failure::new(format!("cannot listen on {}", flags.listen))
@@ -66,12 +66,12 @@ async fn listen(flags: &SandboxArgs) -> Result<u8, Failure> {
             .hint("does another sandbox run? --listen 127.0.0.1:0 takes a free port")
     })?;
     if !sandbox.address().ip().is_loopback() {
-        term::say(
+        args.say(
             "warning: this address can be reached from outside, and the sandbox gives a token to whoever asks",
         );
     }
     term::write(sandbox.twitch_block().as_bytes())?;
-    term::say(&format!(
+    args.say(&format!(
         "the sandbox listens on {}; any client id and secret will do; end it with Ctrl-C",
         sandbox.address()
     ));
@@ -198,7 +198,7 @@ async fn trigger(
     let (good, body) = tokio::time::timeout(LIMIT, exchange).await.map_err(|e| silent(&e))??;
     let text = |field: &str| body.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
     if good {
-        return term::write(format!("{}\n", text("message_id")).as_bytes());
+        return args.print(&format!("{}\n", text("message_id")));
     }
     Err(Failure::new(text("message")).code(FAILED))
 }

@@ -59,7 +59,7 @@ fn list(args: &Args, flags: &SinkListArgs) -> Result<u8, Failure> {
     if flags.json {
         return term::write_json(&status.sinks);
     }
-    term::write(table(&status.sinks).as_bytes())
+    args.print(&table(&status.sinks))
 }
 
 fn table(sinks: &[SinkStatus]) -> String {
@@ -97,7 +97,7 @@ fn test(args: &Args, flags: &SinkTestArgs) -> Result<u8, Failure> {
     if flags.dry_run {
         let mut text = daemon::preview_sink(&config, name, sample).map_err(Failure::new)?;
         text.push('\n');
-        return term::write(text.as_bytes());
+        return args.print(&text);
     }
     block_on(async { daemon::try_sink(&config, name, sample).await.map_err(Failure::new) })?;
     args.say(&format!("sink {name} has taken a sample event of the type {subscription_type}"));

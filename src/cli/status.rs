@@ -68,7 +68,7 @@ fn readiness(status: &Status) -> Result<u8, Failure> {
 /// Prints a status for people.
 pub(super) fn print(args: &Args, status: &Status) -> Result<u8, Failure> {
     let text = render(status, term::colour(&io::stdout()));
-    term::write(args.invocation().complete(&text).as_bytes())
+    args.print(&text)
 }
 
 /// How many subscriptions are still to be created or verified.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::args::Args;
 use super::term::{self, Failure};
-use super::{BAD_CONFIG, FAILED};
+use super::{BAD_CONFIG, FAILED, built_in};
 use crate::config::{self, Environment, FileChoice, LoadOptions, Paths};
 use crate::daemon::{DATABASE, Owned, Owner};
 use crate::model::invocation::Invocation;
@@ -22,9 +22,14 @@ use crate::store::{Reader, StoreError};
 const POLL: Duration = Duration::from_millis(200);
 
 impl Args {
-    /// The file that is meant.
+    /// The file that is meant; the built-in one of `run --sandbox` where there is no other.
     pub(super) fn file(&self) -> FileChoice {
-        config::choose_file(self.config.as_deref(), &Environment::from_process())
+        let environment = Environment::from_process();
+        let choice = config::choose_file(self.config.as_deref(), &environment);
+        match built_in::in_place_of(self, &choice, &environment) {
+            Some(path) => FileChoice { path, ..choice },
+            None => choice,
+        }
     }
 
     /// How messages tell people to run further commands.
@@ -32,14 +37,23 @@ impl Args {
         Invocation::new(self.config.as_deref(), self.state_dir.as_deref())
     }
 
-    /// Says a line on stderr; commands in it get the flags of this one.
+    /// Writes a line for people to stderr; commands in it get the flags of this one.
     pub(super) fn say(&self, line: &str) {
-        term::say(&self.invocation().complete(line));
+        term::say(&self.invocation(), line);
+    }
+
+    /// Writes text for people to stdout; commands in it get the flags of this one.
+    pub(super) fn print(&self, text: &str) -> Result<u8, Failure> {
+        term::write(self.invocation().complete(text).as_bytes())
     }
 
     /// The invocation for messages that are read in another folder and with other variables, as the log is.
     pub(super) fn absolute_invocation(&self) -> Invocation {
-        let file = Some(self.file()).filter(|file| !file.is_of_the_system());
+        let environment = Environment::from_process();
+        let file = Some(self.file()).filter(|file| {
+            let built_in = built_in::path(self.state_dir.as_deref(), &environment);
+            !file.is_of_the_system() && built_in.as_ref() != Some(&file.path)
+        });
         let config = file.map(|file| config::absolute(&file.path));
         let state_dir = self.state_dir.as_deref().map(config::absolute);
         Invocation::new(config.as_deref(), state_dir.as_deref())
@@ -239,7 +253,7 @@ pub(super) fn open_store(args: &Args, wait: bool) -> Result<Reader, Failure> {
     let mut told = false;
     loop {
         if let Some((reader, place)) = places.store()? {
-            term::say(&format!("reading {}", places.name(place)));
+            args.say(&format!("reading {}", places.name(place)));
             return Ok(reader);
         }
         let missing = places.name(places.own());
@@ -249,7 +263,7 @@ pub(super) fn open_store(args: &Args, wait: bool) -> Result<Reader, Failure> {
         }
         // The daemon may still be starting.
         if !std::mem::replace(&mut told, true) {
-            term::say(&format!("waiting for {missing}"));
+            args.say(&format!("waiting for {missing}"));
         }
         std::thread::sleep(POLL);
     }

@@ -74,18 +74,15 @@ impl Failure {
         self.code
     }
 
-    /// Says it on stderr; commands in it get the flags of this one.
+    /// Writes it to stderr; commands in it get the flags of this one.
     pub(super) fn report(&self, invocation: &Invocation) -> ExitCode {
         let (red, off) = if colour(&io::stderr()) { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
-        let mut text = if self.verbatim {
-            format!("{}\n", lines(self.message.trim_end()))
-        } else {
-            format!("{red}error:{off} {}\n", lines(&self.message))
-        };
+        let message = lines(&invocation.complete(self.message.trim_end()));
+        let mut text = if self.verbatim { message } else { format!("{red}error:{off} {message}") };
         if let Some(hint) = &self.hint {
-            let _ = writeln!(text, "hint: {}", lines(hint));
+            let _ = write!(text, "\nhint: {}", lines(&invocation.complete(hint)));
         }
-        let _ = io::stderr().write_all(invocation.complete(&text).as_bytes());
+        let _ = writeln!(io::stderr(), "{text}");
         ExitCode::from(self.code)
     }
 }
@@ -100,7 +97,8 @@ pub(super) fn fit(text: &str) -> String {
     one_line(text, LONGEST_LINE)
 }
 
-/// Writes data to stdout. A reader that has gone is no failure.
+/// Writes data to stdout, byte for byte. A reader that has gone is no failure. Text for people goes through
+/// `Args::print`, which completes the commands in it.
 pub(super) fn write(data: &[u8]) -> Result<u8, Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(data).and_then(|()| out.flush()) {
@@ -119,7 +117,7 @@ pub(super) fn write_json(value: &impl serde::Serialize) -> Result<u8, Failure> {
     write(&text)
 }
 
-/// Writes a line for people to stderr.
-pub(super) fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "{}", lines(line));
+/// Writes a line for people to stderr; commands in it get the flags of this one.
+pub(super) fn say(invocation: &Invocation, line: &str) {
+    let _ = writeln!(io::stderr(), "{}", lines(&invocation.complete(line)));
 }

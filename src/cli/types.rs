@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 use std::io;
 
-use super::args::TypesArgs;
+use super::args::{Args, TypesArgs};
 use super::term::{self, Failure};
 use crate::model::catalog::{self, Auth, TypeVersion};
 
 /// `eventsubd types`
-pub(super) fn run(flags: &TypesArgs) -> Result<u8, Failure> {
+pub(super) fn run(args: &Args, flags: &TypesArgs) -> Result<u8, Failure> {
     let rows: Vec<&TypeVersion> = match &flags.name {
         None => catalog::all().iter().collect(),
         Some(name) => {
@@ -28,7 +28,7 @@ pub(super) fn run(flags: &TypesArgs) -> Result<u8, Failure> {
     } else {
         table(&rows)
     };
-    term::write(text.as_bytes())
+    args.print(&text)
 }
 
 fn unknown(name: &str) -> Failure {

@@ -38,7 +38,7 @@ pub use self::options::{LoadOptions, Paths, Secrets};
 use self::report::diagnostic::quote;
 pub use self::report::diagnostic::{Diagnostic, Level, Location, Related};
 use self::report::problems::{At, Problems};
-pub use self::section::directories::unit_directories;
+pub use self::section::directories::{sandbox_folder, unit_directories};
 use self::section::{admin, directories, secrets, sinks, webhook};
 pub use self::settings::{
     Admin, Application, Conduit, Config, Format, Listen, Log, LogFormat, Method, Policy, Reconcile,
@@ -117,7 +117,9 @@ fn read(options: &LoadOptions, problems: &mut Problems) -> Option<(Vec<u8>, Acce
         .map_err(|unreadable| {
             let diagnostic = problems.error(At::Nowhere, unreadable.message);
             if unreadable.missing {
-                diagnostic.hint("name another one with `--config FILE` or in $EVENTSUBD_CONFIG");
+                diagnostic.hint(
+                    "`eventsubd init` writes one to begin with; `--config FILE` or $EVENTSUBD_CONFIG name another one",
+                );
             }
         })
         .ok()

@@ -73,12 +73,15 @@ fn needs_flags(words: &str) -> bool {
         None | Some("") => false,
         // The stand-in by itself has no file; its commands are for the one of a file.
         Some("sandbox") => words.next().is_some_and(|word| !word.starts_with('-')),
-        Some(command) => !FLAGLESS.contains(&command) && words.all(|word| word != "--config"),
+        Some(command) => {
+            !FLAGLESS.contains(&command)
+                && words.all(|word| !matches!(word, "--config" | "-c" | "--state-dir"))
+        }
     }
 }
 
-/// As a shell takes it for one word.
-fn quoted(text: &str) -> String {
+/// A text as a shell takes it for one word.
+pub fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_./-+,:@%=~".contains(c);
     if !text.is_empty() && !text.starts_with('~') && text.chars().all(plain) {
         return text.to_owned();

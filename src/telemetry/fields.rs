@@ -10,15 +10,22 @@ use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
+use crate::model::invocation::Invocation;
 use crate::model::text::{LONGEST_LINE, one_line};
 
-/// Writes `message name=value name=value`; the names are italic if escape sequences are allowed.
-pub(super) fn text() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
-    debug_fn(write).delimited(" ")
+/// Writes `message name=value name=value`; the names are italic if escape sequences are allowed. Commands of ours get the
+/// flags of `invocation`.
+pub(super) fn text(
+    invocation: Invocation,
+) -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
+    debug_fn(move |out: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug| {
+        write(out, field, &invocation.complete(&format!("{value:?}")))
+    })
+    .delimited(" ")
 }
 
-fn write(out: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
-    let value = one_line(&format!("{value:?}"), LONGEST_LINE);
+fn write(out: &mut Writer<'_>, field: &Field, value: &str) -> fmt::Result {
+    let value = one_line(value, LONGEST_LINE);
     match field.name() {
         "message" => out.write_str(&value),
         name if out.has_ansi_escapes() => write!(out, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m{value}"),
@@ -53,7 +60,7 @@ mod tests {
         let written = Written::default();
         let out = written.clone();
         let subscriber = fmt::Subscriber::builder()
-            .fmt_fields(text())
+            .fmt_fields(text(Invocation::new(Some("a.toml".as_ref()), None)))
             .with_writer(move || out.clone())
             .with_ansi(ansi)
             .without_time()
@@ -73,6 +80,13 @@ mod tests {
         assert!(
             logged(true, || tracing::info!(a = 1, "b")).contains("b \u{1b}[3ma\u{1b}[0m\u{1b}[2m=\u{1b}[0m1")
         );
+    }
+
+    #[test]
+    fn commands_in_log_lines_carry_the_flags_of_the_daemon() {
+        let line = logged(false, || tracing::warn!(hint = "run `eventsubd plan`", "see `eventsubd status`"));
+        assert!(line.contains("see `eventsubd status --config a.toml`"), "{line}");
+        assert!(line.contains("run `eventsubd plan --config a.toml`"), "{line}");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::layer::Context;
 
 use super::fields;
+use crate::model::invocation::Invocation;
 
 /// Socket of the journal ("Native Journal Protocol").
 pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
@@ -49,6 +50,7 @@ const RESERVED: [&str; 9] = [
 pub(super) struct Journal {
     socket: UnixDatagram,
     path: PathBuf,
+    invocation: Invocation,
 }
 
 impl Journal {
@@ -56,17 +58,17 @@ impl Journal {
     ///
     /// # Errors
     /// Nothing listens there.
-    pub(super) fn at(path: &Path) -> io::Result<Self> {
+    pub(super) fn at(path: &Path, invocation: Invocation) -> io::Result<Self> {
         UnixDatagram::unbound()?.connect(path)?;
         let socket = UnixDatagram::unbound()?;
         socket.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { socket, path: path.to_owned() })
+        Ok(Self { socket, path: path.to_owned(), invocation })
     }
 }
 
 impl<S: Subscriber> Layer<S> for Journal {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
-        let line = line(event);
+        let line = line(event, &self.invocation);
         let record = record(event.metadata(), event, &line);
         match self.socket.send_to(&record, &self.path) {
             Ok(_) => {}
@@ -80,10 +82,10 @@ impl<S: Subscriber> Layer<S> for Journal {
 }
 
 /// Returns the message and its values as text.
-fn line(event: &Event<'_>) -> String {
+fn line(event: &Event<'_>, invocation: &Invocation) -> String {
     let mut line = String::new();
     // A value that cannot be formatted leaves the line shorter.
-    let _ = fields::text().format_fields(Writer::new(&mut line), event);
+    let _ = fields::text(invocation.clone()).format_fields(Writer::new(&mut line), event);
     line
 }
 
@@ -173,7 +175,7 @@ mod tests {
         let path = folder.path().join("socket");
         let receiver = UnixDatagram::bind(&path).unwrap();
         receiver.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        let journal = Journal::at(&path).unwrap();
+        let journal = Journal::at(&path, Invocation::default()).unwrap();
         tracing::subscriber::with_default(tracing_subscriber::registry().with(journal), log);
         let mut bytes = vec![0; 1 << 20];
         let count = receiver.recv(&mut bytes).unwrap();
@@ -261,6 +263,6 @@ mod tests {
     #[test]
     fn without_a_journal_there_is_none() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(Journal::at(&folder.path().join("socket")).is_err());
+        assert!(Journal::at(&folder.path().join("socket"), Invocation::default()).is_err());
     }
 }

@@ -18,6 +18,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, filter, fmt, reload};
 
 use self::journal::Journal;
 pub use self::limit::LogLimit;
+use crate::model::invocation::Invocation;
 use crate::model::mode::LogFormat;
 
 /// Crates whose lines are logged. Lines of every other library are dropped at any level: `async_nats`, for example,
@@ -36,6 +37,8 @@ pub struct LogOptions {
     /// Directives from the environment, which replace `level` for the life of the process.
     pub fixed: Option<String>,
     pub format: LogFormat,
+    /// How people run further commands for this daemon; text and journal lines complete the commands in them.
+    pub invocation: Invocation,
 }
 
 /// Error from setting up logging or changing its level.
@@ -129,7 +132,7 @@ pub fn init(options: &LogOptions) -> Result<LogHandle, LogError> {
     let fixed: Option<Arc<str>> = options.fixed.as_deref().map(Into::into);
     let (filter, handle) = reload::Layer::new(parse(fixed.as_deref().unwrap_or(&options.level))?);
     let stderr = stderr();
-    let journal = || Journal::at(Path::new(journal::SOCKET));
+    let journal = || Journal::at(Path::new(journal::SOCKET), options.invocation.clone());
     let journal = match options.format {
         LogFormat::Journald => Some(journal().map_err(LogError::Journal)?),
         // A journal without the native socket (in a container, for example) still accepts text on stderr.
@@ -138,7 +141,7 @@ pub fn init(options: &LogOptions) -> Result<LogHandle, LogError> {
     };
     let colour =
         stderr == Stderr::Terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let text = || fmt::layer().fmt_fields(fields::text()).with_writer(io::stderr);
+    let text = || fmt::layer().fmt_fields(fields::text(options.invocation.clone())).with_writer(io::stderr);
     let layer = match journal {
         Some(journal) => journal.boxed(),
         None if options.format == LogFormat::Json => {

@@ -10,7 +10,7 @@ mod roff;
 use std::fs;
 use std::path::Path;
 
-use super::args::ManArgs;
+use super::args::{Args, ManArgs};
 use super::command;
 use super::term::{self, Failure};
 
@@ -27,10 +27,10 @@ struct Finished {
 }
 
 /// `eventsubd man`
-pub(super) fn run(flags: &ManArgs) -> Result<u8, Failure> {
+pub(super) fn run(args: &Args, flags: &ManArgs) -> Result<u8, Failure> {
     let pages = all();
     if let Some(folder) = &flags.out {
-        return write_all(&pages, folder);
+        return write_all(args, &pages, folder);
     }
     let wanted = file_name(flags.page.as_deref().unwrap_or("eventsubd"));
     match pages.iter().find(|page| page.file == wanted) {
@@ -76,7 +76,7 @@ fn short(file: &str) -> &str {
     }
 }
 
-fn write_all(pages: &[Finished], folder: &Path) -> Result<u8, Failure> {
+fn write_all(args: &Args, pages: &[Finished], folder: &Path) -> Result<u8, Failure> {
     let failure = |path: &Path, error: &std::io::Error| {
         Failure::new(format!("cannot write {}", path.display())).because(error)
     };
@@ -85,7 +85,7 @@ fn write_all(pages: &[Finished], folder: &Path) -> Result<u8, Failure> {
         let path = folder.join(&page.file);
         fs::write(&path, &page.text).map_err(|error| failure(&path, &error))?;
     }
-    term::say(&format!("{} pages are in {}", pages.len(), folder.display()));
+    args.say(&format!("{} pages are in {}", pages.len(), folder.display()));
     Ok(0)
 }
 

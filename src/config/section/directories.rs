@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::files::Folder;
+use crate::config::keys::environment::Environment;
 use crate::config::keys::table;
 use crate::config::locate;
 use crate::config::options::{LoadOptions, SOCKET};
@@ -27,6 +28,19 @@ pub fn unit_directories(path: &Path) -> Option<(PathBuf, PathBuf)> {
     Some((Path::new("/var/lib").join(&unit), Path::new("/run").join(&unit)))
 }
 
+/// The folder with the state of this user's programs.
+fn state_home(env: &Environment) -> Option<PathBuf> {
+    // The XDG Base Directory Specification calls relative paths invalid.
+    let absolute = |name| env.get(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || absolute("HOME").map(|home| home.join(".local/state"));
+    absolute("XDG_STATE_HOME").or_else(home)
+}
+
+/// The folder with the state directories of this user's sandboxes.
+pub fn sandbox_folder(env: &Environment) -> Option<PathBuf> {
+    state_home(env).map(|path| path.join(SANDBOXES))
+}
+
 /// The state directory and the control socket. Relative paths of keys start in `folder`.
 pub(in crate::config) fn find(
     options: &LoadOptions,
@@ -39,13 +53,12 @@ pub(in crate::config) fn find(
     // A sandbox must touch neither the state of the daemon that runs from the same file nor another file's sandbox.
     let apart = options.sandbox && options.state_dir.is_none();
     let key = state.directory.as_ref().filter(|_| !apart).map(|path| folder.join(path));
-    let found =
-        options.state_dir.clone().or(key).or_else(|| env.directory("STATE_DIRECTORY")).or_else(|| {
-            // Relative ones are invalid, says the XDG Base Directory Specification.
-            let absolute = |name| env.get(name).map(PathBuf::from).filter(|path| path.is_absolute());
-            let home = || absolute("HOME").map(|home| home.join(".local/state"));
-            absolute("XDG_STATE_HOME").or_else(home).map(|path| path.join(NAME))
-        });
+    let found = options
+        .state_dir
+        .clone()
+        .or(key)
+        .or_else(|| env.directory("STATE_DIRECTORY"))
+        .or_else(|| state_home(env).map(|path| path.join(NAME)));
     let Some(mut directory) = found else {
         problems
             .error(At::Nowhere, "there is no state directory")

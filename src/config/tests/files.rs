@@ -10,7 +10,7 @@ fn no_file() {
     case.expect(&expect![[r#"
         error: there is no file `/etc/eventsubd/config.toml`
          |
-         = help: name another one with `--config FILE` or in $EVENTSUBD_CONFIG
+         = help: `eventsubd init` writes one to begin with; `--config FILE` or $EVENTSUBD_CONFIG name another one
     "#]]);
     case.options.path = case.directory.path().to_owned();
     case.expect(&expect![[r#"
@@ -20,7 +20,7 @@ fn no_file() {
     case.expect(&expect![[r#"
         error: there is no file `/etc/eventsubd/client_secret/config.toml`
          |
-         = help: name another one with `--config FILE` or in $EVENTSUBD_CONFIG
+         = help: `eventsubd init` writes one to begin with; `--config FILE` or $EVENTSUBD_CONFIG name another one
     "#]]);
 }
 
