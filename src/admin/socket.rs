@@ -88,7 +88,8 @@ impl ControlSocket {
     fn bind_privately(path: &Path) -> io::Result<UnixListener> {
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
-        let private = parent.join(format!(".control-{}", uuid::Uuid::new_v4().simple()));
+        // No longer than `control.sock`, as the system limits the length of the path.
+        let private = parent.join(format!(".{:08x}", uuid::Uuid::new_v4().as_fields().0));
         fs::DirBuilder::new().mode(0o700).create(&private)?;
         let made = (|| {
             let inside = private.join("s");
@@ -128,6 +129,15 @@ mod tests {
 
         drop(socket);
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn the_path_may_be_as_long_as_the_system_accepts() {
+        let folder = tempfile::tempdir().unwrap();
+        let room = 107 - "/control.sock".len() - folder.path().as_os_str().len() - 1;
+        let path = folder.path().join("x".repeat(room)).join("control.sock");
+        assert_eq!(path.as_os_str().len(), 107);
+        drop(ControlSocket::bind(&path).unwrap());
     }
 
     #[tokio::test(start_paused = true)]
