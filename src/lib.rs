@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod delivery;
 pub mod helix;
 pub mod model;
+pub mod platform;
 pub mod reconcile;
 pub mod samples;
 pub mod sandbox;

@@ -375,7 +375,7 @@ pub struct SandboxArgs {
 /// Something to do with a sandbox that runs already.
 #[derive(Debug, Subcommand)]
 pub enum SandboxCommand {
-    /// Send one sample event to an enabled subscription of a type
+    /// Send an event to every enabled subscription of a type: a sample, or what is given here
     Trigger {
         /// The type, for example `stream.online`
         #[arg(value_name = "TYPE")]
@@ -383,11 +383,108 @@ pub enum SandboxCommand {
         /// Only subscriptions for this broadcaster
         #[arg(long, value_name = "LOGIN")]
         broadcaster: Option<String>,
-        /// Where the sandbox listens [default: the one of `run --sandbox` with this configuration, else
-        /// 127.0.0.1:8790]
-        #[arg(long, value_name = "ADDR")]
-        address: Option<SocketAddr>,
+        /// Set a member of the event; may be repeated. VALUE is JSON, or else text: `event.title="Hello"`,
+        /// `event.bits=500`, `event.choices.0.votes=3`
+        #[arg(long, value_name = "PATH=VALUE", value_parser = event_change)]
+        set: Vec<EventChange>,
+        /// A file with the JSON of the `event` object, in place of a sample
+        #[arg(long, value_name = "FILE")]
+        data: Option<PathBuf>,
+        #[command(flatten)]
+        target: SandboxTarget,
     },
+    /// Ask WebSocket sessions to reconnect; one that does not within 30 s is closed with 4004
+    Reconnect {
+        /// Only this session
+        #[arg(value_name = "SESSION")]
+        session: Option<String>,
+        #[command(flatten)]
+        target: SandboxTarget,
+    },
+    /// Close WebSocket sessions
+    Close {
+        /// Only this session
+        #[arg(value_name = "SESSION")]
+        session: Option<String>,
+        /// The close code; 1006 breaks the connection without a close frame
+        #[arg(long, value_name = "CODE", default_value_t = 4000)]
+        code: u16,
+        #[command(flatten)]
+        target: SandboxTarget,
+    },
+    /// End subscriptions with a revocation, or have a user disconnect the application
+    #[command(group(clap::ArgGroup::new("what").required(true).multiple(true).args(["name", "broadcaster", "subscription", "user"])))]
+    Revoke {
+        /// Only subscriptions of this type
+        #[arg(value_name = "TYPE")]
+        name: Option<String>,
+        /// Only subscriptions for this broadcaster
+        #[arg(long, value_name = "LOGIN")]
+        broadcaster: Option<String>,
+        /// Only this subscription
+        #[arg(long, value_name = "ID")]
+        subscription: Option<String>,
+        /// The status that the subscriptions end with
+        #[arg(long, value_name = "STATUS", default_value = "authorization_revoked")]
+        status: String,
+        /// Have this user disconnect the application: what needed the user's grant ends, and tokens die
+        #[arg(long, value_name = "LOGIN", conflicts_with_all = ["name", "broadcaster", "subscription", "status"])]
+        user: Option<String>,
+        #[command(flatten)]
+        target: SandboxTarget,
+    },
+    /// Disable shards of conduits, as Twitch does when they fail
+    Disable {
+        /// Only the shard with this number
+        #[arg(value_name = "SHARD")]
+        shard: Option<u32>,
+        /// Only shards of this conduit
+        #[arg(long, value_name = "ID")]
+        conduit: Option<String>,
+        /// The status that they get [default: websocket_internal_error, notification_failures_exceeded for callbacks]
+        #[arg(long, value_name = "STATUS")]
+        status: Option<String>,
+        #[command(flatten)]
+        target: SandboxTarget,
+    },
+    /// Have a user grant scopes to the application
+    Grant {
+        /// The user
+        #[arg(value_name = "LOGIN")]
+        login: String,
+        /// The scopes; all that any subscription type needs if none is given
+        #[arg(value_name = "SCOPE")]
+        scopes: Vec<String>,
+        #[command(flatten)]
+        target: SandboxTarget,
+    },
+}
+
+/// The sandbox that a command is for.
+#[derive(Debug, clap::Args)]
+pub struct SandboxTarget {
+    /// Where the sandbox listens [default: the one of `run --sandbox` with this configuration, else
+    /// 127.0.0.1:8790]
+    #[arg(long, value_name = "ADDR")]
+    pub address: Option<SocketAddr>,
+}
+
+/// A member of an event and its new value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventChange {
+    /// For example `event.title`.
+    pub path: String,
+    /// JSON.
+    pub value: serde_json::Value,
+}
+
+fn event_change(text: &str) -> Result<EventChange, String> {
+    let (path, value) = text.split_once('=').ok_or("it has no `=`; write it as event.title=TEXT")?;
+    if !["event.", "events."].iter().any(|root| path.starts_with(root)) {
+        return Err(format!("`{path}` does not begin with `event.`, as in event.title=TEXT"));
+    }
+    let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+    Ok(EventChange { path: path.to_owned(), value })
 }
 
 #[cfg(test)]
@@ -398,6 +495,21 @@ mod tests {
     #[test]
     fn the_definition_holds() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn values_of_event_members_are_json_or_text() {
+        for (text, value) in [
+            ("event.title=Hello = world", serde_json::json!("Hello = world")),
+            ("event.bits=500", serde_json::json!(500)),
+            ("event.id=\"500\"", serde_json::json!("500")),
+            ("events.0.data=null", serde_json::Value::Null),
+            ("event.is_gift=true", serde_json::json!(true)),
+        ] {
+            assert_eq!(event_change(text).expect("good").value, value, "{text}");
+        }
+        assert!(event_change("title=x").unwrap_err().contains("`event.`"));
+        assert!(event_change("event.title").is_err());
     }
 
     #[test]

@@ -2,16 +2,19 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use super::args::{Args, SandboxArgs, SandboxCommand};
+use super::args::{Args, EventChange, SandboxArgs, SandboxCommand, SandboxTarget};
 use super::control::block_on;
 use super::target::{Places, own_options};
 use super::term::{self, Failure};
@@ -27,8 +30,10 @@ const DEFAULT: &str = "127.0.0.1:8790";
 const PACE: Duration = Duration::from_secs(2);
 /// The file in the state directory that says where the stand-in inside a daemon listens.
 const ADDRESS_FILE: &str = "sandbox.address";
-/// How long `sandbox trigger` waits.
+/// Time that a command to a sandbox may take.
 const LIMIT: Duration = Duration::from_secs(10);
+/// The largest answer of a sandbox, in bytes.
+const MAX_ANSWER: usize = 1 << 22;
 
 fn options(
     listen: SocketAddr,
@@ -50,12 +55,89 @@ fn options(
 
 /// `eventsubd sandbox`
 pub(super) fn run(args: &Args, flags: &SandboxArgs) -> Result<u8, Failure> {
-    match &flags.command {
-        None => block_on(listen(args, flags)),
-        Some(SandboxCommand::Trigger { name, broadcaster, address }) => {
-            block_on(trigger(args, name, broadcaster.as_deref(), *address))
+    let Some(command) = &flags.command else { return block_on(listen(args, flags)) };
+    let (name, target, body) = request_of(command)?;
+    let address = target.address.map_or_else(|| address_of(args), Ok)?;
+    let answer = block_on(call(address, name, &body))?;
+    args.print(&lines(&answer))
+}
+
+/// The name of a command at the sandbox, where that is, and the body of the request.
+fn request_of(command: &SandboxCommand) -> Result<(&'static str, &SandboxTarget, String), Failure> {
+    let (name, target, body) = match command {
+        SandboxCommand::Trigger { name, broadcaster, set, data, target } => {
+            return Ok((
+                "trigger",
+                target,
+                trigger_body(name, broadcaster.as_deref(), set, data.as_deref())?,
+            ));
         }
-    }
+        SandboxCommand::Reconnect { session, target } => ("reconnect", target, json!({"session": session})),
+        SandboxCommand::Close { session, code, target } => {
+            ("close", target, json!({"session": session, "code": code}))
+        }
+        SandboxCommand::Revoke { name, broadcaster, subscription, status, user, target } => {
+            let body = match user {
+                Some(user) => json!({"user": user}),
+                None => json!({
+                    "type": name, "broadcaster": broadcaster, "subscription": subscription, "status": status,
+                }),
+            };
+            ("revoke", target, body)
+        }
+        SandboxCommand::Disable { shard, conduit, status, target } => {
+            ("disable", target, json!({"shard": shard, "conduit": conduit, "status": status}))
+        }
+        SandboxCommand::Grant { login, scopes, target } => {
+            ("grant", target, json!({"login": login, "scopes": scopes}))
+        }
+    };
+    Ok((name, target, body.to_string()))
+}
+
+/// The event goes as it stands in the file: its members keep their order.
+fn trigger_body(
+    name: &str,
+    broadcaster: Option<&str>,
+    changes: &[EventChange],
+    data: Option<&Path>,
+) -> Result<String, Failure> {
+    let set: Vec<_> = changes.iter().map(|change| (&change.path, &change.value)).collect();
+    let data = data.map(read_event).transpose()?;
+    let body = TriggerBody { name, broadcaster, set, data };
+    serde_json::to_string(&body).map_err(|error| Failure::new("cannot write the request").because(&error))
+}
+
+#[derive(Serialize)]
+struct TriggerBody<'a> {
+    #[serde(rename = "type")]
+    name: &'a str,
+    broadcaster: Option<&'a str>,
+    set: Vec<(&'a String, &'a Value)>,
+    data: Option<Box<RawValue>>,
+}
+
+fn read_event(path: &Path) -> Result<Box<RawValue>, Failure> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::new(format!("cannot read {}", path.display())).because(&error))?;
+    let event: Box<RawValue> = serde_json::from_str(text.trim()).map_err(|error| {
+        Failure::new(format!("{} is not valid JSON", path.display()))
+            .because(&error)
+            .hint("the file holds the `event` object of a notification and nothing else")
+    })?;
+    Ok(event)
+}
+
+/// What the sandbox has done, one line each.
+fn lines(answer: &Value) -> String {
+    let text = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
+    let sent =
+        answer["sent"].as_array().into_iter().flatten().map(|sent| match sent["message_id"].as_str() {
+            Some(id) => format!("{id}\n"),
+            None => format!("not sent to {}: {}\n", text(sent, "subscription_id"), text(sent, "error")),
+        });
+    let done = answer["done"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    sent.chain(done.map(|line| format!("{line}\n"))).collect()
 }
 
 async fn listen(args: &Args, flags: &SandboxArgs) -> Result<u8, Failure> {
@@ -163,16 +245,8 @@ fn parsed(address: &str) -> Result<SocketAddr, Failure> {
     })
 }
 
-async fn trigger(
-    args: &Args,
-    name: &str,
-    broadcaster: Option<&str>,
-    address: Option<SocketAddr>,
-) -> Result<u8, Failure> {
-    let address = match address {
-        Some(address) => address,
-        None => address_of(args)?,
-    };
+/// Has the sandbox carry out a command.
+async fn call(address: SocketAddr, name: &str, body: &str) -> Result<Value, Failure> {
     let silent = |error: &dyn std::error::Error| {
         Failure::new(format!("no sandbox answers on {address}"))
             .because(error)
@@ -183,22 +257,20 @@ async fn trigger(
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| silent(&e))?;
         let driver = tokio::spawn(connection);
-        let body = json!({"type": name, "broadcaster": broadcaster}).to_string();
-        let request = Request::post("/sandbox/trigger")
+        let request = Request::post(format!("/sandbox/{name}"))
             .header("Host", address.to_string())
-            .body(Full::new(Bytes::from(body)))
+            .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
             .map_err(|e| silent(&e))?;
         let answer = sender.send_request(request).await.map_err(|e| silent(&e))?;
         let good = answer.status().is_success();
-        let body = Limited::new(answer.into_body(), 1 << 16).collect().await.map_err(|e| silent(&*e))?;
+        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|e| silent(&*e))?;
         driver.abort();
         let body: Value = serde_json::from_slice(&body.to_bytes()).map_err(|e| silent(&e))?;
         Ok((good, body))
     };
     let (good, body) = tokio::time::timeout(LIMIT, exchange).await.map_err(|e| silent(&e))??;
-    let text = |field: &str| body.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
     if good {
-        return args.print(&format!("{}\n", text("message_id")));
+        return Ok(body);
     }
-    Err(Failure::new(text("message")).code(FAILED))
+    Err(Failure::new(body["message"].as_str().unwrap_or_default()).code(FAILED))
 }

@@ -1,92 +1,101 @@
-//! The API: who asks, the rate limit, users (Twitch: "Twitch API Concepts", "Get Users", "Get
-//! Authorization By User").
+//! The API: who asks, the rate limit, users (Twitch: "Twitch API Concepts", "Get Users", "Get Authorization By
+//! User").
 
-use std::collections::BTreeSet;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use hyper::Method;
-use serde_json::{Value, json};
+use serde::Serialize;
 
-use super::bucket::Bucket;
-use super::fault::Route;
-use super::server::{Answer, Call};
-use super::state::{Shared, State};
-use super::{conduits, subscriptions};
+use super::eventsub;
+use super::faults::Route;
+use super::state::Shared;
+use crate::platform::{Answer, Asker, Call, Operation, every_scope};
 
-const SUBSCRIPTIONS: &str = "/eventsub/subscriptions";
-const CONDUITS: &str = "/eventsub/conduits";
-const SHARDS: &str = "/eventsub/conduits/shards";
-
-/// Which faults concern a request.
-pub(super) fn route(method: &Method, path: &str) -> Option<Route> {
-    Some(match (method, path) {
-        (&Method::GET, "/users") => Route::Users,
-        (&Method::GET, SUBSCRIPTIONS) => Route::List,
-        (&Method::POST, SUBSCRIPTIONS) => Route::Create,
-        (&Method::DELETE, SUBSCRIPTIONS) => Route::Delete,
-        (_, CONDUITS) => Route::Conduits,
-        (&Method::GET, SHARDS) => Route::Shards,
-        (&Method::PATCH, SHARDS) => Route::Bind,
-        _ => return None,
-    })
+/// A call of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Helix {
+    EventSub(Operation),
+    Users,
+    Authorizations,
+    Unknown,
 }
 
-pub(super) fn answer(inner: &Shared, path: &str, call: &Call) -> Answer {
-    let client_id = match authenticate(inner, call) {
-        Ok(client_id) => client_id,
+impl Helix {
+    /// Which faults concern it.
+    pub(super) fn route(self) -> Option<Route> {
+        Some(match self {
+            Self::Users => Route::Users,
+            Self::EventSub(operation) => match operation {
+                Operation::ListSubscriptions => Route::List,
+                Operation::CreateSubscription => Route::Create,
+                Operation::DeleteSubscription => Route::Delete,
+                Operation::ListConduits
+                | Operation::CreateConduit
+                | Operation::ResizeConduit
+                | Operation::DeleteConduit => Route::Conduits,
+                Operation::ListShards => Route::Shards,
+                Operation::UpdateShards => Route::Bind,
+            },
+            Self::Authorizations | Self::Unknown => return None,
+        })
+    }
+}
+
+pub(super) async fn answer(world: &Shared, helix: Helix, call: &Call) -> Answer {
+    let asker = match authenticate(world, call) {
+        Ok(asker) => asker,
         Err(refused) => {
-            inner.count(|stats| stats.unauthorized += 1);
+            world.count(|stats| stats.unauthorized += 1);
             return refused;
         }
     };
-    if !bucket(&mut inner.lock(), &client_id).take(Instant::now()) {
-        return rate_limited(inner, call);
+    let user_id = asker.user.as_ref().map(|(id, _)| id.as_str());
+    let now = Instant::now();
+    let has_point = world.lock().buckets.of(&asker.client_id, user_id, now).take(now);
+    if !has_point {
+        return rate_limited(world, call);
     }
-    let answer = match (&call.method, path) {
-        (&Method::GET, "/users") => users(inner, call),
-        (&Method::GET, "/authorization/users") => authorizations(inner, call),
-        (&Method::GET, SUBSCRIPTIONS) => subscriptions::list(inner, &client_id, call),
-        (&Method::POST, SUBSCRIPTIONS) => subscriptions::create(inner, &client_id, call),
-        (&Method::DELETE, SUBSCRIPTIONS) => subscriptions::delete(inner, &client_id, call),
-        (&Method::GET, CONDUITS) => conduits::list(inner, &client_id),
-        (&Method::POST, CONDUITS) => conduits::create(inner, &client_id, call),
-        (&Method::PATCH, CONDUITS) => conduits::resize(inner, &client_id, call),
-        (&Method::DELETE, CONDUITS) => conduits::delete(inner, &client_id, call),
-        (&Method::GET, SHARDS) => conduits::shards(inner, &client_id, call),
-        (&Method::PATCH, SHARDS) => conduits::bind(inner, &client_id, call),
-        _ => Answer::error(404, ""),
+    let answer = match helix {
+        Helix::EventSub(operation) => eventsub::answer(world, operation, &asker, call).await,
+        Helix::Users => users(world, &asker, call),
+        Helix::Authorizations => authorizations(world, &asker, call),
+        Helix::Unknown => Answer::error(404, ""),
     };
-    with_bucket(inner, call, answer)
+    with_level(world, call, answer)
 }
 
-fn authenticate(inner: &Shared, call: &Call) -> Result<String, Answer> {
+/// The access token that a request has in its header.
+fn bearer(call: &Call) -> &str {
     let text = call.authorization.as_deref().unwrap_or_default();
     let (scheme, text) = text.split_once(' ').unwrap_or_default();
-    if text.is_empty() || !scheme.eq_ignore_ascii_case("bearer") {
+    if scheme.eq_ignore_ascii_case("bearer") { text } else { "" }
+}
+
+fn authenticate(world: &Shared, call: &Call) -> Result<Asker, Answer> {
+    let text = bearer(call);
+    if text.is_empty() {
         return Err(Answer::error(401, "OAuth token is missing"));
     }
     let client_id = call.client_id.as_deref().ok_or_else(|| Answer::error(401, "Client ID is missing"))?;
-    let state = inner.lock();
+    let state = world.lock();
     let token = state.tokens.get(text, Instant::now());
     let token = token.ok_or_else(|| Answer::error(401, "Invalid OAuth token"))?;
     if token.client_id != client_id {
         return Err(Answer::error(401, "Client ID and OAuth token do not match"));
     }
-    Ok(token.client_id.clone())
+    let user = token.user.as_ref().map(|user| (user.id.clone(), user.scopes.clone()));
+    Ok(Asker { client_id: token.client_id.clone(), user })
 }
 
-fn bucket<'a>(state: &'a mut State, client_id: &str) -> &'a mut Bucket {
-    let pace = state.pace;
-    state
-        .buckets
-        .entry(client_id.to_owned())
-        .or_insert_with(|| Bucket::new(pace.bucket, pace.refill_per_minute, Instant::now()))
+/// Whose bucket a call draws from, whether its token is valid or not.
+fn bucket_of(world: &Shared, call: &Call) -> (String, Option<String>) {
+    let user = world.lock().tokens.get(bearer(call), Instant::now()).and_then(|token| token.user.clone());
+    (call.client_id.clone().unwrap_or_default(), user.map(|user| user.id))
 }
 
 /// Adds the headers of the rate limit.
-pub(super) fn with_bucket(inner: &Shared, call: &Call, mut answer: Answer) -> Answer {
-    let client_id = call.client_id.clone().unwrap_or_default();
-    let level = bucket(&mut inner.lock(), &client_id).level();
+pub(super) fn with_level(world: &Shared, call: &Call, mut answer: Answer) -> Answer {
+    let (client_id, user_id) = bucket_of(world, call);
+    let level = world.lock().buckets.of(&client_id, user_id.as_deref(), Instant::now()).level();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time of this century")]
     let reset = (now + level.full_in).ceil() as u64;
@@ -99,60 +108,114 @@ pub(super) fn with_bucket(inner: &Shared, call: &Call, mut answer: Answer) -> An
 }
 
 /// Refuses a call for which the bucket has no point left.
-pub(super) fn rate_limited(inner: &Shared, call: &Call) -> Answer {
-    inner.count(|stats| stats.rate_limited += 1);
-    bucket(&mut inner.lock(), call.client_id.as_deref().unwrap_or_default()).drain();
-    with_bucket(inner, call, Answer::error(429, "Too Many Requests"))
+pub(super) fn rate_limited(world: &Shared, call: &Call) -> Answer {
+    world.count(|stats| stats.rate_limited += 1);
+    let (client_id, user_id) = bucket_of(world, call);
+    world.lock().buckets.of(&client_id, user_id.as_deref(), Instant::now()).drain();
+    with_level(world, call, Answer::error(429, "Too Many Requests"))
 }
 
-fn users(inner: &Shared, call: &Call) -> Answer {
-    inner.count(|stats| stats.users += 1);
-    let asked: Vec<_> = call.query.iter().filter(|(key, _)| key == "login" || key == "id").collect();
+#[derive(Serialize)]
+struct UserRow<'a> {
+    id: &'a str,
+    login: &'a str,
+    display_name: &'a str,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    broadcaster_type: &'a str,
+    description: &'a str,
+    profile_image_url: &'a str,
+    offline_image_url: &'a str,
+    view_count: u32,
+    created_at: &'a str,
+}
+
+fn users(world: &Shared, asker: &Asker, call: &Call) -> Answer {
+    world.count(|stats| stats.users += 1);
+    let mut asked: Vec<(&str, &str)> = call
+        .query
+        .iter()
+        .filter(|(key, _)| key == "login" || key == "id")
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .collect();
+    if let Some((id, _)) = asker.user.as_ref().filter(|_| asked.is_empty()) {
+        asked.push(("id", id));
+    }
     if asked.is_empty() || asked.len() > 100 {
         return Answer::error(400, "The number of id and login query parameters must be between 1 and 100");
     }
-    let mut state = inner.lock();
-    let mut rows: Vec<Value> = Vec::new();
+    let mut state = world.lock();
+    let mut found: Vec<(String, String)> = Vec::new();
     for (key, value) in asked {
-        let found = if key == "login" {
+        let user = if key == "login" {
             if !value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
                 return Answer::error(400, "Invalid login names, emails or IDs in request");
             }
-            inner.id_of(&mut state, value).map(|id| (id, value.to_ascii_lowercase()))
+            state.users.id_of(value).map(|id| (id, value.to_ascii_lowercase()))
         } else {
-            inner.login_of(&state, value).map(|login| (value.clone(), login))
+            state.users.login_of(value).map(|login| (value.to_owned(), login))
         };
-        let Some((id, login)) = found else { continue };
-        if rows.iter().any(|row| row["id"] == id.as_str()) {
-            continue;
-        }
-        rows.push(json!({
-            "id": id, "login": login, "display_name": login, "type": "", "broadcaster_type": "",
-            "description": "", "profile_image_url": "", "offline_image_url": "", "view_count": 0,
-            "created_at": "2016-12-14T20:32:28Z",
-        }));
+        found.extend(user.filter(|(id, _)| found.iter().all(|(known, _)| known != id)));
     }
-    Answer::json(200, &json!({"data": rows}))
+    let rows: Vec<_> = found
+        .iter()
+        .map(|(id, login)| UserRow {
+            id,
+            login,
+            display_name: login,
+            kind: "",
+            broadcaster_type: "",
+            description: "",
+            profile_image_url: "",
+            offline_image_url: "",
+            view_count: 0,
+            created_at: "2016-12-14T20:32:28Z",
+        })
+        .collect();
+    Answer::json(200, &Data { data: rows })
 }
 
-/// All scopes of the catalogue.
-fn every_scope() -> BTreeSet<String> {
-    let rows = crate::model::catalog::all().iter();
-    let groups =
-        rows.flat_map(|row| row.scopes.iter().chain(row.additional_grants.iter().flat_map(|g| &g.scopes)));
-    groups.flatten().cloned().collect()
+#[derive(Serialize)]
+struct AuthorizationRow {
+    user_id: String,
+    user_name: String,
+    user_login: String,
+    scopes: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    has_authorized: Option<bool>,
 }
 
-fn authorizations(inner: &Shared, call: &Call) -> Answer {
+#[derive(Serialize)]
+struct Data<T> {
+    data: Vec<T>,
+}
+
+fn authorizations(world: &Shared, asker: &Asker, call: &Call) -> Answer {
+    if asker.user.is_some() {
+        return Answer::error(401, "an app access token is needed");
+    }
     let asked: Vec<_> = call.query.iter().filter(|(key, _)| key == "user_id").map(|(_, id)| id).collect();
     if asked.is_empty() || asked.len() > 10 {
         return Answer::error(400, "The number of user_id query parameters must be between 1 and 10");
     }
-    let state = inner.lock();
+    let state = world.lock();
     let row = |id: &String| {
-        let scopes = if inner.options.require_grants { state.grants.get(id)?.clone() } else { every_scope() };
-        let login = inner.login_of(&state, id)?;
-        Some(json!({"user_id": id, "user_name": login, "user_login": login, "scopes": scopes}))
+        let login = state.users.login_of(id)?;
+        let granted = state.grants.of(id);
+        let (scopes, has_authorized) = match (granted, world.options.require_grants) {
+            (Some(scopes), true) => (scopes.clone(), Some(true)),
+            (None, true) => (Default::default(), Some(false)),
+            // Everybody counts as having granted everything, and only who did so really costs nothing.
+            (granted, false) => (every_scope(), granted.map(|_| true)),
+        };
+        let scopes = scopes.into_iter().collect();
+        Some(AuthorizationRow {
+            user_id: id.clone(),
+            user_name: login.clone(),
+            user_login: login,
+            scopes,
+            has_authorized,
+        })
     };
-    Answer::json(200, &json!({"data": asked.into_iter().filter_map(row).collect::<Vec<_>>()}))
+    Answer::json(200, &Data { data: asked.into_iter().filter_map(row).collect() })
 }

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use reqwest::Url;
 use serde_json::json;
 
-use super::auth::{fields, refusal};
+use super::auth::{check_client, fields, refusal};
+use super::news;
 use super::pages::{escaped, html};
-use super::server::{Answer, Call};
-use super::state::{Inner, Shared};
-use super::tell;
+use super::state::{Shared, World, random_text};
 use super::tokens::{ClientKind, USER_TOKEN, UserScopes, UserTokens};
+use crate::platform::{Answer, Call};
 
 /// Time until a code expires.
 const CODE_LIFE: Duration = Duration::from_secs(600);
@@ -32,7 +32,7 @@ pub(super) struct Codes(HashMap<String, Code>);
 
 impl Codes {
     fn issue(&mut self, code: Code) -> String {
-        let text = Inner::random_text(30).to_ascii_lowercase();
+        let text = random_text(30).to_ascii_lowercase();
         self.0.insert(text.clone(), code);
         text
     }
@@ -67,14 +67,14 @@ struct Request {
 }
 
 impl Request {
-    fn read(inner: &Inner, form: &HashMap<String, String>) -> Result<Self, Answer> {
+    fn read(world: &World, form: &HashMap<String, String>) -> Result<Self, Answer> {
         let field = |name: &str| form.get(name).filter(|value| !value.is_empty());
         let client_id = field("client_id").ok_or_else(|| refusal(400, "missing client id"))?;
-        if !inner.is_client(client_id) {
+        if !world.is_client(client_id) {
             return Err(refusal(400, "invalid client"));
         }
         let redirect_uri = field("redirect_uri").ok_or_else(|| refusal(400, "missing redirect uri"))?;
-        let registered = &inner.options.redirect_uris;
+        let registered = &world.options.redirect_uris;
         let is_registered = registered.is_empty() || registered.contains(redirect_uri);
         // Never send a browser to an address that the application did not register.
         let redirect = Url::parse(redirect_uri).ok().filter(|url| is_registered && url.fragment().is_none());
@@ -105,7 +105,7 @@ impl Request {
         } else {
             url.query_pairs_mut().extend_pairs(pairs);
         }
-        let mut answer = Answer::text(302, String::new());
+        let mut answer = Answer::empty(302);
         answer.headers.push(("Location", url.to_string()));
         answer
     }
@@ -116,14 +116,14 @@ fn scopes(text: Option<&String>) -> Vec<String> {
 }
 
 /// `/oauth2/authorize`: `GET` shows the page, `POST` is the user's answer to it.
-pub(super) async fn page(inner: &Shared, call: &Call) -> Answer {
+pub(super) async fn page(world: &Shared, call: &Call) -> Answer {
     let form = fields(call);
     let field = |name: &str| form.get(name).map_or("", String::as_str);
     let is_answer = call.method == hyper::Method::POST;
     if is_answer && field("grant_type") == "user_token" {
-        return mock_user_token(inner, &form).await;
+        return mock_user_token(world, &form).await;
     }
-    let request = match Request::read(inner, &form) {
+    let request = match Request::read(world, &form) {
         Ok(request) => request,
         Err(refused) => return refused,
     };
@@ -135,19 +135,19 @@ pub(super) async fn page(inner: &Shared, call: &Call) -> Answer {
         return request.send_back(&[("error", "access_denied"), ("error_description", description)]);
     }
     let login = field("login");
-    let Some(id) = inner.id_of(&mut inner.lock(), login) else {
+    let Some(id) = world.id_of(login) else {
         return consent(&request, "<p role=\"alert\">There is no such user.</p>", 400);
     };
-    tell::granted(inner, &id, &request.scopes).await;
+    news::granted(world, &id, &request.scopes).await;
     let user = UserScopes { id, scopes: request.scopes.clone() };
     let scope = request.scopes.join(" ");
     let now = Instant::now();
     if request.is_implicit {
-        let tokens = inner.lock().tokens.issue_user(&request.client_id, user, ClientKind::Public, now);
+        let tokens = world.lock().tokens.issue_user(&request.client_id, user, ClientKind::Public, now);
         let access = ("access_token", tokens.access.as_str());
         return request.send_back(&[access, ("scope", &scope), ("token_type", "bearer")]);
     }
-    let code = inner.lock().codes.issue(Code {
+    let code = world.lock().codes.issue(Code {
         client_id: request.client_id.clone(),
         redirect_uri: request.redirect_uri.clone(),
         user,
@@ -183,31 +183,31 @@ fn consent(request: &Request, note: &str, status: u16) -> Answer {
 }
 
 /// A token without a page, as the mock server of Twitch's own CLI hands it out.
-async fn mock_user_token(inner: &Shared, form: &HashMap<String, String>) -> Answer {
+async fn mock_user_token(world: &Shared, form: &HashMap<String, String>) -> Answer {
     let field = |name: &str| form.get(name).filter(|value| !value.is_empty());
     let (Some(client_id), Some(user_id)) = (field("client_id"), field("user_id")) else {
         return refusal(400, "client_id, client_secret, user_id and scope are needed");
     };
-    if let Err(refused) = inner.check_client(client_id, field("client_secret").map(String::as_str)) {
+    if let Err(refused) = check_client(world, client_id, field("client_secret").map(String::as_str)) {
         return refused;
     }
-    if inner.login_of(&inner.lock(), user_id).is_none() {
+    if !world.lock().users.exists(user_id) {
         return refusal(400, "user does not exist");
     }
     let user = UserScopes { id: user_id.clone(), scopes: scopes(field("scope")) };
-    tell::granted(inner, &user.id, &user.scopes).await;
-    let tokens = inner.lock().tokens.issue_user(client_id, user, ClientKind::Confidential, Instant::now());
+    news::granted(world, &user.id, &user.scopes).await;
+    let tokens = world.lock().tokens.issue_user(client_id, user, ClientKind::Confidential, Instant::now());
     user_answer(&tokens)
 }
 
 /// `grant_type=authorization_code`
 pub(super) fn exchange(
-    inner: &Inner,
+    world: &World,
     client_id: &str,
     form: &HashMap<String, String>,
 ) -> Result<Answer, Answer> {
     let field = |name: &str| form.get(name).map_or("", String::as_str);
-    let mut state = inner.lock();
+    let mut state = world.lock();
     let user = state.codes.redeem(field("code"), client_id, field("redirect_uri"), Instant::now());
     let user = user.ok_or_else(|| refusal(400, "Invalid authorization code"))?;
     Ok(user_answer(&state.tokens.issue_user(client_id, user, ClientKind::Confidential, Instant::now())))
@@ -215,12 +215,12 @@ pub(super) fn exchange(
 
 /// `grant_type=refresh_token`
 pub(super) fn refresh(
-    inner: &Inner,
+    world: &World,
     client_id: &str,
     kind: ClientKind,
     refresh_token: &str,
 ) -> Result<Answer, Answer> {
-    let tokens = inner.lock().tokens.refresh(client_id, refresh_token, kind, Instant::now());
+    let tokens = world.lock().tokens.refresh(client_id, refresh_token, kind, Instant::now());
     tokens.map(|tokens| user_answer(&tokens)).ok_or_else(|| refusal(400, "Invalid refresh token"))
 }
 

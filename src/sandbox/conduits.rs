@@ -1,218 +1,164 @@
-//! Conduits and their shards (Twitch: "Handling Conduit Events" and the reference).
+//! The table of conduits and their shards (Twitch: "Handling Conduit Events").
 
-use std::time::SystemTime;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use crate::platform::{ENABLED, Endpoint, Moment, ShardRow, Transport, TransportInfo, candidates};
 
-use super::server::{Answer, Call};
-use super::state::{Conduit, Shard, Shared, State};
-use super::subscriptions::{TransportBody, check_webhook};
-use super::webhook::PENDING;
-use super::webhook::challenge::Challenge;
-use crate::model::time::Timestamp;
-
-/// Shards of one conduit.
-const MAX_SHARDS: u32 = 20_000;
-/// Shards in one update.
-const MAX_UPDATES: usize = 100;
-/// Rows on one page of shards.
-const PAGE: usize = 100;
-
-fn row(conduit: &Conduit) -> Value {
-    json!({"id": conduit.id, "shard_count": conduit.shard_count})
+/// A shard that has, or had, a transport.
+#[derive(Clone, Debug)]
+pub(super) struct Shard {
+    status: String,
+    transport: Transport,
 }
 
-pub(super) fn list(inner: &Shared, client_id: &str) -> Answer {
-    inner.count(|stats| stats.conduits += 1);
-    let state = inner.lock();
-    let rows: Vec<_> = state.conduits.iter().filter(|c| c.client_id == client_id).map(row).collect();
-    Answer::json(200, &json!({"data": rows}))
-}
-
-#[derive(Deserialize)]
-struct ConduitBody {
-    #[serde(default)]
-    id: Option<String>,
-    shard_count: u32,
-}
-
-fn body(call: &Call) -> Result<ConduitBody, Answer> {
-    let body: Result<ConduitBody, _> = serde_json::from_slice(&call.body);
-    let body = body.map_err(|_| Answer::error(400, "invalid shard count"))?;
-    if !(1..=MAX_SHARDS).contains(&body.shard_count) {
-        return Err(Answer::error(400, "invalid shard count"));
+impl Shard {
+    pub(super) fn new(status: &str, transport: Transport) -> Self {
+        Self { status: status.to_owned(), transport }
     }
-    Ok(body)
-}
 
-pub(super) fn create(inner: &Shared, client_id: &str, call: &Call) -> Answer {
-    inner.count(|stats| stats.conduits += 1);
-    let body = match body(call) {
-        Ok(body) => body,
-        Err(refused) => return refused,
-    };
-    let mut state = inner.lock();
-    let mine = state.conduits.iter().filter(|conduit| conduit.client_id == client_id).count();
-    if mine >= inner.options.max_conduits {
-        return Answer::error(429, "conduit limit reached");
+    pub(super) fn status(&self) -> &str {
+        &self.status
     }
-    let id = inner.uuid(&mut state);
-    let conduit = Conduit {
-        id,
-        client_id: client_id.to_owned(),
-        shard_count: body.shard_count,
-        shards: std::collections::BTreeMap::new(),
-    };
-    let row = row(&conduit);
-    state.conduits.push(conduit);
-    Answer::json(200, &json!({"data": [row]}))
-}
 
-pub(super) fn resize(inner: &Shared, client_id: &str, call: &Call) -> Answer {
-    inner.count(|stats| stats.conduits += 1);
-    let body = match body(call) {
-        Ok(body) => body,
-        Err(refused) => return refused,
-    };
-    let mut state = inner.lock();
-    let Some(conduit) = state.conduit_mut(client_id, body.id.as_deref().unwrap_or_default()) else {
-        return Answer::error(404, "conduit not found");
-    };
-    conduit.shard_count = body.shard_count;
-    conduit.shards.retain(|id, _| *id < body.shard_count);
-    Answer::json(200, &json!({"data": [row(conduit)]}))
-}
-
-pub(super) fn delete(inner: &Shared, client_id: &str, call: &Call) -> Answer {
-    inner.count(|stats| stats.conduits += 1);
-    let Some(id) = call.query("id") else {
-        return Answer::error(400, "The id query parameter is required");
-    };
-    let mut state = inner.lock();
-    if state.conduit_mut(client_id, id).is_none() {
-        return Answer::error(404, "conduit not found");
+    pub(super) fn transport(&self) -> &Transport {
+        &self.transport
     }
-    state.delete_conduit(id);
-    Answer::text(204, String::new())
-}
 
-fn shard_row(id: u32, shard: &Shard) -> Value {
-    let mut transport = match &shard.webhook {
-        Some(endpoint) => json!({"method": "webhook", "callback": endpoint.callback}),
-        None => {
-            json!({"method": "websocket", "session_id": shard.session, "connected_at": shard.connected_at})
+    pub(super) fn endpoint(&self) -> Option<&Arc<Endpoint>> {
+        match &self.transport {
+            Transport::Webhook(endpoint) => Some(endpoint),
+            _ => None,
         }
-    };
-    if let Some(at) = shard.disconnected_at {
-        transport["disconnected_at"] = json!(at);
     }
-    json!({"id": id.to_string(), "status": shard.status, "transport": transport})
+
+    pub(super) fn session(&self) -> Option<&str> {
+        match &self.transport {
+            Transport::Websocket { session_id, .. } => Some(session_id),
+            _ => None,
+        }
+    }
+
+    /// The row of the list.
+    pub(super) fn row(&self, number: u32) -> ShardRow<'_> {
+        let transport = TransportInfo { transport: &self.transport, in_message: false };
+        ShardRow { id: number.to_string(), status: &self.status, transport }
+    }
 }
 
-pub(super) fn shards(inner: &Shared, client_id: &str, call: &Call) -> Answer {
-    inner.count(|stats| stats.shards += 1);
-    let Some(id) = call.query("conduit_id") else {
-        return Answer::error(400, "The conduit_id query parameter is required");
-    };
-    let after: u32 = match call.query("after").map(str::parse) {
-        None => 0,
-        Some(Ok(after)) => after,
-        Some(Err(_)) => return Answer::error(400, "invalid cursor"),
-    };
-    let mut state = inner.lock();
-    let Some(conduit) = state.conduit_mut(client_id, id) else {
-        return Answer::error(404, "conduit not found");
-    };
-    let status = call.query("status");
-    let mut rows: Vec<(u32, Value)> = conduit
-        .shards
-        .range(after..)
-        .filter(|(_, shard)| status.is_none_or(|status| shard.status == status))
-        .map(|(id, shard)| (*id, shard_row(*id, shard)))
-        .take(PAGE + 1)
-        .collect();
-    let next = if rows.len() > PAGE { rows.pop().map(|(id, _)| id.to_string()) } else { None };
-    let pagination = next.map_or_else(|| json!({}), |cursor| json!({"cursor": cursor}));
-    let rows: Vec<Value> = rows.into_iter().map(|(_, row)| row).collect();
-    Answer::json(200, &json!({"data": rows, "pagination": pagination}))
-}
-
-#[derive(Deserialize)]
-struct BindBody {
-    conduit_id: String,
-    shards: Vec<BindShard>,
-}
-
-#[derive(Deserialize)]
-struct BindShard {
+#[derive(Clone, Debug)]
+pub(super) struct Conduit {
     id: String,
-    transport: TransportBody,
+    client_id: String,
+    shard_count: u32,
+    shards: BTreeMap<u32, Shard>,
 }
 
-pub(super) fn bind(inner: &Shared, client_id: &str, call: &Call) -> Answer {
-    inner.count(|stats| stats.binds += 1);
-    let Ok(body) = serde_json::from_slice::<BindBody>(&call.body) else {
-        return Answer::error(400, "conduit_id and shards are required");
-    };
-    if body.shards.is_empty() || body.shards.len() > MAX_UPDATES {
-        return Answer::error(400, "the number of shards must be between 1 and 100");
+impl Conduit {
+    pub(super) fn id(&self) -> &str {
+        &self.id
     }
-    let mut state = inner.lock();
-    if state.conduit_mut(client_id, &body.conduit_id).is_none() {
-        return Answer::error(404, "conduit not found");
+
+    pub(super) fn client_id(&self) -> &str {
+        &self.client_id
     }
-    let (mut data, mut errors, mut challenges) = (Vec::new(), Vec::new(), Vec::new());
-    for shard in &body.shards {
-        match bind_one(inner, &mut state, client_id, &body.conduit_id, shard) {
-            Ok((row, challenge)) => {
-                data.push(row);
-                challenges.extend(challenge);
-            }
-            Err(message) => {
-                errors.push(json!({"id": shard.id, "message": message, "code": "invalid_parameter"}));
-            }
-        }
+
+    pub(super) fn shard_count(&self) -> u32 {
+        self.shard_count
     }
-    let mut answer = Answer::json(202, &json!({"data": data, "errors": errors}));
-    answer.challenges = challenges;
-    answer
+
+    pub(super) fn shards(&self) -> impl Iterator<Item = (u32, &Shard)> {
+        self.shards.iter().map(|(number, shard)| (*number, shard))
+    }
+
+    pub(super) fn shard(&self, number: u32) -> Option<&Shard> {
+        self.shards.get(&number)
+    }
+
+    /// The enabled shard that gets the messages of a channel.
+    pub(super) fn route(&self, channel: &str) -> Option<(u32, &Shard)> {
+        let enabled = |number: u32| self.shards.get(&number).filter(|shard| shard.status == ENABLED);
+        candidates(channel, self.shard_count).into_iter().find_map(|number| Some((number, enabled(number)?)))
+    }
 }
 
-fn bind_one(
-    inner: &Shared,
-    state: &mut State,
-    client_id: &str,
-    conduit_id: &str,
-    wanted: &BindShard,
-) -> Result<(Value, Option<Challenge>), &'static str> {
-    let mut bound = Shard {
-        status: "enabled".to_owned(),
-        session: None,
-        webhook: None,
-        connected_at: Timestamp(SystemTime::now()),
-        disconnected_at: None,
-    };
-    match wanted.transport.method.as_str() {
-        "websocket" => {
-            let session = wanted.transport.session_id.as_deref().filter(|id| !id.is_empty());
-            let session = session.ok_or("The session_id is missing")?;
-            let live = state.sessions.get(session).ok_or("The websocket session is not connected")?;
-            bound.connected_at = live.connected_at;
-            bound.session = Some(session.to_owned());
-        }
-        "webhook" => {
-            bound.webhook = Some(check_webhook(inner, state, &wanted.transport)?);
-            PENDING.clone_into(&mut bound.status);
-        }
-        _ => return Err("The transport method is invalid"),
+/// All conduits.
+#[derive(Debug, Default)]
+pub(super) struct Conduits(Vec<Conduit>);
+
+impl Conduits {
+    pub(super) fn add(&mut self, id: &str, client_id: &str, shard_count: u32) {
+        let shards = BTreeMap::new();
+        self.0.push(Conduit { id: id.to_owned(), client_id: client_id.to_owned(), shard_count, shards });
     }
-    let conduit = state.conduit_mut(client_id, conduit_id).ok_or("The conduit is gone")?;
-    let id: Option<u32> = wanted.id.parse().ok().filter(|id| *id < conduit.shard_count);
-    let id = id.ok_or("The shard id is outside the conduit's range")?;
-    let row = shard_row(id, &bound);
-    let endpoint = bound.webhook.clone();
-    conduit.shards.insert(id, bound);
-    let challenge = endpoint.map(|endpoint| Challenge::of_shard(inner, state, (conduit_id, id), &endpoint));
-    Ok((row, challenge))
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Conduit> {
+        self.0.iter()
+    }
+
+    pub(super) fn get(&self, id: &str) -> Option<&Conduit> {
+        self.0.iter().find(|conduit| conduit.id == id)
+    }
+
+    /// The conduit of a client.
+    pub(super) fn of(&self, client_id: &str, id: &str) -> Option<&Conduit> {
+        self.get(id).filter(|conduit| conduit.client_id == client_id)
+    }
+
+    fn get_mut(&mut self, id: &str) -> Option<&mut Conduit> {
+        self.0.iter_mut().find(|conduit| conduit.id == id)
+    }
+
+    /// False if there is no such conduit.
+    pub(super) fn remove(&mut self, id: &str) -> bool {
+        let before = self.0.len();
+        self.0.retain(|conduit| conduit.id != id);
+        self.0.len() < before
+    }
+
+    /// Changes the number of shards; those beyond it are gone.
+    pub(super) fn resize(&mut self, id: &str, shard_count: u32) {
+        if let Some(conduit) = self.get_mut(id) {
+            conduit.shard_count = shard_count;
+            conduit.shards.retain(|number, _| *number < shard_count);
+        }
+    }
+
+    /// Gives a shard another transport, whatever it had.
+    pub(super) fn assign(&mut self, id: &str, number: u32, shard: Shard) {
+        if let Some(conduit) = self.get_mut(id) {
+            conduit.shards.insert(number, shard);
+        }
+    }
+
+    /// Gives a shard another status; false if there is no such shard.
+    pub(super) fn set_status(&mut self, id: &str, number: u32, status: &str) -> bool {
+        let shard = self.get_mut(id).and_then(|conduit| conduit.shards.get_mut(&number));
+        shard.map(|shard| status.clone_into(&mut shard.status)).is_some()
+    }
+
+    /// A session has ended: its shards are disabled. Returns which: by conduit and number.
+    pub(super) fn end_session(&mut self, session: &str, status: &str, now: Moment) -> Vec<(String, u32)> {
+        let mut disabled = Vec::new();
+        for conduit in &mut self.0 {
+            for (number, shard) in &mut conduit.shards {
+                if let Transport::Websocket { session_id, disconnected_at, .. } = &mut shard.transport
+                    && session_id == session
+                {
+                    *disconnected_at = Some(now);
+                    status.clone_into(&mut shard.status);
+                    disabled.push((conduit.id.clone(), *number));
+                }
+            }
+        }
+        disabled
+    }
+
+    /// Whether a shard is on this session.
+    pub(super) fn uses_session(&self, session: &str) -> bool {
+        self.0
+            .iter()
+            .flat_map(|conduit| conduit.shards.values())
+            .any(|shard| shard.session() == Some(session))
+    }
 }

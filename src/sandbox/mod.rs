@@ -1,4 +1,5 @@
-//! A stand-in for Twitch on this machine: authentication, API, conduits, WebSocket sessions, webhooks.
+//! A stand-in for Twitch on this machine: a world (users, grants, conduits, subscriptions, costs, faults on demand)
+//! behind `platform`, which has Twitch's side of the protocol.
 //!
 //! For trying things out without an account, and for tests. It behaves as Twitch's pages and those
 //! who use Twitch describe it, down to error texts, limits and time-outs, and it can be made to
@@ -8,21 +9,27 @@
 mod api;
 mod auth;
 mod authorize;
-mod bucket;
+mod buckets;
+mod command;
 mod conduits;
 mod control;
 mod device;
-mod dispatch;
-mod fault;
-mod message;
+mod edit;
+mod eventsub;
+mod faults;
+mod grants;
+mod history;
+mod news;
 mod pages;
+mod send;
 mod server;
-mod session;
+mod sessions;
+mod socket;
 mod state;
 mod stats;
 mod subscriptions;
-mod tell;
 mod tokens;
+mod users;
 mod webhook;
 
 use std::io;
@@ -33,21 +40,13 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use self::control::SubscriptionInfo;
-pub use self::fault::{Fault, Route};
-use self::state::Inner;
+pub use self::control::{ShardInfo, SubscriptionInfo};
+pub use self::faults::{Fault, Route};
+pub use self::news::TriggerError;
+use self::state::World;
 pub use self::stats::Stats;
-pub use self::tell::TriggerError;
-pub use self::webhook::{ChallengeTiming, ShardInfo, WebhookOptions};
-
-/// The mock's user directory.
-#[derive(Clone, Debug)]
-pub enum Users {
-    /// Every login exists, with an id made from it, unless it begins with `missing_`.
-    Any,
-    /// These: id and login.
-    Listed(Vec<(String, String)>),
-}
+pub use self::users::Users;
+pub use self::webhook::{ChallengeTiming, WebhookOptions};
 
 #[derive(Clone, Debug)]
 pub struct SandboxOptions {
@@ -137,7 +136,7 @@ impl Default for SandboxOptions {
 /// A running stand-in; cheap to clone. It ends with [`Sandbox::stop`], or when the last clone goes.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
-    inner: Arc<Inner>,
+    world: Arc<World>,
     _stop: Arc<tokio_util::sync::DropGuard>,
 }
 
@@ -151,47 +150,49 @@ impl Sandbox {
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
         let pace = options.sample_pace;
-        let inner = Arc::new(Inner::new(options, address, stop.clone()));
-        tokio::spawn(server::serve(listener, Arc::clone(&inner)));
+        let (world, reports) = World::new(options, address, stop.clone());
+        let world = Arc::new(world);
+        tokio::spawn(server::serve(listener, Arc::clone(&world)));
+        tokio::spawn(news::listen(Arc::clone(&world), reports));
         if let Some(pace) = pace {
-            tokio::spawn(dispatch::feed(Arc::clone(&inner), pace));
+            tokio::spawn(news::feed(Arc::clone(&world), pace));
         }
-        Ok(Self { inner, _stop: Arc::new(stop.drop_guard()) })
+        Ok(Self { world, _stop: Arc::new(stop.drop_guard()) })
     }
 
     /// Ends it: connections break, and everything in it is gone.
     pub fn stop(&self) {
-        self.inner.stop.cancel();
+        self.world.stop.cancel();
     }
 
     /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
-        self.inner.address
+        self.world.address
     }
 
     /// The value of `twitch.auth_url`.
     pub fn auth_url(&self) -> String {
-        format!("http://{}/oauth2", self.inner.address)
+        format!("http://{}/oauth2", self.world.address)
     }
 
     /// The value of `twitch.api_url`.
     pub fn api_url(&self) -> String {
-        format!("http://{}/helix", self.inner.address)
+        format!("http://{}/helix", self.world.address)
     }
 
     /// The value of `twitch.eventsub_url`.
     pub fn eventsub_url(&self) -> String {
-        format!("ws://{}/ws", self.inner.address)
+        format!("ws://{}/ws", self.world.address)
     }
 
     /// The application that exists.
     pub fn client_id(&self) -> String {
-        self.inner.options.client_id.clone()
+        self.world.options.client_id.clone()
     }
 
     /// The client secret in force.
     pub fn client_secret(&self) -> String {
-        self.inner.lock().secret.clone()
+        self.world.lock().secret.clone()
     }
 
     /// The `[twitch]` table of a configuration that uses this stand-in.
@@ -199,7 +200,7 @@ impl Sandbox {
         format!(
             "[twitch]\nclient_id = \"{}\"\nauth_url = \"{}\"\napi_url = \"{}\"\neventsub_url = \"{}\"\n\
              # The secret: EVENTSUBD_TWITCH__CLIENT_SECRET={} in the environment.\n",
-            self.inner.options.client_id,
+            self.world.options.client_id,
             self.auth_url(),
             self.api_url(),
             self.eventsub_url(),

@@ -1,115 +1,197 @@
-//! Connections, routes, and faults that concern the connection itself.
+//! Connections and routes, and faults that concern the connection itself.
 
-use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::BoxBody};
-use hyper::body::{Frame, Incoming};
+use futures_util::future::BoxFuture;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
+use tower_service::Service as _;
 use tracing::{debug, warn};
 
-use super::fault::{self, Fault, Route};
+use super::api::{self, Helix};
+use super::faults::{Fault, Route};
 use super::state::Shared;
-use super::webhook::challenge::{self, Challenge};
-use super::{api, auth, device, session, tell};
-
-/// The largest request body, in bytes.
-const MAX_BODY: usize = 1 << 20;
-
-/// A body, which may break off.
-pub(super) type Body = BoxBody<Bytes, Broken>;
+use super::{auth, authorize, command, device};
+use crate::platform::{self, Answer, Call, EventSub, Operation};
 
 /// The end of a connection, on purpose.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("the connection is broken on purpose")]
-pub(super) struct Broken;
+struct Broken;
 
-/// An answer before it is sent.
-#[derive(Clone, Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) headers: Vec<(&'static str, String)>,
-    pub(super) body: String,
-    /// A page, and no JSON.
-    pub(super) html: bool,
-    /// Challenges that the request leads to.
-    pub(super) challenges: Vec<Challenge>,
+/// A request that can be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    Helix(Helix),
+    Token,
+    Validate,
+    Revoke,
+    StartDevice,
+    Authorize,
+    UnknownAuth,
+    Activate,
 }
 
-impl Answer {
-    pub(super) fn json(status: u16, body: &serde_json::Value) -> Self {
-        Self::text(status, body.to_string())
-    }
-
-    pub(super) fn text(status: u16, body: String) -> Self {
-        Self { status, headers: Vec::new(), body, html: false, challenges: Vec::new() }
-    }
-
-    /// The API's form of an error.
-    pub(super) fn error(status: u16, message: &str) -> Self {
-        let error = StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Error");
-        Self::json(status, &json!({"error": error, "status": status, "message": message}))
-    }
-
-    fn into_response(self) -> Response<Body> {
-        let mut builder = Response::builder().status(self.status);
-        if !self.body.is_empty() {
-            let kind = if self.html { "text/html; charset=utf-8" } else { "application/json; charset=utf-8" };
-            builder = builder.header("Content-Type", kind);
+impl Target {
+    /// Which faults concern it.
+    fn route(self) -> Option<Route> {
+        match self {
+            Self::Helix(helix) => helix.route(),
+            Self::Token => Some(Route::Token),
+            Self::Validate => Some(Route::Validate),
+            _ => None,
         }
-        for (name, value) in self.headers {
-            builder = builder.header(name, value);
+    }
+
+    async fn answer(self, world: &Shared, call: &Call) -> Answer {
+        match self {
+            Self::Helix(helix) => api::answer(world, helix, call).await,
+            Self::Token => auth::token(world, call),
+            Self::Validate => auth::validate(world, call),
+            Self::Revoke => auth::revoke(world, call),
+            Self::StartDevice => device::start(world, call),
+            Self::Authorize => authorize::page(world, call).await,
+            Self::UnknownAuth => auth::refusal(404, "not found"),
+            Self::Activate => device::page(world, call).await,
         }
-        let body = Full::new(Bytes::from(self.body)).map_err(|never: Infallible| match never {}).boxed();
-        builder.body(body).unwrap_or_else(|_| Response::new(empty()))
-    }
-
-    /// Half of it, and then the end of the connection.
-    fn into_broken(self) -> Response<Body> {
-        let half = Bytes::from(self.body.as_bytes()[..self.body.len() / 2].to_vec());
-        let parts = futures_util::stream::iter([Ok(Frame::data(half)), Err(Broken)]);
-        let response = Response::builder().status(self.status).header("Content-Length", self.body.len());
-        response.body(StreamBody::new(parts).boxed()).unwrap_or_else(|_| Response::new(empty()))
     }
 }
 
-pub(super) fn empty() -> Body {
-    Full::new(Bytes::new()).map_err(|never: Infallible| match never {}).boxed()
-}
-
-/// A request, read whole.
-#[derive(Debug)]
-pub(super) struct Call {
-    pub(super) method: Method,
-    /// Below the service's own prefix.
-    pub(super) path: String,
-    pub(super) query: Vec<(String, String)>,
-    pub(super) client_id: Option<String>,
-    pub(super) authorization: Option<String>,
-    pub(super) body: Bytes,
-}
-
-impl Call {
-    /// The first value of a field of the query.
-    pub(super) fn query(&self, name: &str) -> Option<&str> {
-        self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+impl EventSub for Shared {
+    fn eventsub(&self, operation: Operation, call: Call) -> BoxFuture<'static, Response> {
+        let world = Self::clone(self);
+        Box::pin(async move { respond(&world, Target::Helix(Helix::EventSub(operation)), &call).await })
     }
 }
 
-pub(super) async fn serve(listener: TcpListener, inner: Shared) {
+type Handled = BoxFuture<'static, Response>;
+
+fn at(target: Target) -> impl Fn(State<Shared>, Request) -> Handled + Clone + Send + Sync + 'static {
+    move |State(world), request| {
+        Box::pin(async move {
+            match platform::read(request).await {
+                Ok(call) => respond(&world, target, &call).await,
+                Err(answer) => answer.into_response(),
+            }
+        })
+    }
+}
+
+fn router(world: Shared) -> Router {
+    let helix = |helix| at(Target::Helix(helix));
+    let api = platform::routes::<Shared>()
+        .route("/users", get(helix(Helix::Users)))
+        .route("/authorization/users", get(helix(Helix::Authorizations)))
+        .method_not_allowed_fallback(helix(Helix::Unknown));
+    let auth = Router::new()
+        .route("/token", post(at(Target::Token)))
+        .route("/validate", get(at(Target::Validate)))
+        .route("/revoke", post(at(Target::Revoke)))
+        .route("/device", post(at(Target::StartDevice)))
+        .route("/authorize", get(at(Target::Authorize)).post(at(Target::Authorize)))
+        .method_not_allowed_fallback(at(Target::UnknownAuth))
+        .fallback(at(Target::UnknownAuth));
+    // The paths without `/helix` and those below `/auth` and `/mock` are those of the mock server of Twitch's CLI.
+    Router::new()
+        .nest("/oauth2", auth.clone())
+        .nest("/auth", auth)
+        .nest("/helix", api.clone())
+        .nest("/mock", api.clone())
+        .merge(api)
+        .route("/ws", any(websocket))
+        .route("/activate", get(at(Target::Activate)).post(at(Target::Activate)))
+        .route("/sandbox/{command}", post(control))
+        .fallback(helix(Helix::Unknown))
+        .with_state(world)
+}
+
+async fn websocket(State(world): State<Shared>, request: Request) -> Response {
+    let fault = world.lock().faults.take(Route::Connect);
+    match fault {
+        Some(Fault::Status(status, message)) => Answer::error(status, &message).into_response(),
+        Some(Fault::Hang) => hang(&world).await,
+        Some(_) => broken(),
+        None => platform::upgrade(world, request),
+    }
+}
+
+async fn control(State(world): State<Shared>, Path(name): Path<String>, request: Request) -> Response {
+    match platform::read(request).await {
+        Ok(call) => command::answer(&world, &name, &call).await.into_response(),
+        Err(answer) => answer.into_response(),
+    }
+}
+
+/// Answers a request, or has it fail as planned.
+async fn respond(world: &Shared, target: Target, call: &Call) -> Response {
+    let fault = target.route().and_then(|route| world.lock().faults.take(route));
+    let latency = world.lock().latency;
+    if !latency.is_zero() {
+        tokio::time::sleep(latency).await;
+    }
+    let answer = match fault {
+        None => target.answer(world, call).await,
+        Some(Fault::Status(status, message)) => api::with_level(world, call, Answer::error(status, &message)),
+        Some(Fault::Unauthorized) => {
+            world.count(|stats| stats.unauthorized += 1);
+            Answer::error(401, "Invalid OAuth token")
+        }
+        Some(Fault::RateLimited) => api::rate_limited(world, call),
+        Some(Fault::Hang) => return hang(world).await,
+        Some(Fault::Reset) => return broken(),
+        Some(Fault::Garbage) => Answer {
+            content_type: platform::ContentType::Json,
+            ..Answer::html(200, "<html>Service under maintenance</html>".to_owned())
+        },
+        Some(Fault::Truncate) => return truncated(&target.answer(world, call).await),
+        Some(Fault::LoseAnswer) => {
+            target.answer(world, call).await;
+            return broken();
+        }
+    };
+    answer.into_response()
+}
+
+/// Stands for the end of the connection without an answer.
+fn broken() -> Response {
+    let mut response = Response::new(Body::empty());
+    response.extensions_mut().insert(Broken);
+    response
+}
+
+async fn hang(world: &Shared) -> Response {
+    world.stop.cancelled().await;
+    broken()
+}
+
+/// Half of the answer, and then the end of the connection.
+fn truncated(answer: &Answer) -> Response {
+    let half = Bytes::copy_from_slice(&answer.body.as_bytes()[..answer.body.len() / 2]);
+    let body = Body::from_stream(futures_util::stream::iter([Ok(half), Err(Broken)]));
+    let response = Response::builder().status(answer.status).header("Content-Length", answer.body.len());
+    response.body(body).unwrap_or_else(|_| broken())
+}
+
+pub(super) async fn serve(listener: TcpListener, world: Shared) {
+    let router = router(Arc::clone(&world));
     loop {
         let accepted = tokio::select! {
-            () = inner.stop.cancelled() => return,
+            () = world.stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => drop(tokio::spawn(connection(stream, Arc::clone(&inner)))),
+            Ok((stream, _)) => {
+                tokio::spawn(connection(stream, Arc::clone(&world), router.clone()));
+            }
             Err(error) => {
                 warn!(%error, "the sandbox cannot accept a connection");
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
@@ -118,21 +200,31 @@ pub(super) async fn serve(listener: TcpListener, inner: Shared) {
     }
 }
 
-async fn connection(stream: TcpStream, inner: Shared) {
+async fn connection(stream: TcpStream, world: Shared, router: Router) {
+    let stop = world.stop.clone();
+    let is_local = stream.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
     let _ = stream.set_nodelay(true);
-    let stop = inner.stop.clone();
-    let loopback = stream.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
-    let service = service_fn(move |request: Request<Incoming>| {
-        let inner = Arc::clone(&inner);
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        world.count(|stats| stats.requests += 1);
+        let mut router = router.clone();
+        let is_strange = is_local && !is_own_host(&request);
         async move {
-            if loopback && !is_own_host(&request) {
+            if is_strange {
                 let why = "the request is for another host; call the sandbox by its address or as localhost";
                 return Ok(Answer::error(421, why).into_response());
             }
-            handle(inner, request).await
+            let response = match router.call(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            };
+            match response.extensions().get::<Broken>() {
+                Some(broken) => Err(broken.clone()),
+                None => Ok(response),
+            }
         }
     });
     let serving = hyper::server::conn::http1::Builder::new()
+        .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     tokio::select! {
@@ -142,10 +234,9 @@ async fn connection(stream: TcpStream, inner: Shared) {
         }
     }
 }
-
 /// Whether a request that came over loopback is meant for this machine. A page of a stranger may have its own name
 /// point to 127.0.0.1 and then ask the sandbox from within a browser (DNS rebinding).
-fn is_own_host(request: &Request<Incoming>) -> bool {
+fn is_own_host(request: &hyper::Request<Incoming>) -> bool {
     let header = request.headers().get(hyper::header::HOST).and_then(|host| host.to_str().ok());
     header.is_none_or(is_own_name)
 }
@@ -155,91 +246,6 @@ fn is_own_name(host: &str) -> bool {
     let Ok(authority) = host.parse::<http::uri::Authority>() else { return false };
     let name = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
     name.parse::<IpAddr>().is_ok() || name == "localhost" || name.ends_with(".localhost")
-}
-
-async fn handle(inner: Shared, request: Request<Incoming>) -> Result<Response<Body>, Broken> {
-    inner.count(|stats| stats.requests += 1);
-    if request.uri().path() == "/ws" {
-        let fault = fault::take(&mut inner.lock().faults, Route::Connect);
-        return match fault {
-            Some(Fault::Status(status, message)) => Ok(Answer::error(status, &message).into_response()),
-            Some(Fault::Hang) => hang(&inner).await,
-            Some(_) => Err(Broken),
-            None => Ok(session::accept(inner, request)),
-        };
-    }
-    let Some(call) = read(request).await else {
-        return Ok(Answer::error(400, "the request cannot be read").into_response());
-    };
-    let path = call.path.as_str();
-    if path == "/sandbox/trigger" && call.method == Method::POST {
-        return Ok(tell::trigger_request(&inner, &call).await.into_response());
-    }
-    if path == "/activate" {
-        return Ok(device::page(&inner, &call).await.into_response());
-    }
-    let auth_path = path.strip_prefix("/oauth2").or_else(|| path.strip_prefix("/auth"));
-    let api_path = path.strip_prefix("/helix").or_else(|| path.strip_prefix("/mock")).unwrap_or(path);
-    let route = match auth_path {
-        Some("/token") => Some(Route::Token),
-        Some("/validate") => Some(Route::Validate),
-        Some(_) => None,
-        None => api::route(&call.method, api_path),
-    };
-    let fault = route.and_then(|route| fault::take(&mut inner.lock().faults, route));
-    let answer = async || {
-        let mut answer = match auth_path {
-            Some(path) => auth::answer(&inner, path, &call).await,
-            None => api::answer(&inner, api_path, &call),
-        };
-        challenge::send(&inner, std::mem::take(&mut answer.challenges)).await;
-        answer
-    };
-    let latency = inner.lock().pace.latency;
-    if !latency.is_zero() {
-        tokio::time::sleep(latency).await;
-    }
-    let answer = match fault {
-        None => answer().await,
-        Some(Fault::Status(status, message)) => {
-            api::with_bucket(&inner, &call, Answer::error(status, &message))
-        }
-        Some(Fault::Unauthorized) => {
-            inner.count(|stats| stats.unauthorized += 1);
-            Answer::error(401, "Invalid OAuth token")
-        }
-        Some(Fault::RateLimited) => api::rate_limited(&inner, &call),
-        Some(Fault::Hang) => return hang(&inner).await,
-        Some(Fault::Reset) => return Err(Broken),
-        Some(Fault::Garbage) => Answer::text(200, "<html>Service under maintenance</html>".to_owned()),
-        Some(Fault::Truncate) => return Ok(answer().await.into_broken()),
-        Some(Fault::LoseAnswer) => {
-            answer().await;
-            return Err(Broken);
-        }
-    };
-    Ok(answer.into_response())
-}
-
-async fn hang(inner: &Shared) -> Result<Response<Body>, Broken> {
-    inner.stop.cancelled().await;
-    Err(Broken)
-}
-
-async fn read(request: Request<Incoming>) -> Option<Call> {
-    let (parts, body) = request.into_parts();
-    let header = |name: &str| parts.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-    let query =
-        form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
-    let body = Limited::new(body, MAX_BODY).collect().await.ok()?.to_bytes();
-    Some(Call {
-        path: parts.uri.path().to_owned(),
-        query,
-        client_id: header("Client-Id"),
-        authorization: header("Authorization"),
-        method: parts.method,
-        body,
-    })
 }
 
 #[cfg(test)]

@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
 mod callback;
+mod commands;
 #[path = "../common/mod.rs"]
 mod common;
 mod oauth;
+mod protocol;
 mod shards;
 mod trust;
 mod webhooks;
@@ -163,7 +165,10 @@ async fn users_exist_or_are_left_out() {
     assert_eq!(client.get(&format!("/helix/users?{}", many.join("&"))).await.0, 400);
     assert_eq!(client.get("/mock/users?login=ann").await.0, 200, "the mock of Twitch's CLI");
     let (_, body) = client.get("/helix/authorization/users?user_id=7").await;
-    assert_eq!(body["data"], json!([]), "who has granted nothing is left out");
+    let row = json!({"user_id": "7", "user_login": "ann", "user_name": "ann", "scopes": [], "has_authorized": false});
+    assert_eq!(body["data"], json!([row]));
+    let (_, body) = client.get("/helix/authorization/users?user_id=8").await;
+    assert_eq!(body["data"], json!([]), "there is no such user");
     client.sandbox.grant("ann", &["bits:read"]).await;
     let (_, body) = client.get("/helix/authorization/users?user_id=7").await;
     assert_eq!(body["data"][0]["scopes"], json!(["bits:read"]));

@@ -1,6 +1,38 @@
 //! The rate limit: a bucket that refills continuously.
 
+use std::collections::HashMap;
 use std::time::Instant;
+
+/// The buckets of all applications: one for app access tokens, one for each user.
+#[derive(Debug)]
+pub(super) struct Buckets {
+    limit: u32,
+    per_minute: u32,
+    buckets: HashMap<(String, Option<String>), Bucket>,
+}
+
+impl Buckets {
+    pub(super) fn new(limit: u32, per_minute: u32) -> Self {
+        Self { limit, per_minute, buckets: HashMap::new() }
+    }
+
+    /// Changes the rate limit, which is full again.
+    pub(super) fn reset(&mut self, limit: u32, per_minute: u32) {
+        *self = Self::new(limit, per_minute);
+    }
+
+    /// The fewest points that the application's bucket has had since the last call.
+    pub(super) fn reset_lowest(&mut self, client_id: &str) -> f64 {
+        let bucket = self.buckets.get_mut(&(client_id.to_owned(), None));
+        bucket.map_or(f64::INFINITY, |bucket| std::mem::replace(&mut bucket.lowest, bucket.level))
+    }
+
+    pub(super) fn of(&mut self, client_id: &str, user_id: Option<&str>, now: Instant) -> &mut Bucket {
+        let key = (client_id.to_owned(), user_id.map(str::to_owned));
+        let (limit, per_minute) = (self.limit, self.per_minute);
+        self.buckets.entry(key).or_insert_with(|| Bucket::new(limit, per_minute, now))
+    }
+}
 
 /// The bucket of one application.
 #[derive(Clone, Debug)]
@@ -8,7 +40,7 @@ pub(super) struct Bucket {
     limit: u32,
     per_second: f64,
     level: f64,
-    /// The lowest level since [`Self::reset_lowest`].
+    /// The lowest level since [`Buckets::reset_lowest`].
     lowest: f64,
     as_of: Instant,
 }
@@ -23,7 +55,7 @@ pub(super) struct Level {
 }
 
 impl Bucket {
-    pub(super) fn new(limit: u32, per_minute: u32, now: Instant) -> Self {
+    fn new(limit: u32, per_minute: u32, now: Instant) -> Self {
         let level = f64::from(limit);
         Self { limit, per_second: f64::from(per_minute) / 60.0, level, lowest: level, as_of: now }
     }
@@ -39,11 +71,6 @@ impl Bucket {
         }
         self.lowest = self.lowest.min(self.level);
         has
-    }
-
-    /// Returns the lowest level since the last call.
-    pub(super) fn reset_lowest(&mut self) -> f64 {
-        std::mem::replace(&mut self.lowest, self.level)
     }
 
     /// Empties it, as somebody else with the same client id would.

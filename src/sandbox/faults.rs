@@ -39,23 +39,38 @@ pub enum Fault {
     LoseAnswer,
 }
 
-/// A fault to come.
 #[derive(Clone, Debug)]
-pub(super) struct Planned {
-    pub(super) route: Route,
-    pub(super) fault: Fault,
-    pub(super) times: u32,
+struct Planned {
+    route: Route,
+    fault: Fault,
+    times: u32,
 }
 
-/// Takes the next fault for a request.
-pub(super) fn take(planned: &mut Vec<Planned>, route: Route) -> Option<Fault> {
-    let at = planned.iter().position(|p| p.route == route || p.route == Route::Any)?;
-    let fault = planned[at].fault.clone();
-    if planned[at].times != u32::MAX {
-        planned[at].times -= 1;
-        if planned[at].times == 0 {
-            planned.remove(at);
-        }
+/// The faults to come.
+#[derive(Debug, Default)]
+pub(super) struct Faults(Vec<Planned>);
+
+impl Faults {
+    /// `u32::MAX` times is until [`Self::clear`].
+    pub(super) fn plan(&mut self, route: Route, fault: Fault, times: u32) {
+        self.0.push(Planned { route, fault, times });
     }
-    Some(fault)
+
+    /// Takes the next fault for a request.
+    pub(super) fn take(&mut self, route: Route) -> Option<Fault> {
+        let at = self.0.iter().position(|p| p.route == route || p.route == Route::Any)?;
+        let planned = self.0.get_mut(at)?;
+        let fault = planned.fault.clone();
+        if planned.times != u32::MAX {
+            planned.times -= 1;
+            if planned.times == 0 {
+                self.0.remove(at);
+            }
+        }
+        Some(fault)
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
 }
