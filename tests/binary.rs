@@ -470,9 +470,10 @@ async fn the_example_runs_against_the_sandbox_inside() {
     converged(&home).await;
     let answer = output(command(&home, &["sandbox", "trigger", "stream.online"])).await;
     assert!(answer.status.success(), "{}", text(&answer.stderr));
-    let id = text(&answer.stdout).trim().to_owned();
+    let ids: Vec<String> = text(&answer.stdout).lines().map(str::to_owned).collect();
+    assert_eq!(ids.len(), 2, "one for each broadcaster");
     let begun = Instant::now();
-    while !lines(&home.path("stdout.log")).contains(&id) {
+    while !ids.iter().all(|id| lines(&home.path("stdout.log")).contains(id)) {
         assert!(begun.elapsed() < WAIT, "{}", fs::read_to_string(home.path("stderr.log")).unwrap());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
