@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod delivery;
+pub mod gaps;
 pub mod helix;
 pub mod model;
 pub mod platform;

@@ -310,7 +310,7 @@ async fn gaps_are_told_to_the_sinks() {
     let event = |n: usize| &lines[n]["payload"]["event"];
     assert_eq!(
         (&event(0)["reason"], &event(0)["subscriptions_total"]),
-        (&"no_shard_bound".into(), &4.into())
+        (&"daemon_stopped".into(), &4.into())
     );
     assert!(event(0)["from"].as_str() < event(0)["to"].as_str());
     assert!(lines.iter().any(|line| line["payload"]["event"]["reason"] == "conduit_replaced"), "{lines:?}");

@@ -21,6 +21,7 @@ use crate::admin::{ControlSocket, Endpoint};
 use crate::auth::{HttpError, Keeper, Outward};
 use crate::config::{self, Config, LoadOptions};
 use crate::delivery::{DeliveryOptions, delivery};
+use crate::gaps::{GapSources, gaps};
 use crate::helix::{Helix, HelixOptions};
 use crate::model::status::ConfigStatus;
 use crate::model::time::Timestamp;
@@ -113,6 +114,19 @@ impl Daemon {
         let (delivery, delivery_handle) =
             delivery(store.clone(), reconcile.routes.clone(), sinks, delivery_options.clone());
 
+        let gap_sources = GapSources {
+            lives: pool_handle.lives,
+            bindings: reconcile.tenures.clone(),
+            target: reconcile.target.clone(),
+            callback: webhook_handle.signs.clone(),
+            webhook: webhook_handle.status.clone(),
+            in_use: reconcile.in_use.clone(),
+            reconcile: reconcile.status.clone(),
+            subscriptions: reconcile.subscriptions.clone(),
+            lapses: reconcile.lapses.clone(),
+        };
+        let (gaps, gaps_status) = gaps(store.clone(), gap_sources);
+
         let sources = Sources {
             started_at: Timestamp(SystemTime::now()),
             config: config_status,
@@ -125,6 +139,7 @@ impl Daemon {
             intake: pool_handle.intake,
             webhook: webhook_handle,
             in_use: reconcile.in_use.clone(),
+            gaps: gaps_status,
             counts: store.intake_counts(),
             minutes,
             store: store.status(),
@@ -161,6 +176,7 @@ impl Daemon {
             reconciler,
             pool,
             delivery,
+            gaps,
             reloader,
             webhook,
             reload_requests,

@@ -7,7 +7,6 @@
 
 mod build;
 mod doctor;
-mod gap;
 mod handle;
 mod memory;
 mod minutes;
@@ -53,6 +52,7 @@ use crate::admin::{ControlSocket, Endpoint, EndpointError, SocketError};
 use crate::auth::{HttpError, Keeper};
 use crate::config::{ConfigErrors, LoadOptions};
 use crate::delivery::{Children, Delivery};
+use crate::gaps::Gaps;
 use crate::helix::HelixOptions;
 use crate::model::invocation::Invocation;
 use crate::reconcile::{ReconcileOptions, Reconciler};
@@ -171,6 +171,7 @@ pub struct Daemon {
     reconciler: Reconciler,
     pool: Pool,
     delivery: Delivery,
+    gaps: Gaps,
     reloader: Reloader,
     webhook: Webhook,
     reload_requests: mpsc::Receiver<Request>,

@@ -6,7 +6,6 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use super::gap::{GapSources, watch_for_gaps};
 use super::handle::DaemonHandle;
 use super::shutdown::Stopping;
 use super::tasks::{self, Tasks};
@@ -31,15 +30,7 @@ impl Daemon {
         api_tasks.spawn("token keeper", self.keeper.run(api.clone()));
         api_tasks.spawn("reconciler", self.reconciler.run(api.clone()));
         rest_tasks.spawn("delivery", self.delivery.run(rest.clone()));
-        let gaps = GapSources {
-            shards: handle.sources.shards.clone(),
-            hooks: handle.sources.hooks.clone(),
-            webhook: handle.sources.webhook.status.clone(),
-            in_use: handle.sources.in_use.clone(),
-            reconcile: handle.sources.reconcile.clone(),
-            subscriptions: handle.sources.subscriptions.clone(),
-        };
-        rest_tasks.spawn("gap watcher", watch_for_gaps(self.store.clone(), gaps, rest.clone()));
+        rest_tasks.spawn("gap watcher", self.gaps.run(rest.clone()));
         rest_tasks.spawn("reaper of orphans", orphans::reap(self.children, rest.clone()));
         let counts = self.store.intake_counts();
         rest_tasks.spawn("counter", minutes::count(counts, self.minutes, rest.clone()));

@@ -12,9 +12,9 @@ use crate::admission::Counts;
 use crate::model::route::SinkName;
 use crate::model::shard::ShardId;
 use crate::model::status::{
-    AdminStatus, ApiStatus, ClockSet, ConfigStatus, IntakeStatus, Problem, ReconcileStatus, ShardStatus,
-    SinkState, SinkStatus, Status, StoreStatus, SubscriptionEntry, SubscriptionState, TokenState,
-    TokenStatus,
+    AdminStatus, ApiStatus, ClockSet, ConfigStatus, GapsStatus, IntakeStatus, Problem, ReconcileStatus,
+    ShardStatus, SinkState, SinkStatus, Status, StoreStatus, SubscriptionEntry, SubscriptionState,
+    TokenState, TokenStatus,
 };
 use crate::model::text::{counted, duration};
 use crate::model::time::Timestamp;
@@ -44,6 +44,7 @@ pub(super) struct Sources {
     pub(super) webhook: WebhookHandle,
     /// What calls us.
     pub(super) in_use: watch::Receiver<Option<InUse>>,
+    pub(super) gaps: watch::Receiver<GapsStatus>,
     pub(super) counts: watch::Receiver<IntakeCounts>,
     pub(super) minutes: watch::Receiver<Arc<[u64]>>,
     pub(super) store: watch::Receiver<StoreStatus>,
@@ -89,6 +90,7 @@ impl Sources {
             subscriptions: copy(&self.subscriptions),
             shards: shards.into_values().collect(),
             intake,
+            gaps: copy(&self.gaps),
             webhook: copy(&self.webhook.status),
             store: copy(&self.store),
             sinks: copy(&self.sinks).into_values().collect(),

@@ -171,6 +171,15 @@ pub(crate) fn status() -> Status {
             per_minute: Arc::from([0, 3, 9]),
             reconnects: [(ReconnectCause::Requested, 1), (ReconnectCause::Keepalive, 2)].into(),
         },
+        gaps: GapsStatus {
+            told: [(GapReason::ConnectionLost, 2), (GapReason::DaemonStopped, 1)].into(),
+            recent: vec![ToldGap {
+                from: before(3_700),
+                to: before(3_600),
+                reason: GapReason::ConnectionLost,
+            }],
+            open: Some(OpenGap { since: before(60), reason: GapReason::ConnectionLost }),
+        },
         webhook: Some(WebhookStatus {
             callback: "https://example.org/eventsub".to_owned(),
             listen: "127.0.0.1:8080".to_owned(),

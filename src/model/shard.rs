@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::signs::Signs;
 use super::webhook::WebhookKeys;
 
 /// The number of a shard within its conduit, 0 to `shard_count - 1`. Twitch writes it as a decimal
@@ -107,3 +108,50 @@ pub enum BindOutcome {
 
 /// The last answer of Twitch for each shard.
 pub type Bindings = Arc<BTreeMap<ShardId, Binding>>;
+
+/// The connection that a shard reads, for the watch over gaps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Life {
+    pub session_id: SessionId,
+    /// Its signs of life. During a handover each of the two sockets of one session has its own.
+    pub signs: Signs,
+}
+
+/// The connection of each shard that has one.
+pub type Lives = Arc<BTreeMap<ShardId, Life>>;
+
+/// How long a shard is known to have been bound to us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenure {
+    /// The session; `None` for a callback.
+    pub session_id: Option<SessionId>,
+    /// When Twitch accepted the binding, or was first seen to have it.
+    pub bound_at: Instant,
+    /// The last look at Twitch's list that showed it.
+    pub seen_at: Option<Instant>,
+    /// Whether Twitch was found to have it, instead of being asked for it: then it never ended.
+    pub found: bool,
+}
+
+/// Why a shard is not bound to us any more, as far as Twitch's list says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unbound {
+    /// Bound to another session or callback, or to nothing.
+    Taken,
+    /// Twitch has disabled it.
+    Disabled,
+}
+
+/// What is known of a shard's bindings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShardBinding {
+    /// The present one, while there is one.
+    pub present: Option<Tenure>,
+    /// The one before.
+    pub past: Option<Tenure>,
+    /// Why that one ended; `None` if its connection did.
+    pub unbound: Option<Unbound>,
+}
+
+/// What is known of the bindings of each shard that ever had one.
+pub type ShardBindings = Arc<BTreeMap<ShardId, ShardBinding>>;

@@ -54,6 +54,9 @@ pub struct Status {
     pub shards: Vec<ShardStatus>,
     /// What came in.
     pub intake: IntakeStatus,
+    /// When events may have been missed.
+    #[serde(default)]
+    pub gaps: GapsStatus,
     /// The webhook listener, when there is one.
     #[serde(default)]
     pub webhook: Option<WebhookStatus>,
@@ -415,6 +418,101 @@ pub struct ShardStatus {
     pub events: u64,
     /// Why it is not delivering, or what happened last.
     pub problem: Option<String>,
+}
+
+/// Why events may have been missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GapReason {
+    /// A shard's connection was lost or fell silent, or nothing listened for webhooks.
+    ConnectionLost,
+    /// A shard was bound to somebody else.
+    ShardTaken,
+    /// Twitch had disabled a shard.
+    ShardDisabled,
+    /// The daemon did not run.
+    DaemonStopped,
+    /// The process or the machine stood still.
+    DaemonPaused,
+    /// The conduit was gone, and its subscriptions with it.
+    ConduitReplaced,
+    /// Subscriptions were gone.
+    SubscriptionGone,
+    /// The store removed events before a sink had them.
+    Retention,
+}
+
+impl GapReason {
+    /// Each of them.
+    pub const ALL: [Self; 8] = [
+        Self::ConnectionLost,
+        Self::ShardTaken,
+        Self::ShardDisabled,
+        Self::DaemonStopped,
+        Self::DaemonPaused,
+        Self::ConduitReplaced,
+        Self::SubscriptionGone,
+        Self::Retention,
+    ];
+
+    /// Its name, as the JSON has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ConnectionLost => "connection_lost",
+            Self::ShardTaken => "shard_taken",
+            Self::ShardDisabled => "shard_disabled",
+            Self::DaemonStopped => "daemon_stopped",
+            Self::DaemonPaused => "daemon_paused",
+            Self::ConduitReplaced => "conduit_replaced",
+            Self::SubscriptionGone => "subscription_gone",
+            Self::Retention => "retention",
+        }
+    }
+
+    /// The reason in words.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::ConnectionLost => "the connection to Twitch was lost",
+            Self::ShardTaken => "a shard was bound to another session",
+            Self::ShardDisabled => "Twitch had disabled a shard",
+            Self::DaemonStopped => "the daemon did not run",
+            Self::DaemonPaused => "the process or the machine stood still",
+            Self::ConduitReplaced => "the conduit was gone, and its subscriptions with it",
+            Self::SubscriptionGone => "subscriptions were gone at Twitch",
+            Self::Retention => "the store removed events before a sink had them",
+        }
+    }
+}
+
+/// What is known of times in which events may have been missed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GapsStatus {
+    /// Gaps told since the start, by reason.
+    pub told: BTreeMap<GapReason, u64>,
+    /// The last 20 of them, newest first.
+    pub recent: Vec<ToldGap>,
+    /// A gap that is not over.
+    pub open: Option<OpenGap>,
+}
+
+/// A gap that was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToldGap {
+    /// Its beginning.
+    pub from: Timestamp,
+    /// Its end.
+    pub to: Timestamp,
+    /// Why events may have been missed.
+    pub reason: GapReason,
+}
+
+/// A time in which events may have been missed, and that is not over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenGap {
+    /// Everything that Twitch sent before came in.
+    pub since: Timestamp,
+    /// Why events may be missed.
+    pub reason: GapReason,
 }
 
 /// What came in, over all transports.

@@ -5,6 +5,7 @@
 //! Twitch's own list says what was made with which secret, also after a backup was restored, and while a
 //! secret is replaced old and new callbacks differ, since an equal one is refused with 409.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{AddrParseError, SocketAddr};
 use std::path::PathBuf;
@@ -208,6 +209,17 @@ pub fn parse_query(query: &str) -> Result<(KeyId, Option<ShardId>), ()> {
         }
     };
     Ok((key, shard))
+}
+
+/// Secrets and callbacks in use, as of the last complete run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InUse {
+    /// The secrets, as far as the callbacks of our subscriptions and shards say.
+    pub keys: BTreeSet<KeyId>,
+    /// Whether anything calls us.
+    pub calls: bool,
+    /// Whether subscriptions do, and not only shards.
+    pub subscriptions: bool,
 }
 
 #[cfg(test)]

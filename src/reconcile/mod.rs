@@ -50,13 +50,14 @@ use self::run::engine::{self, Engine};
 use crate::helix::Helix;
 use crate::model::hint::Hint;
 use crate::model::invocation::Invocation;
+use crate::model::lapse::Lapses;
 pub use crate::model::mode::{Method, Policy};
 use crate::model::pulse::Pulse;
 use crate::model::route::Routes;
-use crate::model::shard::{Bindings, Sessions, ShardId, ShardTarget, WebhookTarget};
+use crate::model::shard::{Bindings, Sessions, ShardBindings, ShardId, ShardTarget, WebhookTarget};
 use crate::model::status::{ReconcileStatus, ShardStatus, SubscriptionEntry};
 use crate::model::subscription::{SubscriptionSpec, SubscriptionStatus};
-use crate::model::webhook::KeyId;
+pub use crate::model::webhook::InUse;
 
 /// Desired state derived from one accepted configuration.
 #[derive(Clone, Debug)]
@@ -212,17 +213,6 @@ impl ChangedUsers {
     }
 }
 
-/// Secrets and callbacks in use, as of the last complete run.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct InUse {
-    /// The secrets, as far as the callbacks of our subscriptions and shards say.
-    pub keys: BTreeSet<KeyId>,
-    /// Whether anything calls us.
-    pub calls: bool,
-    /// Whether subscriptions do, and not only shards.
-    pub subscriptions: bool,
-}
-
 /// Handle; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct ReconcileHandle {
@@ -232,6 +222,10 @@ pub struct ReconcileHandle {
     pub bindings: watch::Receiver<Bindings>,
     /// The shards that call; none when they have WebSockets.
     pub hooks: watch::Receiver<BTreeMap<ShardId, ShardStatus>>,
+    /// How long shards are known to have been bound.
+    pub tenures: watch::Receiver<ShardBindings>,
+    /// Subscriptions that were gone and are back.
+    pub lapses: Lapses,
     /// Secrets and callbacks in use; `None` until they are known.
     pub in_use: watch::Receiver<Option<InUse>>,
     /// Which sinks events go to; `None` until what is remembered was read.

@@ -58,7 +58,9 @@ pub fn gap(now: Timestamp) -> Event {
     let event = json!({
         "from": now.to_string(),
         "to": now.to_string(),
-        "reason": "no_shard_bound",
+        "reason": "connection_lost",
+        "scope": "conduit",
+        "shards": [0],
         "subscriptions": [],
         "subscriptions_total": 0,
     });

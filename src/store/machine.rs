@@ -11,16 +11,19 @@ use super::age::Tick;
 /// Names the present boot ("random(4)").
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// Reads the machine's clock, which counts while it sleeps and cannot be set (`CLOCK_BOOTTIME`).
-pub(super) fn ticks() -> Ticks {
+/// Milliseconds since boot by the machine's clock, which counts while it sleeps and cannot be set (`CLOCK_BOOTTIME`).
+pub fn since_boot() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    let millis = now.tv_sec.saturating_mul(1_000).saturating_add(now.tv_nsec / 1_000_000);
+    u64::try_from(millis).unwrap_or(0)
+}
+
+/// [`since_boot`] with the name of the boot.
+pub fn ticks() -> Ticks {
     // Without an id every start looks like one after a boot: then less time is known to have passed.
     let boot: Arc<str> = match fs::read_to_string(BOOT_ID) {
         Ok(id) => id.trim().into(),
         Err(_) => uuid::Uuid::new_v4().to_string().into(),
     };
-    Arc::new(move || {
-        let now = clock_gettime(ClockId::Boottime);
-        let millis = now.tv_sec.saturating_mul(1_000).saturating_add(now.tv_nsec / 1_000_000);
-        Tick { boot: Arc::clone(&boot), since_boot: u64::try_from(millis).unwrap_or(0) }
-    })
+    Arc::new(move || Tick { boot: Arc::clone(&boot), since_boot: since_boot() })
 }

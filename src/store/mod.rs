@@ -36,6 +36,7 @@ pub use self::age::Tick;
 pub use self::error::StoreError;
 pub use self::follower::Follower;
 pub use self::handle::{Receipt, Store};
+pub use self::machine::{since_boot, ticks};
 pub use self::reader::Reader;
 use self::retention::Retention;
 use crate::model::event::{Seq, StoredEvent};

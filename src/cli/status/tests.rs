@@ -153,8 +153,14 @@ fn the_json_round_trips() {
 }
 
 /// Objects whose keys are no fields.
-const MAPS: [&str; 5] =
-    ["api.answers", "api.answers.*", "intake.reconnects", "webhook.rejected", "subscriptions[].condition"];
+const MAPS: [&str; 6] = [
+    "api.answers",
+    "api.answers.*",
+    "gaps.told",
+    "intake.reconnects",
+    "webhook.rejected",
+    "subscriptions[].condition",
+];
 
 /// The path of every value: `shards[].state`, `api.answers.*.*`.
 fn paths(at: &str, value: &Value, found: &mut BTreeSet<String>) {

@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, OptionFuture};
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::hooks::Hooks;
@@ -17,7 +17,9 @@ use super::reach::Prover;
 use super::shards::{BindTimes, Mismatch, Shards};
 use crate::helix::{HelixError, ShardRow, Transport};
 use crate::model::pulse::Pulse;
-use crate::model::shard::{Bindings, Sessions, ShardId, ShardTarget, WebhookTarget};
+use crate::model::shard::{
+    Bindings, Sessions, ShardBinding, ShardBindings, ShardId, ShardTarget, WebhookTarget,
+};
 use crate::model::status::ShardStatus;
 use crate::model::text::chain;
 use crate::model::webhook::KeyId;
@@ -30,6 +32,12 @@ const CALLS: usize = 4;
 
 /// From a hint to the look that it leads to.
 const HINT_PAUSE: Duration = Duration::from_secs(1);
+
+/// From one look to the next that the end of a session causes.
+const LOST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Time that a stop leaves to the look that the end of the sessions has caused.
+const LAST_LOOK: Duration = Duration::from_millis(500);
 
 /// Time for which the status shows that a shard was taken.
 const TAKEN_SHOWN: Duration = Duration::from_secs(3600);
@@ -63,6 +71,8 @@ pub(in crate::reconcile) struct Binder<A> {
     pub(in crate::reconcile) bindings: watch::Sender<Bindings>,
     /// The shards that call.
     pub(in crate::reconcile) hooks: watch::Sender<BTreeMap<ShardId, ShardStatus>>,
+    /// How long shards are known to have been bound.
+    pub(in crate::reconcile) tenures: watch::Sender<ShardBindings>,
     pub(in crate::reconcile) prover: Prover,
     pub(in crate::reconcile) report: watch::Sender<ShardReport>,
     /// Told when Twitch does not know the conduit.
@@ -106,6 +116,7 @@ impl<A: Api> Binder<A> {
         let mut next_look = Instant::now() + self.poll_pause();
         let mut last_look = Instant::now();
         self.update(&mut state);
+        let mut is_lost = false;
         loop {
             self.pulse.beat();
             while calls.len() < CALLS {
@@ -116,6 +127,10 @@ impl<A: Api> Binder<A> {
             }
             self.publish(&mut state);
             let now = Instant::now();
+            // A session is over: only now does the list still tell whether somebody had taken the shard before.
+            if std::mem::take(&mut is_lost) && now >= last_look + LOST_PAUSE {
+                next_look = now;
+            }
             if let Some(look) = state.hooks.next_look() {
                 next_look = next_look.min(Instant::from_std(look).max(last_look + HINT_PAUSE));
             }
@@ -136,9 +151,15 @@ impl<A: Api> Binder<A> {
             let wake = [retry, state.unbound_warning_at(self.options.unbound_warning)];
             let wake = wake.into_iter().flatten().min().map_or(look_at, |wake| wake.min(look_at));
             tokio::select! {
-                () = cancel.cancelled() => return,
-                Ok(()) = self.target.changed() => self.update(&mut state),
-                Ok(()) = self.sessions.changed() => self.update(&mut state),
+                () = cancel.cancelled() => {
+                    if looking && let Ok(Some(rows)) = timeout(LAST_LOOK, &mut look).await {
+                        self.handle_list(&mut state, rows);
+                        self.publish(&mut state);
+                    }
+                    return;
+                }
+                Ok(()) = self.target.changed() => is_lost |= self.update(&mut state),
+                Ok(()) = self.sessions.changed() => is_lost |= self.update(&mut state),
                 Some(call) = calls.next() => self.handle_answers(&mut state, call),
                 Some(rows) = &mut look, if looking => {
                     looking = false;
@@ -157,11 +178,12 @@ impl<A: Api> Binder<A> {
         least + most.saturating_sub(least).mul_f64(fastrand::f64())
     }
 
-    fn update(&mut self, state: &mut State) {
+    /// Takes the newest target and sessions; returns whether a session that was bound is over.
+    fn update(&mut self, state: &mut State) -> bool {
         let target = self.target.borrow_and_update().clone();
         let sessions = self.sessions.borrow_and_update().clone();
-        state.shards.update(target.as_ref(), &sessions);
         state.hooks.update(target.as_ref(), Instant::now().into_std());
+        state.shards.update(target.as_ref(), &sessions)
     }
 
     fn handle_answers(&self, state: &mut State, (conduit, asked, answers): Call) {
@@ -232,7 +254,7 @@ impl<A: Api> Binder<A> {
                 return;
             }
         };
-        for shard in state.hooks.listed(&conduit, &rows, Instant::now().into_std()) {
+        for shard in state.hooks.listed(&conduit, &rows, asked_at.into_std(), Instant::now().into_std()) {
             tracing::info!(shard = shard.0, conduit_id = &*conduit, "shard calls");
         }
         if state.hooks.is_active() {
@@ -276,6 +298,14 @@ impl<A: Api> Binder<A> {
         self.bindings.send_if_modified(|published| {
             let changed = *published != bindings;
             *published = bindings;
+            changed
+        });
+        let tenures = state.tenures();
+        self.tenures.send_if_modified(|published| {
+            let changed = **published != tenures;
+            if changed {
+                *published = Arc::new(tenures);
+            }
             changed
         });
         let report = state.report(self.options.unbound_warning);
@@ -353,6 +383,19 @@ impl State {
             return self.shards.answered(conduit, shard, session, answer, now);
         }
         self.hooks.answered(shard, transport, answer.map_err(Refused::message), now);
+    }
+
+    /// A shard that calls may still have its socket while it is moved.
+    fn tenures(&self) -> BTreeMap<ShardId, ShardBinding> {
+        let mut all: BTreeMap<ShardId, ShardBinding> = self.shards.tenures().collect();
+        for (shard, hook) in self.hooks.tenures() {
+            let known = all.entry(shard).or_default();
+            known.present = hook.present.or_else(|| known.present.take());
+            if hook.past.is_some() {
+                (known.past, known.unbound) = (hook.past, hook.unbound);
+            }
+        }
+        all
     }
 
     fn hook_statuses(&self) -> BTreeMap<ShardId, ShardStatus> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::helix::{ShardRow, Transport};
-use crate::model::shard::{ShardId, ShardTarget};
+use crate::model::shard::{ShardBinding, ShardId, ShardTarget, Tenure, Unbound};
 use crate::model::status::ShardState;
 use crate::model::webhook::{Callback, KeyId, WebhookKey};
 use crate::reconcile::decide::park::{Obstacle, RetryTimes};
@@ -32,6 +32,8 @@ struct Slot {
     state: State,
     since: Instant,
     attempts: u32,
+    /// The binding, from the look that found the shard enabled; it goes on while the shard is moved.
+    tenure: Option<Tenure>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +61,8 @@ pub(in crate::reconcile) struct Hooks {
     conduit: Option<Arc<str>>,
     key: Option<WebhookKey>,
     slots: BTreeMap<ShardId, Slot>,
+    /// The last binding of each shard that is over, and why it ended.
+    past: BTreeMap<ShardId, (Tenure, Unbound)>,
     /// The secrets of the callbacks that Twitch lists; `None` before it was asked.
     keys: Option<BTreeSet<KeyId>>,
     times: RetryTimes,
@@ -75,6 +79,7 @@ impl Hooks {
         if self.conduit != conduit {
             self.keys = None;
             self.slots.clear();
+            self.past.clear();
         }
         self.conduit = conduit;
         let Some((target, webhook)) = target.and_then(|target| Some((target, target.webhook.as_ref()?)))
@@ -89,9 +94,11 @@ impl Hooks {
             let callback = Callback { url: webhook.url.clone(), key: key.id, shard: Some(shard) };
             let callback: Arc<str> = callback.to_string().into();
             if self.slots.get(&shard).is_none_or(|slot| slot.callback != callback) {
-                let delivered = self.slots.get(&shard).is_some_and(|slot| slot.state == State::Enabled);
+                let old = self.slots.remove(&shard);
+                let delivered = old.as_ref().is_some_and(|slot| slot.state == State::Enabled);
                 let state = State::Unknown { delivered };
-                self.slots.insert(shard, Slot { callback, state, since: now, attempts: 0 });
+                let tenure = old.and_then(|slot| slot.tenure);
+                self.slots.insert(shard, Slot { callback, state, since: now, attempts: 0, tenure });
             }
         }
     }
@@ -101,11 +108,12 @@ impl Hooks {
         !self.slots.is_empty()
     }
 
-    /// Takes Twitch's list, and says which shards came to deliver.
+    /// Takes Twitch's list, which was asked for at `asked_at`, and says which shards came to deliver.
     pub(in crate::reconcile) fn listed(
         &mut self,
         conduit: &str,
         rows: &[ShardRow],
+        asked_at: Instant,
         now: Instant,
     ) -> Vec<ShardId> {
         if self.conduit.as_deref() != Some(conduit) {
@@ -141,6 +149,9 @@ impl Hooks {
                 if slot.state != State::Enabled {
                     new.push(*shard);
                 }
+            }
+            if let Some(past) = record(slot, &state, asked_at) {
+                self.past.insert(*shard, past);
             }
             set(slot, state, now);
         }
@@ -243,6 +254,19 @@ impl Hooks {
         self.keys.as_ref()
     }
 
+    /// What is known of the bindings of each shard.
+    pub(in crate::reconcile) fn tenures(&self) -> impl Iterator<Item = (ShardId, ShardBinding)> {
+        self.slots.iter().map(|(shard, slot)| {
+            let past = self.past.get(shard);
+            let binding = ShardBinding {
+                present: slot.tenure.clone(),
+                past: past.map(|(tenure, _)| tenure.clone()),
+                unbound: past.map(|(_, unbound)| *unbound),
+            };
+            (*shard, binding)
+        })
+    }
+
     /// Each shard with its state, the start of that state, and the reason if it does not deliver.
     pub(in crate::reconcile) fn states(
         &self,
@@ -258,6 +282,23 @@ impl Hooks {
             (*shard, state, slot.since, why)
         })
     }
+}
+
+/// Records what a look at `asked_at` says of the binding of a slot that gets this state. Returns the binding if it is
+/// over.
+fn record(slot: &mut Slot, state: &State, asked_at: Instant) -> Option<(Tenure, Unbound)> {
+    let unbound = match (&slot.state, state) {
+        (was, State::Enabled) => {
+            let found = matches!(was, State::Unknown { .. });
+            let new = || Tenure { session_id: None, bound_at: asked_at, seen_at: None, found };
+            slot.tenure.get_or_insert_with(new).seen_at = Some(asked_at);
+            return None;
+        }
+        (State::Enabled, State::Elsewhere) | (_, State::Dark) => Unbound::Taken,
+        (_, State::Failed { .. }) => Unbound::Disabled,
+        _ => return None,
+    };
+    Some((slot.tenure.take()?, unbound))
 }
 
 fn set(slot: &mut Slot, state: State, now: Instant) {
@@ -305,7 +346,7 @@ mod tests {
         let mut hooks = Hooks::new(RetryTimes::default());
         hooks.update(Some(&target(2, "0123456789")), now);
         assert!(hooks.due(now).is_empty(), "the list has not been read");
-        hooks.listed("c", &[], now);
+        hooks.listed("c", &[], now, now);
         let due = hooks.due(now);
         assert_eq!(numbers(&due), [0, 1]);
         assert!(callback(&due[1].1).ends_with("&shard=1"));
@@ -313,7 +354,7 @@ mod tests {
         hooks.answered(ShardId(0), &due[0].1, Ok(()), now);
         hooks.answered(ShardId(1), &due[1].1, Err("bad callback"), now);
         let rows = [row(0, "enabled", Some(callback(&due[0].1)))];
-        assert_eq!(hooks.listed("c", &rows, now), [ShardId(0)]);
+        assert_eq!(hooks.listed("c", &rows, now, now), [ShardId(0)]);
         assert_eq!((hooks.delivering(), hooks.all_enabled()), (1, false));
         let retry = hooks.next_look().unwrap();
         assert!(hooks.due(retry - Duration::from_millis(1)).is_empty());
@@ -326,16 +367,16 @@ mod tests {
         let mut now = Instant::now();
         let mut hooks = Hooks::new(RetryTimes::default());
         hooks.update(Some(&target(1, "0123456789")), now);
-        hooks.listed("c", &[], now);
+        hooks.listed("c", &[], now, now);
         let mut last = Duration::ZERO;
         for _ in 0..4 {
             let due = hooks.due(now);
             assert_eq!(numbers(&due), [0]);
             hooks.answered(ShardId(0), &due[0].1, Ok(()), now);
             let rows = [row(0, PENDING, Some(callback(&due[0].1)))];
-            hooks.listed("c", &rows, now);
+            hooks.listed("c", &rows, now, now);
             now += CHALLENGE;
-            hooks.listed("c", &rows, now);
+            hooks.listed("c", &rows, now, now);
             let retry = hooks.next_look().unwrap();
             assert!(retry - now > last, "{:?}", retry - now);
             last = retry - now;
@@ -349,7 +390,7 @@ mod tests {
         let mut hooks = Hooks::new(RetryTimes::default());
         hooks.update(Some(&target(4, "0123456789")), now);
         let sockets: Vec<ShardRow> = (0..4).map(|n| row(n, "enabled", None)).collect();
-        hooks.listed("c", &sockets, now);
+        hooks.listed("c", &sockets, now, now);
         let due = hooks.due(now);
         assert_eq!(numbers(&due), [0, 1]);
         for (shard, asked) in &due {
@@ -360,20 +401,20 @@ mod tests {
         for (shard, asked) in &due {
             rows[shard.0 as usize] = row(shard.0, "enabled", Some(callback(asked)));
         }
-        hooks.listed("c", &rows, now);
+        hooks.listed("c", &rows, now, now);
         assert_eq!(numbers(&hooks.due(now)), [2, 3]);
 
         let mut hooks = Hooks::new(RetryTimes::default());
         hooks.update(Some(&target(1, "0123456789")), now);
-        hooks.listed("c", &sockets[..1], now);
+        hooks.listed("c", &sockets[..1], now, now);
         assert!(hooks.due(now).is_empty() && hooks.wants_stand_in());
         hooks.update(Some(&target(2, "0123456789")), now);
-        hooks.listed("c", &sockets[..1], now);
+        hooks.listed("c", &sockets[..1], now, now);
         let due = hooks.due(now);
         assert_eq!(numbers(&due), [1]);
         hooks.answered(ShardId(1), &due[0].1, Ok(()), now);
         let rows = [sockets[0].clone(), row(1, "enabled", Some(callback(&due[0].1)))];
-        hooks.listed("c", &rows, now);
+        hooks.listed("c", &rows, now, now);
         assert_eq!(numbers(&hooks.due(now)), [0]);
         assert!(hooks.wants_stand_in(), "until the first one delivers");
     }
@@ -383,13 +424,50 @@ mod tests {
         let now = Instant::now();
         let mut hooks = Hooks::new(RetryTimes::default());
         hooks.update(Some(&target(2, "0123456789")), now);
-        hooks.listed("c", &[], now);
+        hooks.listed("c", &[], now, now);
         let due = hooks.due(now);
         hooks.update(Some(&target(2, "abcdefghij")), now);
         hooks.answered(ShardId(0), &due[0].1, Ok(()), now);
         let rows: Vec<ShardRow> = due.iter().map(|(id, t)| row(id.0, "enabled", Some(callback(t)))).collect();
-        assert!(hooks.listed("other", &rows, now).is_empty());
-        hooks.listed("c", &rows, now);
+        assert!(hooks.listed("other", &rows, now, now).is_empty());
+        hooks.listed("c", &rows, now, now);
         assert_eq!(numbers(&hooks.due(now)), [0], "one half first");
+    }
+
+    #[test]
+    fn a_binding_is_found_lost_and_kept_through_a_move() {
+        let now = Instant::now();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        let mut hooks = Hooks::new(RetryTimes::default());
+        hooks.update(Some(&target(2, "0123456789")), now);
+        hooks.listed("c", &[], now, now);
+        let due = hooks.due(now);
+        let own: Vec<ShardRow> = due.iter().map(|(id, t)| row(id.0, "enabled", Some(callback(t)))).collect();
+        for (shard, asked) in &due {
+            hooks.answered(*shard, asked, Ok(()), now);
+        }
+        hooks.listed("c", &own, at(10), at(10));
+        let of = |hooks: &Hooks, shard: usize| hooks.tenures().nth(shard).expect("a shard").1;
+        let tenure = of(&hooks, 0).present.expect("bound");
+        assert_eq!((tenure.bound_at, tenure.seen_at, tenure.found), (at(10), Some(at(10)), false));
+        let mut rows = own.clone();
+        rows[0].status = "notification_failures_exceeded".into();
+        rows[1].callback = Some("https://b.example/e".into());
+        hooks.listed("c", &rows, at(20), at(20));
+        for (shard, why) in [(0, Unbound::Disabled), (1, Unbound::Taken)] {
+            let binding = of(&hooks, shard);
+            assert_eq!((binding.present, binding.unbound), (None, Some(why)));
+            assert_eq!(binding.past.expect("it was bound").seen_at, Some(at(10)));
+        }
+
+        // Another process that starts finds them, and a new secret moves them.
+        let mut hooks = Hooks::new(RetryTimes::default());
+        hooks.update(Some(&target(2, "0123456789")), now);
+        hooks.listed("c", &own, now, now);
+        assert!(of(&hooks, 1).present.expect("bound").found);
+        hooks.update(Some(&target(2, "abcdefghij")), now);
+        hooks.listed("c", &own, at(1), at(1));
+        hooks.due(at(1));
+        assert!(of(&hooks, 0).present.is_some() && of(&hooks, 1).present.is_some());
     }
 }

@@ -3,12 +3,14 @@
 //! Twitch closes a session that is not bound within 10 seconds of its welcome (4003), and whoever
 //! binds last has the shard: both is watched here. It never decides how many shards there are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::helix::ShardRow;
-use crate::model::shard::{BindOutcome, Binding, Bindings, SessionId, Sessions, ShardId, ShardTarget};
+use crate::model::shard::{
+    BindOutcome, Binding, Bindings, SessionId, Sessions, ShardBinding, ShardId, ShardTarget, Tenure, Unbound,
+};
 use crate::reconcile::api::Refused;
 
 /// After a binding Twitch's list may be behind for some seconds.
@@ -32,6 +34,23 @@ struct Slot {
     /// The session before this one: finding it in Twitch's list is no theft.
     previous: Option<SessionId>,
     state: State,
+    /// The last look at Twitch's list that showed the binding.
+    seen_at: Option<Instant>,
+}
+
+impl Slot {
+    fn tenure(&self) -> Option<Tenure> {
+        let State::Bound { since } = self.state else { return None };
+        let (session_id, seen_at) = (Some(self.session.clone()), self.seen_at);
+        Some(Tenure { session_id, bound_at: since, seen_at, found: false })
+    }
+}
+
+/// The last binding of a shard that is over.
+#[derive(Clone, Debug)]
+struct Past {
+    tenure: Tenure,
+    unbound: Option<Unbound>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,29 +78,38 @@ pub(in crate::reconcile) enum Mismatch {
 pub(in crate::reconcile) struct Shards {
     target: Option<ShardTarget>,
     slots: BTreeMap<ShardId, Slot>,
+    past: BTreeMap<ShardId, Past>,
     times: BindTimes,
 }
 
 impl Shards {
     pub(in crate::reconcile) fn new(times: BindTimes) -> Self {
-        Self { target: None, slots: BTreeMap::new(), times }
+        Self { target: None, slots: BTreeMap::new(), past: BTreeMap::new(), times }
     }
 
     pub(in crate::reconcile) fn target(&self) -> Option<&ShardTarget> {
         self.target.as_ref()
     }
 
-    /// Takes the newest target and sessions. On another conduit everything is bound anew.
-    pub(in crate::reconcile) fn update(&mut self, target: Option<&ShardTarget>, sessions: &Sessions) {
+    /// Takes the newest target and sessions. On another conduit everything is bound anew. Returns whether a session
+    /// that was bound is over.
+    pub(in crate::reconcile) fn update(&mut self, target: Option<&ShardTarget>, sessions: &Sessions) -> bool {
         let conduit = |target: Option<&ShardTarget>| target.map(|target| target.conduit_id.clone());
         if conduit(target) != conduit(self.target.as_ref()) {
-            for slot in self.slots.values_mut() {
-                slot.state = State::Unbound;
+            for (shard, slot) in &mut self.slots {
+                end(&mut self.past, *shard, slot, State::Unbound, None);
             }
         }
         self.target = target.cloned();
         let count = target.map_or(0, |target| target.shards);
+        let mut is_lost = false;
+        for (shard, slot) in &mut self.slots {
+            if sessions.get(shard).is_none_or(|live| live.session_id != slot.session) {
+                is_lost |= end(&mut self.past, *shard, slot, State::Gone, None);
+            }
+        }
         self.slots.retain(|shard, _| shard.0 < count && sessions.contains_key(shard));
+        self.past.retain(|shard, _| target.is_none() || shard.0 < count);
         for (shard, live) in sessions.range(..ShardId(count)) {
             let previous = match self.slots.get(shard) {
                 Some(slot) if slot.session == live.session_id => continue,
@@ -92,9 +120,11 @@ impl Shards {
                 welcomed_at: live.welcomed_at,
                 previous,
                 state: State::Unbound,
+                seen_at: None,
             };
             self.slots.insert(*shard, slot);
         }
+        is_lost
     }
 
     /// Shards that must be bound now; each counts as asked for from here on.
@@ -172,23 +202,33 @@ impl Shards {
             return Vec::new();
         }
         let rows: BTreeMap<ShardId, &ShardRow> = rows.iter().map(|row| (row.id, row)).collect();
+        // A session that is over, and that nobody took the shard from, had it to its end.
+        for (shard, past) in &mut self.past {
+            let session = rows.get(shard).and_then(|row| row.session_id.as_ref());
+            if session.is_some() && session == past.tenure.session_id.as_ref() && past.unbound.is_none() {
+                past.tenure.seen_at = past.tenure.seen_at.max(Some(asked_at));
+            }
+        }
         let mut found = Vec::new();
         for (shard, slot) in &mut self.slots {
             let State::Bound { since } = slot.state else { continue };
+            let row = rows.get(shard);
+            let session = row.and_then(|row| row.session_id.as_ref());
+            if session == Some(&slot.session) && since <= asked_at {
+                slot.seen_at = Some(asked_at);
+            }
             if since + LIST_LAG > asked_at {
                 continue;
             }
-            let row = rows.get(shard);
-            let session = row.and_then(|row| row.session_id.as_ref());
             if session == Some(&slot.session) {
                 let status = row.map_or("", |row| &row.status);
                 if status != "enabled" {
-                    slot.state = State::Gone;
+                    end(&mut self.past, *shard, slot, State::Gone, None);
                     found.push(Mismatch::Disconnected(*shard, status.into()));
                 }
                 continue;
             }
-            slot.state = State::Unbound;
+            end(&mut self.past, *shard, slot, State::Unbound, Some(Unbound::Taken));
             let foreign = row.is_some_and(|row| session.is_some() || row.callback.is_some())
                 && (session.is_none() || session != slot.previous.as_ref());
             found.push(if foreign { Mismatch::Taken(*shard) } else { Mismatch::Lost(*shard) });
@@ -200,6 +240,20 @@ impl Shards {
     pub(in crate::reconcile) fn bound(&self) -> u32 {
         let bound = self.slots.values().filter(|slot| matches!(slot.state, State::Bound { .. })).count();
         u32::try_from(bound).unwrap_or(u32::MAX)
+    }
+
+    /// What is known of the bindings of each shard.
+    pub(in crate::reconcile) fn tenures(&self) -> impl Iterator<Item = (ShardId, ShardBinding)> {
+        let shards: BTreeSet<ShardId> = self.slots.keys().chain(self.past.keys()).copied().collect();
+        shards.into_iter().map(|shard| {
+            let past = self.past.get(&shard);
+            let binding = ShardBinding {
+                present: self.slots.get(&shard).and_then(Slot::tenure),
+                past: past.map(|past| past.tenure.clone()),
+                unbound: past.and_then(|past| past.unbound),
+            };
+            (shard, binding)
+        })
     }
 
     /// The bindings, as the shards read them.
@@ -215,6 +269,22 @@ impl Shards {
         });
         Arc::new(told.collect())
     }
+}
+
+/// Gives a slot another state; returns whether that ends a binding, which is kept as the last one.
+fn end(
+    past: &mut BTreeMap<ShardId, Past>,
+    shard: ShardId,
+    slot: &mut Slot,
+    state: State,
+    unbound: Option<Unbound>,
+) -> bool {
+    let tenure = slot.tenure();
+    slot.state = state;
+    slot.seen_at = None;
+    let Some(tenure) = tenure else { return false };
+    past.insert(shard, Past { tenure, unbound });
+    true
 }
 
 #[cfg(test)]
@@ -319,6 +389,31 @@ mod tests {
         assert_eq!(shards.bindings()[&ShardId(2)].outcome, BindOutcome::SessionGone);
         let again: Vec<u32> = shards.due(later).iter().map(|(shard, _)| shard.0).collect();
         assert_eq!(again, [1, 3, 4]);
+    }
+
+    #[test]
+    fn looks_tell_how_long_a_binding_held() {
+        let now = Instant::now();
+        let (later, end) = (now + Duration::from_secs(60), now + Duration::from_secs(120));
+        let mut shards = bound(&[(0, "a"), (1, "b")], now);
+        let rows = [row(0, "enabled", Some("a")), row(1, "enabled", Some("b"))];
+        shards.compare("c", &rows, later);
+        let rows = [row(0, "enabled", Some("a")), row(1, "enabled", Some("foreign"))];
+        shards.compare("c", &rows, end);
+        let of =
+            |shards: &Shards, shard| shards.tenures().find(|(id, _)| *id == ShardId(shard)).expect("known").1;
+        assert_eq!(of(&shards, 0).present.expect("bound").seen_at, Some(end));
+        let stolen = of(&shards, 1);
+        assert_eq!((stolen.present, stolen.unbound), (None, Some(Unbound::Taken)));
+        assert_eq!(stolen.past.expect("it was bound").seen_at, Some(later));
+
+        // The session ends; Twitch still names it, so that the binding was ours to its end.
+        assert!(shards.update(Some(&target("c", 2)), &sessions(&[(1, "b")], now)));
+        assert!(!shards.update(Some(&target("c", 2)), &sessions(&[(0, "n"), (1, "b")], end)));
+        let over = end + Duration::from_secs(1);
+        shards.compare("c", &[row(0, "websocket_disconnected", Some("a"))], over);
+        let past = of(&shards, 0).past.expect("it was bound");
+        assert_eq!((past.session_id, past.seen_at), (Some(SessionId::new("a")), Some(over)));
     }
 
     #[test]

@@ -97,6 +97,11 @@ impl Ledger {
         self.listed.as_ref().map(|listed| &listed.filter)
     }
 
+    /// When the reading of the list that is known began.
+    pub(in crate::reconcile) fn begun(&self) -> Option<Instant> {
+        self.listed.as_ref().map(|listed| listed.begun)
+    }
+
     /// Pages of the list that is known; 0 if none is.
     pub(in crate::reconcile) fn pages(&self) -> usize {
         self.listed.as_ref().map_or(0, |listed| listed.list.rows.len() / PAGE + 1)

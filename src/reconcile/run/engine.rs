@@ -12,6 +12,7 @@ use super::out::{Out, Senders};
 use super::places::PlaceRegistry;
 use super::tables::Tables;
 use super::wakeups::{Sources, Wake, WakeUps};
+use crate::model::lapse::Lapses;
 use crate::model::pulse::Pulse;
 use crate::model::shard::Sessions;
 use crate::model::status::{ReconcileStatus, SubscriptionEntry};
@@ -54,6 +55,7 @@ pub(in crate::reconcile) fn build<A: Api>(
     let (bindings, bindings_out) = watch::channel(Arc::default());
     let (report_in, report) = watch::channel(ShardReport::default());
     let (hooks_in, hooks) = watch::channel(Default::default());
+    let (tenures_in, tenures) = watch::channel(Default::default());
     let (in_use, in_use_out) = watch::channel(None);
     let (routes_in, routes) = watch::channel(None);
     let (status_in, status) = watch::channel(ReconcileStatus::default());
@@ -62,11 +64,14 @@ pub(in crate::reconcile) fn build<A: Api>(
     let (answered, answered_out) = watch::channel(0);
     let trouble = Arc::new(Notify::new());
     let hints = Arc::new(Hints::default());
+    let lapses = Lapses::default();
     let (pulse, binder_pulse) = (Pulse::default(), Pulse::default());
     let handle = ReconcileHandle {
         target: target_out.clone(),
         bindings: bindings_out,
         hooks,
+        tenures,
+        lapses: lapses.clone(),
         in_use: in_use_out,
         routes,
         status,
@@ -85,13 +90,14 @@ pub(in crate::reconcile) fn build<A: Api>(
         sessions,
         bindings,
         hooks: hooks_in,
+        tenures: tenures_in,
         prover: Prover::new(reach.clone(), options.reach_life),
         report: report_in,
         trouble: trouble.clone(),
         hints: hints.clone(),
     };
     let memory = MemoryHandle::new(memory);
-    let senders = Senders { status: status_in, entries, routes: routes_in, in_use, answered };
+    let senders = Senders { status: status_in, entries, routes: routes_in, in_use, answered, lapses };
     let engine = Engine {
         api: api.with_pulse(&pulse),
         places: PlaceRegistry::new(memory.clone(), reach, target, report.clone(), &options),

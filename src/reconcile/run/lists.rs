@@ -66,6 +66,11 @@ impl Lists {
         !self.is_stale && self.ledger.is_usable(&places.filter(), life, Instant::now().into_std())
     }
 
+    /// When the reading of the list that is known began.
+    pub(in crate::reconcile) fn begun(&self) -> Option<std::time::Instant> {
+        self.ledger.begun()
+    }
+
     /// Pages of the list that is known; 0 if none is.
     pub(in crate::reconcile) fn pages(&self) -> usize {
         self.ledger.pages()

@@ -180,6 +180,7 @@ impl<A: Api> Engine<A> {
         let planned = decided.planned;
         self.out.show_grants(self.tables.grants_of_absent(&wanted, &planned));
         self.tables.apply_plan(&wanted, &planned, &mut self.out);
+        self.out.record_list(self.lists.begun());
         let deletes = planned.plan.held.len() as u64;
         let held = planned.plan.held_of.map(|ours| HeldDeletes { deletes, ours });
         self.out.show_held(held, desired.generation);

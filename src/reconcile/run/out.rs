@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::execute::Costs;
 use crate::model::invocation::Invocation;
+use crate::model::lapse::{Lapse, Lapses};
 use crate::model::route::{Routes, SinkName};
 use crate::model::status::{
     ConduitStatus, GrantStatus, HeldDeletes, ProblemKind, Progress, ReconcileStatus, SubscriptionEntry,
@@ -39,6 +40,8 @@ pub(in crate::reconcile) struct Senders {
     pub(in crate::reconcile) in_use: watch::Sender<Option<InUse>>,
     /// The number of requests that have been answered by a run.
     pub(in crate::reconcile) answered: watch::Sender<u64>,
+    /// Subscriptions that were gone and are back.
+    pub(in crate::reconcile) lapses: Lapses,
 }
 
 /// The outcome of a complete run.
@@ -89,6 +92,10 @@ pub(in crate::reconcile) struct Out {
     pause: Duration,
     next_status: Instant,
     next_entries: Instant,
+    /// When the reading of the last list that a plan was made from began.
+    listed_at: Option<std::time::Instant>,
+    /// Subscriptions that delivered and do not any more, each with the last list that showed it.
+    gone: HashMap<SubscriptionKey, std::time::Instant>,
     /// How the log tells people to run commands.
     invocation: Invocation,
     senders: Senders,
@@ -109,6 +116,8 @@ impl Out {
             pause,
             next_status: now,
             next_entries: now,
+            listed_at: None,
+            gone: HashMap::new(),
             invocation,
             senders,
         }
@@ -316,6 +325,28 @@ impl Out {
         entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         self.entries = entries;
         self.entries_changed = true;
+        let mut gone = std::mem::take(&mut self.gone);
+        gone.retain(|key, _| self.find(key).is_some());
+        self.gone = gone;
+    }
+
+    /// Records when the list was asked for that all entries have their state from.
+    pub(in crate::reconcile) fn record_list(&mut self, asked_at: Option<std::time::Instant>) {
+        self.listed_at = asked_at;
+    }
+
+    /// Records what a new state of an entry says of the time in which it does not deliver.
+    fn record_delivery(&mut self, at: usize, state: SubscriptionState) {
+        let (before, key) = (self.entries[at].state, &self.entries[at].key);
+        if state == SubscriptionState::Enabled {
+            if let Some(from) = self.gone.remove(key) {
+                let lapse = Lapse { from, to: Instant::now().into_std() };
+                self.senders.lapses.add(key, lapse);
+            }
+        } else if before == SubscriptionState::Enabled {
+            let seen = self.listed_at.unwrap_or_else(|| Instant::now().into_std());
+            self.gone.insert(key.clone(), seen);
+        }
     }
 
     fn find(&self, key: &SubscriptionKey) -> Option<usize> {
@@ -325,7 +356,6 @@ impl Out {
     /// Changes one entry; a key that is not wanted has none.
     pub(in crate::reconcile) fn set(&mut self, key: &SubscriptionKey, change: Change) {
         let Some(at) = self.find(key) else { return };
-        let entry = &mut self.entries[at];
         let (state, id, retry_at, obstacle, reason) = match change {
             Change::Enabled(id) => (SubscriptionState::Enabled, Some(id), None, None, None),
             Change::Pending(id) => (SubscriptionState::Pending, id, None, None, None),
@@ -334,6 +364,8 @@ impl Out {
                 (SubscriptionState::Parked, None, retry_at, Some(obstacle), Some(reason))
             }
         };
+        self.record_delivery(at, state);
+        let entry = &mut self.entries[at];
         if entry.state != state
             || entry.id != id
             || entry.reason != reason

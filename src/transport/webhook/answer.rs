@@ -115,7 +115,10 @@ async fn handle(
     match signed.message {
         // The daemon's own challenge tells nothing of Twitch's clock.
         Message::Challenge { about: Challenged::Nothing, .. } | Message::Stale => {}
-        _ => shared.counters.on_time(signed.skew_millis, here, now),
+        _ => {
+            shared.counters.on_time(signed.skew_millis, here, now);
+            shared.counters.record_signed(signed.shard);
+        }
     }
     match signed.message {
         Message::Notification(event) => {

@@ -14,7 +14,9 @@ use tracing::warn;
 use super::clock::{ClockJudge, Verdict};
 use crate::admission::Peer;
 use crate::model::shard::ShardId;
+use crate::model::signs::CallbackSigns;
 use crate::model::status::{IntakeStatus, WebhookStatus};
+use crate::store::since_boot;
 use crate::telemetry::LogLimit;
 
 /// Twitch's largest number of shards, so that a query cannot fill the memory.
@@ -77,6 +79,7 @@ pub(super) struct Counters {
     pub(super) revocations: Counter,
     rejected: [Counter; REASONS.len()],
     shards: Mutex<BTreeMap<ShardId, u64>>,
+    signs: CallbackSigns,
     clock: Mutex<ClockJudge>,
     clock_log: LogLimit,
     log: LogLimit,
@@ -101,6 +104,7 @@ impl Default for Counters {
             revocations: Counter::default(),
             rejected: Default::default(),
             shards: Mutex::default(),
+            signs: CallbackSigns::default(),
             clock: Mutex::default(),
             clock_log: LogLimit::default(),
             log: LogLimit::default(),
@@ -121,6 +125,16 @@ impl Counters {
     pub(super) fn reject(&self, reason: Reason, many: u64) {
         self.rejected[reason as usize].add(many);
         self.touch();
+    }
+
+    /// When signed requests came; a clone that goes on with this one.
+    pub(super) fn signs(&self) -> CallbackSigns {
+        self.signs.clone()
+    }
+
+    /// Records a signed request, for this shard if its address names one.
+    pub(super) fn record_signed(&self, shard: Option<ShardId>) {
+        self.signs.record(shard, since_boot());
     }
 
     pub(super) fn event_of_shard(&self, shard: ShardId) {

@@ -29,6 +29,7 @@ pub use self::tls::{Tls, TlsError};
 use super::Hear;
 use crate::admission;
 use crate::model::shard::ShardId;
+use crate::model::signs::CallbackSigns;
 use crate::model::status::{IntakeStatus, WebhookStatus};
 use crate::model::webhook::WebhookKeys;
 pub use crate::model::webhook::{Listen, TlsFiles};
@@ -115,6 +116,8 @@ pub struct WebhookHandle {
     pub intake: watch::Receiver<IntakeStatus>,
     /// Notifications received since the start, by the shard that their address names.
     pub shards: watch::Receiver<BTreeMap<ShardId, u64>>,
+    /// When signed requests came.
+    pub signs: CallbackSigns,
 }
 
 /// Builds the listener; nothing happens until it is run.
@@ -130,8 +133,9 @@ pub fn webhook(
     let (status_in, status) = watch::channel(None);
     let (intake_in, intake) = watch::channel(IntakeStatus::default());
     let (shards_in, shards) = watch::channel(BTreeMap::new());
+    let signs = shared.counters.signs();
     let webhook = Webhook { options, shared, status: status_in, intake: intake_in, shards: shards_in };
-    (webhook, WebhookHandle { status, intake, shards })
+    (webhook, WebhookHandle { status, intake, shards, signs })
 }
 
 #[cfg(test)]

@@ -126,8 +126,14 @@ struct SubscriptionPayload<'a> {
 /// # Errors
 /// It is no message; unknown types and fields are none.
 pub fn parse(frame: &Bytes) -> Result<Message, FrameError> {
+    parse_dated(frame, |_| ())
+}
+
+/// As [`parse`]; `date` gets the time at which Twitch sent it, as Twitch wrote it.
+pub(super) fn parse_dated(frame: &Bytes, date: impl FnOnce(&str)) -> Result<Message, FrameError> {
     let envelope: Envelope<'_> = serde_json::from_slice(frame).map_err(FrameError::Json)?;
     let metadata = &envelope.metadata;
+    date(&metadata.message_timestamp);
     match &*metadata.message_type {
         "session_keepalive" => Ok(Message::Keepalive),
         "notification" => notification(frame, metadata, envelope.payload),

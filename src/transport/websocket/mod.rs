@@ -5,6 +5,7 @@
 //! as received once the store has taken it; at a crash, what was on the wire is lost, as Twitch
 //! replays nothing.
 
+mod dating;
 pub mod frame;
 mod pool;
 pub mod session;

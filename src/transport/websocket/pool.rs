@@ -14,7 +14,7 @@ use super::session::Timings;
 use super::shard::{Shard, Statuses};
 use super::socket::Shared;
 use crate::auth::Outward;
-use crate::model::shard::{Bindings, Sessions, ShardId, ShardTarget};
+use crate::model::shard::{Bindings, Lives, Sessions, ShardId, ShardTarget};
 use crate::model::status::{IntakeStatus, ShardStatus};
 use crate::store::Store;
 use crate::telemetry::LogLimit;
@@ -56,6 +56,8 @@ pub struct PoolHandle {
     pub shards: watch::Receiver<BTreeMap<ShardId, ShardStatus>>,
     /// What came in, duplicates not told apart.
     pub intake: watch::Receiver<IntakeStatus>,
+    /// The connection of each shard.
+    pub lives: watch::Receiver<Lives>,
 }
 
 /// The task; see [`pool`].
@@ -67,6 +69,7 @@ pub struct Pool {
     bindings: watch::Receiver<Bindings>,
     sessions: Arc<watch::Sender<Sessions>>,
     statuses: Arc<watch::Sender<Statuses>>,
+    lives: Arc<watch::Sender<Lives>>,
     intake: Arc<watch::Sender<IntakeStatus>>,
     hear: Hear,
     log: Arc<LogLimit>,
@@ -86,6 +89,7 @@ pub fn pool(
 ) -> (Pool, PoolHandle) {
     let (statuses, shards) = watch::channel(BTreeMap::new());
     let (intake_in, intake) = watch::channel(IntakeStatus::default());
+    let (lives_in, lives) = watch::channel(Lives::default());
     let pool = Pool {
         options,
         store,
@@ -93,11 +97,12 @@ pub fn pool(
         bindings,
         sessions: Arc::new(sessions),
         statuses: Arc::new(statuses),
+        lives: Arc::new(lives_in),
         intake: Arc::new(intake_in),
         hear,
         log: Arc::default(),
     };
-    (pool, PoolHandle { shards, intake })
+    (pool, PoolHandle { shards, intake, lives })
 }
 
 impl Pool {
@@ -157,6 +162,7 @@ impl Pool {
             bindings: self.bindings.clone(),
             sessions: Arc::clone(&self.sessions),
             statuses: Arc::clone(&self.statuses),
+            lives: Arc::clone(&self.lives),
         })
     }
 }

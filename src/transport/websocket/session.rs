@@ -254,6 +254,11 @@ impl Session {
         self.live().map(|live| &live.session.session_id)
     }
 
+    /// The socket that is read, and its session.
+    pub fn current(&self) -> Option<(SocketId, &SessionId)> {
+        self.live().map(|live| (live.socket, &live.session.session_id))
+    }
+
     /// Connections lost, and server-asked reconnects.
     pub fn counts(&self) -> (u64, u64) {
         (self.losses, self.reconnects)

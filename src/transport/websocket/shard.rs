@@ -14,7 +14,8 @@ use tracing::{info, warn};
 use super::pool::PoolOptions;
 use super::session::{Input, Output, Session, SocketId, Timings};
 use super::socket::{News, Shared, Socket};
-use crate::model::shard::{Bindings, Sessions, ShardId, ShardTarget};
+use crate::model::shard::{Bindings, Life, Lives, Sessions, ShardId, ShardTarget};
+use crate::model::signs::Signs;
 use crate::model::status::{ShardState, ShardStatus};
 use crate::model::time::Timestamp;
 
@@ -34,11 +35,13 @@ pub(super) struct Shard {
     pub(super) bindings: watch::Receiver<Bindings>,
     pub(super) sessions: Arc<watch::Sender<Sessions>>,
     pub(super) statuses: Arc<watch::Sender<Statuses>>,
+    pub(super) lives: Arc<watch::Sender<Lives>>,
 }
 
 struct Running {
     session: Session,
-    sockets: BTreeMap<SocketId, CancellationToken>,
+    /// What closes each socket, and its signs of life.
+    sockets: BTreeMap<SocketId, (CancellationToken, Signs)>,
     tasks: JoinSet<()>,
     permit: Option<OwnedSemaphorePermit>,
     events: u64,
@@ -94,13 +97,14 @@ impl Shard {
                 self.shared.intake.send_modify(|intake| *intake.reconnects.entry(cause).or_default() += 1);
             }
         }
-        for close in running.sockets.values() {
+        for (close, _) in running.sockets.values() {
             close.cancel();
         }
         // Sockets store what they still read; what they report is of no use any more.
         news.close();
         while running.tasks.join_next().await.is_some() {}
         self.announce(None);
+        self.publish_life(None);
         self.statuses.send_modify(|statuses| drop(statuses.remove(&self.id)));
     }
 
@@ -135,7 +139,7 @@ impl Shard {
                 let uri = url
                     .and_then(|url| url.parse().ok())
                     .unwrap_or_else(|| self.options.borrow().uri().unwrap_or_else(|| self.base.clone()));
-                let close = CancellationToken::new();
+                let (close, signs) = (CancellationToken::new(), Signs::default());
                 let socket = Socket {
                     id,
                     shard: self.id,
@@ -143,13 +147,14 @@ impl Shard {
                     shared: self.shared.clone(),
                     news: news.clone(),
                     drain: self.timings.drain,
+                    signs: signs.clone(),
                 };
-                running.sockets.insert(id, close.clone());
+                running.sockets.insert(id, (close.clone(), signs));
                 running.tasks.spawn(socket.run(close));
                 while running.tasks.try_join_next().is_some() {}
             }
             Output::Close(socket) => {
-                if let Some(close) = running.sockets.remove(&socket) {
+                if let Some((close, _)) = running.sockets.remove(&socket) {
                     close.cancel();
                 }
             }
@@ -176,7 +181,26 @@ impl Shard {
         });
     }
 
+    fn publish_life(&self, life: Option<Life>) {
+        self.lives.send_if_modified(|lives| {
+            if lives.get(&self.id) == life.as_ref() {
+                return false;
+            }
+            let lives = Arc::make_mut(lives);
+            match life {
+                Some(life) => drop(lives.insert(self.id, life)),
+                None => drop(lives.remove(&self.id)),
+            }
+            true
+        });
+    }
+
     fn show(&self, running: &mut Running) {
+        let current = running.session.current();
+        self.publish_life(current.and_then(|(socket, session_id)| {
+            let (_, signs) = running.sockets.get(&socket)?;
+            Some(Life { session_id: session_id.clone(), signs: signs.clone() })
+        }));
         let mut state = running.session.shard_state();
         if running.session.wants_connection(now()) {
             state = ShardState::Connecting;

@@ -20,16 +20,18 @@ use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, trace, warn};
 
+use super::dating::{Dating, Stamp};
 use super::frame::{self, Message};
 use super::session::SocketId;
 use crate::auth::{Connection, Outward};
 use crate::model::connect::{address, cannot_connect, place, reason};
 use crate::model::hint::{self, Hint};
 use crate::model::shard::{SessionId, ShardId};
+use crate::model::signs::Signs;
 use crate::model::status::IntakeStatus;
 use crate::model::tally::ReconnectCause;
 use crate::model::text::{chain, one_line};
-use crate::store::Store;
+use crate::store::{Store, since_boot};
 use crate::telemetry::LogLimit;
 use crate::transport::Hear;
 use crate::transport::notification::Revocation;
@@ -108,12 +110,16 @@ pub(super) struct Socket {
     pub(super) news: mpsc::Sender<(SocketId, News)>,
     /// From our close frame to the end.
     pub(super) drain: Duration,
+    pub(super) signs: Signs,
 }
 
 /// What has not been reported yet.
 struct Unreported {
     events: u64,
     uncounted: u64,
+    /// Time of the last event, not recorded among the signs of life yet.
+    last_event: Option<Stamp>,
+    dating: Dating,
     next: Instant,
     pause: Duration,
     pings: u32,
@@ -143,6 +149,8 @@ impl Socket {
         let mut seen = Unreported {
             events: 0,
             uncounted: 0,
+            last_event: None,
+            dating: Dating::default(),
             next: Instant::now() + REPORT,
             pause: REPORT,
             pings: 0,
@@ -158,6 +166,7 @@ impl Socket {
             Err(end) => end,
         };
         self.count(&mut seen);
+        self.record_events(&mut seen);
         // The shard may be gone already: then nobody needs to know.
         let _ = self.news.send((self.id, News::Ended { events: seen.events, cause, why })).await;
     }
@@ -225,12 +234,19 @@ impl Socket {
 
     async fn take(&self, text: Bytes, seen: &mut Unreported) -> Result<(), Box<str>> {
         trace!(shard = self.shard.0, bytes = text.len(), "frame");
-        match frame::parse(&text) {
+        let mut stamp = None;
+        let message = frame::parse_dated(&text, |sent| stamp = Stamp::new(sent));
+        if !matches!(message, Ok(Message::Notification(_))) {
+            self.record_heard(seen, stamp);
+        }
+        match message {
             Ok(Message::Notification(event)) => {
                 seen.events += 1;
                 seen.uncounted += 1;
                 let hint = hint::of(&event);
                 self.store(event, seen).await?;
+                // What the store has not taken yet would be lost with the process.
+                seen.last_event = stamp;
                 if let Some(hint) = hint {
                     (self.shared.hear.0)(hint);
                 }
@@ -296,6 +312,20 @@ impl Socket {
         stored.map_err(|error| format!("the event store takes no more: {error}").into())
     }
 
+    /// Records a message other than an event among the signs of life.
+    fn record_heard(&self, seen: &mut Unreported, stamp: Option<Stamp>) {
+        if let Some(at) = stamp.and_then(|stamp| seen.dating.date(&stamp, since_boot())) {
+            self.signs.record_heard(at);
+        }
+    }
+
+    /// Records the last event among the signs of life. For each one that would cost more than storing it.
+    fn record_events(&self, seen: &mut Unreported) {
+        if let Some(at) = seen.last_event.take().and_then(|stamp| seen.dating.date(&stamp, since_boot())) {
+            self.signs.record_event(at);
+        }
+    }
+
     /// Events that came in a row are counted together.
     fn count(&self, seen: &mut Unreported) {
         let received = std::mem::take(&mut seen.uncounted);
@@ -307,6 +337,7 @@ impl Socket {
     async fn report(&self, seen: &mut Unreported, now: Instant) {
         seen.next = now + seen.pause;
         self.count(seen);
+        self.record_events(seen);
         self.tell(News::Heard(std::mem::take(&mut seen.events))).await;
     }
 

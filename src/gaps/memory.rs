@@ -1,0 +1,66 @@
+//! The row in the store that the next start goes on from. ◆
+
+use serde::{Deserialize, Serialize};
+
+use super::watcher::{Memory, Moment};
+use crate::model::time::Timestamp;
+
+/// The name of the setting.
+pub(super) const NAME: &str = "gaps.memory";
+
+/// [`Memory`] with what places its moments on the clock of another boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Row {
+    /// The boot that the moments are of.
+    pub(super) boot: String,
+    /// The wall-clock time of [`Memory::alive`], in milliseconds.
+    pub(super) wall: u64,
+    #[serde(flatten)]
+    pub(super) memory: Memory,
+}
+
+/// A memory of a process before this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Recalled {
+    pub(super) memory: Memory,
+    /// The wall-clock time of [`Memory::known`], as that process had it. The clock of this one may not be set yet.
+    pub(super) known_at: Timestamp,
+}
+
+impl Row {
+    /// The memory by the clock of this boot.
+    pub(super) fn recall(self, boot: &str, now: Moment, wall: u64) -> Recalled {
+        let Self { boot: theirs, wall: then, memory } = self;
+        let unknown = memory.alive.saturating_sub(memory.known);
+        let known_at = Timestamp::from_unix_millis(then.saturating_sub(unknown));
+        if theirs == boot && memory.alive <= now {
+            return Recalled { memory, known_at };
+        }
+        let alive = now.saturating_sub(wall.saturating_sub(then));
+        let memory = Memory { alive, known: alive.saturating_sub(unknown), ..memory };
+        Recalled { memory, known_at }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_memory_has_its_place_on_the_clock_of_any_boot() {
+        let memory = Memory { known: 7_000, alive: 10_000, conduit: Some("c".to_owned()) };
+        let row = Row { boot: "a".to_owned(), wall: 1_000_000, memory: memory.clone() };
+        let text = serde_json::to_string(&row).expect("JSON");
+        assert_eq!(text, r#"{"boot":"a","wall":1000000,"known":7000,"alive":10000,"conduit":"c"}"#);
+        let row: Row = serde_json::from_str(&text).expect("the same");
+        let same = row.clone().recall("a", 50_000, 1_040_000);
+        assert_eq!((&same.memory, same.known_at.unix_millis()), (&memory, 997_000));
+        // After a boot the machine's clock began anew; the wall clock says that 60 s have passed.
+        let other = row.clone().recall("b", 500_000, 1_060_000);
+        assert_eq!((other.memory.alive, other.memory.known), (440_000, 437_000));
+        assert_eq!(other.known_at.unix_millis(), 997_000);
+        // A clock that is behind hides the time that has passed, but not the time of the memory.
+        let behind = row.recall("b", 500_000, 0);
+        assert_eq!((behind.memory.alive, behind.known_at.unix_millis()), (500_000, 997_000));
+    }
+}

@@ -1,0 +1,375 @@
+//! The driver: watches, tells the store, keeps the memory.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_util::future::{BoxFuture, OptionFuture};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::event::{Told, ToldScope, event};
+use super::memory::{NAME, Recalled, Row};
+use super::sights::{BEFORE_BOOT, Published, Sights};
+use super::timeline::Timeline;
+use super::watcher::{Gap, Memory, Moment, Watcher};
+use super::{GapSources, Gaps, KEEP, LOOK, LOSSES};
+use crate::model::event::{Event, GAP};
+use crate::model::route::SinkName;
+use crate::model::status::{GapReason, GapsStatus, OpenGap, ToldGap};
+use crate::model::time::Timestamp;
+use crate::store::{Store, StoreError, Ticks, since_boot, ticks};
+
+/// The beginning of a gap is taken so much earlier: for the way of the last message, and for clocks that differ.
+const ALLOWANCE: Duration = Duration::from_secs(1);
+
+/// Gaps that the status shows.
+const RECENT: usize = 20;
+
+/// What the store is asked to do. One thing at a time, and never waited for: a disk that hangs must not make
+/// everything look as if it had stood still.
+enum Job {
+    Tell(Event),
+    Keep(Row),
+    FindLosses,
+    /// Forgets losses that were told.
+    ForgetLosses(Vec<String>),
+}
+
+enum Done {
+    Told,
+    Kept(Result<Row, StoreError>),
+    /// The losses, and their names.
+    Losses(Vec<Told>, Vec<String>),
+    Closed,
+}
+
+struct Driver {
+    store: Store,
+    sources: GapSources,
+    watcher: Watcher,
+    sights: Sights,
+    line: Timeline,
+    ticks: Ticks,
+    /// The first known moment and its wall-clock time, as the process before this one had them.
+    recalled: Option<(Moment, Timestamp)>,
+    /// The last complete run, and when it was noticed.
+    matched: (Option<Timestamp>, Option<Moment>),
+    jobs: VecDeque<Job>,
+    kept: Option<Memory>,
+    status: GapsStatus,
+}
+
+fn moment(since_boot: u64) -> Moment {
+    since_boot.saturating_add(BEFORE_BOOT)
+}
+
+fn wall() -> u64 {
+    Timestamp(SystemTime::now()).unix_millis()
+}
+
+pub(super) async fn run(gaps: Gaps, cancel: CancellationToken) {
+    let Gaps { store, sources, status: publish } = gaps;
+    let Some(recalled) = recall(&store, &cancel).await else { return };
+    let mut driver = Driver {
+        watcher: Watcher::new(recalled.as_ref().map(|recalled| recalled.memory.clone())),
+        recalled: recalled.map(|recalled| (recalled.memory.known, recalled.known_at)),
+        sights: Sights::default(),
+        line: Timeline::new(Instant::now().into_std(), moment(since_boot())),
+        ticks: ticks(),
+        matched: (None, None),
+        jobs: VecDeque::new(),
+        kept: None,
+        status: GapsStatus::default(),
+        store,
+        sources,
+    };
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut keep = tokio::time::interval(KEEP);
+    let mut losses = tokio::time::interval(LOSSES);
+    let mut job: OptionFuture<BoxFuture<'static, Done>> = None.into();
+    let mut is_busy = false;
+    loop {
+        driver.observe();
+        driver.publish(&publish);
+        if !is_busy && let Some(next) = driver.jobs.pop_front() {
+            job = Some(driver.start(next)).into();
+            is_busy = true;
+        }
+        let sources = &mut driver.sources;
+        tokio::select! {
+            () = cancel.cancelled() => break,
+            Some(done) = &mut job, if is_busy => {
+                is_busy = false;
+                job = None.into();
+                if !driver.handle(done) {
+                    return;
+                }
+            }
+            Ok(()) = sources.lives.changed() => {}
+            Ok(()) = sources.bindings.changed() => {}
+            Ok(()) = sources.target.changed() => {}
+            Ok(()) = sources.webhook.changed() => {}
+            Ok(()) = sources.in_use.changed() => {}
+            Ok(()) = sources.reconcile.changed() => {}
+            _ = losses.tick() => driver.jobs.push_back(Job::FindLosses),
+            _ = keep.tick() => driver.keep(),
+            _ = look.tick() => {}
+        }
+    }
+    if is_busy && let Some(done) = job.await {
+        driver.handle(done);
+    }
+    driver.end().await;
+}
+
+async fn recall(store: &Store, cancel: &CancellationToken) -> Option<Option<Recalled>> {
+    loop {
+        match store.settings(NAME).await {
+            Ok(found) => {
+                let row = found.into_iter().find(|(name, _)| name == NAME);
+                let row = row.and_then(|(_, text)| serde_json::from_str::<Row>(&text).ok());
+                let boot = ticks()().boot;
+                return Some(row.map(|row| row.recall(&boot, moment(since_boot()), wall())));
+            }
+            Err(StoreError::Closed) => return None,
+            Err(error) => {
+                warn!(%error, "the time of the last known delivery cannot be read; trying again");
+                tokio::select! {
+                    () = cancel.cancelled() => return None,
+                    () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                }
+            }
+        }
+    }
+}
+
+impl Driver {
+    fn observe(&mut self) {
+        let (here, now) = (Instant::now().into_std(), moment(since_boot()));
+        self.line.note(here, now);
+        let (conduit, is_idle, finished) = {
+            let reconcile = self.sources.reconcile.borrow_and_update();
+            let conduit = reconcile.conduit.as_ref().map(|conduit| conduit.id.clone());
+            (
+                conduit,
+                reconcile.progress.is_none(),
+                reconcile.finished_at.filter(|_| reconcile.problem.is_none()),
+            )
+        };
+        if self.matched.0 != finished {
+            self.matched = (finished, finished.map(|_| now));
+        }
+        if is_idle {
+            self.observe_lapses();
+        }
+        let (shards, target) = {
+            let target = self.sources.target.borrow_and_update();
+            let target = target.as_ref();
+            (target.map(|target| target.shards), target.map(|target| target.conduit_id.to_string()))
+        };
+        let lives = self.sources.lives.borrow_and_update().clone();
+        let bindings = self.sources.bindings.borrow_and_update().clone();
+        let listens = self.sources.webhook.borrow_and_update().is_some();
+        let called = self.sources.in_use.borrow_and_update().as_ref().map(|in_use| in_use.subscriptions);
+        let published = Published {
+            shards,
+            lives: &lives,
+            bindings: &bindings,
+            signs: &self.sources.callback,
+            listens,
+            called,
+            conduit: target.or(conduit),
+            matched_at: self.matched.1,
+        };
+        let view = self.sights.view(&published, &self.line, here, now);
+        self.watcher.observe(&view, now);
+        for gap in self.watcher.take() {
+            self.tell(gap, now);
+        }
+    }
+
+    fn observe_lapses(&mut self) {
+        let lapses = self.sources.lapses.take();
+        if lapses.is_empty() {
+            return;
+        }
+        let calls = self.sources.in_use.borrow().as_ref().is_some_and(|in_use| in_use.subscriptions);
+        let placed = lapses.into_iter().map(|(key, lapse)| {
+            let (from, to) = (self.line.of(lapse.from), self.line.of(lapse.to));
+            let from = if calls { self.sights.signed_before(from) } else { from };
+            (key, from, to)
+        });
+        self.watcher.observe_lapses(placed.collect());
+    }
+
+    /// The wall-clock time of a moment, by the clock as it is set now.
+    fn date(&self, at: Moment, now: Moment) -> Timestamp {
+        let wall = SystemTime::now();
+        let ago = Duration::from_millis(now.saturating_sub(at));
+        let date = Timestamp(wall.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH));
+        match self.recalled {
+            // The clock may have been behind when this process started.
+            Some((known, known_at)) if at <= known => date.min(known_at),
+            _ => date,
+        }
+    }
+
+    fn tell(&mut self, gap: Gap, now: Moment) {
+        let from = self.date(gap.from, now);
+        let from = Timestamp(from.0.checked_sub(ALLOWANCE).unwrap_or(from.0));
+        let to = self.date(gap.to, now).max(from);
+        self.tell_event(&Told { from, to, reason: gap.reason, scope: ToldScope::Ways(gap.scope) });
+    }
+
+    fn tell_event(&mut self, told: &Told) {
+        warn!(
+            from = %told.from, to = %told.to, reason = told.reason.name(),
+            "events may have been missed: {}; an event of type {GAP} says so to the sinks", told.reason.sentence()
+        );
+        *self.status.told.entry(told.reason).or_default() += 1;
+        self.status.recent.truncate(RECENT - 1);
+        self.status.recent.insert(0, ToldGap { from: told.from, to: told.to, reason: told.reason });
+        let conduit = self.sources.reconcile.borrow().conduit.as_ref().map(|conduit| conduit.id.clone());
+        let entries = Arc::clone(&self.sources.subscriptions.borrow());
+        let id = format!("gap-{}", uuid::Uuid::new_v4());
+        self.jobs.extend(event(told, &id, conduit.as_deref(), &entries).map(Job::Tell));
+    }
+
+    /// Has the memory stored if it says something new.
+    fn keep(&mut self) {
+        let Some(memory) = self.watcher.memory() else { return };
+        let is_new = self.kept.as_ref().is_none_or(|kept| {
+            // Only what calls is taken for delivering as long as we lived.
+            let alive = if self.watcher.is_called() { memory.alive } else { kept.alive };
+            *kept != Memory { alive, ..memory.clone() }
+        });
+        if !is_new || self.jobs.iter().any(|job| matches!(job, Job::Keep(_))) {
+            return;
+        }
+        let row = self.row(memory);
+        self.jobs.push_back(Job::Keep(row));
+    }
+
+    fn row(&self, memory: Memory) -> Row {
+        let since = moment(since_boot()).saturating_sub(memory.alive);
+        Row { boot: (self.ticks)().boot.to_string(), wall: wall().saturating_sub(since), memory }
+    }
+
+    fn start(&self, job: Job) -> BoxFuture<'static, Done> {
+        let store = self.store.clone();
+        Box::pin(async move {
+            match job {
+                Job::Tell(event) => match store.push(event).await {
+                    Ok(receipt) => receipt.stored().await.map_or(Done::Closed, |_| Done::Told),
+                    Err(_) => Done::Closed,
+                },
+                Job::Keep(row) => match keep(&store, &row).await {
+                    Err(StoreError::Closed) => Done::Closed,
+                    kept => Done::Kept(kept.map(|()| row)),
+                },
+                Job::FindLosses => find_losses(&store).await,
+                Job::ForgetLosses(names) => {
+                    if let Err(error) = store.losses_told(names).await {
+                        warn!(%error, "losses are told a second time");
+                    }
+                    Done::Told
+                }
+            }
+        })
+    }
+
+    /// False once the store has gone.
+    fn handle(&mut self, done: Done) -> bool {
+        match done {
+            Done::Told => {}
+            Done::Kept(Ok(row)) => self.kept = Some(row.memory),
+            // The next round tries again; after a crash a gap is told as longer until then.
+            Done::Kept(Err(error)) => {
+                warn!(%error, "the time of the last known delivery could not be stored");
+            }
+            Done::Losses(losses, names) => {
+                for told in &losses {
+                    self.tell_event(told);
+                }
+                if !names.is_empty() {
+                    self.jobs.push_back(Job::ForgetLosses(names));
+                }
+            }
+            Done::Closed => return false,
+        }
+        true
+    }
+
+    /// Tells what is over, and stores what the next start goes on from.
+    async fn end(mut self) {
+        self.observe();
+        let now = moment(since_boot());
+        for gap in self.watcher.finish(now) {
+            self.tell(gap, now);
+        }
+        while let Some(job) = self.jobs.pop_front() {
+            let done = self.start(job).await;
+            if !self.handle(done) {
+                return;
+            }
+        }
+        if let Some(memory) = self.watcher.memory()
+            && let Err(error) = keep(&self.store, &self.row(memory)).await
+        {
+            warn!(%error, "the time of the last known delivery could not be stored");
+        }
+        info!(gaps = self.status.told.values().sum::<u64>(), "the watch over gaps has ended");
+    }
+
+    fn publish(&mut self, publish: &tokio::sync::watch::Sender<GapsStatus>) {
+        let now = moment(since_boot());
+        let open = self.watcher.open().map(|(from, reason)| {
+            let since = match self.status.open {
+                // Computed anew each time it would waver.
+                Some(open) if open.reason == reason => open.since.min(self.date(from, now)),
+                _ => self.date(from, now),
+            };
+            OpenGap { since, reason }
+        });
+        self.status.open = open;
+        publish.send_if_modified(|published| {
+            let changed = *published != self.status;
+            published.clone_from(&self.status);
+            changed
+        });
+    }
+}
+
+async fn keep(store: &Store, row: &Row) -> Result<(), StoreError> {
+    let text = serde_json::to_string(row).unwrap_or_default();
+    store.set_settings(vec![(NAME.to_owned(), Some(text))]).await
+}
+
+/// One gap a sink for what retention took from it.
+async fn find_losses(store: &Store) -> Done {
+    let losses = match store.losses().await {
+        Ok(losses) => losses,
+        Err(StoreError::Closed) => return Done::Closed,
+        Err(error) => {
+            warn!(%error, "losses cannot be read; trying again");
+            return Done::Losses(Vec::new(), Vec::new());
+        }
+    };
+    let mut sinks: BTreeMap<&SinkName, (Told, u64)> = BTreeMap::new();
+    for (_, loss) in &losses {
+        let scope = ToldScope::Sink(loss.sink.clone(), 0);
+        let told = Told { from: loss.from, to: loss.to, reason: GapReason::Retention, scope };
+        let (sum, events) = sinks.entry(&loss.sink).or_insert((told, 0));
+        sum.from = sum.from.min(loss.from);
+        sum.to = sum.to.max(loss.to);
+        *events += loss.events;
+    }
+    let told = sinks
+        .into_iter()
+        .map(|(sink, (told, events))| Told { scope: ToldScope::Sink(sink.clone(), events), ..told })
+        .collect();
+    Done::Losses(told, losses.into_iter().map(|(name, _)| name).collect())
+}

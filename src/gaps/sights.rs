@@ -1,0 +1,259 @@
+//! Makes of what the parts publish how long each way is known to have delivered. ◆
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use super::timeline::Timeline;
+use super::watcher::{Moment, Sight, Stretch, View, Way};
+use crate::model::shard::{Life, Lives, SessionId, ShardBinding, ShardBindings, ShardId, Tenure, Unbound};
+use crate::model::signs::{CallbackSigns, Signs};
+use crate::model::status::GapReason;
+
+/// Moments are so much later than the machine's time since boot: what was known before a boot has a place, too.
+pub(super) const BEFORE_BOOT: Moment = 1 << 42;
+/// Times of signed requests that are remembered, a second apart at least.
+const SIGNED: usize = 4_096;
+
+/// What the parts publish.
+#[derive(Clone, Debug)]
+pub(super) struct Published<'a> {
+    /// Shards that there shall be; `None` while the conduit is not known.
+    pub(super) shards: Option<u32>,
+    pub(super) lives: &'a Lives,
+    pub(super) bindings: &'a ShardBindings,
+    pub(super) signs: &'a CallbackSigns,
+    pub(super) listens: bool,
+    /// Whether subscriptions call by themselves; `None` before that is known.
+    pub(super) called: Option<bool>,
+    pub(super) conduit: Option<String>,
+    pub(super) matched_at: Option<Moment>,
+}
+
+/// The last times of a session, over all its sockets.
+#[derive(Clone, Copy, Debug, Default)]
+struct Last {
+    heard: Moment,
+    event: Moment,
+}
+
+impl Last {
+    fn with(self, signs: &Signs) -> Self {
+        Self { heard: self.heard.max(placed(signs.heard())), event: self.event.max(placed(signs.event())) }
+    }
+}
+
+/// A time since boot as a moment; 0 stays, as it stands for none.
+fn placed(since_boot: u64) -> Moment {
+    if since_boot == 0 { 0 } else { since_boot.saturating_add(BEFORE_BOOT) }
+}
+
+#[derive(Clone, Debug)]
+struct Followed {
+    session: SessionId,
+    signs: Signs,
+    /// Of the sockets before this one.
+    last: Last,
+}
+
+impl Followed {
+    fn last(&self) -> Last {
+        self.last.with(&self.signs)
+    }
+}
+
+/// One shard's sessions.
+#[derive(Clone, Debug, Default)]
+struct Shard {
+    present: Option<Followed>,
+    past: Option<(SessionId, Last)>,
+    /// What was known of a binding when it was last seen in force.
+    in_force: Option<(Instant, Last)>,
+}
+
+impl Shard {
+    fn follow(&mut self, life: Option<&Life>) {
+        let Some(life) = life else { return };
+        match &mut self.present {
+            Some(followed) if followed.session == life.session_id => {
+                if followed.signs != life.signs {
+                    followed.last = followed.last();
+                    followed.signs = life.signs.clone();
+                }
+            }
+            present => {
+                let new = Followed {
+                    session: life.session_id.clone(),
+                    signs: life.signs.clone(),
+                    last: Last::default(),
+                };
+                if let Some(old) = present.replace(new) {
+                    self.past = Some((old.session.clone(), old.last()));
+                }
+            }
+        }
+    }
+
+    fn last_of(&self, session: &SessionId) -> Last {
+        match (&self.present, &self.past) {
+            (Some(present), _) if present.session == *session => present.last(),
+            (_, Some((past, last))) if past == session => *last,
+            _ => Last::default(),
+        }
+    }
+}
+
+/// The driver's memory of what it has seen.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sights {
+    shards: BTreeMap<u32, Shard>,
+    count: u32,
+    /// When the callback of plain subscriptions began to serve.
+    callback: Option<Instant>,
+    /// When it served last, and since when that was.
+    callback_before: Option<Stretch>,
+    signed: VecDeque<Moment>,
+}
+
+impl Sights {
+    /// How things are now.
+    pub(super) fn view(
+        &mut self,
+        published: &Published<'_>,
+        line: &Timeline,
+        here: Instant,
+        now: Moment,
+    ) -> View {
+        self.record_signed(placed(published.signs.last()));
+        let mut ways = BTreeMap::new();
+        let called = published.called.unwrap_or(self.callback.is_some());
+        match published.shards {
+            Some(count) => self.count = count,
+            // Without a conduit nothing comes by it: it is gone, or everything calls.
+            None if called => self.count = 0,
+            None => {}
+        }
+        self.shards.retain(|shard, _| *shard < self.count);
+        for shard in 0..self.count {
+            let id = ShardId(shard);
+            let sight = self.shard(
+                shard,
+                published.lives.get(&id),
+                published.bindings.get(&id),
+                published.signs.of(id),
+                line,
+            );
+            ways.insert(Way::Shard(shard), sight);
+        }
+        if called || self.callback.is_some() {
+            let (sight, is_there) = self.callback(published.listens, called, here, now);
+            if is_there {
+                ways.insert(Way::Callback, sight);
+            }
+        }
+        View { ways, conduit: published.conduit.clone(), matched_at: published.matched_at }
+    }
+
+    fn shard(
+        &mut self,
+        shard: u32,
+        life: Option<&Life>,
+        binding: Option<&ShardBinding>,
+        signed: u64,
+        line: &Timeline,
+    ) -> Sight {
+        let known = self.shards.entry(shard).or_default();
+        known.follow(life);
+        let Some(binding) = binding else {
+            let reason = GapReason::ConnectionLost;
+            return Sight { present: None, past: None, reason, calls: false, found: false };
+        };
+        let signed = placed(signed);
+        let past = |known: &Shard, tenure: &Tenure, unbound: Option<Unbound>| {
+            let last = match (&tenure.session_id, known.in_force) {
+                // The session went on after the binding was lost.
+                (Some(_), Some((name, last))) if unbound.is_some() && name == tenure.bound_at => last,
+                (Some(_), _) if unbound.is_some() => Last::default(),
+                (Some(session), _) => known.last_of(session),
+                (None, Some((name, last))) if name == tenure.bound_at => last,
+                (None, _) => Last::default(),
+            };
+            stretch(tenure, last, unbound != Some(Unbound::Disabled), line)
+        };
+        let reason = match binding.unbound {
+            Some(Unbound::Taken) => GapReason::ShardTaken,
+            Some(Unbound::Disabled) => GapReason::ShardDisabled,
+            None => GapReason::ConnectionLost,
+        };
+        let before = binding.past.as_ref().map(|tenure| past(known, tenure, binding.unbound));
+        let Some(tenure) = &binding.present else {
+            return Sight { present: None, past: before, reason, calls: false, found: false };
+        };
+        let calls = tenure.session_id.is_none();
+        if let Some(session) = &tenure.session_id
+            && life.is_none_or(|life| life.session_id != *session)
+        {
+            // The socket is gone; the binder has not taken note yet.
+            let ended = Some(past(known, tenure, None));
+            let reason = GapReason::ConnectionLost;
+            return Sight { present: None, past: ended, reason, calls, found: false };
+        }
+        let last = match &tenure.session_id {
+            Some(session) => known.last_of(session),
+            None => Last { heard: signed, event: signed },
+        };
+        known.in_force = Some((tenure.bound_at, last));
+        // A look at a callback says that it is ours, not that it answers.
+        let present = Some(stretch(tenure, last, !calls, line));
+        Sight { present, past: before, reason, calls, found: tenure.found }
+    }
+
+    /// The callback of plain subscriptions, and whether there is one.
+    fn callback(&mut self, listens: bool, called: bool, here: Instant, now: Moment) -> (Sight, bool) {
+        let reason = GapReason::ConnectionLost;
+        let serves = listens && called;
+        if serves {
+            self.callback.get_or_insert(here);
+        }
+        let present = self.callback.map(|name| Stretch { name, known: now });
+        let sight = |present, past| Sight { present, past, reason, calls: true, found: true };
+        if serves {
+            return (sight(present, self.callback_before), true);
+        }
+        self.callback_before = present.or(self.callback_before);
+        self.callback = None;
+        (sight(None, self.callback_before), called)
+    }
+
+    fn record_signed(&mut self, last: Moment) {
+        if last > 0 && self.signed.back().is_none_or(|known| last >= known.saturating_add(1_000)) {
+            self.signed.push_back(last);
+            if self.signed.len() > SIGNED {
+                self.signed.pop_front();
+            }
+        }
+    }
+
+    /// The last signed request up to a moment. A subscription whose callback does not answer stays enabled for a
+    /// while, so that a list which shows it says nothing of the deliveries since.
+    pub(super) fn signed_before(&self, moment: Moment) -> Moment {
+        let before = self.signed.iter().rev().find(|signed| **signed <= moment);
+        before.copied().unwrap_or(moment)
+    }
+}
+
+/// What is known of a tenure: events prove it, and other messages up to a look that showed it. If a look counts by
+/// itself depends on who ended it.
+fn stretch(tenure: &Tenure, last: Last, looks_count: bool, line: &Timeline) -> Stretch {
+    let bound = line.of(tenure.bound_at);
+    let seen = tenure.seen_at.map_or(0, |seen| line.of(seen));
+    let confirmed = match (&tenure.session_id, looks_count) {
+        (Some(_), _) => last.heard.min(seen),
+        (None, true) => seen,
+        (None, false) => 0,
+    };
+    Stretch { name: tenure.bound_at, known: bound.max(last.event).max(confirmed) }
+}
+
+#[cfg(test)]
+#[path = "sights_tests.rs"]
+mod tests;
