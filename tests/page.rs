@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::browser::Browser;
-use common::{Home, Running, quick, tuning};
+use common::{Home, Running, WAIT, quick, tuning};
 use eventsubd::daemon::Tuning;
 use eventsubd::sandbox::SandboxOptions;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const OPEN: &str = "[admin]\nlisten = \"127.0.0.1:0\"\n";
 const TOKEN: &str = "an-admin-token-of-this-test";
@@ -142,9 +143,11 @@ async fn a_person_sees_what_is_wrong_and_finds_things() {
     assert_eq!(browser.eval("document.getElementById('q').value").await, "nobody has this");
     is_at_home(&browser, &address).await;
 
-    // A daemon that is gone is said to be gone.
+    // A daemon that is gone is said to be gone, also in the badge.
     daemon.end().await;
     browser.until("!document.getElementById('lost').hidden").await;
+    let badge = browser.eval("document.getElementById('verdict').outerHTML").await;
+    assert_eq!(badge, r#"<p id="verdict" class="badge bad" data-live="">Not answering</p>"#);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -163,6 +166,7 @@ async fn events_come_in_live_and_are_only_text() {
     let newest = "document.querySelector('#tail-list li')";
     let text = browser.eval(&format!("{newest}.innerText")).await;
     assert!(text.as_str().unwrap().contains("stream.online"), "{text}");
+    browser.until("document.getElementById('tail-state').textContent === 'Following all events'").await;
 
     let event = json!({ "title": HOSTILE, "broadcaster_user_login": HOSTILE }).to_string();
     home.sandbox.send_event(&home.subscription("channel.update"), &event).await.unwrap();
@@ -176,28 +180,38 @@ async fn events_come_in_live_and_are_only_text() {
         0
     );
 
-    // Only some types, and not now.
+    // Only some types: stored ones and live ones.
     browser.click("#type").await;
-    browser.press("stream.*").await;
-    browser.until("document.getElementById('tail-state').textContent === 'Following stream.*'").await;
+    browser.press(&format!("stream.*{ENTER}")).await;
+    let state = |text: &str| format!("document.getElementById('tail-state')?.textContent === '{text}'");
+    browser.until(&state("Following the events that match")).await;
+    browser.until(&items(1)).await;
     home.sandbox.trigger("channel.update", None).await.unwrap();
     home.sandbox.trigger("stream.offline", None).await.unwrap();
-    browser.until(&items(4)).await;
+    browser.until(&items(2)).await;
     let kinds = browser
         .eval("[...document.querySelectorAll('#tail-list .kind')].map(kind => kind.textContent)")
         .await;
-    assert_eq!(kinds, json!(["stream.offline", "channel.update", "stream.online", "channel.update"]));
+    assert_eq!(kinds, json!(["stream.offline", "stream.online"]));
     browser.click("#pause").await;
     home.sandbox.trigger("stream.offline", None).await.unwrap();
     daemon.until("stored", |status| status.store.last_seq.0 == 6).await;
     assert_eq!(browser.eval("document.getElementById('tail-state').textContent").await, "Paused");
-    assert_eq!(browser.eval("document.querySelectorAll('#tail-list li').length").await, 4);
+    assert_eq!(browser.eval("document.querySelectorAll('#tail-list li').length").await, 2);
     browser.click("#pause").await;
-    browser.until(&items(5)).await;
+    browser.until(&items(3)).await;
+    let time = browser.eval("document.querySelector('#tail-list time').textContent").await;
+    let local = browser
+        .eval(
+            "new Intl.DateTimeFormat(undefined, { timeStyle: 'medium' })
+                .format(new Date(document.querySelector('#tail-list time').dateTime))",
+        )
+        .await;
+    assert_eq!(time, local, "times are local");
 
     // The chart has them, once the page is fetched again.
     browser
-        .until("document.querySelector('#glance svg').getAttribute('aria-label').includes('6 altogether')")
+        .until("document.querySelector('#glance svg').getAttribute('aria-label').includes('6 in total')")
         .await;
     browser
         .until(
@@ -214,6 +228,173 @@ async fn events_come_in_live_and_are_only_text() {
     assert!(count.as_u64().unwrap() <= 100, "{count}");
     assert!(!browser.eval("document.title").await.as_str().unwrap().contains("owned"));
     is_at_home(&browser, &address).await;
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stored_events_are_found_and_each_has_an_address() {
+    let (home, daemon) = troubled(OPEN).await;
+    let address = address(&daemon);
+    for (kind, login) in [
+        ("stream.online", "simply"),
+        ("stream.online", "cohhcarnage"),
+        ("channel.update", "simply"),
+        ("stream.offline", "simply"),
+    ] {
+        home.sandbox.trigger(kind, Some(login)).await.unwrap();
+    }
+    daemon.until("stored", |status| status.store.last_seq.0 == 4).await;
+    let browser = Browser::start().await;
+    let kinds = async |query: &str| {
+        browser.open(&format!("{address}?{query}")).await;
+        browser
+            .eval(
+                "[...document.querySelectorAll('#tail-list .kind')].map(kind => kind.textContent).join(' ')",
+            )
+            .await
+    };
+    assert_eq!(kinds("").await, "stream.offline channel.update stream.online stream.online");
+    assert_eq!(kinds("broadcaster=SIMPLY").await, "stream.offline channel.update stream.online");
+    assert_eq!(kinds("type=channel.*+stream.offline").await, "stream.offline channel.update");
+    // The sink `bot` takes streams only.
+    assert_eq!(kinds("sink=bot&broadcaster=simply").await, "stream.offline stream.online");
+    let id = home.subscription("channel.update");
+    let of_one = home.sandbox.subscriptions().iter().filter(|each| each.kind == "channel.update").count();
+    assert_eq!(of_one, 3);
+    let found = kinds(&format!("subscription={id}")).await;
+    assert!(["", "channel.update"].contains(&found.as_str().unwrap()), "{found}");
+    assert_eq!(kinds("before=3").await, "stream.online stream.online");
+    let newer = browser.eval("document.querySelector('#events .pager a').getAttribute('href')").await;
+    assert_eq!(newer, "/#events");
+    assert_eq!(kinds("type=%5B").await, "");
+    let alert = browser.eval("document.querySelector('#events [role=alert]').textContent").await;
+    assert!(alert.as_str().unwrap().contains("not a valid pattern"), "{alert}");
+
+    // Nothing that the file lists can match.
+    browser.open(&format!("{address}?type=automod.*")).await;
+    browser.until("document.getElementById('tail-state').textContent.includes('no event can match')").await;
+
+    // From the list to the event, whole.
+    browser.open(&format!("{address}?type=stream.offline")).await;
+    browser.click("#tail-list summary").await;
+    browser.click("#tail-list a").await;
+    browser.until("document.getElementById('event')").await;
+    assert_eq!(browser.eval("location.search").await, "?event=4");
+    let whole = browser.eval("document.querySelector('#event pre').textContent").await;
+    assert!(whole.as_str().unwrap().contains("\"broadcaster_user_login\": \"simply\""), "{whole}");
+    assert_eq!(browser.eval("document.querySelectorAll('#event form').length").await, 0, "it only reads");
+    is_accessible(&browser, &axe(), "an event").await;
+    browser.open(&format!("{address}?event=99")).await;
+    let gone = browser.eval("document.getElementById('event').textContent").await;
+    assert!(gone.as_str().unwrap().contains("There is no event 99 in the store"), "{gone}");
+    is_at_home(&browser, &address).await;
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_the_token_retries_drops_and_replays() {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let receiver = listener.local_addr().unwrap();
+    let refuse =
+        axum::Router::new().fallback(async || (axum::http::StatusCode::BAD_REQUEST, "no such channel"));
+    let server = tokio::spawn(async move { axum::serve(listener, refuse).await });
+    let (home, daemon) = troubled(&format!(
+        "[sink.picky]\ntype = \"http\"\nurl = \"http://{receiver}/\"\n{OPEN}token_file = \"token\"\n"
+    ))
+    .await;
+    let address = address(&daemon);
+    for _ in 0..3 {
+        home.sandbox.trigger("stream.online", Some("simply")).await.unwrap();
+    }
+    let letters = |status: &eventsubd::model::status::Status, count| {
+        status.sinks.iter().any(|sink| sink.name.as_str() == "picky" && sink.dead_letters == count)
+    };
+    daemon.until("refused", |status| letters(status, 3)).await;
+
+    // A program without the token, and one with it.
+    let change = async |token: &str, name: &str, body: &str| {
+        let host = address.trim_start_matches("http://").trim_end_matches('/');
+        let bearer =
+            if token.is_empty() { String::new() } else { format!("Authorization: Bearer {token}\r\n") };
+        let request = format!(
+            "POST /change/{name} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{bearer}Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut stream = tokio::net::TcpStream::connect(host).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        tokio::time::timeout(WAIT, stream.read_to_string(&mut answer)).await.expect("an answer").unwrap();
+        answer.split(' ').nth(1).unwrap().parse::<u16>().unwrap()
+    };
+    assert_eq!(change("", "drop", "sink=picky").await, 401);
+    assert_eq!(change("wrong", "drop", "sink=picky").await, 401);
+    assert_eq!(change(TOKEN, "drop", "sink=nobody&id=x").await, 400);
+    assert_eq!(change(TOKEN, "retry", "sink=nobody").await, 422);
+    assert!(letters(&daemon.status(), 3));
+
+    let browser = Browser::start().await;
+    browser.open(&address).await;
+    browser.press(&format!("{TOKEN}{ENTER}")).await;
+    browser.until("document.querySelector('#sinks-list a')").await;
+    browser.click("#sinks-list a").await;
+    browser.until("document.getElementById('letters')").await;
+    let text = browser.eval("document.getElementById('letters').innerText").await;
+    assert!(text.as_str().unwrap().contains("no such channel"), "{text}");
+    is_accessible(&browser, &axe(), "dead letters").await;
+    let forged = browser
+        .eval(
+            "fetch('/change/drop', { method: 'POST', body: new URLSearchParams({ sink: 'picky', key: '0'.repeat(64) }) })
+                .then((answer) => answer.status)",
+        )
+        .await;
+    assert_eq!(forged, 403, "a form without the key of the session");
+    assert!(letters(&daemon.status(), 3));
+    browser.click("#letters form[action='/change/drop'] button").await;
+    daemon.until("one is dropped", |status| letters(status, 2)).await;
+    browser.until("document.querySelector('.done')").await;
+    browser.until("document.querySelectorAll('#letters tbody tr').length === 2").await;
+
+    // The event from its page, to the sink that waits for nobody.
+    browser.open(&format!("{address}?event=1")).await;
+    browser.eval("document.getElementById('replay-sink').value = 'archive'").await;
+    browser.click("#event form button").await;
+    browser.until("document.querySelector('.done')?.textContent.includes('archive')").await;
+    daemon
+        .until("replayed", |status| {
+            status.sinks.iter().any(|sink| sink.name.as_str() == "archive" && sink.delivered == 6)
+        })
+        .await;
+
+    // The sink that fails tries at once, when asked.
+    let next = |status: &eventsubd::model::status::Status| {
+        status.sinks.iter().find(|sink| sink.name.as_str() == "bot").map(|sink| sink.retries)
+    };
+    daemon
+        .until("it waits", |status| {
+            status.sinks.iter().any(|sink| sink.name.as_str() == "bot" && sink.next_try.is_some())
+        })
+        .await;
+    let before = next(&daemon.status());
+    browser.open(&address).await;
+    browser.until("document.querySelector(\"#sinks-list form[action='/change/retry'] button\")").await;
+    browser.click("#sinks-list form[action='/change/retry'] button").await;
+    browser.until("document.querySelector('.done')").await;
+    daemon.until("it tried", |status| next(status) > before).await;
+    daemon.end().await;
+    server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_without_subscriptions_says_how_to_add_one() {
+    let home = Home::new(quick()).await;
+    home.configure(OPEN);
+    let daemon = home.start().await;
+    daemon.until("settled", |status| status.ready).await;
+    let browser = Browser::start().await;
+    browser.open(&address(&daemon)).await;
+    let text = browser.eval("document.querySelector('.empty').innerText").await;
+    assert!(text.as_str().unwrap().contains("[[subscription]]"), "{text}");
+    is_accessible(&browser, &axe(), "nothing").await;
     daemon.end().await;
 }
 
@@ -281,7 +462,7 @@ async fn it_reads_the_same_without_its_script() {
     browser.open(&format!("{}?q=simply&state=enabled", address(&daemon))).await;
     let source = browser.source().await;
     for text in
-        ["What is wrong", "3 subscriptions", "value=\"simply\"", "eventsubd events --follow", "Dead letters"]
+        ["What is wrong", "3 subscriptions", "value=\"simply\"", "No event is stored yet", "Dead letters"]
     {
         // The last is there only once there are some.
         assert_eq!(source.contains(text), text != "Dead letters", "{text}");
@@ -304,7 +485,7 @@ async fn the_token_opens_it() {
     }
     browser.press(&format!("{TOKEN}{ENTER}")).await;
     browser.until("document.getElementById('verdict')").await;
-    browser.until("document.getElementById('tail-state').textContent === 'Following all types'").await;
+    browser.until("document.getElementById('tail-state').textContent === 'Following all events'").await;
     assert_eq!(browser.eval("location.href.includes('token')").await, false);
     assert_eq!(browser.eval("document.cookie").await, "", "no script sees the cookie");
     browser.click("header form button").await;

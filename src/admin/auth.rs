@@ -61,6 +61,34 @@ enum Credentials {
     None,
 }
 
+/// What the client of a request may do beside reading.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Rights {
+    /// Nothing: there is no token, or the client has none.
+    Read,
+    /// What the page offers; a program with the token.
+    Change,
+    /// The same for a browser, whose forms have to carry this value.
+    ChangeWith { form_key: String },
+}
+
+impl Rights {
+    /// Returns whether a form with this value may change something.
+    pub(super) fn allow(&self, form_key: &str) -> bool {
+        match self {
+            Self::Read => false,
+            Self::Change => true,
+            // Both are tags of the same key and have the same length; the one sent tells nothing about ours.
+            Self::ChangeWith { form_key: ours } => constant_time_eq(ours.as_bytes(), form_key.as_bytes()),
+        }
+    }
+}
+
+/// Compares without telling by its time where the difference is.
+fn constant_time_eq(ours: &[u8], sent: &[u8]) -> bool {
+    ours.len() == sent.len() && ours.iter().zip(sent).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
+}
+
 /// Sessions that were ended, and limits of log lines; kept when the token changes.
 #[derive(Debug)]
 pub(super) struct Sessions {
@@ -173,6 +201,19 @@ impl Authenticator {
         }
     }
 
+    /// Returns what a client with these credentials may do.
+    fn rights(&self, credentials: &Credentials, headers: &HeaderMap, sessions: &Sessions) -> Rights {
+        let Some(verifier) = &self.verifier else { return Rights::Read };
+        match credentials {
+            Credentials::Token => Rights::Change,
+            Credentials::Session => match self.session(verifier, headers, sessions) {
+                Some(session) => Rights::ChangeWith { form_key: verifier.form_key(session) },
+                None => Rights::Read,
+            },
+            Credentials::WrongToken(_) | Credentials::None => Rights::Read,
+        }
+    }
+
     /// Returns the session of a valid cookie that was not ended.
     fn session<'a>(
         &'a self,
@@ -224,6 +265,8 @@ pub(super) async fn authenticate(
         }
         request.extensions_mut().insert(Anonymous);
     }
+    let rights = authenticator.rights(&credentials, request.headers(), &sessions);
+    request.extensions_mut().insert(rights);
     request.extensions_mut().insert(EndStream(ends));
     next.run(request).await
 }
@@ -292,7 +335,7 @@ async fn logout(
 }
 
 impl Authenticator {
-    /// `Lax` allows links from elsewhere, which is harmless because a session can only read.
+    /// `Lax` allows links from elsewhere. What changes something needs the form key too.
     fn set_cookie(
         &self,
         headers: &HeaderMap,

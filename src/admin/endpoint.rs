@@ -1,7 +1,7 @@
 //! The admin endpoint on TCP: connections, limits and access.
 //!
-//! Read-only; changes go through the control socket. Without a token it serves this machine only, with one every
-//! client that has it. Everything about a connection is bounded: their number, the time for a request and for its
+//! Without a token it serves this machine only, and only reads. With one it serves every client that has it, and such a
+//! client may also retry, replay, skip and drop; all other changes go through the control socket. Everything about a connection is bounded: their number, the time for a request and for its
 //! response, and the size of a request.
 
 use std::convert::Infallible;
@@ -31,9 +31,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::auth::{self, Authenticator, Sessions};
-use super::guard;
 use super::reading::{ReadState, routes};
 use super::server::Control;
+use super::{changes, guard};
 use crate::admission::{Connection, Connections, Counts, Limits, Peer, Phase, Watched};
 use crate::model::secret::Secret;
 use crate::store::Store;
@@ -349,7 +349,9 @@ impl hyper::body::Body for Tracked {
 }
 
 fn router(state: ReadState, wanted: Wanted, sessions: Arc<Sessions>) -> Router {
+    let changes = changes::routes(&state.control);
     routes(state)
+        .merge(changes)
         .merge(auth::routes())
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn(auth::authenticate))

@@ -9,62 +9,47 @@ use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
-use globset::{Glob, GlobSet, GlobSetBuilder};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::filter::{Filter, Wanted};
 use super::reading::{EndStream, ReadState};
-use super::tail::{SCAN, SCAN_BYTES, TURN, Tail, skipped};
-use crate::model::event::Seq;
+use super::tail::{SCAN, SCAN_BYTES, TURN, Tail, UNMATCHED, skipped};
+use crate::model::event::{GAP, Seq};
 use crate::store::Store;
 
 /// Pause between comments that keep the connection alive.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// Number of types that one client may ask for, and their length.
-const MAX_GLOBS: usize = 32;
-const MAX_GLOB: usize = 128;
-
-/// Parses the query: types (all if none is named), and the event to begin after.
-fn parse(query: &str) -> Result<(GlobSet, Option<Seq>), String> {
-    let mut set = GlobSetBuilder::new();
-    let mut count = 0;
+/// Parses the query: the events wanted (all if nothing is chosen), and the event to begin after.
+fn parse(query: &str) -> Result<(Wanted, Option<Seq>), String> {
+    let mut wanted = Wanted::default();
     let mut after = None;
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        match &*name {
-            "after" => {
-                after = Some(Seq(value.parse().map_err(|_| "`after` is not the number of an event")?));
-                continue;
-            }
-            "type" if !value.is_empty() => {}
-            _ => continue,
+        if name == "after" {
+            after = Some(Seq(value.parse().map_err(|_| "`after` is not the number of an event")?));
+        } else {
+            wanted.read(&name, &value)?;
         }
-        count += 1;
-        if count > MAX_GLOBS || value.len() > MAX_GLOB {
-            return Err(format!(
-                "too many types, or too long ones; at most {MAX_GLOBS} of {MAX_GLOB} bytes each are accepted"
-            ));
-        }
-        set.add(Glob::new(&value).map_err(|error| format!("`type` is not a valid pattern: {error}"))?);
     }
-    if count == 0 {
-        set.add(Glob::new("*").map_err(|error| error.to_string())?);
-    }
-    Ok((set.build().map_err(|error| error.to_string())?, after))
+    Ok((wanted, after))
 }
 
-/// `GET /events?type=GLOB&after=SEQ`
+/// `GET /events?type=GLOB&broadcaster=LOGIN&sink=NAME&subscription=ID&after=SEQ`
 pub(super) async fn events(
     State(state): State<Arc<ReadState>>,
     until: Option<Extension<EndStream>>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    let (wanted, after) = match parse(uri.query().unwrap_or_default()) {
+    let parsed =
+        parse(uri.query().unwrap_or_default()).and_then(|(wanted, after)| Ok((state.filter(wanted)?, after)));
+    let (filter, after) = match parsed {
         Ok(parsed) => parsed,
         Err(message) => return (StatusCode::BAD_REQUEST, message + "\n").into_response(),
     };
+    let is_unmatched = !state.control.lists_type(&|kind| filter.takes_type(kind)) && !filter.takes_type(GAP);
     let Ok(place) = Arc::clone(&state.tails).try_acquire_owned() else {
         let retry = [(header::RETRY_AFTER, "10")];
         return (StatusCode::SERVICE_UNAVAILABLE, retry, "too many clients follow events\n").into_response();
@@ -76,7 +61,8 @@ pub(super) async fn events(
         store: state.store.clone(),
         newest,
         tail,
-        wanted,
+        filter,
+        is_unmatched,
         greeted: false,
         next_turn: Instant::now(),
         passed: 0,
@@ -96,7 +82,9 @@ struct Client {
     store: Store,
     newest: watch::Receiver<Seq>,
     tail: Tail,
-    wanted: GlobSet,
+    filter: Filter,
+    /// Whether no event that matches can come.
+    is_unmatched: bool,
     greeted: bool,
     next_turn: Instant,
     /// Events skipped since the last message to the client.
@@ -127,7 +115,8 @@ impl Client {
     async fn next(&mut self) -> Option<String> {
         if !self.greeted {
             self.greeted = true;
-            return Some(format!("retry: 2000\n: events after {}\n\n", self.tail.cursor()));
+            let notice = if self.is_unmatched { UNMATCHED } else { "" };
+            return Some(format!("retry: 2000\n: events after {}\n\n{notice}", self.tail.cursor()));
         }
         let (cancel, until) = (self.cancel.clone(), self.until.clone());
         tokio::select! {
@@ -153,7 +142,7 @@ impl Client {
                     return None;
                 }
             };
-            let (text, dropped) = self.tail.take(&batch, |kind| self.wanted.is_match(kind));
+            let (text, dropped) = self.tail.take(&batch, |event| self.filter.matches(event));
             if batch.is_empty() {
                 // The events up to here were removed meanwhile.
                 self.tail = Tail::new(None, newest);

@@ -30,7 +30,9 @@ impl Refusal {
                 "without admin.token_file the Host must be localhost, a loopback address or the address of admin.listen"
             }
             Self::Origin => "the request comes from a page of another origin",
-            Self::Method => "the admin endpoint only reads; commands go through the control socket",
+            Self::Method => {
+                "the admin endpoint takes GET, HEAD and POST; commands go through the control socket"
+            }
         }
     }
 }
@@ -196,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn only_reading_methods_and_the_login_form_are_accepted() {
+    fn only_reading_methods_and_forms_are_accepted() {
         for (method, outcome) in [
             ("GET", Ok(())),
             ("HEAD", Ok(())),

@@ -2,13 +2,16 @@
 //!
 //! The control socket is HTTP/1.1 over a Unix socket of mode 0600, which only the daemon's own user and root can
 //! reach. A crash leaves a stale socket file behind, which the next start replaces; a socket that another daemon
-//! answers on is never replaced. The endpoint on TCP, off by default, answers the same questions and changes nothing.
+//! answers on is never replaced. The endpoint on TCP, off by default, answers the same questions; whoever has
+//! its token may also do there what concerns sinks and their dead letters.
 //! This room reads published values and stored events and forwards requests; it decides nothing.
 
 mod auth;
+mod changes;
 mod client;
 mod endpoint;
 mod events;
+mod filter;
 mod guard;
 mod metrics;
 mod page;
@@ -20,6 +23,7 @@ mod throttle;
 mod token;
 
 pub use endpoint::{Endpoint, EndpointError, EndpointListener, EndpointOptions};
+pub use filter::SinkFilter;
 pub use server::{
     Applied, Control, ControlFuture, Count, LogFilter, Refused, ReloadAccepted, ReloadRefused, Retried,
     SecretRotated, SkippedEvent, serve,

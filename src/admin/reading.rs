@@ -12,8 +12,10 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::events::events;
+use super::filter::{Filter, Wanted};
 use super::page;
 use super::server::Control;
+use crate::model::route::SinkName;
 use crate::store::Store;
 use crate::telemetry::LogLimit;
 
@@ -47,6 +49,15 @@ pub(super) struct ReadState {
 impl ReadState {
     pub(super) fn new(control: Arc<dyn Control>, store: Store, cancel: CancellationToken) -> Self {
         Self { control, store, tails: Arc::new(Semaphore::new(TAILS)), cancel, log: Arc::default() }
+    }
+
+    /// Builds the filter for a choice of events.
+    ///
+    /// # Errors
+    /// As [`Wanted::filter`].
+    pub(super) fn filter(&self, wanted: Wanted) -> Result<Filter, String> {
+        let sink = wanted.sink.as_deref().and_then(|sink| self.control.sink_filter(&SinkName::new(sink)));
+        wanted.filter(sink)
     }
 }
 

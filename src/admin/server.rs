@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use super::filter::SinkFilter;
 use super::reading::{self, ReadState};
 use super::socket::ControlSocket;
 use crate::model::event::{Seq, Since};
@@ -46,6 +47,10 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// The filter is not valid, or there is no log.
     fn set_log_filter(&self, filter: &str) -> Result<LogFilter, Refused>;
+    /// Returns what decides whether a sink gets an event; `None` if there is no such sink.
+    fn sink_filter(&self, sink: &SinkName) -> Option<SinkFilter>;
+    /// Returns whether the configuration lists a subscription type that matches.
+    fn lists_type(&self, like: &dyn Fn(&str) -> bool) -> bool;
     /// Delivers the events stored since then to a sink again.
     fn replay(&self, sink: SinkName, since: Since) -> ControlFuture<'_, Result<Count, Refused>>;
     /// Makes a sink retry now.

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::model::event::{Seq, StoredEvent};
+use crate::model::event::{Event, Seq, StoredEvent};
 
 /// Events examined per turn; a client that is further behind is moved forward.
 pub(super) const SCAN: usize = 200;
@@ -49,13 +49,13 @@ impl Tail {
     pub(super) fn take(
         &mut self,
         batch: &[StoredEvent],
-        mut wants: impl FnMut(&str) -> bool,
+        mut wants: impl FnMut(&Event) -> bool,
     ) -> (String, u64) {
         let mut text = String::new();
         let (mut sent, mut skipped) = (0, 0);
         for stored in batch {
             self.cursor = self.cursor.max(stored.seq);
-            if !wants(&stored.event.subscription_type) {
+            if !wants(&stored.event) {
                 continue;
             }
             if sent < SEND {
@@ -96,6 +96,9 @@ fn write(stored: &StoredEvent, text: &mut String) {
     text.push_str("}\n\n");
 }
 
+/// Says that no subscription of the file has a type that the client asks for.
+pub(super) const UNMATCHED: &str = "event: unmatched\ndata: {}\n\n";
+
 /// Writes the number of events not sent.
 pub(super) fn skipped(count: u64) -> String {
     format!("event: skipped\ndata: {{\"count\":{count}}}\n\n")
@@ -107,7 +110,7 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
-    use crate::model::event::{Event, MessageId};
+    use crate::model::event::MessageId;
     use crate::model::time::Timestamp;
 
     fn stored(seq: u64, kind: &str, payload: &str) -> StoredEvent {
@@ -164,7 +167,7 @@ mod tests {
         let mut tail = Tail::new(None, Seq(0));
         let batch: Vec<_> =
             (1..=SCAN as u64).map(|seq| stored(seq, if seq % 2 == 0 { "a" } else { "b" }, "{}")).collect();
-        let (text, skipped) = tail.take(&batch, |kind| kind == "a");
+        let (text, skipped) = tail.take(&batch, |event| &*event.subscription_type == "a");
         assert_eq!(text.matches("id: ").count(), SEND);
         assert_eq!(skipped, (SCAN / 2 - SEND) as u64);
         assert_eq!(tail.cursor(), Seq(SCAN as u64));

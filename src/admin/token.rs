@@ -17,8 +17,9 @@ use crate::model::secret::Secret;
 pub(super) const SESSION_LIFETIME: Duration = Duration::from_secs(12 * 3600);
 /// Number of sessions stored as ended early. Only clients with the token can start one.
 const MAX_ENDED: usize = 1_000;
-/// Signed purposes: comparing tokens, and cookies.
-const PURPOSES: [&[u8]; 2] = [b"eventsubd admin token", b"eventsubd admin session "];
+/// Signed purposes: comparing tokens, cookies, and forms.
+const PURPOSES: [&[u8]; 3] =
+    [b"eventsubd admin token", b"eventsubd admin session ", b"eventsubd admin form "];
 
 /// Verifies tokens and cookies. Its `Debug` prints nothing secret.
 #[derive(Clone)]
@@ -64,6 +65,13 @@ impl TokenVerifier {
             text.push_str(&format!("{byte:02x}"));
         }
         text
+    }
+
+    /// Returns the value that forms of this session carry. A page of another origin cannot know it.
+    pub(super) fn form_key(&self, session: Session<'_>) -> String {
+        let mac =
+            self.signer.clone().chain_update(PURPOSES[2]).chain_update(session.id).finalize().into_bytes();
+        mac.iter().fold(String::with_capacity(64), |text, byte| text + &format!("{byte:02x}"))
     }
 
     /// Returns the session of a valid cookie.
@@ -156,6 +164,19 @@ mod tests {
         for wrong in [&b"Basic abc"[..], b"Bearer", b"", b"Bearerabc"] {
             assert_eq!(bearer(wrong), None, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn each_session_has_a_form_key_of_its_own_that_tells_nothing_else() {
+        let session = |id| Session { id, until: 1 };
+        let key = verifier().form_key(session("a1"));
+        assert_eq!((key.len(), &key), (64, &verifier().form_key(session("a1"))));
+        assert_ne!(key, verifier().form_key(session("a2")));
+        assert_ne!(
+            key,
+            TokenVerifier::new(&Secret::new("another-token-that-is-right")).form_key(session("a1"))
+        );
+        assert!(!verifier().cookie("a1", 0).contains(&key));
     }
 
     #[test]

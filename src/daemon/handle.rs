@@ -1,5 +1,7 @@
 //! What can be asked of a running daemon, from inside the process and over the control socket.
 
+use std::sync::Arc;
+
 use tokio::sync::{mpsc, oneshot};
 use tracing::info;
 
@@ -7,7 +9,7 @@ use super::reload::Request;
 use super::status::Sources;
 use crate::admin::{
     Applied, Control, ControlFuture, Count, LogFilter, Refused, ReloadAccepted, ReloadRefused, Retried,
-    SecretRotated, SkippedEvent,
+    SecretRotated, SinkFilter, SkippedEvent,
 };
 use crate::config;
 use crate::delivery::{DeliveryHandle, ResendError, Skipped};
@@ -95,6 +97,14 @@ impl Control for DaemonHandle {
 
     fn replay(&self, sink: SinkName, since: Since) -> ControlFuture<'_, Result<Count, Refused>> {
         Box::pin(async move { counted(self.delivery.replay(&sink, since).await) })
+    }
+
+    fn sink_filter(&self, sink: &SinkName) -> Option<SinkFilter> {
+        self.delivery.filter(sink).map(|filter| Arc::new(filter) as SinkFilter)
+    }
+
+    fn lists_type(&self, like: &dyn Fn(&str) -> bool) -> bool {
+        self.delivery.lists_type(like)
     }
 
     fn retry_sink(&self, sink: SinkName) -> ControlFuture<'_, Result<Retried, Refused>> {

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::worker::Command;
-use crate::model::event::{Seq, Since};
-use crate::model::route::SinkName;
+use super::{SinkOptions, make};
+use crate::model::event::{Event, Seq, Since};
+use crate::model::route::{Routes, SinkName};
 use crate::model::status::SinkStatus;
 use crate::store::{LetterFilter, Store, StoreError};
 
@@ -69,9 +70,25 @@ pub struct DeliveryHandle {
     pub(super) reopen: Arc<watch::Sender<u64>>,
     pub(super) store: Store,
     pub(super) requests: mpsc::Sender<Request>,
+    pub(super) routes: watch::Receiver<Option<Arc<Routes>>>,
+    pub(super) sinks: watch::Receiver<Arc<[SinkOptions]>>,
 }
 
 impl DeliveryHandle {
+    /// Returns a function that decides whether a sink gets an event, by the present configuration. `None` if there is no
+    /// such sink.
+    pub fn filter(&self, sink: &SinkName) -> Option<impl Fn(&Event) -> bool + Send + Sync + use<>> {
+        let sinks = Arc::clone(&self.sinks.borrow());
+        let selector = make::selector(sinks.iter().find(|options| options.name == *sink)?).ok()?;
+        let routes = self.routes.borrow().clone().unwrap_or_default();
+        Some(move |event: &Event| selector.wants(event, &routes))
+    }
+
+    /// Returns whether the file lists a subscription type of this kind. True while that is not known.
+    pub fn lists_type(&self, like: impl Fn(&str) -> bool) -> bool {
+        self.routes.borrow().as_ref().is_none_or(|routes| routes.lists_any(like))
+    }
+
     /// Has files opened anew before the next write, and whoever waits to try again try at once.
     pub fn reopen(&self) {
         self.reopen.send_modify(|count| *count += 1);

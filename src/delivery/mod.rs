@@ -93,7 +93,14 @@ pub fn delivery(
     let (statuses, status) = watch::channel(Statuses::new());
     let (reopen_in, reopen) = watch::channel(0);
     let (asks, requests) = mpsc::channel(4);
-    let handle = DeliveryHandle { status, reopen: Arc::new(reopen_in), store: store.clone(), requests: asks };
+    let handle = DeliveryHandle {
+        status,
+        reopen: Arc::new(reopen_in),
+        store: store.clone(),
+        requests: asks,
+        routes: routes.clone(),
+        sinks: sinks.clone(),
+    };
     (Delivery { store, routes, sinks, options, reopen, statuses: Arc::new(statuses), requests }, handle)
 }
 

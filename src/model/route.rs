@@ -71,6 +71,11 @@ impl Routes {
         self.listed.as_ref().is_none_or(|listed| listed.contains(subscription_type))
     }
 
+    /// Whether the file has subscriptions of such a type. True while its types are not known.
+    pub fn lists_any(&self, like: impl Fn(&str) -> bool) -> bool {
+        self.listed.as_ref().is_none_or(|listed| listed.iter().any(|listed| like(listed)))
+    }
+
     /// Whether every event of this type goes to every sink, so that nobody needs to look at the condition.
     pub fn is_open(&self, subscription_type: &str) -> bool {
         !self.types.contains(subscription_type)
@@ -103,6 +108,11 @@ mod tests {
         assert!(routes.allows(&key("2"), &other));
         assert!(!routes.is_open("stream.online") && routes.is_open("stream.offline"));
         assert!(routes.lists("stream.offline") && !routes.lists("channel.follow"));
+        assert!(
+            routes.lists_any(|kind| kind.ends_with("offline"))
+                && !routes.lists_any(|kind| kind == "channel.raid")
+        );
+        assert!(Routes::default().lists_any(|_| false), "not known yet");
         assert!(Routes::default().is_open("stream.online") && Routes::default().lists("channel.follow"));
     }
 }

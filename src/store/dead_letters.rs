@@ -129,6 +129,21 @@ pub(super) fn list(
         .collect()
 }
 
+/// A sink's dead letters before an id, newest first: at most `limit`.
+pub(super) fn newest(
+    connection: &Connection,
+    sink: &SinkName,
+    before: i64,
+    limit: usize,
+) -> rusqlite::Result<Vec<DeadLetter>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM dead_letters WHERE id < ?1 AND sink = ?2 ORDER BY id DESC LIMIT ?3"
+        ))?
+        .query_map(params![before, sink.as_str(), limit], letter)?
+        .collect()
+}
+
 /// A sink's dead letters that are to be sent again, after an id, oldest first.
 pub(super) fn to_replay(
     connection: &Connection,

@@ -140,6 +140,31 @@ pub(super) fn read_after(
     Ok(events)
 }
 
+/// The events before `before`, newest first: at most `limit`, and no more than about `max_bytes` of payload, but one
+/// at least.
+pub(super) fn read_before(
+    connection: &Connection,
+    before: Seq,
+    limit: usize,
+    max_bytes: usize,
+) -> rusqlite::Result<Vec<StoredEvent>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT seq, message_id, message_timestamp, type, version, subscription_id, stored_at, payload
+         FROM events WHERE seq < ?1 AND payload IS NOT NULL ORDER BY seq DESC",
+    )?;
+    let before = i64::try_from(before.0).unwrap_or(i64::MAX);
+    let mut rows = statement.query(params![before])?;
+    let mut events = Vec::new();
+    let mut bytes = 0;
+    while events.len() < limit && bytes < max_bytes {
+        let Some(row) = rows.next()? else { break };
+        let event = stored(row)?;
+        bytes += event.event.payload.len();
+        events.push(event);
+    }
+    Ok(events)
+}
+
 /// The event in the first eight columns.
 pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     let text = |index| row.get_ref(index).and_then(|value| Ok(value.as_str().map(Box::<str>::from)?));

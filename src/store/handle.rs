@@ -201,6 +201,34 @@ impl Store {
         self.read(|reply| ReadRequest::After { after, limit, max_bytes, follower: None, reply }).await
     }
 
+    /// The events before `before`, newest first: at most `limit`, and no more than about `max_bytes` of payload, but one
+    /// at least.
+    ///
+    /// # Errors
+    /// The database cannot be read, or the store was closed.
+    pub async fn read_before(
+        &self,
+        before: Seq,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
+        self.read(|reply| ReadRequest::Back { before, limit, max_bytes, reply }).await
+    }
+
+    /// The dead letters of a sink with ids below `before`, newest first: at most `limit`.
+    ///
+    /// # Errors
+    /// The database cannot be read, or the store was closed.
+    pub async fn dead_letters(
+        &self,
+        sink: &SinkName,
+        before: i64,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, StoreError> {
+        let sink = sink.clone();
+        self.read(|reply| ReadRequest::Letters { sink, before, limit, reply }).await
+    }
+
     /// The number of the newest event on disk.
     pub fn last_seq(&self) -> watch::Receiver<Seq> {
         self.inner.published.last_seq.clone()

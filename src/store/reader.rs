@@ -32,6 +32,20 @@ pub(super) enum ReadRequest {
         follower: Option<Follower>,
         reply: oneshot::Sender<Result<Vec<StoredEvent>, StoreError>>,
     },
+    /// Events before a number, newest first.
+    Back {
+        before: Seq,
+        limit: usize,
+        max_bytes: usize,
+        reply: oneshot::Sender<Result<Vec<StoredEvent>, StoreError>>,
+    },
+    /// The newest dead letters of a sink, before an id.
+    Letters {
+        sink: SinkName,
+        before: i64,
+        limit: usize,
+        reply: oneshot::Sender<Result<Vec<DeadLetter>, StoreError>>,
+    },
     /// Events after a cursor that a worker wants.
     Wanted {
         follower: Follower,
@@ -93,6 +107,14 @@ fn answer(connection: &Connection, request: ReadRequest) {
             }
             drop(position);
             let _ = reply.send(read.map_err(StoreError::sql("read events")));
+        }
+        ReadRequest::Back { before, limit, max_bytes, reply } => {
+            let read = events::read_before(connection, before, limit, max_bytes);
+            let _ = reply.send(read.map_err(StoreError::sql("read events")));
+        }
+        ReadRequest::Letters { sink, before, limit, reply } => {
+            let read = dead_letters::newest(connection, &sink, before, limit);
+            let _ = reply.send(read.map_err(StoreError::sql("read dead letters")));
         }
         ReadRequest::Wanted { follower, after, limit, reply } => {
             let read = events::wanted_after(connection, &follower, after, limit);

@@ -29,6 +29,8 @@ pub(super) struct Chart {
     pub(super) peak: String,
     /// Events of the last complete minute.
     pub(super) last: String,
+    /// Labels below the bars, from left to right.
+    pub(super) axis: [&'static str; 5],
     /// Text for screen readers.
     pub(super) summary: String,
 }
@@ -58,6 +60,7 @@ pub(super) fn chart(counts: &[u64]) -> Chart {
         bars: bars.collect(),
         peak: count(peak),
         last: count(last),
+        axis: ["60 min ago", "45", "30", "15", "now"],
         summary: format!(
             "Events per minute over the last hour: {} in the last full minute, peak {}, {} in total",
             count(last),

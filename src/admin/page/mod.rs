@@ -5,37 +5,60 @@
 //! Nothing is loaded from other origins.
 
 mod chart;
+mod history;
+mod letters;
 mod rows;
 mod view;
 
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{Uri, header};
 use axum::response::Html;
 use axum::routing::get;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
-use minijinja::{Environment, HtmlEscape, Value, context, escape_formatter};
+use minijinja::{Environment, HtmlEscape, UndefinedBehavior, Value, context, escape_formatter};
+use tokio::time::Instant;
+use tracing::debug;
 
+use self::history::{Found, History, Whole};
+use self::letters::Letters;
 use self::rows::Query;
+use self::view::Extras;
+use super::auth::Rights;
+use super::changes::Change;
 use super::reading::ReadState;
+use crate::model::event::Seq;
 use crate::model::invocation::Invocation;
+use crate::model::route::SinkName;
+use crate::model::status::Status;
 use crate::model::text::lines;
+
+/// Events read from the store at once, and their bytes.
+const READ: usize = 500;
+const READ_BYTES: usize = 2 << 20;
+/// Time after which a search for events shows what it has found.
+const SEARCH_LIMIT: Duration = Duration::from_secs(2);
 
 /// The templates. Their names end in `.html`, which turns on escaping.
 static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut environment = Environment::new();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_syntax(syntax.expect("the usual delimiters"));
     environment.add_filter("code", code);
     environment.set_formatter(|out, state, value| match value.as_str() {
         Some(text) if !value.is_safe() => escape_formatter(out, state, &Value::from(lines(text))),
         _ => escape_formatter(out, state, value),
     });
-    for (name, text) in [("page.html", include_str!("page.html")), ("login.html", include_str!("login.html"))]
-    {
+    for (name, text) in [
+        ("page.html", include_str!("page.html")),
+        ("login.html", include_str!("login.html")),
+        ("message.html", include_str!("message.html")),
+    ] {
         environment.add_template(name, text).expect("the templates are tested");
     }
     environment
@@ -75,10 +98,141 @@ pub(super) fn login(wrong: bool) -> Html<String> {
     render("login.html", context! { wrong })
 }
 
-async fn page(State(state): State<Arc<ReadState>>, uri: Uri) -> Html<String> {
+/// Renders the answer to a form that could not be carried out.
+pub(super) fn message(text: &str) -> Html<String> {
+    render("message.html", context! { text })
+}
+
+/// The part of the page's query that is about dead letters and about a change that was made.
+#[derive(Debug, Default)]
+struct Asked {
+    letters: Option<String>,
+    letters_before: Option<i64>,
+    done: Option<Change>,
+    sink_done: Option<String>,
+    /// Whether the stored events are wanted. The script asks without them, because it has them.
+    events: bool,
+}
+
+impl Asked {
+    fn parse(text: &str) -> Self {
+        let mut asked = Self { events: true, ..Self::default() };
+        for (name, value) in form_urlencoded::parse(text.as_bytes()) {
+            match &*name {
+                "letters" => asked.letters = Some(value.into_owned()),
+                "letters_before" => asked.letters_before = value.parse().ok(),
+                "done" => asked.done = Change::named(&value),
+                "sink_done" => asked.sink_done = Some(value.into_owned()),
+                "events" => asked.events = value != "no",
+                _ => {}
+            }
+        }
+        asked
+    }
+}
+
+async fn page(
+    State(state): State<Arc<ReadState>>,
+    rights: Option<Extension<Rights>>,
+    uri: Uri,
+) -> Html<String> {
     let status = state.control.status();
-    let query = Query::parse(uri.query().unwrap_or_default());
-    render("page.html", Value::from(Serde(view::view(&status, &query))))
+    let text = uri.query().unwrap_or_default();
+    let asked = Asked::parse(text);
+    let known = |name: &String| status.sinks.iter().any(|sink| sink.name.as_str() == name);
+    let rights = rights.map_or(Rights::Read, |Extension(rights)| rights);
+    let form_key = match rights {
+        Rights::Read => None,
+        Rights::Change => Some(String::new()),
+        Rights::ChangeWith { form_key } => Some(form_key),
+    };
+    let sink_done = asked.sink_done.filter(|sink| known(sink));
+    let extras = Extras {
+        form_key,
+        done: asked.done.zip(sink_done).map(|(change, sink)| change.done(&sink)),
+        letters: match asked.letters.filter(known) {
+            Some(sink) => dead_letters(&state, &status, &sink, asked.letters_before).await,
+            None => None,
+        },
+        event: event(&state, &status, text).await,
+        history: if asked.events { Some(history(&state, text).await) } else { None },
+    };
+    render("page.html", Value::from(Serde(view::view(&status, &Query::parse(text), &extras))))
+}
+
+async fn dead_letters(
+    state: &ReadState,
+    status: &Status,
+    sink: &str,
+    before: Option<i64>,
+) -> Option<Letters> {
+    let read = state
+        .store
+        .dead_letters(&SinkName::new(sink), before.unwrap_or(i64::MAX), letters::SHOWN + 1)
+        .await
+        .inspect_err(|error| debug!(%error, "dead letters cannot be read for the page"));
+    let all = status.sinks.iter().find(|each| each.name.as_str() == sink).map_or(0, |sink| sink.dead_letters);
+    read.ok().map(|read| letters::letters(sink, all, &read, status.now))
+}
+
+/// Returns the event that the query names.
+async fn event(state: &ReadState, status: &Status, query: &str) -> Option<Whole> {
+    let seq = history::Query::parse(query).event?;
+    let read = state.store.read_before(Seq(seq.0.saturating_add(1)), 1, READ_BYTES).await;
+    let found =
+        read.inspect_err(|error| debug!(%error, "an event cannot be read for the page")).unwrap_or_default();
+    let found = found.first().filter(|event| event.seq == seq);
+    let takes = |sink: &SinkName| match (found, state.control.sink_filter(sink)) {
+        (Some(stored), Some(filter)) => filter(&stored.event),
+        _ => false,
+    };
+    let sinks = status.sinks.iter().map(|sink| &sink.name).filter(|sink| takes(sink));
+    Some(history::whole(seq, found, sinks.map(SinkName::to_string).collect()))
+}
+
+/// Searches backwards for events that the query chooses.
+async fn history(state: &ReadState, query: &str) -> History {
+    let mut query = history::Query::parse(query);
+    let filter = match state.filter(query.wanted.clone()) {
+        Ok(filter) if query.problem.is_none() => filter,
+        Ok(_) => return history::history(&query, &Found::default()),
+        Err(problem) => {
+            query.problem = Some(problem);
+            return history::history(&query, &Found::default());
+        }
+    };
+    let newest = *state.store.last_seq().borrow();
+    let mut found = Found { newest, ..Found::default() };
+    let end = Instant::now() + SEARCH_LIMIT;
+    let mut before = query.before.unwrap_or(Seq(newest.0.saturating_add(1)));
+    loop {
+        let read = match state.store.read_before(before, READ, READ_BYTES).await {
+            Ok(read) => read,
+            Err(error) => {
+                debug!(%error, "events cannot be read for the page");
+                query.problem = Some("The event store cannot be read at present.".to_owned());
+                break;
+            }
+        };
+        let Some(last) = read.last().map(|event| event.seq) else { break };
+        before = last;
+        for event in read {
+            found.searched += 1;
+            if filter.matches(&event.event) {
+                before = event.seq;
+                found.events.push(event);
+                if found.events.len() == history::SHOWN {
+                    break;
+                }
+            }
+        }
+        if found.events.len() == history::SHOWN || found.searched >= history::SEARCHED || Instant::now() > end
+        {
+            found.older = (before.0 > state.store.status().borrow().first_seq.0).then_some(before);
+            break;
+        }
+    }
+    history::history(&query, &found)
 }
 
 /// Routes of the page and its files.
@@ -100,7 +254,6 @@ pub(super) fn routes() -> Router<Arc<ReadState>> {
 mod tests {
     use std::sync::Arc;
 
-    use super::rows::Query;
     use super::view::tests::{entry, well};
     use super::*;
     use crate::model::route::SinkName;
@@ -111,7 +264,8 @@ mod tests {
     const HOSTILE: &str = "<script>alert(1)</script>'\"><img src=x onerror=alert(1)>\u{1b}[2J\u{202e}";
 
     fn html(status: &Status, query: &str) -> String {
-        let view = view::view(status, &Query::parse(query));
+        let extras = Extras { history: Some(History::default()), ..Extras::default() };
+        let view = view::view(status, &Query::parse(query), &extras);
         TEMPLATES.get_template("page.html").unwrap().render(Value::from(Serde(view))).unwrap()
     }
 
@@ -161,13 +315,13 @@ mod tests {
 
     #[test]
     fn commands_are_marked_as_code() {
-        let credentials = |text: &str| code(text.to_owned(), String::new()).to_string();
+        let marked = |text: &str| code(text.to_owned(), String::new()).to_string();
         assert_eq!(
             code("`eventsubd plan`".to_owned(), " --config a.toml".to_owned()).to_string(),
             "<code>eventsubd plan --config a.toml</code>"
         );
-        assert_eq!(credentials("run `a <b>`, then `c`"), "run <code>a &lt;b&gt;</code>, then <code>c</code>");
-        assert_eq!(credentials("a ` b <"), "a ` b &lt;");
-        assert_eq!(credentials(""), "");
+        assert_eq!(marked("run `a <b>`, then `c`"), "run <code>a &lt;b&gt;</code>, then <code>c</code>");
+        assert_eq!(marked("a ` b <"), "a ` b &lt;");
+        assert_eq!(marked(""), "");
     }
 }

@@ -1,4 +1,4 @@
-// Takes over what has changed, and follows events. Whatever strangers wrote comes either as the daemon's own
+// Applies what has changed, shows local times, and follows events. Text of strangers comes either as the daemon's own
 // escaped HTML, or through textContent.
 "use strict";
 
@@ -8,6 +8,7 @@ const AGAIN = 10000;
 const LISTED = 100;
 const BEFORE = 15;
 const WIDTH = 200;
+const TABLE = ["q", "state", "page", "done", "sink_done"];
 const $ = (id) => document.getElementById(id);
 
 // Makes `old` like `fresh`, touching only what differs: focus, selection and scrolling stay.
@@ -32,6 +33,18 @@ function morph(old, fresh) {
   before.slice(after.length).forEach((node) => node.remove());
 }
 
+// Shows times in the time zone of the browser: of today without the date.
+const today = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+const earlier = new Intl.DateTimeFormat(undefined, { dateStyle: "short", timeStyle: "medium" });
+function localTime(time) {
+  const date = new Date(time.dateTime);
+  if (Number.isNaN(date.getTime())) return;
+  const isToday = date.toDateString() === new Date().toDateString();
+  time.textContent = (isToday ? today : earlier).format(date);
+  time.title = time.dateTime;
+}
+const localTimes = (root) => root.querySelectorAll("time[datetime]").forEach(localTime);
+
 let asked = null;
 let timer = 0;
 
@@ -43,7 +56,9 @@ async function refresh() {
   const ours = (asked = new AbortController());
   const limit = setTimeout(() => ours.abort(), AGAIN);
   try {
-    const answer = await fetch("/" + location.search, { signal: ours.signal });
+    const query = new URLSearchParams(location.search);
+    query.set("events", "no");
+    const answer = await fetch("/?" + query, { signal: ours.signal });
     if (answer.status === 401) return location.reload();
     if (!answer.ok) throw new Error(answer.statusText);
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -53,6 +68,8 @@ async function refresh() {
   } catch {
     if (asked !== ours) return;
     $("lost").hidden = false;
+    $("verdict").textContent = "Not answering";
+    $("verdict").className = "badge bad";
   } finally {
     clearTimeout(limit);
   }
@@ -60,6 +77,7 @@ async function refresh() {
 }
 
 function take(fresh) {
+  localTimes(fresh);
   const [verdict, found] = [$("verdict").textContent, $("found").textContent];
   for (const old of document.querySelectorAll("[data-live]")) {
     const part = fresh.getElementById(old.id);
@@ -72,7 +90,11 @@ function take(fresh) {
 
 // Another view of the table, without leaving the page.
 function look(query) {
-  history.replaceState(null, "", "/" + (query ? "?" + query : ""));
+  const all = new URLSearchParams(query);
+  // The choice of events stays.
+  for (const [name, value] of new URLSearchParams(location.search)) if (!TABLE.includes(name)) all.append(name, value);
+  const text = all.toString();
+  history.replaceState(null, "", "/" + (text ? "?" + text : ""));
   refresh();
 }
 
@@ -103,14 +125,22 @@ $("rows").addEventListener("click", (event) => {
   if (link.rel) $("subscriptions").scrollIntoView();
 });
 
-// The live tail.
+// Live events, which continue the list of stored ones.
 const list = $("tail-list");
+const follows = list.hasAttribute("data-follow");
 let source = null;
 let again = 0;
-let last = Math.max(0, Number(list.dataset.newest) - BEFORE);
+let last = Number(list.dataset.newest);
 let waiting = [];
 let drawing = 0;
 let paused = false;
+
+// The choice, as its form has it.
+function chosen() {
+  const query = new URLSearchParams();
+  for (const [name, value] of new FormData($("choose"))) if (value.trim()) query.append(name, value.trim());
+  return query;
+}
 
 function say(text) {
   if ($("tail-state").textContent !== text) $("tail-state").textContent = text;
@@ -124,14 +154,18 @@ function close() {
 
 function follow() {
   close();
-  if (paused || document.hidden) return;
-  const query = new URLSearchParams({ after: last });
-  const type = $("type").value.trim();
-  if (type) query.set("type", type);
-  const ours = (source = new EventSource("/events?" + query));
-  ours.onopen = () => say(type ? "Following " + type : "Following all types");
+  if (!follows || paused || document.hidden) return;
+  const query = new URLSearchParams(location.search);
+  const wanted = new URLSearchParams({ after: last });
+  let isAll = true;
+  for (const name of ["type", "broadcaster", "sink", "subscription"]) {
+    for (const value of query.getAll(name)) if (value) (isAll = false), wanted.append(name, value);
+  }
+  const ours = (source = new EventSource("/events?" + wanted));
+  ours.onopen = () => say(isAll ? "Following all events" : "Following the events that match");
   ours.onmessage = (event) => add(JSON.parse(event.data));
   ours.addEventListener("skipped", (event) => add({ skipped: JSON.parse(event.data).count }));
+  ours.addEventListener("unmatched", () => say("No subscription of the file has such a type: no event can match"));
   ours.onerror = () => {
     if (ours !== source) return;
     say("Not connected, trying again");
@@ -159,7 +193,7 @@ function draw() {
   const items = document.createDocumentFragment();
   for (const event of waiting.splice(0).reverse()) items.append(event.skipped ? passed(event.skipped) : item(event));
   list.prepend(items);
-  while (list.children.length > LISTED) list.lastChild.remove();
+  while (list.children.length > LISTED) list.lastElementChild.remove();
 }
 
 function passed(count) {
@@ -169,11 +203,12 @@ function passed(count) {
 function item(event) {
   const details = element("details");
   const summary = element("summary");
-  const time = element("time", "", event.stored_at.slice(11, 19));
+  const time = element("time");
   time.dateTime = event.stored_at;
+  localTime(time);
   const body = event.payload.event ?? event.payload.events;
   const text = JSON.stringify(body) ?? "";
-  const who = body?.broadcaster_user_name ?? body?.to_broadcaster_user_name;
+  const who = body?.broadcaster_user_login ?? body?.to_broadcaster_user_login;
   summary.append(
     time,
     element("span", "kind", event.metadata.subscription_type),
@@ -181,22 +216,29 @@ function item(event) {
     element("span", "text", text.length > WIDTH ? text.slice(0, WIDTH) + "…" : text),
   );
   details.append(summary);
-  details.addEventListener(
-    "toggle",
-    () => details.append(element("pre", "", JSON.stringify({ seq: event.seq, ...event.metadata, ...event.payload }, null, 2))),
-    { once: true },
-  );
+  const fill = () => {
+    const link = element("a", "", "Event " + event.seq);
+    link.href = `/?event=${event.seq}#event`;
+    const line = element("p");
+    line.append(link);
+    details.append(element("pre", "", JSON.stringify(event.payload, null, 2)), line);
+  };
+  details.addEventListener("toggle", fill, { once: true });
   const made = element("li");
   made.append(details);
   return made;
 }
 
-let choosing = 0;
-$("type").addEventListener("input", () => {
-  clearTimeout(choosing);
-  choosing = setTimeout(follow, 3 * TYPING);
+// Another choice: the daemon searches the store, so the page is loaded anew, with the choice of subscriptions kept.
+$("choose").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const query = chosen();
+  for (const name of ["q", "state"]) {
+    const value = new URLSearchParams(location.search).get(name);
+    if (value) query.append(name, value);
+  }
+  location.assign("/?" + query + "#events");
 });
-$("tail").addEventListener("submit", (event) => event.preventDefault());
 $("pause").addEventListener("click", () => {
   paused = !paused;
   $("pause").setAttribute("aria-pressed", String(paused));
@@ -208,6 +250,7 @@ document.addEventListener("visibilitychange", () => {
   follow();
 });
 
-$("tail").hidden = false;
+$("pause").hidden = !follows;
+localTimes(document);
 timer = setTimeout(refresh, REFRESH);
 follow();

@@ -20,11 +20,11 @@ pub(super) struct Query {
     /// Words that all have to match.
     pub(super) search: String,
     pub(super) filter: Filter,
-    /// Pages before the one credentials.
+    /// Pages before the one that is shown.
     pub(super) before: usize,
 }
 
-/// Which subscriptions are credentials.
+/// Choice of subscriptions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Filter {
     /// Those of the file.
@@ -127,10 +127,12 @@ pub(super) struct Table<'a> {
     filter: &'static str,
     choices: Vec<Choice>,
     rows: Vec<Row<'a>>,
-    /// Number of matches, and the range credentials.
+    /// Number of matches, and the range that is shown.
     found: String,
     previous: Option<String>,
     next: Option<String>,
+    /// Whether the configuration lists nothing.
+    is_empty: bool,
 }
 
 /// Returns whether all words occur in an entry. `text` is a reused buffer.
@@ -206,6 +208,7 @@ pub(super) fn table<'a>(status: &'a Status, query: &Query) -> Table<'a> {
         rows,
         found,
         previous: before.checked_sub(1).map(|before| query.link(query.filter, before)),
+        is_empty: status.subscriptions.iter().all(|entry| entry.own),
         next: (before + 1 < pages).then(|| query.link(query.filter, before + 1)),
     }
 }

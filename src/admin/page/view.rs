@@ -5,6 +5,8 @@
 use serde::Serialize;
 
 use super::chart::{Chart, chart};
+use super::history::{History, Whole};
+use super::letters::Letters;
 use super::rows::{Query, Table, table};
 use crate::model::grants;
 use crate::model::invocation::Invocation;
@@ -64,6 +66,11 @@ struct Sink {
     level: Level,
     problem: Option<String>,
     figures: Vec<(&'static str, String)>,
+    dead_letters: u64,
+    /// Query that shows its dead letters.
+    letters_link: String,
+    /// Whether it waits to try again.
+    waits: bool,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -76,7 +83,20 @@ struct Grant {
 #[derive(Clone, Debug, Serialize)]
 struct Group {
     name: &'static str,
-    state: Vec<(&'static str, String)>,
+    facts: Vec<(&'static str, String)>,
+}
+
+/// Parts of the page that do not come from the status.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Extras {
+    /// Value that forms carry. `None` if the client may only read.
+    pub(super) form_key: Option<String>,
+    /// A change that was made.
+    pub(super) done: Option<String>,
+    pub(super) letters: Option<Letters>,
+    pub(super) event: Option<Whole>,
+    /// `None` if the stored events are not wanted.
+    pub(super) history: Option<History>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -84,6 +104,7 @@ pub(super) struct View<'a> {
     /// Flags that commands need to address this daemon.
     flags: &'a str,
     version: &'a str,
+    config_path: &'a str,
     up: String,
     now: String,
     /// Its hour, minute and second.
@@ -101,14 +122,17 @@ pub(super) struct View<'a> {
     more_shards: Option<String>,
     sinks: Vec<Sink>,
     groups: Vec<Group>,
-    /// Number of the newest event; the tail begins a little before it.
-    newest: u64,
+    form_key: &'a Option<String>,
+    done: &'a Option<String>,
+    letters: &'a Option<Letters>,
+    event: &'a Option<Whole>,
+    history: &'a Option<History>,
     /// Whether to show the log-out button.
     token: bool,
 }
 
 /// Computes the view.
-pub(super) fn view<'a>(status: &'a Status, query: &Query) -> View<'a> {
+pub(super) fn view<'a>(status: &'a Status, query: &Query, extras: &'a Extras) -> View<'a> {
     let (health, mut verdict) = status.verdict();
     if let Some(first) = verdict.get_mut(..1) {
         first.make_ascii_uppercase();
@@ -131,6 +155,7 @@ pub(super) fn view<'a>(status: &'a Status, query: &Query) -> View<'a> {
     View {
         flags: &status.config.flags,
         version: &status.version,
+        config_path: &status.config.path,
         up: duration(status.now.since(status.started_at)),
         clock: now.get(11..19).unwrap_or_default().to_owned(),
         now,
@@ -161,7 +186,11 @@ pub(super) fn view<'a>(status: &'a Status, query: &Query) -> View<'a> {
         more_shards,
         sinks: status.sinks.iter().map(|each| sink(each, status.now)).collect(),
         groups: groups(status),
-        newest: status.store.last_seq.0,
+        form_key: &extras.form_key,
+        done: &extras.done,
+        letters: &extras.letters,
+        event: &extras.event,
+        history: &extras.history,
         token: status.admin.as_ref().is_some_and(|admin| admin.token),
     }
 }
@@ -284,12 +313,9 @@ fn sink(sink: &SinkStatus, now: Timestamp) -> Sink {
     if let Some(at) = sink.next_try {
         figures.push(("Next try", format!("in {}", duration(at.since(now)))));
     }
-    for (name, number) in [
-        ("In flight", sink.in_flight),
-        ("Tries that failed", sink.retries),
-        ("Dead letters", sink.dead_letters),
-        ("Lost", sink.lost),
-    ] {
+    for (name, number) in
+        [("In flight", sink.in_flight), ("Tries that failed", sink.retries), ("Lost", sink.lost)]
+    {
         if number > 0 {
             figures.push((name, count(number)));
         }
@@ -301,6 +327,12 @@ fn sink(sink: &SinkStatus, now: Timestamp) -> Sink {
         level: sink_level(sink),
         problem: sink.problem.clone(),
         figures,
+        dead_letters: sink.dead_letters,
+        letters_link: {
+            let mut query = form_urlencoded::Serializer::new(String::new());
+            format!("/?{}#letters", query.append_pair("letters", sink.name.as_str()).finish())
+        },
+        waits: sink.next_try.is_some() || sink.state == SinkState::Retrying,
     }
 }
 
@@ -315,7 +347,7 @@ fn groups(status: &Status) -> Vec<Group> {
     let mut groups = vec![
         Group {
             name: "Twitch",
-            state: vec![
+            facts: vec![
                 ("Token validated", token.validated_at.map_or_else(yet, since)),
                 ("Tokens minted", count(token.mints)),
                 ("API requests", count(api.requests)),
@@ -327,7 +359,7 @@ fn groups(status: &Status) -> Vec<Group> {
         },
         Group {
             name: "Events",
-            state: vec![
+            facts: vec![
                 ("Received", count(intake.received)),
                 ("Duplicates", count(intake.duplicates)),
                 ("Revocations", count(intake.revocations)),
@@ -339,7 +371,7 @@ fn groups(status: &Status) -> Vec<Group> {
         },
         Group {
             name: "Daemon",
-            state: vec![
+            facts: vec![
                 ("Version", status.version.clone()),
                 ("Process", status.pid.to_string()),
                 ("Started", since(status.started_at)),
@@ -349,7 +381,7 @@ fn groups(status: &Status) -> Vec<Group> {
         },
     ];
     if let Some(webhook) = &status.webhook {
-        let mut state = vec![
+        let mut facts = vec![
             ("Callback", webhook.callback.clone()),
             ("Listens on", webhook.listen.clone()),
             ("TLS", if webhook.tls { "by the daemon" } else { "by a proxy" }.to_owned()),
@@ -361,16 +393,16 @@ fn groups(status: &Status) -> Vec<Group> {
             ("Answered 503", count(webhook.unavailable)),
         ];
         if let Some(skew) = webhook.clock_skew_seconds {
-            state.push(("Clock of Twitch", format!("{skew:+} s")));
+            facts.push(("Clock of Twitch", format!("{skew:+} s")));
         }
         let refused = webhook.rejected.iter().map(|(reason, number)| format!("{reason} {}", count(*number)));
-        state.push((
+        facts.push((
             "Refused",
             Some(refused.collect::<Vec<_>>().join(", "))
                 .filter(|text| !text.is_empty())
                 .unwrap_or_else(|| "none".to_owned()),
         ));
-        groups.push(Group { name: "Webhooks", state });
+        groups.push(Group { name: "Webhooks", facts });
     }
     groups
 }

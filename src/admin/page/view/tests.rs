@@ -26,7 +26,8 @@ fn levels(status: &Status) -> Vec<(&'static str, Level, String)> {
 #[test]
 fn a_healthy_daemon_shows_no_problem() {
     let status = well();
-    let view = view(&status, &Query::default());
+    let extras = Extras::default();
+    let view = view(&status, &Query::default(), &extras);
     assert_eq!(
         (view.level, view.verdict.as_str(), view.clock.as_str()),
         (Level::Good, "All is well", "08:15:27")
@@ -49,7 +50,7 @@ fn problems_are_highlighted() {
         entry("2", SubscriptionState::Enabled, None),
     ]);
     status.webhook = example::status().webhook;
-    assert_eq!(view(&status, &Query::default()).verdict, "Not ready");
+    assert_eq!(view(&status, &Query::default(), &Extras::default()).verdict, "Not ready");
     let found: Vec<_> = levels(&status).into_iter().map(|(name, level, _)| (name, level)).collect();
     assert_eq!(
         found,
@@ -64,7 +65,7 @@ fn problems_are_highlighted() {
     );
     let groups = groups(&status);
     let webhook = groups.last().expect("a group");
-    assert_eq!(webhook.state.last().expect("a fact").1, "method 1, signature 4");
+    assert_eq!(webhook.facts.last().expect("a fact").1, "method 1, signature 4");
 }
 
 #[test]
@@ -75,7 +76,8 @@ fn many_shards_are_counted_and_the_broken_ones_come_first() {
     status.shards = (0..20_000).map(shard).collect();
     status.shards[777].state = ShardState::Waiting;
     status.shards[777].problem = Some("connection lost".to_owned());
-    let view = view(&status, &Query::default());
+    let extras = Extras::default();
+    let view = view(&status, &Query::default(), &extras);
     assert_eq!((view.shards.len(), view.shards[0].number), (LISTED, 777));
     assert_eq!(view.more_shards.as_deref(), Some("19,950"));
 }
