@@ -16,6 +16,7 @@
 
 #[path = "../tests/common/mod.rs"]
 mod common;
+mod measure;
 
 use std::collections::HashMap;
 use std::fs;
@@ -28,6 +29,7 @@ use common::{Home, Running, quick};
 use eventsubd::daemon::{Daemon, DaemonOptions, Tuning};
 use eventsubd::sandbox::SandboxOptions;
 use eventsubd::store::Reader;
+use measure::{Account, part};
 use tokio_util::sync::CancellationToken;
 
 const SUBSCRIPTIONS: usize = 10_000;
@@ -37,8 +39,8 @@ const EVENTS: usize = 200_000;
 const EVENT_SIZE: usize = 1_000;
 
 fn main() {
-    let wants = common::wanted_parts();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let wants = measure::wanted_parts();
+    let runtime = measure::runtime();
     runtime.block_on(async {
         if wants("create") || wants("restart") {
             create_and_restart(Duration::ZERO).await;
@@ -184,18 +186,8 @@ impl Program {
         tokio::task::spawn_blocking(move || status.status().unwrap().success()).await.unwrap()
     }
 
-    fn processor_seconds(&self) -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
-        let after_name = stat.rsplit_once(')').unwrap().1;
-        let fields: Vec<&str> = after_name.split_whitespace().collect();
-        // utime and stime, in ticks of 10 ms.
-        (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
-    }
-
-    fn resident_mib(&self) -> f64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+    fn account(&self) -> Account {
+        Account::of(&self.0)
     }
 }
 
@@ -213,7 +205,7 @@ async fn intake() {
     let program = Program::start(&home).await;
     let reader = Reader::open(&home.path("state/events.db")).unwrap();
     let subscription = home.subscription("stream.online");
-    let processor = program.processor_seconds();
+    let processor = program.account().processor_seconds();
     let begun = Instant::now();
     let sandbox = home.sandbox.clone();
     let flood = tokio::spawn(async move { sandbox.flood(&subscription, EVENTS, EVENT_SIZE).await.len() });
@@ -221,7 +213,7 @@ async fn intake() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let took = begun.elapsed().as_secs_f64();
-    let processor = program.processor_seconds() - processor;
+    let processor = program.account().processor_seconds() - processor;
     assert_eq!(flood.await.unwrap(), EVENTS);
     drop(program);
     let rate = EVENTS as f64 / took;
@@ -280,7 +272,7 @@ async fn memory() {
         tokio::time::sleep(Duration::from_secs(2)).await;
         println!(
             "memory: {:.1} MiB resident with {count} subscriptions (wanted: at most {limit})",
-            program.resident_mib()
+            program.account().resident_mib()
         );
     }
 }
@@ -334,12 +326,11 @@ async fn latency() {
         }
     }
     times.sort_by(f64::total_cmp);
-    let part = |part: f64| times[((times.len() - 1) as f64 * part) as usize];
     println!(
         "latency: {} events at 1,000 a second, from the stand-in to the sink: median {:.2} ms, 99th percentile {:.2} ms, worst {:.2} ms",
         times.len(),
-        part(0.5),
-        part(0.99),
-        part(1.0)
+        part(&times, 0.5),
+        part(&times, 0.99),
+        part(&times, 1.0)
     );
 }

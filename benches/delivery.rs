@@ -16,6 +16,7 @@
 
 #[path = "../tests/common/mod.rs"]
 mod common;
+mod measure;
 
 use std::fs;
 use std::io::Write;
@@ -46,8 +47,8 @@ const BACKLOG: usize = 1_000_000;
 const CHANNELS: usize = 1_000;
 
 fn main() {
-    let wants = common::wanted_parts();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let wants = measure::wanted_parts();
+    let runtime = measure::runtime();
     runtime.block_on(async {
         if wants("file") {
             file().await;
@@ -253,9 +254,7 @@ async fn peak(events: usize, sink: &str) -> f64 {
     let program = Process::start(&home, "warn");
     converged(&home).await;
     caught_up(&home, 10 * WAIT).await;
-    let text = fs::read_to_string(format!("/proc/{}/status", program.child.id())).unwrap();
-    let line = text.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+    measure::Account::of(&program.child).peak_mib()
 }
 
 async fn backlog() {

@@ -18,6 +18,7 @@
 
 #[path = "../tests/common/mod.rs"]
 mod common;
+mod measure;
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use common::{EXE, Home, port, quick};
 use eventsubd::sandbox::SandboxOptions;
+use measure::Account;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Types of each channel; a subscription to each costs nothing in the stand-in once it is seeded.
@@ -35,8 +37,8 @@ const LATENCY: Duration = Duration::from_millis(40);
 const PATIENCE: Duration = Duration::from_secs(240);
 
 fn main() {
-    let wants = common::wanted_parts();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let wants = measure::wanted_parts();
+    let runtime = measure::runtime();
     runtime.block_on(async {
         for (part, channels) in [("tiny", 5), ("small", 500), ("large", 65_000)] {
             if wants(part) {
@@ -113,8 +115,8 @@ impl Scale {
         tokio::time::sleep(Duration::from_secs(2)).await;
         println!(
             "first start: {:.1} MiB resident, peak {:.1}",
-            program.memory("VmRSS"),
-            program.memory("VmHWM")
+            program.account().resident_mib(),
+            program.account().peak_mib()
         );
         program.end().await;
 
@@ -142,7 +144,11 @@ impl Scale {
             after.rate_limited
         );
         tokio::time::sleep(Duration::from_secs(3)).await;
-        println!("idle: {:.1} MiB resident, peak {:.1}", program.memory("VmRSS"), program.memory("VmHWM"));
+        println!(
+            "idle: {:.1} MiB resident, peak {:.1}",
+            program.account().resident_mib(),
+            program.account().peak_mib()
+        );
         self.answers().await;
 
         // The bucket is full for each.
@@ -153,9 +159,9 @@ impl Scale {
         tokio::time::sleep(Duration::from_secs(3)).await;
         println!(
             "after two reloads: {:.1} MiB resident, peak {:.1}; {:.2} processor seconds in all",
-            program.memory("VmRSS"),
-            program.memory("VmHWM"),
-            program.processor_seconds()
+            program.account().resident_mib(),
+            program.account().peak_mib(),
+            program.account().processor_seconds()
         );
         program.end().await;
     }
@@ -267,19 +273,8 @@ impl Program {
         until("the end", async || self.0.try_wait().unwrap().is_some()).await;
     }
 
-    /// A figure of `/proc/PID/status` in MiB.
-    fn memory(&self, name: &str) -> f64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
-    }
-
-    fn processor_seconds(&self) -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
-        let after_name = stat.rsplit_once(')').unwrap().1;
-        let fields: Vec<&str> = after_name.split_whitespace().collect();
-        // utime and stime, in ticks of 10 ms.
-        (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+    fn account(&self) -> Account {
+        Account::of(&self.0)
     }
 }
 
@@ -346,12 +341,12 @@ async fn shards() {
     until("bound", async || bound() == SHARDS).await;
     let took = begun.elapsed().as_secs_f64();
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let processor = program.processor_seconds();
+    let processor = program.account().processor_seconds();
     tokio::time::sleep(Duration::from_secs(5)).await;
     println!(
         "\n{SHARDS} shards: bound in {took:.2} s; {:.1} MiB resident; {:.1} % of a processor when idle",
-        program.memory("VmRSS"),
-        (program.processor_seconds() - processor) / 5.0 * 100.0
+        program.account().resident_mib(),
+        (program.account().processor_seconds() - processor) / 5.0 * 100.0
     );
     program.end().await;
 }

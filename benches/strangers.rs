@@ -17,17 +17,17 @@
 
 #[path = "../tests/common/mod.rs"]
 mod common;
+mod measure;
 
-use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use common::certificate::certificate;
 use common::strangers::{Kind, Listener, Twitch, address, stranger, unfinished};
 use common::{Home, quick};
 use eventsubd::admission::raise_descriptor_limit;
+use measure::{Account, Helper, part};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -41,8 +41,8 @@ const HEAD_START: Duration = Duration::from_millis(200);
 
 fn main() {
     raise_descriptor_limit();
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let arguments = measure::arguments();
+    let runtime = measure::runtime();
     runtime.block_on(async {
         match arguments.first().map(String::as_str) {
             Some("hold") => return hold(&arguments[1..]).await,
@@ -50,7 +50,7 @@ fn main() {
             Some("ask") => return ask(&arguments[1..]).await,
             _ => {}
         }
-        let wants = |part: &str| arguments.is_empty() || arguments.iter().any(|argument| argument == part);
+        let wants = measure::wanted_parts();
         if wants("places") {
             for kind in Kind::ALL {
                 for addresses in [1, 200] {
@@ -68,39 +68,6 @@ fn main() {
         }
     });
     runtime.shutdown_background();
-}
-
-/// Starts this program again for a part of the work; it is killed when dropped.
-struct Helper(Child);
-
-impl Helper {
-    fn start(arguments: &[String]) -> Self {
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        Self(child)
-    }
-
-    async fn output(mut self) -> Vec<f64> {
-        let mut stdout = self.0.stdout.take().unwrap();
-        let read = tokio::task::spawn_blocking(move || {
-            let mut text = String::new();
-            std::io::Read::read_to_string(&mut stdout, &mut text).unwrap();
-            text
-        });
-        let text = read.await.unwrap();
-        text.split_whitespace().map(|number| number.parse().unwrap()).collect()
-    }
-}
-
-impl Drop for Helper {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// Holds sockets until it is killed.
@@ -149,14 +116,12 @@ async fn ask(arguments: &[String]) {
 }
 
 fn report(what: &str, asked: f64, times: &[f64]) {
-    let part =
-        |part: f64| times.get(((times.len().max(1) - 1) as f64 * part) as usize).copied().unwrap_or(f64::NAN);
     println!(
         "{what}: {} of {asked} answered; median {:.1} ms, 99th percentile {:.1} ms, worst {:.1} ms (wanted: all, below 250)",
         times.len(),
-        part(0.5),
-        part(0.99),
-        part(1.0)
+        part(times, 0.5),
+        part(times, 0.99),
+        part(times, 1.0)
     );
 }
 
@@ -167,7 +132,7 @@ async fn places(kind: Kind, addresses: usize) {
     let listener = Listener::start(tls.as_deref());
     let index = Kind::ALL.iter().position(|other| *other == kind).unwrap();
     let to = listener.address.to_string();
-    let strangers = Helper::start(&["hold".into(), to.clone(), index.to_string(), addresses.to_string()]);
+    let strangers = Helper::start(["hold".into(), to.clone(), index.to_string(), addresses.to_string()]);
     tokio::time::sleep(HEAD_START).await;
     let mut arguments = vec!["ask".into(), to, SECONDS.to_string()];
     arguments.extend(tls.map(|folder| folder.join("cert.pem").display().to_string()));
@@ -192,7 +157,7 @@ async fn probes() {
     let head = Kind::ALL.iter().position(|kind| *kind == Kind::Head).unwrap();
     for addresses in [1, 200] {
         let strangers =
-            Helper::start(&["hold".into(), to.to_string(), head.to_string(), addresses.to_string()]);
+            Helper::start(["hold".into(), to.to_string(), head.to_string(), addresses.to_string()]);
         tokio::time::sleep(HEAD_START).await;
         let (mut times, asked) = (Vec::new(), SECONDS as usize * RATE as usize);
         for _ in 0..asked {
@@ -255,17 +220,11 @@ fn chunked(size: usize) -> Vec<u8> {
     bytes
 }
 
-fn resident_mib() -> f64 {
-    let status = fs::read_to_string(Path::new("/proc/self/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1_024.0
-}
-
 async fn bytes(what: &str, chunked: bool, size: usize) {
     let listener = Listener::start(None);
     let twitch = Twitch::new(listener.address, None);
     assert_eq!(twitch.ask("first").await.unwrap(), 204);
-    let before = resident_mib();
+    let before = Account::own().resident_mib();
     let encoding = if chunked { "chunked" } else { "announced" };
     let mut filling =
         Helper::start(&["fill".into(), listener.address.to_string(), size.to_string(), encoding.into()]);
@@ -274,11 +233,11 @@ async fn bytes(what: &str, chunked: bool, size: usize) {
         asked += 1;
         let answer = tokio::time::timeout(Duration::from_secs(5), twitch.ask(&format!("b-{asked}"))).await;
         answered += u64::from(matches!(answer, Ok(Ok(204))));
-        peak = peak.max(resident_mib());
+        peak = peak.max(Account::own().resident_mib());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     tokio::time::sleep(Duration::from_secs(20)).await;
-    let after = resident_mib();
+    let after = Account::own().resident_mib();
     let status = listener.status();
     println!(
         "bytes: 512 bodies of {what} ({encoding}) for 10 s: {before:.1} MiB before, {:.1} MiB more at the peak (wanted: 80), \

@@ -362,12 +362,6 @@ pub async fn caught_up(home: &Home, limit: Duration) -> Status {
     }
 }
 
-/// Which parts of a benchmark the command line names; all when it names none.
-pub fn wanted_parts() -> impl Fn(&str) -> bool {
-    let named: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    move |part| named.is_empty() || named.iter().any(|name| name == part)
-}
-
 /// A request that a receiver got.
 #[derive(Clone, Debug)]
 pub struct Received {
