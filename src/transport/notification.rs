@@ -73,18 +73,21 @@ pub(super) struct Names<'a> {
 }
 
 impl Names<'_> {
-    /// The event with this payload.
+    /// The event with a copy of this payload.
+    ///
+    /// An event outlives the buffer that the socket is read into. A slice of it would keep the whole buffer, and have the
+    /// next read begin a small new one.
     ///
     /// # Errors
     /// The name of what is unusable.
-    pub(super) fn event(self, payload: Bytes) -> Result<Event, &'static str> {
+    pub(super) fn event(self, payload: &[u8]) -> Result<Event, &'static str> {
         Ok(Event {
             message_id: MessageId::new(self.message_id).map_err(|_| "usable message_id")?,
             message_timestamp: excerpt(self.message_timestamp),
             subscription_type: excerpt(self.subscription_type),
             subscription_version: excerpt(self.subscription_version),
             subscription_id: excerpt(self.subscription_id),
-            payload,
+            payload: Bytes::copy_from_slice(payload),
         })
     }
 }

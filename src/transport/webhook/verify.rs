@@ -7,7 +7,6 @@
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny};
@@ -136,7 +135,7 @@ impl<'a> Head<'a> {
     pub fn verify(
         &self,
         query: Option<&str>,
-        body: &Bytes,
+        body: &[u8],
         keys: &WebhookKeys,
         now: SystemTime,
     ) -> Result<Signed, Rejection> {
@@ -159,7 +158,7 @@ impl<'a> Head<'a> {
         Ok(Signed { key: key.id, shard, skew_millis: skew_millis(at, now), message })
     }
 
-    fn message(&self, timestamp: &str, body: &Bytes) -> Result<Message, Rejection> {
+    fn message(&self, timestamp: &str, body: &[u8]) -> Result<Message, Rejection> {
         let json = text(body, "JSON")?;
         match self.message_type {
             b"notification" => {
@@ -177,8 +176,10 @@ impl<'a> Head<'a> {
                     subscription_version: &subscription.version,
                     subscription_id: &subscription.id,
                 };
-                let payload = body.slice_ref(json.trim_ascii().as_bytes());
-                names.event(payload).map(Message::Notification).map_err(Rejection::Unreadable)
+                names
+                    .event(json.trim_ascii().as_bytes())
+                    .map(Message::Notification)
+                    .map_err(Rejection::Unreadable)
             }
             b"webhook_callback_verification" => {
                 let challenge: Challenge<'_> = parse(json, "challenge")?;
@@ -202,7 +203,7 @@ impl<'a> Head<'a> {
                         subscription_version: &subscription.version,
                         subscription_id: &subscription.id,
                     };
-                    names.event(body.slice_ref(json.trim_ascii().as_bytes())).map_err(Rejection::Unreadable)
+                    names.event(json.trim_ascii().as_bytes()).map_err(Rejection::Unreadable)
                 });
                 // The reconciler has to look all the same when the sinks cannot be told.
                 let event = event.ok();
@@ -220,7 +221,7 @@ impl<'a> Head<'a> {
 pub fn verify(
     headers: &HeaderMap,
     query: Option<&str>,
-    body: &Bytes,
+    body: &[u8],
     keys: &WebhookKeys,
     now: SystemTime,
 ) -> Result<Signed, Rejection> {

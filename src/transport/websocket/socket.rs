@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use http::Uri;
 use tokio::sync::{mpsc, watch};
@@ -38,6 +37,8 @@ use crate::transport::notification::Revocation;
 
 /// The largest message that is accepted, in bytes. Twitch's have less than 10 KiB.
 const MAX_MESSAGE: usize = 1 << 20;
+/// Bytes that are read at once. The library fills so many with zeros before each read.
+const READ: usize = 16 << 10;
 /// Bytes that may wait to be sent: a few hundred pongs.
 const MAX_UNSENT: usize = 64 << 10;
 /// Pings within one second that are still answered; Twitch sends one in several seconds.
@@ -195,7 +196,7 @@ impl Socket {
             };
             match message {
                 Some(Ok(WsMessage::Text(text))) => {
-                    if let Err(why) = self.take(text.into(), seen).await {
+                    if let Err(why) = self.take(text.as_bytes(), seen).await {
                         return (ReconnectCause::Store, why);
                     }
                 }
@@ -232,10 +233,10 @@ impl Socket {
         }
     }
 
-    async fn take(&self, text: Bytes, seen: &mut Unreported) -> Result<(), Box<str>> {
+    async fn take(&self, text: &[u8], seen: &mut Unreported) -> Result<(), Box<str>> {
         trace!(shard = self.shard.0, bytes = text.len(), "frame");
         let mut stamp = None;
-        let message = frame::parse_dated(&text, |sent| stamp = Stamp::new(sent));
+        let message = frame::parse_dated(text, |sent| stamp = Stamp::new(sent));
         if !matches!(message, Ok(Message::Notification(_))) {
             self.record_heard(seen, stamp);
         }
@@ -374,6 +375,7 @@ fn limits() -> WebSocketConfig {
     WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE))
+        .read_buffer_size(READ)
         .write_buffer_size(0)
         .max_write_buffer_size(MAX_UNSENT)
 }
@@ -389,7 +391,7 @@ pub async fn try_welcome(outward: &Outward, url: &str, limit: Duration) -> Resul
         loop {
             let message = match stream.next().await {
                 Some(Ok(WsMessage::Text(text))) => {
-                    frame::parse(&text.into()).map_err(|error| chain(&error))?
+                    frame::parse(text.as_bytes()).map_err(|error| chain(&error))?
                 }
                 Some(Ok(WsMessage::Close(close))) => return Err(describe_close(close.as_ref()).into()),
                 Some(Ok(_)) => continue,
