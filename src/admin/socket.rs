@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::net::UnixListener;
 
 /// Interval of checks that the socket's file still exists.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {

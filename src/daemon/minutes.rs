@@ -15,7 +15,7 @@ use crate::store::IntakeCounts;
 
 /// Minutes that are kept.
 const KEPT: usize = 60;
-/// How often is counted.
+/// The least time from one count to the next.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// A ring of counts, the last of which is that of the minute in hand.
@@ -49,20 +49,23 @@ impl Minutes {
     }
 }
 
-fn minute() -> u64 {
-    Timestamp(SystemTime::now()).unix_millis() / 60_000
+/// The minute since the epoch, and the rest of it.
+fn minute() -> (u64, Duration) {
+    let now = Timestamp(SystemTime::now()).unix_millis();
+    (now / 60_000, Duration::from_millis(60_000 - now % 60_000))
 }
 
 /// Publishes the counts until cancelled.
 pub(super) async fn count(
-    counts: watch::Receiver<IntakeCounts>,
+    mut counts: watch::Receiver<IntakeCounts>,
     publish: watch::Sender<Arc<[u64]>>,
     cancel: CancellationToken,
 ) {
-    let mut minutes = Minutes::new(minute());
+    let mut minutes = Minutes::new(minute().0);
     while !cancel.is_cancelled() {
-        let stored = counts.borrow().stored;
-        minutes.observe(minute(), stored);
+        let stored = counts.borrow_and_update().stored;
+        let (minute, rest) = minute();
+        minutes.observe(minute, stored);
         publish.send_if_modified(|published| {
             let changed = !published.iter().eq(&minutes.counts);
             if changed {
@@ -70,9 +73,17 @@ pub(super) async fn count(
             }
             changed
         });
+        // Events of the same second are counted together.
+        let next = async {
+            match counts.changed().await {
+                Ok(()) => tokio::time::sleep(PERIOD).await,
+                Err(_) => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = cancel.cancelled() => {}
-            () = tokio::time::sleep(PERIOD) => {}
+            () = tokio::time::sleep(rest) => {}
+            () = next => {}
         }
     }
 }
