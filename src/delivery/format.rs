@@ -1,7 +1,7 @@
 //! The text of an event, in each form that a sink may ask for. ◆
 
 pub use crate::model::broadcaster::Broadcaster;
-use crate::model::event::{Event, REVOCATION};
+use crate::model::event::{Event, MessageId, REVOCATION};
 pub use crate::model::sink::Format;
 
 /// What CloudEvents call the type: reverse-DNS, as their specification asks.
@@ -12,8 +12,14 @@ const SOURCE: &str = "https://api.twitch.tv/helix/eventsub/subscriptions/";
 impl Format {
     /// Appends the event on one line with its line break.
     pub fn line(self, event: &Event, out: &mut Vec<u8>) {
+        self.line_as(event, None, out);
+    }
+
+    /// Appends the event on one line with its line break. `new_id` is the id under which a replayed event goes out; Twitch's
+    /// id is `original_message_id` then. CloudEvents keep Twitch's id.
+    pub fn line_as(self, event: &Event, new_id: Option<&MessageId>, out: &mut Vec<u8>) {
         match self {
-            Self::Eventsub => eventsub_line(event, out),
+            Self::Eventsub => eventsub_line_as(event, new_id, out),
             Self::Cloudevents => {
                 cloudevent(event, out);
                 out.push(b'\n');
@@ -60,9 +66,17 @@ fn uri_part(text: &str) -> String {
 /// Appends Twitch's own message, as its WebSocket sends it, on one line with its line
 /// break. The payload stays as it came, byte for byte; only line breaks between its tokens go.
 pub fn eventsub_line(event: &Event, out: &mut Vec<u8>) {
+    eventsub_line_as(event, None, out);
+}
+
+fn eventsub_line_as(event: &Event, new_id: Option<&MessageId>, out: &mut Vec<u8>) {
     out.reserve(event.payload.len() + 256);
     out.extend_from_slice(b"{\"metadata\":{\"message_id\":");
-    text(event.message_id.as_str(), out);
+    text(new_id.unwrap_or(&event.message_id).as_str(), out);
+    if new_id.is_some() {
+        out.extend_from_slice(b",\"original_message_id\":");
+        text(event.message_id.as_str(), out);
+    }
     out.extend_from_slice(b",\"message_type\":\"");
     out.extend_from_slice(event.message_type().as_bytes());
     out.extend_from_slice(b"\",\"message_timestamp\":");
@@ -95,7 +109,6 @@ mod tests {
     use serde_json::value::RawValue;
 
     use super::*;
-    use crate::model::event::MessageId;
 
     fn event(timestamp: &str, payload: &str) -> Event {
         Event {
@@ -124,6 +137,21 @@ mod tests {
                 "\n"
             )
         );
+    }
+
+    #[test]
+    fn a_replayed_event_names_both_ids() {
+        let (event, new_id) = (event("t", "{}"), MessageId::new("new").unwrap());
+        let mut line = Vec::new();
+        Format::Eventsub.line_as(&event, Some(&new_id), &mut line);
+        let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!(
+            (&line["metadata"]["message_id"], &line["metadata"]["original_message_id"]),
+            (&"new".into(), &"m\"1".into())
+        );
+        let mut line = Vec::new();
+        Format::Cloudevents.line_as(&event, Some(&new_id), &mut line);
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&line).unwrap()["id"], "m\"1");
     }
 
     #[test]

@@ -23,6 +23,7 @@ use super::super::outgoing::Attempt;
 use super::super::retry::Outcome;
 use super::{Single, printable};
 use crate::model::event::{Event, StoredEvent};
+use crate::model::masking::Masking;
 use crate::model::route::SinkName;
 use crate::model::secret::Secret;
 use crate::model::sink::MqttOptions;
@@ -51,6 +52,7 @@ pub(in crate::delivery) struct Mqtt {
     host: String,
     port: u16,
     login: Option<(Secret, Secret)>,
+    masking: Arc<Masking>,
     tls: Option<Arc<rustls::ClientConfig>>,
     link: tokio::sync::Mutex<Option<Arc<Link>>>,
 }
@@ -137,6 +139,7 @@ async fn drive(
     waiting: Arc<Mutex<Waiting>>,
     ready: oneshot::Sender<Result<(), String>>,
     address: String,
+    masking: Arc<Masking>,
 ) {
     let locked = || waiting.lock().unwrap_or_else(PoisonError::into_inner);
     let mut ready = Some(ready);
@@ -161,7 +164,7 @@ async fn drive(
             Ok(MqttEvent::Incoming(Packet::PubComp(ack))) => acknowledge(&mut locked(), ack.pkid),
             Ok(_) => {}
             Err(error) => {
-                let why = explain(&address, &error);
+                let why = explain(&address, &masking, &error);
                 locked().end(&why);
                 if let Some(ready) = ready.take() {
                     let _ = ready.send(Err(why));
@@ -178,7 +181,9 @@ fn acknowledge(waiting: &mut Waiting, id: u16) {
     }
 }
 
-fn explain(address: &str, error: &ConnectionError) -> String {
+/// The failure in words. A broker or a library may repeat a secret.
+fn explain(address: &str, masking: &Masking, error: &ConnectionError) -> String {
+    let said = |error: &dyn std::fmt::Display| printable(&masking.hide(&error.to_string()));
     match error {
         ConnectionError::ConnectionRefused(
             ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized,
@@ -188,9 +193,9 @@ fn explain(address: &str, error: &ConnectionError) -> String {
         }
         ConnectionError::ConnectionRefused(_) => format!("{address} refuses the connection"),
         ConnectionError::Io(error) | ConnectionError::MqttState(StateError::Io(error)) => {
-            format!("{address}: {}", printable(&error.to_string()))
+            format!("{address}: {}", said(error))
         }
-        ConnectionError::Tls(error) => format!("{address}: {}", printable(&error.to_string())),
+        ConnectionError::Tls(error) => format!("{address}: {}", said(error)),
         ConnectionError::NetworkTimeout | ConnectionError::FlushTimeout => {
             format!("{address} does not answer")
         }
@@ -198,7 +203,7 @@ fn explain(address: &str, error: &ConnectionError) -> String {
             format!("{address} closed the connection")
         }
         ConnectionError::MqttState(StateError::AwaitPingResp) => format!("{address} no longer answers"),
-        other => format!("{address}: {}", printable(&other.to_string())),
+        other => format!("{address}: {}", said(other)),
     }
 }
 
@@ -226,6 +231,11 @@ impl Mqtt {
             None if url.username().is_empty() => None,
             None => Some((decoded(url.username()), decoded(url.password().unwrap_or_default()))),
         };
+        let mut masking = Masking::default();
+        masking.add_url(options.url.expose());
+        if let Some((user, password)) = &login {
+            masking.add_login(user.expose(), password.expose());
+        }
         let topic = Template::new(&options.topic, Makes::Text).map_err(MqttError::Topic)?;
         let qos = match options.qos {
             0 => QoS::AtMostOnce,
@@ -242,6 +252,7 @@ impl Mqtt {
             host,
             port,
             login,
+            masking: Arc::new(masking),
             tls,
             link: tokio::sync::Mutex::new(None),
         })
@@ -281,7 +292,8 @@ impl Mqtt {
         let (client, events) = AsyncClient::new(options, QUEUE);
         let waiting = Arc::new(Mutex::new(Waiting::default()));
         let (ready, connected) = oneshot::channel();
-        let driver = tokio::spawn(drive(events, Arc::clone(&waiting), ready, address.clone())).abort_handle();
+        let driver = drive(events, Arc::clone(&waiting), ready, address.clone(), Arc::clone(&self.masking));
+        let driver = tokio::spawn(driver).abort_handle();
         let link = Arc::new(Link { client, waiting, driver });
         match tokio::time::timeout(CONNECT_LIMIT, connected).await {
             Ok(Ok(Ok(()))) => {}
@@ -293,13 +305,14 @@ impl Mqtt {
         Ok(link)
     }
 
-    async fn publish(&self, event: &Event) -> Outcome {
+    async fn publish(&self, event: &Event, attempt: &Attempt) -> Outcome {
         let topic = match self.topic(event) {
             Ok(topic) => topic,
             Err(error) => return Outcome::rejected(error),
         };
         let mut body = Vec::new();
-        self.format.line(event, &mut body);
+        // MQTT 3.1.1 has no headers: the new id of a replayed event stands in the message.
+        self.format.line_as(event, attempt.new_id.as_ref(), &mut body);
         body.pop();
         let link = match self.link().await {
             Ok(link) => link,
@@ -327,8 +340,8 @@ impl Single for Mqtt {
         IN_FLIGHT
     }
 
-    fn send(self: Arc<Self>, event: Arc<StoredEvent>, _attempt: Attempt) -> BoxFuture<'static, Outcome> {
-        async move { self.publish(&event.event).await }.boxed()
+    fn send(self: Arc<Self>, event: Arc<StoredEvent>, attempt: Attempt) -> BoxFuture<'static, Outcome> {
+        async move { self.publish(&event.event, &attempt).await }.boxed()
     }
 
     fn preview(&self, event: &StoredEvent) -> Result<String, String> {
@@ -360,6 +373,23 @@ fn valid_topic(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_broker_that_repeats_a_secret_is_quoted_without_it() {
+        let options = MqttOptions {
+            url: Secret::new("mqtt://me:hunter2hunter2@localhost"),
+            topic: "a".into(),
+            qos: 1,
+            retain: false,
+            credentials: Some(Secret::new("other:opensesame99")),
+        };
+        let tls = crate::delivery::tests::options().tls;
+        let sink = Mqtt::new(SinkName::new("m"), options, Format::Eventsub, tls).unwrap();
+        let error = std::io::Error::other("no hunter2hunter2, no opensesame99, no entry");
+        let words = explain("localhost:1883", &sink.masking, &ConnectionError::Io(error));
+        assert!(words.starts_with("localhost:1883: ") && words.ends_with("no entry"), "{words}");
+        assert!(!words.contains("hunter2") && !words.contains("opensesame"), "{words}");
+    }
 
     #[test]
     fn topics_are_valid_whatever_an_event_holds() {

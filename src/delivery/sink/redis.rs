@@ -21,6 +21,7 @@ use super::super::outgoing::{Attempt, Envelope};
 use super::super::retry::Outcome;
 use super::{Single, printable};
 use crate::model::event::{Event, StoredEvent};
+use crate::model::masking::Masking;
 use crate::model::route::SinkName;
 use crate::model::sink::{RedisOptions, RedisTarget};
 use crate::model::template::{EventContext, Makes, Template, TemplateError};
@@ -40,6 +41,7 @@ pub(in crate::delivery) struct Redis {
     target: Template,
     url: reqwest::Url,
     login: RedisConnectionInfo,
+    masking: Masking,
     tls: Option<Arc<rustls::ClientConfig>>,
     connection: Mutex<Option<Link>>,
 }
@@ -98,7 +100,9 @@ impl Redis {
         };
         let target =
             Template::new(source, Makes::Text).map_err(|error| RedisSinkError::Template { key, error })?;
-        Ok(Self { name, options, format, target, url, login, tls, connection: Mutex::new(None) })
+        let mut masking = Masking::default();
+        masking.add_url(options.url.expose());
+        Ok(Self { name, options, format, target, url, login, masking, tls, connection: Mutex::new(None) })
     }
 
     /// The key or the channel for an event.
@@ -163,6 +167,8 @@ impl Redis {
 
     fn explain(&self, error: &RedisError) -> String {
         let address = self.address();
+        // A server or a library may repeat a secret.
+        let printable = |text: &str| printable(&self.masking.hide(text));
         let said = printable(error.detail().unwrap_or_default());
         match error.kind() {
             ErrorKind::AuthenticationFailed => {
@@ -181,8 +187,13 @@ impl Redis {
 
     fn command(&self, event: &Event, attempt: &Attempt) -> Result<Cmd, String> {
         let target = self.target(event)?;
+        // A channel's message has nothing beside it that a new id could stand in.
+        let new_id = match &self.options.target {
+            RedisTarget::Channel(_) => attempt.new_id.as_ref(),
+            RedisTarget::Stream { .. } => None,
+        };
         let mut line = Vec::new();
-        self.format.line(event, &mut line);
+        self.format.line_as(event, new_id, &mut line);
         line.pop();
         Ok(match &self.options.target {
             RedisTarget::Channel(_) => {
@@ -271,6 +282,9 @@ mod tests {
             (sink.address(), sink.login.username.is_none(), sink.tls.is_some()),
             ("host:1".to_owned(), true, true)
         );
+        let error = RedisError::from((ErrorKind::ResponseError, "", "no p@ss-p@ss-p@ss here".to_owned()));
+        let words = make("redis://me:p%40ss-p%40ss-p%40ss@host").unwrap().explain(&error);
+        assert!(words.contains(" here") && !words.contains("p@ss"), "{words}");
         for wrong in ["redis://", "http://host", "redis://host/x", "host"] {
             assert_eq!(make(wrong).err(), Some(RedisSinkError::Url), "{wrong}");
         }
