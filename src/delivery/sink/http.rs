@@ -27,6 +27,8 @@ use crate::model::template::{
 };
 use crate::model::text::duration;
 
+/// Headers of a message that there is room for at once.
+const HEADERS: usize = 16;
 /// How much of an answer is read: enough to say what is wrong, and to use the connection again.
 const ANSWER: usize = 16 << 10;
 
@@ -130,7 +132,7 @@ impl Http {
         attempt: &Attempt,
     ) -> Result<Message, String> {
         let event = &stored.event;
-        let mut headers = HeaderMap::new();
+        let mut headers = HeaderMap::with_capacity(HEADERS);
         let json = HeaderValue::from_static("application/json");
         let body = match &self.body {
             Body::Eventsub(signer) => {
@@ -210,13 +212,11 @@ impl Http {
             Ok(message) => message,
             Err(error) => return Outcome::rejected(error),
         };
-        let request = self
-            .client
-            .request(self.options.method.clone(), url)
-            .headers(headers)
-            .body(body)
-            .timeout(self.options.timeout);
-        match request.send().await {
+        let mut request = reqwest::Request::new(self.options.method.clone(), url);
+        *request.headers_mut() = headers;
+        *request.body_mut() = Some(body.into());
+        *request.timeout_mut() = Some(self.options.timeout);
+        match self.client.execute(request).await {
             Ok(answer) => self.judge(answer, attempt.now).await,
             Err(error) => {
                 let why = if error.is_timeout() && !error.is_connect() {
@@ -347,8 +347,10 @@ fn header_value(name: &HeaderName, text: &str) -> Result<HeaderValue, HttpError>
 
 /// A value made of an event, which may have any character: those that no header may have become blanks.
 fn any_header_value(text: &str) -> HeaderValue {
-    let clean: String = text.chars().map(|c| if c.is_ascii_control() { ' ' } else { c }).collect();
-    let mut value = HeaderValue::from_bytes(clean.as_bytes()).expect("there are no control characters left");
+    let mut value = HeaderValue::from_str(text).unwrap_or_else(|_| {
+        let clean: String = text.chars().map(|c| if c.is_ascii_control() { ' ' } else { c }).collect();
+        HeaderValue::from_bytes(clean.as_bytes()).expect("there are no control characters left")
+    });
     value.set_sensitive(true);
     value
 }
