@@ -106,6 +106,7 @@ const PURE: &[&str] = &[
     "reconcile/preview/render",
     "store/age",
     "store/ids",
+    "store/places",
     "store/removals",
     "transport/notification",
     "transport/webhook/clock",

@@ -23,9 +23,9 @@ use crate::model::text::one_line;
 use crate::reconcile::ReconcileHandle;
 use crate::store::Store;
 
-/// How often things are looked at; more often when systemd wants to hear more often, and while somebody waits for the
-/// start.
-const PERIOD: Duration = Duration::from_secs(1);
+/// How often things are looked at without a reason; more often when systemd wants to hear more often, and while somebody
+/// waits for the start.
+const PERIOD: Duration = Duration::from_secs(5);
 /// The same during the start.
 const START_PERIOD: Duration = Duration::from_millis(100);
 /// What a start that takes long asks for, again and again.
@@ -137,7 +137,8 @@ impl Vitals {
         self.pulses.each_ref().map(|(part, pulse)| Sign {
             part: *part,
             beats: pulse.count(),
-            waits: reconciler_waits && matches!(part, Part::Reconciler | Part::Binder),
+            waits: pulse.is_resting()
+                || (reconciler_waits && matches!(part, Part::Reconciler | Part::Binder)),
         })
     }
 }
@@ -182,7 +183,7 @@ fn sentence(status: &Status, up: bool) -> String {
 pub(super) async fn keep_told(
     notifier: Notifier,
     vitals: Vitals,
-    sources: Sources,
+    mut sources: Sources,
     hangs: watch::Sender<Hanging>,
     cancel: CancellationToken,
 ) {
@@ -229,6 +230,8 @@ pub(super) async fn keep_told(
         tokio::select! {
             () = cancel.cancelled() => {}
             () = tokio::time::sleep(if up { period } else { period.min(START_PERIOD) }) => {}
+            Ok(()) = sources.token.changed(), if up => {}
+            Ok(()) = sources.reconcile.changed(), if up => {}
         }
     }
 }

@@ -2,10 +2,11 @@
 //! move the cursor.
 //!
 //! The cursor moves only after the sink has the lines safe, so a crash repeats what was in hand and
-//! loses nothing. It is stored by a task of its own, so that the next batch does not wait for that.
+//! loses nothing. The store writes it a little later, and the next batch does not wait for that.
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
@@ -15,12 +16,11 @@ use tracing::{debug, error, info, warn};
 use super::handle::Skipped;
 use super::retry::{Decision, Failure, decide};
 use super::sink::Lines;
-use super::window::Place;
 use super::worker::{Command, Failures, Worker};
 use crate::model::event::{Seq, StoredEvent};
 use crate::model::status::SinkState;
 use crate::model::time::Timestamp;
-use crate::store::GivenUp;
+use crate::store::{GivenUp, Keep};
 
 /// Events in one batch.
 const BATCH: usize = 1_000;
@@ -39,7 +39,7 @@ pub(super) struct BatchWorker {
 /// A batch as the sink gets it.
 #[derive(Default)]
 struct Batch {
-    events: Vec<StoredEvent>,
+    events: Vec<Arc<StoredEvent>>,
     lines: Vec<u8>,
     /// Up to here everything is either in `events` or not for this sink.
     last: Seq,
@@ -77,15 +77,11 @@ impl BatchWorker {
         if self.resend_letters(record.cursor).await.is_none() {
             return;
         }
-        let (moved, keeper) =
-            self.worker.keep_place(Place { cursor: record.cursor, done: record.done }, Duration::ZERO);
-        let _ = self.follow(record.cursor, |cursor| drop(moved.send_replace(cursor.into()))).await;
-        drop(moved);
-        let _ = keeper.await;
+        let _ = self.follow(record.cursor).await;
     }
 
     /// Hands on what is stored after the cursor, for ever; none when told to stop.
-    async fn follow(&mut self, mut cursor: Seq, moved: impl Fn(Seq)) -> Option<()> {
+    async fn follow(&mut self, mut cursor: Seq) -> Option<()> {
         let mut newest = self.worker.store.last_seq();
         let mut batch = Batch::default();
         let stop = self.worker.stop.clone();
@@ -137,7 +133,8 @@ impl BatchWorker {
                 }
             }
             cursor = batch.last;
-            moved(cursor);
+            let keep = if batch.events.is_empty() { Keep::Lazily } else { Keep::Soon };
+            self.worker.keep_place(cursor.into(), keep);
         }
     }
 
@@ -148,7 +145,7 @@ impl BatchWorker {
             let letters = self.worker.letters(after).await?;
             let Some(last) = letters.last() else { return Some(()) };
             after = last.id;
-            let events = letters.iter().map(|letter| letter.event.clone()).collect();
+            let events = letters.iter().map(|letter| Arc::new(letter.event.clone())).collect();
             let mut batch = Batch { events, ..Batch::default() };
             let mut ids: VecDeque<i64> = letters.iter().map(|letter| letter.id).collect();
             self.write_lines(&mut batch);
@@ -172,7 +169,7 @@ impl BatchWorker {
         }
     }
 
-    fn fill(&self, batch: &mut Batch, events: Vec<StoredEvent>) {
+    fn fill(&self, batch: &mut Batch, events: Vec<Arc<StoredEvent>>) {
         let routes = self.worker.routes.borrow().clone().unwrap_or_default();
         batch.last = events.last().map_or(batch.last, |event| event.seq);
         batch.events = events;

@@ -18,6 +18,7 @@ mod preview;
 mod receiver;
 pub mod retry;
 pub mod select;
+mod sending;
 mod single;
 mod sink;
 mod supervisor;

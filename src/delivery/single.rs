@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
-use tokio::task::{AbortHandle, JoinSet};
+use futures_util::future::AbortHandle;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -16,6 +16,7 @@ use super::format::Broadcaster;
 use super::handle::Skipped;
 use super::outgoing::{Attempt, Replay, replayed_id};
 use super::retry::{Decision, Failure, Outcome};
+use super::sending::Sending;
 use super::sink::Single;
 use super::sleep_until;
 use super::window::{Cause, Origin, Place, Ticket, Window};
@@ -23,7 +24,7 @@ use super::worker::{Command, Failures, LETTERS, Worker};
 use crate::model::event::{MessageId, Seq, StoredEvent};
 use crate::model::status::SinkState;
 use crate::model::time::Timestamp;
-use crate::store::{GivenUp, SinkRecord};
+use crate::store::{GivenUp, Keep, SinkRecord};
 use crate::telemetry::LogLimit;
 
 /// Events that are open at once, at the most.
@@ -34,8 +35,6 @@ const WINDOW_BYTES: usize = 4 << 20;
 const READ: usize = 256;
 /// How long sending may go on after the daemon was told to stop.
 const LAST_SEND: Duration = Duration::from_secs(4);
-/// The least time between two writes of the place, which moves with every event.
-const PLACE_PAUSE: Duration = Duration::from_millis(10);
 /// How often the lag is shown while nothing happens.
 const SHOW: Duration = Duration::from_secs(1);
 
@@ -59,12 +58,15 @@ struct Run {
     window: Window,
     events: BTreeMap<Ticket, Held>,
     bytes: usize,
-    /// A task for each event that is out, so that they share all cores.
-    sending: JoinSet<(Ticket, Outcome)>,
+    /// The events that are out.
+    sending: Sending<(Ticket, Outcome)>,
     /// Events after the cursor that were done before this start.
     already: BTreeSet<Seq>,
     /// The last dead letter that was taken up, and whether there may be more.
     letters: (i64, bool),
+    /// The place that the store was told last, and whether an event was done since.
+    kept: Place,
+    is_progress: bool,
     /// The place and the replays at the start.
     record: SinkRecord,
     begun: Instant,
@@ -95,12 +97,13 @@ impl SingleWorker {
     pub(super) async fn run(mut self) {
         let Some(record) = self.worker.start().await else { return };
         let place = Place { cursor: record.cursor, done: record.done.clone() };
-        let (moved, keeper) = self.worker.keep_place(place.clone(), PLACE_PAUSE);
         let mut run = Run {
+            kept: place.clone(),
+            is_progress: false,
             window: Window::new(self.sink.concurrency(), place.cursor),
             events: BTreeMap::new(),
             bytes: 0,
-            sending: JoinSet::new(),
+            sending: Sending::new(),
             already: place.done.into_iter().collect(),
             letters: (0, true),
             record,
@@ -110,30 +113,19 @@ impl SingleWorker {
             log: LogLimit::default(),
             news: News::default(),
         };
-        let mut publish = |place: Place| {
-            moved.send_if_modified(|old| {
-                let changed = *old != place;
-                *old = place;
-                changed
-            });
-        };
-        if self.work(&mut run, &mut publish).await.is_some() && !run.sending.is_empty() {
+        if self.work(&mut run).await.is_some() && !run.sending.is_empty() {
             let stop = self.worker.stop.clone();
-            if stop.finish(self.finish(&mut run, &mut publish), LAST_SEND).await.is_none() {
+            if stop.finish(self.finish(&mut run), LAST_SEND).await.is_none() {
                 warn!(
                     sink = %self.worker.name(), events = run.sending.len(),
                     "stopped while events were being sent; they are sent again at the next start"
                 );
             }
         }
-        run.sending.shutdown().await;
-        drop(run);
-        drop(moved);
-        let _ = keeper.await;
     }
 
     /// Sends until told to stop; none when the store has gone.
-    async fn work(&mut self, run: &mut Run, publish: &mut impl FnMut(Place)) -> Option<()> {
+    async fn work(&mut self, run: &mut Run) -> Option<()> {
         let mut newest = self.worker.store.last_seq();
         let mut reopen = self.worker.reopen.clone();
         let mut pause = self.worker.pause.subscribe();
@@ -148,19 +140,19 @@ impl SingleWorker {
             self.refill(run, to).await?;
             self.send(run);
             self.worker.progress(run.window.read(), run.window.open());
-            self.worker.look_ahead().await;
+            run.sending.during(self.worker.look_ahead()).await;
             self.show(run);
-            publish(run.window.place());
+            self.keep_place(run);
             let due = run.window.next_due(run.begun.elapsed()).map(|due| run.begun + due);
             tokio::select! {
                 biased;
                 () = stop.soon.cancelled() => return Some(()),
                 Some(command) = self.worker.commands.recv() => self.carry_out(run, command).await?,
-                Some(sent) = run.sending.join_next(), if !run.sending.is_empty() => {
-                    self.handle(run, sent).await?;
+                Some((ticket, outcome)) = run.sending.next(), if !run.sending.is_empty() => {
+                    self.act_on(run, ticket, outcome).await?;
                     // Events that have ended meanwhile go with it.
-                    while let Some(sent) = run.sending.try_join_next() {
-                        self.handle(run, sent).await?;
+                    while let Some((ticket, outcome)) = run.sending.take() {
+                        self.act_on(run, ticket, outcome).await?;
                     }
                 }
                 Ok(()) = reopen.changed() => run.window.retry_now(false),
@@ -176,11 +168,21 @@ impl SingleWorker {
         }
     }
 
+    /// Has the place stored if it has moved.
+    fn keep_place(&self, run: &mut Run) {
+        let place = run.window.place();
+        if place != run.kept {
+            let keep = if std::mem::take(&mut run.is_progress) { Keep::Soon } else { Keep::Lazily };
+            run.kept = place.clone();
+            self.worker.keep_place(place, keep);
+        }
+    }
+
     /// Waits for what is out.
-    async fn finish(&self, run: &mut Run, publish: &mut impl FnMut(Place)) -> Option<()> {
-        while let Some(sent) = run.sending.join_next().await {
-            self.handle(run, sent).await?;
-            publish(run.window.place());
+    async fn finish(&self, run: &mut Run) -> Option<()> {
+        while let Some((ticket, outcome)) = run.sending.next().await {
+            self.act_on(run, ticket, outcome).await?;
+            self.keep_place(run);
         }
         self.show(run);
         Some(())
@@ -190,19 +192,19 @@ impl SingleWorker {
     async fn refill(&self, run: &mut Run, newest: Seq) -> Option<()> {
         let sink = self.worker.name();
         if run.letters.1 && run.window.len() + LETTERS <= WINDOW {
-            let letters = self.worker.letters(run.letters.0).await?;
+            let letters = run.sending.during(self.worker.letters(run.letters.0)).await?;
             run.letters = (letters.last().map_or(run.letters.0, |last| last.id), letters.len() == LETTERS);
             for letter in letters {
                 let id = &letter.event.event.message_id;
                 let new_id = Some(replayed_id(sink, Replay::DeadLetter(letter.replays), id));
-                run.open(Origin::Letter(letter.id), letter.event, new_id);
+                run.open(Origin::Letter(letter.id), Arc::new(letter.event), new_id);
             }
         }
         while run.window.read() < newest && run.window.len() + READ <= WINDOW && run.bytes < WINDOW_BYTES {
             let from = run.window.read();
             let read =
                 || self.worker.store.read_for(&self.worker.follower, from, READ, WINDOW_BYTES - run.bytes);
-            let events = self.worker.insist("reading events", read).await?;
+            let events = run.sending.during(self.worker.insist("reading events", read)).await?;
             let Some(last) = events.last().map(|event| event.seq) else {
                 // Retention was quicker: there is nothing up to the newest that was seen.
                 run.window.read_to(newest);
@@ -230,26 +232,13 @@ impl SingleWorker {
             let Some(held) = run.events.get_mut(&ticket) else { continue };
             let attempt = Attempt { failures, new_id: held.new_id.clone(), now: SystemTime::now() };
             let work = Arc::clone(&self.sink).send(Arc::clone(&held.event), attempt);
-            held.sending = Some(run.sending.spawn(async move {
+            held.sending = Some(run.sending.start(async move {
                 // An event that a sink cannot stand must not keep the sink from all others.
                 let outcome = AssertUnwindSafe(work).catch_unwind().await;
-                (
-                    ticket,
-                    outcome.unwrap_or_else(|_| Outcome::rejected("sending this event made the sink panic")),
-                )
+                let outcome =
+                    outcome.unwrap_or_else(|_| Outcome::rejected("sending this event made the sink panic"));
+                (ticket, outcome)
             }));
-        }
-    }
-
-    async fn handle(
-        &self,
-        run: &mut Run,
-        sent: Result<(Ticket, Outcome), tokio::task::JoinError>,
-    ) -> Option<()> {
-        match sent {
-            Ok((ticket, outcome)) => self.act_on(run, ticket, outcome).await,
-            // The event was skipped.
-            Err(_) => Some(()),
         }
     }
 
@@ -353,14 +342,20 @@ impl SingleWorker {
             return Some(());
         };
         let event = Arc::clone(&held.event);
+        let sending = &mut run.sending;
         match (origin, &end) {
             (Origin::Stored(_), End::Delivered) => {}
-            (Origin::Stored(_), End::GivenUp(why)) => self.worker.to_dead_letters(&event, why).await?,
-            (Origin::Letter(id), End::Delivered) => self.worker.resent(id, Ok(())).await?,
-            (Origin::Letter(id), End::GivenUp(why)) => self.worker.resent(id, Err(why)).await?,
+            (Origin::Stored(_), End::GivenUp(why)) => {
+                sending.during(self.worker.to_dead_letters(&event, why)).await?;
+            }
+            (Origin::Letter(id), End::Delivered) => sending.during(self.worker.resent(id, Ok(()))).await?,
+            (Origin::Letter(id), End::GivenUp(why)) => {
+                sending.during(self.worker.resent(id, Err(why))).await?
+            }
         }
         run.window.done(ticket);
         run.close(ticket);
+        run.is_progress = true;
         let is_delivered = matches!(end, End::Delivered);
         run.news.delivered += u64::from(is_delivered);
         if run.is_failing && !run.window.failing() {
@@ -449,12 +444,12 @@ impl SingleWorker {
 }
 
 impl Run {
-    fn open(&mut self, origin: Origin, event: StoredEvent, new_id: Option<MessageId>) {
+    fn open(&mut self, origin: Origin, event: Arc<StoredEvent>, new_id: Option<MessageId>) {
         let mut hasher = DefaultHasher::new();
         Broadcaster::of(&event.event.payload).id.hash(&mut hasher);
         let ticket = self.window.add(origin, hasher.finish());
         self.bytes += event.event.payload.len();
-        self.events.insert(ticket, Held { event: Arc::new(event), new_id, failures: None, sending: None });
+        self.events.insert(ticket, Held { event, new_id, failures: None, sending: None });
     }
 
     /// Why an event is given up, with its failures so far.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -20,7 +19,7 @@ use crate::model::event::{Seq, StoredEvent};
 use crate::model::route::{Routes, SinkName};
 use crate::model::status::{SinkState, SinkStatus};
 use crate::model::time::Timestamp;
-use crate::store::{DeadLetter, FailureRecord, Follower, GivenUp, SinkRecord, Store, StoreError};
+use crate::store::{DeadLetter, FailureRecord, Follower, GivenUp, Keep, SinkRecord, Store, StoreError};
 
 /// Pauses while the store cannot be read or written.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -291,6 +290,11 @@ impl Worker {
         self.waiting.idle_at.map_or(by_date, |at| by_date.min(at.elapsed())).as_secs()
     }
 
+    /// Has the place stored. If it is lost in a crash, what the sink got since comes again.
+    pub(super) fn keep_place(&self, place: Place, keep: Keep) {
+        self.store.keep_place(self.name(), place.cursor, place.done, keep);
+    }
+
     /// Publishes a change of the status.
     pub(super) fn show(&self, change: impl FnOnce(&mut SinkStatus), cursor: Seq) {
         let waiting = self.waiting.events();
@@ -305,59 +309,5 @@ impl Worker {
             }
             *status != before
         });
-    }
-
-    /// Starts the task that stores the places that are sent to it, with at least `pause` between two writes. Each is a sync
-    /// of the disk; what moves meanwhile shares the next one, and comes again after a crash.
-    pub(super) fn keep_place(&self, start: Place, pause: Duration) -> (watch::Sender<Place>, JoinHandle<()>) {
-        let (moved, moves) = watch::channel(start);
-        let statuses = Arc::clone(&self.statuses);
-        let task = keep(self.store.clone(), self.options.name.clone(), moves, statuses, pause);
-        (moved, tokio::spawn(task))
-    }
-}
-
-/// Stores places; what could not be stored at the end is sent again.
-async fn keep(
-    store: Store,
-    name: SinkName,
-    mut moves: watch::Receiver<Place>,
-    statuses: Arc<watch::Sender<Statuses>>,
-    pause: Duration,
-) {
-    let mut kept = moves.borrow().clone();
-    loop {
-        // An error means that the worker has ended; its last word may still be unread.
-        let ended = moves.changed().await.is_err();
-        let to = moves.borrow_and_update().clone();
-        if kept != to {
-            match store.advance(&name, to.cursor, to.done.clone()).await {
-                Ok(record) => {
-                    kept = to;
-                    if !ended && !pause.is_zero() {
-                        tokio::time::sleep(pause).await;
-                    }
-                    statuses.send_if_modified(|statuses| {
-                        let Some(status) = statuses.get_mut(&name) else { return false };
-                        let changed = status.lost < record.lost;
-                        status.lost = status.lost.max(record.lost);
-                        changed
-                    });
-                }
-                Err(StoreError::Closed) => return,
-                Err(error) if ended => {
-                    warn!(sink = %name, %error, "the sink's place could not be stored; its last events are sent again");
-                }
-                Err(error) => {
-                    warn!(sink = %name, %error, "the sink's place could not be stored; trying again");
-                    tokio::time::sleep(STORE_PAUSE).await;
-                    // The failed move is made up for by the next round.
-                    moves.mark_changed();
-                }
-            }
-        }
-        if ended {
-            return;
-        }
     }
 }

@@ -1,21 +1,38 @@
 //! Signs of life: a part counts the turns of its loop, and somebody else looks whether the count moves.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The count of one part; clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Pulse(Arc<AtomicU64>);
+pub struct Pulse(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    count: AtomicU64,
+    is_resting: AtomicBool,
+}
 
 impl Pulse {
     /// The part has moved.
     pub fn beat(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.is_resting.store(false, Ordering::Relaxed);
+        self.0.count.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How often it has.
+    /// The part has nothing to do until its next beat.
+    pub fn rest(&self) {
+        self.0.is_resting.store(true, Ordering::Relaxed);
+    }
+
+    /// Number of beats so far.
     pub fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.count.load(Ordering::Relaxed)
+    }
+
+    /// Whether the part has nothing to do.
+    pub fn is_resting(&self) -> bool {
+        self.0.is_resting.load(Ordering::Relaxed)
     }
 }
 
@@ -30,5 +47,15 @@ mod tests {
         same.beat();
         pulse.beat();
         assert_eq!((pulse.count(), same.count()), (2, 2));
+    }
+
+    #[test]
+    fn a_beat_ends_the_rest() {
+        let pulse = Pulse::default();
+        assert!(!pulse.is_resting());
+        pulse.rest();
+        assert!(pulse.clone().is_resting());
+        pulse.beat();
+        assert!(!pulse.is_resting());
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 
 use crate::model::event::Seq;
 
@@ -13,9 +14,11 @@ type Wants = dyn Fn(&str, &str, &[u8]) -> bool + Send + Sync;
 #[derive(Clone)]
 pub struct Follower {
     wants: Arc<Wants>,
-    /// Up to here the worker has read. Held by whoever reads for the worker, and by retention while it removes: so an
-    /// event is either with the worker, or was lost.
-    read: Arc<Mutex<Seq>>,
+    /// Held by whoever reads for the worker, and by retention while it removes: so an event is either with the worker, or
+    /// was lost.
+    turn: Arc<Mutex<()>>,
+    /// Up to here the worker has read.
+    read: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for Follower {
@@ -28,15 +31,62 @@ impl Follower {
     /// A worker that has read nothing yet. `wants` is asked for the type, the version and the payload of an event, on the
     /// store's threads.
     pub fn new(wants: impl Fn(&str, &str, &[u8]) -> bool + Send + Sync + 'static) -> Self {
-        Self { wants: Arc::new(wants), read: Arc::default() }
+        Self { wants: Arc::new(wants), turn: Arc::default(), read: Arc::default() }
     }
 
     pub(super) fn wants(&self, subscription_type: &str, version: &str, payload: &[u8]) -> bool {
         (self.wants)(subscription_type, version, payload)
     }
 
-    pub(super) fn read(&self) -> MutexGuard<'_, Seq> {
-        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits for the turn to read, or to keep the worker from reading.
+    pub(super) fn read(&self) -> Position<'_> {
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        Position { _turn: turn, read: &self.read }
+    }
+
+    /// The same without waiting: `None` if somebody else has the turn.
+    pub(super) fn try_read(&self) -> Option<Position<'_>> {
+        let turn = match self.turn.try_lock() {
+            Ok(turn) => turn,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(Position { _turn: turn, read: &self.read })
+    }
+
+    /// A view of how far the worker has read.
+    pub(super) fn reading(&self) -> Reading {
+        Reading(Arc::downgrade(&self.read))
+    }
+}
+
+/// How far a worker has read, while it cannot read on.
+pub(super) struct Position<'a> {
+    _turn: MutexGuard<'a, ()>,
+    read: &'a AtomicU64,
+}
+
+impl Position<'_> {
+    pub(super) fn get(&self) -> Seq {
+        Seq(self.read.load(Ordering::Acquire))
+    }
+
+    pub(super) fn set(&mut self, seq: Seq) {
+        self.read.store(seq.0, Ordering::Release);
+    }
+}
+
+/// How far a worker has read, as long as there is the worker.
+#[derive(Clone, Debug)]
+pub(super) struct Reading(Weak<AtomicU64>);
+
+impl Reading {
+    pub(super) fn is_alive(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    pub(super) fn position(&self) -> Seq {
+        Seq(self.0.upgrade().map_or(0, |read| read.load(Ordering::Acquire)))
     }
 }
 

@@ -2,19 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::error::StoreError;
 use super::follower::Follower;
 use super::job::{Command, Job, SinkJob};
+use super::places::{Place, Places};
 use super::reader::{self, ReadRequest, ReaderThread};
+use super::recent::Recent;
 use super::writer::{Published, Writer};
 use super::{
-    Appended, DeadLetter, GivenUp, IntakeCounts, LOSS, LetterFilter, Loss, SinkRecord, StartAt, StoreOptions,
-    guard, retention, schema,
+    Appended, DeadLetter, GivenUp, IntakeCounts, Keep, LOSS, LetterFilter, Loss, SinkRecord, StartAt,
+    StoreOptions, guard, retention, schema,
 };
 use crate::model::event::{Event, Seq, StoredEvent};
 use crate::model::pulse::Pulse;
@@ -24,6 +26,8 @@ use crate::model::time::Timestamp;
 
 /// Bytes that one permit of the byte bound stands for.
 const BYTES_A_PERMIT: usize = 256;
+/// Commands that need no permit, so that they reach the writer at any time: one `Look`, and a `Close`.
+const WITHOUT_PERMIT: usize = 2;
 
 /// Resolves once a pushed event is on disk.
 #[derive(Debug)]
@@ -55,6 +59,9 @@ struct Inner {
     bytes: Arc<Semaphore>,
     byte_permits: u32,
     read_places: Arc<Semaphore>,
+    /// The places of sinks that are not stored yet.
+    moved: Arc<Mutex<Places>>,
+    recent: Recent,
     published: Published,
     reader_pulse: Pulse,
     died: watch::Receiver<Option<StoreError>>,
@@ -72,14 +79,14 @@ impl Store {
         let connection = schema::open(&options.path, options.max_size)?;
         let read_connection = schema::open_read_only(&options.path)?;
 
-        // Room for the commands that are not events, beside the events.
         let places = options.queue_events.clamp(1, 1 << 20);
         let byte_permits =
             u32::try_from((options.queue_bytes / BYTES_A_PERMIT).max(1)).unwrap_or(u32::MAX >> 3);
-        let (commands, queue) = std::sync::mpsc::sync_channel(places + 1);
+        let (commands, queue) = std::sync::mpsc::sync_channel(places + WITHOUT_PERMIT);
         let (reads, read_queue) = std::sync::mpsc::sync_channel(reader::QUEUE);
         let (died_tx, died) = watch::channel(None);
         let (writer, published) = Writer::new(connection, &options, lock)?;
+        let (moved, recent) = (writer.places(), writer.recent());
         writer.start(queue, died_tx.clone()).map_err(StoreError::io(&options.path))?;
         let reader_pulse = Pulse::default();
         ReaderThread::start(read_connection, read_queue, died_tx, reader_pulse.clone())
@@ -92,6 +99,8 @@ impl Store {
                 bytes: Arc::new(Semaphore::new(byte_permits as usize)),
                 byte_permits,
                 read_places: Arc::new(Semaphore::new(reader::QUEUE)),
+                moved,
+                recent,
                 published,
                 reader_pulse,
                 died,
@@ -259,9 +268,13 @@ impl Store {
         after: Seq,
         limit: usize,
         max_bytes: usize,
-    ) -> Result<Vec<StoredEvent>, StoreError> {
+    ) -> Result<Vec<Arc<StoredEvent>>, StoreError> {
+        if let Some(events) = self.inner.recent.read(follower, after, limit, max_bytes) {
+            return Ok(events);
+        }
         let follower = Some(follower.clone());
-        self.read(|reply| ReadRequest::After { after, limit, max_bytes, follower, reply }).await
+        let read = self.read(|reply| ReadRequest::After { after, limit, max_bytes, follower, reply }).await?;
+        Ok(read.into_iter().map(Arc::new).collect())
     }
 
     /// Which of the next `limit` events after `after` a worker wants, and up to where that was looked at.
@@ -292,14 +305,25 @@ impl Store {
         self.ask(|reply| Job::Sink(SinkJob::Register { name, start }, reply)).await
     }
 
-    /// Moves a sink's cursor forward, never back; `done` are the events after it that the sink is done
-    /// with as well.
-    ///
-    /// # Errors
-    /// The database cannot be written at present, or the store was closed.
-    pub async fn advance(&self, name: &SinkName, to: Seq, done: Vec<Seq>) -> Result<SinkRecord, StoreError> {
-        let name = name.clone();
-        self.ask(|reply| Job::Sink(SinkJob::Advance { name, to, done }, reply)).await
+    /// Notes that a sink's cursor has moved forward; `done` are the events after it that the sink is done with as well.
+    /// It is stored with a later event, or by itself: within 250 ms if `keep` asks for that.
+    pub fn keep_place(&self, name: &SinkName, cursor: Seq, done: Vec<Seq>, keep: Keep) {
+        let mut places = self.places();
+        if places.note(name, Place { cursor, done }, keep, Instant::now()) {
+            self.send_look(&mut places);
+        }
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.inner.moved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the writer look at what it reads by itself; the queue has one such request at most.
+    fn send_look(&self, places: &mut Places) {
+        if places.call() {
+            // Without a writer there is nothing to look at.
+            let _ = self.inner.commands.try_send(Command { job: Job::Look, _place: None });
+        }
     }
 
     /// Puts a sink back behind `to`, so that it gets again what was stored after.
@@ -422,6 +446,7 @@ impl Store {
     /// Changes what is kept.
     pub fn set_retention(&self, retain: Duration, max_size: u64) {
         self.inner.published.retention.send_replace(retention(retain, max_size));
+        self.send_look(&mut self.places());
     }
 
     /// Keeps the database from growing beyond this many pages, as a full disk does; for tests.
@@ -440,8 +465,8 @@ impl Store {
         self.inner.published.counts.clone()
     }
 
-    /// The signs of life of the writer and of the reader: each beats at least every few seconds, also while there
-    /// is nothing to do and while the disk fails, but not while its thread hangs.
+    /// The signs of life of the writer and of the reader: each rests while there is nothing to do, and beats at least every
+    /// few seconds otherwise, also while the disk fails. While its thread hangs it does neither.
     pub fn pulses(&self) -> (Pulse, Pulse) {
         (self.inner.published.pulse.clone(), self.inner.reader_pulse.clone())
     }

@@ -15,13 +15,35 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 /// Something to write.
 #[derive(Debug)]
 pub(super) enum Job {
-    Append { event: Event, reply: Option<Reply<Appended>>, held: bool, _bytes: OwnedSemaphorePermit },
+    Append {
+        event: Event,
+        reply: Option<Reply<Appended>>,
+        held: bool,
+        _bytes: OwnedSemaphorePermit,
+    },
     Sink(SinkJob, Reply<SinkRecord>),
-    Retire { active: Vec<SinkName>, reply: Reply<()> },
-    Letters { filter: LetterFilter, drop: bool, reply: Reply<u64> },
-    Settings { changes: Vec<(String, Option<String>)>, reply: Reply<()> },
-    LimitPages { pages: Option<u32>, reply: Reply<()> },
-    Close { reply: Reply<()> },
+    Retire {
+        active: Vec<SinkName>,
+        reply: Reply<()>,
+    },
+    Letters {
+        filter: LetterFilter,
+        drop: bool,
+        reply: Reply<u64>,
+    },
+    Settings {
+        changes: Vec<(String, Option<String>)>,
+        reply: Reply<()>,
+    },
+    LimitPages {
+        pages: Option<u32>,
+        reply: Reply<()>,
+    },
+    Close {
+        reply: Reply<()>,
+    },
+    /// Something changed that the writer reads by itself: places of sinks, or what is kept.
+    Look,
 }
 
 /// Something to write about one sink.
@@ -29,7 +51,6 @@ pub(super) enum Job {
 pub(super) enum SinkJob {
     Register { name: SinkName, start: StartAt },
     Start { name: SinkName, start: StartAt, follower: Follower },
-    Advance { name: SinkName, to: Seq, done: Vec<Seq> },
     Rewind { name: SinkName, to: Seq },
     DeadLetter { name: SinkName, event: Box<StoredEvent>, given_up: Box<GivenUp> },
     Resent { name: SinkName, id: i64, given_up: Option<Box<GivenUp>> },
@@ -89,6 +110,7 @@ impl Job {
             | Self::Close { reply } => {
                 let _ = reply.send(Ok(()));
             }
+            Self::Look => {}
         }
     }
 
@@ -110,6 +132,7 @@ impl Job {
             | Self::Close { reply } => {
                 let _ = reply.send(Err(error));
             }
+            Self::Look => {}
         }
     }
 }
@@ -134,7 +157,6 @@ pub(super) fn about_sink(
             return sinks::register(connection, name, first(*start, newest));
         }
         SinkJob::Start { name, start, .. } => return sinks::start(connection, name, first(*start, newest)),
-        SinkJob::Advance { name, to, done } => return sinks::advance(connection, name, *to, done),
         SinkJob::Rewind { name, to } => return sinks::rewind(connection, name, *to),
         SinkJob::DeadLetter { name, event, given_up } => {
             dead_letters::add(connection, name, event, given_up, now)?;

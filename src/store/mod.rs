@@ -17,8 +17,10 @@ mod handle;
 mod ids;
 mod job;
 mod machine;
+mod places;
 mod presence;
 mod reader;
+mod recent;
 mod removals;
 mod retention;
 mod schema;
@@ -44,6 +46,9 @@ use crate::model::route::SinkName;
 pub use crate::model::sink::StartAt;
 use crate::model::time::Timestamp;
 
+/// The usual [`StoreOptions::recent_bytes`].
+const RECENT_BYTES: usize = 8 << 20;
+
 /// Tells the wall-clock time.
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
@@ -63,6 +68,8 @@ pub struct StoreOptions {
     pub queue_events: usize,
     /// Bytes of payload that may wait to be written.
     pub queue_bytes: usize,
+    /// Bytes of the newest events that are kept in memory for the workers of sinks.
+    pub recent_bytes: usize,
     /// The time that events are stamped with.
     pub clock: Clock,
     /// The clock that ages are told by.
@@ -90,6 +97,7 @@ impl StoreOptions {
             max_size,
             queue_events,
             queue_bytes,
+            recent_bytes: RECENT_BYTES,
             clock: Arc::new(SystemTime::now),
             ticks: machine::ticks(),
         }
@@ -128,6 +136,15 @@ pub struct SinkRecord {
     pub replays: u64,
     /// Up to here the sink was done with events before a person asked for them again.
     pub replay_until: Seq,
+}
+
+/// How soon the place of a sink is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Within 250 ms: the sink got events, which come again if the place is lost.
+    Soon,
+    /// With the next event or request to write: the sink wanted none of the events.
+    Lazily,
 }
 
 /// An event that a sink gave up on.

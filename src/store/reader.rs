@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::Receiver;
 use std::thread;
 
 use rusqlite::Connection;
@@ -10,7 +10,6 @@ use tokio::sync::{oneshot, watch};
 
 use super::error::StoreError;
 use super::follower::Follower;
-use super::writer::IDLE;
 use super::{DeadLetter, dead_letters, events, schema, settings};
 use crate::model::event::{Seq, StoredEvent};
 use crate::model::pulse::Pulse;
@@ -70,7 +69,7 @@ pub(super) enum ReadRequest {
 pub(super) struct ReaderThread;
 
 impl ReaderThread {
-    /// Runs until the store's handles are gone; `pulse` beats with every turn.
+    /// Runs until the store's handles are gone; `pulse` beats with every request, and rests in between.
     pub(super) fn start(
         connection: Connection,
         requests: Receiver<ReadRequest>,
@@ -80,12 +79,11 @@ impl ReaderThread {
         thread::Builder::new().name("store-reader".to_owned()).spawn(move || {
             let guard = super::guard::DeathNotice::new("reader", died);
             loop {
+                pulse.rest();
+                let request = requests.recv();
                 pulse.beat();
-                match requests.recv_timeout(IDLE) {
-                    Ok(request) => answer(&connection, request),
-                    Err(RecvTimeoutError::Timeout) => {}
-                    Err(RecvTimeoutError::Disconnected) => break,
-                }
+                let Ok(request) = request else { break };
+                answer(&connection, request);
             }
             guard.expected();
         })?;
@@ -103,7 +101,7 @@ fn answer(connection: &Connection, request: ReadRequest) {
             if let (Some(position), Ok(Some(last))) =
                 (&mut position, read.as_ref().map(|events| events.last()))
             {
-                **position = last.seq;
+                position.set(last.seq);
             }
             drop(position);
             let _ = reply.send(read.map_err(StoreError::sql("read events")));

@@ -9,17 +9,20 @@
 //! already is noted as held instead: it is lost only if that worker ends before the sink has it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::MutexGuard;
 
 use rusqlite::{Connection, params};
 
-use super::follower::{Follower, Followers};
+use super::follower::{self, Follower, Followers};
 use super::ids::WINDOW;
+use super::recent::Recent;
 use super::removals::Summary;
 use super::{LOSS, Loss, settings};
 use crate::model::event::Seq;
 use crate::model::route::SinkName;
 use crate::model::time::Timestamp;
+
+/// A time after all others that a row can hold.
+const FAR: u64 = i64::MAX as u64;
 
 /// Which events to keep.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +69,7 @@ pub(super) fn slice(
     by_age: bool,
     rows: u64,
     followers: &Followers,
+    recent: &Recent,
 ) -> rusqlite::Result<Removed> {
     let transaction = connection.transaction()?;
     let newest: u64 =
@@ -89,6 +93,7 @@ pub(super) fn slice(
     if up_to > 0 {
         positions = stop_reading(followers);
         removed.losses = count_losses(&transaction, up_to, &positions)?;
+        recent.forget(Seq(up_to));
         let taken: Vec<_> = oldest.iter().filter(|row| row.seq <= up_to).collect();
         removed.events.by_age = taken.iter().filter(|row| row.visible).count() as u64;
         removed.events.until = newest_of(&taken);
@@ -97,7 +102,7 @@ pub(super) fn slice(
     } else if used(&transaction)? > keep.size {
         // By size: the oldest payloads go, and their rows with them once the window is over. Dead letters
         // are as old as their failure.
-        let oldest_event = oldest.iter().find(|row| row.visible).map_or(u64::MAX, |row| row.stored_at);
+        let oldest_event = oldest.iter().find(|row| row.visible).map_or(FAR, |row| row.stored_at);
         removed.letters = drop_letters(&transaction, oldest_event, rows)?;
         if !removed.letters.is_empty() {
             transaction.commit()?;
@@ -108,6 +113,7 @@ pub(super) fn slice(
         if let Some(last) = visible.iter().rfind(|row| row.seq != newest) {
             positions = stop_reading(followers);
             removed.losses = count_losses(&transaction, last.seq, &positions)?;
+            recent.forget(Seq(last.seq));
             let whole = visible.iter().take_while(|row| forgotten(row.elapsed) && row.seq <= last.seq).last();
             if let Some(whole) = whole {
                 transaction.execute("DELETE FROM events WHERE seq <= ?1", params![whole.seq])?;
@@ -135,7 +141,7 @@ fn newest_of(rows: &[&OldRow]) -> u64 {
 /// A worker that does not read on meanwhile.
 struct Position<'a> {
     follower: &'a Follower,
-    read: MutexGuard<'a, Seq>,
+    read: follower::Position<'a>,
 }
 
 type Positions<'a> = BTreeMap<&'a str, Position<'a>>;
@@ -221,7 +227,7 @@ fn count_losses(
             if !position.follower.wants(kind, version, row.get_ref(4)?.as_blob()?) {
                 continue;
             }
-            if seq <= position.read.0 {
+            if Seq(seq) <= position.read.get() {
                 held.push((seq, stored_at));
             } else {
                 lost.add(stored_at);

@@ -6,9 +6,9 @@ use proptest::prelude::*;
 use rusqlite::Connection;
 
 use super::super::age::{AgeClock, Reading, Tick, Witness};
-use super::super::{events, schema, sinks};
+use super::super::{dead_letters, events, schema, sinks};
 use super::*;
-use crate::model::event::{Event, MessageId};
+use crate::model::event::{Event, MessageId, StoredEvent};
 
 const HOUR: u64 = 3_600_000;
 const KEEP: Retention = Retention { age: 24 * HOUR, size: u64::MAX };
@@ -28,7 +28,8 @@ fn event(id: u64, kind: &str) -> Event {
 fn retain(connection: &mut Connection, keep: Retention, now: u64, followers: &Followers) -> Vec<Removed> {
     let mut all = Vec::new();
     loop {
-        let removed = slice(connection, keep, now, true, 7, followers).unwrap();
+        let recent = Recent::new(Seq(0), 0);
+        let removed = slice(connection, keep, now, true, 7, followers, &recent).unwrap();
         let more = removed.more;
         all.push(removed);
         if !more {
@@ -47,7 +48,7 @@ fn visible(connection: &Connection) -> Vec<u64> {
 
 fn follower(kind: &'static str, read: u64) -> Follower {
     let follower = Follower::new(move |subscription_type, _, _| subscription_type == kind);
-    *follower.read() = Seq(read);
+    follower.read().set(Seq(read));
     follower
 }
 
@@ -180,17 +181,17 @@ proptest! {
                 }
                 Step::Read(count) => {
                     let mut read = worker.read();
-                    let after = (*read).max(sinks::get(&connection, &sink).unwrap().unwrap().cursor);
+                    let after = read.get().max(sinks::get(&connection, &sink).unwrap().unwrap().cursor);
                     let events =
                         events::read_after(&connection, after, usize::try_from(count).unwrap(), usize::MAX).unwrap();
-                    *read = events.last().map_or(after, |last| last.seq);
+                    read.set(events.last().map_or(after, |last| last.seq));
                     in_hand.extend(events.iter().map(|event| event.seq.0).filter(|seq| stored[seq].1));
                 }
                 Step::Deliver(count) => {
                     for _ in 0..count {
                         had.extend(in_hand.pop_first());
                     }
-                    let read = worker.read().0;
+                    let read = worker.read().get().0;
                     let cursor = in_hand.first().map_or(read, |first| first - 1);
                     sinks::advance(&connection, &sink, Seq(cursor), &[]).unwrap();
                 }
@@ -214,4 +215,19 @@ proptest! {
             certain = counted;
         }
     }
+}
+
+#[test]
+fn dead_letters_go_for_the_size_also_if_there_are_no_events() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut connection = schema::open(&folder.path().join("events.db"), 1 << 30).unwrap();
+    let sink = SinkName::new("log");
+    sinks::register(&connection, &sink, Seq(0)).unwrap();
+    let event =
+        StoredEvent { seq: Seq(1), stored_at: Timestamp::from_unix_millis(1), event: event(1, "even") };
+    dead_letters::add(&connection, &sink, &event, &"gone".into(), 5).unwrap();
+    let keep = Retention { age: 24 * HOUR, size: 0 };
+    let removed = retain(&mut connection, keep, HOUR, &Followers::new());
+    let letters: u64 = removed.iter().flat_map(|removed| &removed.letters).map(|loss| loss.events).sum();
+    assert_eq!((letters, sinks::get(&connection, &sink).unwrap().unwrap().dead_letters), (1, 0));
 }

@@ -65,7 +65,7 @@ pub(super) fn advance(
     name: &SinkName,
     to: Seq,
     done: &[Seq],
-) -> rusqlite::Result<SinkRecord> {
+) -> rusqlite::Result<()> {
     let text =
         if done.is_empty() { "[]".to_owned() } else { serde_json::to_string(done).unwrap_or_default() };
     connection
@@ -74,8 +74,7 @@ pub(super) fn advance(
              ON CONFLICT (name) DO UPDATE SET seq = max(seq, ?2), done = ?3",
         )?
         .execute(params![name.as_str(), to.0, text])?;
-    retention::release_held(connection, name.as_str(), to, done)?;
-    Ok(get(connection, name)?.unwrap_or_default())
+    retention::release_held(connection, name.as_str(), to, done)
 }
 
 /// Puts a sink back behind `to`, so that it gets again what came after.

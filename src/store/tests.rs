@@ -40,6 +40,12 @@ fn reopen(options: &StoreOptions) -> Store {
     panic!("the lock was never given free");
 }
 
+/// Notes the place of a sink, and asks for its record, which stores the place before.
+async fn advance(store: &Store, sink: &SinkName, to: Seq, done: Vec<Seq>) -> Result<SinkRecord, StoreError> {
+    store.keep_place(sink, to, done, Keep::Soon);
+    store.sink(sink, StartAt::Present).await
+}
+
 async fn stored(store: &Store) -> Vec<StoredEvent> {
     store.read_after(Seq(0), usize::MAX, usize::MAX).await.unwrap()
 }
@@ -98,8 +104,8 @@ async fn sinks_start_at_the_present_and_never_go_back() {
     assert_eq!(store.sink(&log, StartAt::Present).await.unwrap().cursor, Seq(1));
     store.append(event("b", b"{}")).await.unwrap();
     assert_eq!(store.sink(&log, StartAt::Present).await.unwrap().cursor, Seq(1), "known now");
-    assert_eq!(store.advance(&log, Seq(2), vec![]).await.unwrap().cursor, Seq(2));
-    assert_eq!(store.advance(&log, Seq(1), vec![]).await.unwrap().cursor, Seq(2));
+    assert_eq!(advance(&store, &log, Seq(2), vec![]).await.unwrap().cursor, Seq(2));
+    assert_eq!(advance(&store, &log, Seq(1), vec![]).await.unwrap().cursor, Seq(2));
 
     let dead = stored(&store).await.remove(1);
     assert_eq!(store.dead_letter(&log, &dead, "gone").await.unwrap().dead_letters, 1);
@@ -138,7 +144,7 @@ async fn a_full_disk_refuses_who_can_come_again_holds_the_rest_and_recovers() {
     assert!(problem.contains("no space left for"), "{problem}");
     assert!(matches!(store.append(event("refused", &big)).await, Err(StoreError::Failing(_))));
     assert!(matches!(
-        store.advance(&SinkName::new("log"), Seq(1), vec![]).await,
+        advance(&store, &SinkName::new("log"), Seq(1), vec![]).await,
         Err(StoreError::Failing(_))
     ));
 
@@ -335,7 +341,7 @@ async fn a_sink_that_is_put_back_knows_what_it_had_before() {
     for id in 0..9 {
         store.append(event(&id.to_string(), b"{}")).await.unwrap();
     }
-    store.advance(&sink, Seq(4), vec![Seq(6)]).await.unwrap();
+    advance(&store, &sink, Seq(4), vec![Seq(6)]).await.unwrap();
     let record = store.rewind(&sink, Seq(1)).await.unwrap();
     assert_eq!((record.cursor, record.replays, record.replay_until), (Seq(1), 1, Seq(6)));
     let record = store.rewind(&sink, Seq(0)).await.unwrap();
@@ -355,7 +361,7 @@ async fn a_place_names_what_is_done_after_it_and_can_be_put_back() {
     }
     let all = SinkName::new("all");
     assert_eq!(store.sink(&all, StartAt::Beginning).await.unwrap().cursor, Seq(0));
-    let record = store.advance(&all, Seq(3), vec![Seq(5), Seq(8)]).await.unwrap();
+    let record = advance(&store, &all, Seq(3), vec![Seq(5), Seq(8)]).await.unwrap();
     assert_eq!((record.cursor, record.done), (Seq(3), vec![Seq(5), Seq(8)]));
     store.close().await.unwrap();
     drop(store);
@@ -423,8 +429,8 @@ async fn old_events_go_and_what_a_sink_lost_is_counted() {
     for id in 0..10 {
         store.append(event(&id.to_string(), b"{}")).await.unwrap();
     }
-    store.advance(&fast, Seq(10), vec![]).await.unwrap();
-    store.advance(&slow, Seq(4), vec![]).await.unwrap();
+    advance(&store, &fast, Seq(10), vec![]).await.unwrap();
+    advance(&store, &slow, Seq(4), vec![]).await.unwrap();
     *now.lock().unwrap() += 7_300_000;
     store.append(event("young", b"{}")).await.unwrap();
     let mut status = store.status();
@@ -489,8 +495,6 @@ async fn a_clock_that_is_set_is_told_and_removes_nothing() {
     for (id, day, jump) in [("b", 1_030, 30), ("c", 1_000, -30), ("d", 1_100, 100)] {
         *now.lock().unwrap() = day * DAY;
         store.append(event(id, b"{}")).await.unwrap();
-        let (writer, _) = store.pulses();
-        beats(&writer, 3).await;
         assert!(told(&store, jump).await >= 1);
     }
     store.close().await.unwrap();
@@ -524,13 +528,13 @@ async fn a_worker_is_told_what_waits_and_loses_only_what_it_has_not_read() {
     // 1, 4, 7 and 10 are for it.
     assert_eq!(store.wanted_after(&follower, Seq(1), 7).await.unwrap(), (vec![Seq(4), Seq(7)], Seq(8)));
     assert_eq!(store.read_for(&follower, Seq(0), 4, usize::MAX).await.unwrap().len(), 4);
-    store.advance(&sink, Seq(1), vec![]).await.unwrap();
+    advance(&store, &sink, Seq(1), vec![]).await.unwrap();
     *now.lock().unwrap() += 7_300_000;
     store.append(event("young", b"no")).await.unwrap();
     let mut status = store.status();
     tokio::time::timeout(WAIT, status.wait_for(|s| s.events == 1)).await.expect("retention works").unwrap();
     assert_eq!(store.sink(&sink, StartAt::Present).await.unwrap().lost, 2, "7 and 10");
-    assert_eq!(store.advance(&sink, Seq(4), vec![]).await.unwrap().lost, 2);
+    assert_eq!(advance(&store, &sink, Seq(4), vec![]).await.unwrap().lost, 2);
     assert_eq!(store.start_sink(&sink, StartAt::Present, &follower).await.unwrap().lost, 2, "it had 4");
 }
 
@@ -579,6 +583,16 @@ async fn another_process_reads_while_the_daemon_writes() {
     );
 }
 
+/// Waits until a thread has nothing to do.
+async fn rests(pulse: &Pulse) {
+    let rests = async {
+        while !pulse.is_resting() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(WAIT, rests).await.expect("it has nothing to do");
+}
+
 /// Waits until a thread has shown `more` signs of life.
 async fn beats(pulse: &Pulse, more: u64) {
     let from = pulse.count();
@@ -597,8 +611,8 @@ async fn threads_show_that_they_live_idle_and_failing_but_not_when_they_hang() {
     let (clock, now) = clock(1_000_000);
     let store = Store::open(StoreOptions { clock, ..options(&folder) }).unwrap();
     let (writer, reader) = store.pulses();
-    beats(&writer, 3).await;
-    beats(&reader, 3).await;
+    rests(&writer).await;
+    rests(&reader).await;
 
     store.append(event("a", b"{}")).await.unwrap();
     store.limit_pages(Some(1)).await.unwrap();
@@ -606,17 +620,26 @@ async fn threads_show_that_they_live_idle_and_failing_but_not_when_they_hang() {
     let mut status = store.status();
     tokio::time::timeout(WAIT, status.wait_for(|s| s.problem.is_some())).await.expect("full").unwrap();
     beats(&writer, 3).await;
+    assert!(!writer.is_resting(), "an event is held");
     store.limit_pages(None).await.unwrap();
     tokio::time::timeout(WAIT, status.wait_for(|s| s.problem.is_none())).await.expect("room").unwrap();
+    rests(&writer).await;
 
     // The writer asks for the time, and gets no answer.
     let held = now.lock().unwrap();
-    beats(&reader, 3).await;
+    store.push_detached(event("c", b"{}")).await.unwrap();
+    let begun = std::time::Instant::now();
+    while writer.is_resting() {
+        assert!(begun.elapsed() < WAIT, "it takes the event");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     let hanging = writer.count();
-    beats(&reader, 3).await;
-    assert_eq!(writer.count(), hanging);
+    let count = reader.count();
+    assert_eq!(stored(&store).await.len(), 2);
+    assert!(reader.count() > count, "the reader works meanwhile");
+    assert!(!writer.is_resting() && writer.count() == hanging);
     drop(held);
-    beats(&writer, 3).await;
+    rests(&writer).await;
 }
 
 /// What the store must look like from outside.
@@ -679,7 +702,7 @@ async fn follow(model: &mut Model, store: &mut Store, options: &StoreOptions, op
         Operation::Advance(sink, to) => {
             let cursor = model.cursors.entry(format!("s{sink}")).or_insert(to);
             *cursor = to.max(*cursor);
-            let record = store.advance(&SinkName::new(format!("s{sink}")), Seq(to), vec![]).await.unwrap();
+            let record = advance(store, &SinkName::new(format!("s{sink}")), Seq(to), vec![]).await.unwrap();
             assert_eq!(record.cursor, Seq(*cursor));
         }
         Operation::Set(name, value) => {
@@ -727,5 +750,102 @@ proptest! {
                 follow(&mut model, &mut store, &options, operation).await;
             }
         });
+    }
+}
+
+/// The stored place of a sink, as another process sees it.
+fn stored_place(folder: &TempDir, sink: &SinkName) -> u64 {
+    let connection = super::schema::open_read_only(&folder.path().join("events.db")).unwrap();
+    super::sinks::get(&connection, sink).unwrap().map_or(0, |record| record.cursor.0)
+}
+
+#[tokio::test]
+async fn a_place_is_stored_by_itself_with_the_next_event_or_at_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(&folder)).unwrap();
+    let (busy, idle) = (SinkName::new("busy"), SinkName::new("idle"));
+    for sink in [&busy, &idle] {
+        store.sink(sink, StartAt::Beginning).await.unwrap();
+    }
+    for id in 0..5 {
+        store.append(event(&id.to_string(), b"{}")).await.unwrap();
+    }
+    let until = async |sink: &SinkName, place: u64| {
+        let begun = std::time::Instant::now();
+        while stored_place(&folder, sink) < place {
+            assert!(begun.elapsed() < WAIT, "{sink} is never at {place}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    // The first time the writer expects places to move; later it sleeps.
+    for place in [1, 2, 3] {
+        let commits = store.status().borrow().commits.count;
+        store.keep_place(&idle, Seq(place), vec![], Keep::Lazily);
+        store.keep_place(&busy, Seq(place), vec![], Keep::Soon);
+        until(&busy, place).await;
+        assert_eq!(stored_place(&folder, &idle), place, "together");
+        let mut status = store.status();
+        let published = status.wait_for(|status| status.commits.count > commits);
+        tokio::time::timeout(WAIT, published).await.expect("it is published").unwrap();
+    }
+    store.keep_place(&idle, Seq(4), vec![], Keep::Lazily);
+    for id in 10.. {
+        store.append(event(&id.to_string(), b"{}")).await.unwrap();
+        if stored_place(&folder, &idle) == 4 {
+            break;
+        }
+        assert!(id < 10_000, "it goes with an event");
+    }
+    store.keep_place(&busy, Seq(4), vec![Seq(6)], Keep::Soon);
+    store.close().await.unwrap();
+    assert_eq!(stored_place(&folder, &busy), 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_get_every_event_in_order_whether_they_keep_up_or_not() {
+    const EVENTS: u64 = 1_500;
+    let folder = tempfile::tempdir().unwrap();
+    let options = StoreOptions { recent_bytes: 20_000, ..options(&folder) };
+    let store = Store::open(options.clone()).unwrap();
+    let mut workers = tokio::task::JoinSet::new();
+    for (nth, limit) in [1_usize, 7, 100].into_iter().enumerate() {
+        let store = store.clone();
+        workers.spawn(async move {
+            let follower = Follower::new(|_, _, _| true);
+            let name = SinkName::new(format!("s{nth}"));
+            let mut at = store.start_sink(&name, StartAt::Beginning, &follower).await.unwrap().cursor;
+            let mut newest = store.last_seq();
+            while at.0 < EVENTS {
+                newest.wait_for(|newest| *newest > at).await.unwrap();
+                for read in store.read_for(&follower, at, limit, 30_000).await.unwrap() {
+                    assert_eq!(read.seq.0, at.0 + 1);
+                    assert_eq!(read.event.message_id.as_str(), at.0.to_string());
+                    at = read.seq;
+                }
+                if fastrand::u8(..) < 3 {
+                    tokio::time::sleep(Duration::from_millis(3)).await;
+                }
+            }
+        });
+    }
+    for id in 0..EVENTS {
+        store.push_detached(event(&id.to_string(), &vec![b'x'; fastrand::usize(..2_000)])).await.unwrap();
+    }
+    workers.join_all().await;
+    // A replay, and one over a restart.
+    for restarted in [false, true] {
+        let store = if restarted {
+            store.close().await.unwrap();
+            reopen(&options)
+        } else {
+            store.clone()
+        };
+        let follower = Follower::new(|_, _, _| true);
+        let name = SinkName::new("s0");
+        store.start_sink(&name, StartAt::Present, &follower).await.unwrap();
+        let cursor = store.rewind(&name, Seq(10)).await.unwrap().cursor;
+        let read = store.read_for(&follower, cursor, usize::MAX, usize::MAX).await.unwrap();
+        let from = cursor.0 + 1;
+        assert!(read.iter().map(|event| event.seq.0).eq(from..=EVENTS), "from {from}");
     }
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,11 +19,13 @@ use super::follower::Followers;
 use super::guard::DeathNotice;
 use super::ids::{Ids, Mark, WINDOW};
 use super::job::{Command, Done, Job, Reply, SinkJob, about_sink};
+use super::places::{self, Moved, Places};
 use super::presence::Presence;
+use super::recent::Recent;
 use super::removals::{Removals, Summary};
 use super::retention::{self, Removed, Retention, SinkLoss};
 use super::{Appended, Clock, IntakeCounts, StoreOptions, Ticks, dead_letters, events, settings, sinks};
-use crate::model::event::Seq;
+use crate::model::event::{Seq, StoredEvent};
 use crate::model::pulse::Pulse;
 use crate::model::route::SinkName;
 use crate::model::status::{ClockSet, StoreStatus};
@@ -33,8 +35,10 @@ use crate::model::time::Timestamp;
 const BATCH: usize = 4_096;
 /// Rows that retention looks at in one slice while there is other work.
 const SLICE: u64 = 500;
-/// How often retention looks while nothing is written, and how often an idle thread shows that it lives.
-pub(super) const IDLE: Duration = Duration::from_secs(1);
+/// How often retention looks while events are written, and the writer at all while something is wrong.
+const BUSY: Duration = Duration::from_secs(1);
+/// How often the idle writer looks at the file and at what is too old.
+const IDLE: Duration = Duration::from_secs(5);
 /// The first and the longest pause between tries while the disk fails.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How often the status is published while nothing is wrong.
@@ -62,7 +66,7 @@ pub(super) struct Published {
     /// Losses of sinks since the database was made.
     pub(super) lost: watch::Receiver<Arc<BTreeMap<SinkName, u64>>>,
     pub(super) retention: watch::Sender<Retention>,
-    /// Beats with every turn of the writer, also while the disk fails.
+    /// Beats with every turn of the writer, also while the disk fails; rests while there is nothing to do.
     pub(super) pulse: Pulse,
 }
 
@@ -98,6 +102,12 @@ pub(super) struct Writer {
     measured_at: Option<Instant>,
     pulse: Pulse,
     presence: Presence,
+    places: Arc<Mutex<Places>>,
+    recent: Recent,
+    /// Until then the places of sinks are waited for that move because of the last commit.
+    grace: Option<Instant>,
+    /// When the writer looks around although nothing has come.
+    idle_at: Instant,
     _lock: File,
 }
 
@@ -182,12 +192,26 @@ impl Writer {
             measured_at: None,
             pulse: Pulse::default(),
             presence: Presence::new(&options.path).map_err(StoreError::io(&options.path))?,
+            places: Arc::default(),
+            recent: Recent::new(newest, options.recent_bytes),
+            grace: None,
+            idle_at: opened + BUSY,
             _lock: lock,
         };
         let pulse = writer.pulse.clone();
         let published =
             Published { last_seq, status: status_rx, refusing, counts, lost, retention: retention_tx, pulse };
         Ok((writer, published))
+    }
+
+    /// The places that the writer stores, for whoever notes them.
+    pub(super) fn places(&self) -> Arc<Mutex<Places>> {
+        Arc::clone(&self.places)
+    }
+
+    /// The newest events, for whoever reads them.
+    pub(super) fn recent(&self) -> Recent {
+        self.recent.clone()
     }
 
     /// Runs the thread until the store is closed, or its handles are gone.
@@ -200,6 +224,7 @@ impl Writer {
             let guard = DeathNotice::new("writer", died);
             self.save_clock();
             let close = self.run(&queue);
+            self.store_last_places();
             self.save_clock();
             if let Some(summary) = self.removals.rest() {
                 tell(summary);
@@ -222,16 +247,13 @@ impl Writer {
     fn run(&mut self, queue: &Receiver<Command>) -> Option<Reply<()>> {
         let mut batch = Vec::new();
         loop {
+            let pause = self.pause();
+            self.pulse.rest();
+            let received = queue.recv_timeout(pause);
             self.pulse.beat();
-            match queue.recv_timeout(IDLE) {
+            match received {
                 Ok(command) => batch.push(command),
-                Err(RecvTimeoutError::Timeout) => {
-                    self.idle();
-                    if self.presence.is_lost(Instant::now()) {
-                        return None;
-                    }
-                    continue;
-                }
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
             while batch.len() < BATCH
@@ -239,10 +261,18 @@ impl Writer {
             {
                 batch.push(command);
             }
+            batch.retain(|command| !self.is_look(command));
+            if batch.is_empty() {
+                self.look();
+                if self.presence.is_lost(Instant::now()) {
+                    return None;
+                }
+                continue;
+            }
             let close = batch.iter().position(|c| matches!(c.job, Job::Close { .. }));
             if let Some(Command { job: closing, .. }) = close.map(|index| batch.remove(index)) {
                 // Nothing follows a close but what was queued before it by others.
-                batch.extend(queue.try_iter().filter(|c| !matches!(c.job, Job::Close { .. })));
+                batch.extend(queue.try_iter().filter(|c| !matches!(c.job, Job::Close { .. } | Job::Look)));
                 if let Err(problem) = self.commit_once(&mut batch) {
                     self.enter_failing(problem);
                     closing.refuse(self.failing());
@@ -261,6 +291,63 @@ impl Writer {
             self.retain(SLICE.max(2 * batch.len() as u64));
             batch.clear();
             self.publish(false);
+        }
+    }
+
+    fn lock_places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long the writer may sleep.
+    fn pause(&self) -> Duration {
+        let until = self.lock_places().wait(self.grace);
+        let until = until.map_or(self.idle_at, |until| until.min(self.idle_at));
+        until.saturating_duration_since(Instant::now())
+    }
+
+    fn is_look(&self, command: &Command) -> bool {
+        let is_look = matches!(command.job, Job::Look);
+        if is_look {
+            self.lock_places().called();
+        }
+        is_look
+    }
+
+    /// Does what is due by itself.
+    fn look(&mut self) {
+        let now = Instant::now();
+        let is_due = self.lock_places().are_awaited(now);
+        if is_due {
+            self.store_places();
+        }
+        if now >= self.idle_at {
+            self.idle();
+        } else if self.retention.has_changed().unwrap_or(false) {
+            self.retained_at = None;
+            self.retain(SLICE);
+        }
+        if self.grace.take_if(|grace| *grace <= now).is_some() {
+            self.publish(true);
+        }
+    }
+
+    fn store_places(&mut self) {
+        match self.commit_once(&mut Vec::new()) {
+            Ok(()) => self.leave_failing(),
+            Err(problem) => self.enter_failing(problem),
+        }
+    }
+
+    /// At the end; if it fails, sinks get again what they got last.
+    fn store_last_places(&mut self) {
+        if self.lock_places().is_empty() {
+            return;
+        }
+        if let Err(problem) = self.commit_once(&mut Vec::new()) {
+            warn!(
+                error = problem,
+                "the places of sinks could not be stored; they get their last events again"
+            );
         }
     }
 
@@ -291,6 +378,7 @@ impl Writer {
                         self.limit_pages(pages);
                         let _ = reply.send(Ok(()));
                     }
+                    Ok(command) if self.is_look(&command) => {}
                     Ok(command) => {
                         let closing = matches!(command.job, Job::Close { .. });
                         batch.push(command);
@@ -334,8 +422,15 @@ impl Writer {
         let begun = Instant::now();
         self.ids.settle(begun);
         let mut marks = Vec::with_capacity(batch.len());
-        let written = self.write(batch, &now, &mut done, &mut marks);
+        // Other jobs than events may ask for a place, or change it.
+        let all = batch.is_empty() || batch.iter().any(|command| !matches!(command.job, Job::Append { .. }));
+        let moved = {
+            let mut places = self.lock_places();
+            if all || places.are_ripe(begun) { places.take() } else { Moved::new() }
+        };
+        let written = self.write(batch, &now, &moved, &mut done, &mut marks);
         if let Err(problem) = written {
+            self.lock_places().put_back(moved, begun);
             self.next = first;
             marks.into_iter().for_each(|mark| self.ids.remove(mark));
             self.status.commit_failures += 1;
@@ -351,14 +446,37 @@ impl Writer {
             if self.status.first_seq == Seq(0) {
                 self.status.first_seq = Seq(first);
             }
+            self.grace = Some(Instant::now() + places::LIMIT);
+        }
+        self.confirm(batch, done, Timestamp::from_unix_millis(now.wall));
+        Ok(())
+    }
+
+    /// Hands what was committed to the workers of sinks, and answers whoever waits.
+    fn confirm(&mut self, batch: &mut Vec<Command>, done: Vec<Done>, stored_at: Timestamp) {
+        let (mut fresh, mut appended, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for (command, outcome) in batch.drain(..).zip(done) {
+            match (command.job, outcome) {
+                (Job::Append { event, reply, .. }, Done::Appended(outcome)) => {
+                    match outcome {
+                        Appended::Stored(seq) => fresh.push(StoredEvent { seq, stored_at, event }),
+                        Appended::Duplicate => self.counts.duplicates += 1,
+                    }
+                    appended.extend(reply.map(|reply| (reply, outcome)));
+                }
+                other => others.push(other),
+            }
+        }
+        if !fresh.is_empty() {
+            self.recent.push(fresh);
             self.last_seq_tx.send_replace(self.status.last_seq);
         }
-        for (command, outcome) in batch.drain(..).zip(done) {
-            self.counts.duplicates += u64::from(matches!(outcome, Done::Appended(Appended::Duplicate)));
-            command.job.answer(outcome);
+        for (reply, outcome) in appended {
+            // Somebody who no longer waits for it is no failure.
+            let _ = reply.send(Ok(outcome));
         }
+        others.into_iter().for_each(|(job, outcome)| job.answer(outcome));
         self.counts_tx.send_replace(self.counts);
-        Ok(())
     }
 
     /// Writes it all; `marks` gets those of the message ids that are new.
@@ -366,11 +484,15 @@ impl Writer {
         &mut self,
         batch: &[Command],
         now: &Reading,
+        moved: &Moved,
         done: &mut Vec<Done>,
         marks: &mut Vec<Mark>,
     ) -> rusqlite::Result<()> {
         let elapsed = self.age.elapsed(now);
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for (name, place) in moved {
+            sinks::advance(&transaction, name, place.cursor, &place.done)?;
+        }
         for command in batch {
             done.push(match &command.job {
                 Job::Append { event, .. } => {
@@ -388,6 +510,7 @@ impl Writer {
                     if let SinkJob::Start { name, follower, .. } = job {
                         self.awaited.0.remove(name.as_str());
                         self.followers.insert(name.as_str().to_owned(), follower.clone());
+                        self.recent.follow(follower);
                     }
                     Done::Sink(about_sink(&transaction, job, Seq(self.next - 1), now.wall)?)
                 }
@@ -412,7 +535,7 @@ impl Writer {
                     transaction.pragma_update(None, "max_page_count", pages.unwrap_or(u32::MAX - 1))?;
                     Done::Unit
                 }
-                Job::Close { .. } => Done::Unit,
+                Job::Close { .. } | Job::Look => Done::Unit,
             });
         }
         transaction.commit()
@@ -428,6 +551,7 @@ impl Writer {
         }
         self.refusing_tx.send_replace(Some(text.as_str().into()));
         self.status.problem = Some(text);
+        self.idle_at = self.idle_at.min(Instant::now() + BUSY);
         self.publish(true);
     }
 
@@ -440,6 +564,12 @@ impl Writer {
     }
 
     fn idle(&mut self) {
+        self.look_around();
+        let is_quiet = self.status.problem.is_none() && self.retained_at.is_some();
+        self.idle_at = Instant::now() + if is_quiet { IDLE } else { BUSY };
+    }
+
+    fn look_around(&mut self) {
         let was_gone = self.presence.is_gone();
         if let Err(problem) = self.presence.look(Instant::now()) {
             return self.enter_failing(problem);
@@ -456,7 +586,7 @@ impl Writer {
     fn retain(&mut self, rows: u64) {
         let keep = *self.retention.borrow_and_update();
         self.status.max_size = keep.size;
-        let due = self.retained_at.is_none_or(|at| at.elapsed() >= IDLE);
+        let due = self.retained_at.is_none_or(|at| at.elapsed() >= BUSY);
         if !due {
             // The size costs about as much as writing an event does.
             if self.measured_at.is_some_and(|at| at.elapsed() < STATUS_PERIOD) {
@@ -471,7 +601,15 @@ impl Writer {
         let elapsed = self.age.elapsed(&now);
         // What is too old can wait until it is known what is lost by it; what is too much cannot.
         let by_age = self.awaited.0.is_empty() || Instant::now() >= self.awaited.1;
-        match retention::slice(&mut self.connection, keep, elapsed, by_age, rows, &self.followers) {
+        match retention::slice(
+            &mut self.connection,
+            keep,
+            elapsed,
+            by_age,
+            rows,
+            &self.followers,
+            &self.recent,
+        ) {
             Ok(removed) => {
                 let Removed { events: summary, more, .. } = removed;
                 let events = summary.by_age + summary.by_size;
