@@ -350,7 +350,7 @@ impl SingleWorker {
             }
             (Origin::Letter(id), End::Delivered) => sending.during(self.worker.resent(id, Ok(()))).await?,
             (Origin::Letter(id), End::GivenUp(why)) => {
-                sending.during(self.worker.resent(id, Err(why))).await?
+                sending.during(self.worker.resent(id, Err(why))).await?;
             }
         }
         run.window.done(ticket);

@@ -53,9 +53,10 @@ mod tests {
     fn a_beat_ends_the_rest() {
         let pulse = Pulse::default();
         assert!(!pulse.is_resting());
+        let same = pulse.clone();
         pulse.rest();
-        assert!(pulse.clone().is_resting());
-        pulse.beat();
+        assert!(same.is_resting());
+        same.beat();
         assert!(!pulse.is_resting());
     }
 }
