@@ -58,7 +58,7 @@ fn main() {
         Some("bare") => {
             return runtime.block_on(async {
                 println!("{}", bare(PATH, SECRET).await);
-                std::future::pending().await
+                std::future::pending::<()>().await;
             });
         }
         _ => {}

@@ -20,7 +20,7 @@ use crate::model::event::{Seq, Since};
 use crate::model::route::SinkName;
 use crate::model::status::{ConfigStatus, Status};
 use crate::model::time::Timestamp;
-use crate::store::{LetterFilter, Store};
+use crate::store::{DeadLetterFilter, Store};
 
 /// Operations of the daemon that the socket offers.
 pub trait Control: Send + Sync + 'static {
@@ -58,9 +58,9 @@ pub trait Control: Send + Sync + 'static {
     /// Moves the event that blocks a sink to its dead letters.
     fn skip_event(&self, sink: SinkName) -> ControlFuture<'_, Result<SkippedEvent, Refused>>;
     /// Delivers dead letters again.
-    fn resend(&self, filter: LetterFilter) -> ControlFuture<'_, Result<Count, Refused>>;
+    fn resend(&self, filter: DeadLetterFilter) -> ControlFuture<'_, Result<Count, Refused>>;
     /// Deletes dead letters.
-    fn drop_letters(&self, filter: LetterFilter) -> ControlFuture<'_, Result<Count, Refused>>;
+    fn drop_dead_letters(&self, filter: DeadLetterFilter) -> ControlFuture<'_, Result<Count, Refused>>;
 }
 
 /// The future of an operation.
@@ -158,7 +158,7 @@ struct LettersQuery {
     id: Option<i64>,
 }
 
-impl From<LettersQuery> for LetterFilter {
+impl From<LettersQuery> for DeadLetterFilter {
     fn from(query: LettersQuery) -> Self {
         Self { sink: query.sink.map(SinkName::new), id: query.id }
     }
@@ -239,8 +239,8 @@ async fn resend(State(control): State<Shared>, Query(query): Query<LettersQuery>
     answer(control.resend(query.into()).await)
 }
 
-async fn drop_letters(State(control): State<Shared>, Query(query): Query<LettersQuery>) -> Response {
-    answer(control.drop_letters(query.into()).await)
+async fn drop_dead_letters(State(control): State<Shared>, Query(query): Query<LettersQuery>) -> Response {
+    answer(control.drop_dead_letters(query.into()).await)
 }
 
 /// Serves the socket until cancelled; requests in progress get one more second.
@@ -265,7 +265,7 @@ pub async fn serve(
         .route("/sinks/retry", post(retry_sink))
         .route("/sinks/skip", post(skip_event))
         .route("/dead-letters/replay", post(resend))
-        .route("/dead-letters/drop", post(drop_letters))
+        .route("/dead-letters/drop", post(drop_dead_letters))
         .with_state(control)
         .merge(reading::routes(state));
     let mut socket = socket;

@@ -18,7 +18,7 @@ use crate::model::hint::Hint;
 use crate::model::route::SinkName;
 use crate::model::status::{ConfigStatus, Status};
 use crate::reconcile::ReconcileHandle;
-use crate::store::LetterFilter;
+use crate::store::DeadLetterFilter;
 use crate::telemetry::{LogError, LogHandle};
 
 /// Asks things of a daemon, from inside the process.
@@ -118,12 +118,12 @@ impl Control for DaemonHandle {
         })
     }
 
-    fn resend(&self, filter: LetterFilter) -> ControlFuture<'_, Result<Count, Refused>> {
+    fn resend(&self, filter: DeadLetterFilter) -> ControlFuture<'_, Result<Count, Refused>> {
         Box::pin(async move { counted(self.delivery.resend(filter).await) })
     }
 
-    fn drop_letters(&self, filter: LetterFilter) -> ControlFuture<'_, Result<Count, Refused>> {
-        Box::pin(async move { counted(self.delivery.drop_letters(filter).await) })
+    fn drop_dead_letters(&self, filter: DeadLetterFilter) -> ControlFuture<'_, Result<Count, Refused>> {
+        Box::pin(async move { counted(self.delivery.drop_dead_letters(filter).await) })
     }
 }
 

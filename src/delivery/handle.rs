@@ -11,7 +11,7 @@ use super::{SinkOptions, make};
 use crate::model::event::{Event, Seq, Since};
 use crate::model::route::{Routes, SinkName};
 use crate::model::status::SinkStatus;
-use crate::store::{LetterFilter, Store, StoreError};
+use crate::store::{DeadLetterFilter, Store, StoreError};
 
 /// Why a request cannot be carried out.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -142,7 +142,7 @@ impl DeliveryHandle {
     ///
     /// # Errors
     /// [`ResendError`].
-    pub async fn resend(&self, filter: LetterFilter) -> Result<u64, ResendError> {
+    pub async fn resend(&self, filter: DeadLetterFilter) -> Result<u64, ResendError> {
         let sinks: Vec<SinkName> = match &filter.sink {
             Some(sink) if self.status.borrow().contains_key(sink) => vec![sink.clone()],
             Some(sink) => return Err(ResendError::Unknown(sink.clone())),
@@ -154,7 +154,7 @@ impl DeliveryHandle {
                     .collect()
             }
         };
-        let many = self.store.mark_letters(filter).await?;
+        let many = self.store.mark_dead_letters(filter).await?;
         if many > 0 {
             self.ask(|reply| Request::Resend { sinks, reply }).await?;
         }
@@ -165,8 +165,8 @@ impl DeliveryHandle {
     ///
     /// # Errors
     /// [`ResendError`].
-    pub async fn drop_letters(&self, filter: LetterFilter) -> Result<u64, ResendError> {
-        let many = self.store.drop_letters(filter).await?;
+    pub async fn drop_dead_letters(&self, filter: DeadLetterFilter) -> Result<u64, ResendError> {
+        let many = self.store.drop_dead_letters(filter).await?;
         self.ask(|reply| Request::Recount { reply }).await?;
         Ok(many)
     }

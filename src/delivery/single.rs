@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
-use futures_util::future::AbortHandle;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -16,7 +15,7 @@ use super::format::Broadcaster;
 use super::handle::Skipped;
 use super::outgoing::{Attempt, Replay, replayed_id};
 use super::retry::{Decision, Failure, Outcome};
-use super::sending::Sending;
+use super::sending::{AttemptId, Sending};
 use super::sink::Single;
 use super::sleep_until;
 use super::window::{Cause, Origin, Place, Ticket, Window};
@@ -50,7 +49,7 @@ struct Held {
     /// Under which id it goes out if a person replays it.
     new_id: Option<MessageId>,
     failures: Option<Failures>,
-    sending: Option<AbortHandle>,
+    sending: Option<AttemptId>,
 }
 
 /// What is open, and what is out.
@@ -151,7 +150,7 @@ impl SingleWorker {
                 Some((ticket, outcome)) = run.sending.next(), if !run.sending.is_empty() => {
                     self.act_on(run, ticket, outcome).await?;
                     // Events that have ended meanwhile go with it.
-                    while let Some((ticket, outcome)) = run.sending.take() {
+                    while let Some((ticket, outcome)) = run.sending.try_next() {
                         self.act_on(run, ticket, outcome).await?;
                     }
                 }
@@ -380,8 +379,8 @@ impl SingleWorker {
             Command::Skip(reply) => {
                 let skipped = run.window.held_up_by().and_then(|ticket| {
                     let held = run.events.get_mut(&ticket)?;
-                    if let Some(sending) = held.sending.take() {
-                        sending.abort();
+                    if let Some(attempt) = held.sending.take() {
+                        run.sending.abort(attempt);
                     }
                     Some((ticket, Arc::clone(&held.event), held.failures.take()?.skipped()))
                 });

@@ -216,7 +216,7 @@ impl Worker {
 
     /// The next dead letters that a person wants to be sent again.
     pub(super) async fn letters(&self, after: i64) -> Option<Vec<DeadLetter>> {
-        self.insist("reading dead letters", || self.store.letters_to_replay(self.name(), after, LETTERS))
+        self.insist("reading dead letters", || self.store.dead_letters_to_replay(self.name(), after, LETTERS))
             .await
     }
 

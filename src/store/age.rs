@@ -1,16 +1,17 @@
-//! How old events are: elapsed time, whatever the wall clock says meanwhile. ◆
+//! The store's clock: the age of an event is elapsed time, independent of the wall clock. ◆
 //!
-//! The store has a clock of its own, in milliseconds, that never goes back and that nobody can set. It follows the
+//! The clock counts milliseconds, never goes back, and cannot be set. It follows the
 //! machine's clock since boot, suspended time included, and goes on over restarts of the daemon. The time during which
 //! the machine itself was off counts once the wall clock and the timestamps of Twitch's messages agree on it: either of
 //! them alone may be days wrong, as on a board without a battery.
 
 use std::sync::Arc;
 
-/// Where the store's clock begins. Rows of older releases count as stored at 0.
+/// First value of the store's clock. Rows of older releases count as stored at 0.
 const START: u64 = 1;
 
-/// How late a message of Twitch may come, in milliseconds: so much less is believed of the time that the machine was off.
+/// Longest delay of a message from Twitch, in milliseconds. It is subtracted from the time that the machine seems to have
+/// been off.
 const LATE: u64 = 600_000;
 
 /// A wall clock that moved by this much more or less than time has passed was set, in milliseconds. What keeps clocks
@@ -22,7 +23,7 @@ const JUMP: i64 = 10_000;
 pub struct Tick {
     /// Names the boot of the machine; since when `since_boot` counts.
     pub boot: Arc<str>,
-    /// Time since that boot, in milliseconds; nobody can set it.
+    /// Time since that boot, in milliseconds; cannot be set.
     pub since_boot: u64,
 }
 
@@ -47,7 +48,7 @@ pub(super) struct Witness {
     pub(super) elapsed: u64,
     /// When it was stored, by the wall clock.
     pub(super) wall: u64,
-    /// Its timestamp, by Twitch's clock.
+    /// Timestamp of the message, by Twitch's clock.
     pub(super) sent: u64,
 }
 
@@ -100,12 +101,12 @@ impl AgeClock {
         self.elapsed.saturating_add(now.tick.since_boot.saturating_sub(self.since_boot))
     }
 
-    /// Whether [`Self::missed`] may tell something.
+    /// Whether [`Self::missed`] can find missed time.
     pub(super) fn awaits_witness(&self) -> bool {
         self.before.is_some()
     }
 
-    /// How much more time has passed than this clock says, as a message of Twitch tells that came now.
+    /// Returns the time that this clock has missed, judged by the timestamp of a message that arrived now.
     pub(super) fn missed(&self, sent: u64, now: &Reading) -> u64 {
         let Some(before) = self.before else { return 0 };
         let by_twitch = sent.saturating_sub(before.sent);
@@ -140,7 +141,7 @@ impl AgeClock {
         (jump.abs() >= JUMP).then_some(jump)
     }
 
-    /// What is to be stored.
+    /// The state to store.
     pub(super) fn saved(&self, now: &Reading) -> Saved {
         Saved { reading: now.clone(), elapsed: self.elapsed(now) }
     }

@@ -1,9 +1,9 @@
-//! Events that a sink gave up on: kept whole, listed, sent again, dropped.
+//! Rows of dead letters: events that a sink gave up on.
 
 use rusqlite::{Connection, Row, named_params, params};
 
 use super::events;
-use super::{DeadLetter, FailureRecord, GivenUp, LetterFilter};
+use super::{DeadLetter, DeadLetterFilter, FailureRecord, GivenUp};
 use crate::model::event::StoredEvent;
 use crate::model::route::SinkName;
 use crate::model::time::Timestamp;
@@ -11,12 +11,12 @@ use crate::model::time::Timestamp;
 const COLUMNS: &str = "seq, message_id, message_timestamp, type, version, subscription_id, stored_at, payload, id, sink, \
                        failed_at, error, said, first_failed_at, first_error, first_said, replay, replays";
 
-/// Sets the last failure of a dead letter that is there already; what was the last one is its first if it has none.
+/// Sets the last failure of an existing dead letter. If it has no first failure, the former last one becomes it.
 const FAIL_AGAIN: &str = "replay = 0, first_failed_at = coalesce(first_failed_at, failed_at),
                           first_said = CASE WHEN first_error IS NULL THEN said ELSE first_said END,
                           first_error = coalesce(first_error, error), failed_at = :now, error = :error, said = :said";
 
-/// Copies an event to a sink's dead letters; one that is there already gets the new failure.
+/// Copies an event to a sink's dead letters. One that exists already gets the new failure.
 pub(super) fn add(
     connection: &Connection,
     name: &SinkName,
@@ -58,7 +58,7 @@ pub(super) fn add(
     Ok(())
 }
 
-/// A sink has it after all.
+/// Deletes a dead letter that was delivered after all.
 pub(super) fn delivered(connection: &Connection, id: i64) -> rusqlite::Result<()> {
     let sink: Option<String> = connection
         .prepare_cached("DELETE FROM dead_letters WHERE id = ?1 RETURNING sink")?
@@ -68,7 +68,7 @@ pub(super) fn delivered(connection: &Connection, id: i64) -> rusqlite::Result<()
     sink.map_or(Ok(()), |sink| count(connection, &sink, -1))
 }
 
-/// A dead letter that was sent again failed: it stays, with the new failure.
+/// Records the failure of a dead letter that was sent again.
 pub(super) fn failed_again(
     connection: &Connection,
     id: i64,
@@ -83,8 +83,8 @@ pub(super) fn failed_again(
     Ok(())
 }
 
-/// Marks what is to be sent again; tells how many.
-pub(super) fn mark(connection: &Connection, filter: &LetterFilter) -> rusqlite::Result<u64> {
+/// Marks dead letters to be sent again. Returns their number.
+pub(super) fn mark(connection: &Connection, filter: &DeadLetterFilter) -> rusqlite::Result<u64> {
     let changed = connection.execute(
         "UPDATE dead_letters SET replay = 1, replays = replays + 1
          WHERE replay = 0 AND (?1 IS NULL OR sink = ?1) AND (?2 IS NULL OR id = ?2)",
@@ -93,8 +93,8 @@ pub(super) fn mark(connection: &Connection, filter: &LetterFilter) -> rusqlite::
     Ok(changed as u64)
 }
 
-/// Removes dead letters for good; tells how many.
-pub(super) fn drop(connection: &Connection, filter: &LetterFilter) -> rusqlite::Result<u64> {
+/// Removes dead letters for good. Returns their number.
+pub(super) fn drop(connection: &Connection, filter: &DeadLetterFilter) -> rusqlite::Result<u64> {
     let per_sink: Vec<(String, i64)> = connection
         .prepare_cached(
             "SELECT sink, count(*) FROM dead_letters
@@ -114,7 +114,7 @@ pub(super) fn drop(connection: &Connection, filter: &LetterFilter) -> rusqlite::
     Ok(dropped as u64)
 }
 
-/// Dead letters after an id, oldest first: at most `limit`.
+/// Returns dead letters after an id, oldest first: at most `limit`.
 pub(super) fn list(
     connection: &Connection,
     sink: Option<&SinkName>,
@@ -125,7 +125,7 @@ pub(super) fn list(
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM dead_letters WHERE id > ?1 AND (?2 IS NULL OR sink = ?2) ORDER BY id LIMIT ?3"
         ))?
-        .query_map(params![after, sink.map(SinkName::as_str), limit], letter)?
+        .query_map(params![after, sink.map(SinkName::as_str), limit], dead_letter)?
         .collect()
 }
 
@@ -140,11 +140,11 @@ pub(super) fn newest(
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM dead_letters WHERE id < ?1 AND sink = ?2 ORDER BY id DESC LIMIT ?3"
         ))?
-        .query_map(params![before, sink.as_str(), limit], letter)?
+        .query_map(params![before, sink.as_str(), limit], dead_letter)?
         .collect()
 }
 
-/// A sink's dead letters that are to be sent again, after an id, oldest first.
+/// Returns a sink's dead letters that wait to be sent again, after an id, oldest first.
 pub(super) fn to_replay(
     connection: &Connection,
     sink: &SinkName,
@@ -155,11 +155,11 @@ pub(super) fn to_replay(
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM dead_letters WHERE replay = 1 AND sink = ?1 AND id > ?2 ORDER BY id LIMIT ?3"
         ))?
-        .query_map(params![sink.as_str(), after, limit], letter)?
+        .query_map(params![sink.as_str(), after, limit], dead_letter)?
         .collect()
 }
 
-fn letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
+fn dead_letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
     Ok(DeadLetter {
         event: events::stored(row)?,
         id: row.get(8)?,
@@ -182,7 +182,7 @@ fn letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
     })
 }
 
-/// The count stands beside the sink's place, so that nobody has to count rows.
+/// Changes the number of dead letters in the sink's row, which spares counting rows.
 fn count(connection: &Connection, sink: &str, change: i64) -> rusqlite::Result<()> {
     connection
         .prepare_cached("UPDATE sinks SET dead_letters = max(0, dead_letters + ?2) WHERE name = ?1")?

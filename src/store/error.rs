@@ -1,4 +1,4 @@
-//! What can go wrong with the event store, and what to do about it.
+//! Errors of the event store, and what to do about each.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,6 @@ pub enum StoreError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What SQLite says.
         #[source]
         source: Arc<rusqlite::Error>,
     },
@@ -42,12 +41,12 @@ pub enum StoreError {
     Newer {
         /// The file.
         path: PathBuf,
-        /// Its format.
+        /// Format of the file.
         found: u32,
         /// The newest format that is known here.
         known: u32,
     },
-    /// There is none yet.
+    /// There is no database.
     #[error("there is no event store at {}; has the daemon run with this --config and --state-dir?", path.display())]
     Missing {
         /// The file.
@@ -64,16 +63,14 @@ pub enum StoreError {
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// Why.
         #[source]
         source: Arc<io::Error>,
     },
     /// SQLite refuses.
     #[error("the event store failed to {action}")]
     Sql {
-        /// What was being done.
+        /// The action that failed, as an infinitive.
         action: &'static str,
-        /// What SQLite says.
         #[source]
         source: Arc<rusqlite::Error>,
     },

@@ -1,4 +1,4 @@
-//! Rows of events: writing them, reading them back.
+//! Rows of events.
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -35,7 +35,7 @@ pub(super) fn insert(
     Ok(())
 }
 
-/// Hands over the message ids of what was stored within `window` milliseconds before `elapsed`, which is the time by the
+/// Calls `take` with the message id of each event stored within `window` milliseconds before `elapsed`, which is the time by the
 /// store's clock. Rows of older releases have only the wall clock: of those it counts from the newest.
 pub(super) fn message_ids(
     connection: &Connection,
@@ -60,7 +60,7 @@ pub(super) fn message_ids(
     Ok(())
 }
 
-/// The newest message of Twitch, with all its times.
+/// Returns the newest message of Twitch, with all its times.
 pub(super) fn witness(connection: &Connection) -> rusqlite::Result<Option<Witness>> {
     let found: Option<(u64, u64, String)> = connection
         .query_row(
@@ -76,7 +76,7 @@ pub(super) fn witness(connection: &Connection) -> rusqlite::Result<Option<Witnes
     }))
 }
 
-/// What is stored of the store's clock.
+/// Reads the stored state of the store's clock.
 pub(super) fn saved_clock(connection: &Connection) -> rusqlite::Result<Option<Saved>> {
     connection
         .query_row("SELECT boot, since_boot, wall, elapsed FROM clock", [], |row| {
@@ -87,7 +87,7 @@ pub(super) fn saved_clock(connection: &Connection) -> rusqlite::Result<Option<Sa
         .optional()
 }
 
-/// What was stored after `last`, and sinks that have gone since `opened`, go forward with the store's clock.
+/// Moves events stored after `last`, and sinks removed since `opened`, forward with the store's clock.
 pub(super) fn advance_clock(
     connection: &mut Connection,
     last: Seq,
@@ -104,7 +104,7 @@ pub(super) fn advance_clock(
     transaction.commit()
 }
 
-/// Stores how far the store's clock is.
+/// Stores the state of the store's clock.
 pub(super) fn save_clock(connection: &Connection, saved: &Saved) -> rusqlite::Result<()> {
     let Saved { reading: Reading { tick, wall }, elapsed } = saved;
     connection
@@ -116,8 +116,8 @@ pub(super) fn save_clock(connection: &Connection, saved: &Saved) -> rusqlite::Re
         .map(|_| ())
 }
 
-/// The events after `after`, oldest first: at most `limit`, and no more than about `max_bytes` of
-/// payload, but one at least.
+/// Returns the events after `after`, oldest first: at most `limit`, and no more than about `max_bytes` of
+/// payload, but at least one.
 pub(super) fn read_after(
     connection: &Connection,
     after: Seq,
@@ -165,7 +165,7 @@ pub(super) fn read_before(
     Ok(events)
 }
 
-/// The event in the first eight columns.
+/// Converts the first eight columns to an event.
 pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     let text = |index| row.get_ref(index).and_then(|value| Ok(value.as_str().map(Box::<str>::from)?));
     let message_id = text(1)?;
@@ -186,14 +186,14 @@ pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     })
 }
 
-/// The last event stored before `time`. Times grow with the sequence but for clock corrections, so
-/// this halves the range instead of reading all rows.
+/// Returns the last event stored before `time`, by binary search: times grow with the sequence, apart from clock
+/// corrections.
 pub(super) fn before(connection: &Connection, time: Timestamp) -> rusqlite::Result<Seq> {
     let newest = newest(connection)?.0;
     last_before(connection, newest, time.unix_millis(), "stored_at").map(Seq)
 }
 
-/// The last of the rows up to `last` whose `column`, which grows with the sequence, is below a limit.
+/// Returns the last row up to `last` whose `column`, which grows with the sequence, is below a limit.
 fn last_before(
     connection: &Connection,
     last: u64,
@@ -216,7 +216,7 @@ fn last_before(
     Ok(low)
 }
 
-/// The events after `after` that a worker wants, and up to where was looked: at most `limit` events are looked at.
+/// Returns which of the next `limit` events after `after` a worker wants, and the last event that was examined.
 pub(super) fn wanted_after(
     connection: &Connection,
     follower: &Follower,
@@ -237,7 +237,7 @@ pub(super) fn wanted_after(
     Ok((wanted, looked))
 }
 
-/// The number of the newest event, 0 when there has never been one.
+/// Returns the number of the newest event, 0 if there has never been one.
 pub(super) fn newest(connection: &Connection) -> rusqlite::Result<Seq> {
     connection.query_row("SELECT coalesce(max(seq), 0) FROM events", [], |row| Ok(Seq(row.get(0)?)))
 }

@@ -1,4 +1,4 @@
-//! The store's knowledge of a sink's worker: which events it wants, and how far it has read.
+//! A sink's worker as the store sees it: which events it wants, and how far it has read.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,8 +14,8 @@ type Wants = dyn Fn(&str, &str, &[u8]) -> bool + Send + Sync;
 #[derive(Clone)]
 pub struct Follower {
     wants: Arc<Wants>,
-    /// Held by whoever reads for the worker, and by retention while it removes: so an event is either with the worker, or
-    /// was lost.
+    /// Locked by each read for the worker, and by retention while it removes events. So each event is either with the worker or
+    /// lost.
     turn: Arc<Mutex<()>>,
     /// Up to here the worker has read.
     read: Arc<AtomicU64>,
@@ -38,13 +38,13 @@ impl Follower {
         (self.wants)(subscription_type, version, payload)
     }
 
-    /// Waits for the turn to read, or to keep the worker from reading.
+    /// Waits until no other thread reads for the worker or removes events, and keeps them from it.
     pub(super) fn read(&self) -> Position<'_> {
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         Position { _turn: turn, read: &self.read }
     }
 
-    /// The same without waiting: `None` if somebody else has the turn.
+    /// Like [`Self::read`], without waiting. `None` means that another thread has the turn.
     pub(super) fn try_read(&self) -> Option<Position<'_>> {
         let turn = match self.turn.try_lock() {
             Ok(turn) => turn,
@@ -60,7 +60,7 @@ impl Follower {
     }
 }
 
-/// How far a worker has read, while it cannot read on.
+/// The last event that a worker has read. The worker cannot read on while this exists.
 pub(super) struct Position<'a> {
     _turn: MutexGuard<'a, ()>,
     read: &'a AtomicU64,
@@ -76,7 +76,7 @@ impl Position<'_> {
     }
 }
 
-/// How far a worker has read, as long as there is the worker.
+/// The last event that a worker has read, as long as the worker exists.
 #[derive(Clone, Debug)]
 pub(super) struct Reading(Weak<AtomicU64>);
 

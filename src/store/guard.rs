@@ -1,4 +1,4 @@
-//! Who has the state directory, and whether a thread of the store has ended.
+//! The lock on the state directory, and the notice of a thread that has ended.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::error::StoreError;
 
-/// Takes the state directory for this process.
+/// Locks the state directory for this process.
 pub(super) fn lock(folder: &Path) -> Result<File, StoreError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(StoreError::io(folder))?;
     let path = folder.join("eventsubd.lock");
@@ -26,7 +26,7 @@ pub(super) fn lock(folder: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// Says that a thread ended, unless that was expected.
+/// Publishes the end of a thread, unless it was expected.
 pub(super) struct DeathNotice {
     why: StoreError,
     died: Option<watch::Sender<Option<StoreError>>>,
@@ -41,7 +41,7 @@ impl DeathNotice {
         self.died = None;
     }
 
-    /// Ended, for this reason.
+    /// Ends with another reason.
     pub(super) fn because(mut self, why: StoreError) {
         self.why = why;
     }

@@ -1,4 +1,4 @@
-//! The handle that everybody has: puts jobs into the queues of the two threads, and waits for what comes of them.
+//! The handle of the store: puts requests into the queues of its two threads, and waits for the results.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,7 +15,7 @@ use super::reader::{self, ReadRequest, ReaderThread};
 use super::recent::Recent;
 use super::writer::{Published, Writer};
 use super::{
-    Appended, DeadLetter, GivenUp, IntakeCounts, Keep, LOSS, LetterFilter, Loss, SinkRecord, StartAt,
+    Appended, DeadLetter, DeadLetterFilter, GivenUp, IntakeCounts, Keep, LOSS, Loss, SinkRecord, StartAt,
     StoreOptions, guard, retention, schema,
 };
 use crate::model::event::{Event, Seq, StoredEvent};
@@ -24,9 +24,9 @@ use crate::model::route::SinkName;
 use crate::model::status::StoreStatus;
 use crate::model::time::Timestamp;
 
-/// Bytes that one permit of the byte bound stands for.
+/// Bytes of payload per permit.
 const BYTES_A_PERMIT: usize = 256;
-/// Commands that need no permit, so that they reach the writer at any time: one `Look`, and a `Close`.
+/// Places in the queue for commands without a permit, which must reach the writer at any time: one `Wake` and a `Close`.
 const WITHOUT_PERMIT: usize = 2;
 
 /// Resolves once a pushed event is on disk.
@@ -108,8 +108,8 @@ impl Store {
         })
     }
 
-    /// Stores an event for somebody who can be told to come again: on disk, or an error at once while
-    /// the store is full or failing.
+    /// Stores an event whose sender can send it again: returns once it is on disk, or with an error at once if the store is
+    /// full or failing.
     ///
     /// # Errors
     /// [`StoreError::Failing`], [`StoreError::Full`], [`StoreError::Closed`].
@@ -128,8 +128,8 @@ impl Store {
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// Takes an event from somebody who cannot send it again. Waits for room; once it returns, the
-    /// event is tried until it is stored, however long the disk fails.
+    /// Accepts an event whose sender cannot send it again. Waits for room. Once it returns, the store tries to write the event
+    /// until it succeeds, no matter how long the disk fails.
     ///
     /// # Errors
     /// [`StoreError::Closed`].
@@ -139,8 +139,7 @@ impl Store {
         Ok(Receipt(answer))
     }
 
-    /// As [`Self::push`], for who does not wait for the outcome: it is counted in
-    /// [`Self::intake_counts`].
+    /// Like [`Self::push`], without a receipt. The result is counted in [`Self::intake_counts`].
     ///
     /// # Errors
     /// [`StoreError::Closed`].
@@ -196,8 +195,8 @@ impl Store {
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// The events after `after`, oldest first: at most `limit`, and no more than about `max_bytes` of
-    /// payload, but one at least.
+    /// Returns the events after `after`, oldest first: at most `limit`, and no more than about `max_bytes` of
+    /// payload, but at least one.
     ///
     /// # Errors
     /// The database cannot be read, or the store was closed.
@@ -243,8 +242,8 @@ impl Store {
         self.inner.published.last_seq.clone()
     }
 
-    /// The record of a sink whose worker starts now; a new sink begins at `start`. From here on `follower` tells what the
-    /// sink would lose by retention.
+    /// Returns the record of a sink whose worker starts now. A new sink begins at `start`. From then on retention asks
+    /// `follower` which events the sink would lose.
     ///
     /// # Errors
     /// The database cannot be written at present, or the store was closed.
@@ -258,7 +257,7 @@ impl Store {
         self.ask(|reply| Job::Sink(SinkJob::Start { name, start, follower }, reply)).await
     }
 
-    /// As [`Self::read_after`], for a worker: what it got is not lost when retention removes it.
+    /// Like [`Self::read_after`], for a worker. Events that it got are not lost when retention removes them.
     ///
     /// # Errors
     /// The database cannot be read, or the store was closed.
@@ -277,7 +276,7 @@ impl Store {
         Ok(read.into_iter().map(Arc::new).collect())
     }
 
-    /// Which of the next `limit` events after `after` a worker wants, and up to where that was looked at.
+    /// Returns which of the next `limit` events after `after` a worker wants, and the last event that was examined.
     ///
     /// # Errors
     /// The database cannot be read, or the store was closed.
@@ -291,12 +290,12 @@ impl Store {
         self.read(|reply| ReadRequest::Wanted { follower, after, limit, reply }).await
     }
 
-    /// How many events each sink has lost by retention, ever; without sinks that have lost nothing since the start.
+    /// Number of events that each sink has ever lost by retention. Sinks that have lost nothing since the start are left out.
     pub fn lost(&self) -> watch::Receiver<Arc<BTreeMap<SinkName, u64>>> {
         self.inner.published.lost.clone()
     }
 
-    /// The record of a sink; a new one begins at `start`.
+    /// Returns the record of a sink. A new sink begins at `start`.
     ///
     /// # Errors
     /// The database cannot be written at present, or the store was closed.
@@ -305,12 +304,12 @@ impl Store {
         self.ask(|reply| Job::Sink(SinkJob::Register { name, start }, reply)).await
     }
 
-    /// Notes that a sink's cursor has moved forward; `done` are the events after it that the sink is done with as well.
-    /// It is stored with a later event, or by itself: within 250 ms if `keep` asks for that.
+    /// Records that a sink's cursor has moved forward. `done` are events after it that the sink is done with as well. The place
+    /// is stored with a later event, or by itself: within 250 ms if `keep` asks for that.
     pub fn keep_place(&self, name: &SinkName, cursor: Seq, done: Vec<Seq>, keep: Keep) {
         let mut places = self.places();
-        if places.note(name, Place { cursor, done }, keep, Instant::now()) {
-            self.send_look(&mut places);
+        if places.record(name, Place { cursor, done }, keep, Instant::now()) {
+            self.wake_writer(&mut places);
         }
     }
 
@@ -318,15 +317,15 @@ impl Store {
         self.inner.moved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the writer look at what it reads by itself; the queue has one such request at most.
-    fn send_look(&self, places: &mut Places) {
-        if places.call() {
-            // Without a writer there is nothing to look at.
-            let _ = self.inner.commands.try_send(Command { job: Job::Look, _place: None });
+    /// Wakes the writer, unless it is being woken already.
+    fn wake_writer(&self, places: &mut Places) {
+        if places.request_wake() {
+            // Without a writer there is nothing to wake.
+            let _ = self.inner.commands.try_send(Command { job: Job::Wake, _place: None });
         }
     }
 
-    /// Puts a sink back behind `to`, so that it gets again what was stored after.
+    /// Moves a sink's cursor back to `to`, so that it gets the events after it again.
     ///
     /// # Errors
     /// The database cannot be written at present, or the store was closed.
@@ -349,7 +348,7 @@ impl Store {
         self.ask(|reply| Job::Sink(SinkJob::DeadLetter { name, event, given_up }, reply)).await
     }
 
-    /// A dead letter that was sent again was taken, or has failed once more.
+    /// Stores the outcome of sending a dead letter again.
     ///
     /// # Errors
     /// The database cannot be written at present, or the store was closed.
@@ -363,7 +362,7 @@ impl Store {
         self.ask(|reply| Job::Sink(SinkJob::Resent { name, id, given_up }, reply)).await
     }
 
-    /// Remembers which sinks there are. The place of one that is gone is kept for a week.
+    /// Stores which sinks there are. The place of a removed sink is kept for a week.
     ///
     /// # Errors
     /// The database cannot be written at present, or the store was closed.
@@ -371,27 +370,27 @@ impl Store {
         self.ask(|reply| Job::Retire { active, reply }).await
     }
 
-    /// Marks dead letters as to be sent again; tells how many.
+    /// Marks dead letters to be sent again. Returns their number.
     ///
     /// # Errors
     /// The database cannot be written at present, or the store was closed.
-    pub async fn mark_letters(&self, filter: LetterFilter) -> Result<u64, StoreError> {
-        self.ask(|reply| Job::Letters { filter, drop: false, reply }).await
+    pub async fn mark_dead_letters(&self, filter: DeadLetterFilter) -> Result<u64, StoreError> {
+        self.ask(|reply| Job::DeadLetters { filter, drop: false, reply }).await
     }
 
-    /// Removes dead letters for good; tells how many.
+    /// Removes dead letters for good. Returns their number.
     ///
     /// # Errors
     /// The database cannot be written at present, or the store was closed.
-    pub async fn drop_letters(&self, filter: LetterFilter) -> Result<u64, StoreError> {
-        self.ask(|reply| Job::Letters { filter, drop: true, reply }).await
+    pub async fn drop_dead_letters(&self, filter: DeadLetterFilter) -> Result<u64, StoreError> {
+        self.ask(|reply| Job::DeadLetters { filter, drop: true, reply }).await
     }
 
-    /// A sink's dead letters that are to be sent again, with ids after `after`, oldest first.
+    /// Returns a sink's dead letters that wait to be sent again, with ids after `after`, oldest first.
     ///
     /// # Errors
     /// The database cannot be read, or the store was closed.
-    pub async fn letters_to_replay(
+    pub async fn dead_letters_to_replay(
         &self,
         sink: &SinkName,
         after: i64,
@@ -409,7 +408,7 @@ impl Store {
         self.read(|reply| ReadRequest::Before { time, reply }).await
     }
 
-    /// The losses that nobody has been told of, each with the name that [`Self::losses_told`] takes.
+    /// Returns the losses that were not reported yet, each with the name that [`Self::losses_told`] takes.
     ///
     /// # Errors
     /// The database cannot be read, or the store was closed.
@@ -419,7 +418,7 @@ impl Store {
         Ok(found.into_iter().filter_map(read).collect())
     }
 
-    /// Forgets losses that were told.
+    /// Deletes losses that were reported.
     ///
     /// # Errors
     /// The database cannot be written at present, or the store was closed.
@@ -443,10 +442,10 @@ impl Store {
         self.ask(|reply| Job::Settings { changes, reply }).await
     }
 
-    /// Changes what is kept.
+    /// Changes the limits of retention.
     pub fn set_retention(&self, retain: Duration, max_size: u64) {
         self.inner.published.retention.send_replace(retention(retain, max_size));
-        self.send_look(&mut self.places());
+        self.wake_writer(&mut self.places());
     }
 
     /// Keeps the database from growing beyond this many pages, as a full disk does; for tests.
@@ -455,12 +454,12 @@ impl Store {
         self.ask(|reply| Job::LimitPages { pages, reply }).await
     }
 
-    /// How the store is.
+    /// The status of the store.
     pub fn status(&self) -> watch::Receiver<StoreStatus> {
         self.inner.published.status.clone()
     }
 
-    /// What was handed to the store since it was opened.
+    /// Counts of events since the store was opened.
     pub fn intake_counts(&self) -> watch::Receiver<IntakeCounts> {
         self.inner.published.counts.clone()
     }
@@ -471,7 +470,7 @@ impl Store {
         (self.inner.published.pulse.clone(), self.inner.reader_pulse.clone())
     }
 
-    /// Resolves when a thread of the store has ended though nobody closed it.
+    /// Resolves when a thread of the store has ended although the store was not closed.
     pub async fn failed(&self) -> StoreError {
         let mut died = self.inner.died.clone();
         let why = died.wait_for(Option::is_some).await.map(|why| why.clone());
@@ -481,11 +480,11 @@ impl Store {
         }
     }
 
-    /// Writes what is queued, checkpoints, ends the threads and gives the directory free. Later calls
+    /// Writes what is queued, checkpoints, ends the threads and unlocks the directory. Later calls
     /// fail; a second close does nothing.
     ///
     /// # Errors
-    /// What is queued cannot be written at present.
+    /// The queued requests cannot be written at present.
     pub async fn close(&self) -> Result<(), StoreError> {
         self.inner.bytes.close();
         self.inner.places.close();

@@ -1,32 +1,32 @@
-//! Which message ids are stored already. ◆
+//! The message ids of stored events, to recognize duplicates. ◆
 //!
-//! They are random, so an index of them on disk would have every event touch a page of its own, and cost more than
-//! all else that storing it takes. They lie in memory instead, for [`WINDOW`], and come back from the newest events
-//! when the store is opened.
+//! Message ids are random, so an index on disk would make every event write a page of its own, and cost more than the rest
+//! of storing it. The ids of the last [`WINDOW`] are in memory instead, and are read back from the newest events when the
+//! store is opened.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::time::{Duration, Instant};
 
-/// How long an id is known at least. Twitch sends a message again within 10 minutes, and whoever has recorded one can
-/// have it listened to for 20: until 10 after its timestamp, which may lie 10 ahead ("Handling Webhook Events").
+/// Least time for which an id is known. Twitch sends a message again within 10 minutes, and a recorded message is accepted
+/// for up to 20: until 10 after its timestamp, which may be 10 ahead ("Handling Webhook Events").
 pub(super) const WINDOW: Duration = Duration::from_secs(1_800);
 
 /// Ids are forgotten a generation at a time.
 const GENERATION: Duration = Duration::from_secs(600);
 
-/// So many are easy to add to; then they are sorted in with the others, where they take the least room.
+/// Size at which the hash set of new ids is merged into the sorted ids, which take less memory.
 const YOUNG: usize = 32_768;
 
 /// The first step from the place where a mark is looked for: what one line of the processor's cache holds.
 const NEAR: usize = 8;
 
-/// An id, made short with a key of this process. With a million ids known, one new event in 2⁴⁴ would be taken for a
-/// known one; nobody outside can look for such ids.
+/// Hash of an id, with a random key of this process. With a million known ids, one new event in 2⁴⁴ is taken for a
+/// duplicate; without the key, such ids cannot be searched for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Mark(u64);
 
-/// The marks are as good as random already.
+/// Hasher that keeps the mark as it is, since marks are random already.
 #[derive(Clone, Copy, Debug, Default)]
 struct Same(u64);
 
@@ -124,13 +124,13 @@ impl Ids {
         !is_old && self.young.insert(mark)
     }
 
-    /// Forgets an id that was not stored after all. Only good until the next [`Self::settle`].
+    /// Forgets an id that was not stored after all. To be called before the next [`Self::compact`].
     pub(super) fn remove(&mut self, mark: Mark) {
         self.young.remove(&mark);
     }
 
-    /// Forgets what is older than the window, and makes the rest small. To be called now and then.
-    pub(super) fn settle(&mut self, now: Instant) {
+    /// Forgets ids older than the window, and makes the rest compact. To be called regularly.
+    pub(super) fn compact(&mut self, now: Instant) {
         let since = |then: Instant| now.saturating_duration_since(then);
         let is_over = since(self.begun) >= GENERATION;
         if self.young.len() >= YOUNG || is_over && !self.young.is_empty() {
@@ -146,7 +146,7 @@ impl Ids {
         self.past.retain(|generation| generation.ended.is_some_and(|ended| since(ended) <= WINDOW));
     }
 
-    /// How many are known.
+    /// Number of known ids.
     #[cfg(test)]
     fn len(&self) -> usize {
         let past: usize = self.past.iter().map(|generation| generation.marks.len()).sum();
@@ -212,7 +212,7 @@ mod tests {
             let mut ids = Ids::new(now);
             let mut stored: HashMap<u8, Instant> = HashMap::new();
             for step in steps {
-                ids.settle(now);
+                ids.compact(now);
                 match step {
                     Step::Insert(id) | Step::InsertAndRemove(id) => {
                         let mark = ids.mark(&id.to_string());
@@ -221,7 +221,7 @@ mod tests {
                         match age {
                             None => prop_assert!(is_new),
                             Some(age) if age <= WINDOW => prop_assert!(!is_new, "known after {age:?}"),
-                            // A generation ends when somebody looks, so nothing more can be said of the time since.
+                            // A generation ends only in `compact`, so the id may still be known.
                             Some(_) => {}
                         }
                         if is_new {
@@ -238,34 +238,34 @@ mod tests {
             // Looked at in time, it forgets everything.
             for _ in 0..5 {
                 now += GENERATION;
-                ids.settle(now);
+                ids.compact(now);
             }
             prop_assert_eq!(ids.len(), 0);
         }
     }
 
     #[test]
-    fn what_is_forgotten_is_new_again() {
+    fn an_id_is_new_again_after_the_window() {
         let start = Instant::now();
         let mut ids = Ids::new(start);
         let mark = ids.mark("8f0c2a51-0000-4000-8000-000000000001");
         assert!(ids.insert(mark));
         for minutes in 0..40 {
-            ids.settle(start + Duration::from_secs(60 * minutes));
+            ids.compact(start + Duration::from_secs(60 * minutes));
             assert!(!ids.insert(mark), "after {minutes} minutes");
         }
-        ids.settle(start + Duration::from_secs(60 * 41));
+        ids.compact(start + Duration::from_secs(60 * 41));
         assert!(ids.insert(mark));
         assert_ne!(ids.mark("a"), ids.mark("b"));
     }
 
     #[test]
-    fn many_are_known_and_small() {
+    fn many_ids_are_known_and_take_little_memory() {
         let mut ids = Ids::new(Instant::now());
         let marks: Vec<_> = (0..3 * YOUNG + 7).map(|id| ids.mark(&id.to_string())).collect();
         for mark in &marks {
             assert!(ids.insert(*mark));
-            ids.settle(ids.begun);
+            ids.compact(ids.begun);
         }
         assert_eq!((ids.present.marks.len(), ids.young.len()), (3 * YOUNG, 7));
         assert!(ids.present.marks.is_sorted());

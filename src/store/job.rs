@@ -1,18 +1,18 @@
-//! What the writer is asked to do, and what it answers once that is on disk.
+//! Jobs of the writer, and their results.
 
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::error::StoreError;
 use super::follower::Follower;
-use super::{Appended, GivenUp, LetterFilter, SinkRecord, StartAt, dead_letters, sinks};
+use super::{Appended, DeadLetterFilter, GivenUp, SinkRecord, StartAt, dead_letters, sinks};
 use crate::model::event::{Event, Seq, StoredEvent};
 use crate::model::route::SinkName;
 
-/// Where an answer goes. Somebody who no longer waits for it is no failure.
+/// Channel for the result. A caller that no longer waits is not an error.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
-/// Something to write.
+/// A request to the writer.
 #[derive(Debug)]
 pub(super) enum Job {
     Append {
@@ -26,8 +26,8 @@ pub(super) enum Job {
         active: Vec<SinkName>,
         reply: Reply<()>,
     },
-    Letters {
-        filter: LetterFilter,
+    DeadLetters {
+        filter: DeadLetterFilter,
         drop: bool,
         reply: Reply<u64>,
     },
@@ -42,11 +42,11 @@ pub(super) enum Job {
     Close {
         reply: Reply<()>,
     },
-    /// Something changed that the writer reads by itself: places of sinks, or what is kept.
-    Look,
+    /// Wakes the writer: places of sinks have moved, or the limits of retention have changed.
+    Wake,
 }
 
-/// Something to write about one sink.
+/// A write that concerns one sink.
 #[derive(Debug)]
 pub(super) enum SinkJob {
     Register { name: SinkName, start: StartAt },
@@ -63,7 +63,7 @@ pub(super) struct Command {
     pub(super) _place: Option<OwnedSemaphorePermit>,
 }
 
-/// What a job came to, to be told once it is on disk.
+/// The result of a job, sent to the caller after the commit.
 pub(super) enum Done {
     Appended(Appended),
     Sink(SinkRecord),
@@ -85,8 +85,8 @@ impl Done {
     }
 }
 
-/// A fault of the writer: the job came to something else than its kind. The caller learns it; a reply that is dropped
-/// would look like a store that has ended.
+/// Error for a result that does not fit its job, which is a defect of the writer. The caller must get it: a dropped reply
+/// would look like a closed store.
 fn mismatch() -> StoreError {
     StoreError::Failing("a fault of eventsubd: a job and its outcome do not fit".into())
 }
@@ -101,7 +101,7 @@ impl Job {
             Self::Sink(_, reply) => {
                 let _ = reply.send(done.sink());
             }
-            Self::Letters { reply, .. } => {
+            Self::DeadLetters { reply, .. } => {
                 let _ = reply.send(done.count());
             }
             Self::Settings { reply, .. }
@@ -110,11 +110,11 @@ impl Job {
             | Self::Close { reply } => {
                 let _ = reply.send(Ok(()));
             }
-            Self::Look => {}
+            Self::Wake => {}
         }
     }
 
-    /// Tells whoever waits that nothing came of it.
+    /// Sends an error to the caller.
     pub(super) fn refuse(self, error: StoreError) {
         match self {
             Self::Append { reply, .. } => {
@@ -123,7 +123,7 @@ impl Job {
             Self::Sink(_, reply) => {
                 let _ = reply.send(Err(error));
             }
-            Self::Letters { reply, .. } => {
+            Self::DeadLetters { reply, .. } => {
                 let _ = reply.send(Err(error));
             }
             Self::Settings { reply, .. }
@@ -132,12 +132,12 @@ impl Job {
             | Self::Close { reply } => {
                 let _ = reply.send(Err(error));
             }
-            Self::Look => {}
+            Self::Wake => {}
         }
     }
 }
 
-/// The place behind which a new sink starts.
+/// Returns the place behind which a new sink starts.
 fn first(start: StartAt, newest: Seq) -> Seq {
     match start {
         StartAt::Present => newest,
@@ -145,7 +145,7 @@ fn first(start: StartAt, newest: Seq) -> Seq {
     }
 }
 
-/// Writes something about one sink.
+/// Carries out a write that concerns one sink.
 pub(super) fn about_sink(
     connection: &Connection,
     job: &SinkJob,
@@ -178,12 +178,12 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn every_caller_gets_an_answer_whatever_the_outcome() {
+    async fn a_result_that_does_not_fit_its_job_is_an_error_for_the_caller() {
         let outcomes = || [Done::Appended(Appended::Duplicate), Done::Count(3), Done::Unit];
         for done in outcomes() {
             let (reply, answer) = oneshot::channel();
             let fits = matches!(done, Done::Count(_));
-            Job::Letters { filter: LetterFilter::default(), drop: true, reply }.answer(done);
+            Job::DeadLetters { filter: DeadLetterFilter::default(), drop: true, reply }.answer(done);
             assert_eq!(answer.await.expect("an answer").is_ok(), fits);
         }
         for done in outcomes() {

@@ -1,4 +1,4 @@
-//! The machine's clock since boot.
+//! Clock of the machine since boot.
 
 use std::fs;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::Ticks;
 use super::age::Tick;
 
-/// Names the present boot ("random(4)").
+/// Id of the current boot ("random(4)").
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Milliseconds since boot by the machine's clock, which counts while it sleeps and cannot be set (`CLOCK_BOOTTIME`).
@@ -20,7 +20,7 @@ pub fn since_boot() -> u64 {
 
 /// [`since_boot`] with the name of the boot.
 pub fn ticks() -> Ticks {
-    // Without an id every start looks like one after a boot: then less time is known to have passed.
+    // With a new id the start counts as one after a boot, which lets less time pass, never more.
     let boot: Arc<str> = match fs::read_to_string(BOOT_ID) {
         Ok(id) => id.trim().into(),
         Err(_) => uuid::Uuid::new_v4().to_string().into(),

@@ -1,11 +1,11 @@
 //! The event store: the only room that knows SQL.
 //!
-//! Owns the database, one file in SQLite with a write-ahead log, and its two threads. The writer takes
-//! what lies in its queue, writes it in one transaction with one sync, and answers all who wait
-//! (group commit). The reader serves everything else. What `append` or `push` has confirmed is on
-//! disk; at a crash only what nobody was told about is gone. Payloads are bytes in here: they are
-//! never parsed and never changed. While the disk fails, what was pushed is held and tried again, and
-//! the full queue stops whoever pushes.
+//! Owns the database, one file in SQLite with a write-ahead log, and its two threads. The writer takes all requests from
+//! its queue, writes them in one transaction with one sync, and answers their callers (group commit). The newest events
+//! stay in memory for the workers of sinks; the reader thread serves all other reads. An event that `append` or `push` has
+//! confirmed is on disk; a crash loses only events that were not confirmed. Payloads are bytes in here: they are never
+//! parsed and never changed. While the disk fails, pushed events are held and tried again, and a full queue makes `push`
+//! wait.
 
 mod age;
 mod dead_letters;
@@ -60,7 +60,7 @@ pub type Ticks = Arc<dyn Fn() -> Tick + Send + Sync>;
 pub struct StoreOptions {
     /// The database file, for example `/var/lib/eventsubd/events.db`.
     pub path: PathBuf,
-    /// How long events are kept.
+    /// Age from which events are removed.
     pub retain: Duration,
     /// Size of the database above which the oldest events go, in bytes.
     pub max_size: u64,
@@ -72,7 +72,7 @@ pub struct StoreOptions {
     pub recent_bytes: usize,
     /// The time that events are stamped with.
     pub clock: Clock,
-    /// The clock that ages are told by.
+    /// The clock of the ages of events.
     pub ticks: Ticks,
 }
 
@@ -112,16 +112,16 @@ fn retention(retain: Duration, max_size: u64) -> Retention {
     Retention { age: u64::try_from(retain.as_millis()).unwrap_or(u64::MAX), size: max_size }
 }
 
-/// What became of an event.
+/// The result of storing an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appended {
-    /// It is on disk, under this number.
+    /// The event is on disk, under this number.
     Stored(Seq),
-    /// Its message id had been stored already.
+    /// The message id had been stored already.
     Duplicate,
 }
 
-/// What the store knows of a sink.
+/// The state of a sink in the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SinkRecord {
     /// The last event up to which the sink is done with everything.
@@ -130,15 +130,15 @@ pub struct SinkRecord {
     pub done: Vec<Seq>,
     /// Events in its dead letters.
     pub dead_letters: u64,
-    /// Events that retention removed before the sink had them, ever.
+    /// Number of events that retention has ever removed before the sink had them.
     pub lost: u64,
-    /// How often a person has asked for stored events again.
+    /// Number of replays of stored events.
     pub replays: u64,
-    /// Up to here the sink was done with events before a person asked for them again.
+    /// The last event that the sink was done with before the last replay.
     pub replay_until: Seq,
 }
 
-/// How soon the place of a sink is stored.
+/// Urgency of storing the place of a sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
     /// Within 250 ms: the sink got events, which come again if the place is lost.
@@ -150,7 +150,7 @@ pub enum Keep {
 /// An event that a sink gave up on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Its number among the dead letters.
+    /// Number of the dead letter.
     pub id: i64,
     /// The sink.
     pub sink: SinkName,
@@ -160,9 +160,9 @@ pub struct DeadLetter {
     pub first: Option<FailureRecord>,
     /// The failure with which the sink gave up.
     pub last: FailureRecord,
-    /// Whether it is about to be sent again.
+    /// Whether it waits to be sent again.
     pub replay: bool,
-    /// How often a person has asked for it to be sent again.
+    /// Number of requests to send it again.
     pub replays: u64,
 }
 
@@ -177,7 +177,7 @@ pub struct FailureRecord {
     pub said: Option<String>,
 }
 
-/// Why an event becomes a dead letter now, or stays one.
+/// The reason for which an event becomes a dead letter, or stays one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GivenUp {
     /// The first failure, if there were several.
@@ -194,16 +194,16 @@ impl From<&str> for GivenUp {
     }
 }
 
-/// Which dead letters are meant.
+/// Selects dead letters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LetterFilter {
-    /// Of this sink only.
+pub struct DeadLetterFilter {
+    /// Only those of this sink. `None` means all sinks.
     pub sink: Option<SinkName>,
-    /// This one only.
+    /// Only this one. `None` means all.
     pub id: Option<i64>,
 }
 
-/// What the names of settings about losses begin with.
+/// Prefix of the names of settings that record losses.
 const LOSS: &str = "loss.";
 
 /// Events that retention removed before a sink had them.
@@ -211,7 +211,7 @@ const LOSS: &str = "loss.";
 pub struct Loss {
     /// The sink.
     pub sink: SinkName,
-    /// How many.
+    /// Number of lost events.
     pub events: u64,
     /// When the first of them was stored.
     pub from: Timestamp,
@@ -219,7 +219,7 @@ pub struct Loss {
     pub to: Timestamp,
 }
 
-/// What was handed to the store since it was opened.
+/// Counts of events since the store was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IntakeCounts {
     /// Events stored.

@@ -31,19 +31,19 @@ pub(super) type Moved = BTreeMap<SinkName, Place>;
 #[derive(Debug, Default)]
 pub(super) struct Places {
     moved: Moved,
-    /// When the first of these was noted.
+    /// Time at which the first of them was recorded.
     since: Option<Instant>,
-    /// When the first of these was noted that is to be stored in time.
+    /// Time at which the first of those was recorded that must be stored within [`LIMIT`].
     soon_since: Option<Instant>,
-    /// The writer looks at the places again by itself, before [`LIMIT`] is over.
+    /// The writer wakes up by itself before [`LIMIT`] is over.
     is_watched: bool,
-    /// A request to look is in the writer's queue.
-    is_called: bool,
+    /// A request to wake up is in the writer's queue.
+    is_wake_queued: bool,
 }
 
 impl Places {
-    /// Notes the place of a sink; the newest counts. Returns whether the writer has to be called.
-    pub(super) fn note(&mut self, name: &SinkName, place: Place, keep: Keep, now: Instant) -> bool {
+    /// Records the place of a sink, in place of an older one. Returns whether the writer has to be woken.
+    pub(super) fn record(&mut self, name: &SinkName, place: Place, keep: Keep, now: Instant) -> bool {
         match self.moved.get_mut(name) {
             Some(known) => *known = place,
             None => drop(self.moved.insert(name.clone(), place)),
@@ -55,23 +55,23 @@ impl Places {
         keep == Keep::Soon && !self.is_watched
     }
 
-    /// The writer is called now; `false` if it has been called already.
-    pub(super) fn call(&mut self) -> bool {
-        !std::mem::replace(&mut self.is_called, true)
+    /// Returns whether a request to wake up must be put into the writer's queue; there is at most one.
+    pub(super) fn request_wake(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_wake_queued, true)
     }
 
-    /// The writer got the call.
-    pub(super) fn called(&mut self) {
-        self.is_called = false;
+    /// The writer got the request to wake up.
+    pub(super) fn wake_received(&mut self) {
+        self.is_wake_queued = false;
     }
 
-    /// Whether the places go with a commit that comes now anyway.
+    /// Whether the places go with a commit that takes place now anyway.
     pub(super) fn are_ripe(&self, now: Instant) -> bool {
         self.since.is_some_and(|since| now.saturating_duration_since(since) >= RIPE)
     }
 
-    /// Whether some are to be stored in time and as old as that: the writer does it when it is awake anyway, rather than
-    /// being woken a second time.
+    /// Whether a writer that is awake stores the places in a commit of their own: it does so a little early rather than wake
+    /// up twice.
     pub(super) fn are_awaited(&self, now: Instant) -> bool {
         self.soon_since.is_some_and(|since| now.saturating_duration_since(since) >= RIPE)
     }
@@ -81,7 +81,7 @@ impl Places {
         self.moved.is_empty()
     }
 
-    /// The writer waits now, for `grace` at least if that is given. Returns until when it may.
+    /// The writer goes to sleep, until `grace` at the latest if that is given. Returns the time at which it must wake up.
     pub(super) fn wait(&mut self, grace: Option<Instant>) -> Option<Instant> {
         let due = self.soon_since.map(|since| since + LIMIT);
         let until = match (due, grace) {
@@ -128,13 +128,19 @@ mod tests {
     #[test]
     fn a_place_goes_with_a_later_commit_or_by_itself() {
         let (mut places, start) = (Places::default(), Instant::now());
-        assert!(places.note(&name(1), place(1), Keep::Soon, start) && places.call(), "the writer sleeps");
-        assert!(places.note(&name(2), place(1), Keep::Soon, start) && !places.call(), "it is called already");
-        places.called();
-        assert!(places.call());
-        places.called();
+        assert!(
+            places.record(&name(1), place(1), Keep::Soon, start) && places.request_wake(),
+            "the writer sleeps"
+        );
+        assert!(
+            places.record(&name(2), place(1), Keep::Soon, start) && !places.request_wake(),
+            "one request is enough"
+        );
+        places.wake_received();
+        assert!(places.request_wake());
+        places.wake_received();
         assert_eq!(places.wait(None), Some(start + LIMIT));
-        assert!(!places.note(&name(1), place(2), Keep::Soon, start + RIPE / 2), "it looks by itself");
+        assert!(!places.record(&name(1), place(2), Keep::Soon, start + RIPE / 2), "it wakes up by itself");
         assert!(!places.are_ripe(start + RIPE / 2));
         assert!(places.are_ripe(start + RIPE));
         assert_eq!(places.take(), Moved::from([(name(1), place(2)), (name(2), place(1))]));
@@ -142,22 +148,22 @@ mod tests {
     }
 
     #[test]
-    fn a_sink_that_wanted_nothing_wakes_nobody() {
+    fn a_sink_that_wanted_no_event_does_not_wake_the_writer() {
         let (mut places, start) = (Places::default(), Instant::now());
-        assert!(!places.note(&name(1), place(1), Keep::Lazily, start));
+        assert!(!places.record(&name(1), place(1), Keep::Lazily, start));
         assert_eq!(places.wait(None), None);
         assert!(places.are_ripe(start + RIPE), "it goes with the next event");
-        assert!(places.note(&name(1), place(2), Keep::Soon, start + LIMIT));
+        assert!(places.record(&name(1), place(2), Keep::Soon, start + LIMIT));
         assert_eq!(places.wait(None), Some(start + 2 * LIMIT));
     }
 
     #[test]
     fn a_place_that_could_not_be_stored_is_due_again_unless_the_sink_has_moved_on() {
         let (mut places, start) = (Places::default(), Instant::now());
-        places.note(&name(1), place(1), Keep::Soon, start);
-        places.note(&name(2), place(1), Keep::Soon, start);
+        places.record(&name(1), place(1), Keep::Soon, start);
+        places.record(&name(2), place(1), Keep::Soon, start);
         let taken = places.take();
-        places.note(&name(1), place(2), Keep::Lazily, start);
+        places.record(&name(1), place(2), Keep::Lazily, start);
         places.put_back(taken, start);
         assert_eq!(places.wait(None), Some(start + LIMIT));
         assert_eq!(places.take(), Moved::from([(name(1), place(2)), (name(2), place(1))]));
@@ -165,7 +171,7 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Step {
-        Note { sink: u8, soon: bool },
+        Record { sink: u8, soon: bool },
         Pass(u64),
         Commit,
         Fail,
@@ -173,7 +179,7 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            4 => (0..3_u8, any::<bool>()).prop_map(|(sink, soon)| Step::Note { sink, soon }),
+            4 => (0..3_u8, any::<bool>()).prop_map(|(sink, soon)| Step::Record { sink, soon }),
             3 => (0..400_u64).prop_map(Step::Pass),
             1 => Just(Step::Commit),
             1 => Just(Step::Fail),
@@ -181,8 +187,8 @@ mod tests {
     }
 
     proptest! {
-        /// The writer sleeps until it is called or until the time that `wait` has told it: each place that is to be stored
-        /// soon is stored within [`LIMIT`], and the newest place of each sink is what is stored.
+        /// The writer sleeps until it is woken or until the time that `wait` has returned: each place that must be stored
+        /// soon is stored within [`LIMIT`], and the newest place of each sink is stored in the end.
         #[test]
         fn places_are_stored_in_time(steps in prop::collection::vec(step(), 0..80)) {
             let (mut places, mut now) = (Places::default(), Instant::now());
@@ -191,7 +197,7 @@ mod tests {
             let (mut stored, mut number) = (BTreeMap::<SinkName, Place>::new(), 0);
             for step in steps {
                 match step {
-                    Step::Note { sink, soon } => {
+                    Step::Record { sink, soon } => {
                         number += 1;
                         let keep = if soon { Keep::Soon } else { Keep::Lazily };
                         let entry = newest.entry(sink).or_default();
@@ -199,8 +205,8 @@ mod tests {
                         if soon {
                             entry.1.get_or_insert(now);
                         }
-                        if places.note(&name(sink), place(number), keep, now) {
-                            places.called();
+                        if places.record(&name(sink), place(number), keep, now) {
+                            places.wake_received();
                             wakes_at = places.wait(None);
                         }
                     }

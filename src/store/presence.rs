@@ -1,7 +1,7 @@
-//! Whether the database still is where it was opened.
+//! Checks that the database file is still the one that was opened.
 //!
-//! A file that was removed or replaced can be written as before, and nobody will ever find what is in it. So nothing
-//! is confirmed from then on, and the store ends unless the file comes back.
+//! A file that was removed or replaced can still be written, but its content is lost. So nothing is confirmed from then on,
+//! and the store ends unless the file comes back.
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
@@ -9,10 +9,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long the file may be away.
+/// Time for which the file may be missing.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// The file that was opened, and since when it is not there.
+/// The file that was opened, and since when it has been missing.
 #[derive(Debug)]
 pub(super) struct Presence {
     path: PathBuf,
@@ -21,13 +21,13 @@ pub(super) struct Presence {
 }
 
 impl Presence {
-    /// Of a file that was opened a moment ago.
+    /// Watches a file that was just opened.
     pub(super) fn new(path: &Path) -> io::Result<Self> {
         Ok(Self { path: path.to_owned(), file: identity(&fs::metadata(path)?), gone_since: None })
     }
 
-    /// Looks for the file. An error of the disk is no proof that it has gone.
-    pub(super) fn look(&mut self, now: Instant) -> Result<(), String> {
+    /// Checks for the file. A disk error does not prove that the file is missing.
+    pub(super) fn check(&mut self, now: Instant) -> Result<(), String> {
         let there = match fs::metadata(&self.path) {
             Ok(found) => identity(&found) == self.file,
             Err(error) => !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
@@ -45,12 +45,12 @@ impl Presence {
         ))
     }
 
-    /// Whether it was away when it was last looked for.
+    /// Whether the file was missing at the last check.
     pub(super) fn is_gone(&self) -> bool {
         self.gone_since.is_some()
     }
 
-    /// Whether it has been away for too long.
+    /// Whether the file has been missing for too long.
     pub(super) fn is_lost(&self, now: Instant) -> bool {
         self.gone_since.is_some_and(|since| now.duration_since(since) >= LIMIT)
     }
@@ -72,19 +72,19 @@ mod tests {
         let mut presence = Presence::new(&path).unwrap();
         let begin = Instant::now();
         let after = |seconds| begin + Duration::from_secs(seconds);
-        assert_eq!(presence.look(begin), Ok(()));
+        assert_eq!(presence.check(begin), Ok(()));
         fs::rename(&path, &aside).unwrap();
-        assert!(presence.look(after(1)).unwrap_err().contains("events.db was removed or replaced"));
+        assert!(presence.check(after(1)).unwrap_err().contains("events.db was removed or replaced"));
         fs::write(&path, "").unwrap();
-        assert!(presence.look(after(3)).is_err(), "another file is not the one that was opened");
+        assert!(presence.check(after(3)).is_err(), "another file is not the one that was opened");
         assert!(!presence.is_lost(after(5)) && presence.is_lost(after(6)));
         fs::rename(&aside, &path).unwrap();
-        assert_eq!(presence.look(after(6)), Ok(()));
+        assert_eq!(presence.check(after(6)), Ok(()));
         assert!(!presence.is_lost(after(100)));
         fs::remove_file(&path).unwrap();
         fs::remove_dir(folder.path()).unwrap();
         fs::write(folder.path(), "").unwrap();
-        assert!(presence.look(after(7)).is_err());
+        assert!(presence.check(after(7)).is_err());
         assert!(presence.is_lost(after(12)));
         fs::remove_file(folder.path()).unwrap();
     }

@@ -1,4 +1,4 @@
-//! Reading: the daemon's own reader thread, and read-only access from another process.
+//! The reader thread of the daemon, and read-only access for other processes.
 
 use std::io;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::model::time::Timestamp;
 /// Requests that may wait for the reader thread.
 pub(super) const QUEUE: usize = 64;
 
-/// Something to read.
+/// A request to the reader thread.
 #[derive(Debug)]
 pub(super) enum ReadRequest {
     /// Events after a cursor.
@@ -27,7 +27,7 @@ pub(super) enum ReadRequest {
         after: Seq,
         limit: usize,
         max_bytes: usize,
-        /// The worker that it is for.
+        /// The worker that reads, if it is one.
         follower: Option<Follower>,
         reply: oneshot::Sender<Result<Vec<StoredEvent>, StoreError>>,
     },
@@ -52,7 +52,7 @@ pub(super) enum ReadRequest {
         limit: usize,
         reply: oneshot::Sender<Result<(Vec<Seq>, Seq), StoreError>>,
     },
-    /// Dead letters that are to be sent again.
+    /// Dead letters that wait to be sent again.
     ToReplay {
         sink: SinkName,
         after: i64,
@@ -65,7 +65,7 @@ pub(super) enum ReadRequest {
     Settings { prefix: String, reply: oneshot::Sender<Result<Vec<(String, String)>, StoreError>> },
 }
 
-/// The thread that reads for the daemon.
+/// The daemon's thread for reads.
 pub(super) struct ReaderThread;
 
 impl ReaderThread {
@@ -92,10 +92,10 @@ impl ReaderThread {
 }
 
 fn answer(connection: &Connection, request: ReadRequest) {
-    // Somebody who no longer waits for the answer is no failure.
+    // A caller that no longer waits is not an error.
     match request {
         ReadRequest::After { after, limit, max_bytes, follower, reply } => {
-            // Retention waits meanwhile: what is read here is not lost.
+            // Retention waits, so that it does not count these events as lost.
             let mut position = follower.as_ref().map(Follower::read);
             let read = events::read_after(connection, after, limit, max_bytes);
             if let (Some(position), Ok(Some(last))) =
@@ -143,7 +143,7 @@ impl Reader {
     /// Opens the store's database.
     ///
     /// # Errors
-    /// There is none, it is not ours, or it cannot be read.
+    /// The database is missing, foreign, or unreadable.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         Ok(Self { connection: schema::open_read_only(path)? })
     }

@@ -1,4 +1,4 @@
-//! The events that were just committed, in memory, so that workers that keep up need no database.
+//! The newest events in memory, so that workers that keep up do not read the database.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ const OVERHEAD: usize = 400;
 struct Tail {
     /// Ascending.
     events: VecDeque<Arc<StoredEvent>>,
-    /// Every stored event after this one that readers can see is in `events`.
+    /// `events` has every visible event after this one.
     after: Seq,
     bytes: usize,
     limit: usize,
@@ -46,7 +46,7 @@ impl Tail {
         self.after = self.after.max(up_to);
     }
 
-    /// Reads as the database does; `None` if only the database has what is asked for.
+    /// Returns what the database would. `None` means that only the database has these events.
     fn read(&self, after: Seq, limit: usize, max_bytes: usize) -> Option<Vec<Arc<StoredEvent>>> {
         if after < self.after {
             return None;
@@ -71,7 +71,7 @@ struct Inner {
 }
 
 impl Inner {
-    /// Drops what all readers have that keep up. One that is behind needs the database first.
+    /// Drops what all readers have that keep up. A reader that is behind needs the database first.
     fn trim(&mut self) {
         self.readers.retain(Reading::is_alive);
         let after = self.tail.after;
@@ -81,7 +81,7 @@ impl Inner {
     }
 }
 
-/// The newest events and who reads them; cheap to clone.
+/// The newest events and their readers; cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Recent(Arc<Mutex<Inner>>);
 
@@ -96,12 +96,12 @@ impl Recent {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A worker reads from now on.
+    /// Adds a worker as a reader.
     pub(super) fn follow(&self, follower: &Follower) {
         self.lock().readers.push(follower.reading());
     }
 
-    /// Adds events that were committed, in their order. Nobody may be told of them before.
+    /// Adds committed events, in order. To be called before their numbers are published.
     pub(super) fn push(&self, events: impl IntoIterator<Item = StoredEvent>) {
         let mut inner = self.lock();
         for event in events {
@@ -110,13 +110,13 @@ impl Recent {
         inner.trim();
     }
 
-    /// The database has nothing up to this event any more. To be called while no worker reads.
+    /// Drops events that are removed from the database. To be called while no worker reads.
     pub(super) fn forget(&self, up_to: Seq) {
         self.lock().tail.forget(up_to);
     }
 
-    /// The events after `after` for a worker, as the database would return them; `None` if only the database has them,
-    /// or retention is at work. Never waits for the disk.
+    /// Returns the events after `after` for a worker, as the database would. `None` means that only the database has them, or
+    /// that retention is at work. Never waits for the disk.
     pub(super) fn read(
         &self,
         follower: &Follower,

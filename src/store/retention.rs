@@ -1,4 +1,4 @@
-//! Removing what is too old, or too much, in small slices between commits.
+//! Removal of events that are too old or too many, in small slices between commits.
 //!
 //! Ages are elapsed time by the store's own clock ([`super::age`]): a wall clock that is set removes nothing. Message ids
 //! are kept for [`WINDOW`] at least: a payload that has to go earlier leaves its row behind, which readers do not see, so
@@ -21,7 +21,7 @@ use crate::model::event::Seq;
 use crate::model::route::SinkName;
 use crate::model::time::Timestamp;
 
-/// A time after all others that a row can hold.
+/// The latest time that a row can hold.
 const FAR: u64 = i64::MAX as u64;
 
 /// Which events to keep.
@@ -33,17 +33,17 @@ pub(super) struct Retention {
     pub(super) size: u64,
 }
 
-/// What one slice did.
+/// The result of one slice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Removed {
-    /// Events that readers see no more.
+    /// Events that readers no longer see.
     pub(super) events: Summary,
     /// Whether there is more to do.
     pub(super) more: bool,
     /// Losses of sinks by the removal.
     pub(super) losses: Vec<SinkLoss>,
-    /// Dead letters that went.
-    pub(super) letters: Vec<SinkLoss>,
+    /// Removed dead letters.
+    pub(super) dead_letters: Vec<SinkLoss>,
 }
 
 /// A sink's loss by one slice.
@@ -51,7 +51,7 @@ pub(super) struct Removed {
 pub(super) struct SinkLoss {
     pub(super) sink: String,
     pub(super) events: u64,
-    /// All that it ever lost.
+    /// Number of events that the sink has ever lost.
     pub(super) total: u64,
 }
 
@@ -88,7 +88,7 @@ pub(super) fn slice(
         up_to = row.seq;
     }
     let mut removed = Removed::default();
-    // Until the end nobody reads on: what is counted as lost is with no worker.
+    // Workers do not read until the end, so that no worker has an event that is counted as lost.
     let mut positions = Positions::new();
     if up_to > 0 {
         positions = stop_reading(followers);
@@ -103,8 +103,8 @@ pub(super) fn slice(
         // By size: the oldest payloads go, and their rows with them once the window is over. Dead letters
         // are as old as their failure.
         let oldest_event = oldest.iter().find(|row| row.visible).map_or(FAR, |row| row.stored_at);
-        removed.letters = drop_letters(&transaction, oldest_event, rows)?;
-        if !removed.letters.is_empty() {
+        removed.dead_letters = drop_dead_letters(&transaction, oldest_event, rows)?;
+        if !removed.dead_letters.is_empty() {
             transaction.commit()?;
             removed.more = true;
             return Ok(removed);
@@ -138,7 +138,7 @@ fn newest_of(rows: &[&OldRow]) -> u64 {
     rows.iter().filter(|row| row.visible).map(|row| row.stored_at).max().unwrap_or(0)
 }
 
-/// A worker that does not read on meanwhile.
+/// A worker that cannot read during the removal.
 struct Position<'a> {
     follower: &'a Follower,
     read: follower::Position<'a>,
@@ -151,8 +151,8 @@ fn stop_reading(followers: &Followers) -> Positions<'_> {
     followers.iter().map(|(name, follower)| (name.as_str(), position(follower))).collect()
 }
 
-/// Takes the payloads away up to a row. Rows that are made shorter in place leave their pages half
-/// empty, which frees nothing: they go, and come back short.
+/// Removes the payloads up to a row. Rows that become shorter in place leave their pages half empty, which frees nothing, so
+/// they are deleted and inserted again.
 fn strip(connection: &Connection, up_to: u64) -> rusqlite::Result<()> {
     const OF: &str = "FROM events WHERE seq <= ?1 AND payload IS NOT NULL";
     const COLUMNS: &str =
@@ -193,7 +193,7 @@ fn oldest_rows(connection: &Connection, rows: u64, only_visible: bool) -> rusqli
         .collect()
 }
 
-/// Counts for each sink what it has not had and is about to go.
+/// Counts the events up to `up_to` that each sink wants and has not got.
 fn count_losses(
     connection: &Connection,
     up_to: u64,
@@ -219,7 +219,7 @@ fn count_losses(
                 continue;
             }
             let Some(position) = position else {
-                // No worker has said yet what the sink gets.
+                // No worker has told yet which events the sink wants.
                 lost.add(stored_at);
                 continue;
             };
@@ -265,7 +265,7 @@ impl Lost {
     }
 }
 
-/// Notes events that were removed while a worker had them in hand: their numbers, and when they were stored.
+/// Records events that were removed while a worker was delivering them: their numbers, and when they were stored.
 fn hold(connection: &Connection, sink: &str, held: &[(u64, u64)]) -> rusqlite::Result<()> {
     let mut all = held_by(connection, sink)?;
     all.extend(held);
@@ -287,7 +287,7 @@ fn set_held(connection: &Connection, sink: &str, held: &[(u64, u64)]) -> rusqlit
         .map(|_| ())
 }
 
-/// The sink is done with everything up to `to`, and with `done` after it.
+/// Forgets recorded events up to `to`, and those of `done`: the sink is done with them.
 pub(super) fn release_held(
     connection: &Connection,
     sink: &str,
@@ -303,7 +303,7 @@ pub(super) fn release_held(
     if open.len() < held.len() { set_held(connection, sink, &open) } else { Ok(()) }
 }
 
-/// The worker that had these in hand has ended: what it did not deliver is lost. Returns how many events that are.
+/// Counts the recorded events as lost, since the worker that was delivering them has ended. Returns their number.
 pub(super) fn lose_held(connection: &Connection, sink: &str) -> rusqlite::Result<u64> {
     let held = held_by(connection, sink)?;
     let mut lost = Lost::default();
@@ -319,7 +319,7 @@ pub(super) fn lose_held(connection: &Connection, sink: &str) -> rusqlite::Result
     Ok(lost.events)
 }
 
-/// Notes a loss until it has been told: [`super::Store::losses`].
+/// Records a loss until it is reported: [`super::Store::losses`].
 fn remember_loss(connection: &Connection, sink: &str, key: &str, lost: &Lost) -> rusqlite::Result<()> {
     let at = Timestamp::from_unix_millis;
     let loss = Loss { sink: SinkName::new(sink), events: lost.events, from: at(lost.from), to: at(lost.to) };
@@ -328,7 +328,7 @@ fn remember_loss(connection: &Connection, sink: &str, key: &str, lost: &Lost) ->
 }
 
 /// Removes the dead letters that are older than the oldest event, and counts them as lost to their sinks.
-fn drop_letters(connection: &Connection, before: u64, rows: u64) -> rusqlite::Result<Vec<SinkLoss>> {
+fn drop_dead_letters(connection: &Connection, before: u64, rows: u64) -> rusqlite::Result<Vec<SinkLoss>> {
     let taken: Vec<(i64, String)> = connection
         .prepare_cached("SELECT id, sink FROM dead_letters WHERE failed_at < ?1 ORDER BY id LIMIT ?2")?
         .query_map(params![before, rows], |row| Ok((row.get(0)?, row.get(1)?)))?

@@ -76,10 +76,10 @@ fn lost_is_what_the_sink_wanted_and_neither_had_nor_has_in_hand() {
     let record = sinks::start(&connection, &sink, Seq(0)).unwrap();
     assert_eq!((record.lost, record.cursor), (4, Seq(19)));
     assert_eq!(sinks::start(&connection, &sink, Seq(0)).unwrap().lost, 4, "once");
-    let told = settings::load(&connection, LOSS).unwrap();
-    let told: Vec<Loss> = told.iter().map(|(_, text)| serde_json::from_str(text).unwrap()).collect();
-    assert_eq!(told.iter().map(|loss| loss.events).sum::<u64>(), 4);
-    let held = told.iter().find(|loss| loss.from.unix_millis() == 1_010).expect("10 was in hand");
+    let losses = settings::load(&connection, LOSS).unwrap();
+    let losses: Vec<Loss> = losses.iter().map(|(_, text)| serde_json::from_str(text).unwrap()).collect();
+    assert_eq!(losses.iter().map(|loss| loss.events).sum::<u64>(), 4);
+    let held = losses.iter().find(|loss| loss.from.unix_millis() == 1_010).expect("10 was in hand");
     assert_eq!((held.events, held.to.unix_millis()), (1, 1_010));
 }
 
@@ -128,7 +128,7 @@ impl World {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
-    /// Whatever the wall clock does: what is younger than `retain` stays, and what a sink lost is counted exactly.
+    /// For every change of the wall clock: events younger than `retain` stay, and lost events are counted exactly.
     #[test]
     fn no_jump_and_no_restart_removes_what_is_young(steps in prop::collection::vec(step(), 1..60)) {
         let folder = tempfile::tempdir().unwrap();
@@ -228,6 +228,6 @@ fn dead_letters_go_for_the_size_also_if_there_are_no_events() {
     dead_letters::add(&connection, &sink, &event, &"gone".into(), 5).unwrap();
     let keep = Retention { age: 24 * HOUR, size: 0 };
     let removed = retain(&mut connection, keep, HOUR, &Followers::new());
-    let letters: u64 = removed.iter().flat_map(|removed| &removed.letters).map(|loss| loss.events).sum();
+    let letters: u64 = removed.iter().flat_map(|removed| &removed.dead_letters).map(|loss| loss.events).sum();
     assert_eq!((letters, sinks::get(&connection, &sink).unwrap().unwrap().dead_letters), (1, 0));
 }

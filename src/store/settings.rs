@@ -1,8 +1,8 @@
-//! Small named texts: the conduit's id, ids of logins.
+//! Settings: small named texts, such as the id of the conduit.
 
 use rusqlite::{Connection, params};
 
-/// The settings whose names start with `prefix`, sorted by name.
+/// Returns the settings whose names start with `prefix`, sorted by name.
 pub(super) fn load(connection: &Connection, prefix: &str) -> rusqlite::Result<Vec<(String, String)>> {
     let mut statement =
         connection.prepare_cached("SELECT name, value FROM settings WHERE name >= ?1 ORDER BY name")?;

@@ -1,4 +1,4 @@
-//! What the store knows of each sink: its place, what it lost, and how long it has been gone.
+//! Rows of sinks: the place, the losses, and since when a sink is not configured any more.
 
 use rusqlite::{Connection, OptionalExtension, params};
 use tracing::{info, warn};
@@ -7,7 +7,7 @@ use super::{SinkRecord, retention};
 use crate::model::event::Seq;
 use crate::model::route::SinkName;
 
-/// How long the place of a sink is kept that is in no configuration any more, in milliseconds by the store's clock.
+/// Time for which the place of a removed sink is kept, in milliseconds by the store's clock.
 const KEEP_GONE: u64 = 7 * 86_400_000;
 
 /// The record of a sink, if it has one.
@@ -30,12 +30,12 @@ pub(super) fn get(connection: &Connection, name: &SinkName) -> rusqlite::Result<
         .optional()
 }
 
-/// The record of a sink; a new one starts behind `start`.
+/// Returns the record of a sink. A new sink starts behind `start`.
 pub(super) fn register(connection: &Connection, name: &SinkName, start: Seq) -> rusqlite::Result<SinkRecord> {
     if let Some(record) = get(connection, name)? {
         return Ok(record);
     }
-    // Dead letters outlive a sink that was away for long.
+    // Dead letters stay when the place of a removed sink is deleted.
     connection
         .prepare_cached(
             "INSERT INTO sinks (name, seq, dead_letters)
@@ -45,8 +45,8 @@ pub(super) fn register(connection: &Connection, name: &SinkName, start: Seq) -> 
     Ok(get(connection, name)?.unwrap_or_default())
 }
 
-/// The record of a sink whose worker starts now. What an earlier worker had in hand when it was removed, and did not
-/// deliver, is lost.
+/// Returns the record of a sink whose worker starts now. Events that were removed while an earlier worker was delivering
+/// them, and that it did not deliver, are lost.
 pub(super) fn start(connection: &Connection, name: &SinkName, start: Seq) -> rusqlite::Result<SinkRecord> {
     register(connection, name, start)?;
     let lost = retention::lose_held(connection, name.as_str())?;
@@ -77,7 +77,7 @@ pub(super) fn advance(
     retention::release_held(connection, name.as_str(), to, done)
 }
 
-/// Puts a sink back behind `to`, so that it gets again what came after.
+/// Moves a cursor back to `to`, so that the sink gets the events after it again.
 pub(super) fn rewind(connection: &Connection, name: &SinkName, to: Seq) -> rusqlite::Result<SinkRecord> {
     connection
         .prepare_cached(
@@ -90,8 +90,8 @@ pub(super) fn rewind(connection: &Connection, name: &SinkName, to: Seq) -> rusql
     Ok(get(connection, name)?.unwrap_or_default())
 }
 
-/// Remembers since when sinks are gone that are not among these, and forgets those that have been gone
-/// for a week. `now` is the time by the store's clock.
+/// Marks sinks that are not among `active` as removed, and deletes those that were removed a week ago. `now` is the time
+/// by the store's clock.
 pub(super) fn retire(connection: &Connection, active: &[SinkName], now: u64) -> rusqlite::Result<()> {
     let all: Vec<(String, Option<u64>)> = connection
         .prepare_cached("SELECT name, gone_at FROM sinks")?

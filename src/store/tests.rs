@@ -276,24 +276,27 @@ async fn dead_letters_are_listed_marked_and_dropped() {
     assert_eq!(reader.dead_letters(None, all[0].id, 1).unwrap()[0].id, all[1].id, "in pages");
     assert_eq!(list(Some(&b)).len(), 1);
 
-    let of = |sink: &SinkName| LetterFilter { sink: Some(sink.clone()), id: None };
-    assert_eq!(store.mark_letters(of(&a)).await.unwrap(), 2);
-    assert_eq!(store.mark_letters(of(&a)).await.unwrap(), 0, "they are marked");
-    let marked = store.letters_to_replay(&a, 0, 10).await.unwrap();
+    let of = |sink: &SinkName| DeadLetterFilter { sink: Some(sink.clone()), id: None };
+    assert_eq!(store.mark_dead_letters(of(&a)).await.unwrap(), 2);
+    assert_eq!(store.mark_dead_letters(of(&a)).await.unwrap(), 0, "they are marked");
+    let marked = store.dead_letters_to_replay(&a, 0, 10).await.unwrap();
     assert_eq!(marked.len(), 2);
-    assert!(store.letters_to_replay(&b, 0, 10).await.unwrap().is_empty());
+    assert!(store.dead_letters_to_replay(&b, 0, 10).await.unwrap().is_empty());
     assert_eq!(store.resent(&a, marked[0].id, Ok(())).await.unwrap().dead_letters, 1);
     assert_eq!(store.resent(&a, marked[1].id, Err("worse".into())).await.unwrap().dead_letters, 1);
-    assert!(store.letters_to_replay(&a, 0, 10).await.unwrap().is_empty(), "not for ever");
+    assert!(store.dead_letters_to_replay(&a, 0, 10).await.unwrap().is_empty(), "not for ever");
     let again = list(Some(&a)).remove(0);
     assert_eq!((again.last.error.as_str(), again.replays), ("worse", 1));
     assert_eq!(
         again.first.map(|first| (first.at, first.error)),
         Some((all[1].last.at, "too bad".to_owned()))
     );
-    assert_eq!(store.drop_letters(LetterFilter { sink: None, id: Some(all[2].id) }).await.unwrap(), 1);
+    assert_eq!(
+        store.drop_dead_letters(DeadLetterFilter { sink: None, id: Some(all[2].id) }).await.unwrap(),
+        1
+    );
     assert_eq!(store.sink(&b, StartAt::Present).await.unwrap().dead_letters, 0);
-    assert_eq!(store.drop_letters(LetterFilter::default()).await.unwrap(), 1);
+    assert_eq!(store.drop_dead_letters(DeadLetterFilter::default()).await.unwrap(), 1);
     assert!(list(None).is_empty());
 }
 
@@ -314,12 +317,12 @@ async fn dead_letters_keep_their_first_failure_beside_the_last() {
         said: Some(format!("said: {error}")),
     };
     store.dead_letter(&sink, &dead, given_up("answered 500", Some(&first))).await.unwrap();
-    let letter = async || store.letters_to_replay(&sink, 0, 10).await.unwrap().remove(0);
+    let letter = async || store.dead_letters_to_replay(&sink, 0, 10).await.unwrap().remove(0);
     for error in ["answered 501", "answered 502"] {
-        assert_eq!(store.mark_letters(LetterFilter::default()).await.unwrap(), 1);
+        assert_eq!(store.mark_dead_letters(DeadLetterFilter::default()).await.unwrap(), 1);
         store.resent(&sink, letter_id(&folder), Err(given_up(error, None))).await.unwrap();
     }
-    store.mark_letters(LetterFilter::default()).await.unwrap();
+    store.mark_dead_letters(DeadLetterFilter::default()).await.unwrap();
     let letter = letter().await;
     assert_eq!(letter.first, Some(first));
     assert_eq!(letter.last.error, "answered 502");

@@ -1,4 +1,4 @@
-//! The writer thread: group commit, retention, and what to do while the disk fails.
+//! The writer thread: group commit, retention, and retries while the disk fails.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -33,34 +33,34 @@ use crate::model::time::Timestamp;
 
 /// Commands in one transaction.
 const BATCH: usize = 4_096;
-/// Rows that retention looks at in one slice while there is other work.
+/// Rows of one slice of retention while there is other work.
 const SLICE: u64 = 500;
-/// How often retention looks while events are written, and the writer at all while something is wrong.
+/// Period of retention while events are written, and of all checks while something is wrong.
 const BUSY: Duration = Duration::from_secs(1);
-/// How often the idle writer looks at the file and at what is too old.
+/// Period of the checks of an idle writer: the database file, and events that are too old.
 const IDLE: Duration = Duration::from_secs(5);
 /// The first and the longest pause between tries while the disk fails.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// How often the status is published while nothing is wrong.
+/// Least time between two publications of the status while nothing is wrong.
 const STATUS_PERIOD: Duration = Duration::from_millis(100);
 
-/// Rows that go forward with the store's clock at the most, when it turns out for how long the machine was off.
+/// Most rows that are moved forward with the store's clock once it is known for how long the machine was off.
 const MOVED: u64 = 10_000;
-/// How often the store's clock is saved; after a boot, so much of the time before a crash is not counted.
+/// Period of saving the store's clock. After a crash and a boot, up to this much time is not counted.
 const SAVE: Duration = Duration::from_secs(3_600);
-/// How long retention waits at a start for the workers of the sinks that the store knows: only they can say whether an
-/// event is lost to them.
+/// Time for which retention waits at a start for the workers of known sinks: only they know which events a sink would
+/// lose.
 const WORKERS: Duration = Duration::from_secs(10);
-/// How long a wall clock that was set is shown as a problem, and how often it is logged at most.
+/// Time for which a wall clock that was set is shown as a problem, and the least time between two log lines about it.
 const CLOCK_SHOWN: Duration = Duration::from_secs(3_600);
 const CLOCK_LOGGED: Duration = Duration::from_secs(60);
 
-/// What the writer publishes, and what it is told by value.
+/// The channels between the writer and the handles of the store.
 #[derive(Debug)]
 pub(super) struct Published {
     pub(super) last_seq: watch::Receiver<Seq>,
     pub(super) status: watch::Receiver<StoreStatus>,
-    /// Why those who can come again need not even ask.
+    /// The problem for which `append` is refused without asking the writer.
     pub(super) refusing: watch::Receiver<Option<Arc<str>>>,
     pub(super) counts: watch::Receiver<IntakeCounts>,
     /// Losses of sinks since the database was made.
@@ -78,11 +78,11 @@ pub(super) struct Writer {
     ticks: Ticks,
     age: AgeClock,
     saved_at: Option<Instant>,
-    /// When a wall clock that was set was noticed, and when that was logged.
+    /// Time at which a change of the wall clock was noticed, and at which it was last logged.
     set_at: Option<Instant>,
     set_logged_at: Option<Instant>,
     followers: Followers,
-    /// Sinks whose workers have not started yet, and until when they are waited for.
+    /// Sinks whose workers have not started yet, and the time until which retention waits for them.
     awaited: (BTreeSet<String>, Instant),
     removals: Removals,
     ids: Ids,
@@ -104,9 +104,9 @@ pub(super) struct Writer {
     presence: Presence,
     places: Arc<Mutex<Places>>,
     recent: Recent,
-    /// Until then the places of sinks are waited for that move because of the last commit.
+    /// End of the time in which sinks are expected to move because of the last commit.
     grace: Option<Instant>,
-    /// When the writer looks around although nothing has come.
+    /// Time of the next check without a request.
     idle_at: Instant,
     _lock: File,
 }
@@ -152,7 +152,7 @@ impl Writer {
         let window = WINDOW.as_millis() as u64;
         let known = |id: &str| {
             ids.insert(ids.mark(id));
-            ids.settle(opened);
+            ids.compact(opened);
         };
         events::message_ids(&connection, age.elapsed(&now), window, known).map_err(&read)?;
         // Now that everything was read once: a full batch of events has to fit, as what does not is written to the
@@ -204,12 +204,12 @@ impl Writer {
         Ok((writer, published))
     }
 
-    /// The places that the writer stores, for whoever notes them.
+    /// The places that wait to be stored.
     pub(super) fn places(&self) -> Arc<Mutex<Places>> {
         Arc::clone(&self.places)
     }
 
-    /// The newest events, for whoever reads them.
+    /// The newest events in memory.
     pub(super) fn recent(&self) -> Recent {
         self.recent.clone()
     }
@@ -227,12 +227,12 @@ impl Writer {
             self.store_last_places();
             self.save_clock();
             if let Some(summary) = self.removals.rest() {
-                tell(summary);
+                log_summary(summary);
             }
             let _ = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
             let lost = self.presence.is_lost(Instant::now()).then(|| self.path.clone());
             drop(self);
-            // Whoever waits for the close may open the database again at once.
+            // The caller of `close` may open the database again at once.
             match lost {
                 Some(path) => guard.because(StoreError::Gone { path }),
                 None => guard.expected(),
@@ -261,9 +261,9 @@ impl Writer {
             {
                 batch.push(command);
             }
-            batch.retain(|command| !self.is_look(command));
+            batch.retain(|command| !self.is_wake(command));
             if batch.is_empty() {
-                self.look();
+                self.handle_wakeup();
                 if self.presence.is_lost(Instant::now()) {
                     return None;
                 }
@@ -271,8 +271,8 @@ impl Writer {
             }
             let close = batch.iter().position(|c| matches!(c.job, Job::Close { .. }));
             if let Some(Command { job: closing, .. }) = close.map(|index| batch.remove(index)) {
-                // Nothing follows a close but what was queued before it by others.
-                batch.extend(queue.try_iter().filter(|c| !matches!(c.job, Job::Close { .. } | Job::Look)));
+                // Only requests that were queued before the close are left.
+                batch.extend(queue.try_iter().filter(|c| !matches!(c.job, Job::Close { .. } | Job::Wake)));
                 if let Err(problem) = self.commit_once(&mut batch) {
                     self.enter_failing(problem);
                     closing.refuse(self.failing());
@@ -298,23 +298,23 @@ impl Writer {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long the writer may sleep.
+    /// Returns how long the writer may sleep.
     fn pause(&self) -> Duration {
         let until = self.lock_places().wait(self.grace);
         let until = until.map_or(self.idle_at, |until| until.min(self.idle_at));
         until.saturating_duration_since(Instant::now())
     }
 
-    fn is_look(&self, command: &Command) -> bool {
-        let is_look = matches!(command.job, Job::Look);
-        if is_look {
-            self.lock_places().called();
+    fn is_wake(&self, command: &Command) -> bool {
+        let is_wake = matches!(command.job, Job::Wake);
+        if is_wake {
+            self.lock_places().wake_received();
         }
-        is_look
+        is_wake
     }
 
-    /// Does what is due by itself.
-    fn look(&mut self) {
+    /// Does what is due without a request.
+    fn handle_wakeup(&mut self) {
         let now = Instant::now();
         let is_due = self.lock_places().are_awaited(now);
         if is_due {
@@ -338,7 +338,7 @@ impl Writer {
         }
     }
 
-    /// At the end; if it fails, sinks get again what they got last.
+    /// Stores the places at the end. If that fails, sinks get their last events again.
     fn store_last_places(&mut self) {
         if self.lock_places().is_empty() {
             return;
@@ -366,7 +366,7 @@ impl Writer {
                 return;
             }
             self.pulse.beat();
-            // While nothing else helps, room may: retention works on what is there.
+            // Room on the disk may help: retention removes what it can.
             self.retained_at = None;
             self.retain(SLICE);
             self.refuse(batch);
@@ -378,7 +378,7 @@ impl Writer {
                         self.limit_pages(pages);
                         let _ = reply.send(Ok(()));
                     }
-                    Ok(command) if self.is_look(&command) => {}
+                    Ok(command) if self.is_wake(&command) => {}
                     Ok(command) => {
                         let closing = matches!(command.job, Job::Close { .. });
                         batch.push(command);
@@ -397,7 +397,7 @@ impl Writer {
         }
     }
 
-    /// Answers everybody who can come again, and keeps the events of those who cannot.
+    /// Refuses every request but pushed events, whose senders cannot send them again.
     fn refuse(&self, batch: &mut Vec<Command>) {
         let (failing, mut held) = (self.failing(), Vec::new());
         for command in batch.drain(..) {
@@ -413,14 +413,14 @@ impl Writer {
         StoreError::Failing(self.status.problem.as_deref().unwrap_or("the event store fails").into())
     }
 
-    /// One transaction with everything; on success everybody is answered.
+    /// Writes the batch in one transaction. On success all callers get their results.
     fn commit_once(&mut self, batch: &mut Vec<Command>) -> Result<(), String> {
-        self.presence.look(Instant::now())?;
-        let now = self.look_at_clocks();
+        self.presence.check(Instant::now())?;
+        let now = self.read_clocks();
         let first = self.next;
         let mut done = Vec::with_capacity(batch.len());
         let begun = Instant::now();
-        self.ids.settle(begun);
+        self.ids.compact(begun);
         let mut marks = Vec::with_capacity(batch.len());
         // Other jobs than events may ask for a place, or change it.
         let all = batch.is_empty() || batch.iter().any(|command| !matches!(command.job, Job::Append { .. }));
@@ -440,7 +440,7 @@ impl Writer {
         let stored = self.next - first;
         self.counts.stored += stored;
         if stored > 0 {
-            self.take_witness(batch, &now);
+            self.use_witness(batch, &now);
             self.status.last_seq = Seq(self.next - 1);
             self.status.events += stored;
             if self.status.first_seq == Seq(0) {
@@ -452,7 +452,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Hands what was committed to the workers of sinks, and answers whoever waits.
+    /// Publishes committed events to the workers of sinks, and sends the results to the callers.
     fn confirm(&mut self, batch: &mut Vec<Command>, done: Vec<Done>, stored_at: Timestamp) {
         let (mut fresh, mut appended, mut others) = (Vec::new(), Vec::new(), Vec::new());
         for (command, outcome) in batch.drain(..).zip(done) {
@@ -472,14 +472,14 @@ impl Writer {
             self.last_seq_tx.send_replace(self.status.last_seq);
         }
         for (reply, outcome) in appended {
-            // Somebody who no longer waits for it is no failure.
+            // A caller that no longer waits is not an error.
             let _ = reply.send(Ok(outcome));
         }
         others.into_iter().for_each(|(job, outcome)| job.answer(outcome));
         self.counts_tx.send_replace(self.counts);
     }
 
-    /// Writes it all; `marks` gets those of the message ids that are new.
+    /// Writes the places and the batch. Adds the marks of new message ids to `marks`.
     fn write(
         &mut self,
         batch: &[Command],
@@ -521,10 +521,10 @@ impl Writer {
                     sinks::retire(&transaction, active, elapsed)?;
                     Done::Unit
                 }
-                Job::Letters { filter, drop: false, .. } => {
+                Job::DeadLetters { filter, drop: false, .. } => {
                     Done::Count(dead_letters::mark(&transaction, filter)?)
                 }
-                Job::Letters { filter, drop: true, .. } => {
+                Job::DeadLetters { filter, drop: true, .. } => {
                     Done::Count(dead_letters::drop(&transaction, filter)?)
                 }
                 Job::Settings { changes, .. } => {
@@ -535,7 +535,7 @@ impl Writer {
                     transaction.pragma_update(None, "max_page_count", pages.unwrap_or(u32::MAX - 1))?;
                     Done::Unit
                 }
-                Job::Close { .. } | Job::Look => Done::Unit,
+                Job::Close { .. } | Job::Wake => Done::Unit,
             });
         }
         transaction.commit()
@@ -564,14 +564,14 @@ impl Writer {
     }
 
     fn idle(&mut self) {
-        self.look_around();
+        self.check();
         let is_quiet = self.status.problem.is_none() && self.retained_at.is_some();
         self.idle_at = Instant::now() + if is_quiet { IDLE } else { BUSY };
     }
 
-    fn look_around(&mut self) {
+    fn check(&mut self) {
         let was_gone = self.presence.is_gone();
-        if let Err(problem) = self.presence.look(Instant::now()) {
+        if let Err(problem) = self.presence.check(Instant::now()) {
             return self.enter_failing(problem);
         }
         if was_gone {
@@ -597,9 +597,9 @@ impl Writer {
                 return;
             }
         }
-        let now = self.look_at_clocks();
+        let now = self.read_clocks();
         let elapsed = self.age.elapsed(&now);
-        // What is too old can wait until it is known what is lost by it; what is too much cannot.
+        // Removal by age can wait until the workers tell which events their sinks would lose; removal by size cannot.
         let by_age = self.awaited.0.is_empty() || Instant::now() >= self.awaited.1;
         match retention::slice(
             &mut self.connection,
@@ -614,7 +614,7 @@ impl Writer {
                 let Removed { events: summary, more, .. } = removed;
                 let events = summary.by_age + summary.by_size;
                 self.retained_at = (!more).then(Instant::now);
-                self.tell_removed(&removed);
+                self.report_removed(&removed);
                 if events > 0 {
                     self.status.events = self.status.events.saturating_sub(events);
                     self.status.removed += events;
@@ -626,7 +626,7 @@ impl Writer {
                     self.status.first_seq = Seq(first.unwrap_or(0));
                 }
             }
-            // A disk that fails shows in the next commit, with what to do.
+            // The next commit reports a failing disk, with what to do.
             Err(problem) => {
                 self.retained_at = Some(Instant::now());
                 tracing::debug!(error = %problem, "retention could not work");
@@ -634,8 +634,8 @@ impl Writer {
         }
     }
 
-    /// The clocks now. Notices when the wall clock was set: nothing but the dates of events goes by it.
-    fn look_at_clocks(&mut self) -> Reading {
+    /// Reads the clocks. Reports a wall clock that was set, which affects nothing but the dates of events.
+    fn read_clocks(&mut self) -> Reading {
         let now = reading(&self.clock, &self.ticks);
         let here = Instant::now();
         if let Some(jump) = self.age.jump(&now) {
@@ -659,14 +659,14 @@ impl Writer {
         now
     }
 
-    /// A disk that fails shows in the next commit; the clock is saved again with the next look.
+    /// Saves the store's clock. The next commit reports a failing disk, and the next call tries again.
     fn save_clock(&mut self) {
         let saved = self.age.saved(&reading(&self.clock, &self.ticks));
         self.saved_at = events::save_clock(&self.connection, &saved).is_ok().then(Instant::now);
     }
 
-    /// After a boot, Twitch's messages tell how long the machine was off.
-    fn take_witness(&mut self, stored: &[Command], now: &Reading) {
+    /// After a boot, uses the timestamps of Twitch's messages to find out how long the machine was off.
+    fn use_witness(&mut self, stored: &[Command], now: &Reading) {
         if !self.age.awaits_witness() {
             return;
         }
@@ -683,7 +683,7 @@ impl Writer {
             let mut age = self.age.clone();
             age.advance(missed, now);
             let (last, opened) = (self.opened_at, age.opened());
-            // If that fails, the next message tells the same.
+            // If that fails, the next message gives the same result.
             if events::advance_clock(&mut self.connection, last, opened, missed, &age.saved(now)).is_ok() {
                 self.age = age;
             }
@@ -691,7 +691,7 @@ impl Writer {
     }
 
     /// Counts and logs what retention removed.
-    fn tell_removed(&mut self, removed: &Removed) {
+    fn report_removed(&mut self, removed: &Removed) {
         let now = Instant::now();
         self.removals.add(removed.events, now);
         let why =
@@ -701,22 +701,22 @@ impl Writer {
                 warn!(sink, events, why, "events were removed before the sink had them");
             }
         }
-        for SinkLoss { sink, events, .. } in &removed.letters {
+        for SinkLoss { sink, events, .. } in &removed.dead_letters {
             warn!(sink, events, why = "more than store.max_size", "dead letters were removed");
         }
         for (sink, events) in self.removals.due_losses(now) {
             warn!(sink, events, "more events were removed before the sink had them");
         }
-        if !removed.losses.is_empty() || !removed.letters.is_empty() {
+        if !removed.losses.is_empty() || !removed.dead_letters.is_empty() {
             self.lost_tx.send_modify(|lost| {
                 let lost = Arc::make_mut(lost);
-                for loss in removed.losses.iter().chain(&removed.letters) {
+                for loss in removed.losses.iter().chain(&removed.dead_letters) {
                     lost.insert(SinkName::new(loss.sink.as_str()), loss.total);
                 }
             });
         }
         if let Some(summary) = self.removals.due(removed.more, now) {
-            tell(summary);
+            log_summary(summary);
         }
     }
 
@@ -741,13 +741,13 @@ fn reading(clock: &Clock, ticks: &Ticks) -> Reading {
     Reading { tick: ticks(), wall: Timestamp(clock()).unix_millis() }
 }
 
-fn tell(summary: Summary) {
+fn log_summary(summary: Summary) {
     let Summary { by_age, by_size, until } = summary;
     info!(
         events = by_age + by_size,
         too_old = by_age,
         too_much = by_size,
         until = %Timestamp::from_unix_millis(until),
-        "retention removed events since it was told of last"
+        "retention removed events since the last summary"
     );
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::event::Since;
 use crate::model::time::Timestamp;
-use crate::store::LetterFilter;
+use crate::store::DeadLetterFilter;
 
 #[tokio::test]
 async fn dead_letters_are_sent_again_or_dropped() {
@@ -17,12 +17,12 @@ async fn dead_letters_are_sent_again_or_dropped() {
 
     let reader = crate::store::Reader::open(&folder.path().join("events.db")).unwrap();
     let list = || reader.dead_letters(None, 0, 10).unwrap();
-    let first = LetterFilter { sink: None, id: Some(list()[0].id) };
-    assert_eq!(bench.handle.drop_letters(first).await.unwrap(), 1);
+    let first = DeadLetterFilter { sink: None, id: Some(list()[0].id) };
+    assert_eq!(bench.handle.drop_dead_letters(first).await.unwrap(), 1);
     bench.status("out", |status| status.dead_letters == 3).await;
 
     // While the sink still fails they stay.
-    assert_eq!(bench.handle.resend(LetterFilter::default()).await.unwrap(), 3);
+    assert_eq!(bench.handle.resend(DeadLetterFilter::default()).await.unwrap(), 3);
     let begun = std::time::Instant::now();
     while list().iter().any(|letter| letter.replay) {
         assert!(begun.elapsed() < WAIT, "they are tried");
@@ -31,14 +31,14 @@ async fn dead_letters_are_sent_again_or_dropped() {
     assert_eq!(list().len(), 3);
 
     *tap.broken.lock().unwrap() = false;
-    assert_eq!(bench.handle.resend(LetterFilter::default()).await.unwrap(), 3);
+    assert_eq!(bench.handle.resend(DeadLetterFilter::default()).await.unwrap(), 3);
     bench.status("out", |status| status.dead_letters == 0).await;
     assert_eq!(tap.ids(), numbers(1..4));
     assert!(list().is_empty());
     bench.push(4..5, "stream.online").await;
     bench.caught_up("out").await;
     assert_eq!(tap.ids(), numbers(1..5), "and it goes on");
-    let nobody = LetterFilter { sink: Some(SinkName::new("nobody")), id: None };
+    let nobody = DeadLetterFilter { sink: Some(SinkName::new("nobody")), id: None };
     assert!(matches!(bench.handle.resend(nobody).await, Err(ResendError::Unknown(_))));
     bench.end().await;
 }
