@@ -3,6 +3,10 @@
 //! The library holds everything; the binary only calls `cli`. `ARCHITECTURE.md` has the map and
 //! the invariants; `tests/tidy.rs` holds who may import whom.
 
+/// Test modules that the library shares with `tests/` name it so.
+#[cfg(test)]
+extern crate self as eventsubd;
+
 pub mod admin;
 pub mod admission;
 pub mod auth;

@@ -1,7 +1,7 @@
-//! How many events wait for a sink beyond those that its worker has read. ◆
+//! The number of events that wait for a sink and are not read by its worker yet. ◆
 //!
-//! One bit for each stored event that was looked at and is not read yet: a million take 125 KB. Each event is looked at
-//! once, so what is counted stays exact while the worker reads on and retention removes.
+//! One bit for each stored event that was examined and is not read yet: a million take 125 KB. Each event is examined once,
+//! so the count stays exact while the worker reads on and retention removes events.
 
 use std::collections::VecDeque;
 
@@ -9,7 +9,7 @@ use crate::model::event::Seq;
 
 const BITS: u64 = u64::BITS as u64;
 
-/// The events that were looked at, and which of them are for the sink.
+/// The examined events, and which of them are for the sink.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Backlog {
     /// The number of the first word.
@@ -17,22 +17,22 @@ pub(super) struct Backlog {
     /// Bit `seq % 64` of word `seq / 64` is set if that event is for the sink.
     words: VecDeque<u64>,
     wanted: u64,
-    /// Up to here events were looked at.
+    /// The last examined event.
     looked: Seq,
 }
 
 impl Backlog {
-    /// How many events of those that were looked at are for the sink.
+    /// Number of examined events for the sink.
     pub(super) fn wanted(&self) -> u64 {
         self.wanted
     }
 
-    /// Up to here events were looked at, or need not be.
+    /// The event up to which all are examined, or need not be.
     pub(super) fn looked(&self) -> Seq {
         self.looked
     }
 
-    /// The worker has read up to here, or what is up to here was removed.
+    /// Forgets events up to this one, which were read or removed.
     pub(super) fn forget(&mut self, up_to: Seq) {
         self.looked = self.looked.max(up_to);
         let next = up_to.0.saturating_add(1);
@@ -51,8 +51,7 @@ impl Backlog {
         }
     }
 
-    /// Events after those that were looked at: `wanted` are for the sink, ascending, and all up to `looked` are known
-    /// now.
+    /// Adds examined events up to `looked`; `wanted` are those for the sink, ascending.
     pub(super) fn add(&mut self, wanted: &[Seq], looked: Seq) {
         for seq in wanted.iter().filter(|seq| **seq > self.looked) {
             let word = seq.0 / BITS;
@@ -70,7 +69,7 @@ impl Backlog {
         self.looked = self.looked.max(looked);
     }
 
-    /// Begins anew after `up_to`: what the sink gets has changed.
+    /// Starts again after `up_to`, since other events are for the sink now.
     pub(super) fn reset(&mut self, up_to: Seq) {
         *self = Self { looked: up_to, ..Self::default() };
     }
@@ -118,7 +117,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_counts_what_a_set_of_numbers_would(steps in prop::collection::vec(step(), 0..40)) {
+        fn the_count_is_that_of_a_set_of_numbers(steps in prop::collection::vec(step(), 0..40)) {
             let mut backlog = Backlog::default();
             let (mut known, mut read): (BTreeSet<u64>, u64) = (BTreeSet::new(), 0);
             for step in steps {

@@ -1,8 +1,8 @@
-//! The worker of a sink that takes many events at once: read after the cursor, select, format, write,
-//! move the cursor.
+//! The worker of a sink that takes many events at once: reads after the cursor, selects, formats, writes, and moves the
+//! cursor.
 //!
-//! The cursor moves only after the sink has the lines safe, so a crash repeats what was in hand and
-//! loses nothing. The store writes it a little later, and the next batch does not wait for that.
+//! The cursor moves only after the sink has stored the lines, so a crash repeats events and loses none. The store writes the
+//! cursor a little later, and the next batch does not wait for that.
 
 use std::collections::VecDeque;
 use std::io;
@@ -22,12 +22,11 @@ use crate::model::status::SinkState;
 use crate::model::time::Timestamp;
 use crate::store::{GivenUp, Keep};
 
-/// Events in one batch.
+/// Most events of a batch.
 const BATCH: usize = 1_000;
-/// Bytes of payload in one batch, about.
+/// Approximate limit of the payload bytes of a batch.
 const BATCH_BYTES: usize = 1 << 20;
-/// How long a write may go on after the daemon was told to stop; a reader of standard output that does
-/// not read must not hold up the end.
+/// Time for the current write after a stop of the daemon: a stalled reader of standard output must not hold up the end.
 const LAST_WRITE: Duration = Duration::from_secs(2);
 
 /// The worker.
@@ -36,28 +35,28 @@ pub(super) struct BatchWorker {
     pub(super) lines: Box<dyn Lines>,
 }
 
-/// A batch as the sink gets it.
+/// The events and the lines of a batch.
 #[derive(Default)]
 struct Batch {
     events: Vec<Arc<StoredEvent>>,
     lines: Vec<u8>,
-    /// Up to here everything is either in `events` or not for this sink.
+    /// The last event that was read; those up to it are either in `events` or not for this sink.
     last: Seq,
 }
 
 enum Written {
     Yes,
     No(io::Error),
-    /// Told to stop in the middle.
+    /// The worker was stopped meanwhile.
     Stopped,
 }
 
 enum Delivered {
     Yes,
     GivenUp(GivenUp),
-    /// The first event was put aside by hand; the others are to be tried.
+    /// A person skipped the first event; the others are still to be delivered.
     Skipped(GivenUp),
-    /// Told to stop before.
+    /// The worker was stopped before.
     Stopped,
 }
 
@@ -65,22 +64,22 @@ enum Delivered {
 enum Paused {
     /// The pause is over, or a person wants the next try now.
     Over,
-    /// A person wants to have the first event put aside.
+    /// A person skips the first event.
     Skip(oneshot::Sender<Option<Skipped>>),
     Stopped,
 }
 
 impl BatchWorker {
-    /// Runs until it is told to stop.
+    /// Runs until it is stopped.
     pub(super) async fn run(mut self) {
         let Some(record) = self.worker.start().await else { return };
-        if self.resend_letters(record.cursor).await.is_none() {
+        if self.resend_dead_letters(record.cursor).await.is_none() {
             return;
         }
         let _ = self.follow(record.cursor).await;
     }
 
-    /// Hands on what is stored after the cursor, for ever; none when told to stop.
+    /// Delivers the events after the cursor. Returns `None` when it is stopped.
     async fn follow(&mut self, mut cursor: Seq) -> Option<()> {
         let mut newest = self.worker.store.last_seq();
         let mut batch = Batch::default();
@@ -107,13 +106,13 @@ impl BatchWorker {
                 }) => events?,
             };
             if events.is_empty() {
-                // Retention was quicker: there is nothing up to the newest that was seen.
+                // Retention removed everything up to the newest event.
                 cursor = *newest.borrow();
                 continue;
             }
             self.fill(&mut batch, events);
             self.worker.progress(batch.last, batch.events.len() as u64);
-            self.worker.look_ahead().await;
+            self.worker.count_backlog().await;
             loop {
                 match self.deliver(&mut batch, cursor).await {
                     Delivered::Yes => break,
@@ -138,11 +137,11 @@ impl BatchWorker {
         }
     }
 
-    /// Sends the dead letters again that a person asked for; none when told to stop.
-    async fn resend_letters(&mut self, cursor: Seq) -> Option<()> {
+    /// Delivers the dead letters to be sent again. Returns `None` when it is stopped.
+    async fn resend_dead_letters(&mut self, cursor: Seq) -> Option<()> {
         let mut after = 0;
         loop {
-            let letters = self.worker.letters(after).await?;
+            let letters = self.worker.dead_letters(after).await?;
             let Some(last) = letters.last() else { return Some(()) };
             after = last.id;
             let events = letters.iter().map(|letter| Arc::new(letter.event.clone())).collect();
@@ -184,7 +183,7 @@ impl BatchWorker {
         }
     }
 
-    /// Writes a batch until it is written or given up.
+    /// Tries to write a batch until it is written or given up.
     async fn deliver(&mut self, batch: &mut Batch, cursor: Seq) -> Delivered {
         let Some(oldest) = batch.events.first().cloned() else { return Delivered::Yes };
         let lag = self.worker.age(&oldest);
@@ -282,7 +281,7 @@ impl BatchWorker {
         while Instant::now() < until {
             tokio::select! {
                 () = self.worker.stop.soon.cancelled() => return Paused::Stopped,
-                // A person who has just mended it does not want to wait.
+                // A person who has just fixed the sink does not want to wait.
                 Ok(()) = reopen.changed() => return Paused::Over,
                 Some(command) = self.worker.commands.recv() => match command {
                     Command::Retry(reply) => {
@@ -293,14 +292,14 @@ impl BatchWorker {
                 },
                 () = tokio::time::sleep_until(until.min(Instant::now() + Duration::from_secs(1))) => {}
             }
-            self.worker.look_ahead().await;
+            self.worker.count_backlog().await;
             let lag = self.worker.age(oldest);
             self.worker.show(|status| status.lag_seconds = lag, cursor);
         }
         Paused::Over
     }
 
-    /// One try, on a thread that may block.
+    /// Makes one attempt, on a thread that may block.
     async fn write(&mut self, batch: &mut Batch) -> Written {
         let reopen = self.worker.reopen.has_changed().unwrap_or(false);
         self.worker.reopen.mark_unchanged();
@@ -331,7 +330,7 @@ impl BatchWorker {
     }
 }
 
-/// Stands in while the real one is on the thread that writes.
+/// Placeholder while the sink is on the writing thread.
 struct Nowhere;
 
 impl Lines for Nowhere {

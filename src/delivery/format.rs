@@ -4,9 +4,9 @@ pub use crate::model::broadcaster::Broadcaster;
 use crate::model::event::{Event, MessageId, REVOCATION};
 pub use crate::model::sink::Format;
 
-/// What CloudEvents call the type: reverse-DNS, as their specification asks.
+/// Prefix of the type of a CloudEvent: reverse-DNS, as their specification asks.
 const TYPE_PREFIX: &str = "tv.twitch.eventsub.";
-/// What CloudEvents call the source: with the id of the message it is unique, as their specification asks.
+/// Prefix of the source of a CloudEvent: unique together with the id, as their specification asks.
 const SOURCE: &str = "https://api.twitch.tv/helix/eventsub/subscriptions/";
 
 impl Format {

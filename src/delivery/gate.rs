@@ -1,4 +1,4 @@
-//! Whether a receiver takes events at present. ◆
+//! Decides whether a receiver takes events now. ◆
 //!
 //! Three things close the gate: a receiver that does not work (pauses of our own, which grow), a receiver that asks for
 //! a pause, and an allowance of requests that is used up. Once a receiver has failed, events go one at a time until
@@ -13,7 +13,7 @@ use super::retry::{Allowance, respected};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Round(u64);
 
-/// How many events may go now.
+/// The number of events that may go now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
     None,
@@ -26,7 +26,7 @@ pub enum Admission {
 struct Budget {
     limit: Option<u32>,
     left: u32,
-    /// When the period ends. `None` while no answer has told yet.
+    /// End of the period. `None` until an answer has named it.
     until: Option<Duration>,
 }
 
@@ -46,7 +46,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// How many events may go while `out` are under way.
+    /// Returns how many events may go while `out` are under way.
     pub fn admission(&self, now: Duration, out: usize) -> Admission {
         if self.closed_until(now).is_some() || self.is_probing {
             return Admission::None;
@@ -59,7 +59,7 @@ impl Gate {
         if self.failures > 0 { Admission::One } else { Admission::Any }
     }
 
-    /// When the gate opens by itself, if a pause holds it closed.
+    /// Returns the time at which the gate opens by itself, if a pause keeps it closed.
     pub fn closed_until(&self, now: Duration) -> Option<Duration> {
         let budget = self.budget.filter(|budget| budget.left == 0).and_then(|budget| budget.until);
         [self.backoff_until, self.asked_until, budget]
@@ -80,7 +80,7 @@ impl Gate {
         self.asked_until.filter(|until| *until > now)
     }
 
-    /// An event was sent.
+    /// Records a sent event.
     pub fn sent(&mut self, now: Duration) -> Round {
         if let Some(budget) = &mut self.budget {
             if budget.until.is_none_or(|until| until <= now) && (budget.left == 0 || budget.until.is_some()) {
@@ -92,7 +92,7 @@ impl Gate {
         self.round
     }
 
-    /// The receiver has answered and works.
+    /// Records that the receiver has answered and works.
     pub fn proved(&mut self, round: Round) {
         if round == self.round {
             self.failures = 0;
@@ -100,19 +100,19 @@ impl Gate {
         }
     }
 
-    /// An event is no longer under way, whatever became of it.
+    /// Records that an attempt has ended, with any outcome.
     pub fn ended(&mut self, round: Round) {
         if round == self.round {
             self.is_probing = false;
         }
     }
 
-    /// How often the receiver will have failed in a row if a request of this round fails.
+    /// Returns the number of failures in a row if a request of this round fails.
     pub fn failures_with(&self, round: Round) -> u32 {
         self.failures.saturating_add(u32::from(round == self.round)).max(1)
     }
 
-    /// A request has shown that the receiver does not work. Returns whether that is news.
+    /// Records that the receiver does not work. Returns whether that was not known yet.
     pub fn failed(&mut self, round: Round, until: Duration) -> bool {
         if round != self.round {
             return false;
@@ -124,7 +124,7 @@ impl Gate {
         true
     }
 
-    /// The receiver asks for a pause. Returns its end.
+    /// Records a pause that the receiver asks for. Returns its end.
     pub fn throttled(&mut self, round: Round, now: Duration, wait: Duration) -> Duration {
         self.proved(round);
         let until = now + respected(wait);
@@ -132,12 +132,12 @@ impl Gate {
         until
     }
 
-    /// A pause that the receiver asked for, perhaps of another sink.
+    /// Records a pause that the receiver asked this sink or another one for.
     pub fn pause_until(&mut self, until: Duration) {
         self.asked_until = self.asked_until.max(Some(until));
     }
 
-    /// An answer says how many requests are left, while `others` are under way.
+    /// Records how many requests are left, while `others` are under way.
     pub fn allowed(&mut self, allowance: Allowance, now: Duration, others: usize) {
         let others = u32::try_from(others).unwrap_or(u32::MAX);
         let left = allowance.remaining.saturating_sub(others);
@@ -151,7 +151,7 @@ impl Gate {
         });
     }
 
-    /// Ends the pauses of our own, and with `wishes` those that the receiver asked for.
+    /// Ends our own pauses, and with `wishes` those that the receiver asked for.
     pub fn open(&mut self, wishes: bool) {
         self.backoff_until = None;
         if wishes {

@@ -1,5 +1,4 @@
-//! What others may ask of the delivery: to send again, to try now, to skip an event, to drop dead letters, to open files
-//! anew.
+//! The handle of the delivery: replay, retry, skip, dead letters, reopening of files.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use crate::model::route::{Routes, SinkName};
 use crate::model::status::SinkStatus;
 use crate::store::{DeadLetterFilter, Store, StoreError};
 
-/// Why a request cannot be carried out.
+/// The reason for which a request cannot be carried out.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ResendError {
     /// No such sink.
@@ -22,10 +21,10 @@ pub enum ResendError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The daemon ends.
+    /// The daemon is stopping.
     #[error("the daemon is stopping")]
     Stopping,
-    /// The sink has no worker at present.
+    /// The sink has no worker now.
     #[error("sink {0} is just being started; try again in some seconds")]
     NotRunning(SinkName),
     /// There is nothing to skip.
@@ -38,20 +37,20 @@ pub enum ResendError {
 pub struct Skipped {
     /// The number of the event in the store.
     pub seq: Seq,
-    /// Its type.
+    /// Type of the event.
     pub subscription_type: String,
 }
 
-/// Something for the supervisor to do.
+/// A request to the supervisor.
 #[derive(Debug)]
 pub(super) enum Request {
-    /// A worker is to begin anew, from further back.
+    /// Restart a worker from an earlier event.
     Rewind(Rewind),
-    /// Workers are to look for dead letters that are to be sent again.
+    /// Restart workers, which then send marked dead letters again.
     Resend { sinks: Vec<SinkName>, reply: oneshot::Sender<()> },
-    /// A worker is to do something.
+    /// Pass a command to a worker.
     Command { sink: SinkName, command: Command, reply: oneshot::Sender<Result<(), ResendError>> },
-    /// The numbers of dead letters have changed.
+    /// Read the numbers of dead letters again.
     Recount { reply: oneshot::Sender<()> },
 }
 
@@ -65,7 +64,7 @@ pub(super) struct Rewind {
 /// Handle; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct DeliveryHandle {
-    /// Every sink.
+    /// Status of every sink.
     pub status: watch::Receiver<BTreeMap<SinkName, SinkStatus>>,
     pub(super) reopen: Arc<watch::Sender<u64>>,
     pub(super) store: Store,
@@ -89,13 +88,13 @@ impl DeliveryHandle {
         self.routes.borrow().as_ref().is_none_or(|routes| routes.lists_any(like))
     }
 
-    /// Has files opened anew before the next write, and whoever waits to try again try at once.
+    /// Makes file sinks reopen their files before the next write, and retries waiting events at once.
     pub fn reopen(&self) {
         self.reopen.send_modify(|count| *count += 1);
     }
 
-    /// Sends a sink again what was stored since; tells how many events there are, of all types. Resolves
-    /// once that is certain to happen.
+    /// Makes a sink get the events since then again. Returns the number of stored events, of all types. Resolves once the
+    /// replay is certain to happen.
     ///
     /// # Errors
     /// [`ResendError`].
@@ -110,7 +109,7 @@ impl DeliveryHandle {
         Ok(newest.0.saturating_sub(after.0.max(oldest.0.saturating_sub(1))))
     }
 
-    /// Has a sink try now what waits after a failure, also if its receiver has asked for a pause.
+    /// Retries a sink's waiting events now, even if its receiver has asked for a pause.
     ///
     /// # Errors
     /// [`ResendError`].
@@ -118,7 +117,7 @@ impl DeliveryHandle {
         self.command(sink, Command::Retry).await
     }
 
-    /// Puts the event that holds up a sink into its dead letters. Returns which one it was.
+    /// Moves the event that holds up a sink to its dead letters, and returns it.
     ///
     /// # Errors
     /// [`ResendError`].
@@ -138,7 +137,7 @@ impl DeliveryHandle {
         outcome.await.map_err(|_| ResendError::NotRunning(name))
     }
 
-    /// Sends dead letters again; tells how many.
+    /// Sends dead letters again. Returns their number.
     ///
     /// # Errors
     /// [`ResendError`].
@@ -161,7 +160,7 @@ impl DeliveryHandle {
         Ok(many)
     }
 
-    /// Removes dead letters for good; tells how many.
+    /// Removes dead letters for good. Returns their number.
     ///
     /// # Errors
     /// [`ResendError`].

@@ -9,7 +9,7 @@ use super::sink::{Command, File, Http, Lines, Mqtt, Nats, Redis, Single, Stdout}
 use super::{DeliveryOptions, HttpBody, SinkKind, SinkOptions};
 use crate::model::route::{SinkName, Unasked};
 
-/// Why a sink cannot work as configured.
+/// The reason for which a sink cannot work as configured.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SinkError {
     /// A type glob that is none.
@@ -17,7 +17,6 @@ pub enum SinkError {
     Glob {
         /// The sink.
         name: SinkName,
-        /// What is wrong.
         message: String,
     },
     /// The folder of its file is not there.
@@ -28,12 +27,11 @@ pub enum SinkError {
         /// The folder.
         folder: PathBuf,
     },
-    /// It cannot be made.
+    /// The sink cannot be made.
     #[error("sink {name}: {message}")]
     Make {
         /// The sink.
         name: SinkName,
-        /// What is wrong.
         message: String,
     },
 }

@@ -1,9 +1,8 @@
-//! Bringing events out: one worker a sink, each at its own pace.
+//! Delivery of events: one worker per sink, each at its own pace.
 //!
-//! Owns the sinks and their places in the store. A sink gets every event that it wants at least once,
-//! in the order of storing, or the event ends in its dead letters; a slow or failing sink holds up
-//! nobody else. After a crash each sink goes on where its stored place is, so that what was in hand
-//! comes again.
+//! Owns the sinks and their places in the store. A sink gets every event that it wants at least once, in the order of
+//! storing, or the event ends in its dead letters. A slow or failing sink does not hold up the others. After a crash each
+//! sink continues at its stored place, so that the last events come again.
 
 mod backlog;
 mod batch;
@@ -50,16 +49,16 @@ pub use crate::model::sink::{
 };
 use crate::store::Store;
 
-/// Settings that are no sink's.
+/// Settings that all sinks share.
 #[derive(Clone)]
 pub struct DeliveryOptions {
-    /// What stdout sinks write to; tests take their own.
+    /// Output of `stdout` sinks.
     pub stdout: OpenStdout,
-    /// What HTTP sinks send with; it must follow no redirects.
+    /// HTTP client of `http` sinks. Must not follow redirects.
     pub http: reqwest::Client,
     /// TLS settings of sinks that connect to a broker.
     pub tls: rustls::ClientConfig,
-    /// The programs that sinks wait for.
+    /// The running programs of `command` sinks.
     pub children: Children,
     /// Print what sinks that reach outside would get, instead of sending it.
     pub print: bool,
@@ -84,7 +83,7 @@ impl std::fmt::Debug for DeliveryOptions {
 
 /// Builds the delivery; nothing happens until it is run.
 ///
-/// A change of `sinks` starts, changes and ends those sinks only that it concerns.
+/// A change of `sinks` affects only the sinks that differ.
 pub fn delivery(
     store: Store,
     routes: watch::Receiver<Option<Arc<Routes>>>,

@@ -1,7 +1,7 @@
-//! Under which id and date an event goes out. ◆
+//! Id and date of an outgoing event. ◆
 //!
 //! Programs written for Twitch's webhooks drop a message that is older than ten minutes, and one whose id they have seen.
-//! So a late message is dated anew, and an event that a person replays gets a new id. Both originals go with it.
+//! So a late message gets a new date, and a replayed event a new id. The originals are sent along.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
@@ -24,9 +24,9 @@ pub const ORIGINAL_MESSAGE_ID: &str = "eventsubd-original-message-id";
 /// One attempt to hand an event to its receiver.
 #[derive(Clone, Debug)]
 pub struct Attempt {
-    /// How many attempts with this event have failed since the sink was started.
+    /// Number of failed attempts with this event since the start of the sink.
     pub failures: u32,
-    /// The id under which a replayed event goes out.
+    /// The new id of a replayed event.
     pub new_id: Option<MessageId>,
     /// The time of the attempt.
     pub now: SystemTime,

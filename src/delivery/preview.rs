@@ -83,7 +83,7 @@ pub fn preview(sink: &SinkOptions, options: &DeliveryOptions, event: &StoredEven
 /// Sends a sink one event, once.
 ///
 /// # Errors
-/// Why the sink did not take it.
+/// The reason for which the sink did not take the event.
 pub async fn try_out(
     sink: &SinkOptions,
     options: &DeliveryOptions,

@@ -1,4 +1,4 @@
-//! The outcome of an attempt, and when a failed event is tried again or given up. ◆
+//! Outcomes of attempts, and the decision to try again or give up. ◆
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub enum Outcome {
     Throttled {
         /// The receiver's answer.
         failure: Failure,
-        /// How long the pause lasts.
+        /// Length of the pause.
         wait: Duration,
     },
 }
@@ -48,7 +48,7 @@ impl Outcome {
     }
 }
 
-/// Why an attempt failed.
+/// The failure of an attempt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failure {
     /// What happened, and what to do. Free of secrets and of the receiver's own words, so that it may stand in the log
@@ -65,7 +65,7 @@ impl Failure {
     }
 }
 
-/// How many requests a receiver takes, by the `X-RateLimit-*` headers of its answer.
+/// The number of requests that a receiver takes, by the `X-RateLimit-*` headers of its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowance {
     /// Requests in each period, if the answer says so.
@@ -76,21 +76,21 @@ pub struct Allowance {
     pub reset_after: Duration,
 }
 
-/// How long failing events are tried.
+/// Limits of retries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryLimits {
     /// The longest pause of our own.
     pub retry_max: Duration,
-    /// How long an event is tried before it goes to the dead letters.
+    /// Time after which a failing event becomes a dead letter.
     pub give_up_after: Duration,
 }
 
-/// What to do after a failure.
+/// The reaction to a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Try again after this pause.
     Wait(Duration),
-    /// Put it into the dead letters.
+    /// Make the event a dead letter.
     GiveUp,
 }
 
@@ -142,7 +142,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_ends_and_never_spins(
+        fn retries_end_and_always_pause(
             failures in 1..u32::MAX, failing_ms in 0..200_000_000_u64, jitter in -1.0..2.0_f64,
         ) {
             let failing_for = Duration::from_millis(failing_ms);

@@ -1,4 +1,4 @@
-//! Which events a sink gets. ◆
+//! Selection of the events for a sink. ◆
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use serde::Deserialize;
@@ -7,13 +7,13 @@ use crate::model::event::{Event, OWN, REVOCATION, is_revocation};
 use crate::model::route::{Routes, SinkName, Unasked};
 use crate::model::subscription::{Condition, SubscriptionKey};
 
-/// One sink's choice.
+/// Decides which events are for a sink.
 #[derive(Clone, Debug)]
 pub struct Selector {
     name: SinkName,
     /// `None` for every type.
     types: Option<GlobSet>,
-    /// The globs that ask for something: all but `*`.
+    /// The globs that name types: all but `*`.
     named: GlobSet,
     unasked: Unasked,
 }
@@ -47,12 +47,12 @@ impl Selector {
         Ok(Self { name, types: (!all).then(|| named.clone()), named, unasked })
     }
 
-    /// Whether the sink gets the event. An event that cannot be judged is handed on: better once too often than lost.
+    /// Whether the event is for the sink. An event that cannot be read is delivered, rather than lost.
     pub fn wants(&self, event: &Event, routes: &Routes) -> bool {
         self.wants_parts(&event.subscription_type, &event.subscription_version, &event.payload, routes)
     }
 
-    /// The same, of an event with this type, version and payload.
+    /// Like [`Self::wants`], for an event with this type, version and payload.
     pub fn wants_parts(&self, kind: &str, version: &str, payload: &[u8], routes: &Routes) -> bool {
         if kind.starts_with(OWN) {
             return self.named.is_match(kind) || (self.unasked == Unasked::All && self.types.is_none());
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn own_events_and_revocations_surprise_no_program() {
+    fn own_events_and_revocations_go_to_sinks_that_ask_for_them() {
         const REVOKED: &str = r#"{"subscription":{"status":"user_removed"}}"#;
         let wants = |types: &[&str], unasked, kind: &str, payload: &str| {
             let types: Vec<String> = types.iter().map(|&t| t.to_owned()).collect();

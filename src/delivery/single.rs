@@ -1,5 +1,5 @@
-//! The worker of a sink that takes events one by one, several at a time: read after the cursor, keep a
-//! window of events open, send what may go, store how far everything is.
+//! The worker of a sink that takes events one by one, several at a time: reads after the cursor, keeps a window of open
+//! events, sends those that may go, and has the place stored.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -19,22 +19,22 @@ use super::sending::{AttemptId, Sending};
 use super::sink::Single;
 use super::sleep_until;
 use super::window::{Cause, Origin, Place, Ticket, Window};
-use super::worker::{Command, Failures, LETTERS, Worker};
+use super::worker::{Command, DEAD_LETTERS, Failures, Worker};
 use crate::model::event::{MessageId, Seq, StoredEvent};
 use crate::model::status::SinkState;
 use crate::model::time::Timestamp;
 use crate::store::{GivenUp, Keep, SinkRecord};
 use crate::telemetry::LogLimit;
 
-/// Events that are open at once, at the most.
+/// Most events that are open at once.
 const WINDOW: usize = 1_024;
-/// Bytes of payload that are open at once, about.
+/// Approximate limit of the payload bytes of open events.
 const WINDOW_BYTES: usize = 4 << 20;
-/// Events that are read at once.
+/// Events of one read.
 const READ: usize = 256;
-/// How long sending may go on after the daemon was told to stop.
+/// Time for the current attempts after a stop of the daemon.
 const LAST_SEND: Duration = Duration::from_secs(4);
-/// How often the lag is shown while nothing happens.
+/// Period of publishing the lag while nothing happens.
 const SHOW: Duration = Duration::from_secs(1);
 
 /// The worker.
@@ -43,40 +43,40 @@ pub(super) struct SingleWorker {
     pub(super) sink: Arc<dyn Single>,
 }
 
-/// An event that is open.
+/// An open event.
 struct Held {
     event: Arc<StoredEvent>,
-    /// Under which id it goes out if a person replays it.
+    /// The new id of a replayed event.
     new_id: Option<MessageId>,
     failures: Option<Failures>,
     sending: Option<AttemptId>,
 }
 
-/// What is open, and what is out.
+/// The state of a running worker.
 struct Run {
     window: Window,
     events: BTreeMap<Ticket, Held>,
     bytes: usize,
-    /// The events that are out.
+    /// The current attempts.
     sending: Sending<(Ticket, Outcome)>,
-    /// Events after the cursor that were done before this start.
+    /// Events after the cursor that were done before the start.
     already: BTreeSet<Seq>,
-    /// The last dead letter that was taken up, and whether there may be more.
-    letters: (i64, bool),
-    /// The place that the store was told last, and whether an event was done since.
+    /// The last dead letter that was opened, and whether there may be more.
+    dead_letters: (i64, bool),
+    /// The last place that the store got, and whether an event was done since.
     kept: Place,
     is_progress: bool,
-    /// The place and the replays at the start.
+    /// The sink's record at the start.
     record: SinkRecord,
     begun: Instant,
-    /// Whether attempts have failed since it last worked, and whether that was logged.
+    /// Whether attempts have failed since the sink last worked, and whether that was logged.
     is_failing: bool,
     is_failure_logged: bool,
     log: LogLimit,
     news: News,
 }
 
-/// Counts to be added to the status.
+/// Changes that the status does not show yet.
 #[derive(Default)]
 struct News {
     delivered: u64,
@@ -85,14 +85,14 @@ struct News {
     works_again: bool,
 }
 
-/// Why an event is not tried again.
+/// The end of an event in this worker.
 enum End {
     Delivered,
     GivenUp(GivenUp),
 }
 
 impl SingleWorker {
-    /// Runs until it is told to stop.
+    /// Runs until it is stopped.
     pub(super) async fn run(mut self) {
         let Some(record) = self.worker.start().await else { return };
         let place = Place { cursor: record.cursor, done: record.done.clone() };
@@ -104,7 +104,7 @@ impl SingleWorker {
             bytes: 0,
             sending: Sending::new(),
             already: place.done.into_iter().collect(),
-            letters: (0, true),
+            dead_letters: (0, true),
             record,
             begun: Instant::now(),
             is_failing: false,
@@ -123,7 +123,7 @@ impl SingleWorker {
         }
     }
 
-    /// Sends until told to stop; none when the store has gone.
+    /// Sends until stopped. `None` means that the store is closed.
     async fn work(&mut self, run: &mut Run) -> Option<()> {
         let mut newest = self.worker.store.last_seq();
         let mut reopen = self.worker.reopen.clone();
@@ -139,7 +139,7 @@ impl SingleWorker {
             self.refill(run, to).await?;
             self.send(run);
             self.worker.progress(run.window.read(), run.window.open());
-            run.sending.during(self.worker.look_ahead()).await;
+            run.sending.during(self.worker.count_backlog()).await;
             self.show(run);
             self.keep_place(run);
             let due = run.window.next_due(run.begun.elapsed()).map(|due| run.begun + due);
@@ -177,7 +177,7 @@ impl SingleWorker {
         }
     }
 
-    /// Waits for what is out.
+    /// Waits for the current attempts.
     async fn finish(&self, run: &mut Run) -> Option<()> {
         while let Some((ticket, outcome)) = run.sending.next().await {
             self.act_on(run, ticket, outcome).await?;
@@ -187,16 +187,17 @@ impl SingleWorker {
         Some(())
     }
 
-    /// Opens further events while there is room: what a person asked for first.
+    /// Opens further events while there is room, dead letters to be sent again first.
     async fn refill(&self, run: &mut Run, newest: Seq) -> Option<()> {
         let sink = self.worker.name();
-        if run.letters.1 && run.window.len() + LETTERS <= WINDOW {
-            let letters = run.sending.during(self.worker.letters(run.letters.0)).await?;
-            run.letters = (letters.last().map_or(run.letters.0, |last| last.id), letters.len() == LETTERS);
+        if run.dead_letters.1 && run.window.len() + DEAD_LETTERS <= WINDOW {
+            let letters = run.sending.during(self.worker.dead_letters(run.dead_letters.0)).await?;
+            run.dead_letters =
+                (letters.last().map_or(run.dead_letters.0, |last| last.id), letters.len() == DEAD_LETTERS);
             for letter in letters {
                 let id = &letter.event.event.message_id;
                 let new_id = Some(replayed_id(sink, Replay::DeadLetter(letter.replays), id));
-                run.open(Origin::Letter(letter.id), Arc::new(letter.event), new_id);
+                run.open(Origin::DeadLetter(letter.id), Arc::new(letter.event), new_id);
             }
         }
         while run.window.read() < newest && run.window.len() + READ <= WINDOW && run.bytes < WINDOW_BYTES {
@@ -205,7 +206,7 @@ impl SingleWorker {
                 || self.worker.store.read_for(&self.worker.follower, from, READ, WINDOW_BYTES - run.bytes);
             let events = run.sending.during(self.worker.insist("reading events", read)).await?;
             let Some(last) = events.last().map(|event| event.seq) else {
-                // Retention was quicker: there is nothing up to the newest that was seen.
+                // Retention removed everything up to the newest event.
                 run.window.read_to(newest);
                 break;
             };
@@ -232,7 +233,7 @@ impl SingleWorker {
             let attempt = Attempt { failures, new_id: held.new_id.clone(), now: SystemTime::now() };
             let work = Arc::clone(&self.sink).send(Arc::clone(&held.event), attempt);
             held.sending = Some(run.sending.start(async move {
-                // An event that a sink cannot stand must not keep the sink from all others.
+                // An event that makes the sink panic must not hold up the others.
                 let outcome = AssertUnwindSafe(work).catch_unwind().await;
                 let outcome =
                     outcome.unwrap_or_else(|_| Outcome::rejected("sending this event made the sink panic"));
@@ -280,7 +281,7 @@ impl SingleWorker {
         }
     }
 
-    /// Tells the pause to the other sinks with this receiver.
+    /// Shares the pause with other sinks of this receiver.
     fn share_pause(&self, until: Instant) {
         self.worker.pause.send_if_modified(|known| {
             let is_later = known.is_none_or(|known| known < until);
@@ -289,7 +290,7 @@ impl SingleWorker {
         });
     }
 
-    /// An attempt failed. Returns `None` if the event is tried again.
+    /// Handles a failed attempt. Returns `None` if the event is tried again.
     fn failed(&self, run: &mut Run, ticket: Ticket, cause: Cause, failure: Failure) -> Option<End> {
         let held = run.events.get(&ticket)?;
         let (sink, id) = (self.worker.name(), &held.event.event.message_id);
@@ -297,7 +298,7 @@ impl SingleWorker {
         let clock = std::time::Instant::now();
         let is_first = !std::mem::replace(&mut run.is_failing, true);
         if let Cause::Wish(wait) = cause {
-            // Nothing that an operator has to do something about, and perhaps every other second.
+            // Needs no action, and may happen every other second.
             if let Some(left_out) = run.log.permit("pause", clock) {
                 info!(%sink, answer = error, seconds = wait.as_secs_f64(), left_out, "the receiver asks for a pause");
             }
@@ -329,13 +330,13 @@ impl SingleWorker {
     fn log(&self, run: &Run, ticket: Ticket, failure: &Failure, what: &'static str) {
         let Some(Held { event, .. }) = run.events.get(&ticket) else { return };
         let (sink, id) = (self.worker.name(), &event.event.message_id);
-        // Each dead letter is counted and can be listed; a receiver that refuses everything must not fill the log.
+        // Dead letters are counted and listed, so a receiver that refuses everything does not have to fill the log.
         if let Some(left_out) = run.log.permit(what, std::time::Instant::now()) {
             warn!(%sink, error = failure.message, message_id = %id, seq = event.seq.0, left_out, "{what}");
         }
     }
 
-    /// An event is done: stores what is left to store of it, and forgets it.
+    /// Stores the end of an event, and forgets it.
     async fn close(&self, run: &mut Run, ticket: Ticket, end: End) -> Option<()> {
         let (Some(origin), Some(held)) = (run.window.origin(ticket), run.events.get(&ticket)) else {
             return Some(());
@@ -347,8 +348,10 @@ impl SingleWorker {
             (Origin::Stored(_), End::GivenUp(why)) => {
                 sending.during(self.worker.to_dead_letters(&event, why)).await?;
             }
-            (Origin::Letter(id), End::Delivered) => sending.during(self.worker.resent(id, Ok(()))).await?,
-            (Origin::Letter(id), End::GivenUp(why)) => {
+            (Origin::DeadLetter(id), End::Delivered) => {
+                sending.during(self.worker.resent(id, Ok(()))).await?
+            }
+            (Origin::DeadLetter(id), End::GivenUp(why)) => {
                 sending.during(self.worker.resent(id, Err(why))).await?;
             }
         }
@@ -367,9 +370,9 @@ impl SingleWorker {
         Some(())
     }
 
-    /// Does what a person asks for.
+    /// Carries out a command.
     async fn carry_out(&self, run: &mut Run, command: Command) -> Option<()> {
-        // The caller may no longer wait for the reply.
+        // A caller that no longer waits is not an error.
         match command {
             Command::Retry(reply) => {
                 self.worker.pause.send_replace(None);
@@ -429,7 +432,7 @@ impl SingleWorker {
                 if news.problem.is_some() {
                     status.problem = news.problem;
                 }
-                // The same time reckoned again differs by a little.
+                // The same time, computed again, differs a little.
                 let is_same = status.next_try.zip(next_try).is_some_and(|(old, new)| {
                     old.since(new).max(new.since(old)) < Duration::from_millis(100)
                 });
@@ -451,7 +454,7 @@ impl Run {
         self.events.insert(ticket, Held { event, new_id, failures: None, sending: None });
     }
 
-    /// Why an event is given up, with its failures so far.
+    /// Returns the end of an event that is given up, with its failures so far.
     fn give_up(&mut self, ticket: Ticket, failure: Failure) -> Option<End> {
         let mut failures = self.events.get_mut(&ticket)?.failures.take();
         Failures::add(&mut failures, failure);

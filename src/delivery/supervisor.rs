@@ -1,5 +1,4 @@
-//! The supervisor: each sink of the configuration has a worker; one that is to begin anew is ended, and another
-//! one started.
+//! The supervisor: starts a worker for each sink of the configuration, and replaces a worker to restart its sink.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -24,9 +23,9 @@ use crate::store::Store;
 
 /// Pause before a worker that failed is started again.
 const RESTART: Duration = Duration::from_secs(5);
-/// Requests of people that wait for a worker.
+/// Requests that may wait for a worker.
 const COMMANDS: usize = 4;
-/// How often the store is told which sinks there are.
+/// Period of storing which sinks there are.
 const RETIRE: Duration = Duration::from_secs(6 * 3600);
 
 /// The task; see [`super::delivery`].
@@ -46,10 +45,10 @@ pub struct Delivery {
 struct Workers {
     tasks: JoinSet<()>,
     running: BTreeMap<SinkName, Running>,
-    /// A sink that was changed starts again only once its old worker has ended.
+    /// Workers that are ending. A changed sink starts again once its old worker has ended.
     ending: HashMap<Id, SinkName>,
     failed: BTreeMap<SinkName, Instant>,
-    /// What is to be done once a worker has ended.
+    /// Rewinds that wait for the end of a worker.
     rewinds: Vec<Rewind>,
     /// The pauses that receivers have asked for, by receiver.
     pauses: HashMap<Receiver, SharedPause>,
@@ -70,8 +69,8 @@ impl Workers {
             || self.rewinds.iter().any(|rewind| &rewind.sink == name)
     }
 
-    /// Has a worker finish what it has in hand; when it is all sent again anyway, only as far as that is
-    /// quick.
+    /// Stops a worker once its current attempts have ended. With `quickly` they get little time, as everything is sent again
+    /// anyway.
     fn end(&mut self, name: &SinkName, quickly: bool) {
         if let Some(worker) = self.running.remove(name) {
             worker.stop.soon.cancel();
@@ -82,7 +81,7 @@ impl Workers {
         }
     }
 
-    /// What no worker stands in the way of any more.
+    /// Takes the rewinds whose workers have ended.
     fn due_rewinds(&mut self) -> Vec<Rewind> {
         let ending: Vec<&SinkName> = self.ending.values().collect();
         let (due, rest) =
@@ -93,7 +92,7 @@ impl Workers {
 }
 
 impl Delivery {
-    /// Runs until cancelled; then ends once the batches in hand are written.
+    /// Runs until cancelled, then ends once the current attempts have ended.
     pub async fn run(mut self, cancel: CancellationToken) {
         let mut workers = Workers::default();
         let mut retire = tokio::time::interval(RETIRE);
@@ -114,11 +113,11 @@ impl Delivery {
                 Ok(()) = lost.changed() => self.show_losses(&lost.borrow_and_update()),
                 () = sleep_until(restart) => {}
                 Some(ended) = workers.tasks.join_next_with_id() => self.ended(ended, &mut workers).await,
-                Some(request) = self.requests.recv() => self.answer(request, &mut workers).await,
+                Some(request) = self.requests.recv() => self.handle_request(request, &mut workers).await,
                 _ = retire.tick() => {
                     let names = sinks.iter().map(|sink| sink.name.clone()).collect();
                     if let Err(error) = self.store.retire_sinks(names).await {
-                        warn!(%error, "the store could not be told which sinks there are");
+                        warn!(%error, "the names of the sinks could not be stored");
                     }
                 }
             }
@@ -126,7 +125,7 @@ impl Delivery {
         while workers.tasks.join_next().await.is_some() {}
     }
 
-    /// Makes the workers those of the sinks.
+    /// Starts and stops workers to match the sinks.
     fn apply(&self, sinks: &[SinkOptions], workers: &mut Workers, cancel: &CancellationToken) {
         let changed: Vec<SinkName> = workers
             .running
@@ -216,8 +215,8 @@ impl Delivery {
         self.do_rewinds(workers).await;
     }
 
-    async fn answer(&mut self, request: Request, workers: &mut Workers) {
-        // Somebody who no longer waits for the answer is no failure.
+    async fn handle_request(&mut self, request: Request, workers: &mut Workers) {
+        // A caller that no longer waits is not an error.
         match request {
             Request::Rewind(rewind) => {
                 if !self.sinks.borrow().iter().any(|sink| sink.name == rewind.sink) {
@@ -231,7 +230,7 @@ impl Delivery {
             }
             Request::Resend { sinks, reply } => {
                 for sink in &sinks {
-                    // A worker looks when it starts.
+                    // A worker reads its dead letters when it starts.
                     workers.end(sink, false);
                 }
                 let _ = reply.send(());
@@ -262,7 +261,7 @@ impl Delivery {
         for Rewind { sink, to, reply } in workers.due_rewinds() {
             let done = self.store.rewind(&sink, to).await.map(|record| record.cursor);
             if let Ok(cursor) = done {
-                // What is shown of the cursor never goes back by itself.
+                // Workers never move the published cursor back.
                 self.statuses.send_modify(|statuses| {
                     if let Some(status) = statuses.get_mut(&sink) {
                         status.cursor = cursor;
@@ -285,7 +284,7 @@ impl Delivery {
         }
     }
 
-    /// Retention has taken events that sinks had not had.
+    /// Publishes events that retention removed before sinks had them.
     fn show_losses(&self, lost: &BTreeMap<SinkName, u64>) {
         self.statuses.send_modify(|statuses| {
             for (sink, lost) in lost {
@@ -296,7 +295,7 @@ impl Delivery {
         });
     }
 
-    /// A sink that is not in the configuration any more is not shown either; its place stays stored.
+    /// Removes the status of a sink that is no longer in the configuration. The store keeps its place.
     fn forget(&self, name: &SinkName) {
         if !self.sinks.borrow().iter().any(|sink| &sink.name == name) {
             info!(sink = %name, "sink removed; its place in the store is kept for a week");

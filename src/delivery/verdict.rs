@@ -74,7 +74,7 @@ pub fn wish(headers: &HeaderMap, body: &[u8], now: SystemTime) -> Option<Duratio
     duration(body.retry_after)
 }
 
-/// How many more requests the receiver takes, if the answer says so.
+/// Returns how many more requests the receiver takes, if the answer says so.
 pub fn allowance(headers: &HeaderMap) -> Option<Allowance> {
     Some(Allowance {
         limit: text(headers, "x-ratelimit-limit").and_then(|value| value.parse().ok()),

@@ -1,8 +1,8 @@
-//! What a sink that takes one event at a time may be given next, and how far it has come.
+//! The open events of a sink that takes one event at a time: which may go next, and the sink's place.
 //!
-//! Events of one lane go one after another, in the order in which they were added; lanes run beside each
-//! other up to the sink's concurrency. An event that fails by itself holds up its lane, never another one; a
-//! receiver that does not work, or asks for a pause, holds up all of them. ◆
+//! Events of one lane go one after another, in the order in which they were added. Lanes run in parallel up to the sink's
+//! concurrency. An event that fails by itself holds up its lane only; a receiver that does not work, or asks for a pause,
+//! holds up all lanes. ◆
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -11,10 +11,10 @@ use super::gate::{Admission, Gate, Round};
 use super::retry::{Allowance, Decision, RetryLimits, backoff, decide, respected};
 use crate::model::event::Seq;
 
-/// How far a sink is: everything up to the cursor is done, and some events after it.
+/// The place of a sink: everything up to the cursor is done, and some events after it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
-    /// Everything up to here is done, or was not for this sink.
+    /// The last event up to which all are done, or not for this sink.
     pub cursor: Seq,
     /// Events after the cursor that are done as well, ascending.
     pub done: Vec<Seq>,
@@ -26,13 +26,13 @@ impl From<Seq> for Place {
     }
 }
 
-/// What an item stands for.
+/// The event of an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Origin {
     /// An event of the store.
     Stored(Seq),
     /// A dead letter that is sent again.
-    Letter(i64),
+    DeadLetter(i64),
 }
 
 /// Names an item of the window.
@@ -44,18 +44,18 @@ struct Item {
     origin: Origin,
     lane: u64,
     failures: u32,
-    /// When it first failed.
+    /// Time of the first failure.
     failing_since: Option<Duration>,
     state: State,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum State {
-    /// Behind another one of its lane, or ready.
+    /// Ready, or behind another item of its lane.
     Queued,
-    /// With the sink, or on its way to the dead letters.
+    /// With the sink, or about to become a dead letter.
     Out(Round),
-    /// Failed; due at this time.
+    /// Failed, and due again at this time.
     Waiting(Duration),
 }
 
@@ -76,15 +76,15 @@ pub struct Window {
     concurrency: usize,
     next: u64,
     items: BTreeMap<Ticket, Item>,
-    /// First the one that may go, then those behind it.
+    /// In each lane, first the item that may go, then those behind it.
     lanes: HashMap<u64, VecDeque<Ticket>>,
     ready: BTreeSet<Ticket>,
     waiting: BTreeSet<(Duration, Ticket)>,
     gate: Gate,
-    /// The event that shows whether a receiver works again: the one that it failed with.
+    /// The item that shows whether a receiver works again: the one that failed last.
     probe: Option<Ticket>,
     out: usize,
-    /// Items that have failed at least once.
+    /// Number of items that have failed at least once.
     failing: usize,
     /// Stored events that are not done.
     open: BTreeSet<Seq>,
@@ -94,8 +94,8 @@ pub struct Window {
 }
 
 impl Window {
-    /// For a sink that takes so many events at once, from 1. A sink that takes one gets all of them in
-    /// the order of storing: it has one lane.
+    /// Creates the window of a sink that takes `concurrency` events at once, at least 1. A sink that takes one has one lane,
+    /// and gets all events in the order of storing.
     pub fn new(concurrency: usize, start: Seq) -> Self {
         Self {
             concurrency: concurrency.max(1),
@@ -133,19 +133,19 @@ impl Window {
         ticket
     }
 
-    /// An event that was done before a restart.
+    /// Adds an event that was done before a restart.
     pub fn add_done(&mut self, seq: Seq) {
         self.done.insert(seq);
         self.read = self.read.max(seq);
-        self.settle();
+        self.advance();
     }
 
-    /// Everything up to here was read; what was not added is not for this sink.
+    /// Records that everything up to here was read. Events that were not added are not for this sink.
     pub fn read_to(&mut self, seq: Seq) {
         self.read = self.read.max(seq);
     }
 
-    /// Up to where events were read.
+    /// The last event that was read.
     pub fn read(&self) -> Seq {
         self.read
     }
@@ -183,29 +183,29 @@ impl Window {
         }
     }
 
-    /// What a ticket stands for.
+    /// The event of an item.
     pub fn origin(&self, ticket: Ticket) -> Option<Origin> {
         self.items.get(&ticket).map(|item| item.origin)
     }
 
-    /// How often it has failed.
+    /// Number of failures of an item.
     pub fn failures(&self, ticket: Ticket) -> u32 {
         self.items.get(&ticket).map_or(0, |item| item.failures)
     }
 
-    /// The receiver works: it has taken this event, or has refused it for good.
+    /// Records that the receiver works: it has taken this event, or refused it for good.
     pub fn proved(&mut self, ticket: Ticket) {
         if let Some(State::Out(round)) = self.items.get(&ticket).map(|item| &item.state) {
             self.gate.proved(*round);
         }
     }
 
-    /// An answer says how many more requests the receiver takes.
+    /// Records how many more requests the receiver takes.
     pub fn allowed(&mut self, allowance: Allowance, now: Duration) {
         self.gate.allowed(allowance, now, self.out.saturating_sub(1));
     }
 
-    /// The sink has it, or it is in the dead letters.
+    /// Removes an item that the sink has, or that is a dead letter now.
     pub fn done(&mut self, ticket: Ticket) {
         let Some(item) = self.items.remove(&ticket) else { return };
         self.failing -= usize::from(item.failures > 0);
@@ -230,11 +230,11 @@ impl Window {
         if let Origin::Stored(seq) = item.origin {
             self.open.remove(&seq);
             self.done.insert(seq);
-            self.settle();
+            self.advance();
         }
     }
 
-    /// An attempt failed. An item that is to be given up stays out until it is [`Self::done`].
+    /// Handles a failed attempt. An item that is to be given up stays out until it is [`Self::done`].
     pub fn failed(
         &mut self,
         ticket: Ticket,
@@ -285,7 +285,7 @@ impl Window {
         }
     }
 
-    /// No event is to be sent until then: the receiver has said so to another sink.
+    /// Sends nothing until then: the receiver has asked another sink for this pause.
     pub fn pause_until(&mut self, until: Duration) {
         self.gate.pause_until(until);
     }
@@ -300,7 +300,7 @@ impl Window {
         self.gate.is_paused(now)
     }
 
-    /// Makes all items due that wait after a failure, and with `wishes` ends the pauses that the receiver asked for.
+    /// Makes all failed items due. With `wishes` it also ends the pauses that the receiver asked for.
     pub fn retry_now(&mut self, wishes: bool) {
         self.gate.open(wishes);
         for (_, ticket) in std::mem::take(&mut self.waiting) {
@@ -308,7 +308,7 @@ impl Window {
         }
     }
 
-    /// When the next item may go, if only time keeps it from going.
+    /// Returns the time at which the next item may go, if it waits for time only.
     pub fn next_due(&self, now: Duration) -> Option<Duration> {
         let waiting = self.waiting.first().map(|(due, _)| *due);
         match self.gate.closed_until(now) {
@@ -318,14 +318,14 @@ impl Window {
         }
     }
 
-    /// When the next attempt comes, while something has failed or the receiver wants a pause.
+    /// Returns the time of the next attempt, if something has failed or the receiver wants a pause.
     pub fn next_try(&self, now: Duration) -> Option<Duration> {
         let waits = self.failing() || self.is_paused(now);
         let due = self.next_due(now).or_else(|| self.gate.closed_until(now));
         due.filter(|due| waits && *due > now)
     }
 
-    /// The item that holds up others because it has failed.
+    /// Returns the failed item that holds up others.
     pub fn held_up_by(&self) -> Option<Ticket> {
         let failing = || self.items.iter().find(|(_, item)| item.failures > 0).map(|(ticket, _)| *ticket);
         self.probe.or_else(failing)
@@ -341,7 +341,7 @@ impl Window {
         self.failing > 0
     }
 
-    /// Items that are not done, and done ones behind the first open one: what a place would have to name.
+    /// Number of items that are not done, and of done ones after the first open one.
     pub fn len(&self) -> usize {
         self.items.len() + self.done.len()
     }
@@ -356,18 +356,18 @@ impl Window {
         self.items.is_empty()
     }
 
-    /// Everything up to here is done.
+    /// The event up to which everything is done.
     pub fn cursor(&self) -> Seq {
         self.open.first().map_or(self.read, |first| Seq(first.0 - 1))
     }
 
-    /// How far it is.
+    /// The place of the sink.
     pub fn place(&self) -> Place {
         Place { cursor: self.cursor(), done: self.done.iter().copied().collect() }
     }
 
-    /// Forgets what the cursor has passed.
-    fn settle(&mut self) {
+    /// Forgets done events that the cursor has passed.
+    fn advance(&mut self) {
         match self.open.first() {
             Some(first) => self.done = self.done.split_off(first),
             None => self.done.clear(),
@@ -513,7 +513,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever fails when: every event is done once, in the order of its lane; the place never claims what is not
+        /// For all sequences of failures: every event is done once, in the order of its lane; the place never claims what is not
         /// done, and never goes back; no event goes during a pause; after the receiver has failed, one goes at a time
         /// until it works.
         #[test]

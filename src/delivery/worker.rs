@@ -1,4 +1,4 @@
-//! What the workers of all sinks have in common: their place, their status, when they end.
+//! Parts that all workers share: place, status, stop, commands.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,27 +21,27 @@ use crate::model::status::{SinkState, SinkStatus};
 use crate::model::time::Timestamp;
 use crate::store::{DeadLetter, FailureRecord, Follower, GivenUp, Keep, SinkRecord, Store, StoreError};
 
-/// Pauses while the store cannot be read or written.
+/// Pause after a failure of the store.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
-/// Events that are looked at in one go to count those that wait for the sink, and how often that is done.
-const LOOK: (usize, Duration) = (50_000, Duration::from_secs(1));
-/// Dead letters that are read at once.
-pub(super) const LETTERS: usize = 100;
+/// Most events of one count of the backlog, and the least time between two counts.
+const COUNT: (usize, Duration) = (50_000, Duration::from_secs(1));
+/// Dead letters of one read.
+pub(super) const DEAD_LETTERS: usize = 100;
 
 /// The status of every sink.
 pub(super) type Statuses = BTreeMap<SinkName, SinkStatus>;
 
-/// When a worker is to end.
+/// The stop of a worker.
 #[derive(Clone, Debug)]
 pub(super) struct Stop {
-    /// It begins nothing new, and finishes what is in hand.
+    /// Start no new attempt, and finish the current ones.
     pub(super) soon: CancellationToken,
-    /// What is in hand gets a little time only: the daemon ends, or it is all sent again.
+    /// Give the current attempts little time: the daemon ends, or everything is sent again.
     pub(super) now: CancellationToken,
 }
 
 impl Stop {
-    /// Waits, with the pause that follows a failure of the store; false when the worker is to end.
+    /// Waits for the pause after a failure of the store. Returns `false` if the worker is stopped.
     async fn pause(&self) -> bool {
         tokio::select! {
             () = self.soon.cancelled() => false,
@@ -49,7 +49,7 @@ impl Stop {
         }
     }
 
-    /// Waits for what is in hand; once the daemon ends only so long.
+    /// Waits for current work; once it must end now, for at most `limit`.
     pub(super) async fn finish<T>(&self, work: impl Future<Output = T>, limit: Duration) -> Option<T> {
         let mut work = std::pin::pin!(work);
         tokio::select! {
@@ -61,16 +61,16 @@ impl Stop {
     }
 }
 
-/// Requests of people to a running worker.
+/// Commands to a running worker.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Try everything now that waits.
+    /// Retry all waiting events now.
     Retry(oneshot::Sender<()>),
-    /// The event that holds up the others is to go to the dead letters. The reply is `None` if nothing has failed.
+    /// Move the event that holds up the others to the dead letters. The reply is `None` if nothing has failed.
     Skip(oneshot::Sender<Option<Skipped>>),
 }
 
-/// Until when the receiver wants no requests; sinks with the same receiver share it.
+/// End of the pause that a receiver asked for; sinks with the same receiver share it.
 pub(super) type SharedPause = Arc<watch::Sender<Option<Instant>>>;
 
 /// The failures of one event so far.
@@ -97,13 +97,13 @@ impl Failures {
         }
     }
 
-    /// Why an event with these failures is given up.
+    /// Returns the reason for giving up an event with these failures.
     pub(super) fn given_up(self) -> GivenUp {
         let Failure { message: error, said } = self.last;
         GivenUp { first: (self.count > 1).then_some(self.first), error, said }
     }
 
-    /// Why an event with these failures is skipped.
+    /// Returns the reason of a skipped event with these failures.
     pub(super) fn skipped(self) -> GivenUp {
         let error =
             format!("skipped with `eventsubd sink skip`; the last attempt failed: {}", self.last.message);
@@ -111,7 +111,7 @@ impl Failures {
     }
 }
 
-/// Which events a worker wants, for the store. What it gets goes by the routes of the moment.
+/// Returns the worker as the store sees it. It applies the current routes.
 pub(super) fn follower(selector: &Selector, routes: &watch::Receiver<Option<Arc<Routes>>>) -> Follower {
     let (selector, routes) = (selector.clone(), routes.clone());
     Follower::new(move |kind, version, payload| {
@@ -120,13 +120,13 @@ pub(super) fn follower(selector: &Selector, routes: &watch::Receiver<Option<Arc<
     })
 }
 
-/// How many events a sink has not got yet: those that its worker has open, and those that it has not read.
+/// The events that a sink has not got yet: those that its worker has open, and those that it has not read.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     open: u64,
     backlog: Backlog,
     looked_at: Option<Instant>,
-    /// When the sink had everything for the last time.
+    /// The last time at which the sink had everything.
     idle_at: Option<Instant>,
 }
 
@@ -136,7 +136,7 @@ impl Waiting {
     }
 }
 
-/// What a worker works with.
+/// The shared part of a worker.
 pub(super) struct Worker {
     pub(super) options: SinkOptions,
     pub(super) selector: Selector,
@@ -160,7 +160,7 @@ impl Worker {
         RetryLimits { retry_max: self.options.retry_max, give_up_after: self.options.give_up_after }
     }
 
-    /// What the store does, tried until it works; none when the worker is to end.
+    /// Repeats a request to the store until it succeeds. `None` means that the worker is stopped.
     pub(super) async fn insist<T, F>(&self, what: &'static str, work: impl Fn() -> F) -> Option<T>
     where
         F: Future<Output = Result<T, StoreError>>,
@@ -179,7 +179,7 @@ impl Worker {
         }
     }
 
-    /// The place to begin at, once the routes are known.
+    /// Returns the sink's record once the routes are known.
     pub(super) async fn start(&mut self) -> Option<SinkRecord> {
         let (name, start) = (self.options.name.clone(), self.options.start);
         let record = self
@@ -202,7 +202,7 @@ impl Worker {
             next_try: None,
         };
         self.statuses.send_modify(|statuses| {
-            // A sink that was changed goes on counting.
+            // A changed sink keeps its counts.
             let old = statuses.remove(&self.options.name);
             let counted = old.map_or((0, 0), |old| (old.delivered, old.retries));
             let fresh = SinkStatus { delivered: counted.0, retries: counted.1, ..fresh };
@@ -214,13 +214,15 @@ impl Worker {
         }
     }
 
-    /// The next dead letters that a person wants to be sent again.
-    pub(super) async fn letters(&self, after: i64) -> Option<Vec<DeadLetter>> {
-        self.insist("reading dead letters", || self.store.dead_letters_to_replay(self.name(), after, LETTERS))
-            .await
+    /// Reads the next dead letters to be sent again.
+    pub(super) async fn dead_letters(&self, after: i64) -> Option<Vec<DeadLetter>> {
+        self.insist("reading dead letters", || {
+            self.store.dead_letters_to_replay(self.name(), after, DEAD_LETTERS)
+        })
+        .await
     }
 
-    /// Puts an event into the dead letters.
+    /// Moves an event to the dead letters.
     pub(super) async fn to_dead_letters(&self, event: &StoredEvent, why: &GivenUp) -> Option<()> {
         let record = self
             .insist("storing a dead letter", || self.store.dead_letter(self.name(), event, why.clone()))
@@ -229,10 +231,10 @@ impl Worker {
         Some(())
     }
 
-    /// A dead letter was sent again, with this outcome.
+    /// Stores the outcome of sending a dead letter again.
     pub(super) async fn resent(&self, id: i64, outcome: Result<(), &GivenUp>) -> Option<()> {
         let record = self
-            .insist("storing what became of a dead letter", || {
+            .insist("storing the outcome of a dead letter", || {
                 self.store.resent(self.name(), id, outcome.map_err(GivenUp::clone))
             })
             .await?;
@@ -251,7 +253,7 @@ impl Worker {
         );
     }
 
-    /// The worker has read up to `read`, and `open` events of those are not done.
+    /// Records that the worker has read up to `read`, and that `open` of those events are not done.
     pub(super) fn progress(&mut self, read: Seq, open: u64) {
         self.waiting.backlog.forget(read);
         self.waiting.open = open;
@@ -260,22 +262,22 @@ impl Worker {
         }
     }
 
-    /// Counts events that are stored and not read yet, as far as they are for this sink. Each is looked at once, a
-    /// bounded number at a time; until a large backlog is counted whole, the lag is told as smaller than it is.
-    pub(super) async fn look_ahead(&mut self) {
+    /// Counts the events for this sink that are stored and not read yet. Each is examined once, a bounded number at a time.
+    /// Until a large backlog is counted completely, the published lag is too small.
+    pub(super) async fn count_backlog(&mut self) {
         if self.routes.has_changed().unwrap_or(false) {
             self.routes.mark_unchanged();
             let removed = self.store.status().borrow().first_seq.0.saturating_sub(1);
             self.waiting.backlog.reset(Seq(removed));
         }
-        let (limit, pause) = LOOK;
+        let (limit, pause) = COUNT;
         let from = self.waiting.backlog.looked();
         let is_new = *self.store.last_seq().borrow() > from;
         if !is_new || self.waiting.looked_at.is_some_and(|at| at.elapsed() < pause) {
             return;
         }
         self.waiting.looked_at = Some(Instant::now());
-        // A store that cannot be read shows when events are read.
+        // A failing store is reported by the next read of events.
         if let Ok((wanted, looked)) = self.store.wanted_after(&self.follower, from, limit).await {
             self.waiting.backlog.add(&wanted, looked);
             let removed = self.store.status().borrow().first_seq.0.saturating_sub(1);
@@ -283,19 +285,19 @@ impl Worker {
         }
     }
 
-    /// The age of an event, in seconds. One that came after the sink had everything is no older than that, whatever the
-    /// clock says.
+    /// Returns the age of an event in seconds. It is at most the time since the sink had everything, even if the clock was
+    /// set.
     pub(super) fn age(&self, event: &StoredEvent) -> u64 {
         let by_date = Timestamp(SystemTime::now()).since(event.stored_at);
         self.waiting.idle_at.map_or(by_date, |at| by_date.min(at.elapsed())).as_secs()
     }
 
-    /// Has the place stored. If it is lost in a crash, what the sink got since comes again.
+    /// Has the place stored. If a crash loses it, the sink gets the events since again.
     pub(super) fn keep_place(&self, place: Place, keep: Keep) {
         self.store.keep_place(self.name(), place.cursor, place.done, keep);
     }
 
-    /// Publishes a change of the status.
+    /// Changes the published status.
     pub(super) fn show(&self, change: impl FnOnce(&mut SinkStatus), cursor: Seq) {
         let waiting = self.waiting.events();
         self.statuses.send_if_modified(|statuses| {

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use eventsubd::delivery::{DeliveryOptions, MqttOptions, SinkKind, SinkOptions};
+use eventsubd::model::event::{Seq, Since};
+use eventsubd::model::route::SinkName;
 use eventsubd::model::secret::Secret;
 use rumqttc::{AsyncClient, Event, EventLoop, Packet, QoS};
 
 use super::broker::Broker;
 use super::certificate::certificate;
-use super::{Bench, in_order_for_each_channel, numbers, options, sink, trusting};
+use super::{Bench, in_order_for_each_channel, numbers, open, options, sink, trusting};
 
 fn mqtt(name: &str, url: &str, qos: u8) -> SinkOptions {
     let options = MqttOptions {
@@ -83,7 +85,7 @@ async fn every_event_arrives_over_a_killed_broker() {
     let port = broker.port;
     let url = format!("mqtt://127.0.0.1:{port}");
     let mut subscriber = Subscriber::start(port, "eventsub/#").await;
-    let bench = Bench::start(folder.path(), &[mqtt("home", &url, 1)], options()).await;
+    let bench = Bench::start(open(folder.path()), &[mqtt("home", &url, 1)], options()).await;
     bench.push(0..300, "stream.online").await;
     let first = subscriber.messages(300).await;
     assert_eq!(bench.caught_up("home").await.dead_letters, 0);
@@ -116,7 +118,8 @@ async fn other_qualities_of_service_work_too() {
     let broker = Broker::mosquitto(folder.path(), 0, "allow_anonymous true");
     let url = format!("mqtt://127.0.0.1:{}", broker.port);
     let mut subscriber = Subscriber::start(broker.port, "eventsub/#").await;
-    let bench = Bench::start(folder.path(), &[mqtt("zero", &url, 0), mqtt("two", &url, 2)], options()).await;
+    let bench =
+        Bench::start(open(folder.path()), &[mqtt("zero", &url, 0), mqtt("two", &url, 2)], options()).await;
     bench.push(0..50, "stream.online").await;
     assert_eq!(bench.caught_up("zero").await.delivered, 50);
     assert_eq!(bench.caught_up("two").await.delivered, 50);
@@ -125,6 +128,16 @@ async fn other_qualities_of_service_work_too() {
     let mut twice: Vec<String> = numbers(0..50).into_iter().flat_map(|id| [id.clone(), id]).collect();
     twice.sort();
     assert_eq!(got, twice);
+    // A program that drops ids which it has seen takes a replayed event.
+    bench.handle.replay(&SinkName::new("two"), Since::Seq(Seq(46))).await.unwrap();
+    let replayed = subscriber.messages(5).await;
+    let original = |(_, message): &(String, serde_json::Value)| {
+        message["metadata"]["original_message_id"].as_str().map(str::to_owned)
+    };
+    let mut originals: Vec<String> = replayed.iter().filter_map(original).collect();
+    originals.sort();
+    assert_eq!(originals, numbers(45..50));
+    assert!(ids(&replayed).iter().all(|id| !id.starts_with('m')));
     bench.end().await;
 }
 
@@ -152,7 +165,7 @@ async fn a_wrong_password_is_told_and_tls_is_spoken() {
     }
     let sinks = [of("good", "me:p%40ss@"), other, of("wrong", "me:hunter2@"), of("none", "")];
     let options = DeliveryOptions { tls: trusting(&file("cert.pem")), ..options() };
-    let bench = Bench::start(folder.path(), &sinks, options).await;
+    let bench = Bench::start(open(folder.path()), &sinks, options).await;
     bench.push(0..10, "stream.online").await;
     assert_eq!(bench.caught_up("good").await.delivered, 10);
     assert_eq!(bench.caught_up("file").await.delivered, 10);

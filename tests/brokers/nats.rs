@@ -8,7 +8,7 @@ use eventsubd::model::secret::Secret;
 
 use super::certificate::certificate;
 use super::server::NatsServer;
-use super::{Bench, numbers, options, sink, trusting};
+use super::{Bench, numbers, open, options, sink, trusting};
 
 /// The messages of a stream, in order.
 async fn stored(server: &NatsServer, stream: &str) -> Vec<jetstream::message::StreamMessage> {
@@ -41,7 +41,7 @@ fn message_id(message: &jetstream::message::StreamMessage) -> String {
 async fn the_stream_is_made_and_gets_every_event_once() {
     let folder = tempfile::tempdir().unwrap();
     let server = NatsServer::start(folder.path(), 0);
-    let bench = Bench::start(folder.path(), &[nats(server.port, Some("EVENTSUB"))], options()).await;
+    let bench = Bench::start(open(folder.path()), &[nats(server.port, Some("EVENTSUB"))], options()).await;
     bench.push(0..300, "stream.online").await;
     let status = bench.caught_up("nats").await;
     assert_eq!((status.delivered, status.dead_letters), (300, 0));
@@ -79,7 +79,7 @@ async fn a_server_that_is_away_for_a_while_misses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let server = NatsServer::start(folder.path(), 0);
     let bench = Bench::start(
-        folder.path(),
+        open(folder.path()),
         &[nats(server.port, Some("EVENTSUB")), sink("out", SinkKind::Stdout)],
         options(),
     )
@@ -106,7 +106,7 @@ async fn a_server_that_is_away_for_a_while_misses_nothing() {
 async fn without_a_stream_the_person_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let server = NatsServer::start(folder.path(), 0);
-    let bench = Bench::start(folder.path(), &[nats(server.port, None)], options()).await;
+    let bench = Bench::start(open(folder.path()), &[nats(server.port, None)], options()).await;
     bench.push(0..1, "stream.online").await;
     let status = bench.status("nats", |status| status.problem.is_some()).await;
     assert!(status.problem.as_ref().unwrap().contains("`stream`"), "{status:?}");
@@ -141,7 +141,8 @@ async fn tls_and_a_password_are_asked_for_and_given() {
     let good = with_url("good", format!("tls://me:p%40ss@localhost:{}", server.port));
     let stranger = with_url("stranger", format!("tls://localhost:{}", server.port));
     let bench =
-        Bench::start(folder.path(), &[good, stranger], DeliveryOptions { tls: trusting, ..options() }).await;
+        Bench::start(open(folder.path()), &[good, stranger], DeliveryOptions { tls: trusting, ..options() })
+            .await;
     bench.push(0..10, "stream.online").await;
     assert_eq!(bench.caught_up("good").await.delivered, 10);
     let status = bench.status("stranger", |status| status.problem.is_some()).await;

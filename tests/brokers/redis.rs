@@ -5,7 +5,7 @@ use eventsubd::model::secret::Secret;
 
 use super::broker::Broker;
 use super::certificate::certificate;
-use super::{Bench, in_order_for_each_channel, numbers, options, sink, trusting};
+use super::{Bench, in_order_for_each_channel, numbers, open, options, sink, trusting};
 
 fn redis(name: &str, url: &str, target: RedisTarget) -> SinkOptions {
     sink(name, SinkKind::Redis(RedisOptions { url: Secret::new(url), target }))
@@ -40,7 +40,7 @@ async fn a_stream_gets_every_event_over_a_killed_server() {
     let server = Broker::redis(folder.path(), 0, &[]);
     let port = server.port;
     let url = format!("redis://127.0.0.1:{port}");
-    let bench = Bench::start(folder.path(), &[redis("bus", &url, stream(None))], options()).await;
+    let bench = Bench::start(open(folder.path()), &[redis("bus", &url, stream(None))], options()).await;
     bench.push(0..300, "stream.online").await;
     assert_eq!(bench.caught_up("bus").await.dead_letters, 0);
     let first = entries(port).await;
@@ -74,7 +74,7 @@ async fn a_stream_is_kept_short_and_a_channel_reaches_who_listens() {
     listener.subscribe("live:3").await.unwrap();
     let channel = redis("live", &url, RedisTarget::Channel("live:{{ broadcaster_id }}".into()));
     let sinks = [redis("short", &url, stream(Some(100))), channel];
-    let bench = Bench::start(folder.path(), &sinks, options()).await;
+    let bench = Bench::start(open(folder.path()), &sinks, options()).await;
     bench.push(0..700, "stream.online").await;
     bench.caught_up("short").await;
     bench.caught_up("live").await;
@@ -115,7 +115,7 @@ async fn a_wrong_password_is_told_and_tls_is_spoken() {
     };
     let sinks = [of("good", ":p%40ss@"), of("wrong", ":other@"), of("none", "")];
     let options = DeliveryOptions { tls: trusting(&cert), ..options() };
-    let bench = Bench::start(folder.path(), &sinks, options).await;
+    let bench = Bench::start(open(folder.path()), &sinks, options).await;
     bench.push(0..10, "stream.online").await;
     assert_eq!(bench.caught_up("good").await.delivered, 10);
     for (name, text) in [("wrong", "refuses the user name or the password"), ("none", "asks for a password")]

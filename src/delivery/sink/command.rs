@@ -32,7 +32,7 @@ use crate::model::text::duration;
 
 /// Between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(5);
-/// How long output is read on after the program has ended: something that it started may hold it open.
+/// Time for reading output after the program has ended: a process that it started may keep it open.
 const LAST_OUTPUT: Duration = Duration::from_millis(500);
 /// Lines of output that are logged for one event; the rest is counted.
 const LINES: usize = 50;
@@ -40,7 +40,7 @@ const LINES: usize = 50;
 const LINE: usize = 4 << 10;
 /// The longest value of a variable, in bytes. Linux refuses to start a program with one of 128 KiB.
 const VARIABLE: usize = 32 << 10;
-/// What a program must not get from the daemon's environment: its secrets, and what systemd told it.
+/// Variables of the daemon's environment that a program must not get: secrets, and those from systemd.
 const PRIVATE: [&str; 8] = [
     "CREDENTIALS_DIRECTORY",
     "NOTIFY_SOCKET",
@@ -226,7 +226,7 @@ impl Single for Command {
 }
 
 impl CommandOptions {
-    /// Why the program did not start: the system says the same of a script whose interpreter is missing, and of a folder
+    /// Returns the reason for which the program did not start: the system says the same of a script whose interpreter is missing, and of a folder
     /// that is.
     fn start_problem(&self, error: &io::Error) -> String {
         let path = self.program.display().to_string();
@@ -278,7 +278,7 @@ impl Group {
     /// TERM, and KILL to what is left after a while.
     async fn end(mut self, child: &mut Child) {
         let Some(group) = self.0 else { return };
-        // Whatever has ended already does not mind.
+        // A process that has ended already is not an error.
         let _ = kill_process_group(group, Signal::TERM);
         let left = tokio::time::timeout(GRACE, child.wait()).await.is_err();
         let _ = kill_process_group(group, Signal::KILL);
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn its_exit_status_decides_and_its_last_words_are_told() {
+    async fn the_exit_status_decides_and_the_last_output_is_reported() {
         assert_eq!(run("exit 0", LONG).await, Outcome::Done);
         let Outcome::Failed(Failure { message: error, .. }) = run("echo too bad >&2; exit 3", LONG).await
         else {

@@ -1,7 +1,6 @@
 //! A file: one line an event, appended and synced per batch, turned over by size.
 //!
-//! A file that was moved or removed is opened anew, without anybody having to say so: lines in a file without a name
-//! reach nobody.
+//! A file that was moved or removed is reopened automatically: lines in a file without a name are lost.
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
@@ -14,12 +13,11 @@ use tracing::{info, warn};
 use super::Lines;
 use crate::model::sink::FileOptions;
 
-/// How much of the end of a file is looked at for a line that broke off.
+/// Bytes at the end of a file that are searched for a torn line.
 const TAIL: u64 = 1 << 20;
-/// How every line of ours begins.
+/// First bytes of every line of ours.
 const BEGIN: &[u8] = b"{\"metadata\":";
 
-/// The sink.
 pub(in crate::delivery) struct File {
     options: FileOptions,
     open: Option<Open>,
@@ -75,12 +73,11 @@ impl File {
             }
             self.open = Some(Open { file, length });
         }
-        // It was just put there.
         self.open.as_mut().ok_or_else(|| io::Error::other("the file is not open"))
     }
 
-    /// Lets the open file go when its path no longer leads to it.
-    fn look(&mut self) -> io::Result<()> {
+    /// Closes the open file if its path no longer leads to it.
+    fn check(&mut self) -> io::Result<()> {
         let Some(open) = &mut self.open else { return Ok(()) };
         let held = open.file.metadata()?;
         let same = match fs::metadata(&self.options.path) {
@@ -98,7 +95,7 @@ impl File {
         Ok(())
     }
 
-    /// Whether what was just written can still be found by somebody.
+    /// Whether the file still has a name.
     fn has_name(&self) -> io::Result<bool> {
         self.open.as_ref().map_or(Ok(true), |open| Ok(open.file.metadata()?.nlink() > 0))
     }
@@ -142,11 +139,11 @@ impl File {
 
 impl Lines for File {
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        // One look costs about as much as a thousandth of a sync, so every batch has it.
-        self.look()?;
+        // Costs about a thousandth of a sync, so every batch is checked.
+        self.check()?;
         self.append(lines)?;
         if !self.has_name()? {
-            // The file was removed between the look and the sync. The lines went with it, so they are written once more.
+            // The file was removed between the check and the sync. The lines went with it, so they are written once more.
             self.open = None;
             self.append(lines)?;
         }
@@ -158,8 +155,8 @@ impl Lines for File {
     }
 }
 
-/// What is wrong if the path leads to something else than a regular file, or nothing: it cannot be synced, and may
-/// swallow what is written.
+/// Returns the problem if the path leads to something other than a regular file: it cannot be synced, and may discard what
+/// is written.
 pub(in crate::delivery) fn not_a_file(path: &Path) -> Option<String> {
     let found = fs::metadata(path).ok()?.file_type();
     let kind = match () {

@@ -29,10 +29,9 @@ use crate::model::text::duration;
 
 /// Headers of a message that there is room for at once.
 const HEADERS: usize = 16;
-/// How much of an answer is read: enough to say what is wrong, and to use the connection again.
+/// Most bytes of an answer that are read: enough to name the problem, and to reuse the connection.
 const ANSWER: usize = 16 << 10;
 
-/// The sink.
 pub(in crate::delivery) struct Http {
     options: HttpOptions,
     client: reqwest::Client,
@@ -45,7 +44,7 @@ pub(in crate::delivery) struct Http {
     fixed: HeaderMap,
     /// Headers that are templates.
     templates: Vec<(HeaderName, Template)>,
-    /// Where requests go, as messages name it: host and port.
+    /// Host and port, for messages.
     host: String,
     masking: Masking,
     proxies: Proxies,
@@ -57,7 +56,7 @@ enum Body {
     Template(Template),
 }
 
-/// Why the sink cannot be made.
+/// The reason for which the sink cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::delivery) enum HttpError {
     #[error("`url` is not an address for HTTP, with a host that is the same for every event")]
@@ -122,7 +121,7 @@ impl Http {
         self
     }
 
-    /// What is sent for an event.
+    /// Builds the request for an event.
     ///
     /// # Errors
     /// The event does not fit the templates.
@@ -188,7 +187,7 @@ impl Http {
         Ok(Message { url: self.address(event)?, headers, body })
     }
 
-    /// Where the request for an event goes.
+    /// Returns the address for an event.
     fn address(&self, event: &Event) -> Result<reqwest::Url, String> {
         let Some(template) = &self.url_template else { return Ok(self.url.clone()) };
         let context = EventContext::new(event).map_err(|error| error.message)?;

@@ -1,4 +1,4 @@
-//! Where events go.
+//! The kinds of sinks.
 
 mod command;
 mod file;
@@ -27,25 +27,24 @@ use super::retry::Outcome;
 use crate::model::event::StoredEvent;
 use crate::model::text::one_line;
 
-/// Takes whole lines. It blocks, so it is only called from threads that may.
+/// A sink for whole lines. It blocks, so it is only called from threads that may.
 pub(super) trait Lines: Send {
-    /// Writes the lines so that they are safe: all of them, or an error, after which the same lines
-    /// are tried again and begin on a line of their own.
+    /// Stores all the lines, or fails. After a failure the same lines are written again, and begin on a line of their own.
     fn write(&mut self, lines: &[u8]) -> io::Result<()>;
 
-    /// Somebody has moved the file away: the next write opens it anew.
+    /// Makes the next write reopen the file.
     fn reopen(&mut self) {}
 }
 
-/// Takes events one by one.
+/// A sink for single events.
 pub(super) trait Single: Send + Sync {
-    /// How many it takes at once, from 1.
+    /// Most events that the sink takes at once, at least 1.
     fn concurrency(&self) -> usize;
 
     /// Makes one attempt. A future that is dropped leaves nothing running.
     fn send(self: Arc<Self>, event: Arc<StoredEvent>, attempt: Attempt) -> BoxFuture<'static, Outcome>;
 
-    /// Describes for people what would be sent for an event, without secrets.
+    /// Describes the message for an event for people, without secrets.
     ///
     /// # Errors
     /// The event does not fit a template.
@@ -57,7 +56,7 @@ pub(super) trait Single: Send + Sync {
     }
 }
 
-/// Stands for a secret in what people read.
+/// Replacement of a secret in texts for people.
 const HIDDEN: &str = "[hidden]";
 
 /// A text from outside, fit for a log line: one line, not too long.

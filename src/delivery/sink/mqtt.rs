@@ -33,9 +33,9 @@ use crate::model::template::{EventContext, Makes, Template, TemplateError};
 const IN_FLIGHT: usize = 256;
 /// Messages that the library may hold: more than can ever be under way.
 const QUEUE: usize = 4 * IN_FLIGHT;
-/// How long an acknowledgement may take.
+/// Time limit of an acknowledgement.
 const ACK_LIMIT: Duration = Duration::from_secs(10);
-/// How long a connection may take to be made.
+/// Time limit of connecting.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// The largest message that MQTT knows.
@@ -57,7 +57,7 @@ pub(in crate::delivery) struct Mqtt {
     link: tokio::sync::Mutex<Option<Arc<Link>>>,
 }
 
-/// Why the sink cannot be made.
+/// The reason for which the sink cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::delivery) enum MqttError {
     #[error("`url` is not an address of an MQTT broker, such as `mqtt://127.0.0.1:1883`")]
@@ -74,7 +74,7 @@ struct Waiting {
     /// Handed to the library, which has given them no packet id yet; it takes them in this order.
     queued: VecDeque<Acknowledged>,
     sent: HashMap<u16, Acknowledged>,
-    /// Why the connection ended.
+    /// The reason for which the connection ended.
     ended: Option<String>,
 }
 

@@ -30,13 +30,13 @@ use crate::telemetry::LogLimit;
 
 /// Messages that wait for their acknowledgement at once.
 const IN_FLIGHT: usize = 256;
-/// How long an acknowledgement may take.
+/// Time limit of an acknowledgement.
 const ACK_LIMIT: Duration = Duration::from_secs(10);
 /// The longest subject, in bytes. Servers close the connection when a line of their protocol is longer than 4 KiB.
 const SUBJECT: usize = 2_000;
-/// How long a connection may take to be made.
+/// Time limit of connecting.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// How long a stream that we make knows message ids: longer than a server is away as a rule.
+/// Time for which a stream that we create knows message ids: longer than most outages of a server.
 const DUPLICATES: Duration = Duration::from_secs(3600);
 
 /// The sink.
@@ -52,13 +52,13 @@ pub(in crate::delivery) struct Nats {
     context: OnceCell<Context>,
 }
 
-/// How the connection is. The library reports each attempt; people hear of each cause once.
+/// State of the connection. The library reports each attempt; each cause is logged once.
 struct Link {
     sink: SinkName,
     /// The servers, without user and password.
     servers: String,
     masking: Masking,
-    /// Why there is no connection.
+    /// The reason for which there is no connection.
     problem: Mutex<Option<String>>,
     log: LogLimit,
 }
@@ -128,7 +128,7 @@ fn why(text: &str) -> String {
     known.map_or_else(|| text.to_owned(), |(_, words)| (*words).to_owned())
 }
 
-/// Who we are, as the URL has it. The library logs URLs, so it stands in none that the library gets.
+/// The login in the URL. The library logs URLs, so the URLs that it gets have none.
 struct Login {
     /// A token when there is no password.
     user: Secret,
@@ -149,7 +149,7 @@ impl Login {
     }
 }
 
-/// Why the sink cannot be made.
+/// The reason for which the sink cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::delivery) enum NatsError {
     #[error("`url` is no address of a NATS server, such as `nats://127.0.0.1:4222`")]

@@ -28,9 +28,9 @@ use crate::model::template::{EventContext, Makes, Template, TemplateError};
 
 /// Commands that wait for their answer at once.
 const IN_FLIGHT: usize = 256;
-/// How long an answer may take.
+/// Time limit of an answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-/// How long a connection may take to be made.
+/// Time limit of connecting.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const DEFAULT_PORT: u16 = 6379;
 
@@ -61,7 +61,7 @@ impl Drop for Driver {
     }
 }
 
-/// Why the sink cannot be made.
+/// The reason for which the sink cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::delivery) enum RedisSinkError {
     #[error("`url` is not an address of a Redis server, such as `redis://127.0.0.1:6379/0`")]

@@ -30,7 +30,7 @@ async fn with_concurrency_order_is_kept_for_each_broadcaster() {
     let receiver = Receiver::start(&[Answer::Hang], Duration::from_millis(1)).await;
     let SinkOptions { kind: SinkKind::Http(patient), .. } = http(&receiver, 8) else { panic!() };
     let web = sink("web", SinkKind::Http(HttpOptions { timeout: Duration::from_secs(2), ..patient }));
-    let bench = Bench::start(open(&folder), &[web], options()).await;
+    let bench = Bench::start(open(folder.path()), &[web], options()).await;
     bench.push(0..500, "stream.online").await;
     let status = bench.caught_up("web").await;
     assert_eq!((status.delivered, status.in_flight, status.retries), (500, 0, 1));
@@ -69,7 +69,7 @@ async fn receivers_of_every_temper_get_everything_in_the_end() {
     let receiver = Receiver::start(&script, Duration::ZERO).await;
     let SinkOptions { kind: SinkKind::Http(patient), .. } = http(&receiver, 1) else { panic!() };
     let web = sink("web", SinkKind::Http(HttpOptions { timeout: Duration::from_secs(1), ..patient }));
-    let bench = Bench::start(open(&folder), &[web], options()).await;
+    let bench = Bench::start(open(folder.path()), &[web], options()).await;
     bench.push(0..20, "stream.online").await;
     let status = bench.caught_up("web").await;
     assert_eq!((status.retries, status.dead_letters, status.problem), (8, 0, None));
@@ -87,7 +87,7 @@ async fn the_pause_that_is_asked_for_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let receiver = Receiver::start(&[Answer::Status(429, "retry-after: 1\r\n")], Duration::ZERO).await;
     let web = SinkOptions { retry_max: Duration::from_secs(5), ..http(&receiver, 1) };
-    let bench = Bench::start(open(&folder), &[web], options()).await;
+    let bench = Bench::start(open(folder.path()), &[web], options()).await;
     let begun = std::time::Instant::now();
     bench.push(0..1, "stream.online").await;
     let status = bench.status("web", |status| status.problem.is_some()).await;
@@ -101,7 +101,7 @@ async fn the_pause_that_is_asked_for_is_kept() {
 async fn what_is_refused_for_good_is_a_dead_letter_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let receiver = Receiver::start(&[Answer::Status(422, "")], Duration::ZERO).await;
-    let bench = Bench::start(open(&folder), &[http(&receiver, 1)], options()).await;
+    let bench = Bench::start(open(folder.path()), &[http(&receiver, 1)], options()).await;
     bench.push(0..3, "stream.online").await;
     let status = bench.caught_up("web").await;
     assert_eq!((status.dead_letters, status.delivered, status.retries), (1, 2, 0));
@@ -121,7 +121,7 @@ async fn a_receiver_that_hangs_holds_up_neither_others_nor_the_end() {
     let SinkOptions { kind: SinkKind::Http(slow), .. } = http(&receiver, 4) else { panic!() };
     let web = sink("web", SinkKind::Http(HttpOptions { timeout: Duration::from_secs(60), ..slow }));
     let tap = Tap::default();
-    let bench = Bench::start(open(&folder), &[web, sink("out", SinkKind::Stdout)], tap.options()).await;
+    let bench = Bench::start(open(folder.path()), &[web, sink("out", SinkKind::Stdout)], tap.options()).await;
     bench.push(0..10, "stream.online").await;
     bench.caught_up("out").await;
     let status = bench.status("web", |status| status.in_flight == 4).await;
@@ -140,7 +140,7 @@ async fn other_formats_are_sent_as_they_are_asked_for() {
         SinkOptions { name: SinkName::new("cloud"), ..with_body(http(&receiver, 1), HttpBody::Cloudevents) };
     let template = r#"{"content": {{ ("n is " ~ event.n) | tojson }}}"#;
     let own = with_body(http(&receiver, 1), HttpBody::Template(template.into()));
-    let bench = Bench::start(open(&folder), &[cloud, own], options()).await;
+    let bench = Bench::start(open(folder.path()), &[cloud, own], options()).await;
     bench.push(0..1, "stream.online").await;
     bench.caught_up("cloud").await;
     bench.caught_up("web").await;
@@ -165,7 +165,7 @@ async fn a_pause_stops_every_event_of_all_sinks_with_the_same_receiver() {
         retry_max: Duration::from_millis(50),
         ..http(&receiver, 4)
     };
-    let bench = Bench::start(open(&folder), &[web, other], options()).await;
+    let bench = Bench::start(open(folder.path()), &[web, other], options()).await;
     bench.push(0..1, "stream.online").await;
     let status = bench.status("web", |status| status.state == SinkState::Paused).await;
     let until = status.next_try.expect("it says until when");
@@ -190,7 +190,7 @@ async fn a_pause_stops_every_event_of_all_sinks_with_the_same_receiver() {
 async fn a_receiver_that_does_not_work_gets_one_event_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
     let receiver = Receiver::start(&[Answer::Status(401, ""); 9], Duration::ZERO).await;
-    let bench = Bench::start(open(&folder), &[http(&receiver, 8)], options()).await;
+    let bench = Bench::start(open(folder.path()), &[http(&receiver, 8)], options()).await;
     bench.push(0..50, "stream.online").await;
     let status = bench.caught_up("web").await;
     assert_eq!((status.delivered, status.dead_letters, status.problem, status.next_try), (50, 0, None, None));
@@ -208,7 +208,7 @@ async fn a_person_has_a_sink_try_now_or_go_on_without_an_event() {
     let folder = tempfile::tempdir().unwrap();
     let receiver = Receiver::start(&[Answer::Status(429, "retry-after: 3000\r\n")], Duration::ZERO).await;
     let web = SinkOptions { retry_max: Duration::from_secs(3_000), ..http(&receiver, 4) };
-    let bench = Bench::start(open(&folder), &[web], options()).await;
+    let bench = Bench::start(open(folder.path()), &[web], options()).await;
     let name = SinkName::new("web");
     let nothing = bench.handle.skip(&name).await;
     assert!(matches!(nothing, Err(ResendError::NothingFailed(_))), "{nothing:?}");
@@ -242,7 +242,7 @@ async fn an_event_that_is_skipped_is_a_dead_letter_with_its_first_failure() {
     let receiver = Receiver::start(&[Answer::Status(500, ""), Answer::Hang], Duration::ZERO).await;
     let SinkOptions { kind: SinkKind::Http(patient), .. } = http(&receiver, 1) else { panic!() };
     let web = sink("web", SinkKind::Http(HttpOptions { timeout: Duration::from_secs(600), ..patient }));
-    let bench = Bench::start(open(&folder), &[web], options()).await;
+    let bench = Bench::start(open(folder.path()), &[web], options()).await;
     bench.push(0..3, "stream.online").await;
     // The event is with the receiver, which does not answer.
     bench.status("web", |status| status.retries == 1 && status.in_flight == 1).await;
@@ -264,7 +264,7 @@ async fn late_events_are_signed_with_a_fresh_timestamp_and_replayed_ones_have_a_
     let folder = tempfile::tempdir().unwrap();
     let receiver = Receiver::start(&[Answer::Status(422, "")], Duration::ZERO).await;
     let web = with_body(http(&receiver, 1), HttpBody::Eventsub(Some(Secret::new(SECRET))));
-    let bench = Bench::start(open(&folder), &[web], options()).await;
+    let bench = Bench::start(open(folder.path()), &[web], options()).await;
     let fresh = Event { message_timestamp: now().to_string().into(), ..event(1, "stream.online") };
     bench.push(0..1, "stream.online").await;
     bench.store.append(fresh.clone()).await.unwrap();
@@ -317,7 +317,7 @@ async fn what_a_receiver_repeats_of_its_secrets_is_in_no_message() {
             ..plain
         }),
     );
-    let bench = Bench::start(open(&folder), &[web], options()).await;
+    let bench = Bench::start(open(folder.path()), &[web], options()).await;
     bench.push(0..1, "stream.online").await;
     let failing = bench.status("web", |status| status.retries == 1).await;
     assert!(!failing.problem.unwrap_or_default().contains(TOKEN));
@@ -345,7 +345,7 @@ async fn an_event_that_a_sink_cannot_stand_is_a_dead_letter_and_the_others_go_on
     let folder = tempfile::tempdir().unwrap();
     let receiver = Receiver::start(&[], Duration::ZERO).await;
     let web = with_body(http(&receiver, 1), HttpBody::Template("{{ event.n + 1 }}".into()));
-    let bench = Bench::start(open(&folder), &[web], options()).await;
+    let bench = Bench::start(open(folder.path()), &[web], options()).await;
     bench.push(0..1, "stream.online").await;
     for (id, payload) in [(1, "{"), (2, r#"{"subscription":{},"event":{"n":"\ud83d"}}"#), (3, "\u{0}")] {
         bench

@@ -1,7 +1,10 @@
 //! Workers and their supervisor on a real store.
 
+#[path = "../../../tests/common/delivery.rs"]
+#[allow(unreachable_pub, reason = "the tests against brokers use it too")]
+mod bench;
+mod dead_letters;
 mod http;
-mod letters;
 mod receiver;
 
 use std::io::{self, Write};
@@ -11,14 +14,13 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use self::bench::{Bench, WAIT, event, event_of, numbers, open, sink};
 use super::*;
 use crate::delivery::format::Format;
 use crate::model::event::{Event, MessageId, Seq};
 use crate::model::route::SinkName;
 use crate::model::status::{SinkState, SinkStatus};
 use crate::store::StartAt;
-
-const WAIT: Duration = Duration::from_secs(20);
 
 /// TLS that trusts nobody.
 pub(super) fn tls() -> rustls::ClientConfig {
@@ -82,108 +84,9 @@ fn ids(lines: &[u8]) -> Vec<String> {
         .collect()
 }
 
-fn event(id: usize, kind: &str) -> Event {
-    event_of(id, kind, id % 7)
-}
-
-/// An event of a channel.
-fn event_of(id: usize, kind: &str, channel: usize) -> Event {
-    let payload = format!(
-        r#"{{"subscription":{{"type":"{kind}","condition":{{"broadcaster_user_id":"{channel}"}}}},"event":{{"n":{id}}}}}"#
-    );
-    Event {
-        message_id: MessageId::new(&format!("m{id}")).unwrap(),
-        message_timestamp: "2026-11-02T09:00:01Z".into(),
-        subscription_type: kind.into(),
-        subscription_version: "1".into(),
-        subscription_id: "s".into(),
-        payload: payload.into_bytes().into(),
-    }
-}
-
-fn sink(name: &str, kind: SinkKind) -> SinkOptions {
-    SinkOptions {
-        name: SinkName::new(name),
-        types: vec!["*".into()],
-        format: Format::Eventsub,
-        start: StartAt::Present,
-        retry_max: Duration::from_millis(100),
-        give_up_after: Duration::from_secs(3600),
-        kind,
-    }
-}
-
 fn file(folder: &tempfile::TempDir, name: &str) -> SinkOptions {
     let path = folder.path().join(format!("{name}.jsonl"));
     sink(name, SinkKind::File(FileOptions { path, rotate_size: None, rotate_keep: 1 }))
-}
-
-fn open(folder: &tempfile::TempDir) -> Store {
-    let options = crate::store::StoreOptions::new(
-        folder.path().join("events.db"),
-        Duration::from_secs(3600),
-        1 << 30,
-        10_000,
-        64 << 20,
-    );
-    Store::open(options).unwrap()
-}
-
-struct Bench {
-    store: Store,
-    sinks: watch::Sender<Arc<[SinkOptions]>>,
-    handle: DeliveryHandle,
-    cancel: CancellationToken,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Bench {
-    async fn start(store: Store, sinks: &[SinkOptions], options: DeliveryOptions) -> Self {
-        // A sink that is not known yet starts at the present.
-        for sink in sinks {
-            store.sink(&sink.name, sink.start).await.unwrap();
-        }
-        let (sinks_in, sinks_out) = watch::channel(Arc::from(sinks));
-        let (_routes, routes) = watch::channel(Some(Arc::new(Routes::default())));
-        let (delivery, handle) = delivery(store.clone(), routes, sinks_out, options);
-        let cancel = CancellationToken::new();
-        let task = tokio::spawn(delivery.run(cancel.clone()));
-        Self { store, sinks: sinks_in, handle, cancel, task }
-    }
-
-    async fn push(&self, range: std::ops::Range<usize>, kind: &str) {
-        let mut last = None;
-        for id in range {
-            last = Some(self.store.push(event(id, kind)).await.unwrap());
-        }
-        last.expect("some events").stored().await.unwrap();
-    }
-
-    async fn status(&self, name: &str, like: impl Fn(&SinkStatus) -> bool) -> SinkStatus {
-        let mut status = self.handle.status.clone();
-        let name = SinkName::new(name);
-        let found =
-            tokio::time::timeout(WAIT, status.wait_for(|all| all.get(&name).is_some_and(&like))).await;
-        match found {
-            Ok(all) => all.unwrap()[&name].clone(),
-            Err(_) => panic!("never: {:?}", self.handle.status.borrow()),
-        }
-    }
-
-    async fn caught_up(&self, name: &str) -> SinkStatus {
-        let newest = *self.store.last_seq().borrow();
-        self.status(name, |status| status.cursor == newest && status.state == SinkState::Idle).await
-    }
-
-    async fn end(self) -> Store {
-        self.cancel.cancel();
-        tokio::time::timeout(WAIT, self.task).await.expect("ends").expect("no panic");
-        self.store
-    }
-}
-
-fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
-    range.map(|id| format!("m{id}")).collect()
 }
 
 #[tokio::test]
@@ -193,7 +96,7 @@ async fn every_sink_gets_its_events_in_order_and_a_restart_goes_on() {
     let mut only = file(&folder, "online");
     only.types = vec!["stream.*".into()];
     let sinks = [sink("out", SinkKind::Stdout), only.clone()];
-    let bench = Bench::start(open(&folder), &sinks, tap.options()).await;
+    let bench = Bench::start(open(folder.path()), &sinks, tap.options()).await;
     bench.push(0..2_500, "stream.online").await;
     bench.push(2_500..2_600, "channel.follow").await;
     bench.caught_up("out").await;
@@ -218,7 +121,7 @@ async fn a_sink_that_fails_is_tried_again_and_holds_up_nobody() {
     let tap = Tap::default();
     *tap.broken.lock().unwrap() = true;
     let sinks = [sink("out", SinkKind::Stdout), file(&folder, "file")];
-    let bench = Bench::start(open(&folder), &sinks, tap.options()).await;
+    let bench = Bench::start(open(folder.path()), &sinks, tap.options()).await;
     bench.push(0..10, "stream.online").await;
     bench.caught_up("file").await;
     let status = bench.status("out", |status| status.retries >= 3).await;
@@ -237,7 +140,7 @@ async fn what_is_given_up_is_in_the_dead_letters_and_the_next_goes_on() {
     let tap = Tap::default();
     *tap.broken.lock().unwrap() = true;
     let out = SinkOptions { give_up_after: Duration::from_millis(200), ..sink("out", SinkKind::Stdout) };
-    let bench = Bench::start(open(&folder), &[out], tap.options()).await;
+    let bench = Bench::start(open(folder.path()), &[out], tap.options()).await;
     bench.push(0..3, "stream.online").await;
     let status = bench.status("out", |status| status.dead_letters == 3).await;
     assert_eq!(status.delivered, 0);
@@ -254,7 +157,7 @@ async fn a_change_touches_only_what_it_concerns() {
     let folder = tempfile::tempdir().unwrap();
     let tap = Tap::default();
     let (out, first, second) = (sink("out", SinkKind::Stdout), file(&folder, "a"), file(&folder, "b"));
-    let bench = Bench::start(open(&folder), &[out.clone(), first.clone()], tap.options()).await;
+    let bench = Bench::start(open(folder.path()), &[out.clone(), first.clone()], tap.options()).await;
     bench.push(0..10, "stream.online").await;
     bench.caught_up("out").await;
     bench.caught_up("a").await;
@@ -297,7 +200,7 @@ async fn a_reader_that_does_not_read_does_not_hold_up_the_end() {
         stdout: Arc::new(move || Box::new(Stuck(stuck.lock().unwrap().take().expect("opened once")))),
         ..options()
     };
-    let bench = Bench::start(open(&folder), &[sink("out", SinkKind::Stdout)], options).await;
+    let bench = Bench::start(open(folder.path()), &[sink("out", SinkKind::Stdout)], options).await;
     bench.push(0..1, "stream.online").await;
     bench.status("out", |status| status.state == SinkState::Delivering).await;
     let begun = std::time::Instant::now();
@@ -339,7 +242,7 @@ async fn behind_is_what_the_sink_would_get() {
         concurrency: 1,
     });
     let hook = SinkOptions { types: online, retry_max: Duration::from_secs(60), ..sink("hook", command) };
-    let bench = Bench::start(open(&folder), &[out, hook], tap.options()).await;
+    let bench = Bench::start(open(folder.path()), &[out, hook], tap.options()).await;
     bench.push(0..1, "stream.online").await;
     bench.push(1..201, "channel.follow").await;
     for name in ["out", "hook"] {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What becomes of one request.
+/// The reaction to one request.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Answer {
     /// This status, with these further headers (each with its line break).
@@ -25,13 +25,13 @@ pub(super) enum Answer {
     Endless,
 }
 
-/// What came.
+/// A received request.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
     pub(super) line: String,
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Vec<u8>,
-    /// What it got.
+    /// The answer.
     pub(super) answered: bool,
     /// When it came.
     pub(super) at: Instant,
@@ -47,9 +47,9 @@ impl Request {
 pub(super) struct Receiver {
     pub(super) address: SocketAddr,
     pub(super) requests: Arc<Mutex<Vec<Request>>>,
-    /// What the next requests get; 200 when empty.
+    /// The answers to the next requests; 200 if empty.
     pub(super) script: Arc<Mutex<VecDeque<Answer>>>,
-    /// How long each answer takes.
+    /// Delay of each answer.
     pub(super) pace: Duration,
 }
 

@@ -11,7 +11,7 @@ async fn dead_letters_are_sent_again_or_dropped() {
     let tap = Tap::default();
     *tap.broken.lock().unwrap() = true;
     let out = SinkOptions { give_up_after: Duration::from_millis(100), ..sink("out", SinkKind::Stdout) };
-    let bench = Bench::start(open(&folder), &[out], tap.options()).await;
+    let bench = Bench::start(open(folder.path()), &[out], tap.options()).await;
     bench.push(0..4, "stream.online").await;
     bench.status("out", |status| status.dead_letters == 4).await;
 
@@ -48,7 +48,7 @@ async fn what_is_stored_is_sent_again_from_where_a_person_says() {
     let folder = tempfile::tempdir().unwrap();
     let tap = Tap::default();
     let sinks = [sink("out", SinkKind::Stdout), file(&folder, "file")];
-    let bench = Bench::start(open(&folder), &sinks, tap.options()).await;
+    let bench = Bench::start(open(folder.path()), &sinks, tap.options()).await;
     bench.push(0..10, "stream.online").await;
     bench.caught_up("out").await;
     bench.caught_up("file").await;
@@ -74,7 +74,7 @@ async fn a_new_sink_starts_at_the_present_unless_it_asks_for_the_beginning() {
     let folder = tempfile::tempdir().unwrap();
     let tap = Tap::default();
     let out = sink("out", SinkKind::Stdout);
-    let bench = Bench::start(open(&folder), std::slice::from_ref(&out), tap.options()).await;
+    let bench = Bench::start(open(folder.path()), std::slice::from_ref(&out), tap.options()).await;
     bench.push(0..5, "stream.online").await;
     bench.caught_up("out").await;
     let (now, all) = (file(&folder, "now"), file(&folder, "all"));
@@ -109,7 +109,7 @@ async fn a_command_sink_runs_for_every_event_and_failures_end_in_dead_letters() 
     };
     let run =
         SinkOptions { give_up_after: Duration::from_millis(200), ..sink("run", SinkKind::Command(command)) };
-    let bench = Bench::start(open(&folder), &[run], options()).await;
+    let bench = Bench::start(open(folder.path()), &[run], options()).await;
     bench.push(0..4, "stream.online").await;
     let status = bench.caught_up("run").await;
     assert_eq!((status.delivered, status.dead_letters), (3, 1));
