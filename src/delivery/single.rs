@@ -349,7 +349,7 @@ impl SingleWorker {
                 sending.during(self.worker.to_dead_letters(&event, why)).await?;
             }
             (Origin::DeadLetter(id), End::Delivered) => {
-                sending.during(self.worker.resent(id, Ok(()))).await?
+                sending.during(self.worker.resent(id, Ok(()))).await?;
             }
             (Origin::DeadLetter(id), End::GivenUp(why)) => {
                 sending.during(self.worker.resent(id, Err(why))).await?;

@@ -12,14 +12,11 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
-use self::bench::{Bench, WAIT, event, event_of, numbers, open, sink};
+use self::bench::{Bench, WAIT, event, numbers, open, sink};
 use super::*;
-use crate::delivery::format::Format;
-use crate::model::event::{Event, MessageId, Seq};
+use crate::model::event::{Event, Seq};
 use crate::model::route::SinkName;
-use crate::model::status::{SinkState, SinkStatus};
+use crate::model::status::SinkState;
 use crate::store::StartAt;
 
 /// TLS that trusts nobody.
