@@ -24,6 +24,10 @@ use crate::store::{GivenUp, Keep};
 
 /// Most events of a batch.
 const BATCH: usize = 1_000;
+/// Size from which a batch is followed by a pause, and the length of the pause: events that come in such numbers share the
+/// next sync, instead of having one for each few.
+const GATHER_FROM: usize = 16;
+const GATHER: Duration = Duration::from_millis(2);
 /// Approximate limit of the payload bytes of a batch.
 const BATCH_BYTES: usize = 1 << 20;
 /// Time for the current write after a stop of the daemon: a stalled reader of standard output must not hold up the end.
@@ -134,6 +138,12 @@ impl BatchWorker {
             cursor = batch.last;
             let keep = if batch.events.is_empty() { Keep::Lazily } else { Keep::Soon };
             self.worker.keep_place(cursor.into(), keep);
+            if (GATHER_FROM..BATCH).contains(&batch.events.len()) {
+                tokio::select! {
+                    () = stop.soon.cancelled() => return None,
+                    () = tokio::time::sleep(GATHER) => {}
+                }
+            }
         }
     }
 
