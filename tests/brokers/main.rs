@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use delivery::{Bench, CHANNELS, WAIT, numbers, open, sink};
 use eventsubd::auth::{http_client, tls_config};
-use eventsubd::delivery::{DeliveryOptions, SinkKind};
+use eventsubd::delivery::DeliveryOptions;
 
 fn options() -> DeliveryOptions {
     let tls = tls_config().unwrap();
