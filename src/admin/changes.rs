@@ -18,7 +18,7 @@ use super::page;
 use super::server::{Control, Refused};
 use crate::model::event::{Seq, Since};
 use crate::model::route::SinkName;
-use crate::store::LetterFilter;
+use crate::store::DeadLetterFilter;
 
 /// A change that the page offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,7 +141,7 @@ async fn carry_out(
     sink: &SinkName,
     form: &Form,
 ) -> Result<(), String> {
-    let letters = || LetterFilter { sink: Some(sink.clone()), id: form.id };
+    let letters = || DeadLetterFilter { sink: Some(sink.clone()), id: form.id };
     let refused = |refused: Refused| refused.error;
     match change {
         Change::Retry => control.retry_sink(sink.clone()).await.map(|_| ()).map_err(refused),
@@ -151,7 +151,7 @@ async fn carry_out(
             control.replay(sink.clone(), Since::Seq(Seq(seq))).await.map(|_| ()).map_err(refused)
         }
         Change::Resend => control.resend(letters()).await.map(|_| ()).map_err(refused),
-        Change::Drop => control.drop_letters(letters()).await.map(|_| ()).map_err(refused),
+        Change::Drop => control.drop_dead_letters(letters()).await.map(|_| ()).map_err(refused),
     }
 }
 
