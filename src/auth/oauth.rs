@@ -27,12 +27,18 @@ pub fn mint_form<'a>(client_id: &'a str, client_secret: &'a Secret) -> [(&'stati
 }
 
 /// The answer of the token endpoint: the token and its life in seconds.
-fn minted(body: &[u8]) -> Option<(Secret, u64)> {
-    let body: Value = serde_json::from_slice(body).ok()?;
-    let members = Members::of(&body).ok()?;
-    let token = members.needed_text("access_token").ok().filter(|token| is_token(token))?;
-    // A life that cannot be read is none that is known.
-    Some((Secret::new(token), members.number("expires_in").ok().flatten().unwrap_or(0)))
+///
+/// # Errors
+/// Why there is none.
+fn minted(body: &[u8]) -> Result<(Secret, u64), String> {
+    let body: Value = serde_json::from_slice(body).map_err(|_| "it is not JSON".to_owned())?;
+    let members = Members::of(&body)?;
+    let token = members.needed_text("access_token")?;
+    if !is_token(&token) {
+        return Err("`access_token` is not a token".to_owned());
+    }
+    // A lifetime that cannot be read is unknown.
+    Ok((Secret::new(token), members.number("expires_in").ok().flatten().unwrap_or(0)))
 }
 
 /// 0 with status 200 stands for "no known expiry".
@@ -44,8 +50,10 @@ fn life(seconds: u64) -> Option<Duration> {
 pub fn parse_mint(status: u16, body: &[u8], secret: &Secret) -> MintOutcome {
     match status {
         200..=299 => match minted(body) {
-            Some((secret, seconds)) => MintOutcome::Minted { secret, expires_in: life(seconds) },
-            None => MintOutcome::Temporary(format!("the token endpoint answered {status} without a token")),
+            Ok((secret, seconds)) => MintOutcome::Minted { secret, expires_in: life(seconds) },
+            Err(why) => {
+                MintOutcome::Temporary(format!("the token endpoint answered {status} without a token: {why}"))
+            }
         },
         400 | 401 | 403 | 404 | 410 if !is_refusal(body) => MintOutcome::Temporary(format!(
             "the token endpoint answered {status}, and not as Twitch refuses; does `twitch.auth_url` lead to Twitch?"
@@ -179,8 +187,8 @@ pub fn parse_device_token(status: u16, body: &[u8], device_code: &Secret) -> Dev
     let says = |text: &str| words.to_ascii_lowercase().replace(' ', "_").contains(text);
     match status {
         200..=299 => match minted(body) {
-            Some((token, _)) => DeviceOutcome::Granted(token),
-            None => DeviceOutcome::Temporary(format!("answer {status} without a token")),
+            Ok((token, _)) => DeviceOutcome::Granted(token),
+            Err(why) => DeviceOutcome::Temporary(format!("answer {status} without a token: {why}")),
         },
         400..=428 if says("authorization_pending") => DeviceOutcome::Pending,
         400..=429 if says("slow_down") => DeviceOutcome::SlowDown,
@@ -223,6 +231,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::json::testing::{Changed, changes};
 
     #[test]
     fn answers_of_the_token_endpoint() {
@@ -294,6 +303,87 @@ mod tests {
         assert!(why.contains("`verification_uri` is a list"), "{why}");
         let MintOutcome::Refused(why) = parse_mint(400, br#"{"message":null}"#, &secret) else { panic!() };
         assert_eq!(why, "400 ");
+    }
+
+    /// Reads an answer; the error says why it cannot be used.
+    type Read = fn(&[u8]) -> Result<(), String>;
+
+    #[test]
+    fn a_member_of_any_kind_is_read_past_or_named() {
+        let reads: [(&str, &str, &[&str], Read); 5] = [
+            (
+                "token",
+                r#"{"access_token":"abc","expires_in":5187744,"token_type":"bearer"}"#,
+                &["access_token"],
+                |body| match parse_mint(200, body, &Secret::new("s")) {
+                    MintOutcome::Minted { .. } => Ok(()),
+                    MintOutcome::Temporary(why) => Err(why),
+                    MintOutcome::Refused(why) => panic!("{why}"),
+                },
+            ),
+            (
+                "validate",
+                r#"{"client_id":"us","login":"ann","scopes":["a"],"user_id":"7","expires_in":100}"#,
+                &["client_id"],
+                |body| match parse_validate(200, body) {
+                    ValidateOutcome::Valid { .. } => Ok(()),
+                    ValidateOutcome::Temporary(why) => Err(why),
+                    ValidateOutcome::Dead => panic!("dead"),
+                },
+            ),
+            (
+                "validate of a user's token",
+                r#"{"client_id":"us","login":"ann","scopes":["a"],"user_id":"7","expires_in":100}"#,
+                &["user_id", "login", "scopes"],
+                |body| parse_token_user(200, body).map(|_| ()),
+            ),
+            (
+                "device",
+                r#"{"device_code":"dc","expires_in":1800,"interval":5,"user_code":"ABC","verification_uri":"https://x/"}"#,
+                &["device_code", "user_code", "verification_uri"],
+                |body| parse_device(200, body).map(|_| ()),
+            ),
+            (
+                "token of a device",
+                r#"{"access_token":"abc","expires_in":14000,"refresh_token":"r","scope":["a"],"token_type":"bearer"}"#,
+                &["access_token"],
+                |body| match parse_device_token(200, body, &Secret::new("dc")) {
+                    DeviceOutcome::Granted(_) => Ok(()),
+                    DeviceOutcome::Temporary(why) => Err(why),
+                    other => panic!("{other:?}"),
+                },
+            ),
+        ];
+        for (what, text, needed, read) in reads {
+            let good: Value = serde_json::from_str(text).unwrap();
+            assert_eq!(read(text.as_bytes()), Ok(()), "{what}");
+            let mut unusable = 0;
+            for changed in changes(&good) {
+                let case = format!("{what} {} {}", changed.path, changed.how);
+                if let Err(why) = read(changed.row.to_string().as_bytes()) {
+                    assert!(needed.contains(&changed.name()), "{case}: {why}");
+                    assert!(why.contains(&format!("`{}`", changed.name())), "{case}: {why}");
+                    unusable += 1;
+                }
+            }
+            assert!(unusable >= 5, "{what}: {unusable}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_read_whatever_its_members_are() {
+        let good: Value =
+            serde_json::from_str(r#"{"error":"Forbidden","status":403,"message":"invalid client secret"}"#)
+                .unwrap();
+        for Changed { path, how, row } in changes(&good) {
+            let body = row.to_string();
+            let outcome = parse_mint(403, body.as_bytes(), &Secret::new("s"));
+            assert!(matches!(outcome, MintOutcome::Refused(_)), "{path} {how}: {outcome:?}");
+            let outcome = parse_device_token(403, body.as_bytes(), &Secret::new("dc"));
+            assert!(matches!(outcome, DeviceOutcome::Over(_)), "{path} {how}: {outcome:?}");
+            assert!(parse_device(403, body.as_bytes()).unwrap_err().starts_with("403"), "{path} {how}");
+            assert_eq!(parse_validate(401, body.as_bytes()), ValidateOutcome::Dead, "{path} {how}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::json::testing::{Changed, changes};
 
 #[test]
 fn a_list_is_read_and_unknown_values_stay() {
@@ -57,56 +58,26 @@ const ROWS: &[(Call, &str)] = &[
             "condition":{"broadcaster_user_id":"41001"},
             "transport":{"method":"webhook","callback":"https://hooks.example.net/twitch"}}"#,
     ),
+    (
+        Call::CreateSubscription,
+        r#"{"id":"s-3","status":"enabled","type":"stream.online","version":"1","cost":1,
+            "condition":{"broadcaster_user_id":"41001"},"created_at":"2026-11-02T08:15:27.441930118Z",
+            "transport":{"method":"conduit","conduit_id":"c-1"}}"#,
+    ),
     (Call::GetConduits, r#"{"id":"c-1","shard_count":5}"#),
+    (Call::CreateConduit, r#"{"id":"c-1","shard_count":5}"#),
+    (Call::UpdateConduit, r#"{"id":"c-1","shard_count":5}"#),
+    (
+        Call::GetShards,
+        r#"{"id":"4","status":"enabled",
+            "transport":{"method":"webhook","callback":"https://hooks.example.net/twitch"}}"#,
+    ),
     (
         Call::GetShards,
         r#"{"id":"3","status":"enabled",
             "transport":{"method":"websocket","session_id":"s","connected_at":"2026-11-02T08:15:20.101Z"}}"#,
     ),
 ];
-
-/// A row with one member changed, at any depth.
-struct Changed {
-    path: String,
-    how: &'static str,
-    row: Value,
-}
-
-/// Each member of a row missing, null, and of every other kind.
-fn changes(row: &Value) -> Vec<Changed> {
-    fn paths(value: &Value, path: &str, found: &mut Vec<String>) {
-        for (name, member) in value.as_object().into_iter().flatten() {
-            let path = format!("{path}/{name}");
-            paths(member, &path, found);
-            found.push(path);
-        }
-    }
-    let mut found = Vec::new();
-    paths(row, "", &mut found);
-    let mut changes = Vec::new();
-    for path in found {
-        let mut missing = row.clone();
-        let (parent, name) = path.rsplit_once('/').unwrap();
-        missing.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(name);
-        changes.push(Changed { path: path.clone(), how: "missing", row: missing });
-        for (how, value) in [
-            ("null", Value::Null),
-            ("text", "x".into()),
-            ("empty", "".into()),
-            ("number", 7.into()),
-            ("fraction", (-1.5).into()),
-            ("huge", 1e300.into()),
-            ("flag", true.into()),
-            ("list", serde_json::json!([1, null, []])),
-            ("object", serde_json::json!({"a": {"b": []}})),
-        ] {
-            let mut changed = row.clone();
-            *changed.pointer_mut(&path).unwrap() = value;
-            changes.push(Changed { path: path.clone(), how, row: changed });
-        }
-    }
-    changes
-}
 
 /// The number of rows that were read, and what is said of the others.
 fn read(call: Call, body: &[u8]) -> Result<(usize, Vec<Box<str>>), HelixError> {
@@ -117,6 +88,7 @@ fn read(call: Call, body: &[u8]) -> Result<(usize, Vec<Box<str>>), HelixError> {
             parse_subscriptions(body).map(|page| (page.rows.rows.len(), page.rows.unread))?
         }
         Call::GetShards => parse_shards(body).map(|page| (page.rows.rows.len(), page.rows.unread))?,
+        Call::CreateSubscription => parse_created(body).map(|_| (3, Vec::new()))?,
         call => (parse_conduits(call, body)?.len(), Vec::new()),
     })
 }
@@ -127,7 +99,9 @@ fn a_member_of_any_kind_costs_its_row_at_most_and_the_row_is_named() {
     for (call, text) in ROWS {
         let good: Value = serde_json::from_str(text).unwrap();
         for Changed { path, how, row } in changes(&good) {
-            let body = serde_json::json!({"data": [good, row, good]}).to_string();
+            // The one row that was created is the first.
+            let rows = if *call == Call::CreateSubscription { vec![&row] } else { vec![&good, &row, &good] };
+            let body = serde_json::json!({"data": rows}).to_string();
             let case = format!("{} {path} {how}", call.name());
             let name = path.rsplit('/').next().unwrap();
             match read(*call, body.as_bytes()) {
@@ -142,14 +116,46 @@ fn a_member_of_any_kind_costs_its_row_at_most_and_the_row_is_named() {
                 }
                 // Another conduit must not be made in place of one that cannot be read.
                 Err(error) => {
-                    assert_eq!(*call, Call::GetConduits, "{case}: {error}");
-                    assert!(error.to_string().contains(&format!("`{name}`")), "{case}: {error}");
+                    assert!(
+                        !matches!(
+                            call,
+                            Call::GetUsers | Call::GetGrants | Call::GetSubscriptions | Call::GetShards
+                        ),
+                        "{case}: {error}"
+                    );
+                    let told = [name, "method", "a"]
+                        .iter()
+                        .any(|name| error.to_string().contains(&format!("`{name}`")));
+                    assert!(told, "{case}: {error}");
                     unreadable += 1;
                 }
             }
         }
     }
     assert!(unreadable > 80, "{unreadable}");
+}
+
+#[test]
+fn an_answer_about_shards_names_each_shard_whatever_its_members_are() {
+    let asked: Vec<_> = (0..3).map(|n| (ShardId(n), Transport::Session(SessionId::new("s")))).collect();
+    let good = serde_json::json!({"id": "0", "status": "enabled", "transport": {"method": "websocket", "session_id": "s"}});
+    let error = serde_json::json!({"id": "1", "message": "not connected", "code": "invalid_parameter"});
+    let mut tried = 0;
+    for Changed { path, how, row } in changes(&good) {
+        let body = serde_json::json!({"data": [row], "errors": [error]}).to_string();
+        let bound = parse_bound(&asked, body.as_bytes()).unwrap();
+        assert_eq!(bound.len(), 3, "{path} {how}");
+        assert_eq!(bound[0].1.is_ok(), path != "/id", "{path} {how}");
+        assert_eq!(&*bound[1].1.as_ref().unwrap_err().code, "invalid_parameter");
+        tried += 1;
+    }
+    for Changed { path, how, row } in changes(&error) {
+        let body = serde_json::json!({"data": [good], "errors": [row]}).to_string();
+        let bound = parse_bound(&asked, body.as_bytes()).unwrap();
+        assert_eq!((bound[0].1.is_ok(), bound[1].1.is_ok()), (true, false), "{path} {how}");
+        tried += 1;
+    }
+    assert!(tried > 50, "{tried}");
 }
 
 #[test]

@@ -136,6 +136,112 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
+/// The JSON text on several lines; names, order and values stay as they are.
+pub fn pretty(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() * 2);
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        if in_string {
+            out.push(c);
+            in_string = escaped || c != '"';
+            escaped = !escaped && c == '\\';
+            continue;
+        }
+        match c {
+            c if c.is_ascii_whitespace() => {}
+            '{' | '[' => {
+                out.push(c);
+                while rest.next_if(|next| next.is_ascii_whitespace()).is_some() {}
+                if let Some(end) = rest.next_if(|next| matches!(next, '}' | ']')) {
+                    out.push(end);
+                } else {
+                    depth += 1;
+                    break_line(&mut out, depth);
+                }
+            }
+            '}' | ']' => {
+                depth = depth.saturating_sub(1);
+                break_line(&mut out, depth);
+                out.push(c);
+            }
+            ',' => {
+                out.push(c);
+                break_line(&mut out, depth);
+            }
+            ':' => out.push_str(": "),
+            c => {
+                in_string = c == '"';
+                out.push(c);
+            }
+        }
+    }
+    out
+}
+
+fn break_line(out: &mut String, depth: usize) {
+    out.push('\n');
+    out.extend(std::iter::repeat_n("  ", depth));
+}
+
+/// Answers of Twitch's with one member changed, for the tests of everything that reads one.
+#[cfg(test)]
+pub mod testing {
+    use serde_json::Value;
+
+    /// An object with one member changed, at any depth.
+    pub struct Changed {
+        /// For example `/transport/method`.
+        pub path: String,
+        pub how: &'static str,
+        pub row: Value,
+    }
+
+    impl Changed {
+        /// The name of the member.
+        pub fn name(&self) -> &str {
+            self.path.rsplit('/').next().unwrap_or_default()
+        }
+    }
+
+    /// Each member of an object missing, null, and of every other kind.
+    pub fn changes(row: &Value) -> Vec<Changed> {
+        fn paths(value: &Value, path: &str, found: &mut Vec<String>) {
+            for (name, member) in value.as_object().into_iter().flatten() {
+                let path = format!("{path}/{name}");
+                paths(member, &path, found);
+                found.push(path);
+            }
+        }
+        let mut found = Vec::new();
+        paths(row, "", &mut found);
+        let mut changes = Vec::new();
+        for path in found {
+            let mut missing = row.clone();
+            let (parent, name) = path.rsplit_once('/').expect("a path");
+            let parent = missing.pointer_mut(parent).and_then(Value::as_object_mut).expect("an object");
+            parent.remove(name);
+            changes.push(Changed { path: path.clone(), how: "missing", row: missing });
+            for (how, value) in [
+                ("null", Value::Null),
+                ("text", "x".into()),
+                ("empty", "".into()),
+                ("number", 7.into()),
+                ("fraction", (-1.5).into()),
+                ("huge", 1e300.into()),
+                ("flag", true.into()),
+                ("list", serde_json::json!([1, null, []])),
+                ("object", serde_json::json!({"a": {"b": []}})),
+            ] {
+                let mut changed = row.clone();
+                *changed.pointer_mut(&path).expect("there") = value;
+                changes.push(Changed { path: path.clone(), how, row: changed });
+            }
+        }
+        changes
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -157,5 +263,15 @@ mod tests {
         assert_eq!(members.texts("list").unwrap(), ["a", "1"]);
         assert_eq!(members.texts("bad"), Err("`bad` holds an object, not only text".to_owned()));
         assert_eq!(Members::of(&json!([])).err().as_deref(), Some("it is a list, not an object"));
+    }
+
+    #[test]
+    fn a_text_is_broken_into_lines_and_stays_as_it_is() {
+        let text = r#"{"b":1.50,"a":{"x":[],"y":[1,"{,}\"\\"],"z":{ }},"c":null}"#;
+        let pretty = pretty(text);
+        let lines = "{\n  \"b\": 1.50,\n  \"a\": {\n    \"x\": [],\n    \"y\": [\n      1,\n      \"{,}\\\"\\\\\"\n    ],\n    \"z\": {}\n  },\n  \"c\": null\n}";
+        assert_eq!(pretty, lines);
+        let value: Value = serde_json::from_str(text).expect("JSON");
+        assert_eq!(serde_json::from_str::<Value>(&pretty).expect("JSON"), value);
     }
 }

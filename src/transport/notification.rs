@@ -15,7 +15,8 @@ const EXCERPT: usize = 100;
 /// What is read of `subscription`.
 #[derive(Deserialize)]
 pub(super) struct SubscriptionPart<'a> {
-    #[serde(borrow)]
+    /// Empty if it is missing.
+    #[serde(borrow, default, deserialize_with = "text_or_nothing")]
     pub(super) id: Cow<'a, str>,
     #[serde(borrow, default, deserialize_with = "text_or_nothing")]
     pub(super) status: Cow<'a, str>,
@@ -25,9 +26,12 @@ pub(super) struct SubscriptionPart<'a> {
     pub(super) version: Cow<'a, str>,
 }
 
-/// A text; anything else counts as empty. An event must not be lost for a member that is only shown.
+/// A text or a number; anything else counts as empty. An event must not be lost for a member that is only shown.
 pub(super) fn text_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cow<'de, str>, D::Error> {
     let raw = <&RawValue>::deserialize(deserializer)?;
+    if raw.get().starts_with(|c: char| c == '-' || c.is_ascii_digit()) {
+        return Ok(Cow::Borrowed(raw.get()));
+    }
     Ok(text_of(raw).unwrap_or_default())
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use http::header::{HeaderMap, HeaderName};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny};
+use serde_json::value::RawValue;
 
 pub use crate::transport::notification::Revocation;
 
@@ -17,7 +18,7 @@ use crate::model::event::Event;
 use crate::model::shard::ShardId;
 use crate::model::time::Timestamp;
 use crate::model::webhook::{KeyId, WebhookKeys, parse_query};
-use crate::transport::notification::{Names, SubscriptionPart, excerpt};
+use crate::transport::notification::{Names, SubscriptionPart, excerpt, text_or_nothing};
 
 /// A message that is older is not listened to (Twitch: "Handling Webhook Events", guarding against replays).
 /// The same holds for one from the future, which only a wrong clock can bring.
@@ -166,6 +167,9 @@ impl<'a> Head<'a> {
                 if !event && !events {
                     return Err(Rejection::Unreadable("event"));
                 }
+                if subscription.id.is_empty() {
+                    return Err(Rejection::Unreadable("subscription id"));
+                }
                 if subscription.subscription_type.is_empty() || subscription.version.is_empty() {
                     return Err(Rejection::Unreadable("subscription type and version"));
                 }
@@ -183,15 +187,13 @@ impl<'a> Head<'a> {
             }
             b"webhook_callback_verification" => {
                 let challenge: Challenge<'_> = parse(json, "challenge")?;
-                let about = match (&challenge.subscription, &challenge.conduit_shard) {
-                    (Some(subscription), _) => Challenged::Subscription(excerpt(&subscription.id)),
-                    (None, Some(shard)) => Challenged::Shard {
-                        conduit_id: excerpt(&shard.conduit_id),
-                        shard: shard.shard.parse().ok().map(ShardId),
-                    },
-                    (None, None) => Challenged::Nothing,
-                };
-                Ok(Message::Challenge { text: challenge.challenge.into_owned().into(), about })
+                if challenge.challenge.is_empty() {
+                    return Err(Rejection::Unreadable("challenge"));
+                }
+                Ok(Message::Challenge {
+                    about: challenge.about(),
+                    text: challenge.challenge.into_owned().into(),
+                })
             }
             b"revocation" => {
                 let Subscribed { subscription } = parse(json, "subscription")?;
@@ -247,19 +249,36 @@ struct Subscribed<'a> {
 
 #[derive(Deserialize)]
 struct Challenge<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "text_or_nothing")]
     challenge: Cow<'a, str>,
     #[serde(borrow, default)]
-    subscription: Option<SubscriptionPart<'a>>,
+    subscription: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    conduit_shard: Option<ConduitShard<'a>>,
+    conduit_shard: Option<&'a RawValue>,
+}
+
+impl Challenge<'_> {
+    /// The thing that is challenged. A challenge is answered whatever is said of it.
+    fn about(&self) -> Challenged {
+        let subscription = self.subscription.and_then(|raw| serde_json::from_str(raw.get()).ok());
+        let shard = self.conduit_shard.and_then(|raw| serde_json::from_str(raw.get()).ok());
+        match (subscription, shard) {
+            (Some(SubscriptionPart { id, .. }), _) if !id.is_empty() => {
+                Challenged::Subscription(excerpt(&id))
+            }
+            (_, Some(ConduitShard { conduit_id, shard })) if !conduit_id.is_empty() => {
+                Challenged::Shard { conduit_id: excerpt(&conduit_id), shard: shard.parse().ok().map(ShardId) }
+            }
+            _ => Challenged::Nothing,
+        }
+    }
 }
 
 #[derive(Deserialize)]
 struct ConduitShard<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "text_or_nothing")]
     conduit_id: Cow<'a, str>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "text_or_nothing")]
     shard: Cow<'a, str>,
 }
 

@@ -3,6 +3,7 @@ use http::header::HeaderValue;
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::json::testing::changes;
 use crate::model::secret::Secret;
 use crate::model::webhook::WebhookKey;
 
@@ -80,6 +81,50 @@ fn what_is_not_signed_is_not_believed() {
 }
 
 /// JSON in all valid spellings.
+#[test]
+fn a_signed_body_with_a_changed_member_is_read_or_the_rejection_names_it() {
+    let subscription = serde_json::json!({"id": "s-1", "status": "enabled", "type": "stream.online", "version": "1",
+        "cost": 1, "condition": {"broadcaster_user_id": "1"}, "created_at": "2026-11-02T09:00:01Z",
+        "transport": {"method": "webhook", "callback": "https://x"}});
+    // The members without which a message of this type cannot be used.
+    let bodies: [(&str, serde_json::Value, &[&str]); 4] = [
+        (
+            "notification",
+            serde_json::json!({"subscription": subscription, "event": {"id": "9", "type": "live"}}),
+            &["subscription", "subscription/id", "subscription/type", "subscription/version", "event"],
+        ),
+        ("revocation", serde_json::json!({"subscription": subscription}), &["subscription"]),
+        (
+            "webhook_callback_verification",
+            serde_json::json!({"challenge": "pogchamp", "subscription": subscription}),
+            &["challenge"],
+        ),
+        (
+            "webhook_callback_verification",
+            serde_json::json!({"challenge": "pogchamp", "conduit_shard": {"conduit_id": "c", "shard": "3"}}),
+            &["challenge"],
+        ),
+    ];
+    let (mut read, mut rejected) = (0, 0);
+    for (kind, good, needed) in bodies {
+        for changed in changes(&good) {
+            let body = changed.row.to_string();
+            let headers = headers(&key(0), b"m", kind, at(0).as_bytes(), body.as_bytes());
+            let case = format!("{kind} {} {}", changed.path, changed.how);
+            match verify(&headers, None, &Bytes::from(body), &keys(), now()) {
+                Ok(_) => read += 1,
+                Err(Rejection::Unreadable(what)) => {
+                    assert!(needed.contains(&&changed.path[1..]), "{case}: {what}");
+                    assert!(what.contains(changed.name()), "{case}: {what}");
+                    rejected += 1;
+                }
+                Err(other) => panic!("{case}: {other}"),
+            }
+        }
+    }
+    assert!(read > 150 && rejected > 20, "{read} {rejected}");
+}
+
 fn json() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         Just("null".to_owned()),

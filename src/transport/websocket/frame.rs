@@ -10,7 +10,9 @@ use serde_json::value::RawValue;
 
 use crate::model::event::Event;
 use crate::model::shard::SessionId;
-use crate::transport::notification::{Names, Revocation, SubscriptionPart, excerpt, text_of};
+use crate::transport::notification::{
+    Names, Revocation, SubscriptionPart, excerpt, text_of, text_or_nothing,
+};
 
 /// Keepalive timeout of a welcome that names none: Twitch's default.
 const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(10);
@@ -73,16 +75,16 @@ struct Envelope<'a> {
 
 #[derive(Deserialize)]
 struct Metadata<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "text_or_nothing")]
     message_id: Cow<'a, str>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "text_or_nothing")]
     message_type: Cow<'a, str>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "text_or_nothing")]
     message_timestamp: Cow<'a, str>,
-    #[serde(borrow, default)]
-    subscription_type: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    subscription_version: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "text_or_nothing")]
+    subscription_type: Cow<'a, str>,
+    #[serde(borrow, default, deserialize_with = "text_or_nothing")]
+    subscription_version: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
@@ -93,8 +95,8 @@ struct SessionPayload<'a> {
 
 #[derive(Deserialize)]
 struct SessionPart<'a> {
-    #[serde(borrow, default)]
-    id: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "text_or_nothing")]
+    id: Cow<'a, str>,
     #[serde(borrow, default)]
     keepalive_timeout_seconds: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -139,10 +141,10 @@ pub(super) fn parse_dated(frame: &[u8], date: impl FnOnce(&str)) -> Result<Messa
         "session_welcome" => {
             let session = session(envelope.payload, "session_welcome")?;
             let keepalive = session.keepalive();
-            let id = session.id.filter(|id| !id.is_empty() && id.len() <= 1024);
-            let id =
-                id.ok_or(FrameError::Incomplete { message_type: "session_welcome", field: "session id" })?;
-            Ok(Message::Welcome { session_id: SessionId::new(&*id), keepalive })
+            if session.id.is_empty() || session.id.len() > 1024 {
+                return Err(FrameError::Incomplete { message_type: "session_welcome", field: "session id" });
+            }
+            Ok(Message::Welcome { session_id: SessionId::new(&*session.id), keepalive })
         }
         "session_reconnect" => {
             let session = session(envelope.payload, "session_reconnect")?;
@@ -163,25 +165,32 @@ pub(super) fn parse_dated(frame: &[u8], date: impl FnOnce(&str)) -> Result<Messa
             });
             Ok(Message::Revocation(Revocation::new(&part, event)))
         }
+        "" => Err(FrameError::Incomplete { message_type: "text", field: "message_type" }),
         other => Ok(Message::Unknown { message_type: excerpt(other) }),
     }
 }
 
 fn notification(metadata: &Metadata<'_>, payload: Option<&RawValue>) -> Result<Message, FrameError> {
     let incomplete = |field| FrameError::Incomplete { message_type: "notification", field };
+    for (value, field) in [
+        (&metadata.message_timestamp, "message_timestamp"),
+        (&metadata.subscription_type, "subscription_type"),
+        (&metadata.subscription_version, "subscription_version"),
+    ] {
+        if value.is_empty() {
+            return Err(incomplete(field));
+        }
+    }
     let subscription_id = subscription(payload, "notification")?.id;
+    if subscription_id.is_empty() {
+        return Err(incomplete("subscription id"));
+    }
     let payload = payload.ok_or_else(|| incomplete("payload"))?;
     let names = Names {
         message_id: &metadata.message_id,
         message_timestamp: &metadata.message_timestamp,
-        subscription_type: metadata
-            .subscription_type
-            .as_deref()
-            .ok_or_else(|| incomplete("subscription_type"))?,
-        subscription_version: metadata
-            .subscription_version
-            .as_deref()
-            .ok_or_else(|| incomplete("subscription_version"))?,
+        subscription_type: &metadata.subscription_type,
+        subscription_version: &metadata.subscription_version,
         subscription_id: &subscription_id,
     };
     let event = names.event(payload.get().as_bytes()).map_err(incomplete)?;
@@ -212,6 +221,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::json::testing::changes;
 
     fn message(kind: &str, payload: &str) -> Bytes {
         format!(
@@ -303,6 +313,64 @@ mod tests {
                 Message::Reconnect { url: None }
             );
         }
+    }
+
+    #[test]
+    fn a_message_with_a_changed_member_is_read_or_its_member_is_named() {
+        let metadata = |kind: &str| {
+            serde_json::json!({"message_id": "m-1", "message_type": kind, "message_timestamp": "2026-11-02T09:00:01.512Z",
+                "subscription_type": "stream.online", "subscription_version": "1"})
+        };
+        let session = serde_json::json!({"session": {"id": "abc", "status": "connected", "keepalive_timeout_seconds": 30,
+            "reconnect_url": "wss://x/ws", "connected_at": "2026-11-02T09:00:01.512Z"}});
+        let subscription = serde_json::json!({"subscription": {"id": "s-1", "status": "enabled", "type": "stream.online",
+            "version": "1", "cost": 1, "condition": {"broadcaster_user_id": "1"}, "created_at": "2026-11-02T09:00:01Z",
+            "transport": {"method": "websocket", "session_id": "abc"}}, "event": {"id": "9", "type": "live"}});
+        // The members without which a message of this type cannot be used.
+        let needed: [(&str, &serde_json::Value, &[&str]); 5] = [
+            ("session_welcome", &session, &["session", "id", "payload"]),
+            ("session_keepalive", &serde_json::json!({}), &[]),
+            ("session_reconnect", &session, &["session", "payload"]),
+            (
+                "notification",
+                &subscription,
+                &[
+                    "message_id",
+                    "message_timestamp",
+                    "subscription_type",
+                    "subscription_version",
+                    "subscription",
+                    "id",
+                    "payload",
+                ],
+            ),
+            ("revocation", &subscription, &["subscription", "payload"]),
+        ];
+        let (mut read, mut named) = (0, 0);
+        for (kind, payload, needed) in needed {
+            let good = serde_json::json!({"metadata": metadata(kind), "payload": payload});
+            assert!(parse(&good.to_string().into()).is_ok(), "{kind}");
+            for changed in changes(&good) {
+                let case = format!("{kind} {} {}", changed.path, changed.how);
+                match parse(&changed.row.to_string().into()) {
+                    Ok(_) => read += 1,
+                    Err(error) => {
+                        let is_needed = needed.contains(&changed.name())
+                            || ["metadata", "message_type"].contains(&changed.name());
+                        assert!(is_needed, "{case}: {error}");
+                        let text = crate::model::text::chain(&error);
+                        assert!(
+                            text.contains(changed.name())
+                                || (changed.name() == "metadata" && text.contains("message_type"))
+                                || text.contains("message from Twitch cannot be read: "),
+                            "{case}: {text}"
+                        );
+                        named += 1;
+                    }
+                }
+            }
+        }
+        assert!(read > 200 && named > 60, "{read} {named}");
     }
 
     #[test]
