@@ -42,10 +42,14 @@ struct Asked {
 }
 
 async fn authorize(args: &Args, flags: &AuthorizeArgs, config: &Config) -> Result<u8, Failure> {
-    let asked = whom(args, flags, config).await?;
+    let (asked, is_whole) = whom(args, flags, config).await?;
     if asked.is_empty() {
-        args.say("nothing is missing");
-        return Ok(0);
+        args.say(if is_whole {
+            "nothing is missing"
+        } else {
+            "nothing is missing, as far as Twitch's answers can be read"
+        });
+        return Ok(if is_whole { 0 } else { FAILED });
     }
     let http = daemon::connections_to_twitch(config)
         .map_err(|error| Failure::new("cannot set up connections to Twitch").because(&error))?;
@@ -75,8 +79,8 @@ async fn authorize(args: &Args, flags: &AuthorizeArgs, config: &Config) -> Resul
     Ok(code)
 }
 
-/// Whom to ask for what.
-async fn whom(args: &Args, flags: &AuthorizeArgs, config: &Config) -> Result<Vec<Asked>, Failure> {
+/// Whom to ask for what, and whether Twitch's answers about it were read whole.
+async fn whom(args: &Args, flags: &AuthorizeArgs, config: &Config) -> Result<(Vec<Asked>, bool), Failure> {
     let api = Api::connect(config).await?;
     let desired = desired(config)?;
     let logins: Vec<String> = flags.users.iter().map(|login| login.to_ascii_lowercase()).collect();
@@ -87,8 +91,8 @@ async fn whom(args: &Args, flags: &AuthorizeArgs, config: &Config) -> Result<Vec
         args.say(&format!("warning: {remark}"));
     }
     if flags.missing {
-        let missing = needs.into_iter().filter(|user| !user.missing.is_empty());
-        return Ok(missing.filter_map(|user| asked(user, None)).collect());
+        let missing = needs.into_iter().filter(|user| user.is_known && !user.missing.is_empty());
+        return Ok((missing.filter_map(|user| asked(user, None)).collect(), remarks.is_empty()));
     }
     let mut all = Vec::new();
     for login in &logins {
@@ -114,7 +118,7 @@ async fn whom(args: &Args, flags: &AuthorizeArgs, config: &Config) -> Result<Vec
             }
         }
     }
-    Ok(all)
+    Ok((all, remarks.is_empty()))
 }
 
 fn asked(user: UserNeeds, scopes: Option<Scopes>) -> Option<Asked> {

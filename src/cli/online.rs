@@ -175,6 +175,7 @@ async fn missing_grants(found: &mut Findings, config: &Config, api: &Api) -> Res
     for remark in &remarks {
         found.remark("grants", remark.as_str());
     }
+    let users: Vec<_> = users.into_iter().filter(|user| user.is_known).collect();
     let wanting: Vec<_> = users.iter().filter(|user| !user.missing.is_empty()).collect();
     if wanting.is_empty() && !users.is_empty() && remarks.is_empty() {
         found.good("grants", format!("all that is needed of {}", counted(users.len() as u64, "user")));

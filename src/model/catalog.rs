@@ -42,6 +42,51 @@ pub struct TypeVersion {
     pub notes: String,
 }
 
+/// The cost of a subscription (Twitch: "Managing Event Subscriptions", subscription limits; recorded answers).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cost {
+    /// 0: a user must have authorized the application anyway, or no user is concerned.
+    Free,
+    /// 1.
+    One,
+    /// 0 if a user of the condition has authorized the application, otherwise 1.
+    FreeIfAuthorized,
+}
+
+impl Cost {
+    /// The cost if no user has authorized the application.
+    pub fn worst(self) -> u64 {
+        match self {
+            Self::Free => 0,
+            Self::One | Self::FreeIfAuthorized => 1,
+        }
+    }
+
+    /// The cost, if it does not depend on users.
+    pub fn fixed(self) -> Option<u64> {
+        (self != Self::FreeIfAuthorized).then(|| self.worst())
+    }
+}
+
+impl TypeVersion {
+    /// The cost of one subscription.
+    pub fn cost(&self) -> Cost {
+        if self.name.starts_with("user.authorization.") {
+            Cost::One
+        } else if self.auth != Auth::None {
+            Cost::Free
+        } else {
+            Cost::FreeIfAuthorized
+        }
+    }
+
+    /// The fields of the condition that name users.
+    pub fn user_fields(&self) -> impl Iterator<Item = &str> {
+        let fields = self.condition.iter().filter(|(_, field)| field.kind == "user_id");
+        fields.map(|(name, _)| name.as_str())
+    }
+}
+
 /// One field of a condition.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct ConditionField {
@@ -79,6 +124,10 @@ pub struct AdditionalGrant {
     /// Groups of scopes, as in [`TypeVersion::scopes`].
     pub scopes: Vec<Vec<String>>,
 }
+
+/// A fact about chat that surprises people who list `channel.chat.message` alone.
+pub const CHAT_WITH_NOTICES: &str = "the words that come with a watch streak, a resubscription or an announcement are in \
+    channel.chat.notification only, never in channel.chat.message";
 
 static CATALOG: LazyLock<Vec<TypeVersion>> = LazyLock::new(|| {
     serde_json::from_str(include_str!("subscription-types.json"))
@@ -133,6 +182,27 @@ mod tests {
         }
         let distinct: std::collections::HashSet<_> = all().iter().map(|row| &row.name).collect();
         assert_eq!(names().count(), distinct.len(), "rows of one type stand together");
+    }
+
+    #[test]
+    fn costs_are_those_of_recorded_answers() {
+        for (name, cost) in [
+            ("user.authorization.grant", Cost::One),
+            ("user.authorization.revoke", Cost::One),
+            ("conduit.shard.disabled", Cost::Free),
+            ("extension.bits_transaction.create", Cost::Free),
+            ("drop.entitlement.grant", Cost::Free),
+            ("channel.follow", Cost::Free),
+            ("channel.chat.message", Cost::Free),
+            ("stream.online", Cost::FreeIfAuthorized),
+            ("channel.raid", Cost::FreeIfAuthorized),
+            ("user.update", Cost::FreeIfAuthorized),
+        ] {
+            assert_eq!(default_version(name).expect("known").cost(), cost, "{name}");
+        }
+        for row in all().iter().filter(|row| row.cost() == Cost::FreeIfAuthorized) {
+            assert!(row.user_fields().next().is_some(), "{}", row.name);
+        }
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub(super) struct World {
     pub(super) list_latency: Duration,
     /// Scopes by user id; `None`: nobody says.
     pub(super) grants: Option<BTreeMap<String, Vec<String>>>,
+    /// Ids of users who have authorized the client; `None`: Twitch does not say.
+    pub(super) authorized: Option<Vec<String>>,
     /// Rows of lists and grants that cannot be read.
     pub(super) unread: Vec<Box<str>>,
     pub(super) faults: Vec<Fault>,
@@ -201,9 +203,14 @@ impl Api for Fake {
         self.call(format!("grants {}", ids.join(" ")), |world| {
             let grants = world.grants.clone().unwrap_or_default();
             let row = |id: &String| {
-                let scopes = grants.get(id)?.iter().map(|scope| scope.as_str().into()).collect();
+                let has_authorized = world.authorized.as_ref().map(|users| users.contains(id));
+                let scopes = grants.get(id);
+                if scopes.is_none() && has_authorized.is_none() {
+                    return None;
+                }
+                let scopes = scopes.into_iter().flatten().map(|scope| scope.as_str().into()).collect();
                 let user = User { id: id.as_str().into(), login: "".into() };
-                Some(UserGrants { user, scopes, has_authorized: None })
+                Some(UserGrants { user, scopes, has_authorized })
             };
             Ok(Rows { rows: ids.iter().filter_map(row).collect(), unread: world.unread.clone() })
         })

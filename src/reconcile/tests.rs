@@ -12,6 +12,7 @@ use expect_test::expect;
 use tokio::time::Instant;
 
 use super::fake::{Bench, Fake, Notes, desired, fake, literal, spec};
+use super::needs::needs_of;
 use super::preview::preview_with;
 use super::{ErrorKind, Policy};
 use crate::helix::{Conduit, HelixError, Transport};
@@ -784,6 +785,61 @@ async fn render(fake: &Fake, notes: &Arc<Notes>, desired: &super::Desired) -> (S
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_preview_has_the_exact_costs_of_users_whom_twitch_tells_about() {
+    let (fake, notes) = (fake(), Arc::<Notes>::default());
+    let follows = vec!["moderator:read:followers".to_owned()];
+    fake.world().grants = Some([("3".to_owned(), follows)].into());
+    fake.world().authorized = Some(vec!["1".to_owned(), "3".to_owned()]);
+    let (text, _) = render(&fake, &notes, &desired(&moderated())).await;
+    expect![[r#"
+        + conduit with 2 shards
+        + channel.follow v2 broadcaster cat (3) moderator cat (3)
+        + stream.online v1 broadcaster ann (1)
+        + stream.online v1 broadcaster bob (2) (costs 1)
+          cat has allowed moderator:read:followers
+          cost 0 of 10000, and 1 more
+        Plan: 3 to create, 0 to delete, 0 to keep, 0 parked.
+    "#]]
+    .assert_eq(&text);
+
+    // An answer that cannot be read is named, and the plan is there all the same.
+    let garbled = || HelixError::Garbled { message: "`data` is text".into() };
+    fake.fault("grants", 2, garbled(), false);
+    let (text, _) = render(&fake, &notes, &desired(&moderated())).await;
+    assert!(text.contains("bob (2) (costs at most 1)") && text.contains("and at most 2 more"), "{text}");
+    assert!(
+        text.contains("! Twitch does not say what some users have granted: ")
+            && text.contains("`data` is text"),
+        "{text}"
+    );
+    assert!(text.contains("Plan: 3 to create"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_answer_about_grants_that_cannot_be_read_is_not_the_end_of_the_report() {
+    let fake = fake();
+    let logins: Vec<String> = (100..112).map(|n| format!("user{n}")).collect();
+    fake.world().users.extend(logins.iter().map(|login| (login.clone(), login[4..].to_owned())));
+    fake.world().grants = Some(std::collections::BTreeMap::new());
+    let specs: Vec<_> = logins.iter().map(|login| spec("channel.ban", login)).collect();
+    fake.fault("grants", 1, HelixError::Garbled { message: "`data` is text".into() }, false);
+    let found = needs_of(&fake, &desired(&specs), None).await.unwrap();
+    assert_eq!(found.users.len(), 12, "all are named");
+    assert_eq!(found.users.iter().filter(|user| user.is_known).count(), 2);
+    assert!(found.users.iter().all(|user| !user.scopes.is_empty()), "and what they would be asked for");
+    assert_eq!(found.remarks.len(), 1);
+    assert!(
+        found.remarks[0].starts_with("Twitch does not say what 10 users have granted: ")
+            && found.remarks[0].contains("`data` is text"),
+        "{:?}",
+        found.remarks
+    );
+    fake.fault("grants", 1, HelixError::Unauthorized { message: "refused".into() }, false);
+    let error = needs_of(&fake, &desired(&specs), None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Credentials, "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_preview_meets_the_limits_of_conduits_and_of_costs() {
     let (fake, notes) = (fake(), Arc::<Notes>::default());
     fake.world().conduits = (1..=5).map(|n| Conduit { id: format!("other-{n}"), shard_count: 1 }).collect();
@@ -811,6 +867,7 @@ async fn a_preview_says_what_a_run_would_do_and_does_nothing() {
         + channel.follow v2 broadcaster cat (3)
         + stream.online v1 broadcaster ann (1) (costs at most 1)
         + stream.online v1 broadcaster bob (2) (costs at most 1)
+        ! Twitch does not say what some users have granted: Twitch does not know it (404): not found
           cost 0 of 10000, and at most 2 more
         Plan: 3 to create, 0 to delete, 0 to keep, 0 parked.
     "#]]
@@ -837,7 +894,7 @@ async fn a_preview_says_what_a_run_would_do_and_does_nothing() {
     assert!(!changes);
     expect![[r#"
           keep 3
-          cost 2 of 10000, and at most 0 more
+          cost 2 of 10000, and 0 more
         Plan: 0 to create, 0 to delete, 3 to keep, 0 parked.
     "#]]
     .assert_eq(&text);
@@ -855,6 +912,7 @@ async fn a_preview_says_what_a_run_would_do_and_does_nothing() {
         - stream.online v1 broadcaster bob (2) (not in the file)
         ! stream.online v1 broadcaster ann (1): a user of the condition disconnected the application or changed the password; have that user authorize the application again (authorization_revoked)
         ! stream.online v1 broadcaster @nobody: Twitch knows no user with the login nobody: misspelt, renamed, banned or deleted; correct the file
+        ! Twitch does not say what some users have granted: Twitch does not know it (404): not found
           keep 1
           cost 1 of 10000, and at most 1 more
         Plan: 1 to create, 2 to delete, 1 to keep, 2 parked.

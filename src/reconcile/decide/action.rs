@@ -19,8 +19,10 @@ pub enum Action {
         /// Whether its type is batched, so that Twitch wants `is_batching_enabled`.
         #[serde(skip)]
         batching: bool,
-        /// The cost if no broadcaster has authorized the application.
+        /// The cost if no user of the condition has authorized the application, or the cost itself.
         worst_cost: u64,
+        /// Whether `worst_cost` is the cost: the catalogue or Twitch has told who has authorized the application.
+        exact: bool,
         /// Whether an older one delivers, which goes once this one does.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         moves: bool,

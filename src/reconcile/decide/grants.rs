@@ -16,6 +16,8 @@ const LIFE: Duration = Duration::from_secs(240);
 #[derive(Clone, Debug)]
 struct Known {
     scopes: Scopes,
+    /// `None` if Twitch does not say.
+    has_authorized: Option<bool>,
     until: Instant,
 }
 
@@ -60,24 +62,50 @@ impl Grants {
         whole: bool,
         now: Instant,
     ) {
-        let mut rows: HashMap<Box<str>, Scopes> = rows
+        let mut rows: HashMap<Box<str>, (Scopes, Option<bool>)> = rows
             .into_iter()
             .map(|row| {
                 if !row.user.login.is_empty() {
                     self.logins.insert(row.user.id.clone(), row.user.login);
                 }
                 let scopes = if row.has_authorized == Some(false) { Scopes::new() } else { row.scopes };
-                (row.user.id, scopes)
+                let has_authorized = row.has_authorized.or((!scopes.is_empty()).then_some(true));
+                (row.user.id, (scopes, has_authorized))
             })
             .collect();
         for id in asked {
-            let scopes = match rows.remove(id) {
-                Some(scopes) => scopes,
-                None if whole => Scopes::new(),
+            let (scopes, has_authorized) = match rows.remove(id) {
+                Some(known) => known,
+                None if whole => (Scopes::new(), None),
                 None => continue,
             };
-            self.known.insert(id.clone(), Known { scopes, until: now + LIFE });
+            self.known.insert(id.clone(), Known { scopes, has_authorized, until: now + LIFE });
         }
+    }
+
+    /// Those of the users that Twitch was not asked about, or long ago.
+    pub(in crate::reconcile) fn unasked(
+        &self,
+        users: impl Iterator<Item = Box<str>>,
+        now: Instant,
+    ) -> Vec<Box<str>> {
+        users.filter(|id| self.known.get(id).is_none_or(|known| known.until <= now)).collect()
+    }
+
+    /// Whether one of the users has authorized the application, as far as Twitch has said.
+    pub(in crate::reconcile) fn has_authorized<'a>(
+        &self,
+        users: impl IntoIterator<Item = &'a str>,
+    ) -> Option<bool> {
+        let mut answer = Some(false);
+        for user in users {
+            match self.known.get(user).and_then(|known| known.has_authorized) {
+                Some(true) => return Some(true),
+                Some(false) => {}
+                None => answer = None,
+            }
+        }
+        answer
     }
 
     /// Users whose logins nobody has said.
@@ -222,6 +250,30 @@ mod tests {
         table.forget("2");
         assert_eq!(table.unknown(&keys, now), ["2".into()]);
         assert_eq!(table.unknown(&keys, now + LIFE).len(), 3, "answers grow old");
+    }
+
+    #[test]
+    fn an_authorization_is_believed_only_if_twitch_says_so() {
+        let (mut table, now) = (Grants::default(), Instant::now());
+        let asked: Vec<Box<str>> = ["1", "2", "3", "4", "5"].map(Box::from).into();
+        let says = |id: &str, says| UserGrants { has_authorized: says, ..row(id, &[]) };
+        let rows =
+            vec![says("1", Some(true)), says("2", Some(false)), says("3", None), row("4", &["bits:read"])];
+        table.answered(&asked, rows, true, now);
+        for (users, answer) in [
+            (&["1"][..], Some(true)),
+            (&["2"], Some(false)),
+            (&["3"], None),
+            (&["4"], Some(true)),
+            (&["5"], None),
+            (&["6"], None),
+            (&["2", "1"], Some(true)),
+            (&["3", "1"], Some(true)),
+            (&["2", "3"], None),
+        ] {
+            assert_eq!(table.has_authorized(users.iter().copied()), answer, "{users:?}");
+        }
+        assert_eq!(table.unasked(["1".into(), "7".into()].into_iter(), now), ["7".into()]);
     }
 
     #[test]

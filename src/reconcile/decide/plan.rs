@@ -21,7 +21,7 @@ use super::action::{Action, Blocked, DeleteReason, Plan};
 use super::park::{Obstacle, ParkTable, Standing};
 use super::place::Places;
 use super::reason;
-use crate::model::catalog::{self, Auth};
+use crate::model::catalog;
 use crate::model::subscription::{Condition, SubscriptionKey, SubscriptionRow};
 use crate::reconcile::Policy;
 
@@ -246,7 +246,7 @@ fn decide(
         return None;
     }
     let (worst_cost, batching) = catalog::lookup(&key.subscription_type, &key.version)
-        .map_or((1, false), |row| (worst_cost(row.auth), row.batched));
+        .map_or((1, false), |row| (row.cost().worst(), row.batched));
     if full && worst_cost > 0 {
         block(Obstacle::Cost, reason::cost_limit(), None);
         return None;
@@ -256,16 +256,13 @@ fn decide(
     {
         out.at_once.push((key.clone(), reason));
     }
-    Some(Action::Create { key: key.clone(), batching, worst_cost, moves: delivers })
+    Some(Action::Create { key: key.clone(), batching, worst_cost, exact: is_exact(key), moves: delivers })
 }
 
-/// Types that need a user's grant cost nothing; the others cost 1 unless the user has authorized
-/// the application (Twitch: "Managing Event Subscriptions", subscription limits).
-fn worst_cost(auth: Auth) -> u64 {
-    match auth {
-        Auth::Broadcaster | Auth::Moderator | Auth::Bot | Auth::User => 0,
-        Auth::None | Auth::App => 1,
-    }
+/// Whether the catalogue alone tells the cost.
+fn is_exact(key: &SubscriptionKey) -> bool {
+    let row = catalog::lookup(&key.subscription_type, &key.version);
+    row.is_some_and(|row| row.cost().fixed().is_some())
 }
 
 /// In an order that does not depend on the input's.

@@ -49,7 +49,7 @@ mod tests {
     }
 
     fn create(number: usize, worst_cost: u64) -> Action {
-        Action::Create { key: key(number), worst_cost, batching: false, moves: false }
+        Action::Create { key: key(number), worst_cost, exact: true, batching: false, moves: false }
     }
 
     #[test]

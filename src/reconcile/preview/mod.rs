@@ -182,7 +182,8 @@ pub(super) async fn preview_with<A: Api>(
     let observed = Observed { wanted: &wanted, list: &list, is_fresh: true };
     let decided = tables.decide(api, desired, &places, observed, &no_challenges, reachable).await;
     let grants = tables.grants_of_absent(&wanted, &decided.planned);
-    let mut plan = decided.planned.plan;
+    let (mut plan, mut remarks) = (decided.planned.plan, decided.remarks);
+    tables.exact_costs(api, &mut plan, &mut remarks).await;
     apply_cost_limit(&mut plan, list.total_cost, list.max_total_cost);
     for (key, login) in &wanted.unresolved {
         plan.blocked.push(Blocked {
@@ -207,7 +208,7 @@ pub(super) async fn preview_with<A: Api>(
         total_cost: Some(list.total_cost),
         max_total_cost: Some(list.max_total_cost).filter(|max| *max > 0),
         stops,
-        warnings: tables.warnings().into_iter().chain(decided.remarks).collect(),
+        warnings: tables.warnings().into_iter().chain(remarks).collect(),
         logins,
         grants,
         own,

@@ -43,11 +43,11 @@ impl Preview {
         }
         for action in &self.plan.actions {
             match action {
-                Action::Create { key, worst_cost, moves, .. } => {
-                    let cost = if *worst_cost > 0 {
-                        format!(" (costs at most {worst_cost})")
-                    } else {
-                        String::new()
+                Action::Create { key, worst_cost, exact, moves, .. } => {
+                    let cost = match (worst_cost, exact) {
+                        (0, _) => String::new(),
+                        (cost, true) => format!(" (costs {cost})"),
+                        (cost, false) => format!(" (costs at most {cost})"),
                     };
                     let own = if self.own.contains(key) { " (the daemon's own)" } else { "" };
                     let moves = if *moves {
@@ -90,7 +90,9 @@ impl Preview {
             row("", " ", &format!("keep {}", self.plan.keep))?;
         }
         if let (Some(total), Some(max)) = (self.total_cost, self.max_total_cost) {
-            row("", " ", &format!("cost {total} of {max}, and at most {} more", self.added_cost()))?;
+            let inexact = |action: &Action| matches!(action, Action::Create { exact: false, .. });
+            let at_most = if self.plan.actions.iter().any(inexact) { "at most " } else { "" };
+            row("", " ", &format!("cost {total} of {max}, and {at_most}{} more", self.added_cost()))?;
         }
         writeln!(out, "{}", self.summary())
     }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::out::{Change, Out};
 use crate::helix::{HelixError, MAX_GRANTS, SubscriptionList, User};
+use crate::model::catalog;
 use crate::model::hint;
 use crate::model::invocation::Invocation;
 use crate::model::status::GrantStatus;
@@ -16,7 +17,7 @@ use crate::model::subscription::{SubscriptionKey, SubscriptionRow, SubscriptionS
 use crate::model::text::chain;
 use crate::reconcile::api::Api;
 use crate::reconcile::clock::wall;
-use crate::reconcile::decide::action::Action;
+use crate::reconcile::decide::action::{Action, Plan};
 use crate::reconcile::decide::compared::{Compared, fingerprint};
 use crate::reconcile::decide::grants::Grants;
 use crate::reconcile::decide::logins::{Changes, Logins, USERS_PER_CALL};
@@ -31,6 +32,10 @@ use crate::reconcile::{Desired, ReconcileOptions};
 
 /// Lookup calls in flight at most.
 const LOOKUPS: usize = 8;
+
+/// Users whose authorization is looked up for nothing but the costs of a preview: 50 requests of the 800 points that
+/// Twitch gives a client each minute.
+const COST_USERS: usize = 500;
 
 /// Unknown logins that the log names; more are counted.
 const NAMED: usize = 10;
@@ -344,6 +349,29 @@ impl Tables {
         Decided { planned, unreachable, remarks }
     }
 
+    /// Corrects the costs of what a plan creates by what Twitch says of the users. Asks about [`COST_USERS`] at most; the
+    /// costs of the others stay at their worst.
+    pub(in crate::reconcile) async fn exact_costs<A: Api>(
+        &mut self,
+        api: &A,
+        plan: &mut Plan,
+        remarks: &mut Vec<String>,
+    ) {
+        let now = now();
+        let users: BTreeSet<Box<str>> =
+            plan.actions.iter().flat_map(users_of_cost).flatten().map(Into::into).collect();
+        let mut unknown = self.grants.unasked(users.into_iter(), now);
+        unknown.truncate(COST_USERS);
+        ask_for_grants(api, &mut self.grants, &unknown, now, remarks).await;
+        for action in &mut plan.actions {
+            let known = users_of_cost(action).and_then(|users| self.grants.has_authorized(users));
+            if let (Action::Create { worst_cost, exact, .. }, Some(authorized)) = (action, known) {
+                *worst_cost = u64::from(!authorized);
+                *exact = true;
+            }
+        }
+    }
+
     /// The grants that are known of the users whose subscriptions do not exist yet.
     pub(in crate::reconcile) fn grants_of_absent(
         &self,
@@ -520,6 +548,31 @@ async fn look_up_grants<A: Api>(
     remarks: &mut Vec<String>,
 ) {
     let unknown = grants.unknown(keys.iter().copied(), now);
+    ask_for_grants(api, grants, &unknown, now, remarks).await;
+    let nameless = grants.nameless(unknown.iter().map(|id| &**id), by_id);
+    for asked in nameless.chunks(USERS_PER_CALL) {
+        let ids: Vec<&str> = asked.iter().map(|id| &**id).collect();
+        if let Ok(users) = api.users_by_id(&ids).await {
+            grants.name(users.into_iter().map(|user| (user.id, user.login)));
+        }
+    }
+}
+
+/// The users whose authorization decides on the cost of what is created; `None` if the cost is certain.
+fn users_of_cost(action: &Action) -> Option<impl Iterator<Item = &str>> {
+    let Action::Create { key, exact: false, .. } = action else { return None };
+    let row = catalog::lookup(&key.subscription_type, &key.version)?;
+    Some(row.user_fields().filter_map(|field| key.condition.get(field)))
+}
+
+/// Asks what these users have granted. What Twitch does not say stays unknown, with a remark.
+async fn ask_for_grants<A: Api>(
+    api: &A,
+    grants: &mut Grants,
+    unknown: &[Box<str>],
+    now: std::time::Instant,
+    remarks: &mut Vec<String>,
+) {
     if unknown.is_empty() {
         return;
     }
@@ -551,11 +604,4 @@ async fn look_up_grants<A: Api>(
         remarks.push(format!("Twitch does not say what some users have granted: {failure}"));
     }
     remarks.extend(reason::unread_rows("permissions", &unread));
-    let nameless = grants.nameless(unknown.iter().map(|id| &**id), by_id);
-    for asked in nameless.chunks(USERS_PER_CALL) {
-        let ids: Vec<&str> = asked.iter().map(|id| &**id).collect();
-        if let Ok(users) = api.users_by_id(&ids).await {
-            grants.name(users.into_iter().map(|user| (user.id, user.login)));
-        }
-    }
 }
