@@ -105,7 +105,7 @@ pub enum Command {
     /// It prints an address and a code for each user, waits until they have allowed it, and forgets their token:
     /// what counts is the grant to the application.
     Authorize(AuthorizeArgs),
-    /// Show the subscription types: versions, condition fields, scopes, cost
+    /// Show the subscription types: lines to copy, grants, cost, members, samples
     Types(TypesArgs),
     /// Run a stand-in for Twitch on this machine
     ///
@@ -346,9 +346,17 @@ pub struct LettersArgs {
 /// Flags of `types`.
 #[derive(Debug, clap::Args)]
 pub struct TypesArgs {
-    /// One type, for example `channel.follow`
-    #[arg(value_name = "TYPE")]
+    /// A type, a glob such as `channel.poll.*`, or a word such as `follow`
+    #[arg(value_name = "TYPE|GLOB|WORD")]
     pub name: Option<String>,
+    /// The version of the type; the newest that is not beta when left out
+    pub version: Option<String>,
+    /// Print a sample event as JSON
+    #[arg(long, requires = "name", conflicts_with = "json")]
+    pub sample: bool,
+    /// Which sample; `eventsubd types TYPE` lists the names
+    #[arg(long, value_name = "NAME", requires = "sample")]
+    pub variant: Option<String>,
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,

@@ -13,6 +13,7 @@ use super::target::load_options;
 use super::term::{self, Failure, fit};
 use crate::config::{self, Config, Diagnostic, Listen, LoadOptions, Method, ShardTransport};
 use crate::daemon::{self, Owner};
+use crate::model::catalog::CHAT_WITH_NOTICES;
 use crate::model::text::{counted, duration};
 use crate::store::Reader;
 
@@ -41,6 +42,8 @@ struct Report {
     parts: Vec<Line>,
     errors: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
+    /// Facts that surprise people; nothing is wrong.
+    hints: Vec<String>,
 }
 
 /// `eventsubd check`
@@ -52,11 +55,18 @@ pub(super) fn run(args: &Args, flags: &CheckArgs) -> Result<u8, Failure> {
             let mut parts = parts(&loaded.config);
             parts.extend(owner(&options, &loaded.config));
             let valid = parts.iter().all(|line| line.mark != Mark::Bad);
-            (Report { path, valid, parts, errors: vec![], warnings: loaded.warnings }, Some(loaded.config))
+            let (errors, warnings, hints) = (vec![], loaded.warnings, hints(&loaded.config));
+            (Report { path, valid, parts, errors, warnings, hints }, Some(loaded.config))
         }
         Err(found) => {
-            let report =
-                Report { path, valid: false, parts: vec![], errors: found.errors, warnings: found.warnings };
+            let report = Report {
+                path,
+                valid: false,
+                parts: vec![],
+                errors: found.errors,
+                warnings: found.warnings,
+                hints: vec![],
+            };
             (report, None)
         }
     };
@@ -165,6 +175,15 @@ fn number(length: usize, noun: &str) -> String {
     counted(length as u64, noun)
 }
 
+/// Hints about what the file leaves out.
+fn hints(config: &Config) -> Vec<String> {
+    let has = |name: &str| config.subscriptions.iter().any(|spec| &*spec.subscription_type == name);
+    if has("channel.chat.message") && !has("channel.chat.notification") {
+        return vec![format!("{CHAT_WITH_NOTICES}; the file lists the latter alone")];
+    }
+    Vec::new()
+}
+
 fn render(report: &Report, colour: bool) -> String {
     let mut text = String::new();
     for diagnostic in report.errors.iter().chain(&report.warnings) {
@@ -179,6 +198,9 @@ fn render(report: &Report, colour: bool) -> String {
         };
         let mark = if colour { format!("\x1b[{code}m{mark}\x1b[0m") } else { mark.to_owned() };
         text.push_str(&format!("{mark} {:<14} {}\n", line.part, fit(&line.text)));
+    }
+    for hint in &report.hints {
+        text.push_str(&format!("hint: {}\n", fit(hint)));
     }
     let bad = report.errors.len() + report.parts.iter().filter(|l| l.mark == Mark::Bad).count();
     let verdict = if report.valid { "is valid" } else { "cannot be used" };

@@ -134,7 +134,8 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         "types",
         &[
             example("eventsubd types", "All subscription types"),
-            example("eventsubd types channel.follow", "What one of them needs"),
+            example("eventsubd types follow", "What one of them needs, and what its events look like"),
+            example("eventsubd types channel.chat.message --sample --variant reply", "A sample event"),
         ],
     ),
     (

@@ -1,34 +1,89 @@
 //! `eventsubd types`: the catalogue.
 
-use std::fmt::Write as _;
-use std::io;
+mod describe;
 
+use std::time::SystemTime;
+
+use globset::Glob;
+
+use self::describe::{Entry, detail, table};
 use super::args::{Args, TypesArgs};
 use super::term::{self, Failure};
-use crate::model::catalog::{self, Auth, TypeVersion};
+use crate::model::catalog::{self, TypeVersion};
+use crate::model::json;
+use crate::model::subscription::Condition;
+use crate::model::time::Timestamp;
+use crate::samples::{self, SampleRequest, SampleUser};
+
+/// Exit code for a name that nothing has, as for wrong usage.
+const WRONG_USAGE: u8 = 2;
 
 /// `eventsubd types`
 pub(super) fn run(args: &Args, flags: &TypesArgs) -> Result<u8, Failure> {
-    let rows: Vec<&TypeVersion> = match &flags.name {
+    let rows = match &flags.name {
         None => catalog::all().iter().collect(),
-        Some(name) => {
-            let rows: Vec<_> = catalog::versions(name).collect();
-            if rows.is_empty() {
-                return Err(unknown(name));
-            }
-            rows
-        }
+        Some(name) => select(name, flags.version.as_deref())?,
     };
-    if flags.json {
-        return term::write_json(&rows);
+    if flags.sample {
+        return sample(&rows, flags.variant.as_deref());
     }
-    let colour = term::colour(&io::stdout());
-    let text = if flags.name.is_some() {
-        rows.iter().map(|row| detail(row, colour)).collect()
-    } else {
-        table(&rows)
+    if flags.json {
+        return term::write_json(&rows.iter().map(|row| Entry::of(row)).collect::<Vec<_>>());
+    }
+    let is_one_type = rows.iter().all(|row| row.name == rows[0].name);
+    let text = match chosen(&rows) {
+        Some(row) if is_one_type => detail(row, term::colour(&std::io::stdout())),
+        _ => table(&rows),
     };
     args.print(&text)
+}
+
+/// The rows that a type, a glob or a word means.
+fn select(name: &str, version: Option<&str>) -> Result<Vec<&'static TypeVersion>, Failure> {
+    let wanted = name.to_ascii_lowercase();
+    let names = meant(&wanted)?;
+    let is_wanted = |row: &&TypeVersion| {
+        names.contains(&row.name.as_str()) && version.is_none_or(|version| row.version == version)
+    };
+    let rows: Vec<_> = catalog::all().iter().filter(is_wanted).collect();
+    if !rows.is_empty() {
+        return Ok(rows);
+    }
+    let failure = match (names.first(), version) {
+        (Some(name), Some(version)) => {
+            let known: Vec<&str> = catalog::versions(name).map(|row| &*row.version).collect();
+            Failure::new(format!("{name} has no version {version}"))
+                .hint(format!("there is {}", known.join(", ")))
+        }
+        _ => unknown(&wanted),
+    };
+    Err(failure.code(WRONG_USAGE))
+}
+
+/// The types that have this name, else match this glob, else have this word in their name, else in their sentence.
+fn meant(wanted: &str) -> Result<Vec<&'static str>, Failure> {
+    if let Some(name) = catalog::names().find(|name| *name == wanted) {
+        return Ok(vec![name]);
+    }
+    if wanted.contains(['*', '?', '[', '{']) {
+        let glob = Glob::new(wanted).map_err(|error| {
+            Failure::new(format!("`{wanted}` is not a valid glob")).because(&error).code(WRONG_USAGE)
+        })?;
+        let glob = glob.compile_matcher();
+        return Ok(catalog::names().filter(|name| glob.is_match(name)).collect());
+    }
+    let begins = |part: &str| part.starts_with(wanted) || wanted.strip_suffix('s') == Some(part);
+    let sentence = |name: &str| {
+        let row = catalog::default_version(name)?;
+        samples::description(name, &row.version).map(|found| found.sentence.to_ascii_lowercase())
+    };
+    let tiers: [&dyn Fn(&str) -> bool; 3] =
+        [&|name| name.split(['.', '_']).any(begins), &|name| name.contains(wanted), &|name| {
+            sentence(name).is_some_and(|sentence| sentence.contains(wanted))
+        }];
+    let found =
+        tiers.iter().map(|is_meant| catalog::names().filter(|name| is_meant(name)).collect::<Vec<_>>());
+    Ok(found.into_iter().find(|names| !names.is_empty()).unwrap_or_default())
 }
 
 fn unknown(name: &str) -> Failure {
@@ -44,113 +99,50 @@ fn unknown(name: &str) -> Failure {
     }
 }
 
-/// Remarks that belong to a version.
-fn marks(row: &TypeVersion) -> Vec<&'static str> {
-    let marks = [
-        (row.removed, "removed"),
-        (row.deprecated, "superseded"),
-        (row.beta, "beta"),
-        (row.batched, "batched"),
-    ];
-    marks.into_iter().filter_map(|(is, mark)| is.then_some(mark)).collect()
+/// The version that is meant out of several: the one that the file takes if it names none, else the newest listed.
+fn chosen<'a>(rows: &[&'a TypeVersion]) -> Option<&'a TypeVersion> {
+    let first = rows.first()?;
+    let usual = catalog::default_version(&first.name)?;
+    rows.iter().find(|row| row.version == usual.version).or(rows.last()).copied()
 }
 
-/// Groups of scopes: one of each group is enough.
-fn scopes(groups: &[Vec<String>]) -> String {
-    groups.iter().map(|group| group.join(" or ")).collect::<Vec<_>>().join(", and ")
-}
-
-fn table(rows: &[&TypeVersion]) -> String {
-    let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
-    let mut text = format!("{:<width$}  VERSION  CONDITION; SCOPES\n", "TYPE");
-    for row in rows {
-        let fields: Vec<String> = row
-            .condition
-            .iter()
-            .map(|(name, field)| if field.required { name.clone() } else { format!("[{name}]") })
-            .collect();
-        let _ = write!(text, "{:<width$}  {:<7}  {}", row.name, row.version, fields.join(" "));
-        if !row.scopes.is_empty() {
-            let _ = write!(text, "; {}", scopes(&row.scopes));
-        }
-        let marks = marks(row);
-        if !marks.is_empty() {
-            let _ = write!(text, " ({})", marks.join(", "));
-        }
-        text.push('\n');
-    }
-    text
-}
-
-fn detail(row: &TypeVersion, colour: bool) -> String {
-    let title = format!("{} version {}", row.name, row.version);
-    let mut text = if colour { format!("\x1b[1m{title}\x1b[0m") } else { title };
-    let marks = marks(row);
-    if !marks.is_empty() {
-        let _ = write!(text, " ({})", marks.join(", "));
-    }
+/// Prints one event.
+fn sample(rows: &[&'static TypeVersion], variant: Option<&str>) -> Result<u8, Failure> {
+    let row =
+        chosen(rows).filter(|row| rows.iter().all(|other| other.name == row.name)).ok_or_else(|| {
+            let names: Vec<&str> = rows.iter().map(|row| &*row.name).collect();
+            Failure::new(format!("a sample is of one type, and this means {}", names.join(", ")))
+                .code(WRONG_USAGE)
+        })?;
+    let variants: Vec<&str> = samples::variants(&row.name, &row.version).collect();
+    let name = variant.or_else(|| variants.first().copied()).unwrap_or_default();
+    let condition = describe::condition(row);
+    let user = describe::somebody;
+    let event = samples::variant(&request(row, &condition, &user), name).ok_or_else(|| {
+        Failure::new(format!("{} has no variant `{name}`", row.name))
+            .hint(format!("there is {}", variants.join(", ")))
+            .code(WRONG_USAGE)
+    })?;
+    let mut text = json::pretty(&event);
     text.push('\n');
-    for (name, field) in &row.condition {
-        let need = if field.required { "required" } else { "optional" };
-        let _ = writeln!(text, "  {name:<26} {need}, {}", field.kind.replace('_', " "));
+    term::write(text.as_bytes())
+}
+
+fn request<'a>(
+    row: &'a TypeVersion,
+    condition: &'a Condition,
+    user: &'a dyn Fn(&str) -> SampleUser,
+) -> SampleRequest<'a> {
+    SampleRequest {
+        subscription_type: &row.name,
+        version: &row.version,
+        condition,
+        user,
+        now: Timestamp(SystemTime::now()),
+        serial: 1,
+        happening: None,
     }
-    let granted_by = match (&row.scope_granted_by, row.auth) {
-        (Some(field), _) => format!(" by the user of {field}"),
-        (None, Auth::App) => " to the application itself".to_owned(),
-        (None, _) => String::new(),
-    };
-    let _ = match scopes(&row.scopes) {
-        none if none.is_empty() => writeln!(text, "  nobody has to grant anything"),
-        scopes => writeln!(text, "  granted{granted_by}: {scopes}"),
-    };
-    for grant in &row.additional_grants {
-        let _ = write!(text, "  granted by the user of {}: {}", grant.field, scopes(&grant.scopes));
-        let _ = match &grant.alternative {
-            Some(alternative) => writeln!(text, ", or: {alternative}"),
-            None => writeln!(text),
-        };
-    }
-    let free = row.auth != Auth::None || !row.scopes.is_empty();
-    let cost =
-        if free { "0" } else { "0 when a user of the condition has authorized the application, else 1" };
-    let _ = writeln!(text, "  cost: {cost}");
-    let _ = writeln!(text, "  transports: {}", row.transports.join(", "));
-    if !row.notes.is_empty() {
-        let _ = writeln!(text, "  {}", row.notes);
-    }
-    text
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use expect_test::expect;
-
-    #[test]
-    fn one_type_in_words() {
-        let text: String = catalog::versions("channel.follow").map(|row| detail(row, false)).collect();
-        expect![[r#"
-            channel.follow version 1 (removed, superseded)
-              broadcaster_user_id        required, user id
-              nobody has to grant anything
-              cost: 0 when a user of the condition has authorized the application, else 1
-              transports: webhook, websocket, conduit
-              Removed version (2023). Creating it answers 410 Gone. Use version 2.
-            channel.follow version 2
-              broadcaster_user_id        required, user id
-              moderator_user_id          required, user id
-              granted by the user of moderator_user_id: moderator:read:followers
-              cost: 0
-              transports: webhook, websocket, conduit
-              The user in moderator_user_id must have granted the scope to this client id and must be a moderator of the channel or its broadcaster. Put the broadcaster id in both fields when the broadcaster is the one who authorized.
-        "#]].assert_eq(&text);
-    }
-
-    #[test]
-    fn every_type_has_its_line() {
-        let rows: Vec<_> = catalog::all().iter().collect();
-        let table = table(&rows);
-        assert_eq!(table.lines().count(), rows.len() + 1);
-        assert!(table.lines().skip(1).zip(&rows).all(|(line, row)| line.starts_with(&row.name)));
-    }
-}
+mod tests;
