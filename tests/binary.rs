@@ -482,6 +482,33 @@ async fn the_example_runs_against_the_sandbox_inside() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_keep_their_names_over_restarts_of_the_sandbox() {
+    let home = Home::new(quick()).await;
+    home.configure("[[subscription]]\ntype = \"stream.online\"\nbroadcaster = \"ninja\"\n");
+    for start in 1..=2 {
+        let mut run = command(&home, &["run", "--sandbox"]);
+        let out = home.path(&format!("stdout-{start}.log"));
+        let log = fs::File::create(home.path("stderr.log")).unwrap();
+        let mut daemon =
+            Process { child: run.stdout(fs::File::create(&out).unwrap()).stderr(log).spawn().unwrap() };
+        converged(&home).await;
+        let answer = output(command(&home, &["sandbox", "trigger", "stream.online"])).await;
+        assert!(answer.status.success(), "{}", text(&answer.stderr));
+        let id = text(&answer.stdout).trim().to_owned();
+        let begun = Instant::now();
+        while !lines(&out).contains(&id) {
+            assert!(begun.elapsed() < WAIT, "{}", fs::read_to_string(home.path("stderr.log")).unwrap());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let printed = fs::read_to_string(&out).unwrap();
+        assert!(printed.contains("\"broadcaster_user_login\":\"ninja\""), "start {start}: {printed}");
+        assert!(!printed.contains("\"broadcaster_user_login\":\"user_"), "start {start}: {printed}");
+        daemon.signal(Signal::INT);
+        assert_eq!(daemon.ended().await.code(), Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_can_be_followed_while_the_daemon_runs() {
     use tokio::io::AsyncBufReadExt;
     let home = Home::new(quick()).await;

@@ -559,6 +559,9 @@ mod tests {
             if line[1] == "authorize" {
                 line.push("--missing".to_owned());
             }
+            if line.ends_with(&["sandbox".to_owned(), "revoke".to_owned()]) {
+                line.push("channel.follow".to_owned());
+            }
             line.extend(["-c", "a.toml", "--state-dir", "s"].map(str::to_owned));
             let args = Args::try_parse_from(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
             assert_eq!(args.config.as_deref(), Some("a.toml".as_ref()), "{line:?}");

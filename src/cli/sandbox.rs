@@ -182,6 +182,10 @@ pub(super) async fn embed(
             .await
             .map_err(|error| Failure::new("cannot start the sandbox").because(&error))?,
     };
+    // A daemon that was started before knows the ids of its logins and does not ask for them again.
+    for login in config.subscriptions.iter().flat_map(|spec| spec.logins()) {
+        let _id = sandbox.user_id(login);
+    }
     load.env = std::mem::take(&mut load.env)
         .with("EVENTSUBD_TWITCH__AUTH_URL", sandbox.auth_url())
         .with("EVENTSUBD_TWITCH__API_URL", sandbox.api_url())
