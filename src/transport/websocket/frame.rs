@@ -349,10 +349,10 @@ mod tests {
         let (mut read, mut named) = (0, 0);
         for (kind, payload, needed) in needed {
             let good = serde_json::json!({"metadata": metadata(kind), "payload": payload});
-            assert!(parse(&good.to_string().into()).is_ok(), "{kind}");
+            assert!(parse(good.to_string().as_bytes()).is_ok(), "{kind}");
             for changed in changes(&good) {
                 let case = format!("{kind} {} {}", changed.path, changed.how);
-                match parse(&changed.row.to_string().into()) {
+                match parse(changed.row.to_string().as_bytes()) {
                     Ok(_) => read += 1,
                     Err(error) => {
                         let is_needed = needed.contains(&changed.name())
