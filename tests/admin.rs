@@ -11,6 +11,7 @@ use common::{Home, Running, WAIT, quick, tuning};
 use eventsubd::admin::Control;
 use eventsubd::daemon::{BuildError, Daemon, DaemonOptions, Exit};
 use eventsubd::model::status::Status;
+use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -103,6 +104,43 @@ fn closed() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_list_of_subscriptions_comes_in_pages_with_search_and_filter() {
+    let home = Home::new(quick()).await;
+    home.configure(&format!(
+        "{OPEN}\n[[subscription]]\ntype = \"stream.online\"\n\
+         broadcaster = [\"ann\", \"bob\", \"cat\", \"missing_dan\"]\n\n[sink.out]\ntype = \"stdout\"\n"
+    ));
+    let daemon = home.start().await;
+    let address = address(&daemon);
+    daemon.converged().await;
+    let list = async |query: &str| -> Value {
+        let answer = get(&address, &format!("/subscriptions?{query}")).await;
+        assert_eq!(answer.code, 200, "{query}: {}", answer.body);
+        serde_json::from_str(&answer.body).expect("JSON")
+    };
+    let count = |page: &Value| page["subscriptions"].as_array().expect("a list").len();
+    let all = list("").await;
+    assert_eq!((count(&all), &all["next"]), (4, &Value::Null));
+    assert_eq!(count(&list("state=parked").await), 1);
+    let bob = list("q=bob&state=enabled").await;
+    assert_eq!((count(&bob), &bob["subscriptions"][0]["logins"][0]), (1, &"bob".into()));
+    let first = list("limit=3").await;
+    let next = first["next"].as_str().expect("another page");
+    let after: String = form_urlencoded::byte_serialize(next.as_bytes()).collect();
+    let last = list(&format!("limit=3&after={after}")).await;
+    assert_eq!((count(&first), count(&last), &last["next"]), (3, 1, &Value::Null));
+    assert_eq!(last["subscriptions"][0], all["subscriptions"][3]);
+    assert_eq!(get(&address, "/subscriptions?state=lost").await.code, 400);
+
+    let status: Value = serde_json::from_str(&get(&address, "/status").await.body).expect("JSON");
+    assert_eq!(status["subscription_counts"]["total"], 4);
+    assert_eq!((&status["parked"][0]["obstacle"], &status["subscriptions"]), (&"login".into(), &Value::Null));
+    let whole = common::subscriptions(&home).await;
+    assert_eq!(serde_json::to_value(whole).unwrap(), all["subscriptions"]);
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn on_loopback_this_machine_reads_and_nobody_else() {
     let home = home(OPEN).await;
     let daemon = home.start().await;
@@ -115,7 +153,7 @@ async fn on_loopback_this_machine_reads_and_nobody_else() {
     assert_eq!((ready.code, ready.body.as_str()), (200, "ready\n"));
     let answer = get(&address, "/status").await;
     let status: Status = serde_json::from_str(&answer.body).expect("the status");
-    assert!(answer.code == 200 && status.converged && status.subscriptions.len() == 1);
+    assert!(answer.code == 200 && status.converged && status.subscription_counts.total == 1);
     let head = ask(&address, "HEAD /status", &[]).await;
     assert_eq!((head.code, head.body.as_str()), (200, ""));
 

@@ -151,7 +151,7 @@ async fn list(row: String) -> String {
     let cancel = CancellationToken::new();
     let keeper = tokio::spawn(keeper.run(cancel.clone()));
     let helix = Helix::new(outward, HelixOptions::new(format!("{url}/helix")), tokens);
-    let outcome = tokio::time::timeout(WAIT, helix.subscriptions(&Filter::All)).await.unwrap();
+    let outcome = tokio::time::timeout(WAIT, helix.subscriptions(&Filter::All, |_| {})).await.unwrap();
     cancel.cancel();
     keeper.await.unwrap();
     outcome.unwrap_err().to_string()

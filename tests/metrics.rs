@@ -128,7 +128,7 @@ async fn traffic(home: &Home) {
     .await;
     sandbox.revoke_subscription(&home.subscription("stream.online"), "authorization_revoked").await;
     until(home, "a revocation", |status| {
-        let parked = |obstacle| status.subscriptions.iter().any(|entry| entry.obstacle == Some(obstacle));
+        let parked = |obstacle| status.subscription_counts.obstacles.contains_key(&obstacle);
         status.converged
             && status.intake.revocations == 1
             && parked(Obstacle::Grant)

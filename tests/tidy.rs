@@ -130,6 +130,8 @@ const PURE: &[&str] = &[
     "admin/page/chart",
     "admin/page/rows",
     "admin/page/view",
+    "admin/search",
+    "admin/subscriptions",
     "admin/tail",
     "admin/throttle",
     "admin/token",

@@ -292,7 +292,7 @@ async fn failures_are_healed_and_a_dead_callback_is_not_told_to_twitch() {
                 && !status.subscriptions.is_empty()
         })
         .await;
-    let reason = status.subscriptions[0].reason.clone().unwrap();
+    let reason = status.subscriptions.get(0).unwrap().reason.clone().unwrap();
     assert!(reason.contains(&format!("127.0.0.1:{public}")) && reason.contains("nobody answers"), "{reason}");
     assert!(home.sandbox.subscriptions().is_empty(), "Twitch was told nothing");
     let doctor = output(command(&home, &["check", "--online"])).await;

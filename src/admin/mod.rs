@@ -16,8 +16,10 @@ mod guard;
 mod metrics;
 mod page;
 mod reading;
+mod search;
 mod server;
 mod socket;
+mod subscriptions;
 mod tail;
 mod throttle;
 mod token;
@@ -29,3 +31,4 @@ pub use server::{
     SecretRotated, SkippedEvent, serve,
 };
 pub use socket::{ControlSocket, SocketError};
+pub use subscriptions::SubscriptionPage;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::events::events;
 use super::filter::{Filter, Wanted};
-use super::page;
 use super::server::Control;
+use super::{page, subscriptions};
 use crate::model::route::SinkName;
 use crate::store::Store;
 use crate::telemetry::LogLimit;
@@ -66,6 +66,7 @@ pub(super) fn routes(state: ReadState) -> Router {
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/status", get(status))
+        .route("/subscriptions", get(list))
         .route("/metrics", get(super::metrics::metrics))
         .route("/events", get(events))
         .merge(page::routes())
@@ -116,4 +117,12 @@ async fn readyz(State(state): State<Arc<ReadState>>, anonymous: Option<Extension
 
 async fn status(State(state): State<Arc<ReadState>>) -> Response {
     Json(state.control.status()).into_response()
+}
+
+async fn list(State(state): State<Arc<ReadState>>, Query(query): Query<subscriptions::Query>) -> Response {
+    let entries = state.control.status().subscriptions;
+    match subscriptions::page(&entries, &query) {
+        Ok(page) => Json(page).into_response(),
+        Err(error) => (StatusCode::BAD_REQUEST, TEXT, format!("{error}\n")).into_response(),
+    }
 }

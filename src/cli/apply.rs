@@ -122,8 +122,8 @@ mod tests {
         assert_eq!(run(|run| run.answered = 4), Stage::Going);
         assert_eq!(run(|run| run.progress = Some(Progress { done: 1, total: 2 })), Stage::Going);
         assert_eq!(run(|run| run.moving = 1), Stage::Going);
-        let pending = [example::entry("1", SubscriptionState::Pending)];
-        assert_eq!(with(|status| status.subscriptions = pending.into()), Stage::Going);
+        let pending = vec![example::entry("1", SubscriptionState::Pending)];
+        assert_eq!(with(|status| status.set_subscriptions(pending.into())), Stage::Going);
 
         let problem = |answered, kind| {
             with(|status| {

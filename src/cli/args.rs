@@ -188,6 +188,9 @@ pub struct StatusArgs {
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,
+    /// With --json: with every subscription
+    #[arg(long, requires = "json")]
+    pub subscriptions: bool,
     /// Return when Twitch matches the file
     #[arg(long)]
     pub wait: bool,

@@ -15,12 +15,12 @@ use super::args::{Args, LogLevelArgs};
 use super::status::reasons;
 use super::target::Places;
 use super::term::{self, Failure};
-use crate::admin::{LogFilter, Refused, ReloadAccepted, ReloadRefused, SecretRotated};
+use crate::admin::{LogFilter, Refused, ReloadAccepted, ReloadRefused, SecretRotated, SubscriptionPage};
 use crate::model::invocation::Invocation;
-use crate::model::status::{ConfigStatus, HeldDeletes, Status, TokenState};
+use crate::model::status::{ConfigStatus, HeldDeletes, Status, SubscriptionEntry, TokenState};
 
-/// The largest answer that is read, in bytes: a status with 130,000 subscriptions fits.
-const MAX_ANSWER: usize = 256 << 20;
+/// The largest answer that is read, in bytes: a status with 20,000 shards fits.
+const MAX_ANSWER: usize = 32 << 20;
 /// How long the daemon may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// How often a command that follows the daemon asks for its status.
@@ -40,6 +40,11 @@ impl Connection {
         let (connection, daemon) = Self::find(args).await?;
         announce(&args.invocation(), &daemon);
         Ok(connection)
+    }
+
+    /// The same once more, without a word.
+    pub(super) async fn reopen(args: &Args) -> Result<Self, Failure> {
+        Ok(Self::find(args).await?.0)
     }
 
     /// The daemon of these arguments, and the configuration that it runs.
@@ -149,6 +154,31 @@ impl Connection {
                 .because(&error)
                 .hint("is it of another version than this command? restart it after an upgrade")
         })
+    }
+
+    /// The list of subscriptions, page by page.
+    pub(super) async fn subscriptions(
+        &self,
+        mut take: impl FnMut(Vec<SubscriptionEntry>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut after: Option<String> = None;
+        loop {
+            let mut query = form_urlencoded::Serializer::new(String::new());
+            query.append_pair("limit", "1000");
+            if let Some(after) = &after {
+                query.append_pair("after", after);
+            }
+            let (status, body) = self.get(&format!("/subscriptions?{}", query.finish())).await?;
+            if !status.is_success() {
+                return Err(Failure::new(format!("the daemon's answer to /subscriptions is {status}")));
+            }
+            let page: SubscriptionPage = parse(&body)?;
+            take(page.subscriptions)?;
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(()),
+            }
+        }
     }
 
     /// Asks until Twitch matches the file, and tells what it waits for; after `limit`, or when waiting is in vain, the

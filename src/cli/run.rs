@@ -50,8 +50,12 @@ async fn start(args: &Args, flags: &RunArgs, sockets: Arc<Sockets>) -> Result<u8
         false => None,
     };
     let path = load.path.clone();
+    let state = loaded.config.state_directory.display().to_string();
+    let subscriptions = loaded.config.subscriptions.len();
 
     let mut options = DaemonOptions::new(load);
+    // The sandbox has changed what is to be read.
+    options.loaded = (!flags.sandbox).then_some(loaded);
     options.take_over = flags.take_over;
     options.invocation = args.absolute_invocation();
     options.log = Some(log);
@@ -70,8 +74,8 @@ async fn start(args: &Args, flags: &RunArgs, sockets: Arc<Sockets>) -> Result<u8
     info!(
         version = env!("CARGO_PKG_VERSION"),
         config = %config::absolute(&path).display(),
-        state = %loaded.config.state_directory.display(),
-        subscriptions = loaded.config.subscriptions.len(),
+        state,
+        subscriptions,
         "started"
     );
 

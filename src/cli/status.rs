@@ -3,7 +3,6 @@
 mod waiting;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::time::Duration;
@@ -15,9 +14,9 @@ use super::control::{Connection, block_on};
 use super::term::{self, Failure, fit};
 use crate::model::grants;
 use crate::model::status::{
-    GrantStatus, Health, ShardStatus, SinkStatus, Status, SubscriptionEntry, SubscriptionState, TokenState,
-    WebhookStatus,
+    GrantStatus, Health, ShardStatus, SinkStatus, Status, SubscriptionEntry, TokenState, WebhookStatus,
 };
+use crate::model::subscriptions::SubscriptionCounts;
 use crate::model::text::{ago, counted, duration, size, word};
 use crate::model::time::Timestamp;
 
@@ -38,7 +37,9 @@ pub(super) fn run(args: &Args, flags: &StatusArgs) -> Result<u8, Failure> {
     if flags.ready {
         return readiness(&status);
     }
-    if flags.json {
+    if flags.json && flags.subscriptions {
+        block_on(write_with_subscriptions(args, &status))?;
+    } else if flags.json {
         term::write_json(&status)?;
     } else {
         print(args, &status)?;
@@ -65,6 +66,27 @@ fn readiness(status: &Status) -> Result<u8, Failure> {
     Err(Failure::new(format!("not ready: {}", status.not_ready.join("; "))))
 }
 
+/// Prints a status as JSON with the list of subscriptions in it, page by page.
+async fn write_with_subscriptions(args: &Args, status: &Status) -> Result<(), Failure> {
+    let broken = |error: serde_json::Error| Failure::new("cannot make JSON").because(&error);
+    let connection = Connection::reopen(args).await?;
+    let text = serde_json::to_string_pretty(status).map_err(broken)?;
+    term::write(text.trim_end().trim_end_matches('}').trim_end().as_bytes())?;
+    term::write(b",\n  \"subscriptions\": [")?;
+    let mut is_first = true;
+    connection
+        .subscriptions(|entries| {
+            let mut text = String::new();
+            for entry in &entries {
+                text.push_str(if std::mem::take(&mut is_first) { "\n    " } else { ",\n    " });
+                text.push_str(&serde_json::to_string(entry).map_err(broken)?);
+            }
+            term::write(text.as_bytes()).map(drop)
+        })
+        .await?;
+    term::write(b"\n  ]\n}\n").map(drop)
+}
+
 /// Prints a status for people.
 pub(super) fn print(args: &Args, status: &Status) -> Result<u8, Failure> {
     let text = render(status, term::colour(&io::stdout()));
@@ -72,8 +94,8 @@ pub(super) fn print(args: &Args, status: &Status) -> Result<u8, Failure> {
 }
 
 /// How many subscriptions are still to be created or verified.
-pub(super) fn pending(status: &Status) -> usize {
-    status.subscriptions.iter().filter(|s| s.state == SubscriptionState::Pending).count()
+pub(super) fn pending(status: &Status) -> u64 {
+    status.subscription_counts.pending
 }
 
 /// A status for people.
@@ -154,16 +176,18 @@ fn render(status: &Status, colour: bool) -> String {
         }
         line("  `eventsubd authorize --missing` asks for all of them".to_owned());
     }
-    let parked: Vec<_> =
-        status.subscriptions.iter().filter(|s| s.state == SubscriptionState::Parked).collect();
-    if !parked.is_empty() {
+    let counts = &status.subscription_counts;
+    let parked = counts.parked + counts.own_parked;
+    if parked > 0 {
         line(String::new());
-        painted(&paint("1", &format!("Parked subscriptions{}:", obstacles(&parked))));
-        for entry in parked.iter().take(LISTED) {
+        painted(&paint("1", &format!("Parked subscriptions{}:", obstacles(counts))));
+        let shown = status.parked.iter().take(LISTED);
+        let more = parked.saturating_sub(shown.len() as u64);
+        for entry in shown {
             painted(&parked_line(entry, status.now));
         }
-        if parked.len() > LISTED {
-            line(format!("  … and {} more: see `eventsubd status --json`", parked.len() - LISTED));
+        if more > 0 {
+            line(format!("  … and {more} more: see `eventsubd status --json --subscriptions`"));
         }
     }
     out.into_inner()
@@ -190,16 +214,13 @@ fn parked_line(entry: &SubscriptionEntry, now: Timestamp) -> String {
 }
 
 /// How many wait for what, when they are too many to be listed.
-fn obstacles(parked: &[&SubscriptionEntry]) -> String {
-    let mut counts = BTreeMap::new();
-    for obstacle in parked.iter().filter_map(|entry| entry.obstacle) {
-        *counts.entry(obstacle).or_insert(0_u64) += 1;
-    }
-    if parked.len() <= LISTED || counts.is_empty() {
+fn obstacles(counts: &SubscriptionCounts) -> String {
+    if counts.parked <= LISTED as u64 || counts.obstacles.is_empty() {
         return String::new();
     }
-    let counts: Vec<String> = counts.iter().map(|(what, count)| format!("{count} {}", what.name())).collect();
-    format!(" ({})", counts.join(", "))
+    let obstacles: Vec<String> =
+        counts.obstacles.iter().map(|(what, count)| format!("{count} {}", what.name())).collect();
+    format!(" ({})", obstacles.join(", "))
 }
 
 fn config(status: &Status) -> String {
@@ -373,21 +394,17 @@ fn conduit(status: &Status) -> String {
 }
 
 fn subscriptions(status: &Status) -> String {
-    let mut counts = BTreeMap::new();
-    let mut own = 0;
-    for entry in status.subscriptions.iter() {
-        if entry.own {
-            own += 1;
-        } else {
-            *counts.entry(entry.state).or_insert(0_u64) += 1;
+    let counts = &status.subscription_counts;
+    let mut text = counts.total.to_string();
+    for (count, state) in
+        [(counts.enabled, "enabled"), (counts.pending, "pending"), (counts.parked, "parked")]
+    {
+        if count > 0 {
+            let _ = write!(text, ", {count} {state}");
         }
     }
-    let mut text = (status.subscriptions.len() - own).to_string();
-    for (state, count) in counts {
-        let _ = write!(text, ", {count} {}", word(&state));
-    }
-    if own > 0 {
-        let _ = write!(text, "; {own} of the daemon's own, to hear of grants and shards");
+    if counts.own > 0 {
+        let _ = write!(text, "; {} of the daemon's own, to hear of grants and shards", counts.own);
     }
     if let (Some(cost), Some(max)) = (status.reconcile.total_cost, status.reconcile.max_total_cost) {
         let _ = write!(text, "; cost {cost} of {max}");

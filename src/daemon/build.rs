@@ -19,7 +19,7 @@ use super::webhooks::{self, Webhooks};
 use super::{BuildError, Daemon, DaemonOptions, Owner, memory, options, trial};
 use crate::admin::{ControlSocket, Endpoint};
 use crate::auth::{HttpError, Keeper, Outward};
-use crate::config::{self, Config, LoadOptions};
+use crate::config::{self, Config};
 use crate::delivery::{DeliveryOptions, delivery};
 use crate::gaps::{GapSources, gaps};
 use crate::helix::{Helix, HelixOptions};
@@ -36,8 +36,8 @@ impl Daemon {
     ///
     /// # Errors
     /// Whatever would keep the daemon from running.
-    pub async fn build(options: DaemonOptions) -> Result<Self, BuildError> {
-        let config = load(&options.load)?;
+    pub async fn build(mut options: DaemonOptions) -> Result<Self, BuildError> {
+        let config = take_config(&mut options)?;
         let sinks = options::sinks(&config);
         let http = connections_to_twitch(&config).map_err(BuildError::Http)?;
         let mut delivery_options = delivery_options(&http).map_err(BuildError::Http)?;
@@ -200,8 +200,11 @@ fn hear(reconcile: &ReconcileHandle) -> Hear {
 }
 
 /// The file in force for a start, with its warnings logged.
-fn load(options: &LoadOptions) -> Result<Config, BuildError> {
-    let loaded = config::load(options).map_err(BuildError::Config)?;
+fn take_config(options: &mut DaemonOptions) -> Result<Config, BuildError> {
+    let loaded = match options.loaded.take() {
+        Some(loaded) => loaded,
+        None => config::load(&options.load).map_err(BuildError::Config)?,
+    };
     for warning in &loaded.warnings {
         warn!("{}", warning.summary());
     }

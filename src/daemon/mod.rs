@@ -50,7 +50,7 @@ use self::systemd::{Notifier, Vitals};
 use self::watchdog::Hanging;
 use crate::admin::{ControlSocket, Endpoint, EndpointError, SocketError};
 use crate::auth::{HttpError, Keeper};
-use crate::config::{ConfigErrors, LoadOptions};
+use crate::config::{ConfigErrors, LoadOptions, Loaded};
 use crate::delivery::{Children, Delivery};
 use crate::gaps::Gaps;
 use crate::helix::HelixOptions;
@@ -83,6 +83,8 @@ pub struct Tuning {
 pub struct DaemonOptions {
     /// Where the configuration is read from, at the start and on every reload.
     pub load: LoadOptions,
+    /// The configuration of the start, if it has been read already.
+    pub loaded: Option<Loaded>,
     /// The log whose level follows the configuration; none in tests.
     pub log: Option<LogHandle>,
     /// Where `stdout` sinks write; the process's own when none.
@@ -112,6 +114,7 @@ impl DaemonOptions {
     pub fn new(load: LoadOptions) -> Self {
         Self {
             load,
+            loaded: None,
             log: None,
             stdout: None,
             print_sinks: false,

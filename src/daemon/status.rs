@@ -13,9 +13,9 @@ use crate::model::route::SinkName;
 use crate::model::shard::ShardId;
 use crate::model::status::{
     AdminStatus, ApiStatus, ClockSet, ConfigStatus, GapsStatus, IntakeStatus, Problem, ReconcileStatus,
-    ShardStatus, SinkState, SinkStatus, Status, StoreStatus, SubscriptionEntry, SubscriptionState,
-    TokenState, TokenStatus,
+    ShardStatus, SinkState, SinkStatus, Status, StoreStatus, TokenState, TokenStatus,
 };
+use crate::model::subscriptions::{SubscriptionCounts, Subscriptions};
 use crate::model::text::{counted, duration};
 use crate::model::time::Timestamp;
 use crate::reconcile::InUse;
@@ -36,7 +36,7 @@ pub(super) struct Sources {
     pub(super) token: watch::Receiver<TokenStatus>,
     pub(super) api: watch::Receiver<ApiStatus>,
     pub(super) reconcile: watch::Receiver<ReconcileStatus>,
-    pub(super) subscriptions: watch::Receiver<Arc<[SubscriptionEntry]>>,
+    pub(super) subscriptions: watch::Receiver<Subscriptions>,
     pub(super) shards: watch::Receiver<BTreeMap<ShardId, ShardStatus>>,
     /// The shards that call.
     pub(super) hooks: watch::Receiver<BTreeMap<ShardId, ShardStatus>>,
@@ -87,7 +87,9 @@ impl Sources {
             token: copy(&self.token),
             api: copy(&self.api),
             reconcile: copy(&self.reconcile),
-            subscriptions: copy(&self.subscriptions),
+            subscription_counts: SubscriptionCounts::default(),
+            parked: Vec::new(),
+            subscriptions: Subscriptions::default(),
             shards: shards.into_values().collect(),
             intake,
             gaps: copy(&self.gaps),
@@ -108,6 +110,7 @@ impl Sources {
                 })
             }),
         };
+        status.set_subscriptions(copy(&self.subscriptions));
         let called = self.in_use.borrow().as_ref().is_some_and(|in_use| in_use.subscriptions);
         judge(&mut status, called, &copy(&self.hanging));
         status
@@ -274,19 +277,16 @@ fn problems(status: &Status, hanging: &Hanging) -> Vec<Problem> {
     for warning in &status.reconcile.warnings {
         add("reconcile", warning, "");
     }
-    let (own, theirs): (Vec<_>, Vec<_>) = status.subscriptions.iter().partition(|entry| entry.own);
-    let parked = |entries: &[&SubscriptionEntry]| {
-        entries.iter().filter(|entry| entry.state == SubscriptionState::Parked).count()
-    };
-    if parked(&own) > 0 {
+    let counts = &status.subscription_counts;
+    if counts.own_parked > 0 {
         add(
             "grants",
             "some of the daemon's own subscriptions cannot be created: new permissions are noticed late (up to 30 minutes)",
             "each says why in `eventsubd status`; `twitch.watch_grants = false` does without them",
         );
     }
-    if parked(&theirs) > 0 {
-        let message = format!("{} of {} subscriptions cannot be created", parked(&theirs), theirs.len());
+    if counts.parked > 0 {
+        let message = format!("{} of {} subscriptions cannot be created", counts.parked, counts.total);
         add("subscriptions", &message, "each says why in `eventsubd status`");
     }
     found

@@ -18,7 +18,7 @@ use super::status::Sources;
 use super::watchdog::{Hanging, Part, Sign, Watchdog};
 use crate::auth::Tokens;
 use crate::model::pulse::Pulse;
-use crate::model::status::{Status, SubscriptionState, TokenState};
+use crate::model::status::{Status, TokenState};
 use crate::model::text::one_line;
 use crate::reconcile::ReconcileHandle;
 use crate::store::Store;
@@ -166,10 +166,9 @@ fn sentence(status: &Status, up: bool) -> String {
         // One line more would be another message to systemd.
         parts.push(one_line(&format!("{}: {}", problem.part, problem.message), PROBLEM));
     }
-    let all = status.subscriptions.len();
-    if all > 0 {
-        let enabled = status.subscriptions.iter().filter(|s| s.state == SubscriptionState::Enabled).count();
-        parts.push(format!("{enabled} of {all} subscriptions enabled"));
+    let counts = &status.subscription_counts;
+    if counts.total > 0 {
+        parts.push(format!("{} of {} subscriptions enabled", counts.enabled, counts.total));
     } else if up {
         parts.push("no subscriptions".to_owned());
     }
@@ -247,7 +246,7 @@ mod tests {
             "version": "0", "pid": 1, "started_at": time, "now": time, "ready": false, "converged": false, "problems": [],
             "config": {"path": "c", "generation": 1, "loaded_at": time, "refused": null},
             "token": crate::model::status::TokenStatus::default(), "api": crate::model::status::ApiStatus::default(),
-            "reconcile": crate::model::status::ReconcileStatus::default(), "subscriptions": [], "shards": [],
+            "reconcile": crate::model::status::ReconcileStatus::default(), "shards": [],
             "intake": crate::model::status::IntakeStatus::default(),
             "store": crate::model::status::StoreStatus::default(), "sinks": [],
         }))

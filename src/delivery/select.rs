@@ -73,11 +73,7 @@ impl Selector {
             return true;
         }
         let Ok(payload) = serde_json::from_slice::<Payload>(payload) else { return true };
-        let key = SubscriptionKey {
-            subscription_type: kind.into(),
-            version: version.into(),
-            condition: payload.subscription.condition,
-        };
+        let key = SubscriptionKey::new(kind, version, payload.subscription.condition);
         routes.allows(&key, &self.name)
     }
 }
@@ -166,11 +162,8 @@ mod tests {
 
     #[test]
     fn a_subscription_that_names_its_sinks_goes_there_only() {
-        let key = SubscriptionKey {
-            subscription_type: "stream.online".into(),
-            version: "1".into(),
-            condition: Condition::from_pairs([("broadcaster_user_id", "1")]),
-        };
+        let key =
+            SubscriptionKey::new("stream.online", "1", Condition::from_pairs([("broadcaster_user_id", "1")]));
         let listed = Arc::new(BTreeSet::from(["stream.online".into()]));
         let routes = Routes::new(HashMap::from([(key, Arc::from([SinkName::new("a")]))]), listed);
         let of = |id: &str| {

@@ -6,8 +6,9 @@ use serde_json::value::RawValue;
 use super::watcher::Scope;
 use crate::model::event::{Event, GAP, MessageId};
 use crate::model::route::SinkName;
-use crate::model::status::{GapReason, SubscriptionEntry};
+use crate::model::status::GapReason;
 use crate::model::subscription::SubscriptionKey;
+use crate::model::subscriptions::Subscriptions;
 use crate::model::time::Timestamp;
 
 /// Subscriptions, and shards, that one event lists; it counts the others.
@@ -48,12 +49,7 @@ struct Members<'a> {
 }
 
 /// Builds the event. `entries` are the subscriptions of the file; `None` cannot happen with ids of ours.
-pub(super) fn event(
-    told: &Told,
-    id: &str,
-    conduit: Option<&str>,
-    entries: &[SubscriptionEntry],
-) -> Option<Event> {
+pub(super) fn event(told: &Told, id: &str, conduit: Option<&str>, entries: &Subscriptions) -> Option<Event> {
     let theirs = || entries.iter().filter(|entry| !entry.own).map(|entry| &entry.key);
     let all = |scope, shards| Members {
         from: told.from,
@@ -112,28 +108,29 @@ fn wrap(id: &str, at: Timestamp, conduit: Option<&str>, event: &RawValue) -> Opt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::status::SubscriptionState;
+    use crate::model::status::{SubscriptionEntry, SubscriptionState};
     use crate::model::subscription::Condition;
+    use crate::model::subscriptions::LoginNames;
 
     fn entry(id: &str) -> SubscriptionEntry {
         SubscriptionEntry {
-            key: SubscriptionKey {
-                subscription_type: "stream.online".into(),
-                version: "1".into(),
-                condition: Condition::from_pairs([("broadcaster_user_id", id)]),
-            },
+            key: SubscriptionKey::new(
+                "stream.online",
+                "1",
+                Condition::from_pairs([("broadcaster_user_id", id)]),
+            ),
             state: SubscriptionState::Enabled,
             id: None,
             reason: None,
             obstacle: None,
             retry_at: None,
             own: false,
-            logins: Box::new([]),
+            logins: LoginNames::None,
         }
     }
 
     fn payload(told: &Told, entries: &[SubscriptionEntry]) -> serde_json::Value {
-        let event = event(told, "gap-1", Some("c"), entries).expect("an event");
+        let event = event(told, "gap-1", Some("c"), &entries.to_vec().into()).expect("an event");
         assert_eq!(event.message_id.as_str(), "gap-1");
         serde_json::from_slice(&event.payload).expect("JSON")
     }

@@ -12,7 +12,6 @@ mod sights;
 mod timeline;
 mod watcher;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -21,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 use crate::model::lapse::Lapses;
 use crate::model::shard::{Lives, ShardBindings, ShardTarget};
 use crate::model::signs::CallbackSigns;
-use crate::model::status::{GapsStatus, ReconcileStatus, SubscriptionEntry, WebhookStatus};
+use crate::model::status::{GapsStatus, ReconcileStatus, WebhookStatus};
+use crate::model::subscriptions::Subscriptions;
 use crate::model::webhook::InUse;
 use crate::store::Store;
 
@@ -42,7 +42,7 @@ pub struct GapSources {
     pub webhook: watch::Receiver<Option<WebhookStatus>>,
     pub in_use: watch::Receiver<Option<InUse>>,
     pub reconcile: watch::Receiver<ReconcileStatus>,
-    pub subscriptions: watch::Receiver<Arc<[SubscriptionEntry]>>,
+    pub subscriptions: watch::Receiver<Subscriptions>,
     pub lapses: Lapses,
 }
 

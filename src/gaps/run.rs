@@ -1,7 +1,6 @@
 //! The driver: watches, tells the store, keeps the memory.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::{BoxFuture, OptionFuture};
@@ -233,7 +232,7 @@ impl Driver {
         self.status.recent.truncate(RECENT - 1);
         self.status.recent.insert(0, ToldGap { from: told.from, to: told.to, reason: told.reason });
         let conduit = self.sources.reconcile.borrow().conduit.as_ref().map(|conduit| conduit.id.clone());
-        let entries = Arc::clone(&self.sources.subscriptions.borrow());
+        let entries = self.sources.subscriptions.borrow().clone();
         let id = format!("gap-{}", uuid::Uuid::new_v4());
         self.jobs.extend(event(told, &id, conduit.as_deref(), &entries).map(Job::Tell));
     }

@@ -189,11 +189,8 @@ fn a_conduit_that_is_replaced_tells_one_gap_until_its_subscriptions_are_made() {
     bench.until(13_000);
     bench.up(Way::Shard(0), 14, 14_000);
     assert_eq!(bench.until(60_000), [], "it has no subscriptions yet");
-    let key = SubscriptionKey {
-        subscription_type: "stream.online".into(),
-        version: "1".into(),
-        condition: Condition::from_pairs([("broadcaster_user_id", "1")]),
-    };
+    let key =
+        SubscriptionKey::new("stream.online", "1", Condition::from_pairs([("broadcaster_user_id", "1")]));
     bench.watcher.observe_lapses(vec![(key.clone(), 500, 60_000)]);
     bench.view.matched_at = Some(61_000);
     assert_eq!(told(&bench.until(62_000)), [(9_000, 61_000, GapReason::ConduitReplaced)]);

@@ -174,15 +174,13 @@ impl Targets {
             row.needed_object("condition")?.all_texts().map_err(|why| format!("condition: {why}"))?;
         let transport = row.needed_object("transport")?;
         Ok(SubscriptionRow {
-            id: boxed(&row, "id")?,
+            id: boxed(&row, "id")?.as_ref().into(),
             status: SubscriptionStatus::parse(&row.needed_text("status")?),
-            key: SubscriptionKey {
-                subscription_type: boxed(&row, "type")?,
-                version: boxed(&row, "version")?,
-                condition: Condition::from_pairs(
-                    condition.iter().map(|(name, value)| (*name, value.as_str())),
-                ),
-            },
+            key: SubscriptionKey::new(
+                &boxed(&row, "type")?,
+                &boxed(&row, "version")?,
+                Condition::from_pairs(condition.iter().map(|(name, value)| (*name, value.as_str()))),
+            ),
             target: self.intern(transport).map_err(|why| format!("transport: {why}"))?,
             // The cost is only shown and added up: an unreadable one must not hide the row.
             cost: row.number("cost").ok().flatten().unwrap_or(0),

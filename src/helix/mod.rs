@@ -31,7 +31,7 @@ use crate::auth::{Outward, Tokens};
 use crate::model::pulse::Pulse;
 use crate::model::shard::ShardId;
 use crate::model::status::ApiStatus;
-use crate::model::subscription::SubscriptionKey;
+use crate::model::subscription::{SubscriptionKey, SubscriptionRow};
 
 /// Pages of one list at most: 400,000 subscriptions, three times what the largest known client has.
 const MAX_PAGES: usize = 4_000;
@@ -157,19 +157,26 @@ impl Helix {
         Ok(rows)
     }
 
-    /// All pages of the list, or an error: never part of it.
+    /// All pages of the list, or an error: never part of it. `intern` may replace what a row has in common with what
+    /// the caller knows, page by page, so that a long list is never in the memory twice.
     ///
     /// # Errors
     /// See [`HelixError`].
-    pub async fn subscriptions(&self, filter: &Filter) -> Result<SubscriptionList, HelixError> {
+    pub async fn subscriptions(
+        &self,
+        filter: &Filter,
+        intern: impl Fn(&mut SubscriptionRow),
+    ) -> Result<SubscriptionList, HelixError> {
         let ask = |after: Option<&str>| request::subscriptions(filter, after);
         let mut all = SubscriptionList::default();
-        for page in self.pages(Call::GetSubscriptions, ask, answer::parse_subscriptions).await? {
+        let add = |mut page: SubscriptionList| {
+            page.rows.iter_mut().for_each(&intern);
             all.rows.extend(page.rows);
             all.unread.extend(page.unread);
-            all.total_cost = page.total_cost;
-            all.max_total_cost = page.max_total_cost;
-        }
+            (all.total_cost, all.max_total_cost) = (page.total_cost, page.max_total_cost);
+        };
+        self.pages(Call::GetSubscriptions, ask, answer::parse_subscriptions, add).await?;
+        all.rows.shrink_to_fit();
         self.sender.log_unread(Call::GetSubscriptions, &all.unread);
         Ok(all)
     }
@@ -246,10 +253,11 @@ impl Helix {
     pub async fn shards(&self, conduit_id: &str) -> Result<Rows<ShardRow>, HelixError> {
         let ask = |after: Option<&str>| request::shards(conduit_id, after);
         let mut all = Rows::default();
-        for page in self.pages(Call::GetShards, ask, answer::parse_shards).await? {
+        let add = |page: Rows<ShardRow>| {
             all.rows.extend(page.rows);
             all.unread.extend(page.unread);
-        }
+        };
+        self.pages(Call::GetShards, ask, answer::parse_shards, add).await?;
         self.sender.log_unread(Call::GetShards, &all.unread);
         Ok(all)
     }
@@ -276,8 +284,9 @@ impl Helix {
         call: Call,
         ask: impl Fn(Option<&str>) -> Request,
         parse: impl Fn(&[u8]) -> Result<Page<T>, HelixError>,
-    ) -> Result<Vec<T>, HelixError> {
-        let mut pages = Vec::new();
+        mut add: impl FnMut(T),
+    ) -> Result<(), HelixError> {
+        let mut pages = 0;
         let mut seen = HashSet::new();
         let mut after: Option<String> = None;
         let mut bytes = 0_usize;
@@ -287,14 +296,15 @@ impl Helix {
             bytes = bytes.saturating_add(body.len());
             let page = parse(&body)?;
             empty = if page.rows.is_empty() { empty + 1 } else { 0 };
-            pages.push(page.rows);
-            let Some(cursor) = page.cursor else { return Ok(pages) };
-            let why = if pages.len() >= MAX_PAGES || bytes > MAX_LIST {
-                format!("the list does not end: {} pages, {} MiB", pages.len(), bytes >> 20)
+            pages += 1;
+            add(page.rows);
+            let Some(cursor) = page.cursor else { return Ok(()) };
+            let why = if pages >= MAX_PAGES || bytes > MAX_LIST {
+                format!("the list does not end: {pages} pages, {} MiB", bytes >> 20)
             } else if empty > MAX_EMPTY_PAGES {
                 format!("the list does not end: {empty} pages without a row came one after the other")
             } else if !seen.insert(cursor.clone()) {
-                format!("the list does not end: a cursor came twice, after {} pages", pages.len())
+                format!("the list does not end: a cursor came twice, after {pages} pages")
             } else {
                 after = Some(cursor);
                 continue;

@@ -263,11 +263,11 @@ mod tests {
     use crate::model::shard::SessionId;
 
     fn key() -> SubscriptionKey {
-        SubscriptionKey {
-            subscription_type: "channel.follow".into(),
-            version: "2".into(),
-            condition: Condition::from_pairs([("moderator_user_id", "1"), ("broadcaster_user_id", "1")]),
-        }
+        SubscriptionKey::new(
+            "channel.follow",
+            "2",
+            Condition::from_pairs([("moderator_user_id", "1"), ("broadcaster_user_id", "1")]),
+        )
     }
 
     #[test]

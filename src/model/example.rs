@@ -10,6 +10,7 @@ use super::route::SinkName;
 use super::shard::{SessionId, ShardId};
 use super::status::*;
 use super::subscription::{Condition, SubscriptionKey};
+use super::subscriptions::{LoginNames, SubscriptionCounts, Subscriptions};
 use super::tally::{Durations, ReconnectCause};
 use super::time::Timestamp;
 
@@ -37,18 +38,18 @@ pub(crate) fn entry(id: &str, state: SubscriptionState) -> SubscriptionEntry {
     let parked = state == SubscriptionState::Parked;
     let reason = "needs grant: ann must allow moderator:read:followers: run `eventsubd authorize --user ann`";
     SubscriptionEntry {
-        key: SubscriptionKey {
-            subscription_type: "channel.follow".into(),
-            version: "2".into(),
-            condition: Condition::from_pairs([("broadcaster_user_id", id), ("moderator_user_id", id)]),
-        },
+        key: SubscriptionKey::new(
+            "channel.follow",
+            "2",
+            Condition::from_pairs([("broadcaster_user_id", id), ("moderator_user_id", id)]),
+        ),
         state,
         id: (!parked).then(|| format!("26b1c993-bfcf-44d9-b876-37965249{id:0>4}").into()),
         reason: parked.then(|| reason.into()),
         obstacle: parked.then_some(Obstacle::Grant),
         retry_at: parked.then(|| after(300)),
         own: false,
-        logins: if id == "2" { Box::new(["ann".into()]) } else { Box::new([]) },
+        logins: if id == "2" { LoginNames::One("ann".into()) } else { LoginNames::None },
     }
 }
 
@@ -56,7 +57,7 @@ pub(crate) fn entry(id: &str, state: SubscriptionState) -> SubscriptionEntry {
 pub(crate) fn status() -> Status {
     let mut own = entry("3", SubscriptionState::Enabled);
     own.own = true;
-    own.key.subscription_type = "user.authorization.grant".into();
+    own.key = SubscriptionKey::new("user.authorization.grant", "2", own.key.condition.clone());
     let mut commits = Durations::default();
     for micros in [400, 700, 900, 3_000, 40_000] {
         commits.add(Duration::from_micros(micros));
@@ -65,7 +66,7 @@ pub(crate) fn status() -> Status {
         ("GET /eventsub/subscriptions", counts([("200", 49), ("none", 1)])),
         ("POST /eventsub/subscriptions", counts([("202", 2), ("403", 1)])),
     ];
-    Status {
+    let mut status = Status {
         version: "0.1.0".to_owned(),
         pid: 4711,
         started_at: before(93_784),
@@ -134,11 +135,9 @@ pub(crate) fn status() -> Status {
                 missing: ["moderator:read:followers".into()].into(),
             }],
         },
-        subscriptions: Arc::from([
-            entry("1", SubscriptionState::Enabled),
-            entry("2", SubscriptionState::Parked),
-            own,
-        ]),
+        subscription_counts: SubscriptionCounts::default(),
+        parked: Vec::new(),
+        subscriptions: Subscriptions::default(),
         shards: vec![
             ShardStatus {
                 shard: ShardId(0),
@@ -233,7 +232,11 @@ pub(crate) fn status() -> Status {
             evicted: 0,
             problem: None,
         }),
-    }
+    };
+    let subscriptions =
+        vec![entry("1", SubscriptionState::Enabled), entry("2", SubscriptionState::Parked), own];
+    status.set_subscriptions(subscriptions.into());
+    status
 }
 
 /// The same daemon with nothing wrong.
@@ -253,7 +256,8 @@ pub(crate) fn healthy() -> Status {
         grants: vec![],
         ..status.reconcile
     };
-    status.subscriptions = status.subscriptions.iter().filter(|s| s.obstacle.is_none()).cloned().collect();
+    let subscriptions = status.subscriptions.iter().filter(|s| s.obstacle.is_none()).cloned().collect();
+    status.set_subscriptions(subscriptions);
     for shard in &mut status.shards {
         (shard.state, shard.problem) = (ShardState::Bound, None);
     }

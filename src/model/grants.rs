@@ -87,11 +87,7 @@ mod tests {
     use crate::model::subscription::Condition;
 
     fn key(name: &str, version: &str, condition: &[(&str, &str)]) -> SubscriptionKey {
-        SubscriptionKey {
-            subscription_type: name.into(),
-            version: version.into(),
-            condition: Condition::from_pairs(condition.iter().copied()),
-        }
+        SubscriptionKey::new(name, version, Condition::from_pairs(condition.iter().copied()))
     }
 
     fn scopes(names: &[&str]) -> Scopes {

@@ -4,7 +4,7 @@
 use serde::Deserialize;
 
 use super::event::Event;
-use super::subscription::{Condition, SubscriptionKey};
+use super::subscription::{Condition, SubscriptionId, SubscriptionKey};
 
 /// A user has granted the application something.
 pub const GRANT: &str = "user.authorization.grant";
@@ -26,8 +26,7 @@ pub enum Hint {
     },
     /// Twitch has ended a subscription.
     Ended {
-        /// Twitch's id of the subscription.
-        id: Box<str>,
+        id: SubscriptionId,
         /// The status that it has now.
         status: Box<str>,
     },
@@ -60,11 +59,7 @@ pub fn of(event: &Event) -> Option<Hint> {
 
 /// The subscriptions that bring such events, for a client.
 pub fn subscriptions(client_id: &str) -> [SubscriptionKey; 3] {
-    TYPES.map(|name| SubscriptionKey {
-        subscription_type: name.into(),
-        version: "1".into(),
-        condition: Condition::from_pairs([("client_id", client_id)]),
-    })
+    TYPES.map(|name| SubscriptionKey::new(name, "1", Condition::from_pairs([("client_id", client_id)])))
 }
 
 #[cfg(test)]

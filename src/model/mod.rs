@@ -28,6 +28,7 @@ pub mod signs;
 pub mod sink;
 pub mod status;
 pub mod subscription;
+pub mod subscriptions;
 pub mod tally;
 pub mod template;
 pub mod text;

@@ -61,7 +61,7 @@ impl Routes {
         restricted: HashMap<SubscriptionKey, Arc<[SinkName]>>,
         listed: Arc<BTreeSet<Box<str>>>,
     ) -> Self {
-        let types = restricted.keys().map(|key| key.subscription_type.clone()).collect();
+        let types = restricted.keys().map(|key| (*key.subscription_type).into()).collect();
         Self { restricted, types, listed: Some(listed) }
     }
 
@@ -94,10 +94,8 @@ mod tests {
 
     #[test]
     fn only_named_sinks_get_restricted_subscriptions() {
-        let key = |id: &str| SubscriptionKey {
-            subscription_type: "stream.online".into(),
-            version: "1".into(),
-            condition: Condition::from_pairs([("broadcaster_user_id", id)]),
+        let key = |id: &str| {
+            SubscriptionKey::new("stream.online", "1", Condition::from_pairs([("broadcaster_user_id", id)]))
         };
         let log = SinkName::new("log");
         let other = SinkName::new("other");

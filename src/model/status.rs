@@ -15,7 +15,8 @@ use super::grants::Scopes;
 use super::obstacle::Obstacle;
 use super::route::SinkName;
 use super::shard::{SessionId, ShardId};
-use super::subscription::SubscriptionKey;
+use super::subscription::{SubscriptionId, SubscriptionKey};
+use super::subscriptions::{LoginNames, SubscriptionCounts, Subscriptions};
 use super::tally::{Durations, ReconnectCause};
 use super::text::counted;
 use super::time::Timestamp;
@@ -48,8 +49,15 @@ pub struct Status {
     pub api: ApiStatus,
     /// The reconciler, without its subscriptions.
     pub reconcile: ReconcileStatus,
-    /// Every subscription of the file.
-    pub subscriptions: Arc<[SubscriptionEntry]>,
+    /// Numbers of subscriptions.
+    #[serde(default)]
+    pub subscription_counts: SubscriptionCounts,
+    /// The first subscriptions that cannot be created now, up to [`SHOWN_PARKED`].
+    #[serde(default)]
+    pub parked: Vec<SubscriptionEntry>,
+    /// Every subscription of the file. Only for this process: `/subscriptions` has them in pages.
+    #[serde(skip)]
+    pub subscriptions: Subscriptions,
     /// The WebSocket shards.
     pub shards: Vec<ShardStatus>,
     /// What came in.
@@ -69,6 +77,9 @@ pub struct Status {
     pub admin: Option<AdminStatus>,
 }
 
+/// Parked subscriptions in a status; the list of subscriptions has all.
+pub const SHOWN_PARKED: usize = 100;
+
 /// How a daemon is as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
@@ -81,6 +92,16 @@ pub enum Health {
 }
 
 impl Status {
+    /// Takes these subscriptions, and what follows from them.
+    pub fn set_subscriptions(&mut self, subscriptions: Subscriptions) {
+        self.subscription_counts = subscriptions.counts().clone();
+        let is_parked = |entry: &&SubscriptionEntry| entry.state == SubscriptionState::Parked;
+        let parked = self.subscription_counts.parked + self.subscription_counts.own_parked;
+        let shown = SHOWN_PARKED.min(usize::try_from(parked).unwrap_or(usize::MAX));
+        self.parked = subscriptions.iter().filter(is_parked).take(shown).cloned().collect();
+        self.subscriptions = subscriptions;
+    }
+
     /// The verdict on the whole, with a sentence that the command line and the page show.
     pub fn verdict(&self) -> (Health, String) {
         match (self.converged, self.ready, self.problems.len()) {
@@ -358,7 +379,7 @@ pub struct SubscriptionEntry {
     /// Its state.
     pub state: SubscriptionState,
     /// Twitch's id, when there is one.
-    pub id: Option<Box<str>>,
+    pub id: Option<SubscriptionId>,
     /// Why it is not enabled, and what to do.
     pub reason: Option<Box<str>>,
     /// What kind of obstacle that is, while it is parked.
@@ -370,8 +391,8 @@ pub struct SubscriptionEntry {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub own: bool,
     /// The logins that the file names it by, where the condition has ids.
-    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
-    pub logins: Box<[Arc<str>]>,
+    #[serde(default, skip_serializing_if = "LoginNames::is_empty")]
+    pub logins: LoginNames,
 }
 
 /// What a WebSocket shard is doing.

@@ -2,57 +2,52 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use uuid::Uuid;
 
+use super::catalog;
 use super::route::SinkName;
 
 /// A condition in its normal form: fields sorted by name, fields with empty values left out.
 ///
 /// Twitch returns optional fields that were omitted as empty strings, so only normal forms can be
 /// compared. All values are strings (Twitch: "Create EventSub Subscription").
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Condition(Box<[(Cow<'static, str>, Box<str>)]>);
+///
+/// There may be hundreds of thousands: it is one text, names and values each with [`END`] behind it. U+0000 sorts before
+/// everything else, so texts are in the order of their fields.
+#[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Condition(Box<str>);
 
-/// The field names of the catalogue, which need no allocation of their own.
-const COMMON_FIELDS: [&str; 13] = [
-    "broadcaster_user_id",
-    "campaign_id",
-    "category_id",
-    "client_id",
-    "conduit_id",
-    "extension_client_id",
-    "from_broadcaster_user_id",
-    "moderator_user_id",
-    "organization_id",
-    "reward_id",
-    "to_broadcaster_user_id",
-    "user_id",
-    "broadcaster_id",
-];
-
-fn field_name(name: &str) -> Cow<'static, str> {
-    COMMON_FIELDS
-        .iter()
-        .find(|common| **common == name)
-        .map_or_else(|| Cow::Owned(name.to_owned()), |common| Cow::Borrowed(*common))
-}
+/// Ends a name or a value of a [`Condition`]. One in a name or a value is replaced; Twitch has none.
+const END: char = '\0';
 
 impl Condition {
     /// The normal form of these fields. Of a field that is named twice the last value counts.
     pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let mut fields: Vec<(Cow<'static, str>, Box<str>)> = Vec::new();
+        let mut fields: Vec<(&str, &str)> = Vec::new();
         for (name, value) in pairs {
-            fields.retain(|(known, _)| known != name);
+            fields.retain(|(known, _)| *known != name);
             if !value.is_empty() {
-                fields.push((field_name(name), value.into()));
+                fields.push((name, value));
             }
         }
         fields.sort_unstable();
-        Self(fields.into())
+        let parts = || fields.iter().flat_map(|(name, value)| [*name, *value]);
+        let mut text = String::with_capacity(parts().map(|part| part.len() + 1).sum());
+        for part in parts() {
+            if part.contains(END) {
+                text.push_str(&part.replace(END, "\u{FFFD}"));
+            } else {
+                text.push_str(part);
+            }
+            text.push(END);
+        }
+        Self(text.into())
     }
 
     /// The value of a field; `None` when it is absent or was empty.
@@ -62,7 +57,14 @@ impl Condition {
 
     /// The fields in order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_ref(), value.as_ref()))
+        let mut parts = self.0.split_terminator(END);
+        std::iter::from_fn(move || Some((parts.next()?, parts.next()?)))
+    }
+}
+
+impl fmt::Debug for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
     }
 }
 
@@ -79,7 +81,7 @@ impl fmt::Display for Condition {
 
 impl Serialize for Condition {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        let mut map = serializer.serialize_map(Some(self.iter().count()))?;
         for (name, value) in self.iter() {
             map.serialize_entry(name, value)?;
         }
@@ -111,16 +113,110 @@ impl<'de> Deserialize<'de> for Condition {
 }
 
 /// What makes two subscriptions on one transport target equal: type, version and condition
-/// (Twitch answers 409 to the second one).
+/// (Twitch answers 409 to the second one). Copies share one value.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SubscriptionKey(Arc<KeyParts>);
+
+/// The parts of a [`SubscriptionKey`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct SubscriptionKey {
-    /// For example `channel.follow`.
+pub struct KeyParts {
+    /// For example `channel.follow`. Names of the catalogue are borrowed from it.
     #[serde(rename = "type")]
-    pub subscription_type: Box<str>,
+    pub subscription_type: Cow<'static, str>,
     /// For example `2`.
-    pub version: Box<str>,
+    pub version: Cow<'static, str>,
     /// In its normal form.
     pub condition: Condition,
+}
+
+impl SubscriptionKey {
+    pub fn new(subscription_type: &str, version: &str, condition: Condition) -> Self {
+        let (subscription_type, version) = match catalog::lookup(subscription_type, version) {
+            Some(row) => (Cow::Borrowed(row.name.as_str()), Cow::Borrowed(row.version.as_str())),
+            None => (Cow::Owned(subscription_type.to_owned()), Cow::Owned(version.to_owned())),
+        };
+        Self(Arc::new(KeyParts { subscription_type, version, condition }))
+    }
+}
+
+impl Deref for SubscriptionKey {
+    type Target = KeyParts;
+
+    fn deref(&self) -> &KeyParts {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SubscriptionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Twitch's id of a subscription. Those in the form of a UUID, which Twitch's have, take 16 bytes.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SubscriptionId(IdForm);
+
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum IdForm {
+    Uuid([u8; 16]),
+    Other(Box<str>),
+}
+
+impl From<&str> for SubscriptionId {
+    fn from(text: &str) -> Self {
+        let uuid = Uuid::try_parse(text).ok().filter(|uuid| {
+            let mut buffer = Uuid::encode_buffer();
+            *uuid.hyphenated().encode_lower(&mut buffer) == *text
+        });
+        Self(uuid.map_or_else(|| IdForm::Other(text.into()), |uuid| IdForm::Uuid(uuid.into_bytes())))
+    }
+}
+
+impl From<String> for SubscriptionId {
+    fn from(text: String) -> Self {
+        text.as_str().into()
+    }
+}
+
+impl PartialEq<str> for SubscriptionId {
+    fn eq(&self, text: &str) -> bool {
+        match &self.0 {
+            IdForm::Uuid(bytes) => {
+                let mut buffer = Uuid::encode_buffer();
+                *Uuid::from_bytes(*bytes).hyphenated().encode_lower(&mut buffer) == *text
+            }
+            IdForm::Other(own) => **own == *text,
+        }
+    }
+}
+
+impl fmt::Display for SubscriptionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            IdForm::Uuid(bytes) => Uuid::from_bytes(*bytes).hyphenated().fmt(f),
+            IdForm::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+impl fmt::Debug for SubscriptionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+impl Serialize for SubscriptionId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for SubscriptionId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self::from(&*Cow::<'de, str>::deserialize(deserializer)?))
+    }
 }
 
 impl fmt::Display for SubscriptionKey {
@@ -225,9 +321,7 @@ pub enum TransportTarget {
 /// A row of Twitch's list of subscriptions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubscriptionRow {
-    /// Twitch's id.
-    pub id: Box<str>,
-    /// Its status.
+    pub id: SubscriptionId,
     pub status: SubscriptionStatus,
     /// Type, version and condition.
     pub key: SubscriptionKey,
@@ -284,11 +378,7 @@ impl SubscriptionSpec {
             };
             pairs.push((name.as_ref(), value));
         }
-        Ok(SubscriptionKey {
-            subscription_type: self.subscription_type.as_ref().into(),
-            version: self.version.as_ref().into(),
-            condition: Condition::from_pairs(pairs),
-        })
+        Ok(SubscriptionKey::new(&self.subscription_type, &self.version, Condition::from_pairs(pairs)))
     }
 }
 
@@ -307,6 +397,48 @@ mod tests {
         assert_eq!(serde_json::to_string(&returned).expect("json"), r#"{"to_broadcaster_user_id":"41001"}"#);
         assert_eq!(returned.get("from_broadcaster_user_id"), None);
         assert!(serde_json::from_str::<Condition>(r#"{"a":1}"#).is_err());
+    }
+
+    #[test]
+    fn the_order_of_conditions_is_that_of_their_fields() {
+        let of = |pairs: &[(&str, &str)]| Condition::from_pairs(pairs.iter().copied());
+        let sorted = [
+            of(&[]),
+            of(&[("a", "1")]),
+            of(&[("a", "1"), ("b", "0")]),
+            of(&[("a", "10")]),
+            of(&[("a", "2")]),
+            of(&[("aa", "0")]),
+        ];
+        assert!(sorted.is_sorted());
+        let strange = of(&[("a", "x\0y"), ("b", "z")]);
+        assert_eq!(strange.iter().collect::<Vec<_>>(), [("a", "x\u{FFFD}y"), ("b", "z")]);
+        assert_eq!(format!("{strange:?}"), r#"{"a": "x�y", "b": "z"}"#);
+    }
+
+    #[test]
+    fn ids_keep_their_text() {
+        for text in
+            ["f1c2a387-161a-49f9-a165-0f21d7a4e1c4", "F1C2A387-161A-49F9-A165-0F21D7A4E1C4", "sub-1", ""]
+        {
+            let id = SubscriptionId::from(text);
+            assert_eq!(id.to_string(), text);
+            assert!(id == *text && id != *"other");
+            let json = serde_json::to_string(&id).expect("a text");
+            assert_eq!(serde_json::from_str::<SubscriptionId>(&json).expect("the same"), id);
+        }
+        assert!(size_of::<Option<SubscriptionId>>() <= 24);
+    }
+
+    #[test]
+    fn keys_of_the_catalogue_share_its_names() {
+        let key = SubscriptionKey::new("channel.follow", "2", Condition::default());
+        assert!(matches!(key.subscription_type, Cow::Borrowed(_)));
+        let unknown = SubscriptionKey::new("channel.new", "7", Condition::default());
+        assert_eq!(unknown.to_string(), "channel.new v7 ");
+        let json = serde_json::to_string(&unknown).expect("an object");
+        assert_eq!(json, r#"{"type":"channel.new","version":"7","condition":{}}"#);
+        assert_eq!(serde_json::from_str::<SubscriptionKey>(&json).expect("the same"), unknown);
     }
 
     #[test]

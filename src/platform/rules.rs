@@ -221,11 +221,8 @@ mod tests {
                 .collect();
             let user_of =
                 |field: &str| fields.iter().find(|(name, _)| name == field).map(|(_, id)| id.clone());
-            let key = SubscriptionKey {
-                subscription_type: row.name.as_str().into(),
-                version: row.version.as_str().into(),
-                condition: ConditionFields(fields.clone()).to_condition(),
-            };
+            let key =
+                SubscriptionKey::new(&row.name, &row.version, ConditionFields(fields.clone()).to_condition());
             // Each group of scopes with the field whose user has to grant it, straight from the catalogue.
             let mut groups: Vec<(String, &Vec<String>)> = Vec::new();
             for group in &row.scopes {
@@ -255,15 +252,15 @@ mod tests {
 
     #[test]
     fn a_moderator_needs_no_leave_of_the_broadcaster_and_a_users_token_stands_for_that_user() {
-        let chat = SubscriptionKey {
-            subscription_type: "channel.chat.message".into(),
-            version: "1".into(),
-            condition: ConditionFields(vec![
+        let chat = SubscriptionKey::new(
+            "channel.chat.message",
+            "1",
+            ConditionFields(vec![
                 ("broadcaster_user_id".to_owned(), "1".to_owned()),
                 ("user_id".to_owned(), "2".to_owned()),
             ])
             .to_condition(),
-        };
+        );
         let app = Asker { client_id: "c".to_owned(), user: None };
         let bot = |id: &str| -> Scopes {
             let scopes: &[&str] = if id == "2" { &["user:read:chat", "user:bot"] } else { &[] };

@@ -149,11 +149,7 @@ impl Subscription {
 
     /// The same for equal subscriptions of a client, whatever their transport.
     pub fn key(&self) -> SubscriptionKey {
-        SubscriptionKey {
-            subscription_type: self.kind.as_str().into(),
-            version: self.version.as_str().into(),
-            condition: self.condition.to_condition(),
-        }
+        SubscriptionKey::new(&self.kind, &self.version, self.condition.to_condition())
     }
 
     /// The user whose channel decides on the shard; empty without a channel.

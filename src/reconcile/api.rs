@@ -8,7 +8,7 @@ use crate::helix::{
 };
 use crate::model::pulse::Pulse;
 use crate::model::shard::ShardId;
-use crate::model::subscription::SubscriptionKey;
+use crate::model::subscription::{SubscriptionKey, SubscriptionRow};
 
 /// The answers of Update Conduit Shards, one for each shard.
 pub(super) type BindAnswers = Vec<(ShardId, Result<(), Refused>)>;
@@ -52,6 +52,7 @@ pub(super) trait Api: Clone + Send + Sync + 'static {
     fn subscriptions(
         &self,
         filter: &Filter,
+        intern: impl Fn(&mut SubscriptionRow) + Send + Sync,
     ) -> impl Future<Output = Result<SubscriptionList, HelixError>> + Send;
     /// Sum and limit of the costs of all subscriptions of the client.
     fn costs(&self) -> impl Future<Output = Result<(u64, u64), HelixError>> + Send;
@@ -107,8 +108,12 @@ impl Api for Helix {
         self.grants(ids).await
     }
 
-    async fn subscriptions(&self, filter: &Filter) -> Result<SubscriptionList, HelixError> {
-        self.subscriptions(filter).await
+    async fn subscriptions(
+        &self,
+        filter: &Filter,
+        intern: impl Fn(&mut SubscriptionRow) + Send + Sync,
+    ) -> Result<SubscriptionList, HelixError> {
+        self.subscriptions(filter, intern).await
     }
 
     async fn costs(&self) -> Result<(u64, u64), HelixError> {

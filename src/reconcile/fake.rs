@@ -24,6 +24,7 @@ use crate::model::status::{ReconcileStatus, SubscriptionEntry};
 use crate::model::subscription::{
     FieldValue, SubscriptionKey, SubscriptionRow, SubscriptionSpec, SubscriptionStatus, TransportTarget,
 };
+use crate::model::subscriptions::Subscriptions;
 use crate::model::webhook::{Callback, WebhookKey};
 
 /// A failure to come.
@@ -217,20 +218,26 @@ impl Api for Fake {
         .await
     }
 
-    async fn subscriptions(&self, filter: &Filter) -> Result<SubscriptionList, HelixError> {
+    async fn subscriptions(
+        &self,
+        filter: &Filter,
+        intern: impl Fn(&mut SubscriptionRow) + Send + Sync,
+    ) -> Result<SubscriptionList, HelixError> {
         let filter = filter.clone();
         self.call(format!("list {filter:?}"), |world| {
             let wanted = |row: &&SubscriptionRow| match &filter {
                 Filter::Conduit(id) => {
                     matches!(&row.target, TransportTarget::Conduit { conduit_id } if **conduit_id == **id)
                 }
-                Filter::Id(id) => *row.id == **id,
+                Filter::Id(id) => row.id == **id,
                 Filter::Type(name) => *row.key.subscription_type == **name,
                 Filter::User(id) => row.key.condition.iter().any(|(_, value)| value == id),
                 _ => true,
             };
+            let mut rows: Vec<SubscriptionRow> = world.rows.iter().filter(wanted).cloned().collect();
+            rows.iter_mut().for_each(intern);
             Ok(SubscriptionList {
-                rows: world.rows.iter().filter(wanted).cloned().collect(),
+                rows,
                 unread: world.unread.clone(),
                 total_cost: world.total(),
                 max_total_cost: world.max_cost,
@@ -266,7 +273,7 @@ impl Api for Fake {
             let twin =
                 world.rows.iter().find(|row| row.key == key && row.target == target && row.status.is_live());
             if let Some(twin) = twin {
-                return Err(HelixError::Conflict { id: Some(twin.id.clone()) });
+                return Err(HelixError::Conflict { id: Some(twin.id.to_string().into()) });
             }
             if equal.count() == 3 {
                 return Err(HelixError::Quota {
@@ -298,7 +305,7 @@ impl Api for Fake {
     async fn delete_subscription(&self, id: &str) -> Result<(), HelixError> {
         let id = id.to_owned();
         self.call(format!("delete {id}"), |world| {
-            world.rows.retain(|row| *row.id != *id);
+            world.rows.retain(|row| row.id != *id);
             Ok(())
         })
         .await
@@ -519,11 +526,12 @@ impl Bench {
     pub(super) async fn entries(
         &self,
         mut like: impl FnMut(&[SubscriptionEntry]) -> bool,
-    ) -> Arc<[SubscriptionEntry]> {
+    ) -> Vec<SubscriptionEntry> {
         let mut entries = self.handle.subscriptions.clone();
-        let found = tokio::time::timeout(PATIENCE, entries.wait_for(|entries| like(entries))).await;
+        let all = |entries: &Subscriptions| entries.iter().cloned().collect::<Vec<_>>();
+        let found = tokio::time::timeout(PATIENCE, entries.wait_for(|entries| like(&all(entries)))).await;
         match found {
-            Ok(found) => found.unwrap().clone(),
+            Ok(found) => all(&found.unwrap()),
             Err(_) => panic!("never: {:?}", self.handle.subscriptions.borrow()),
         }
     }

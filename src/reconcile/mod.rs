@@ -55,8 +55,9 @@ pub use crate::model::mode::{Method, Policy};
 use crate::model::pulse::Pulse;
 use crate::model::route::Routes;
 use crate::model::shard::{Bindings, Sessions, ShardBindings, ShardId, ShardTarget, WebhookTarget};
-use crate::model::status::{ReconcileStatus, ShardStatus, SubscriptionEntry};
-use crate::model::subscription::{SubscriptionSpec, SubscriptionStatus};
+use crate::model::status::{ReconcileStatus, ShardStatus};
+use crate::model::subscription::{SubscriptionId, SubscriptionSpec, SubscriptionStatus};
+use crate::model::subscriptions::Subscriptions;
 pub use crate::model::webhook::InUse;
 
 /// Desired state derived from one accepted configuration.
@@ -188,7 +189,7 @@ impl Hints {
 #[derive(Debug, Default)]
 struct EndedSubscriptions {
     /// Id and status.
-    rows: Vec<(Box<str>, SubscriptionStatus)>,
+    rows: Vec<(SubscriptionId, SubscriptionStatus)>,
     /// There were too many to remember each.
     too_many: bool,
 }
@@ -232,7 +233,7 @@ pub struct ReconcileHandle {
     pub routes: watch::Receiver<Option<Arc<Routes>>>,
     pub status: watch::Receiver<ReconcileStatus>,
     /// Every subscription of the file, sorted.
-    pub subscriptions: watch::Receiver<Arc<[SubscriptionEntry]>>,
+    pub subscriptions: watch::Receiver<Subscriptions>,
     /// The sign of life of the loop: it beats at least once a minute between runs, and in a run as its requests move.
     pub pulse: Pulse,
     /// The sign of life of the task that binds shards: at least every two minutes.

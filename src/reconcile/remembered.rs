@@ -162,6 +162,6 @@ async fn is_unused<A: Api>(api: &A, conduit_id: &str) -> Result<bool, RunError> 
     if !shards.rows.is_empty() || !shards.unread.is_empty() {
         return Ok(false);
     }
-    let list = api.subscriptions(&Filter::Conduit(conduit_id.to_owned())).await.map_err(failed)?;
+    let list = api.subscriptions(&Filter::Conduit(conduit_id.to_owned()), |_| {}).await.map_err(failed)?;
     Ok(list.rows.is_empty() && list.unread.is_empty())
 }

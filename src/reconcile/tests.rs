@@ -20,7 +20,9 @@ use crate::model::hint::Hint;
 use crate::model::route::SinkName;
 use crate::model::shard::{BindOutcome, SessionId, ShardId};
 use crate::model::status::SubscriptionState;
-use crate::model::subscription::{FieldValue, SubscriptionRow, SubscriptionSpec, TransportTarget};
+use crate::model::subscription::{
+    FieldValue, SubscriptionKey, SubscriptionRow, SubscriptionSpec, TransportTarget,
+};
 
 /// The daemon spawns it.
 #[allow(dead_code, reason = "it is enough that it compiles")]
@@ -181,7 +183,7 @@ async fn an_equal_one_is_adopted_and_a_dead_one_cleared() {
             let mut world = bench.fake.world();
             world.rows.remove(0)
         };
-        let id = id.map(|_| row.id.clone());
+        let id = id.map(|_| row.id.to_string().into());
         bench.fake.fault("create", 1, HelixError::Conflict { id }, false);
         let fake = bench.fake.clone();
         let put_back = async {
@@ -880,10 +882,11 @@ async fn a_preview_says_what_a_run_would_do_and_does_nothing() {
     let hostile = {
         let mut row = fake.world().rows[0].clone();
         row.id = "hostile".into();
-        row.key.condition = crate::model::subscription::Condition::from_pairs([(
+        let condition = crate::model::subscription::Condition::from_pairs([(
             "broadcaster_user_id",
             "9\u{1b}[2J\n+ forged\u{202e}",
         )]);
+        row.key = SubscriptionKey::new(&row.key.subscription_type, &row.key.version, condition);
         row
     };
     fake.world().rows.push(hostile);

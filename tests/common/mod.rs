@@ -22,7 +22,7 @@ use axum::http::{HeaderMap, Method, Uri};
 use eventsubd::admin::Control;
 use eventsubd::config::{Environment, LoadOptions, Secrets};
 use eventsubd::daemon::{Daemon, DaemonHandle, DaemonOptions, Exit, Tuning, connections};
-use eventsubd::model::status::Status;
+use eventsubd::model::status::{Status, SubscriptionEntry};
 use eventsubd::sandbox::{Sandbox, SandboxOptions};
 use eventsubd::transport::websocket::Timings;
 use rustix::process::{Pid, Signal, kill_process};
@@ -335,6 +335,18 @@ pub async fn status(home: &Home) -> Status {
     let answer = output(command(home, &["status", "--json"])).await;
     assert!(answer.status.success(), "{}", text(&answer.stderr));
     serde_json::from_slice(&answer.stdout).expect("one JSON document")
+}
+
+/// The list of subscriptions of the program.
+pub async fn subscriptions(home: &Home) -> Vec<SubscriptionEntry> {
+    #[derive(serde::Deserialize)]
+    struct Whole {
+        subscriptions: Vec<SubscriptionEntry>,
+    }
+    let answer = output(command(home, &["status", "--json", "--subscriptions"])).await;
+    assert!(answer.status.success(), "{}", text(&answer.stderr));
+    let whole: Whole = serde_json::from_slice(&answer.stdout).expect("one JSON document");
+    whole.subscriptions
 }
 
 pub async fn converged(home: &Home) {

@@ -252,14 +252,14 @@ pub(super) fn routes() -> Router<Arc<ReadState>> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::view::tests::{entry, well};
     use super::*;
     use crate::model::route::SinkName;
     use crate::model::status::{
         GrantStatus, Problem, RefusedReload, Status, SubscriptionState, WebhookStatus,
     };
+    use crate::model::subscription::SubscriptionKey;
+    use crate::model::subscriptions::LoginNames;
 
     const HOSTILE: &str = "<script>alert(1)</script>'\"><img src=x onerror=alert(1)>\u{1b}[2J\u{202e}";
 
@@ -278,11 +278,10 @@ mod tests {
         status.config.path = text();
         status.config.refused = Some(RefusedReload { at: status.now, errors: vec![text()] });
         let mut parked = entry(HOSTILE, SubscriptionState::Parked, Some(HOSTILE));
-        parked.key.subscription_type = HOSTILE.into();
-        parked.key.version = HOSTILE.into();
+        parked.key = SubscriptionKey::new(HOSTILE, HOSTILE, parked.key.condition.clone());
         parked.id = Some(HOSTILE.into());
-        parked.logins = Box::new([HOSTILE.into()]);
-        status.subscriptions = Arc::from([parked]);
+        parked.logins = LoginNames::One(HOSTILE.into());
+        status.set_subscriptions(vec![parked].into());
         status.shards[0].problem = Some(text());
         status.shards[0].state = crate::model::status::ShardState::Waiting;
         status.sinks[0].name = SinkName::new(HOSTILE);

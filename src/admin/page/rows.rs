@@ -2,61 +2,32 @@
 //!
 //! A page has at most [`ROWS`] rows for any number of subscriptions.
 
-use std::fmt::Write as _;
-
 use serde::Serialize;
 
+use crate::admin::search::{Filter, Search};
 use crate::model::status::{Status, SubscriptionEntry, SubscriptionState};
 use crate::model::text::{count, duration};
 
 /// Rows per page.
 pub(super) const ROWS: usize = 100;
-/// The longest search, in characters.
-const MAX_SEARCH: usize = 200;
-
 /// The view that the page's query asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Query {
     /// Words that all have to match.
-    pub(super) search: String,
+    pub(super) search: Search,
     pub(super) filter: Filter,
     /// Pages before the one that is shown.
     pub(super) before: usize,
 }
 
-/// Choice of subscriptions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Filter {
-    /// Those of the file.
-    #[default]
-    All,
-    /// Those of the file in this state.
-    State(SubscriptionState),
-    /// The daemon's own.
-    Own,
-}
-
-impl Filter {
-    const ALL: [(Self, &'static str, &'static str); 5] = [
-        (Self::All, "", "All"),
-        (Self::State(SubscriptionState::Parked), "parked", "Parked"),
-        (Self::State(SubscriptionState::Pending), "pending", "Pending"),
-        (Self::State(SubscriptionState::Enabled), "enabled", "Enabled"),
-        (Self::Own, "own", "The daemon’s own"),
-    ];
-
-    fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(filter, ..)| *filter == self).map_or("", |(_, name, _)| name)
-    }
-
-    fn takes(self, entry: &SubscriptionEntry) -> bool {
-        match self {
-            Self::All => !entry.own,
-            Self::State(state) => !entry.own && entry.state == state,
-            Self::Own => entry.own,
-        }
-    }
-}
+/// The filters, with their labels.
+const FILTERS: [(Filter, &str); 5] = [
+    (Filter::All, "All"),
+    (Filter::State(SubscriptionState::Parked), "Parked"),
+    (Filter::State(SubscriptionState::Pending), "Pending"),
+    (Filter::State(SubscriptionState::Enabled), "Enabled"),
+    (Filter::Own, "The daemon’s own"),
+];
 
 impl Query {
     /// Parses a query; unknown parts are ignored.
@@ -64,14 +35,8 @@ impl Query {
         let mut query = Self::default();
         for (name, value) in form_urlencoded::parse(text.as_bytes()) {
             match &*name {
-                "q" => {
-                    let text: String = value.chars().take(MAX_SEARCH).collect();
-                    text.trim().clone_into(&mut query.search);
-                }
-                "state" => {
-                    let known = Filter::ALL.iter().find(|(_, name, _)| *name == value);
-                    query.filter = known.map_or(Filter::All, |(filter, ..)| *filter);
-                }
+                "q" => query.search = Search::new(&value),
+                "state" => query.filter = Filter::named(&value).unwrap_or_default(),
                 "page" => query.before = value.parse::<usize>().map_or(0, |page| page.saturating_sub(1)),
                 _ => {}
             }
@@ -82,8 +47,8 @@ impl Query {
     /// Returns the link to another view of the table.
     fn link(&self, filter: Filter, before: usize) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
-        if !self.search.is_empty() {
-            query.append_pair("q", &self.search);
+        if !self.search.text().is_empty() {
+            query.append_pair("q", self.search.text());
         }
         if filter != Filter::All {
             query.append_pair("state", filter.name());
@@ -117,7 +82,7 @@ struct Row<'a> {
     condition: Vec<String>,
     reason: Option<&'a str>,
     retry: Option<String>,
-    id: Option<&'a str>,
+    id: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -135,34 +100,16 @@ pub(super) struct Table<'a> {
     is_empty: bool,
 }
 
-/// Returns whether all words occur in an entry. `text` is a reused buffer.
-fn matches(entry: &SubscriptionEntry, words: &[String], text: &mut String) -> bool {
-    if words.is_empty() {
-        return true;
-    }
-    text.clear();
-    let _ = write!(text, "{}", entry.key);
-    let parts = entry.logins.iter().map(|login| &**login);
-    for part in parts.chain(entry.id.as_deref()).chain(entry.reason.as_deref()) {
-        text.push(' ');
-        text.push_str(part);
-    }
-    text.make_ascii_lowercase();
-    words.iter().all(|word| text.contains(word.as_str()))
-}
-
 /// Returns the requested part of the table; subscriptions with a problem come first.
 pub(super) fn table<'a>(status: &'a Status, query: &Query) -> Table<'a> {
-    let search = query.search.to_ascii_lowercase();
-    let words: Vec<String> = search.split_whitespace().map(str::to_owned).collect();
-    let mut text = String::new();
+    let mut search = query.search.clone();
     let found: Vec<&SubscriptionEntry> =
-        status.subscriptions.iter().filter(|entry| matches(entry, &words, &mut text)).collect();
+        status.subscriptions.iter().filter(|entry| search.matches(entry)).collect();
     let of = |filter: Filter| found.iter().filter(move |entry| filter.takes(entry));
 
-    let choices = Filter::ALL
+    let choices = FILTERS
         .into_iter()
-        .map(|(filter, _, label)| {
+        .map(|(filter, label)| {
             let link = query.link(filter, 0);
             (
                 filter,
@@ -202,7 +149,7 @@ pub(super) fn table<'a>(status: &'a Status, query: &Query) -> Table<'a> {
         ),
     };
     Table {
-        search: query.search.clone(),
+        search: query.search.text().to_owned(),
         filter: query.filter.name(),
         choices,
         rows,
@@ -222,22 +169,21 @@ fn row<'a>(entry: &'a SubscriptionEntry, status: &Status) -> Row<'a> {
         },
         kind: &entry.key.subscription_type,
         version: &entry.key.version,
-        logins: entry.logins.join(", "),
+        logins: entry.logins.as_slice().join(", "),
         condition: entry.key.condition.iter().map(|(name, value)| format!("{name}={value}")).collect(),
         reason: entry.reason.as_deref(),
         retry: entry.retry_at.map(|at| duration(at.since(status.now))),
-        id: entry.id.as_deref(),
+        id: entry.id.as_ref().map(ToString::to_string),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use proptest::prelude::*;
 
     use super::*;
     use crate::admin::page::view::tests::{entry, well};
+    use crate::model::subscriptions::LoginNames;
 
     fn with(count: usize) -> Status {
         let mut status = well();
@@ -246,10 +192,10 @@ mod tests {
             1 => entry(&number.to_string(), SubscriptionState::Pending, None),
             _ => entry(&number.to_string(), SubscriptionState::Enabled, None),
         });
-        status.subscriptions = entries.collect();
         let mut own = entry("own", SubscriptionState::Enabled, None);
         own.own = true;
-        status.subscriptions = status.subscriptions.iter().cloned().chain([own]).collect::<Vec<_>>().into();
+        let entries: Vec<_> = entries.chain([own]).collect();
+        status.set_subscriptions(entries.into());
         status
     }
 
@@ -290,9 +236,10 @@ mod tests {
     fn a_search_covers_all_fields_within_the_filter() {
         let mut status = with(200);
         let mut named = entry("77777", SubscriptionState::Enabled, None);
-        named.logins = Box::new([Arc::from("ninja")]);
+        named.logins = LoginNames::One("ninja".into());
         named.id = Some("f1c2a387".into());
-        status.subscriptions = status.subscriptions.iter().cloned().chain([named]).collect::<Vec<_>>().into();
+        let entries: Vec<_> = status.subscriptions.iter().cloned().chain([named]).collect();
+        status.set_subscriptions(entries.into());
         for search in ["q=ninja", "q=NINJA", "q=f1c2", "q=77777", "q=follow+ninja++v2", "q=user_id%3D77777"] {
             assert_eq!(look(&status, search).1, "1 subscription", "{search}");
         }
@@ -308,7 +255,7 @@ mod tests {
             let status = with(3);
             table(&status, &Query::parse(&text));
             let query = Query::parse(&format!("page={page}&q={text}"));
-            prop_assert!(query.search.chars().count() <= MAX_SEARCH);
+            prop_assert!(query.search.text().chars().count() <= 200);
             table(&status, &query);
         }
     }

@@ -10,9 +10,7 @@ use super::letters::Letters;
 use super::rows::{Query, Table, table};
 use crate::model::grants;
 use crate::model::invocation::Invocation;
-use crate::model::status::{
-    Health, Problem, ShardStatus, SinkState, SinkStatus, Status, SubscriptionState, TokenState,
-};
+use crate::model::status::{Health, Problem, ShardStatus, SinkState, SinkStatus, Status, TokenState};
 use crate::model::text::{ago, count, duration, size, word};
 use crate::model::time::Timestamp;
 
@@ -209,10 +207,8 @@ fn tiles(status: &Status) -> Vec<Tile> {
     let tile = |name, link, level, value: String, note: String| Tile { name, level, value, note, link };
     let mut tiles = Vec::new();
 
-    let ours = status.subscriptions.iter().filter(|entry| !entry.own);
-    let of = |state| ours.clone().filter(|entry| entry.state == state).count() as u64;
-    let (all, enabled) = (ours.clone().count() as u64, of(SubscriptionState::Enabled));
-    let (parked, pending) = (of(SubscriptionState::Parked), of(SubscriptionState::Pending));
+    let counts = &status.subscription_counts;
+    let (all, enabled, parked, pending) = (counts.total, counts.enabled, counts.parked, counts.pending);
     let (level, note) = match (parked, pending) {
         (0, 0) => (Level::Good, "all enabled".to_owned()),
         (0, pending) => (Level::Warn, format!("{} pending", count(pending))),

@@ -45,7 +45,7 @@ pub(in crate::cli) fn reasons(status: &Status) -> Vec<String> {
     }
     let pending = super::pending(status);
     if pending > 0 {
-        found.push(format!("{} to be created or verified", counted(pending as u64, "subscription")));
+        found.push(format!("{} to be created or verified", counted(pending, "subscription")));
     }
     if let Some(held) = reconcile.deletes_held {
         let deletes = counted(held.deletes, "delete");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::park::Obstacle;
-use crate::model::subscription::SubscriptionKey;
+use crate::model::subscription::{SubscriptionId, SubscriptionKey};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "action", rename_all = "snake_case")]
@@ -29,7 +29,7 @@ pub enum Action {
     },
     /// Delete a subscription of ours.
     Delete {
-        id: Box<str>,
+        id: SubscriptionId,
         /// Type, version and condition.
         #[serde(flatten)]
         key: SubscriptionKey,

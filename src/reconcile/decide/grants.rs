@@ -211,14 +211,11 @@ mod tests {
     use crate::model::subscription::Condition;
 
     fn follow(broadcaster: &str, moderator: &str) -> SubscriptionKey {
-        SubscriptionKey {
-            subscription_type: "channel.follow".into(),
-            version: "2".into(),
-            condition: Condition::from_pairs([
-                ("broadcaster_user_id", broadcaster),
-                ("moderator_user_id", moderator),
-            ]),
-        }
+        SubscriptionKey::new(
+            "channel.follow",
+            "2",
+            Condition::from_pairs([("broadcaster_user_id", broadcaster), ("moderator_user_id", moderator)]),
+        )
     }
 
     fn row(id: &str, scopes: &[&str]) -> UserGrants {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::place::{Places, Side};
 use crate::helix::{Filter, SubscriptionList};
-use crate::model::subscription::{SubscriptionRow, SubscriptionStatus};
+use crate::model::subscription::{SubscriptionId, SubscriptionRow, SubscriptionStatus};
 
 /// Rows on a page of the list (Twitch: "Get EventSub Subscriptions").
 pub(in crate::reconcile) const PAGE: usize = 100;
@@ -19,13 +19,13 @@ pub(in crate::reconcile) enum Known {
     /// Created, adopted, or looked up by its id.
     There(SubscriptionRow),
     /// Deleted, or not found by its id.
-    Gone(Box<str>),
+    Gone(SubscriptionId),
     /// Ended by Twitch.
-    Ended { id: Box<str>, status: SubscriptionStatus },
+    Ended { id: SubscriptionId, status: SubscriptionStatus },
 }
 
 impl Known {
-    fn id(&self) -> &str {
+    fn id(&self) -> &SubscriptionId {
         match self {
             Self::There(row) => &row.id,
             Self::Gone(id) | Self::Ended { id, .. } => id,
@@ -117,7 +117,7 @@ impl Ledger {
     }
 
     /// The rows on places of ours that wait for Twitch's challenge, by id.
-    pub(in crate::reconcile) fn unverified(&mut self, places: &Places) -> Vec<Box<str>> {
+    pub(in crate::reconcile) fn unverified(&mut self, places: &Places) -> Vec<SubscriptionId> {
         let is_waiting = |row: &&SubscriptionRow| {
             row.status == SubscriptionStatus::WebhookCallbackVerificationPending
                 && places.side(&row.target) != Side::Foreign
@@ -151,9 +151,9 @@ fn advance(row: &mut SubscriptionRow, status: &SubscriptionStatus) {
 }
 
 fn apply(rows: &mut Vec<SubscriptionRow>, changes: Vec<Known>) {
-    let mut fates: HashMap<Box<str>, Fate> = HashMap::with_capacity(changes.len());
+    let mut fates: HashMap<SubscriptionId, Fate> = HashMap::with_capacity(changes.len());
     for change in changes {
-        let fate = fates.entry(change.id().into()).or_default();
+        let fate = fates.entry(change.id().clone()).or_default();
         match change {
             Known::There(row) => match &mut fate.there {
                 Some(known) => advance(known, &row.status),

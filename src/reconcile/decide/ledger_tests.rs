@@ -45,11 +45,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn key(n: u8) -> SubscriptionKey {
     let id = n.to_string();
-    SubscriptionKey {
-        subscription_type: "stream.online".into(),
-        version: "1".into(),
-        condition: Condition::from_pairs([("broadcaster_user_id", id.as_str())]),
-    }
+    SubscriptionKey::new("stream.online", "1", Condition::from_pairs([("broadcaster_user_id", id.as_str())]))
 }
 
 fn places() -> Places {
@@ -61,7 +57,7 @@ fn target() -> TransportTarget {
 }
 
 /// The ids that these actions delete.
-fn ids(actions: &[Action]) -> HashSet<Box<str>> {
+fn ids(actions: &[Action]) -> HashSet<SubscriptionId> {
     let id = |action: &Action| match action {
         Action::Delete { id, .. } => Some(id.clone()),
         Action::Create { .. } => None,
@@ -78,7 +74,7 @@ struct World {
     parked: ParkTable,
     hold: Option<Hold>,
     /// Deletes that the last plan held. What others change may end a hold.
-    held: HashSet<Box<str>>,
+    held: HashSet<SubscriptionId>,
     max_delete: f64,
     now: Instant,
     /// What others changed since the list that we know was read.
@@ -199,7 +195,7 @@ impl World {
     }
 
     fn is_first_half(row: &SubscriptionRow) -> bool {
-        row.id.ends_with(['0', '2', '4', '6', '8'])
+        row.id.to_string().ends_with(['0', '2', '4', '6', '8'])
     }
 
     fn step(&mut self, step: Step) -> Result<(), TestCaseError> {

@@ -216,11 +216,7 @@ mod tests {
     use crate::model::subscription::Condition;
 
     fn key() -> SubscriptionKey {
-        SubscriptionKey {
-            subscription_type: "stream.online".into(),
-            version: "1".into(),
-            condition: Condition::from_pairs([("broadcaster_user_id", "1")]),
-        }
+        SubscriptionKey::new("stream.online", "1", Condition::from_pairs([("broadcaster_user_id", "1")]))
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::park::{Obstacle, ParkTable, Standing};
 use super::place::Places;
 use super::reason;
 use crate::model::catalog;
-use crate::model::subscription::{Condition, SubscriptionKey, SubscriptionRow};
+use crate::model::subscription::{Condition, SubscriptionId, SubscriptionKey, SubscriptionRow};
 use crate::reconcile::Policy;
 
 /// Live rows of a client with the same type and condition (Twitch: "Managing Event Subscriptions").
@@ -49,7 +49,7 @@ pub(in crate::reconcile) struct Input<'a> {
     pub(in crate::reconcile) is_fresh: bool,
     pub(in crate::reconcile) parked: &'a ParkTable,
     /// Rows whose challenge Twitch should have sent long ago.
-    pub(in crate::reconcile) overdue: &'a HashSet<Box<str>>,
+    pub(in crate::reconcile) overdue: &'a HashSet<SubscriptionId>,
     /// Why the callback cannot be reached.
     pub(in crate::reconcile) unreachable: Option<&'a str>,
     /// Subscriptions that Twitch would refuse for want of a grant, with the reason.
@@ -91,7 +91,7 @@ pub(in crate::reconcile) struct Planned {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::reconcile) struct Live {
-    pub(in crate::reconcile) id: Box<str>,
+    pub(in crate::reconcile) id: SubscriptionId,
     pub(in crate::reconcile) enabled: bool,
     /// Whether it is where it should be.
     pub(in crate::reconcile) current: bool,

@@ -12,7 +12,7 @@ use super::plan::{FREE_DELETES, Hold, Input, Planned, plan};
 use super::reason;
 use crate::model::secret::Secret;
 use crate::model::subscription::{
-    Condition, SubscriptionKey, SubscriptionRow, SubscriptionStatus, TransportTarget,
+    Condition, SubscriptionId, SubscriptionKey, SubscriptionRow, SubscriptionStatus, TransportTarget,
 };
 use crate::model::webhook::WebhookKey;
 use crate::reconcile::Policy;
@@ -25,15 +25,11 @@ fn key(n: u8) -> SubscriptionKey {
     let version = if name == "channel.follow" { "2" } else { "1" };
     let id = n.to_string();
     let field = if name == "channel.raid" { "to_broadcaster_user_id" } else { "broadcaster_user_id" };
-    SubscriptionKey {
-        subscription_type: name.into(),
-        version: version.into(),
-        condition: Condition::from_pairs([
-            (field, id.as_str()),
-            ("from_broadcaster_user_id", ""),
-            ("reward_id", ""),
-        ]),
-    }
+    SubscriptionKey::new(
+        name,
+        version,
+        Condition::from_pairs([(field, id.as_str()), ("from_broadcaster_user_id", ""), ("reward_id", "")]),
+    )
 }
 
 #[derive(Clone, Debug)]
@@ -201,7 +197,7 @@ fn world() -> impl Strategy<Value = World> {
     )
 }
 
-fn deleted(planned: &Planned) -> BTreeSet<Box<str>> {
+fn deleted(planned: &Planned) -> BTreeSet<SubscriptionId> {
     planned
         .plan
         .actions
@@ -246,7 +242,7 @@ proptest! {
     #[test]
     fn only_ours_and_nothing_wanted_is_deleted(world in world()) {
         let planned = world.plan();
-        let held: BTreeSet<Box<str>> = planned.plan.held.iter().filter_map(|action| match action {
+        let held: BTreeSet<SubscriptionId> = planned.plan.held.iter().filter_map(|action| match action {
             Action::Delete { id, .. } => Some(id.clone()),
             Action::Create { .. } => None,
         }).collect();

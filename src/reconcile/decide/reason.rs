@@ -217,15 +217,15 @@ mod tests {
     use crate::model::subscription::Condition;
 
     fn key(name: &str, version: &str) -> SubscriptionKey {
-        SubscriptionKey {
-            subscription_type: name.into(),
-            version: version.into(),
-            condition: Condition::from_pairs([
+        SubscriptionKey::new(
+            name,
+            version,
+            Condition::from_pairs([
                 ("broadcaster_user_id", "1"),
                 ("moderator_user_id", "2"),
                 ("user_id", "3"),
             ]),
-        }
+        )
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::logins::Logins;
 use crate::model::hint;
 use crate::model::route::SinkName;
 use crate::model::subscription::{Condition, FieldValue, SubscriptionKey, SubscriptionSpec};
+use crate::model::subscriptions::LoginNames;
 use crate::reconcile::Desired;
 
 /// The resolved subscriptions.
@@ -21,16 +22,28 @@ pub(in crate::reconcile) struct Wanted {
     /// The daemon's own subscriptions, which the file does not have and which go to no sink. Empty if the file switches
     /// them off.
     pub(in crate::reconcile) own: HashSet<SubscriptionKey>,
-    /// The logins of the file by their ids, as far as they are known.
-    pub(in crate::reconcile) names: HashMap<Box<str>, Arc<str>>,
+    /// The logins by which the file names the users of each key, in the order of the keys.
+    pub(in crate::reconcile) logins: Vec<LoginNames>,
 }
 
 impl Wanted {
+    /// Has these keys share those that are equal: rows and entries hold them already.
+    pub(in crate::reconcile) fn share_keys(&mut self, before: &Self) {
+        let mut old = before.keys.iter().peekable();
+        for key in &mut self.keys {
+            while old.next_if(|old| *old < key).is_some() {}
+            if let Some(same) = old.next_if(|old| *old == key) {
+                *key = same.clone();
+            }
+        }
+    }
+
     /// Adds what the daemon wants for itself.
     pub(in crate::reconcile) fn add_own(&mut self, keys: impl IntoIterator<Item = SubscriptionKey>) {
         for key in keys {
             if let Err(at) = self.keys.binary_search(&key) {
                 self.keys.insert(at, key.clone());
+                self.logins.insert(at, LoginNames::None);
                 self.restricted.insert(key.clone(), Arc::new([]));
                 self.own.insert(key);
             }
@@ -52,10 +65,11 @@ pub(in crate::reconcile) fn of(desired: &Desired, logins: &Logins, client_id: &s
 pub(in crate::reconcile) fn resolve(specs: &[SubscriptionSpec], logins: &Logins) -> Wanted {
     let mut resolved: Vec<(SubscriptionKey, Option<Arc<[SinkName]>>)> = Vec::with_capacity(specs.len());
     let mut wanted = Wanted::default();
+    let mut names: HashMap<&str, &Arc<str>> = HashMap::new();
     for spec in specs {
         for login in spec.logins() {
-            if let Some(id) = logins.id_of(login).filter(|id| !wanted.names.contains_key(*id)) {
-                wanted.names.insert(id.into(), Arc::clone(login));
+            if let Some(id) = logins.id_of(login) {
+                names.entry(id).or_insert(login);
             }
         }
         match spec.resolve(|login| logins.id_of(login)) {
@@ -74,10 +88,15 @@ pub(in crate::reconcile) fn resolve(specs: &[SubscriptionSpec], logins: &Logins)
         same
     });
     wanted.keys.reserve_exact(resolved.len());
+    wanted.logins.reserve_exact(resolved.len());
     for (key, sinks) in resolved {
         if let Some(sinks) = sinks {
             wanted.restricted.insert(key.clone(), sinks);
         }
+        let mut of_key: Vec<Arc<str>> =
+            key.condition.iter().filter_map(|(_, id)| names.get(id).map(|login| Arc::clone(login))).collect();
+        of_key.dedup();
+        wanted.logins.push(of_key.into());
         wanted.keys.push(key);
     }
     wanted
@@ -114,11 +133,11 @@ fn shown(spec: &SubscriptionSpec, logins: &Logins) -> SubscriptionKey {
             (name.as_ref(), value)
         })
         .collect();
-    SubscriptionKey {
-        subscription_type: spec.subscription_type.as_ref().into(),
-        version: spec.version.as_ref().into(),
-        condition: Condition::from_pairs(values.iter().map(|(name, value)| (*name, value.as_str()))),
-    }
+    SubscriptionKey::new(
+        &spec.subscription_type,
+        &spec.version,
+        Condition::from_pairs(values.iter().map(|(name, value)| (*name, value.as_str()))),
+    )
 }
 
 #[cfg(test)]
@@ -156,7 +175,7 @@ mod tests {
         let names: Vec<&str> = wanted.restricted[&wanted.keys[0]].iter().map(SinkName::as_str).collect();
         assert_eq!(names, ["x", "y"]);
         assert!(!wanted.restricted.contains_key(&wanted.keys[1]));
-        assert_eq!(wanted.names, HashMap::from([("1".into(), "a".into())]));
+        assert_eq!(wanted.logins, [LoginNames::One("a".into()), LoginNames::None]);
         assert_eq!(wanted.unresolved.len(), 1);
         assert_eq!(wanted.unresolved[0].0.to_string(), "stream.online v1 broadcaster_user_id=@b");
         assert_eq!(super::logins(&specs), HashSet::from(["a", "b"]));

@@ -41,11 +41,11 @@ mod tests {
 
     fn key(number: usize) -> SubscriptionKey {
         let id = format!("{number:05}");
-        SubscriptionKey {
-            subscription_type: "stream.online".into(),
-            version: "1".into(),
-            condition: Condition::from_pairs([("broadcaster_user_id", id.as_str())]),
-        }
+        SubscriptionKey::new(
+            "stream.online",
+            "1",
+            Condition::from_pairs([("broadcaster_user_id", id.as_str())]),
+        )
     }
 
     fn create(number: usize, worst_cost: u64) -> Action {

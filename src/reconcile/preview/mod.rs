@@ -173,7 +173,7 @@ pub(super) async fn preview_with<A: Api>(
             SubscriptionList { total_cost, max_total_cost, ..SubscriptionList::default() }
         }
         false => {
-            let list = api.subscriptions(&places.filter()).await;
+            let list = api.subscriptions(&places.filter(), |_| {}).await;
             list.map_err(|failure| RunError::api("the subscriptions could not be listed", failure))?
         }
     };

@@ -45,7 +45,7 @@ impl<A: Api> Engine<A> {
             let key = action.key();
             let refused = match outcome {
                 Outcome::There { row, adopted } => {
-                    tracing::debug!(subscription_id = &*row.id, subscription = %key, adopted, "subscription is there");
+                    tracing::debug!(subscription_id = %row.id, subscription = %key, adopted, "subscription is there");
                     tally.adopted += u64::from(adopted);
                     tally.created += u64::from(!adopted);
                     tables.record_created(&row, out);

@@ -15,7 +15,8 @@ use super::wakeups::{Sources, Wake, WakeUps};
 use crate::model::lapse::Lapses;
 use crate::model::pulse::Pulse;
 use crate::model::shard::Sessions;
-use crate::model::status::{ReconcileStatus, SubscriptionEntry};
+use crate::model::status::ReconcileStatus;
+use crate::model::subscriptions::Subscriptions;
 use crate::model::text::chain;
 use crate::reconcile::api::Api;
 use crate::reconcile::bind::binder::{Binder, ShardReport};
@@ -59,7 +60,7 @@ pub(in crate::reconcile) fn build<A: Api>(
     let (in_use, in_use_out) = watch::channel(None);
     let (routes_in, routes) = watch::channel(None);
     let (status_in, status) = watch::channel(ReconcileStatus::default());
-    let (entries, subscriptions) = watch::channel::<Arc<[SubscriptionEntry]>>(Arc::new([]));
+    let (entries, subscriptions) = watch::channel(Subscriptions::default());
     let (requests_in, requests) = watch::channel(Requests::default());
     let (answered, answered_out) = watch::channel(0);
     let trouble = Arc::new(Notify::new());

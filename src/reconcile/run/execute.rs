@@ -201,7 +201,7 @@ fn is_costly(action: &Action) -> bool {
 
 async fn perform<A: Api>(job: &Job<'_, A>, action: &Action) -> Done {
     match action {
-        Action::Delete { id, .. } => match job.api.delete_subscription(id).await {
+        Action::Delete { id, .. } => match job.api.delete_subscription(&id.to_string()).await {
             Ok(()) | Err(HelixError::NotFound { .. }) => Done::Outcome(Outcome::Deleted),
             Err(failure) => failed_or_refused(failure),
         },
@@ -258,7 +258,7 @@ async fn adopt<A: Api>(job: &Job<'_, A>, key: &SubscriptionKey, id: Option<&str>
             None => Filter::Type(key.subscription_type.to_string()),
         },
     };
-    let rows = match job.api.subscriptions(&filter).await {
+    let rows = match job.api.subscriptions(&filter, |_| {}).await {
         Ok(list) => list.rows,
         Err(failure) if failure.is_outage() => return Done::Failed(failure),
         Err(_) => Vec::new(),
@@ -269,7 +269,7 @@ async fn adopt<A: Api>(job: &Job<'_, A>, key: &SubscriptionKey, id: Option<&str>
     }
     // Dead ones do not conflict, says Twitch; one that does all the same is in the way.
     for row in rows.iter().filter(ours) {
-        if let Err(failure) = job.api.delete_subscription(&row.id).await
+        if let Err(failure) = job.api.delete_subscription(&row.id.to_string()).await
             && failure.is_outage()
         {
             return Done::Failed(failure);

@@ -1,5 +1,6 @@
 //! Owner of Twitch's list: what is known of it, and its reading, by a run or in the background.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -11,6 +12,7 @@ use crate::model::subscription::SubscriptionRow;
 use crate::reconcile::api::Api;
 use crate::reconcile::decide::ledger::{Known, Ledger};
 use crate::reconcile::decide::place::Places;
+use crate::reconcile::decide::wanted::Wanted;
 use crate::reconcile::error::RunError;
 
 /// Rows that are looked up by their ids at a time.
@@ -43,9 +45,23 @@ pub(in crate::reconcile) struct Lists {
     reading: Option<Reading>,
     /// Something happened that only a whole list shows.
     is_stale: bool,
+    /// Whose keys the rows share.
+    wanted: Arc<Wanted>,
+}
+
+/// Lets a row share the key of the file.
+fn intern(wanted: &Wanted, row: &mut SubscriptionRow) {
+    if let Ok(at) = wanted.keys.binary_search(&row.key) {
+        row.key = wanted.keys[at].clone();
+    }
 }
 
 impl Lists {
+    /// Has the rows of lists share these keys.
+    pub(in crate::reconcile) fn share_keys(&mut self, wanted: &Arc<Wanted>) {
+        self.wanted = Arc::clone(wanted);
+    }
+
     /// Records what is known without a list.
     pub(in crate::reconcile) fn record(&mut self, change: Known) {
         self.ledger.record(change);
@@ -108,7 +124,8 @@ impl Lists {
         }
         let background = Background::default();
         let (api, asked) = (api.in_background(&background), filter.clone());
-        let task = tokio::spawn(async move { api.subscriptions(&asked).await });
+        let wanted = Arc::clone(&self.wanted);
+        let task = tokio::spawn(async move { api.subscriptions(&asked, |row| intern(&wanted, row)).await });
         self.ledger.begin_reading();
         self.is_stale = false;
         self.reading = Some(Reading { filter, begun: Instant::now(), background, task });
@@ -156,7 +173,10 @@ impl Lists {
         let begun = Instant::now();
         let list = match places.is_nowhere() {
             true => SubscriptionList::default(),
-            false => api.subscriptions(&filter).await.map_err(|error| RunError::api(UNLISTED, error))?,
+            false => {
+                let list = api.subscriptions(&filter, |row| intern(&self.wanted, row)).await;
+                list.map_err(|error| RunError::api(UNLISTED, error))?
+            }
         };
         self.ledger.replace(filter, begun.into_std(), list);
         Ok(())
@@ -175,7 +195,7 @@ impl Lists {
         }
         let mut looks = futures_util::stream::iter(ids)
             .map(|id| async move {
-                let list = api.subscriptions(&Filter::Id(id.to_string())).await;
+                let list = api.subscriptions(&Filter::Id(id.to_string()), |_| {}).await;
                 (id, list)
             })
             .buffer_unordered(LOOKUPS);

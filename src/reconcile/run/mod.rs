@@ -147,6 +147,7 @@ impl<A: Api> Engine<A> {
         let wanted = observe_wanted(&self.api, &mut self.tables, desired).await?;
         // The list may take minutes to read; whoever asks meanwhile sees what is wanted.
         self.tables.show(&wanted, &mut self.out);
+        self.lists.share_keys(&wanted);
         let Some(mut is_fresh) = self.read_list(order, &places, &wanted).await? else {
             return Ok(None);
         };

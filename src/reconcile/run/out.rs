@@ -16,7 +16,8 @@ use crate::model::status::{
     ConduitStatus, GrantStatus, HeldDeletes, ProblemKind, Progress, ReconcileStatus, SubscriptionEntry,
     SubscriptionState,
 };
-use crate::model::subscription::SubscriptionKey;
+use crate::model::subscription::{SubscriptionId, SubscriptionKey};
+use crate::model::subscriptions::{LoginNames, Subscriptions};
 use crate::model::time::Timestamp;
 use crate::reconcile::InUse;
 use crate::reconcile::clock::{timestamp_of, wall};
@@ -35,7 +36,7 @@ const MAX_WARNINGS: usize = 20;
 #[derive(Debug)]
 pub(in crate::reconcile) struct Senders {
     pub(in crate::reconcile) status: watch::Sender<ReconcileStatus>,
-    pub(in crate::reconcile) entries: watch::Sender<Arc<[SubscriptionEntry]>>,
+    pub(in crate::reconcile) entries: watch::Sender<Subscriptions>,
     pub(in crate::reconcile) routes: watch::Sender<Option<Arc<Routes>>>,
     pub(in crate::reconcile) in_use: watch::Sender<Option<InUse>>,
     /// The number of requests that have been answered by a run.
@@ -54,19 +55,11 @@ pub(in crate::reconcile) struct Completed {
     pub(in crate::reconcile) is_settled: bool,
 }
 
-/// The logins behind the ids of a condition, each once.
-fn names(key: &SubscriptionKey, wanted: &Wanted) -> Box<[Arc<str>]> {
-    let mut names: Vec<Arc<str>> =
-        key.condition.iter().filter_map(|(_, id)| wanted.names.get(id).cloned()).collect();
-    names.dedup();
-    names.into()
-}
-
 /// A new state of one entry.
 #[derive(Clone, Debug)]
 pub(in crate::reconcile) enum Change {
-    Enabled(Box<str>),
-    Pending(Option<Box<str>>),
+    Enabled(SubscriptionId),
+    Pending(Option<SubscriptionId>),
     Parked { obstacle: Obstacle, reason: Box<str>, retry_at: Option<std::time::Instant> },
 }
 
@@ -76,8 +69,9 @@ pub(in crate::reconcile) struct Out {
     status: ReconcileStatus,
     /// The subscriptions that have entries and routes.
     shown: Option<Arc<Wanted>>,
-    /// Sorted by key.
-    entries: Vec<SubscriptionEntry>,
+    entries: Subscriptions,
+    /// The position behind the last entry that was set.
+    next: usize,
     entries_changed: bool,
     /// Also of subscriptions that were taken out of the file, until the process ends: their events
     /// may still be on their way to the sinks.
@@ -107,7 +101,8 @@ impl Out {
         Self {
             status: ReconcileStatus::default(),
             shown: None,
-            entries: Vec::new(),
+            entries: Subscriptions::default(),
+            next: 0,
             entries_changed: false,
             routes: HashMap::new(),
             types: Arc::default(),
@@ -279,8 +274,8 @@ impl Out {
             }
         }
         for key in wanted.keys.iter().chain(wanted.unresolved.iter().map(|(key, _)| key)) {
-            if !self.types.contains(&key.subscription_type) {
-                Arc::make_mut(&mut self.types).insert(key.subscription_type.clone());
+            if !self.types.contains(&*key.subscription_type) {
+                Arc::make_mut(&mut self.types).insert((*key.subscription_type).into());
                 changed = true;
             }
         }
@@ -292,24 +287,15 @@ impl Out {
 
     /// Makes an entry for each wanted key and no other; entries that exist keep their state.
     fn rebase(&mut self, wanted: &Wanted) {
-        let all = wanted.keys.iter().chain(wanted.unresolved.iter().map(|(key, _)| key));
-        let count = wanted.keys.len() + wanted.unresolved.len();
-        let own = |key: &SubscriptionKey| wanted.own.contains(key);
-        let same = |key| {
-            let known = self.find(key).map(|at| &self.entries[at]);
-            known.is_some_and(|entry| entry.own == own(key) && entry.logins == names(key, wanted))
-        };
-        if self.entries.len() == count && all.clone().all(same) {
-            return;
-        }
-        let mut entries: Vec<SubscriptionEntry> = Vec::with_capacity(count);
-        for key in all {
-            entries.push(match self.find(key) {
-                Some(at) => SubscriptionEntry {
-                    own: own(key),
-                    logins: names(key, wanted),
-                    ..self.entries[at].clone()
-                },
+        let known = wanted.keys.iter().zip(&wanted.logins).map(|(key, logins)| (key, logins.clone()));
+        let unknown = wanted.unresolved.iter().map(|(key, _)| (key, LoginNames::None));
+        let mut next = 0;
+        let entry = |(key, logins): (&SubscriptionKey, LoginNames)| {
+            let own = wanted.own.contains(key);
+            let known = self.entries.position_near(next, key);
+            next = known.map_or_else(|at| at, |at| at + 1);
+            match known.ok().and_then(|at| self.entries.get(at)) {
+                Some(entry) => SubscriptionEntry { key: key.clone(), own, logins, ..entry.clone() },
                 None => SubscriptionEntry {
                     key: key.clone(),
                     state: SubscriptionState::Pending,
@@ -317,16 +303,20 @@ impl Out {
                     reason: None,
                     obstacle: None,
                     retry_at: None,
-                    own: own(key),
-                    logins: names(key, wanted),
+                    own,
+                    logins,
                 },
-            });
-        }
-        entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+            }
+        };
+        let entries = if wanted.unresolved.is_empty() {
+            known.map(entry).collect()
+        } else {
+            known.chain(unknown).map(entry).collect::<Vec<_>>().into()
+        };
+        self.entries_changed |= entries != self.entries;
         self.entries = entries;
-        self.entries_changed = true;
         let mut gone = std::mem::take(&mut self.gone);
-        gone.retain(|key, _| self.find(key).is_some());
+        gone.retain(|key, _| self.entries.find(key).is_some());
         self.gone = gone;
     }
 
@@ -337,7 +327,8 @@ impl Out {
 
     /// Records what a new state of an entry says of the time in which it does not deliver.
     fn record_delivery(&mut self, at: usize, state: SubscriptionState) {
-        let (before, key) = (self.entries[at].state, &self.entries[at].key);
+        let Some(entry) = self.entries.get(at) else { return };
+        let (before, key) = (entry.state, &entry.key);
         if state == SubscriptionState::Enabled {
             if let Some(from) = self.gone.remove(key) {
                 let lapse = Lapse { from, to: Instant::now().into_std() };
@@ -349,13 +340,11 @@ impl Out {
         }
     }
 
-    fn find(&self, key: &SubscriptionKey) -> Option<usize> {
-        self.entries.binary_search_by(|entry| entry.key.cmp(key)).ok()
-    }
-
     /// Changes one entry; a key that is not wanted has none.
     pub(in crate::reconcile) fn set(&mut self, key: &SubscriptionKey, change: Change) {
-        let Some(at) = self.find(key) else { return };
+        // Many keys are set one after the other, in the order of the list.
+        let Ok(at) = self.entries.position_near(self.next, key) else { return };
+        self.next = at + 1;
         let (state, id, retry_at, obstacle, reason) = match change {
             Change::Enabled(id) => (SubscriptionState::Enabled, Some(id), None, None, None),
             Change::Pending(id) => (SubscriptionState::Pending, id, None, None, None),
@@ -365,33 +354,32 @@ impl Out {
             }
         };
         self.record_delivery(at, state);
-        let entry = &mut self.entries[at];
-        if entry.state != state
-            || entry.id != id
-            || entry.reason != reason
-            || entry.obstacle != obstacle
-            || entry.retry_at.is_some() != retry_at.is_some()
-        {
-            self.entries_changed = true;
-        }
-        (entry.state, entry.id, entry.obstacle, entry.reason) = (state, id, obstacle, reason);
+        let Some(entry) = self.entries.get(at) else { return };
         // The time is computed anew each time and wavers by some milliseconds.
-        if entry.retry_at.is_none_or(|old| {
-            retry_at.is_none_or(|new| old.since(new).max(new.since(old)) > Duration::from_secs(1))
-        }) && entry.retry_at != retry_at
+        let is_same_time = match (entry.retry_at, retry_at) {
+            (Some(old), Some(new)) => old.since(new).max(new.since(old)) <= Duration::from_secs(1),
+            (old, new) => old == new,
+        };
+        if entry.state == state
+            && entry.id == id
+            && entry.reason == reason
+            && entry.obstacle == obstacle
+            && is_same_time
         {
-            entry.retry_at = retry_at;
-            self.entries_changed = true;
+            return;
         }
+        let entry = SubscriptionEntry { state, id, retry_at, obstacle, reason, ..entry.clone() };
+        self.entries.replace(at, entry);
+        self.entries_changed = true;
     }
 
     /// Whether Twitch delivers this subscription.
     pub(in crate::reconcile) fn delivers(&self, key: &SubscriptionKey) -> bool {
-        self.find(key).is_some_and(|at| self.entries[at].state == SubscriptionState::Enabled)
+        self.entries.find(key).is_some_and(|entry| entry.state == SubscriptionState::Enabled)
     }
 
     /// Records a new subscription that waits for its challenge; an older one may deliver until then.
-    pub(in crate::reconcile) fn begun(&mut self, key: &SubscriptionKey, id: Box<str>) {
+    pub(in crate::reconcile) fn begun(&mut self, key: &SubscriptionKey, id: SubscriptionId) {
         if !self.delivers(key) {
             self.set(key, Change::Pending(Some(id)));
         }
@@ -432,6 +420,6 @@ impl Out {
         let pauses = u32::try_from(self.entries.len() / ROWS_PER_PAUSE).unwrap_or(u32::MAX).saturating_add(1);
         self.next_entries = now + self.pause.saturating_mul(pauses);
         self.entries_changed = false;
-        self.senders.entries.send_replace(self.entries.as_slice().into());
+        self.senders.entries.send_replace(self.entries.clone());
     }
 }

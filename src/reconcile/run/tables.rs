@@ -13,7 +13,9 @@ use crate::model::catalog;
 use crate::model::hint;
 use crate::model::invocation::Invocation;
 use crate::model::status::GrantStatus;
-use crate::model::subscription::{SubscriptionKey, SubscriptionRow, SubscriptionSpec, SubscriptionStatus};
+use crate::model::subscription::{
+    SubscriptionId, SubscriptionKey, SubscriptionRow, SubscriptionSpec, SubscriptionStatus,
+};
 use crate::model::text::chain;
 use crate::reconcile::api::Api;
 use crate::reconcile::clock::wall;
@@ -79,7 +81,7 @@ pub(in crate::reconcile) struct Tables {
     parked: ParkTable,
     grants: Grants,
     /// When each subscription, by id, was first seen waiting for its challenge.
-    unverified: HashMap<Box<str>, Instant>,
+    unverified: HashMap<SubscriptionId, Instant>,
     /// Time that Twitch may take with a challenge.
     challenge: Duration,
     /// `None` while no deletes are held.
@@ -184,7 +186,11 @@ impl Tables {
         {
             return Arc::clone(&resolved.wanted);
         }
-        let wanted = Arc::new(wanted::of(desired, &self.logins, &self.client_id));
+        let mut wanted = wanted::of(desired, &self.logins, &self.client_id);
+        if let Some(before) = &self.resolved {
+            wanted.share_keys(&before.wanted);
+        }
+        let wanted = Arc::new(wanted);
         self.resolved = Some(Resolved { generation, logins, wanted: Arc::clone(&wanted) });
         wanted
     }
@@ -283,7 +289,7 @@ impl Tables {
         &mut self,
         places: &Places,
         rows: &[SubscriptionRow],
-    ) -> HashSet<Box<str>> {
+    ) -> HashSet<SubscriptionId> {
         let now = Instant::now();
         let is_waiting = |row: &&SubscriptionRow| {
             row.status == SubscriptionStatus::WebhookCallbackVerificationPending
@@ -304,7 +310,7 @@ impl Tables {
         desired: &Desired,
         places: &Places,
         observed: Observed<'_>,
-        overdue: &HashSet<Box<str>>,
+        overdue: &HashSet<SubscriptionId>,
         unreachable: impl Future<Output = Option<String>>,
     ) -> Decided {
         let Observed { wanted, list, is_fresh } = observed;

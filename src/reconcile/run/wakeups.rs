@@ -8,7 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::model::subscription::SubscriptionStatus;
+use crate::model::subscription::{SubscriptionId, SubscriptionStatus};
 use crate::reconcile::bind::binder::ShardReport;
 use crate::reconcile::{Desired, Hints, ReconcileOptions, Requests};
 
@@ -220,7 +220,7 @@ impl WakeUps {
 
     /// Takes the subscriptions that Twitch has ended since the last call; the flag says that there were too many to
     /// remember each.
-    pub(in crate::reconcile) fn take_ended(&self) -> (Vec<(Box<str>, SubscriptionStatus)>, bool) {
+    pub(in crate::reconcile) fn take_ended(&self) -> (Vec<(SubscriptionId, SubscriptionStatus)>, bool) {
         let ended = std::mem::take(&mut *self.sources.hints.ended());
         (ended.rows, ended.too_many)
     }

@@ -6,6 +6,7 @@ use super::*;
 use crate::model::example;
 use crate::model::route::SinkName;
 use crate::model::status::SubscriptionState;
+use crate::model::subscription::SubscriptionKey;
 
 /// Returns the names of the samples in a text, without the suffixes of histograms.
 fn names(text: &str) -> BTreeSet<String> {
@@ -70,11 +71,11 @@ fn hostile_types_are_escaped_and_many_are_counted_together() {
     let mut entries = Vec::new();
     for nth in 0..1_000 {
         let mut entry = example::entry(&nth.to_string(), SubscriptionState::Enabled);
-        entry.key.subscription_type =
-            if nth == 0 { hostile.into() } else { format!("type.{nth}").as_str().into() };
+        let name = if nth == 0 { hostile.to_owned() } else { format!("type.{nth}") };
+        entry.key = SubscriptionKey::new(&name, "1", entry.key.condition.clone());
         entries.push(entry);
     }
-    status.subscriptions = entries.into();
+    status.set_subscriptions(entries.into());
     let text = render(&status, Format::OpenMetrics);
     let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("eventsubd_subscriptions{")).collect();
     let first = r##"eventsubd_subscriptions{type="a\"} 1\n# EOF\n\\",state="enabled"} 1"##;
@@ -100,7 +101,7 @@ fn reasons_that_nobody_has_thought_of_are_bounded_too() {
 fn a_hundred_thousand_subscriptions_are_a_few_lines() {
     let mut status = example::healthy();
     let entry = example::entry("1", SubscriptionState::Parked);
-    status.subscriptions = vec![entry; 100_000].into();
+    status.set_subscriptions(vec![entry; 100_000].into());
     status.sinks[0].name = SinkName::new("log");
     let text = render(&status, Format::Prometheus);
     assert!(text.contains("eventsubd_subscriptions_parked{obstacle=\"grant\"} 100000\n"));

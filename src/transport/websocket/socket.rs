@@ -263,7 +263,7 @@ impl Socket {
                     warn!(%subscription_id, subscription_type, status, left_out, "Twitch has ended a subscription");
                 }
                 self.shared.intake.send_modify(|intake| intake.revocations += 1);
-                (self.shared.hear.0)(Hint::Ended { id: subscription_id, status });
+                (self.shared.hear.0)(Hint::Ended { id: (*subscription_id).into(), status });
                 if let Some(event) = event {
                     self.store(event, seen).await?;
                 }

@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use super::*;
 use crate::model::example;
 use crate::model::shard::ShardId;
@@ -15,8 +13,9 @@ pub(in crate::admin::page) fn entry(
 
 /// Returns a status without problems.
 pub(in crate::admin::page) fn well() -> Status {
-    let subscriptions = Arc::from([entry("1", SubscriptionState::Enabled, None)]);
-    Status { ready: true, not_ready: vec![], subscriptions, ..example::healthy() }
+    let mut status = Status { ready: true, not_ready: vec![], ..example::healthy() };
+    status.set_subscriptions(vec![entry("1", SubscriptionState::Enabled, None)].into());
+    status
 }
 
 fn levels(status: &Status) -> Vec<(&'static str, Level, String)> {
@@ -45,10 +44,11 @@ fn problems_are_highlighted() {
     status.sinks[0].state = SinkState::Retrying;
     status.sinks[0].lag_events = 4_000;
     status.store.problem = Some("no space left".to_owned());
-    status.subscriptions = Arc::from([
+    let subscriptions = vec![
         entry("1", SubscriptionState::Parked, Some("needs grant")),
         entry("2", SubscriptionState::Enabled, None),
-    ]);
+    ];
+    status.set_subscriptions(subscriptions.into());
     status.webhook = example::status().webhook;
     assert_eq!(view(&status, &Query::default(), &Extras::default()).verdict, "Not ready");
     let found: Vec<_> = levels(&status).into_iter().map(|(name, level, _)| (name, level)).collect();

@@ -6,7 +6,9 @@ use super::super::park::Obstacle;
 use super::super::place::Side;
 use super::super::reason;
 use super::{Input, Live, Planned};
-use crate::model::subscription::{Condition, SubscriptionKey, SubscriptionRow, SubscriptionStatus};
+use crate::model::subscription::{
+    Condition, SubscriptionId, SubscriptionKey, SubscriptionRow, SubscriptionStatus,
+};
 use crate::reconcile::Policy;
 
 /// The rows of one wanted key.
@@ -107,7 +109,7 @@ pub(super) fn sort_out<'a>(input: &Input<'a>, out: &mut Planned) -> Sorted<'a> {
 
 /// Of equal live rows the first by this is kept: one that delivers before one that does not, then
 /// any, as long as it is always the same.
-pub(super) fn rank(row: &SubscriptionRow) -> (bool, &str) {
+pub(super) fn rank(row: &SubscriptionRow) -> (bool, &SubscriptionId) {
     (!is_enabled(row), &row.id)
 }
 
