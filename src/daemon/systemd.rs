@@ -148,7 +148,9 @@ fn is_up(status: &Status) -> bool {
     let token = &status.token;
     // A run that failed although there was a token: Twitch is there, and something is wrong with it.
     let failed = status.reconcile.problem.is_some() && token.mints > 0;
-    status.reconcile.generation > 0 || token.state == TokenState::Unavailable || failed
+    let reconcile = &status.reconcile;
+    let matched = reconcile.generation > 0 || reconcile.remembered.is_some();
+    matched || token.state == TokenState::Unavailable || failed
 }
 
 /// One sentence on how things are: what is wrong, then how much is done.
@@ -263,6 +265,8 @@ mod tests {
         };
         assert!(!is_up(&status(|_| {})), "no token yet");
         assert!(!is_up(&status(minted)), "not reconciled yet");
+        let remembered = |status: &mut Status| status.reconcile.remembered = Some(status.now);
+        assert!(is_up(&status(remembered)), "an earlier process has left all as it is wanted");
         assert!(is_up(&status(|s| s.token.state = TokenState::Unavailable)));
         assert!(!is_up(&status(|s| {
             s.token.state = TokenState::Refused;
