@@ -320,3 +320,47 @@ async fn a_lonely_shard_is_moved_behind_a_stand_in() {
     drop(world);
     bench.end().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn in_a_long_list_a_new_callback_is_looked_up_by_its_id() {
+    let many = |count: usize| -> Vec<SubscriptionSpec> {
+        (0..count).map(|n| super::fake::literal("stream.online", &format!("{}", 10_000 + n))).collect()
+    };
+    let fake = answered();
+    let bench = Bench::start(&fake, &Arc::default(), webhooks(&many(1_000)));
+    bench.converged().await;
+    fake.world().calls.clear();
+    fake.world().challenge = None;
+    bench.reload(&many(1_001), |_| {});
+    bench.status(|status| status.generation == 2).await;
+    assert!(!bench.handle.status.borrow().converged, "the challenge is not answered");
+    fake.world().challenge = Some("enabled");
+    fake.world().verify();
+    bench.handle.hint(crate::model::hint::Hint::Verified);
+    bench.converged().await;
+    let world = fake.world();
+    assert_eq!((world.count("list All"), world.count("create")), (0, 1), "{:?}", world.calls);
+    assert!(world.count("list Id") >= 1);
+    drop(world);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_list_is_moved_with_whole_lists_and_without_a_gap() {
+    let many: Vec<SubscriptionSpec> =
+        (0..500).map(|n| super::fake::literal("stream.online", &format!("{}", 10_000 + n))).collect();
+    let fake = answered();
+    let bench = Bench::start(&fake, &Arc::default(), webhooks(&many));
+    bench.converged().await;
+    bench.reload(&many, |desired| desired.webhook = target("https://b.example/e", &["first-secret"]));
+    let moved = async {
+        while !bench.handle.status.borrow().converged || fake.world().rows.len() != 500 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let live: std::collections::BTreeSet<_> = fake.world().live().into_iter().collect();
+            assert_eq!(live.len(), 500, "each is delivered from somewhere");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(3_600), moved).await.expect("it is moved");
+    assert!(callbacks(&fake).iter().all(|callback| callback.starts_with("https://b.example/e")));
+    bench.end().await;
+}
