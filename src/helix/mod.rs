@@ -99,7 +99,7 @@ impl Helix {
     pub fn in_background(&self, background: &Background) -> Self {
         Self {
             sender: Arc::clone(&self.sender),
-            pulse: Pulse::default(),
+            pulse: self.pulse.clone(),
             background: Some(background.clone()),
         }
     }

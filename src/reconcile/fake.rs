@@ -164,7 +164,7 @@ impl Api for Fake {
     }
 
     fn in_background(&self, _background: &Background) -> Self {
-        Self(Arc::clone(&self.0), Pulse::default())
+        self.clone()
     }
 
     fn window(&self) -> usize {

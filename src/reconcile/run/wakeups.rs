@@ -185,6 +185,8 @@ impl WakeUps {
         let due = due.map(|due| due.max(self.spaced(RETRY_SHARE, 5 * LEAST_PAUSE)));
         let soon = (!is_settled).then(|| self.spaced(2, UNSETTLED_PAUSE));
         self.next_run = [due, soon].into_iter().flatten().fold(now + FAR, Instant::min).max(now);
+        // The interval may be a shorter one by now.
+        self.next_compare = self.next_compare.min(now + self.sources.desired.borrow().interval);
     }
 
     /// Schedules the next comparison after one in the background that failed, and returns the pause.
