@@ -45,7 +45,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// Whether the running daemon cannot follow it.
+    /// Returns whether the change is refused while the daemon runs.
     pub fn needs_restart(&self) -> bool {
         matches!(self, Self::Key { key, .. } if key.needs_restart)
     }

@@ -14,10 +14,9 @@ use super::report::private::reads_like_a_path;
 /// The largest file that is read.
 pub(super) const MAX_FILE: u64 = 64 * 1024 * 1024;
 
-/// Why a file could not be read.
+/// A file that could not be read.
 #[derive(Debug)]
 pub(super) struct Unreadable {
-    /// Whether it does not exist.
     pub(super) missing: bool,
     pub(super) message: String,
 }
@@ -75,7 +74,7 @@ impl Access {
 /// The folder of the configuration file, in which the relative paths of keys start.
 pub(super) struct Folder {
     path: PathBuf,
-    /// Whether files may be looked at.
+    /// Whether files may be read.
     open: bool,
 }
 
@@ -102,7 +101,7 @@ impl Folder {
         self.path.join(text)
     }
 
-    /// Whether files may be looked at.
+    /// Returns whether files may be read.
     pub(super) fn is_open(&self) -> bool {
         self.open
     }
@@ -194,7 +193,7 @@ pub(super) fn small_text(bytes: Vec<u8>) -> Result<String, &'static str> {
     Ok(text)
 }
 
-/// What keeps a text from being the one secret that it should be. Tells positions, never characters that may be part
+/// Returns why a text cannot be a secret. Names positions, never characters that may be part
 /// of the secret.
 pub(super) fn flaw_of_secret(text: &str) -> Option<String> {
     if text.is_empty() {
@@ -231,7 +230,7 @@ pub(super) fn flaw(text: &str) -> Option<String> {
     Some(format!("character {} is not printable (U+{code:04X})", at + 1))
 }
 
-/// Whether a character leaves a mark, or is a blank.
+/// Returns whether a character is visible or a blank.
 pub(super) fn is_printable(c: char) -> bool {
     !c.is_control()
         && !matches!(u32::from(c),

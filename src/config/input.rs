@@ -13,7 +13,7 @@ use super::section::secrets::RELATIVE;
 use super::subscription::entry::Entry;
 use super::subscription::login::{self, LoginFile, Logins};
 
-/// How many errors of the parser are looked at: what follows is most often their echo.
+/// Most errors of the parser that are reported; later ones are usually consequences of these.
 const MAX_SYNTAX_ERRORS: usize = 20;
 
 /// Makes the bytes of a file a text that diagnostics can point into.

@@ -19,16 +19,15 @@ const NAME: usize = 16;
 /// The configuration file that a command works with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileChoice {
-    /// The file.
     pub path: PathBuf,
-    /// Whether somebody named it. The other ones are looked for, and need not exist.
+    /// Whether a flag or a variable names the file. Other files need not exist.
     pub named: bool,
     /// A file in the current folder that was passed over because it belongs to another user.
     pub passed_over: Option<PathBuf>,
 }
 
 impl FileChoice {
-    /// Whether it is the file that every command takes when there is no other.
+    /// Whether this is the default file of every command.
     pub fn is_of_the_system(&self) -> bool {
         self.path == Path::new(SYSTEM)
     }

@@ -1,9 +1,8 @@
 //! One file to one validated configuration.
 //!
-//! Owns the way from text to [`Config`]: layers, checks, expansion, and what is said about
-//! problems. It never changes a file, never starts anything, and its messages never hold the text
-//! of a secret. A load is one plain call that keeps nothing: whoever reloads compares the result
-//! with what runs ([`diff()`]) and goes on with the old one after errors.
+//! Owns the way from text to [`Config`]: layers, checks, expansion, and the messages about problems. It never changes a
+//! file, never starts anything, and its messages never contain a secret. A load is one plain call that keeps nothing: a
+//! reload compares the result with the running configuration ([`diff()`]), which stays active after errors.
 //!
 //! The text is parsed once with the place of each key and value. Every check goes on after an
 //! error, so that one report shows all problems of the file.
@@ -53,18 +52,17 @@ const SANDBOX_CLIENT_ID: &str = "sandbox";
 /// A configuration that can be used.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// The configuration.
     pub config: Config,
-    /// What may not be as it was meant, by position.
+    /// Sorted by position.
     pub warnings: Vec<Diagnostic>,
 }
 
-/// Why a configuration cannot be used: all its problems.
+/// All problems of a configuration that cannot be used.
 #[derive(Clone, Debug)]
 pub struct ConfigErrors {
-    /// By position; at least one.
+    /// Sorted by position; at least one.
     pub errors: Vec<Diagnostic>,
-    /// By position.
+    /// Sorted by position.
     pub warnings: Vec<Diagnostic>,
 }
 

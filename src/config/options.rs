@@ -1,4 +1,4 @@
-//! What is loaded, and the paths that a daemon has.
+//! Options of a load, and the paths of a daemon.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,6 @@ pub(super) const SOCKET: &str = "control.sock";
 /// The file of a load with everything around it.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
-    /// The configuration file.
     pub path: PathBuf,
     /// `--state-dir`.
     pub state_dir: Option<PathBuf>,
@@ -29,7 +28,7 @@ pub enum Secrets {
     Optional,
 }
 
-/// Where a daemon keeps its state and listens.
+/// Paths of a daemon's state and control socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
     pub state_directory: PathBuf,

@@ -45,7 +45,7 @@ pub struct Application {
     pub client_id: String,
     /// `None` only when it was not required.
     pub client_secret: Option<Secret>,
-    /// Where the secret comes from, or would: a path, or the name of a variable.
+    /// Source of the secret, found or not: a path, or the name of a variable.
     pub client_secret_source: String,
 }
 
@@ -55,7 +55,7 @@ pub struct Webhook {
     /// The public URL: no query, no fragment.
     pub callback: String,
     pub listen: Listen,
-    /// The secret of `secret_file`, which Twitch would take. `None` means that the daemon makes one.
+    /// The secret of `secret_file`, valid for Twitch. `None` means that the daemon makes one.
     pub secret: Option<Secret>,
     pub secret_file: Option<PathBuf>,
     /// `None` means that TLS ends elsewhere.
@@ -69,6 +69,6 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// The token that opens it, 16 characters at least.
     pub token: Option<Secret>,
-    /// Proxies that are believed what they say of their clients.
+    /// Proxies whose headers about their clients are believed.
     pub trusted_proxies: Arc<[IpNet]>,
 }

@@ -1,7 +1,7 @@
 //! The file and the environment against the schema: unknown keys, wrong types, ranges.
 //!
-//! Pure. Goes on after each problem, so that one look at the report mends the file. What is wrong
-//! is left out of the layer, and its default stands in for it in the checks that follow.
+//! Goes on after each problem, so that one report shows all of them. A wrong value is left out of the layer, and later
+//! checks use its default.
 
 use std::collections::btree_map::{BTreeMap, Entry as Slot};
 
@@ -32,7 +32,7 @@ const USER_TOKENS: [&str; 8] = [
     "user_access_token",
 ];
 
-/// What one layer says.
+/// The keys of one layer.
 #[derive(Default)]
 pub(in crate::config) struct Layer {
     /// The values that are right, by path.
@@ -47,11 +47,11 @@ pub(in crate::config) struct Layer {
     pub(in crate::config) headers: BTreeMap<String, Vec<(http::HeaderName, Secret, At)>>,
     /// `twitch.client_secret`, which goes no further than needed.
     pub(in crate::config) secret: Option<(Secret, At)>,
-    /// Whether an error leaves it open where the state or the control socket is.
+    /// Whether an error leaves the place of the state or of the control socket unknown.
     pub(in crate::config) place_unknown: bool,
 }
 
-/// What the file says.
+/// The content of the file.
 #[derive(Default)]
 pub(in crate::config) struct Document {
     pub(in crate::config) layer: Layer,
@@ -113,7 +113,7 @@ impl Walk<'_> {
     fn sink(&mut self, name: &str, value: &Spanned<DeValue<'_>>, path: &str, at: Place) {
         if !is_sink_name(name) {
             self.problems
-                .error(at, format!("{} is no name for a sink", quote(name)))
+                .error(at, format!("{} is not a valid name for a sink", quote(name)))
                 .hint("a name has 1 to 64 of the characters a-z, 0-9, `_` and `-`");
             return;
         }
@@ -202,7 +202,7 @@ impl Walk<'_> {
 /// The sections that say where the state and the control socket are.
 const PLACE_SECTIONS: [&str; 2] = ["state", "admin"];
 
-/// Whether this key or section says where the state or the control socket is.
+/// Returns whether this key or section sets the place of the state or of the control socket.
 fn tells_place(path: &str) -> bool {
     PLACE_SECTIONS.contains(&path) || ["state.directory", "admin.socket"].contains(&path)
 }
@@ -214,7 +214,7 @@ struct Suggestion {
     hint: String,
 }
 
-/// What was probably meant by an unknown name in a section.
+/// The key or section that was probably meant by an unknown name.
 fn suggestion(name: &str, section: &str) -> Option<Suggestion> {
     if let Some(meant) = closest(name, table::children(section)) {
         let hint = format!("did you mean `{meant}`?");

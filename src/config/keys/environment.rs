@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-/// What all variables of ours begin with.
+/// Prefix of our own variables.
 pub(in crate::config) const PREFIX: &str = "EVENTSUBD_";
 /// The variables of others that are read.
 const TAKEN: [&str; 6] =
@@ -15,7 +15,7 @@ const TAKEN: [&str; 6] =
 pub struct Environment(BTreeMap<String, String>);
 
 impl Environment {
-    /// That of this process: `EVENTSUBD_*`, the directories of systemd and of the user, and where programs are.
+    /// The environment of this process: `EVENTSUBD_*`, the directories of systemd and of the user, and `PATH`.
     pub fn from_process() -> Self {
         std::env::vars_os()
             .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
@@ -23,12 +23,12 @@ impl Environment {
             .collect()
     }
 
-    /// A variable; `None` when it is empty too.
+    /// Returns a variable; `None` if it is unset or empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// With one more variable, in place of an equal one.
+    /// Adds a variable, or replaces the one of that name.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self.0.insert(name.to_owned(), value.into());
@@ -40,7 +40,7 @@ impl Environment {
         self.get(name)?.split(':').find(|part| !part.is_empty()).map(PathBuf::from)
     }
 
-    /// Those with our prefix.
+    /// The variables with our prefix.
     pub(in crate::config) fn own(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().filter(|(name, _)| name.starts_with(PREFIX)).map(|(name, value)| (&**name, &**value))
     }

@@ -1,6 +1,6 @@
 //! The layers on top of each other, later ones win: defaults, the file, the environment.
 //!
-//! Owns what each layer says of each key, and where. Only values that have passed their check take part, and neither the
+//! Owns the values of each layer and their places. Only values that have passed their check take part, and neither the
 //! client secret nor headers do.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -132,29 +132,29 @@ impl Layers {
         self.sinks.iter().map(String::as_str).collect()
     }
 
-    /// Where a sink begins.
+    /// The place at which a sink begins.
     pub(in crate::config) fn place_of_sink(&self, name: &str) -> At {
         let header = self.file.sinks.get(name).or_else(|| self.variables.sinks.get(name));
         header.cloned().unwrap_or(At::Nowhere)
     }
 
-    /// Where a section of the file begins.
+    /// The place at which a section of the file begins.
     pub(in crate::config) fn place_of_section(&self, path: &str) -> At {
         self.file.sections.get(path).cloned().unwrap_or(At::Nowhere)
     }
 
-    /// Where the value in force is.
+    /// The place of the value in force.
     pub(in crate::config) fn place(&self, path: &str) -> At {
         let value = self.variables.values.get(path).or_else(|| self.file.values.get(path));
         value.map_or(At::Nowhere, |(_, at)| at.clone())
     }
 
-    /// Where a key is named, right or wrong. What is wrong with it has been reported.
+    /// The place of a key, right or wrong; its problem, if any, has been reported.
     pub(in crate::config) fn seen(&self, path: &str) -> Option<&At> {
         self.variables.seen.get(path).or_else(|| self.file.seen.get(path))
     }
 
-    /// Where the file names a key, right or wrong.
+    /// The place of a key in the file, right or wrong.
     pub(in crate::config) fn seen_in_file(&self, path: &str) -> Option<&At> {
         self.file.seen.get(path)
     }

@@ -153,7 +153,7 @@ fn is_module(target: &str) -> bool {
     MODULES.contains(&target)
 }
 
-/// Whether the target is a crate, or a module of one, which we cannot know.
+/// Returns whether the target is a linked crate, or may be a module of one.
 fn is_crate(target: &str) -> bool {
     let name = target.split("::").next().unwrap_or_default();
     name != "eventsubd" && CRATES.contains(&name)

@@ -1,4 +1,4 @@
-//! What one key of the file is: its path, its type with the range, its default, its help. ◆
+//! A key of the file: its path, its type with the range, its default, its help. ◆
 
 use super::environment::PREFIX;
 use crate::model::choice::Choice;
@@ -45,7 +45,7 @@ pub struct Key {
     /// One line of help.
     pub doc: &'static str,
     pub required: bool,
-    /// Whether a reload with another value is refused.
+    /// Whether a reload that changes the value is refused.
     pub needs_restart: bool,
     /// The types of sinks that have the key; all if empty.
     pub only: &'static [SinkType],
@@ -68,7 +68,7 @@ impl Key {
         Self { path: "", kind, default: None, doc: "", required: false, needs_restart: false, only: &[] }
     }
 
-    /// With a default, as TOML text.
+    /// Sets the default, as TOML text.
     pub(super) const fn or(self, default: &'static str) -> Self {
         Self { default: Some(default), ..self }
     }
@@ -81,7 +81,7 @@ impl Key {
         Self { needs_restart: true, ..self }
     }
 
-    /// For sinks of these types only.
+    /// Restricts the key to sinks of these types.
     pub(super) const fn only(self, only: &'static [SinkType]) -> Self {
         Self { only, ..self }
     }

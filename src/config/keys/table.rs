@@ -271,7 +271,7 @@ pub(in crate::config) fn find(path: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.path == path)
 }
 
-/// Whether keys stand below this path.
+/// Returns whether the path is a section.
 pub(in crate::config) fn is_section(path: &str) -> bool {
     KEYS.iter().any(|key| below(key.path, path).is_some())
 }

@@ -11,7 +11,7 @@ pub(in crate::config) fn check(path: &str, text: &str, schemes: [&str; 2]) -> Re
     let [secure, open] = schemes;
     let url = reqwest::Url::parse(text).map_err(|error| {
         Complaint::new(
-            format!("`{path}` is no URL: {error}"),
+            format!("`{path}` is not a valid URL: {error}"),
             format!("it is written \"{secure}://host/path\""),
         )
     })?;
@@ -46,13 +46,13 @@ pub(in crate::config) fn check(path: &str, text: &str, schemes: [&str; 2]) -> Re
     Ok(())
 }
 
-/// Whether the host of a URL is this machine.
+/// Returns whether the host of a URL is this machine.
 pub(in crate::config) fn is_loopback(host: &str) -> bool {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Whether a URL that has passed its check leads to this machine.
+/// Returns whether a URL that has passed its check leads to this machine.
 pub(in crate::config) fn of_this_machine(text: &str) -> bool {
     reqwest::Url::parse(text).is_ok_and(|url| url.host_str().is_some_and(is_loopback))
 }

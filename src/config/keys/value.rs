@@ -74,7 +74,7 @@ pub(in crate::config) fn check_variable(key: &Key, name: &str, text: &str) -> Re
     }
 }
 
-/// Whether a value that was not understood may be quoted.
+/// Whether a message may quote a value that is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Quoting {
     Allowed,
@@ -91,7 +91,7 @@ impl Quoting {
     }
 }
 
-/// What stands there instead of what the key takes.
+/// The complaint about a value of another type than the key's.
 pub(in crate::config) fn wrong_type(key: &Key, name: &str, value: &DeValue<'_>) -> Complaint {
     let found = match value {
         DeValue::String(_) => "a string",
@@ -155,14 +155,15 @@ fn check_text(key: &Key, name: &str, text: &str, quoting: Quoting) -> Result<Pla
         }
         Kind::Address { systemd } => address(name, text, systemd).map(|()| plain),
         Kind::Choice { values } => choice(name, text, values, quoting).map(|()| plain),
-        Kind::Path if text.contains('\0') => {
-            Err(Complaint { message: format!("`{name}` is no path: it holds a NUL character"), hint: None })
-        }
+        Kind::Path if text.contains('\0') => Err(Complaint {
+            message: format!("`{name}` is not a valid path: it holds a NUL character"),
+            hint: None,
+        }),
         _ => Ok(plain),
     }
 }
 
-/// How a bare number is written with a unit.
+/// Hint that shows a bare number with units.
 fn unit_hint(what: &str, number: &str, units: [&str; 3]) -> String {
     let number = if number.len() <= 12 { number.trim() } else { "1" };
     let [a, b, c] = units.map(|unit| format!("\"{number}{unit}\""));

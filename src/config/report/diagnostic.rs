@@ -11,13 +11,13 @@ use serde::Serialize;
 
 use crate::model::text::{LONGEST_LINE, one_line};
 
-/// Whether the configuration can be used all the same.
+/// Severity of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// It cannot.
+    /// The configuration cannot be used.
     Error,
-    /// It can, though it may not do what was meant.
+    /// The configuration can be used, but may not do what was meant.
     Warning,
 }
 
@@ -39,20 +39,17 @@ pub struct Location {
 /// A second place that belongs to a diagnostic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Related {
-    /// What is there.
     pub label: String,
-    /// Where it is.
     pub location: Location,
 }
 
 /// One problem.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
-    /// Error or warning.
     pub level: Level,
-    /// What is wrong: lower case, no full stop.
+    /// The problem: lower case, no full stop.
     pub message: String,
-    /// Where in a file it is.
+    /// `None` means that the problem is not in a file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub location: Option<Location>,
     /// The environment variable that it is about.
@@ -61,7 +58,7 @@ pub struct Diagnostic {
     /// A second place, such as the first of two equal entries.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub related: Option<Related>,
-    /// What to do about it.
+    /// Steps that solve it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hints: Vec<String>,
 }
@@ -79,7 +76,6 @@ impl Diagnostic {
         }
     }
 
-    /// Adds a hint.
     pub fn hint(&mut self, hint: impl Into<String>) -> &mut Self {
         self.hints.push(hint.into());
         self

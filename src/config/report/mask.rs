@@ -37,9 +37,9 @@ enum Shown {
     Nothing,
     /// A text that does not look like a secret.
     Words,
-    /// The same, if it is a path.
+    /// Hide the value unless it is a path.
     Path,
-    /// The same, if it is a URL without a user, a password and a query.
+    /// Hide the value unless it is a URL without a user, a password and a query.
     Url,
     /// A value that has the form of its key.
     Form(Kind),
@@ -222,12 +222,12 @@ fn is_bare(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '-')
 }
 
-/// Whether the schema has this name anywhere.
+/// Returns whether any key has this name.
 fn is_known(name: &str) -> bool {
     table::keys().iter().any(|key| key.path.split('.').any(|part| part == name && part != "*"))
 }
 
-/// Whether a value of a sink is one that its key may have, or nearly so, and cannot be a secret.
+/// Returns whether a value of a sink is valid for its key, or close to it, and cannot be a secret.
 fn has_form(kind: Kind, value: &str) -> bool {
     let text = value.trim_matches(['"', '\'']);
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());

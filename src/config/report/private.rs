@@ -1,4 +1,4 @@
-//! What counts as a secret in the values of a configuration, and what may be shown of them.
+//! Recognition of secrets in the values of a configuration, and the parts of values that may be shown.
 //!
 //! Pure. Errs on the side of caution: a value that is taken for a secret costs a `chmod`, or a look into the file; one
 //! that is not costs the secret.
@@ -10,7 +10,7 @@ use super::diagnostic::{closest, quote};
 
 /// From this length on a word of letters and digits is taken for a secret.
 const LONG: usize = 20;
-/// The same for a word of upper and lower case letters and digits, which nobody types.
+/// Shortest such word of upper and lower case letters and digits, which nobody types.
 const LONG_MIXED: usize = 12;
 /// Parts of names of keys, members, flags and parameters whose values are secrets.
 const NAMES: [&str; 12] = [
@@ -27,7 +27,7 @@ const NAMES: [&str; 12] = [
     "signature",
     "sessionid",
 ];
-/// The same, if they are the whole name.
+/// Words that name a secret if they are the whole name.
 const WHOLE_NAMES: [&str; 6] = ["auth", "pass", "pwd", "sig", "key", "pin"];
 /// Words of the names that files with secrets have.
 const FILE_WORDS: [&str; 22] = [
@@ -59,7 +59,7 @@ const ROOTS: [&str; 14] = [
     "etc", "var", "run", "home", "root", "opt", "srv", "usr", "tmp", "mnt", "media", "data", "nix", "config",
 ];
 
-/// Whether a text is a path, or the usual name of a file, rather than a secret in the place of one.
+/// Returns whether a text is a path, or the usual name of a file, rather than a secret in the place of one.
 pub(in crate::config) fn reads_like_a_path(text: &str) -> bool {
     let mut parts = text.split('/').filter(|part| !matches!(*part, "" | "." | ".." | "~")).peekable();
     let rooted = text.strip_prefix('/').is_some_and(|rest| {
@@ -91,12 +91,12 @@ fn is_plain_word(word: &str) -> bool {
         && (rest.bytes().all(|b| b.is_ascii_lowercase()) || letters.bytes().all(|b| b.is_ascii_uppercase()))
 }
 
-/// Whether the text is short and made of plain words, such as the name of a program or of a level.
+/// Returns whether the text is short and made of plain words, such as the name of a program or of a level.
 pub(in crate::config) fn is_plain_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= 32 && text.split(['.', '_', '-', '/', '+', '*', ':']).all(is_plain_word)
 }
 
-/// Whether a text may be a glob of subscription types, and nothing that has to be hidden.
+/// Returns whether a text may be a glob of subscription types, and nothing that has to be hidden.
 pub(in crate::config) fn is_type_glob(text: &str) -> bool {
     let family = |name: &'static str| name.split('.').next().unwrap_or_default();
     let first = text.split(['.', '*', '?', '[', '{']).next().unwrap_or_default();
@@ -115,7 +115,7 @@ pub(in crate::config) fn shown(text: &str) -> String {
     if is_plain_name(text) || address && !is_opaque(text) { quote(text) } else { "the value".to_owned() }
 }
 
-/// Whether a word is so long and so mixed that it is probably a secret, as in the addresses that chat services give out.
+/// Returns whether a word is long and mixed enough to be a secret, as in the webhook addresses of chat services.
 pub(in crate::config) fn is_opaque(word: &str) -> bool {
     let has = |test: fn(&u8) -> bool| word.bytes().any(|b| test(&b));
     const SIGNS: [char; 8] = ['-', '_', '.', ':', '+', '%', '=', '~'];
@@ -129,7 +129,7 @@ pub(in crate::config) fn is_opaque(word: &str) -> bool {
     long || word.len() >= LONG_MIXED && digit && lower && upper
 }
 
-/// Whether the case changes in most words, as in encoded bytes: `sendMessage` has one change, `XjWqpZrT` many.
+/// Returns whether the case changes in most words, as in encoded bytes: `sendMessage` has one change, `XjWqpZrT` many.
 fn mixed_inside(word: &str) -> bool {
     let changes = word
         .as_bytes()
@@ -138,7 +138,7 @@ fn mixed_inside(word: &str) -> bool {
     changes.count() >= 4
 }
 
-/// Whether a header's value takes all that it says from the event.
+/// Returns whether a header's value comes from the event alone.
 pub(in crate::config) fn is_pure_template(value: &str) -> bool {
     let literal = literal_parts(value);
     literal.trim().is_empty() && value.contains("{{") && !value.contains(['"', '\''])
@@ -195,14 +195,14 @@ pub(in crate::config) fn secret_of_url(url: &str) -> Option<&'static str> {
     found.then_some("what looks like a secret")
 }
 
-/// Whether the value of what has this name is a secret.
+/// Returns whether a field of this name holds a secret.
 pub(in crate::config) fn is_secret_name(name: &str) -> bool {
     let plain: String =
         name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
     WHOLE_NAMES.contains(&plain.as_str()) || NAMES.iter().any(|part| plain.contains(part))
 }
 
-/// Whether a text such as a body or the arguments of a program holds a secret: a word that is too mixed for anything
+/// Returns whether a text such as a body or the arguments of a program holds a secret: a word that is too mixed for anything
 /// else, the value of what has a secret's name, or a URL with one.
 pub(in crate::config) fn holds_secret(text: &str) -> bool {
     let literal = literal_parts(text);
@@ -241,7 +241,7 @@ pub(in crate::config) fn holds_secret(text: &str) -> bool {
     has_secret_member(&literal)
 }
 
-/// Whether a member of JSON in the text has a secret's name and a text for its value.
+/// Returns whether a JSON member in the text has the name of a secret and a string as its value.
 fn has_secret_member(text: &str) -> bool {
     let parts: Vec<&str> = text.split('"').collect();
     parts.windows(3).any(|window| {

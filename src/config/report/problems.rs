@@ -5,10 +5,10 @@
 use super::diagnostic::{Diagnostic, Level, Related};
 use super::source::{Place, Sources};
 
-/// How many errors, and how many warnings, are kept; the rest is counted.
+/// Most errors, and most warnings, that are kept; the rest is counted.
 const MAX_KEPT: usize = 100;
 
-/// Where a problem is.
+/// The place of a problem.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::config) enum At {
     Nowhere,
@@ -133,7 +133,7 @@ impl Problems {
         &mut kept.list[at].1
     }
 
-    /// Whether there is no error so far.
+    /// Returns whether there is no error so far.
     pub(in crate::config) fn is_clean(&self) -> bool {
         self.errors.list.is_empty()
     }

@@ -13,9 +13,9 @@ use super::mask;
 
 /// Lines longer than this are cut to the surroundings of the span (in characters).
 const MAX_LINE: usize = 140;
-/// How much of a long line is kept before the span (in characters).
+/// Characters of a long line that are kept before the span.
 const LEAD: usize = 40;
-/// What stands for the text of a secret.
+/// Placeholder for the text of a secret.
 const HIDDEN: &str = "[hidden]";
 
 /// A byte range of one of the texts. Small, since every login has one.
@@ -144,7 +144,7 @@ impl SourceText {
     }
 }
 
-/// Where in a TOML string, as it is written, the byte `at` of its value stands.
+/// Position in a TOML string, as written, of the byte `at` of its value.
 fn raw_offset(raw: &str, at: usize) -> usize {
     let quotes = if raw.starts_with("\"\"\"") || raw.starts_with("'''") { 3 } else { 1 };
     let mut raw_at = quotes.min(raw.len());
@@ -166,7 +166,7 @@ fn raw_offset(raw: &str, at: usize) -> usize {
     raw_at
 }
 
-/// How many bytes the next character of a basic string takes as it is written, and in the value.
+/// Length in bytes of the next character of a basic string: as written, and in the value.
 fn escape(rest: &str) -> (usize, usize) {
     let Some(after) = rest.strip_prefix('\\') else {
         let length = rest.chars().next().map_or(1, char::len_utf8);

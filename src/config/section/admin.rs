@@ -1,4 +1,4 @@
-//! The admin endpoint: where it listens, and what opens it.
+//! `[admin]`: the address of the admin endpoint, its token and trusted proxies.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,9 +21,9 @@ const TOKEN_FILE: &str = "admin.token_file";
 const TRUSTED_PROXIES: &str = "admin.trusted_proxies";
 /// The shortest token, in characters: long enough that nobody guesses it.
 const MIN_TOKEN: usize = 16;
-/// The longest, which has to fit into a header.
+/// The longest token, which has to fit into a header.
 const MAX_TOKEN: usize = 1024;
-/// How one is made.
+/// Hint about making a token.
 const MAKE_TOKEN: &str = "make one with `openssl rand -hex 24`";
 
 /// The endpoint that the layers ask for. Relative paths start in `folder`.

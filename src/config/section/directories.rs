@@ -1,4 +1,4 @@
-//! Where the state and the control socket are.
+//! Location of the state directory and the control socket.
 
 use std::path::{Path, PathBuf};
 

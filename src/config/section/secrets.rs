@@ -1,6 +1,6 @@
 //! Finding the client secret: the environment, systemd's credential, a file, the file itself.
 //!
-//! Its text must never come into a message; a path that may be the secret itself is not shown either.
+//! The secret must never come into a message; a path that may be the secret itself is not shown either.
 
 use std::path::Path;
 
@@ -20,13 +20,13 @@ const VARIABLE: &str = "EVENTSUBD_TWITCH__CLIENT_SECRET";
 const FILE_PATH: &str = "twitch.client_secret_file";
 /// Twitch's secrets have 30 characters.
 const MAX_SECRET: u64 = 4096;
-/// Where a relative path starts.
+/// Hint about relative paths.
 pub(in crate::config) const RELATIVE: &str =
     "the path is relative to the directory of the configuration file";
 /// The largest file with secrets of a sink.
 const MAX_PRIVATE: u64 = 64 << 10;
 
-/// What the layers say about the secret.
+/// Everything that the search for the client secret looks at.
 pub(in crate::config) struct Search<'a> {
     pub(in crate::config) layers: &'a Layers,
     pub(in crate::config) environment: &'a Environment,

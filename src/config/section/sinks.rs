@@ -33,7 +33,7 @@ use crate::config::report::diagnostic::{Level, closest, quote};
 use crate::config::report::private;
 use crate::config::report::problems::{At, Problems};
 
-/// Where programs are looked for when the environment does not say.
+/// Search path for programs if the environment has no `PATH`.
 const DEFAULT_SEARCH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// The lengths that Twitch allows for the secret of a webhook, in bytes ("Create EventSub Subscription").
 const WEBHOOK_SECRET: std::ops::RangeInclusive<usize> = 10..=100;
@@ -46,16 +46,16 @@ const MAX_GLOB: usize = 256;
 const MAX_BRACES: usize = 16;
 const WHERE_PROGRAMS_ARE: &str = "a bare name is looked for in $PATH; a path with `/` starts at the file's folder, in which the program also runs";
 
-/// What sinks are built from, beside their own keys.
+/// Everything that sinks are built from, beside their own keys.
 pub(in crate::config) struct Around<'a> {
     pub(in crate::config) layers: &'a Layers,
     pub(in crate::config) folder: &'a Folder,
-    /// Of the configuration file.
+    /// Access rights of the configuration file.
     pub(in crate::config) access: Access,
     /// The configuration file.
     pub(in crate::config) path: &'a Path,
     pub(in crate::config) environment: &'a Environment,
-    /// None while some of the file is wrong.
+    /// Empty while the file has errors.
     pub(in crate::config) subscriptions: &'a [SubscriptionSpec],
 }
 
@@ -74,7 +74,7 @@ pub(in crate::config) fn build(
 struct Builder<'a> {
     around: &'a Around<'a>,
     problems: &'a mut Problems,
-    /// What is written to, and by which sink.
+    /// Targets that are written to, with the sink and its place.
     targets: HashMap<Option<PathBuf>, (String, At)>,
     trial: Trial<'a>,
 }
@@ -203,7 +203,7 @@ impl Builder<'_> {
         })
     }
 
-    /// A path starts at the file's folder; a bare name is looked for as a shell does.
+    /// Finds a program: a path starts at the file's folder; a bare name is searched as a shell does.
     fn program(&mut self, text: &str, alone: bool, at: &At) -> Option<PathBuf> {
         let found = if text.contains('/') { self.program_at(text) } else { self.program_in_path(text) };
         let (message, hint) = match found.and_then(|path| self.check_program(&path).map(|()| path)) {
@@ -254,11 +254,11 @@ impl Builder<'_> {
         })
     }
 
-    /// Whether the system would start the program.
+    /// Fails if the system would not start the program.
     fn check_program(&self, path: &Path) -> Result<(), (String, Option<String>)> {
         let mut head = Vec::new();
         let read = File::open(path).and_then(|file| file.take(script::HEAD as u64).read_to_end(&mut head));
-        // A program may be run by who may not read it.
+        // A program may be executable but not readable.
         if read.is_err() {
             return Ok(());
         }
@@ -389,7 +389,7 @@ impl Builder<'_> {
             private_file(path, self.around.folder, &at, "NATS credentials", self.problems)
         });
         right.then(|| NatsOptions {
-            // A URL that lists servers lists them all: credentials go to no other.
+            // If the URL lists several servers, the credentials go to no others.
             discover: sink.discover.unwrap_or_else(|| !url.contains(',')),
             url: Secret::new(url),
             subject: sink.subject.as_str().into(),
@@ -513,7 +513,9 @@ impl Builder<'_> {
         let url = match reqwest::Url::parse(text) {
             Ok(url) => url,
             Err(error) => {
-                self.problems.error(at, format!("`url` of sink `{name}` is no URL: {error}")).hint(form);
+                self.problems
+                    .error(at, format!("`url` of sink `{name}` is not a valid URL: {error}"))
+                    .hint(form);
                 return false;
             }
         };
@@ -549,7 +551,7 @@ impl Builder<'_> {
         secrets::check_access(&path, self.around.access, what, at, &[instead.to_owned()], self.problems);
     }
 
-    /// Those of the file, then those of `headers_file`.
+    /// The headers of the file, then those of `headers_file`.
     fn headers(&mut self, name: &str, sink: &Keys) -> Vec<(HeaderName, Secret, At)> {
         let mut headers = Vec::new();
         for (header, value, at) in self.around.layers.headers(name) {
@@ -634,12 +636,12 @@ impl Builder<'_> {
         value
     }
 
-    /// Where a key of a sink is.
+    /// The place of a key of a sink.
     fn seen(&self, name: &str, key: &str) -> Option<At> {
         self.around.layers.seen(&format!("sink.{name}.{key}")).cloned()
     }
 
-    /// Where the value of a key is.
+    /// The place of the value of a key.
     fn value_place(&self, name: &str, key: &str) -> At {
         self.around.layers.place(&format!("sink.{name}.{key}"))
     }

@@ -23,7 +23,7 @@ use crate::config::report::problems::{At, Problems};
 const SOMEBODY: &str = "12826";
 /// Any moment will do, as long as it is the same each time.
 const NOW: Timestamp = Timestamp(std::time::UNIX_EPOCH);
-/// How much of a rendered text a message shows, in characters.
+/// Characters of a rendered text that a message shows.
 const SHOWN: usize = 300;
 
 /// A sample event as templates see it.
@@ -34,7 +34,7 @@ struct Sample {
     context: EventContext,
 }
 
-/// What templates are tried with. Samples are made when the first template asks for them.
+/// Sample events to try templates with. They are made for the first template.
 pub(in crate::config) struct Trial<'a> {
     specs: &'a [SubscriptionSpec],
     made: HashMap<(&'a str, &'a str), Rc<[Sample]>>,
@@ -51,7 +51,7 @@ pub(in crate::config) struct Source<'a> {
     pub(in crate::config) text: &'a str,
     pub(in crate::config) at: At,
     pub(in crate::config) makes: Makes,
-    /// Whether `at` is the text itself, so that a caret can point into it.
+    /// Whether `at` is the text itself; a caret can point into it then.
     pub(in crate::config) exact: bool,
 }
 
@@ -238,7 +238,7 @@ impl Source<'_> {
     }
 }
 
-/// Whether a body is meant to be JSON, by its content type or else by how it begins.
+/// Returns whether a body is meant to be JSON, by its content type, or else by its beginning.
 pub(in crate::config) fn is_meant_as_json(body: &str, content_type: Option<&str>) -> bool {
     match content_type {
         Some(content_type) => content_type.to_ascii_lowercase().contains("json"),

@@ -1,7 +1,7 @@
 //! `[transport.webhook]`: where Twitch calls, and where the daemon listens.
 //!
-//! What it needs depends on other keys: a callback may be plain `http` only while the API is on this machine, as
-//! it is with the sandbox.
+//! The checks depend on other keys: a callback may be plain `http` only while the API is on this machine, as it is
+//! with the sandbox.
 
 use super::secrets;
 use crate::config::files::{self, Folder};
@@ -14,7 +14,7 @@ use crate::config::settings::Webhook;
 use crate::model::secret::Secret;
 use crate::model::webhook::{TlsFiles, WebhookKey};
 
-/// What a callback looks like.
+/// Hint about the form of a callback.
 const EXAMPLE: &str = "it is written \"https://example.org/eventsub\"";
 
 /// The mark of every kind of private key in PEM.
@@ -71,7 +71,7 @@ fn callback(text: &str, around: &Around<'_>, problems: &mut Problems) -> Option<
     };
     let parsed = match reqwest::Url::parse(text) {
         Ok(parsed) => parsed,
-        Err(error) => return complain(format!("`{PATH}` is no URL: {error}"), EXAMPLE),
+        Err(error) => return complain(format!("`{PATH}` is not a valid URL: {error}"), EXAMPLE),
     };
     if !parsed.username().is_empty() || parsed.password().is_some() {
         return complain(

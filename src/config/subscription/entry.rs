@@ -48,7 +48,7 @@ pub(in crate::config) struct Entry {
     pub(in crate::config) condition: Vec<(Word, Word)>,
     pub(in crate::config) sinks: Option<Words>,
     pub(in crate::config) enabled: bool,
-    /// Whether some part of it could not be read, so that nothing can be said to be missing.
+    /// Whether a part could not be read; then nothing is reported as missing.
     pub(in crate::config) broken: bool,
 }
 
@@ -187,7 +187,7 @@ fn unknown_key(name: &str, at: Place, problems: &mut Problems) {
     }
 }
 
-/// Whether `subscription` is written as a list of tables; the entries if so.
+/// Reads the entries, which must be a list of tables.
 pub(in crate::config) fn read_all(
     value: &Spanned<DeValue<'_>>,
     at: Place,

@@ -1,8 +1,7 @@
 //! From entries to subscriptions: lists multiplied, defaults filled in, equal ones joined. ◆
 //!
-//! Pure: the files that entries name have been read already. Every entry is checked, also the
-//! disabled ones, and all problems are collected; what is expanded after an error is thrown away
-//! by the caller.
+//! The files that entries name have been read already. Every entry is checked, also the disabled ones, and all problems
+//! are collected; after an error the caller discards the result.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -23,10 +22,10 @@ use crate::config::settings::Method;
 
 /// More than any client id can have; a product of long lists would fill the memory.
 const MAX_SUBSCRIPTIONS: usize = 1_000_000;
-/// How many subscriptions that are listed twice are reported one by one.
+/// Most duplicate subscriptions that are reported one by one.
 const MAX_TWICE: usize = 10;
 
-/// What entries are expanded with.
+/// Everything that entries are expanded with.
 pub(in crate::config) struct Input<'a> {
     pub(in crate::config) entries: &'a [Entry],
     /// By the path as the entry gives it; `None` when it could not be read.

@@ -124,8 +124,10 @@ pub(in crate::config) fn check_ids(row: &TypeVersion, fields: &[Field<'_>], prob
             continue;
         };
         if spec.kind == "user_id" && !value.text.bytes().all(|b| b.is_ascii_digit()) {
-            let diagnostic = problems
-                .warning(value.place, format!("{} is no id of a user: ids are digits", quote(&value.text)));
+            let diagnostic = problems.warning(
+                value.place,
+                format!("{} is not the id of a user: ids are digits", quote(&value.text)),
+            );
             if let Some((key, _)) = LOGIN_KEYS.iter().find(|(_, name)| *name == field.name) {
                 diagnostic.hint(format!("logins go into `{key}`, outside of the condition"));
             }

@@ -11,7 +11,7 @@ use crate::config::report::source::Place;
 /// The logins of a file, and where they stand.
 pub(in crate::config) type LoginFile = Vec<(Arc<str>, Place)>;
 
-/// How many errors of one file are reported one by one.
+/// Most errors of one file that are reported one by one.
 const MAX_ERRORS: usize = 10;
 
 /// Each login once in memory, however many lists name it.
@@ -19,10 +19,10 @@ const MAX_ERRORS: usize = 10;
 pub(in crate::config) struct Logins(HashSet<Arc<str>>);
 
 impl Logins {
-    /// The shared form of a login in lower case.
+    /// Returns the shared form of a login, in lower case.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The text is not a valid login.
     pub(in crate::config) fn take(&mut self, text: &str) -> Result<Arc<str>, Complaint> {
         if let Some(known) = self.0.get(text) {
             return Ok(known.clone());

@@ -1,7 +1,7 @@
 //! An entry's type, version and fields against the catalogue.
 //!
-//! Pure. The catalogue is as old as the release: what it does not know can be asked for all the
-//! same, when the entry says enough.
+//! The catalogue is as old as the release: a type that it does not know is allowed if the entry gives a version and a
+//! condition.
 
 use crate::model::catalog::{self, TypeVersion};
 
@@ -66,7 +66,7 @@ pub(in crate::config) fn choose<'a>(
     check_transport(row, at, method, problems).then_some(Chosen { version: &row.version, row: Some(row) })
 }
 
-/// Whether events of the type can come in that way.
+/// Returns whether Twitch offers the type over this transport.
 fn check_transport(row: &TypeVersion, at: Place, method: Method, problems: &mut Problems) -> bool {
     let name = method.name();
     let offered = row.transports.iter().any(|transport| transport == name);

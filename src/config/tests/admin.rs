@@ -10,7 +10,7 @@ fn case(text: &str) -> Case {
 }
 
 #[test]
-fn it_is_off_unless_it_has_an_address() {
+fn the_admin_endpoint_is_off_without_an_address() {
     assert_eq!(case("").config().admin, None);
     let case = case("token_file = \"token\"");
     case.file("token", TOKEN, 0o600);

@@ -72,7 +72,7 @@ fn not_utf8() {
 }
 
 #[test]
-fn no_toml() {
+fn text_that_is_not_toml_is_reported_with_its_place() {
     for (text, expect) in [
         (
             "[twitch\nclient_id = \"abc\"\n",

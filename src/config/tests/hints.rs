@@ -4,7 +4,7 @@ use super::*;
 use expect_test::expect;
 
 #[test]
-fn slips_in_the_syntax() {
+fn common_mistakes_in_the_syntax_get_hints() {
     for (text, expect) in [
         (
             "[[subscription]]\nbroadcaster = ninja\n",
@@ -60,7 +60,7 @@ fn slips_in_the_syntax() {
 }
 
 #[test]
-fn slips_in_values() {
+fn common_mistakes_in_values_get_hints() {
     check_subscriptions(
         r#"[[subscription]]
 type = "stream.online"

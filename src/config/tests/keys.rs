@@ -390,7 +390,7 @@ rotate_size = "1MiB"
 }
 
 #[test]
-fn numbers_that_are_none() {
+fn non_numbers_where_numbers_belong_are_reported() {
     check(
         r#"[transport.conduit]
 shards = 20001
@@ -589,7 +589,7 @@ api_url = "http://api.twitch.tv/helix"
 eventsub_url = "https://eventsub.wss.twitch.tv/ws"
 "#;
     Case::new(format!("{HEAD}{text}{ONE}")).expect(&expect![[r#"
-        error: `twitch.auth_url` is no URL: relative URL without a base
+        error: `twitch.auth_url` is not a valid URL: relative URL without a base
          --> /etc/eventsubd/config.toml:5:12
           |
         5 | auth_url = "id.twitch.tv"

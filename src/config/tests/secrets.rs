@@ -26,7 +26,7 @@ fn no_secret_at_all() {
 }
 
 #[test]
-fn others_can_read_it() {
+fn a_secret_file_that_others_can_read_is_an_error() {
     let case = Case::with("");
     case.file("client_secret", "hunter2", 0o644);
     case.expect(&expect![[r#"
@@ -56,7 +56,7 @@ fn others_can_read_it() {
 }
 
 #[test]
-fn both_keys() {
+fn client_secret_and_client_secret_file_exclude_each_other() {
     Case::new(format!("{INLINE}client_secret_file = \"client_secret\"\n{ONE}")).expect(&expect![[r#"
         error: `client_secret` and `client_secret_file` are both given
          --> /etc/eventsubd/config.toml:3:1
@@ -293,7 +293,7 @@ fn secrets_that_are_not_needed() {
 }
 
 #[test]
-fn nothing_shows_it() {
+fn no_message_shows_the_secret() {
     let case = Case::new(format!("{INLINE}{ONE}"));
     let config = case.config();
     assert!(!format!("{config:?}").contains("hunter2"));

@@ -57,7 +57,7 @@ command = ["prog"]
 }
 
 #[test]
-fn each_type_needs_its_own() {
+fn each_type_of_sink_has_required_keys() {
     check(
         r#"[sink.a]
 type = "command"
@@ -146,7 +146,7 @@ type = "fil"
 }
 
 #[test]
-fn names() {
+fn names_of_sinks_are_checked() {
     check(
         r#"[sink.Log]
 type = "stdout"
@@ -158,7 +158,7 @@ type = "stdout"
 type = "stdout"
 "#,
         &expect![[r#"
-            error: `Log` is no name for a sink
+            error: `Log` is not a valid name for a sink
              --> /etc/eventsubd/config.toml:5:7
               |
             5 | [sink.Log]
@@ -166,7 +166,7 @@ type = "stdout"
               |
               = help: a name has 1 to 64 of the characters a-z, 0-9, `_` and `-`
 
-            error: `a.b` is no name for a sink
+            error: `a.b` is not a valid name for a sink
              --> /etc/eventsubd/config.toml:8:7
               |
             8 | [sink."a.b"]
@@ -174,7 +174,7 @@ type = "stdout"
               |
               = help: a name has 1 to 64 of the characters a-z, 0-9, `_` and `-`
 
-            error: `` is no name for a sink
+            error: `` is not a valid name for a sink
               --> /etc/eventsubd/config.toml:11:7
                |
             11 | [sink.""]
@@ -186,7 +186,7 @@ type = "stdout"
 }
 
 #[test]
-fn no_name() {
+fn a_sink_table_without_a_name_is_explained() {
     check(
         r#"[sink]
 type = "stdout"
@@ -452,7 +452,7 @@ type = "nats"
               |
               = help: it is written "https://host", with a port and a path as needed
 
-            error: `url` of sink `b` is no URL: relative URL without a base
+            error: `url` of sink `b` is not a valid URL: relative URL without a base
               --> /etc/eventsubd/config.toml:11:7
                |
             11 | url = [hidden]

@@ -16,7 +16,7 @@ fn no_subscription_is_a_warning() {
 }
 
 #[test]
-fn one_bracket_too_few() {
+fn subscription_as_a_single_table_is_explained() {
     check_subscriptions(
         r#"[subscription]
 type = "stream.online"
@@ -119,7 +119,7 @@ wombat = 1
 }
 
 #[test]
-fn no_type() {
+fn a_missing_type_is_reported() {
     check_subscriptions(
         r#"[[subscription]]
 broadcaster = "ninja"
@@ -246,7 +246,7 @@ condition = { broadcaster_user_id = "ninja" }
                |
                = help: for example `condition = { broadcaster_user_id = "19571641" }`
 
-            warning: `ninja` is no id of a user: ids are digits
+            warning: `ninja` is not the id of a user: ids are digits
               --> /etc/eventsubd/config.toml:23:37
                |
             23 | condition = { broadcaster_user_id = "ninja" }

@@ -151,7 +151,7 @@ broadcaster = "ninja"
 }
 
 #[test]
-fn betas() {
+fn a_beta_version_is_a_warning() {
     check_subscriptions(
         r#"[[subscription]]
 type = "channel.guest_star_session.begin"
@@ -274,7 +274,7 @@ condition = { rewardid = "5" }
 }
 
 #[test]
-fn raids() {
+fn a_raid_needs_exactly_one_side() {
     check_subscriptions(
         r#"[[subscription]]
 type = "channel.raid"
