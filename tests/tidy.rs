@@ -87,6 +87,7 @@ const PURE: &[&str] = &[
     "helix/answer",
     "helix/status",
     "helix/pacer",
+    "platform/endpoint",
     "platform/exchange",
     "platform/ids",
     "platform/message",
@@ -537,4 +538,303 @@ fn no_message_of_a_command_bypasses_the_function_that_completes_its_commands() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(said > 10 && written > 2, "{said} functions with commands and {written} with data were found");
+}
+
+/// Files and folders that may name each other, and why.
+const CIRCLES: &[(&[&str], &str)] = &[
+    (&["sandbox"], "every handler names the world's state, which names the handlers' types"),
+    (
+        &["model/status", "model/subscriptions"],
+        "the status has the list, whose entries have states of the status",
+    ),
+    (&["admin"], "`Control`, the handlers' state and the connection stand in the files that serve them"),
+    (
+        &["delivery"],
+        "`DeliveryOptions`, `Skipped` and `Printer` stand in files that use those which need them",
+    ),
+    (&["reconcile"], "`Desired`, the options and the handle stand in mod.rs, which builds the engine"),
+    (&["store"], "the options and the records stand in mod.rs, beside what makes them"),
+];
+
+/// Whether all files of a circle are among these files, or in these folders.
+fn are_in(files: &[String], named: &[&str]) -> bool {
+    let is_in = |file: &String| {
+        named
+            .iter()
+            .any(|name| file == name || file.strip_prefix(name).is_some_and(|rest| rest.starts_with('/')))
+    };
+    files.iter().all(is_in)
+}
+
+/// One `use` of an item, as path segments from the root of the crate, and the name that it gets.
+struct Used {
+    path: Vec<String>,
+    name: String,
+    is_reexport: bool,
+}
+
+/// The tokens without what is compiled for tests only.
+fn without_tests(tokens: TokenStream) -> Vec<TokenTree> {
+    let trees: Vec<TokenTree> = tokens.into_iter().collect();
+    let mut kept = Vec::new();
+    let mut index = 0;
+    while index < trees.len() {
+        let is_test = trees[index].to_string() == "#"
+            && matches!(trees.get(index + 1), Some(TokenTree::Group(group)) if {
+                let text: String = group.stream().to_string().split_whitespace().collect();
+                text == "cfg(test)"
+            });
+        if !is_test {
+            kept.push(trees[index].clone());
+            index += 1;
+            continue;
+        }
+        // The item ends with its block or its semicolon.
+        index += 2;
+        while let Some(tree) = trees.get(index) {
+            index += 1;
+            let ends = match tree {
+                TokenTree::Group(group) => group.delimiter() == Delimiter::Brace,
+                tree => tree.to_string() == ";",
+            };
+            if ends {
+                break;
+            }
+        }
+    }
+    kept
+}
+
+/// Adds the paths of a `use` tree.
+fn use_tree(trees: &[TokenTree], prefix: &[String], found: &mut Vec<(Vec<String>, String)>) {
+    for part in trees.split(|tree| tree.to_string() == ",") {
+        let mut path = prefix.to_vec();
+        let mut name = None;
+        let mut rest = part.iter().peekable();
+        let mut is_group = false;
+        while let Some(tree) = rest.next() {
+            match tree {
+                TokenTree::Group(group) => {
+                    is_group = true;
+                    use_tree(&group.stream().into_iter().collect::<Vec<_>>(), &path, found);
+                }
+                TokenTree::Ident(ident) if *ident == "as" => name = rest.next().map(ToString::to_string),
+                TokenTree::Ident(ident) => path.push(ident.to_string()),
+                _ => {}
+            }
+        }
+        if is_group || path.len() == prefix.len() {
+            continue;
+        }
+        // `{self, …}` stands for the module itself.
+        if path.last().is_some_and(|last| last == "self") && path.len() > 1 {
+            path.pop();
+        }
+        let name = name.or_else(|| path.last().cloned()).unwrap_or_default();
+        found.push((path, name));
+    }
+}
+
+/// The uses of a file's items and, as re-exports without a name, the paths within its code.
+fn uses(trees: &[TokenTree], found: &mut Vec<Used>) {
+    let mut index = 0;
+    while index < trees.len() {
+        match &trees[index] {
+            TokenTree::Ident(ident) if *ident == "use" => {
+                let end = trees[index..].iter().position(|tree| tree.to_string() == ";");
+                let end = end.map_or(trees.len(), |end| index + end);
+                // `pub use`, or `pub(in …) use`.
+                let before = trees[..index].iter().rev().take(2).map(ToString::to_string).collect::<Vec<_>>();
+                let is_reexport = before.first().is_some_and(|last| last == "pub")
+                    || before.first().is_some_and(|last| last.starts_with('('))
+                        && before.get(1).is_some_and(|pub_| pub_ == "pub");
+                let mut paths = Vec::new();
+                use_tree(&trees[index + 1..end], &[], &mut paths);
+                found.extend(paths.into_iter().map(|(path, name)| Used { path, name, is_reexport }));
+                index = end;
+            }
+            TokenTree::Ident(ident) => {
+                let before =
+                    |back: usize, text: &str| index >= back && trees[index - back].to_string() == text;
+                // One colon stands before a type.
+                let follows_path = before(1, ".") || before(1, ":") && before(2, ":");
+                let mut path = vec![ident.to_string()];
+                let mut next = index + 1;
+                let is = |at: usize, text: &str| trees.get(at).is_some_and(|tree| tree.to_string() == text);
+                while is(next, ":") && is(next + 1, ":") {
+                    let Some(TokenTree::Ident(segment)) = trees.get(next + 2) else { break };
+                    path.push(segment.to_string());
+                    next += 3;
+                }
+                if path.len() > 1 && !follows_path {
+                    found.push(Used { path, name: String::new(), is_reexport: false });
+                }
+                index = next - 1;
+            }
+            // Where something is visible is not a use.
+            TokenTree::Group(group) if index > 0 && trees[index - 1].to_string() == "pub" => {
+                let _ = group;
+            }
+            TokenTree::Group(group) => uses(&without_tests(group.stream()), found),
+            _ => {}
+        }
+        index += 1;
+    }
+}
+
+/// A path of a file from the root of the crate; `None` if it leads out of the crate.
+fn absolute(file: &[String], path: &[String], modules: &BTreeSet<String>) -> Option<Vec<String>> {
+    let first = path.first()?;
+    let mut base = file.to_vec();
+    match first.as_str() {
+        "crate" => return Some(path[1..].to_vec()),
+        "self" => base.extend_from_slice(&path[1..]),
+        "super" => {
+            let ups = path.iter().take_while(|segment| *segment == "super").count();
+            base.truncate(base.len().saturating_sub(ups));
+            base.extend_from_slice(&path[ups..]);
+        }
+        _ => {
+            // A module below this file.
+            base.extend_from_slice(path);
+            if !modules.contains(&base[..=file.len()].join("/")) {
+                return None;
+            }
+        }
+    }
+    Some(base)
+}
+
+type Reexports = BTreeMap<(String, String), Vec<String>>;
+
+/// The file in which the item of a path is defined.
+fn defined_in(
+    path: &[String],
+    modules: &BTreeSet<String>,
+    reexports: &Reexports,
+    depth: usize,
+) -> Option<String> {
+    let module = (1..=path.len()).rev().find(|end| modules.contains(&path[..*end].join("/")))?;
+    let name = path[..module].join("/");
+    let Some(item) = path.get(module) else { return Some(name) };
+    match reexports.get(&(name.clone(), item.clone())) {
+        Some(target) if depth < 8 => {
+            let target: Vec<String> = target.iter().chain(&path[module + 1..]).cloned().collect();
+            defined_in(&target, modules, reexports, depth + 1)
+        }
+        _ => Some(name),
+    }
+}
+
+/// The files of each circle: those that can be reached from each other.
+fn circles(arrows: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<Vec<String>> {
+    let reached = |start: &str| {
+        let mut reached = BTreeSet::new();
+        let mut open: Vec<&str> = vec![start];
+        while let Some(file) = open.pop() {
+            for next in arrows.get(file).into_iter().flatten() {
+                if reached.insert(next.as_str()) {
+                    open.push(next);
+                }
+            }
+        }
+        reached
+    };
+    let all: BTreeMap<&str, BTreeSet<&str>> =
+        arrows.keys().map(|file| (file.as_str(), reached(file))).collect();
+    let circle = |file: &str| -> Vec<String> {
+        let back = |other: &&str| all.get(other).is_some_and(|reached| reached.contains(file));
+        all[file].iter().copied().filter(back).map(str::to_owned).collect()
+    };
+    all.keys().map(|file| circle(file)).filter(|files| files.len() > 1).collect()
+}
+
+/// Which file of a room names an item of which other file of that room.
+fn arrows(sources: &[(String, TokenStream)]) -> BTreeMap<String, BTreeSet<String>> {
+    let modules: BTreeSet<String> = sources.iter().map(|(name, _)| name.clone()).collect();
+    let mut reexports = Reexports::new();
+    let mut used = Vec::new();
+    for (name, tokens) in sources {
+        let file: Vec<String> = name.split('/').map(str::to_owned).collect();
+        let mut found = Vec::new();
+        uses(&without_tests(tokens.clone()), &mut found);
+        for Used { path, name: item, is_reexport } in found {
+            let Some(path) = absolute(&file, &path, &modules) else { continue };
+            if is_reexport {
+                reexports.insert((name.clone(), item), path);
+            } else {
+                used.push((name.clone(), path));
+            }
+        }
+    }
+    let mut arrows = BTreeMap::<String, BTreeSet<String>>::new();
+    for (from, path) in used {
+        let Some(to) = defined_in(&path, &modules, &reexports, 0) else { continue };
+        if to != from && to.split('/').next() == from.split('/').next() {
+            arrows.entry(from).or_default().insert(to);
+        }
+    }
+    arrows
+}
+
+#[test]
+fn circles_are_found() {
+    let found = |files: &[(&str, &str)]| {
+        let sources: Vec<(String, TokenStream)> =
+            files.iter().map(|(name, text)| ((*name).to_owned(), text.parse().expect("tokens"))).collect();
+        circles(&arrows(&sources)).into_iter().map(|files| files.join(" ")).collect::<Vec<_>>()
+    };
+    // A type in the room's face that a file below it names.
+    assert_eq!(found(&[("a", "mod b; use self::b::B; pub struct A;"), ("a/b", "use super::A;")]), ["a a/b"]);
+    assert_eq!(found(&[("a", "mod b; fn f() { b::g() }"), ("a/b", "fn g() { crate::a::f() }")]), ["a a/b"]);
+    let groups = [("a/b", "use super::{c::{C, D}, X};"), ("a/c", "fn f(x: super::b::B) {}"), ("a", "")];
+    assert_eq!(found(&groups), ["a/b a/c"]);
+    // A re-export is the file that it leads to, and by itself no use.
+    let face = ("a", "mod b; mod c; pub use self::b::B; pub(crate) use self::c::C;");
+    assert_eq!(found(&[face, ("a/b", "use super::C;"), ("a/c", "")]), [""; 0]);
+    assert_eq!(found(&[face, ("a/b", "use super::C;"), ("a/c", "use crate::a::B as Other;")]), ["a/b a/c"]);
+    // Tests may look at everything, and visibility is no use.
+    let tests = "#[cfg(test)] mod tests { use super::super::A; } pub(in crate::a) fn g() {}";
+    assert_eq!(found(&[("a", "mod b; use self::b::B;"), ("a/b", tests)]), [""; 0]);
+    // Another room is the business of the import table.
+    assert_eq!(found(&[("a", "use crate::b::B;"), ("b", "use crate::a::A;")]), [""; 0]);
+}
+
+#[test]
+fn files_of_a_room_do_not_run_in_circles() {
+    let sources: Vec<(String, TokenStream)> = sources()
+        .into_iter()
+        .filter(|source| !["lib", "main"].contains(&source.room.as_str()) && !is_for_tests(&source.name))
+        .map(|source| (source.name, source.tokens))
+        .collect();
+    let arrows = arrows(&sources);
+    let count: usize = arrows.values().map(BTreeSet::len).sum();
+    assert!(sources.len() > 200 && count > 400, "only {count} arrows between {} files", sources.len());
+    let found = circles(&arrows);
+    let is_named = |files: &&Vec<String>| CIRCLES.iter().any(|(named, _)| are_in(files, named));
+    let wrong: Vec<String> = found
+        .iter()
+        .filter(|files| !is_named(files))
+        .map(|files| {
+            let inside = |file: &String| {
+                let to = arrows[file].iter().filter(|to| files.contains(to)).cloned().collect::<Vec<_>>();
+                format!("  {file} names {}", to.join(", "))
+            };
+            files.iter().map(inside).collect::<Vec<_>>().join("\n")
+        })
+        .collect();
+    assert!(
+        wrong.is_empty(),
+        "files that name each other; move what both need into a file of its own:\n{}",
+        wrong.join("\n\n")
+    );
+    for (named, why) in CIRCLES {
+        let stays = found.iter().any(|files| are_in(files, named));
+        assert!(stays, "{named:?} has no circle any more ({why}): take it off the list");
+    }
+}
+
+/// Whether a file is compiled for tests only.
+fn is_for_tests(name: &str) -> bool {
+    name.contains("/tests/") || name.ends_with("tests") || name.ends_with("/fake") || name == "model/example"
 }

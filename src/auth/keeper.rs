@@ -1,9 +1,8 @@
 //! The task that keeps the token: it does what the state machine says, and tells everybody.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -11,7 +10,10 @@ use tracing::{debug, info, warn};
 
 use super::http::read_bounded;
 use super::token::{Command, Machine, MintOutcome, Token, ValidateOutcome, Verdict};
-use super::{AccessToken, Credentials, Outward, Rejected, TokenError, TokenOptions, Tokens, oauth};
+use super::tokens::{
+    AccessToken, Credentials, Rejected, Rejection, Serving, TokenError, TokenOptions, Tokens,
+};
+use super::{Outward, oauth};
 use crate::model::pulse::Pulse;
 use crate::model::status::{TokenState, TokenStatus};
 use crate::model::time::Timestamp;
@@ -24,21 +26,6 @@ const MAX_ANSWER: usize = 64 << 10;
 const REJECTIONS: usize = 64;
 /// How often the clocks are compared.
 const CLOCK_CHECK: Duration = Duration::from_secs(60);
-
-/// What [`Tokens::get`] waits for.
-#[derive(Clone, Debug)]
-pub(super) enum Serving {
-    Nothing,
-    Token(AccessToken),
-    Refused(Arc<str>),
-}
-
-/// A request that was answered 401, and who waits for what comes of it.
-#[derive(Debug)]
-pub(super) struct Rejection {
-    pub(super) generation: u64,
-    pub(super) reply: oneshot::Sender<Result<Rejected, TokenError>>,
-}
 
 enum Finished {
     Mint(MintOutcome),

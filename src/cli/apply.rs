@@ -4,11 +4,12 @@ use std::time::Instant;
 
 use super::args::{ApplyArgs, Args};
 use super::control::{Connection, POLL, Told, block_on, held, parse};
+use super::exit::exit_code;
 use super::status::reasons;
 use super::term::Failure;
 use super::{FAILED, REFUSED, TEMPORARY, status};
 use crate::admin::Applied;
-use crate::model::status::{ProblemKind, Status, TokenState};
+use crate::model::status::{Status, TokenState};
 
 /// How far the run is that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,19 +94,12 @@ fn failed(status: &Status, ticket: u64) -> Option<Stage> {
     Some(Stage::Failed(problem.clone(), exit_code(status)))
 }
 
-/// The exit code for a daemon that cannot make Twitch match the file.
-pub(super) fn exit_code(status: &Status) -> u8 {
-    match (status.token.state, status.reconcile.problem_kind) {
-        (TokenState::Refused, _) | (_, Some(ProblemKind::Credentials)) => REFUSED,
-        (TokenState::Unavailable, _) | (_, Some(ProblemKind::Outage)) => TEMPORARY,
-        _ => FAILED,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::example;
+    use crate::model::status::ProblemKind;
+    use crate::model::status::TokenState;
     use crate::model::status::{Progress, ReconcileStatus, SubscriptionState};
 
     fn with(change: impl FnOnce(&mut Status)) -> Stage {

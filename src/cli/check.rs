@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::BAD_CONFIG;
 use super::args::{Args, CheckArgs};
 use super::control::block_on;
+use super::lines::{Line, Mark, line};
 use super::online::online;
 use super::target::load_options;
 use super::term::{self, Failure, fit};
@@ -16,23 +17,6 @@ use crate::daemon::{self, Owner};
 use crate::model::catalog::CHAT_WITH_NOTICES;
 use crate::model::text::{counted, duration};
 use crate::store::Reader;
-
-/// How one part stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Mark {
-    Good,
-    Remark,
-    Bad,
-}
-
-/// One line of the report.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Line {
-    part: &'static str,
-    mark: Mark,
-    text: String,
-}
 
 /// Everything that `check` found.
 #[derive(Debug, Serialize)]
@@ -94,10 +78,6 @@ fn owner(options: &LoadOptions, config: &Config) -> Option<Line> {
     let reader = Reader::open(&daemon::database(config)).ok()?;
     let owned = Owner::of(options).look(&config.state_directory, &reader).ok()?.err()?;
     Some(line("state", Mark::Bad, format!("{owned}: {}", owned.advice())))
-}
-
-pub(super) fn line(part: &'static str, mark: Mark, text: impl Into<String>) -> Line {
-    Line { part, mark, text: text.into() }
 }
 
 /// A line for each part of a file that has no errors.

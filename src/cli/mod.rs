@@ -11,8 +11,10 @@ mod check;
 mod command;
 mod control;
 pub mod events;
+mod exit;
 mod init;
 mod letters;
+mod lines;
 mod man;
 mod online;
 mod plan;
@@ -30,18 +32,8 @@ use clap::FromArgMatches;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 
 use self::args::{Args, Command};
+pub(crate) use self::exit::{BAD_CONFIG, CHANGES, FAILED, REFUSED, TEMPORARY};
 use self::term::Failure;
-
-/// Exit code: something failed.
-pub(crate) const FAILED: u8 = 1;
-/// Exit code: `plan --detailed-exitcode` has changes.
-pub(crate) const CHANGES: u8 = 2;
-/// Exit code: Twitch cannot be reached (`EX_TEMPFAIL` of `sysexits.h`).
-pub(crate) const TEMPORARY: u8 = 75;
-/// Exit code: Twitch refused the credentials (`EX_NOPERM`).
-pub(crate) const REFUSED: u8 = 77;
-/// Exit code: the configuration is bad (`EX_CONFIG`).
-pub(crate) const BAD_CONFIG: u8 = 78;
 
 /// Keeps the memory of this process, which may hold secrets, out of core dumps and from other processes of the same
 /// user: programs of sinks cannot read `/proc/PID/environ` then. A program that this one starts is dumpable again, and

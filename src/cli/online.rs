@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::check::{Line, Mark, line};
+use super::lines::{Line, Mark, line};
 use super::plan::{Api, desired, exit_code, explain, memory};
 use super::term::Failure;
 use super::{FAILED, REFUSED, TEMPORARY};

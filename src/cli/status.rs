@@ -7,10 +7,10 @@ use std::fmt::Write as _;
 use std::io;
 use std::time::Duration;
 
-pub(super) use self::waiting::reasons;
-use super::apply::exit_code;
+pub(super) use self::waiting::{pending, reasons};
 use super::args::{Args, StatusArgs};
 use super::control::{Connection, block_on};
+use super::exit::exit_code;
 use super::term::{self, Failure, fit};
 use crate::model::grants;
 use crate::model::status::{
@@ -91,11 +91,6 @@ async fn write_with_subscriptions(args: &Args, status: &Status) -> Result<(), Fa
 pub(super) fn print(args: &Args, status: &Status) -> Result<u8, Failure> {
     let text = render(status, term::colour(&io::stdout()));
     args.print(&text)
-}
-
-/// How many subscriptions are still to be created or verified.
-pub(super) fn pending(status: &Status) -> u64 {
-    status.subscription_counts.pending
 }
 
 /// A status for people.

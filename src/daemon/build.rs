@@ -8,17 +8,18 @@ use std::time::SystemTime;
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
+use super::connect::{connections_to_twitch, delivery_options};
 use super::handle::DaemonHandle;
-use super::one_shot::connections_to_twitch;
+use super::parts::{self, Listeners, PartOptions, Publishers};
 use super::reach::Caller;
-use super::reload::{Publishers, Reloader};
+use super::reload::Reloader;
 use super::status::Sources;
 use super::systemd::{Notifier, Vitals};
 use super::webhook_secret::SecretFile;
 use super::webhooks::{self, Webhooks};
-use super::{BuildError, Daemon, DaemonOptions, Owner, memory, options, trial};
+use super::{BuildError, Daemon, DaemonOptions, Owner, memory, options};
 use crate::admin::{ControlSocket, Endpoint};
-use crate::auth::{HttpError, Keeper, Outward};
+use crate::auth::{Keeper, Outward};
 use crate::config::{self, Config};
 use crate::delivery::{DeliveryOptions, delivery};
 use crate::gaps::{GapSources, gaps};
@@ -38,52 +39,28 @@ impl Daemon {
     /// Whatever would keep the daemon from running.
     pub async fn build(mut options: DaemonOptions) -> Result<Self, BuildError> {
         let config = take_config(&mut options)?;
-        let sinks = options::sinks(&config);
         let http = connections_to_twitch(&config).map_err(BuildError::Http)?;
-        let mut delivery_options = delivery_options(&http).map_err(BuildError::Http)?;
-        if let Some(stdout) = options.stdout.clone() {
-            delivery_options.stdout = stdout;
-        }
-        delivery_options.print = options.print_sinks;
-        let failing = trial::problems(&config, &delivery_options);
-        if !failing.is_empty() {
-            return Err(BuildError::Sinks(failing));
-        }
-        let config_status = config_status(&options, &config);
+        let delivery_options = options_for_delivery(&options, &http)?;
+        parts::check_sinks(&config, &delivery_options)?;
         let notifier = Notifier::new(options.notify_systemd);
-        // A large database is checked after a crash, or changed by a new release.
-        let opening = notifier.during("opening the event store", open_store(&config));
-        let store = opening.await.map_err(|error| locked(error, &options, &config))?;
-        // Nothing in the state directory is touched before that.
-        Owner::of(&options.load)
-            .claim(&config.state_directory, &store, options.take_over)
-            .await
-            .map_err(BuildError::Store)?
-            .map_err(BuildError::Owned)?;
+        let store = own_store(&options, &config, &notifier).await?;
+        // Nothing in the state directory is touched before it is ours.
         let (webhook_tx, webhook_options) = watch::channel(None);
         let retire_after = options.tuning.retire_after.unwrap_or(webhooks::RETIRE_AFTER);
         let file = SecretFile::new(&config.state_directory);
-        let mut webhooks = Webhooks::new(options.sockets, file, retire_after, webhook_tx);
-        let listener = webhooks.build(&config).map_err(BuildError::Webhook)?;
-        webhooks.publish(listener);
-        let keys = webhooks.keys();
+        let mut webhooks = Webhooks::new(Arc::clone(&options.sockets), file, retire_after, webhook_tx);
+        let listeners = Listeners::build(&config, &webhooks, None)?;
         let socket = ControlSocket::bind(&config.socket).map_err(BuildError::Socket)?;
-        let admin = options::admin(&config, None).map_err(BuildError::Admin)?;
+        let basis = (http.clone(), options.tuning.timings.clone());
+        let part_options = PartOptions::new(&config, 1, listeners, &mut webhooks, basis);
+        let (publish, inputs) = Publishers::new(config_status(&options, &config), part_options);
 
-        let (credentials_tx, credentials) = watch::channel(options::credentials(&config));
-        let (token_tx, token_options) = watch::channel(options::token(&config));
-        let (pool_tx, pool_options) =
-            watch::channel(options::pool(&config, http.clone(), options.tuning.timings.clone()));
-        let (desired_tx, desired) = watch::channel(options::desired(&config, keys.as_ref(), 1));
-        let (sinks_tx, sinks) = watch::channel(sinks);
-        let (admin_tx, admin) = watch::channel(admin);
-        let (endpoint, admin_counts) = Endpoint::new(admin.clone());
+        let (endpoint, admin_counts) = Endpoint::new(inputs.admin.clone());
         let (minutes_tx, minutes) = watch::channel(Arc::default());
         let (hanging_tx, hanging) = watch::channel(Arc::default());
-        let (config_tx, config_status) = watch::channel(config_status);
         let (requests, reload_requests) = mpsc::channel(4);
 
-        let (keeper, tokens) = Keeper::new(http.clone(), token_options, credentials);
+        let (keeper, tokens) = Keeper::new(http.clone(), inputs.token, inputs.credentials);
         let token = tokens.status();
         let keeper_tokens = tokens.clone();
         let mut helix_options = HelixOptions::new(config.twitch.api_url.clone());
@@ -101,9 +78,10 @@ impl Daemon {
         // The pool needs the reconciler's values and the reconciler the pool's: this one is handed on.
         let (sessions_tx, sessions) = watch::channel(Default::default());
         let memory = Arc::new(memory::StoreMemory(store.clone()));
-        let (reconciler, reconcile) = reconciler(&helix, memory, reach, desired, sessions, reconcile_options);
+        let (reconciler, reconcile) =
+            reconciler(&helix, memory, reach, inputs.desired, sessions, reconcile_options);
         let (pool, pool_handle) = pool(
-            pool_options,
+            inputs.pool,
             store.clone(),
             reconcile.target.clone(),
             reconcile.bindings.clone(),
@@ -112,7 +90,7 @@ impl Daemon {
         );
         let (webhook, webhook_handle) = webhook(webhook_options, store.clone(), hear(&reconcile));
         let (delivery, delivery_handle) =
-            delivery(store.clone(), reconcile.routes.clone(), sinks, delivery_options.clone());
+            delivery(store.clone(), reconcile.routes.clone(), inputs.sinks, delivery_options.clone());
 
         let gap_sources = GapSources {
             lives: pool_handle.lives,
@@ -129,7 +107,7 @@ impl Daemon {
 
         let sources = Sources {
             started_at: Timestamp(SystemTime::now()),
-            config: config_status,
+            config: inputs.config,
             token,
             api,
             reconcile: reconcile.status.clone(),
@@ -144,18 +122,9 @@ impl Daemon {
             minutes,
             store: store.status(),
             sinks: delivery_handle.status.clone(),
-            admin,
+            admin: inputs.admin,
             admin_counts,
             hanging,
-        };
-        let publish = Publishers {
-            config: config_tx,
-            credentials: credentials_tx,
-            token: token_tx,
-            pool: pool_tx,
-            desired: desired_tx,
-            sinks: sinks_tx,
-            admin: admin_tx,
         };
         let log = options.log.clone();
         let children = delivery_options.children.clone();
@@ -225,6 +194,33 @@ fn locked(error: StoreError, options: &DaemonOptions, config: &Config) -> BuildE
     }
 }
 
+/// The options of sinks for this process.
+fn options_for_delivery(options: &DaemonOptions, http: &Outward) -> Result<DeliveryOptions, BuildError> {
+    let mut delivery_options = delivery_options(http).map_err(BuildError::Http)?;
+    if let Some(stdout) = options.stdout.clone() {
+        delivery_options.stdout = stdout;
+    }
+    delivery_options.print = options.print_sinks;
+    Ok(delivery_options)
+}
+
+/// Opens the store, and makes sure that its state directory belongs to this configuration's file. A large database is
+/// checked after a crash, or changed by a new release, so systemd is told meanwhile.
+async fn own_store(
+    options: &DaemonOptions,
+    config: &Config,
+    notifier: &Notifier,
+) -> Result<Store, BuildError> {
+    let opening = notifier.during("opening the event store", open_store(config));
+    let store = opening.await.map_err(|error| locked(error, options, config))?;
+    Owner::of(&options.load)
+        .claim(&config.state_directory, &store, options.take_over)
+        .await
+        .map_err(BuildError::Store)?
+        .map_err(BuildError::Owned)?;
+    Ok(store)
+}
+
 async fn open_store(config: &Config) -> Result<Store, StoreError> {
     let options = options::store(config);
     match tokio::task::spawn_blocking(move || Store::open(options)).await {
@@ -245,11 +241,4 @@ fn config_status(options: &DaemonOptions, config: &Config) -> ConfigStatus {
         refused: None,
         reloads_refused: 0,
     }
-}
-
-/// How sinks connect: the same way as everything else, over connections of their own.
-pub(super) fn delivery_options(outward: &Outward) -> Result<DeliveryOptions, HttpError> {
-    let mut options = DeliveryOptions::new(outward.separate_client()?, (**outward.tls()).clone());
-    options.proxies = outward.proxies().clone();
-    Ok(options)
 }

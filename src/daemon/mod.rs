@@ -6,6 +6,7 @@
 //! it makes no decision that belongs to a part. At a crash the store holds all that was accepted.
 
 mod build;
+mod connect;
 mod doctor;
 mod handle;
 mod memory;
@@ -14,6 +15,7 @@ mod one_shot;
 mod options;
 mod orphans;
 mod owner;
+mod parts;
 mod reach;
 mod reload;
 mod run;
@@ -21,7 +23,6 @@ mod shutdown;
 mod status;
 mod systemd;
 mod tasks;
-mod trial;
 mod watchdog;
 mod webhook_secret;
 mod webhooks;
@@ -32,13 +33,11 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+pub use connect::{connections, connections_to_twitch};
 pub use doctor::{CallbackReport, examine_callback};
 pub use handle::DaemonHandle;
 pub use memory::ReadOnlyMemory;
-pub use one_shot::{
-    connections, connections_to_twitch, database, desired, one_shot_api, preview_sink, sink_problems,
-    try_sink, try_sinks,
-};
+pub use one_shot::{database, desired, one_shot_api, preview_sink, sink_problems, try_sink, try_sinks};
 pub use options::{DATABASE, SANDBOX_SECRET};
 pub use owner::{Owned, Owner};
 pub use reach::Caller;
@@ -154,6 +153,16 @@ pub enum BuildError {
     /// The webhook listener cannot be set up.
     #[error("cannot listen for webhooks")]
     Webhook(#[source] WebhookError),
+}
+
+impl From<parts::PartError> for BuildError {
+    fn from(error: parts::PartError) -> Self {
+        match error {
+            parts::PartError::Sinks(problems) => Self::Sinks(problems),
+            parts::PartError::Webhook(error) => Self::Webhook(error),
+            parts::PartError::Admin(error) => Self::Admin(error),
+        }
+    }
 }
 
 /// How a daemon ended.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::build::delivery_options;
+use super::connect::{connections, connections_to_twitch, delivery_options};
 use super::webhook_secret::{self, SecretFile, SecretFileError};
-use super::{USER_AGENT, options, trial};
+use super::{options, parts};
 use crate::auth::{HttpError, Keeper, Outward};
 use crate::config::Config;
 use crate::delivery::{self, DeliveryOptions, SinkOptions};
@@ -24,25 +24,6 @@ use crate::reconcile::Desired;
 /// The path of the event store of a configuration.
 pub fn database(config: &Config) -> PathBuf {
     config.state_directory.join(options::DATABASE)
-}
-
-/// How this process connects outward.
-///
-/// # Errors
-/// A proxy variable that cannot be used, or libraries that cannot be set up.
-pub fn connections() -> Result<Outward, HttpError> {
-    Outward::from_environment(USER_AGENT)
-}
-
-/// The same, if everything is there that connections to Twitch need.
-///
-/// # Errors
-/// As [`connections`]; no CA certificates.
-pub fn connections_to_twitch(config: &Config) -> Result<Outward, HttpError> {
-    let outward = connections()?;
-    let twitch = &config.twitch;
-    outward.require_certificates([&*twitch.auth_url, &*twitch.api_url, &*twitch.eventsub_url])?;
-    Ok(outward)
 }
 
 /// A token keeper and an API client for one command, which end with the `CancellationToken`.
@@ -91,7 +72,7 @@ pub async fn try_sinks(config: &Config, outward: &Outward) -> Vec<(SinkName, Res
 /// # Errors
 /// TLS or the client cannot be set up.
 pub fn sink_problems(config: &Config) -> Result<Vec<String>, HttpError> {
-    Ok(trial::problems(config, &delivery_options(&connections()?)?))
+    Ok(parts::sink_problems(config, &delivery_options(&connections()?)?))
 }
 
 /// Describes what a sink of the configuration would get for an event, without secrets.

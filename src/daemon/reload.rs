@@ -1,6 +1,5 @@
 //! Reading the file again: parse, validate, compare, build what may fail, publish once.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -8,21 +7,18 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::options;
+use super::parts::{self, Listeners, PartError, PartOptions, Publishers};
 use super::systemd::Notifier;
 use super::webhooks::Webhooks;
-use crate::admin::{EndpointOptions, Refused, ReloadAccepted, ReloadRefused, SecretRotated};
-use crate::auth::{Credentials, TokenOptions};
+use crate::admin::{Refused, ReloadAccepted, ReloadRefused, SecretRotated};
 use crate::config::{self, Config, LoadOptions};
-use crate::delivery::{DeliveryOptions, SinkOptions};
-use crate::model::status::{ConfigStatus, RefusedReload};
+use crate::delivery::DeliveryOptions;
+use crate::model::status::RefusedReload;
 use crate::model::text::chain;
 use crate::model::time::Timestamp;
-use crate::model::webhook::WebhookKeys;
-use crate::reconcile::{Desired, InUse};
+use crate::reconcile::InUse;
 use crate::store::Store;
 use crate::telemetry::LogHandle;
-use crate::transport::websocket::PoolOptions;
 
 /// What somebody wants, and may wait for.
 #[derive(Debug)]
@@ -31,18 +27,6 @@ pub(super) enum Request {
     Reload(Option<oneshot::Sender<Result<ReloadAccepted, ReloadRefused>>>),
     /// A new webhook secret is to be made.
     RotateSecret(oneshot::Sender<Result<SecretRotated, Refused>>),
-}
-
-/// Where each part's options are published.
-#[derive(Debug)]
-pub(super) struct Publishers {
-    pub(super) config: watch::Sender<ConfigStatus>,
-    pub(super) credentials: watch::Sender<Credentials>,
-    pub(super) token: watch::Sender<TokenOptions>,
-    pub(super) pool: watch::Sender<PoolOptions>,
-    pub(super) desired: watch::Sender<Arc<Desired>>,
-    pub(super) sinks: watch::Sender<Arc<[SinkOptions]>>,
-    pub(super) admin: watch::Sender<Option<EndpointOptions>>,
 }
 
 /// Owns the configuration in force.
@@ -77,7 +61,7 @@ impl Reloader {
                 () = sleep_until(retire.unwrap_or_else(Instant::now)), if retire.is_some() => {
                     let in_use = self.in_use.borrow().clone();
                     if let Some(keys) = self.webhooks.retire(in_use.as_ref()) {
-                        self.publish_keys(&keys);
+                        self.publish.publish_keys(&self.config, &keys);
                     }
                     continue;
                 }
@@ -114,14 +98,8 @@ impl Reloader {
         }
         let keys = self.webhooks.keys().ok_or_else(|| refused("the webhook listener is not there".into()))?;
         let keys = self.webhooks.rotate(&keys).map_err(|error| refused(chain(&error)))?;
-        self.publish_keys(&keys);
+        self.publish.publish_keys(&self.config, &keys);
         Ok(SecretRotated { key: keys.current().id.to_string(), accepted: keys.all().len() as u64 })
-    }
-
-    /// Has the reconciler move everything to the current secret.
-    fn publish_keys(&self, keys: &WebhookKeys) {
-        let generation = self.publish.config.borrow().generation;
-        self.publish.desired.send_replace(options::desired(&self.config, Some(keys), generation));
     }
 
     async fn reload(&mut self) -> Result<ReloadAccepted, ReloadRefused> {
@@ -142,20 +120,9 @@ impl Reloader {
         if !fixed.is_empty() {
             return Err(self.refuse(fixed));
         }
-        let sinks = options::sinks(&loaded.config);
-        let failing = super::trial::problems(&loaded.config, &self.delivery);
-        if !failing.is_empty() {
-            return Err(self.refuse(failing));
-        }
-        let webhook = match self.webhooks.build(&loaded.config) {
-            Ok(webhook) => webhook,
-            Err(error) => return Err(self.refuse(vec![format!("the webhook listener: {}", chain(&error))])),
-        };
-        let listener = self.publish.admin.borrow().as_ref().map(|admin| admin.listener().clone());
-        let old = listener.map(|listener| (&self.config, listener));
-        let admin = match options::admin(&loaded.config, old) {
-            Ok(admin) => admin,
-            Err(error) => return Err(self.refuse(vec![chain(&error)])),
+        let listeners = match self.build(&loaded.config) {
+            Ok(listeners) => listeners,
+            Err(error) => return Err(self.refuse(error.lines())),
         };
         if let Some(log) = &self.log
             && let Err(error) = log.set_level(&loaded.config.log.level)
@@ -163,22 +130,13 @@ impl Reloader {
             return Err(self.refuse(vec![error.to_string()]));
         }
 
-        let generation = self.publish.config.borrow().generation + 1;
         let config = loaded.config;
-        let publish = &self.publish;
-        publish.credentials.send_if_modified(|v| replace(v, options::credentials(&config)));
-        publish.token.send_if_modified(|v| replace(v, options::token(&config)));
-        publish.pool.send_modify(|pool| {
-            pool.url.clone_from(&config.twitch.eventsub_url);
-            pool.keepalive = config.conduit.keepalive;
-        });
-        publish.sinks.send_if_modified(|v| replace(v, sinks));
-        self.webhooks.publish(webhook);
-        let keys = self.webhooks.keys();
-        publish.admin.send_if_modified(|v| replace(v, admin));
-        publish.desired.send_replace(options::desired(&config, keys.as_ref(), generation));
+        let generation = self.publish.generation() + 1;
+        let basis = self.publish.pool_basis();
+        let options = PartOptions::new(&config, generation, listeners, &mut self.webhooks, basis);
+        self.publish.publish(options);
         self.store.set_retention(config.store.retain, config.store.max_size.as_u64());
-        publish.config.send_modify(|status| {
+        self.publish.config.send_modify(|status| {
             status.generation = generation;
             status.loaded_at = Timestamp(SystemTime::now());
             status.refused = None;
@@ -191,6 +149,13 @@ impl Reloader {
         }
         let warnings = loaded.warnings.iter().map(|w| w.render(false)).collect();
         Ok(ReloadAccepted { generation, changes, warnings })
+    }
+
+    /// Builds what may fail, as a start does.
+    fn build(&self, config: &Config) -> Result<Listeners, PartError> {
+        parts::check_sinks(config, &self.delivery)?;
+        let old = self.publish.endpoint().map(|listener| (&self.config, listener));
+        Listeners::build(config, &self.webhooks, old)
     }
 
     fn refuse(&self, errors: Vec<String>) -> ReloadRefused {
@@ -207,12 +172,4 @@ impl Reloader {
         });
         ReloadRefused { errors }
     }
-}
-
-fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {
-    let changed = *old != new;
-    if changed {
-        *old = new;
-    }
-    changed
 }

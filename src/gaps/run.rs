@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::{BoxFuture, OptionFuture};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -13,12 +14,58 @@ use super::memory::{NAME, Recalled, Row};
 use super::sights::{BEFORE_BOOT, Published, Sights};
 use super::timeline::Timeline;
 use super::watcher::{Gap, Memory, Moment, Watcher};
-use super::{GapSources, Gaps, KEEP, LOOK, LOSSES};
 use crate::model::event::{Event, GAP};
+use crate::model::lapse::Lapses;
 use crate::model::route::SinkName;
-use crate::model::status::{GapReason, GapsStatus, OpenGap, ToldGap};
+use crate::model::shard::{Lives, ShardBindings, ShardTarget};
+use crate::model::signs::CallbackSigns;
+use crate::model::status::{GapReason, GapsStatus, OpenGap, ReconcileStatus, ToldGap, WebhookStatus};
+use crate::model::subscriptions::Subscriptions;
 use crate::model::time::Timestamp;
+use crate::model::webhook::InUse;
 use crate::store::{Store, StoreError, Ticks, since_boot, ticks};
+
+/// How often the time up to which everything is known is stored at most.
+const KEEP: Duration = Duration::from_secs(5);
+/// How often everything is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often losses by retention are looked for: many small ones become one event.
+const LOSSES: Duration = Duration::from_secs(60);
+
+/// What the parts publish.
+#[derive(Clone, Debug)]
+pub struct GapSources {
+    pub lives: watch::Receiver<Lives>,
+    pub bindings: watch::Receiver<ShardBindings>,
+    pub target: watch::Receiver<Option<ShardTarget>>,
+    pub callback: CallbackSigns,
+    pub webhook: watch::Receiver<Option<WebhookStatus>>,
+    pub in_use: watch::Receiver<Option<InUse>>,
+    pub reconcile: watch::Receiver<ReconcileStatus>,
+    pub subscriptions: watch::Receiver<Subscriptions>,
+    pub lapses: Lapses,
+}
+
+/// The task; see [`gaps`].
+#[derive(Debug)]
+pub struct Gaps {
+    store: Store,
+    sources: GapSources,
+    status: watch::Sender<GapsStatus>,
+}
+
+/// Builds the task; nothing happens until it is run.
+pub fn gaps(store: Store, sources: GapSources) -> (Gaps, watch::Receiver<GapsStatus>) {
+    let (status, published) = watch::channel(GapsStatus::default());
+    (Gaps { store, sources, status }, published)
+}
+
+impl Gaps {
+    /// Runs until cancelled, or until the store is closed.
+    pub async fn run(self, cancel: CancellationToken) {
+        run(self, cancel).await;
+    }
+}
 
 /// The beginning of a gap is taken so much earlier: for the way of the last message, and for clocks that differ.
 const ALLOWANCE: Duration = Duration::from_secs(1);
@@ -68,7 +115,7 @@ fn wall() -> u64 {
     Timestamp(SystemTime::now()).unix_millis()
 }
 
-pub(super) async fn run(gaps: Gaps, cancel: CancellationToken) {
+async fn run(gaps: Gaps, cancel: CancellationToken) {
     let Gaps { store, sources, status: publish } = gaps;
     let Some(recalled) = recall(&store, &cancel).await else { return };
     let mut driver = Driver {

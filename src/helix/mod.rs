@@ -7,6 +7,7 @@
 mod answer;
 mod client;
 mod error;
+mod options;
 pub mod pacer;
 pub mod request;
 mod status;
@@ -14,7 +15,6 @@ mod types;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -22,6 +22,7 @@ use self::answer::{Bound, Page, PageRows};
 pub use self::client::Background;
 use self::client::Sender;
 pub use self::error::{HelixError, HelixErrorKind};
+pub use self::options::HelixOptions;
 use self::request::{Call, Request};
 pub use self::request::{MAX_GRANTS, MAX_SHARDS, MAX_USERS};
 pub use self::types::{
@@ -40,38 +41,6 @@ const MAX_PAGES: usize = 4_000;
 const MAX_LIST: usize = 128 << 20;
 /// Pages without a row that are followed in a row.
 const MAX_EMPTY_PAGES: usize = 20;
-
-/// Settings of the client.
-#[derive(Clone, Debug)]
-pub struct HelixOptions {
-    /// `https://api.twitch.tv/helix`, without a slash at the end.
-    pub api_url: String,
-    /// Requests in flight that are always allowed: 10.
-    pub in_flight: usize,
-    /// Requests in flight at most, if the bucket refills so fast: 64. Bursts of more than a hundred have been
-    /// answered 400.
-    pub most_in_flight: usize,
-    /// Points of the rate limit kept for shards and deletes: 20.
-    pub reserve: u32,
-    /// Longest wait for one answer, its body included: 15 s.
-    pub timeout: Duration,
-    /// Time in which an empty rate limit bucket is full again: 60 s ("Twitch API Concepts").
-    pub refill_window: Duration,
-}
-
-impl HelixOptions {
-    /// The defaults for an API at this URL.
-    pub fn new(api_url: impl Into<String>) -> Self {
-        Self {
-            api_url: api_url.into(),
-            in_flight: 10,
-            most_in_flight: 64,
-            reserve: 20,
-            timeout: Duration::from_secs(15),
-            refill_window: Duration::from_secs(60),
-        }
-    }
-}
 
 /// The API, for those who ask it; cheap to clone. Dropping a call's future cancels it.
 #[derive(Clone, Debug)]

@@ -23,6 +23,7 @@ pub mod route;
 pub mod script;
 pub mod secret;
 pub mod shard;
+mod shard_id;
 pub mod signature;
 pub mod signs;
 pub mod sink;

@@ -1,35 +1,10 @@
 //! Which sinks an event goes to.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
+pub use super::sink::SinkName;
 use super::subscription::SubscriptionKey;
-
-/// The name of a sink: the `NAME` of `[sink.NAME]`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct SinkName(Arc<str>);
-
-impl SinkName {
-    /// Wraps a name; the configuration has checked it.
-    pub fn new(text: impl Into<Arc<str>>) -> Self {
-        Self(text.into())
-    }
-
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for SinkName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// Messages other than notifications of Twitch that a kind of sink gets without being asked. A program that was written
 /// for Twitch's notifications cannot be expected to take more.

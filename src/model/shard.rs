@@ -11,20 +11,9 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::shard_id::ShardId;
 use super::signs::Signs;
 use super::webhook::WebhookKeys;
-
-/// The number of a shard within its conduit, 0 to `shard_count - 1`. Twitch writes it as a decimal
-/// string (Twitch: "Update Conduit Shards").
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ShardId(pub u32);
-
-impl fmt::Display for ShardId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
 
 /// The id of a WebSocket session, from its welcome message.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -1,14 +1,38 @@
 //! Sinks as a person configures them: where events go, in which form, and how long they are tried.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method};
+use serde::{Deserialize, Serialize};
 
 use super::choice::choice;
-use super::route::SinkName;
 use super::secret::Secret;
+
+/// The name of a sink: the `NAME` of `[sink.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SinkName(Arc<str>);
+
+impl SinkName {
+    /// Wraps a name; the configuration has checked it.
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SinkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 choice! {
     /// The `type` of a sink.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
 use super::catalog;
-use super::route::SinkName;
+use super::sink::SinkName;
 
 /// A condition in its normal form: fields sorted by name, fields with empty values left out.
 ///

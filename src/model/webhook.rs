@@ -15,7 +15,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::secret::Secret;
-use super::shard::ShardId;
+use super::shard_id::ShardId;
 use super::signature::{Signer, push_hex};
 
 /// The fewest and most characters of a secret (Twitch: "Create EventSub Subscription").

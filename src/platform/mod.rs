@@ -4,6 +4,7 @@
 //! Holds no state of its own but that of one socket. Whoever stands behind it (the sandbox) says which users,
 //! conduits and sessions there are. It must never import anything but `model`.
 
+mod endpoint;
 mod exchange;
 mod ids;
 mod message;
@@ -19,6 +20,7 @@ mod status;
 mod subscription;
 mod webhook;
 
+pub use self::endpoint::Endpoint;
 pub use self::exchange::{Answer, Call, ContentType};
 pub use self::ids::{random_text, session_id, uuid, webhook_message_id};
 pub use self::message::{Content, Kind, Message, Stamp, keepalive, reconnect, welcome};
@@ -38,4 +40,4 @@ pub use self::status::{
     is_shard_status, is_subscription_status, of_close_code,
 };
 pub use self::subscription::{ConditionFields, ShardRow, Subscription, Transport, TransportInfo};
-pub use self::webhook::{Endpoint, Reply, Retries, challenge_text, headers, is_accepted, judge};
+pub use self::webhook::{Reply, Retries, challenge_text, headers, is_accepted, judge};

@@ -5,8 +5,9 @@ use std::time::Duration;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use tracing::debug;
 
+use super::endpoint::Endpoint;
 use super::message::Message;
-use super::webhook::{Endpoint, Reply, headers};
+use super::webhook::{Reply, headers};
 
 /// The most that is read of an answer, in bytes.
 const MAX_ANSWER: usize = 1 << 16;

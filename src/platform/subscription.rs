@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde::ser::{SerializeMap as _, SerializeStruct as _};
 use serde::{Serialize, Serializer};
 
+use super::endpoint::Endpoint;
 use super::moment::Moment;
 use super::status;
-use super::webhook::Endpoint;
 use crate::model::catalog;
 use crate::model::subscription::{Condition, SubscriptionKey};
 

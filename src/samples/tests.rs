@@ -5,6 +5,8 @@ use serde_json::Value;
 
 use super::*;
 use crate::model::catalog::{self, TypeVersion};
+use crate::model::subscription::Condition;
+use crate::model::time::Timestamp;
 
 /// Enough serials for most variants of each type.
 const SERIALS: std::ops::Range<u64> = 0..60;

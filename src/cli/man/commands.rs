@@ -3,7 +3,7 @@
 use clap::{Arg, Command};
 use clap_mangen::Man;
 
-use super::MANUAL;
+use super::names::MANUAL;
 use super::roff::{Page, sentence, without_preamble};
 use crate::cli::command::{Example, examples};
 

@@ -1,6 +1,6 @@
 //! `eventsubd.toml(5)`: the configuration file, from the table of keys.
 
-use super::MANUAL;
+use super::names::MANUAL;
 use super::roff::{Page, sentence};
 use crate::config::{self, Key};
 

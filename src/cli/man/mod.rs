@@ -4,18 +4,17 @@
 
 mod commands;
 mod file;
+mod names;
 mod program;
 mod roff;
 
 use std::fs;
 use std::path::Path;
 
+use self::names::{file_name, short};
 use super::args::{Args, ManArgs};
 use super::command;
 use super::term::{self, Failure};
-
-/// The manual that the pages belong to.
-const MANUAL: &str = "eventsubd manual";
 
 /// A page, ready for `man`.
 #[derive(Debug)]
@@ -55,25 +54,6 @@ fn all() -> Vec<Finished> {
         pages.push(Finished { file: format!("eventsubd-{}.1", sub.get_name()), text: commands::page(sub) });
     }
     pages
-}
-
-/// The file of a page as a person may call it: `check`, `eventsubd-check`, `config`, `eventsubd.toml`, `5`.
-fn file_name(name: &str) -> String {
-    match name {
-        "eventsubd" | "1" => "eventsubd.1".to_owned(),
-        "config" | "config.toml" | "eventsubd.toml" | "5" => "eventsubd.toml.5".to_owned(),
-        name if name.starts_with("eventsubd-") => format!("{name}.1"),
-        name => format!("eventsubd-{name}.1"),
-    }
-}
-
-/// What a person may call the page in this file.
-fn short(file: &str) -> &str {
-    match file {
-        "eventsubd.1" => "eventsubd",
-        "eventsubd.toml.5" => "config",
-        file => file.trim_start_matches("eventsubd-").trim_end_matches(".1"),
-    }
 }
 
 fn write_all(args: &Args, pages: &[Finished], folder: &Path) -> Result<u8, Failure> {

@@ -4,8 +4,8 @@ use clap::Command;
 use clap_mangen::Man;
 
 use super::commands::{about, page_examples, synopsis};
+use super::names::{MANUAL, short};
 use super::roff::{Page, sentence, without_preamble};
-use super::{MANUAL, short};
 use crate::cli::command::EXIT_STATUS;
 
 const DESCRIPTION: &[&str] = &[

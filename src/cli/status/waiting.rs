@@ -3,6 +3,11 @@
 use crate::model::status::{Status, TokenState};
 use crate::model::text::counted;
 
+/// Number of subscriptions still to be created or verified.
+pub(in crate::cli) fn pending(status: &Status) -> u64 {
+    status.subscription_counts.pending
+}
+
 /// Why Twitch does not match the file yet, the cause before its consequences; empty when it does.
 pub(in crate::cli) fn reasons(status: &Status) -> Vec<String> {
     let mut found = Vec::new();
@@ -43,7 +48,7 @@ pub(in crate::cli) fn reasons(status: &Status) -> Vec<String> {
         let moving = counted(reconcile.moving, "subscription");
         found.push(format!("{moving} on the way to another method, callback or secret"));
     }
-    let pending = super::pending(status);
+    let pending = pending(status);
     if pending > 0 {
         found.push(format!("{} to be created or verified", counted(pending, "subscription")));
     }

@@ -17,8 +17,9 @@ use tracing::{debug, warn};
 
 use super::body;
 use super::counters::Reason;
+use super::refusal::Refusal;
 use super::shared::{Live, Shared};
-use super::verify::{Challenged, Head, Message, Rejection, Revocation};
+use super::verify::{Challenged, Head, Message, Revocation};
 use crate::admission::{Connection, Phase};
 use crate::model::event::Event;
 use crate::model::hint::{self, Hint};
@@ -27,30 +28,6 @@ use crate::model::hint::{self, Hint};
 const RETRY: HeaderValue = HeaderValue::from_static("5");
 
 type Answer = Response<Full<Bytes>>;
-
-/// Why a request is refused.
-pub(super) struct Refusal {
-    status: StatusCode,
-    reason: Reason,
-    error: Box<dyn std::fmt::Display + Send>,
-}
-
-impl Refusal {
-    pub(super) fn new(status: StatusCode, reason: Reason, error: &'static str) -> Self {
-        Self { status, reason, error: Box::new(error) }
-    }
-}
-
-impl From<Rejection> for Refusal {
-    fn from(rejection: Rejection) -> Self {
-        let (status, reason) = match rejection {
-            Rejection::Headers(_) => (StatusCode::FORBIDDEN, Reason::Headers),
-            Rejection::Signature => (StatusCode::FORBIDDEN, Reason::Signature),
-            Rejection::Unreadable(_) => (StatusCode::BAD_REQUEST, Reason::Unreadable),
-        };
-        Self { status, reason, error: Box::new(rejection) }
-    }
-}
 
 fn empty(status: StatusCode) -> Answer {
     let mut answer = Response::new(Full::default());

@@ -10,8 +10,8 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use memmap2::{Advice, MmapMut};
 
-use super::answer::Refusal;
 use super::counters::Reason;
+use super::refusal::Refusal;
 use crate::admission::Connection;
 
 /// Bodies with a larger Content-Length are received into mapped memory.

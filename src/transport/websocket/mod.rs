@@ -7,11 +7,13 @@
 
 mod dating;
 pub mod frame;
+mod options;
 mod pool;
 pub mod session;
 mod shard;
 mod socket;
 
-pub use self::pool::{Pool, PoolHandle, PoolOptions, pool};
+pub use self::options::PoolOptions;
+pub use self::pool::{Pool, PoolHandle, pool};
 pub use self::session::Timings;
 pub use self::socket::try_welcome;

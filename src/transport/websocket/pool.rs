@@ -2,18 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::Uri;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use super::session::Timings;
+use super::options::PoolOptions;
 use super::shard::{Shard, Statuses};
 use super::socket::Shared;
-use crate::auth::Outward;
 use crate::model::shard::{Bindings, Lives, Sessions, ShardId, ShardTarget};
 use crate::model::status::{IntakeStatus, ShardStatus};
 use crate::store::Store;
@@ -23,31 +20,6 @@ use crate::transport::Hear;
 /// Connections being opened at once, at most. Twitch publishes no limit; clients that open many
 /// at once go in batches of ten.
 const CONNECTS: usize = 10;
-
-/// Settings of the pool.
-#[derive(Clone, Debug)]
-pub struct PoolOptions {
-    /// `wss://eventsub.wss.twitch.tv/ws`.
-    pub url: String,
-    /// The keepalive timeout that is asked for, 10 to 600 s.
-    pub keepalive: Duration,
-    pub outward: Outward,
-    /// Time limits.
-    pub timings: Timings,
-}
-
-impl PoolOptions {
-    /// With the ordinary time limits.
-    pub fn new(url: impl Into<String>, keepalive: Duration, outward: Outward) -> Self {
-        Self { url: url.into(), keepalive, outward, timings: Timings::default() }
-    }
-
-    /// The address with its query.
-    pub(super) fn uri(&self) -> Option<Uri> {
-        let separator = if self.url.contains('?') { '&' } else { '?' };
-        format!("{}{separator}keepalive_timeout_seconds={}", self.url, self.keepalive.as_secs()).parse().ok()
-    }
-}
 
 /// What the pool says of itself.
 #[derive(Clone, Debug)]

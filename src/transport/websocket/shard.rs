@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::pool::PoolOptions;
+use super::options::PoolOptions;
 use super::session::{Input, Output, Session, SocketId, Timings};
 use super::socket::{News, Shared, Socket};
 use crate::model::shard::{Bindings, Life, Lives, Sessions, ShardId, ShardTarget};

@@ -1,6 +1,7 @@
 //! Slow clients, many clients, changed sockets, and the stop.
 
 use super::*;
+use std::time::Duration;
 
 fn quick(options: &mut WebhookOptions) {
     let limit = Duration::from_millis(200);

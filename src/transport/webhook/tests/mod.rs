@@ -23,7 +23,10 @@ use crate::model::hint::Hint;
 use crate::model::secret::Secret;
 use crate::model::time::Timestamp;
 use crate::model::webhook::WebhookKey;
+use crate::model::webhook::WebhookKeys;
 use crate::store::StoreOptions;
+use std::time::Duration;
+use std::time::SystemTime;
 
 const WAIT: Duration = Duration::from_secs(20);
 const SECRET: &str = "a-secret-of-the-tests";

@@ -1,6 +1,9 @@
 //! What is answered to what.
 
 use super::*;
+use crate::model::webhook::WebhookKeys;
+use std::time::Duration;
+use std::time::SystemTime;
 
 const CHALLENGE: &str = r#"{"challenge":"k3 ex\u00e4mple\nChallenge","subscription":{"id":"s-1","status":"webhook_callback_verification_pending","type":"channel.follow","version":"2"}}"#;
 

@@ -1,6 +1,7 @@
 //! A store that is busy, fails, or hangs.
 
 use super::*;
+use std::time::Duration;
 
 #[tokio::test]
 async fn the_same_message_over_many_connections_is_stored_once() {

@@ -8,6 +8,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::*;
+use std::time::Duration;
 
 /// A self-signed certificate and its key.
 fn make(folder: &Path, name: &str) -> TlsFiles {

@@ -1,0 +1,198 @@
+//! From a configuration to what runs, in the same steps at the start and at a reload: check the sinks, build the
+//! listeners, publish every part's options.
+//!
+//! All that may fail comes before anything is published, so that a reload can be refused whole.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::options;
+use super::webhooks::{WebhookError, Webhooks};
+use crate::admin::{EndpointError, EndpointListener, EndpointOptions};
+use crate::auth::{Credentials, Outward, TokenOptions};
+use crate::config::Config;
+use crate::delivery::{self, DeliveryOptions, SinkOptions};
+use crate::model::status::ConfigStatus;
+use crate::model::text::chain;
+use crate::model::webhook::WebhookKeys;
+use crate::reconcile::Desired;
+use crate::transport::webhook::WebhookOptions;
+use crate::transport::websocket::{PoolOptions, Timings};
+
+/// A configuration that cannot be put in force.
+#[derive(Debug)]
+pub(super) enum PartError {
+    /// Sinks that cannot work, one line each.
+    Sinks(Vec<String>),
+    Webhook(WebhookError),
+    Admin(EndpointError),
+}
+
+impl PartError {
+    /// The problems for a refused reload.
+    pub(super) fn lines(self) -> Vec<String> {
+        match self {
+            Self::Sinks(lines) => lines,
+            Self::Webhook(error) => vec![format!("the webhook listener: {}", chain(&error))],
+            Self::Admin(error) => vec![chain(&error)],
+        }
+    }
+}
+
+/// Finds what only a look at this machine tells of the sinks, one line for each problem. Touches nothing.
+pub(super) fn sink_problems(config: &Config, options: &DeliveryOptions) -> Vec<String> {
+    let found = delivery::check_sinks(&options::sinks(config), options);
+    found.iter().map(ToString::to_string).collect()
+}
+
+/// First step: fails if a sink cannot work.
+///
+/// # Errors
+/// [`PartError::Sinks`].
+pub(super) fn check_sinks(config: &Config, options: &DeliveryOptions) -> Result<(), PartError> {
+    let problems = sink_problems(config, options);
+    if problems.is_empty() { Ok(()) } else { Err(PartError::Sinks(problems)) }
+}
+
+/// The listeners of a configuration, bound and not in use yet.
+pub(super) struct Listeners {
+    webhook: Option<WebhookOptions>,
+    admin: Option<EndpointOptions>,
+}
+
+impl Listeners {
+    /// Second step: binds what is not bound yet. `old` is the running configuration with its endpoint's listener.
+    ///
+    /// # Errors
+    /// An address, a certificate or a secret cannot be used.
+    pub(super) fn build(
+        config: &Config,
+        webhooks: &Webhooks,
+        old: Option<(&Config, EndpointListener)>,
+    ) -> Result<Self, PartError> {
+        let webhook = webhooks.build(config).map_err(PartError::Webhook)?;
+        let admin = options::admin(config, old).map_err(PartError::Admin)?;
+        Ok(Self { webhook, admin })
+    }
+}
+
+/// The options of every part.
+pub(super) struct PartOptions {
+    credentials: Credentials,
+    token: TokenOptions,
+    pool: PoolOptions,
+    desired: Arc<Desired>,
+    sinks: Arc<[SinkOptions]>,
+    admin: Option<EndpointOptions>,
+}
+
+impl PartOptions {
+    /// Third step: puts the webhook listener in use, and makes the options of every part from the configuration. Cannot
+    /// fail.
+    pub(super) fn new(
+        config: &Config,
+        generation: u64,
+        listeners: Listeners,
+        webhooks: &mut Webhooks,
+        (outward, timings): (Outward, Timings),
+    ) -> Self {
+        let Listeners { webhook, admin } = listeners;
+        webhooks.publish(webhook);
+        Self {
+            credentials: options::credentials(config),
+            token: options::token(config),
+            pool: options::pool(config, outward, timings),
+            desired: options::desired(config, webhooks.keys().as_ref(), generation),
+            sinks: options::sinks(config),
+            admin,
+        }
+    }
+}
+
+/// Where each part's options are published.
+#[derive(Debug)]
+pub(super) struct Publishers {
+    pub(super) config: watch::Sender<ConfigStatus>,
+    credentials: watch::Sender<Credentials>,
+    token: watch::Sender<TokenOptions>,
+    pool: watch::Sender<PoolOptions>,
+    desired: watch::Sender<Arc<Desired>>,
+    sinks: watch::Sender<Arc<[SinkOptions]>>,
+    admin: watch::Sender<Option<EndpointOptions>>,
+}
+
+/// The options as each part receives them.
+pub(super) struct Inputs {
+    pub(super) config: watch::Receiver<ConfigStatus>,
+    pub(super) credentials: watch::Receiver<Credentials>,
+    pub(super) token: watch::Receiver<TokenOptions>,
+    pub(super) pool: watch::Receiver<PoolOptions>,
+    pub(super) desired: watch::Receiver<Arc<Desired>>,
+    pub(super) sinks: watch::Receiver<Arc<[SinkOptions]>>,
+    pub(super) admin: watch::Receiver<Option<EndpointOptions>>,
+}
+
+impl Publishers {
+    /// Publishes the options of the first configuration.
+    pub(super) fn new(status: ConfigStatus, options: PartOptions) -> (Self, Inputs) {
+        let PartOptions { credentials, token, pool, desired, sinks, admin } = options;
+        let (config_in, config) = watch::channel(status);
+        let (credentials_in, credentials) = watch::channel(credentials);
+        let (token_in, token) = watch::channel(token);
+        let (pool_in, pool) = watch::channel(pool);
+        let (desired_in, desired) = watch::channel(desired);
+        let (sinks_in, sinks) = watch::channel(sinks);
+        let (admin_in, admin) = watch::channel(admin);
+        let publishers = Self {
+            config: config_in,
+            credentials: credentials_in,
+            token: token_in,
+            pool: pool_in,
+            desired: desired_in,
+            sinks: sinks_in,
+            admin: admin_in,
+        };
+        (publishers, Inputs { config, credentials, token, pool, desired, sinks, admin })
+    }
+
+    /// Publishes the options of another configuration; parts whose options are the same are not notified.
+    pub(super) fn publish(&self, options: PartOptions) {
+        let PartOptions { credentials, token, pool, desired, sinks, admin } = options;
+        self.credentials.send_if_modified(|value| replace(value, credentials));
+        self.token.send_if_modified(|value| replace(value, token));
+        self.pool.send_replace(pool);
+        self.sinks.send_if_modified(|value| replace(value, sinks));
+        self.admin.send_if_modified(|value| replace(value, admin));
+        self.desired.send_replace(desired);
+    }
+
+    /// Has the reconciler move everything to the current webhook secret.
+    pub(super) fn publish_keys(&self, config: &Config, keys: &WebhookKeys) {
+        self.desired.send_replace(options::desired(config, Some(keys), self.generation()));
+    }
+
+    /// The number of the configuration in force.
+    pub(super) fn generation(&self) -> u64 {
+        self.config.borrow().generation
+    }
+
+    /// The listener of the admin endpoint, if there is one.
+    pub(super) fn endpoint(&self) -> Option<EndpointListener> {
+        self.admin.borrow().as_ref().map(|admin| admin.listener().clone())
+    }
+
+    /// What a reload does not change for the pool.
+    pub(super) fn pool_basis(&self) -> (Outward, Timings) {
+        let pool = self.pool.borrow();
+        (pool.outward.clone(), pool.timings.clone())
+    }
+}
+
+fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {
+    let changed = *old != new;
+    if changed {
+        *old = new;
+    }
+    changed
+}
