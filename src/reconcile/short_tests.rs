@@ -209,3 +209,17 @@ async fn a_comparison_that_fails_is_shown_and_tried_again() {
     assert_eq!(bench.fake.world().count("list"), 3);
     bench.end().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_bindings_of_many_shards_are_published_together_and_soon() {
+    const SHARDS: u32 = 500;
+    let start = Instant::now();
+    let wanted = crate::reconcile::Desired { shards: SHARDS, ..desired(&many(1)) };
+    let bench = Bench::start(&fake(), &Arc::default(), wanted);
+    let mut bindings = bench.handle.bindings.clone();
+    let all = bindings.wait_for(|bindings| bindings.len() == SHARDS as usize).await;
+    drop(all.expect("they are bound"));
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    bench.converged().await;
+    bench.end().await;
+}

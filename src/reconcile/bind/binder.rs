@@ -30,6 +30,12 @@ use crate::reconcile::{Hints, ReconcileOptions};
 /// Calls in hand at most; what comes due meanwhile goes together into the next one.
 const CALLS: usize = 4;
 
+/// Shards whose bindings are published at once.
+const FEW_SHARDS: usize = 100;
+
+/// Least pause between two publications of the bindings of more shards.
+const PUBLISH_PAUSE: Duration = Duration::from_millis(20);
+
 /// From a hint to the look that it leads to.
 const HINT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -115,6 +121,7 @@ impl<A: Api> Binder<A> {
         let mut looking = false;
         let mut next_look = Instant::now() + self.poll_pause();
         let mut last_look = Instant::now();
+        let mut next_publication = Instant::now();
         self.update(&mut state);
         let mut is_lost = false;
         loop {
@@ -125,8 +132,13 @@ impl<A: Api> Binder<A> {
                 let prove = target.webhook.clone().map(|webhook| (self.prover.clone(), webhook));
                 calls.push(Box::pin(bind(self.api.clone(), target.conduit_id.clone(), asked, prove)));
             }
-            self.publish(&mut state);
             let now = Instant::now();
+            // Each publication wakes every shard: with thousands of them, several answers share one.
+            let is_published = state.shards.len() <= FEW_SHARDS || now >= next_publication;
+            if is_published {
+                self.publish(&mut state);
+                next_publication = now + PUBLISH_PAUSE;
+            }
             // A session is over: only now does the list still tell whether somebody had taken the shard before.
             if std::mem::take(&mut is_lost) && now >= last_look + LOST_PAUSE {
                 next_look = now;
@@ -148,7 +160,8 @@ impl<A: Api> Binder<A> {
                 if calls.len() < CALLS { state.shards.next_due().map(Instant::from_std) } else { None };
             // A look that takes long, for want of a token, is awaited; when it is over the next one may be due.
             let look_at = if looking { now + self.options.shard_poll.1 } else { next_look };
-            let wake = [retry, state.unbound_warning_at(self.options.unbound_warning)];
+            let publication = (!is_published).then_some(next_publication);
+            let wake = [retry, state.unbound_warning_at(self.options.unbound_warning), publication];
             let wake = wake.into_iter().flatten().min().map_or(look_at, |wake| wake.min(look_at));
             tokio::select! {
                 () = cancel.cancelled() => {

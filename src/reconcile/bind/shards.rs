@@ -236,6 +236,11 @@ impl Shards {
         found
     }
 
+    /// Number of shards that have a session.
+    pub(in crate::reconcile) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Number of shards that deliver to our sessions.
     pub(in crate::reconcile) fn bound(&self) -> u32 {
         let bound = self.slots.values().filter(|slot| matches!(slot.state, State::Bound { .. })).count();
