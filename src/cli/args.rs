@@ -100,6 +100,10 @@ pub enum Command {
     /// Show the sinks, send one a sample event, or retry or skip what waits
     #[command(subcommand)]
     Sink(SinkCommand),
+    /// Show when events may have been missed, and why
+    ///
+    /// It reads the store, whether the daemon runs or not. A gap begins when delivery is last known to have worked.
+    Gaps(GapsArgs),
     /// Have users allow the application what the configured subscriptions need of them
     ///
     /// It prints an address and a code for each user, waits until they have allowed it, and forgets their token:
@@ -235,6 +239,17 @@ pub struct EventsArgs {
     #[arg(long, value_name = "TIME")]
     pub since: Option<String>,
     /// Print Twitch's own message of each event, one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `gaps`.
+#[derive(Debug, clap::Args)]
+pub struct GapsArgs {
+    /// Only gaps told since then: an RFC 3339 time, or how long ago, for example `7d`
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Print one JSON document
     #[arg(long)]
     pub json: bool,
 }

@@ -12,6 +12,7 @@ mod command;
 mod control;
 pub mod events;
 mod exit;
+mod gaps;
 mod init;
 mod letters;
 mod lines;
@@ -65,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::RotateSecret => control::rotate_secret(&args),
         Command::LogLevel(log_level) => control::log_level(&args, log_level),
         Command::Events(events) => events::run(&args, events),
+        Command::Gaps(flags) => gaps::run(&args, flags),
         Command::Authorize(authorize) => authorize::run(&args, authorize),
         Command::Replay(replay) => letters::replay(&args, replay),
         Command::DeadLetters(command) => letters::run(&args, command),

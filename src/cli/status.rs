@@ -149,6 +149,9 @@ fn render(status: &Status, colour: bool) -> String {
     line(format!("subscriptions  {}", subscriptions(status)));
     line(format!("reconciled     {}", reconciled(status)));
     line(format!("received       {}", received(status)));
+    if let Some(gaps) = gaps(status) {
+        line(format!("gaps           {gaps}"));
+    }
     line(format!("store          {}", store(status)));
     for sink in &status.sinks {
         line(sink_line(sink, status.now));
@@ -245,6 +248,30 @@ fn shard_line(shard: &ShardStatus, now: Timestamp) -> String {
     text
 }
 
+/// Times in which events may have been missed since the start; `None` if there were none.
+fn gaps(status: &Status) -> Option<String> {
+    let gaps = &status.gaps;
+    let told: u64 = gaps.told.values().sum();
+    let last = gaps.recent.first().map(|gap| {
+        let long = duration(gap.to.since(gap.from));
+        format!(
+            "{}, the last of {long} {}: {}",
+            counted(told, "gap"),
+            ago(status.now, gap.to),
+            gap.reason.sentence()
+        )
+    });
+    let open = gaps.open.map(|open| {
+        format!(
+            "events may be missed for {} now: {}",
+            duration(status.now.since(open.since)),
+            open.reason.sentence()
+        )
+    });
+    let parts: Vec<String> = open.into_iter().chain(last).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
 fn times(number: u64) -> String {
     if number == 1 { "once".to_owned() } else { format!("{number} times") }
 }
@@ -293,6 +320,7 @@ fn received(status: &Status) -> String {
     for (count, what) in [
         (intake.stored, "stored"),
         (intake.duplicates, "twice"),
+        (intake.doubles, "under two ids"),
         (intake.malformed, "malformed"),
         (intake.unknown, "of unknown types"),
     ] {

@@ -65,6 +65,7 @@ impl Sources {
         intake.revocations += called.revocations;
         let counts = *self.counts.borrow();
         (intake.stored, intake.duplicates) = (counts.stored, counts.duplicates);
+        intake.doubles = counts.doubles;
         intake.per_minute = copy(&self.minutes);
         // While a shard is moved from its socket to the callback, both know of it.
         let mut shards = copy(&self.shards);

@@ -5,7 +5,7 @@
 //! nothing at run time may depend on a type being listed here. Source: Twitch's "EventSub
 //! Subscription Types" and "EventSub Reference", with corrections from its changelog.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,8 @@ pub struct TypeVersion {
     pub transports: Vec<String>,
     /// Notifications hold a list of `events`; creating needs `is_batching_enabled`.
     pub batched: bool,
+    /// Members of `event`, texts all, that make two events the same happening; none if the type has no identity.
+    pub identity: Vec<String>,
     /// Remarks for people.
     pub notes: String,
 }
@@ -139,6 +141,21 @@ pub fn all() -> &'static [TypeVersion] {
     &CATALOG
 }
 
+static IDENTITIES: LazyLock<HashMap<&'static str, Vec<&'static TypeVersion>>> = LazyLock::new(|| {
+    let mut known: HashMap<&str, Vec<&TypeVersion>> = HashMap::new();
+    for row in all().iter().filter(|row| !row.identity.is_empty()) {
+        known.entry(&row.name).or_default().push(row);
+    }
+    known
+});
+
+/// The members that make two events of this version of a type the same happening; `None` if it has no identity. Asked
+/// for every event, so it does not search the catalogue.
+pub fn identity(name: &str, version: &str) -> Option<&'static [String]> {
+    let row = IDENTITIES.get(name)?.iter().find(|row| row.version == version)?;
+    Some(&row.identity)
+}
+
 /// The row of one version of one type.
 pub fn lookup(name: &str, version: &str) -> Option<&'static TypeVersion> {
     versions(name).find(|row| row.version == version)
@@ -176,6 +193,7 @@ mod tests {
         let mut seen = std::collections::HashSet::new();
         for row in all() {
             assert!(seen.insert((&row.name, &row.version)), "{} twice", row.name);
+            assert!(row.identity.len() <= 3 && (!row.batched || row.identity.is_empty()), "{}", row.name);
             if let Some(field) = &row.scope_granted_by {
                 assert!(row.condition.contains_key(field), "{}: {field}", row.name);
             }

@@ -163,6 +163,7 @@ pub(crate) fn status() -> Status {
         intake: IntakeStatus {
             received: 13,
             duplicates: 1,
+            doubles: 3,
             malformed: 1,
             unknown: 2,
             revocations: 1,

@@ -10,6 +10,7 @@ pub mod event;
 #[cfg(test)]
 pub(crate) mod example;
 pub mod grants;
+pub mod happening;
 pub mod hint;
 pub mod invocation;
 pub mod json;

@@ -543,6 +543,9 @@ pub struct IntakeStatus {
     pub received: u64,
     /// Notifications that were stored already.
     pub duplicates: u64,
+    /// Notifications of what was stored already under another message id.
+    #[serde(default)]
+    pub doubles: u64,
     /// Messages that could not be read: not JSON, or without what every message has.
     pub malformed: u64,
     /// Messages of a type that this release does not know.

@@ -596,3 +596,36 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn samples_have_the_identity_that_the_catalogue_names() {
+    let mut seen = 0;
+    for row in catalog::all().iter().filter(|row| !row.identity.is_empty()) {
+        let condition = full_condition(row);
+        let now = Timestamp::parse("2026-11-02T08:15:27.441Z").expect("valid");
+        let (subscription_type, version) = (row.name.as_str(), row.version.as_str());
+        for serial in [1, 2] {
+            let request = SampleRequest {
+                subscription_type,
+                version,
+                condition: &condition,
+                user: &user,
+                now,
+                serial,
+                happening: None,
+            };
+            let sent = message(&request, &event(&request));
+            let identity = crate::model::happening::identity(&sent);
+            assert!(
+                identity.is_some(),
+                "{} {}: {:?} in {:?}",
+                row.name,
+                row.version,
+                row.identity,
+                sent.payload
+            );
+        }
+        seen += 1;
+    }
+    assert!(seen > 30, "only {seen} types have one");
+}

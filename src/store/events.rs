@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::age::{Reading, Saved, Tick, Witness};
 use super::follower::Follower;
+use crate::model::catalog;
 use crate::model::event::{Event, MessageId, Seq, StoredEvent};
 use crate::model::time::Timestamp;
 
@@ -36,13 +37,14 @@ pub(super) fn insert(
 }
 
 /// Calls `take` with the message id of each event stored within `window` milliseconds before `elapsed`, which is the time by the
-/// store's clock. Rows of older releases have only the wall clock: of those it counts from the newest.
+/// store's clock. Rows of older releases have only the wall clock: of those it counts from the newest. Returns the last
+/// event before them.
 pub(super) fn message_ids(
     connection: &Connection,
     elapsed: u64,
     window: u64,
     mut take: impl FnMut(&str),
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<u64> {
     let (newest, start) = (newest(connection)?.0, elapsed.saturating_sub(window));
     let mut after = last_before(connection, newest, start, "elapsed")?;
     let old = last_before(connection, newest, 1, "elapsed")?;
@@ -56,6 +58,28 @@ pub(super) fn message_ids(
     let mut rows = statement.query(params![after])?;
     while let Some(row) = rows.next()? {
         take(row.get_ref(0)?.as_str()?);
+    }
+    Ok(after)
+}
+
+/// Hands over the events after `after`, but no more than about the `most` newest.
+pub(super) fn payloads(
+    connection: &Connection,
+    after: u64,
+    most: u64,
+    mut take: impl FnMut(&Event),
+) -> rusqlite::Result<()> {
+    let after = after.max(newest(connection)?.0.saturating_sub(most));
+    let mut statement = connection.prepare(
+        "SELECT seq, message_id, message_timestamp, type, version, subscription_id, stored_at, payload
+         FROM events WHERE seq > ?1 AND payload IS NOT NULL ORDER BY seq",
+    )?;
+    let mut rows = statement.query(params![after])?;
+    while let Some(row) = rows.next()? {
+        let kind = row.get_ref(3)?.as_str()?;
+        if catalog::identity(kind, row.get_ref(4)?.as_str()?).is_some() {
+            take(&stored(row)?.event);
+        }
     }
     Ok(())
 }
@@ -138,6 +162,22 @@ pub(super) fn read_after(
         events.push(event);
     }
     Ok(events)
+}
+
+/// The events of one type after `after`, oldest first, at most `limit`.
+pub(super) fn of_type_after(
+    connection: &Connection,
+    kind: &str,
+    after: Seq,
+    limit: usize,
+) -> rusqlite::Result<Vec<StoredEvent>> {
+    connection
+        .prepare_cached(
+            "SELECT seq, message_id, message_timestamp, type, version, subscription_id, stored_at, payload
+             FROM events WHERE seq > ?1 AND type = ?2 AND payload IS NOT NULL ORDER BY seq LIMIT ?3",
+        )?
+        .query_map(params![after.0, kind, limit], stored)?
+        .collect()
 }
 
 /// The events before `before`, newest first: at most `limit`, and no more than about `max_bytes` of payload, but one

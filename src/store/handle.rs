@@ -19,6 +19,7 @@ use super::{
     StoreOptions, guard, retention, schema,
 };
 use crate::model::event::{Event, Seq, StoredEvent};
+use crate::model::happening;
 use crate::model::pulse::Pulse;
 use crate::model::route::SinkName;
 use crate::model::status::StoreStatus;
@@ -124,7 +125,8 @@ impl Store {
             return Err(if self.inner.places.is_closed() { StoreError::Closed } else { StoreError::Full });
         };
         let (reply, answer) = oneshot::channel();
-        self.send(Job::Append { event, reply: Some(reply), held: false, _bytes: bytes }, place)?;
+        let identity = happening::identity(&event);
+        self.send(Job::Append { event, identity, reply: Some(reply), held: false, _bytes: bytes }, place)?;
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
@@ -158,7 +160,8 @@ impl Store {
             .await
             .map_err(|_| StoreError::Closed)?;
         let place = self.place().await?;
-        self.send(Job::Append { event, reply, held: true, _bytes: bytes }, place)
+        let identity = happening::identity(&event);
+        self.send(Job::Append { event, identity, reply, held: true, _bytes: bytes }, place)
     }
 
     fn byte_permits(&self, event: &Event) -> u32 {

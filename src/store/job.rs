@@ -15,8 +15,10 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 /// A request to the writer.
 #[derive(Debug)]
 pub(super) enum Job {
+    /// `identity` is that of what the event is about, if it has one.
     Append {
         event: Event,
+        identity: Option<Box<str>>,
         reply: Option<Reply<Appended>>,
         held: bool,
         _bytes: OwnedSemaphorePermit,

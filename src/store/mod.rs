@@ -119,6 +119,8 @@ pub enum Appended {
     Stored(Seq),
     /// The message id had been stored already.
     Duplicate,
+    /// What it is about had been stored already, under another message id.
+    Double,
 }
 
 /// The state of a sink in the store.
@@ -226,6 +228,8 @@ pub struct IntakeCounts {
     pub stored: u64,
     /// Events whose message id had been stored already.
     pub duplicates: u64,
+    /// Events of what had been stored already under another message id.
+    pub doubles: u64,
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 use super::error::StoreError;
 use super::follower::Follower;
 use super::{DeadLetter, dead_letters, events, schema, settings};
-use crate::model::event::{Seq, StoredEvent};
+use crate::model::event::{GAP, Seq, StoredEvent};
 use crate::model::pulse::Pulse;
 use crate::model::route::SinkName;
 use crate::model::time::Timestamp;
@@ -154,6 +154,14 @@ impl Reader {
     /// The database cannot be read.
     pub fn read_after(&self, after: Seq, limit: usize) -> Result<Vec<StoredEvent>, StoreError> {
         events::read_after(&self.connection, after, limit, 16 << 20).map_err(StoreError::sql("read events"))
+    }
+
+    /// The events that tell of gaps after `after`, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn gaps_after(&self, after: Seq, limit: usize) -> Result<Vec<StoredEvent>, StoreError> {
+        events::of_type_after(&self.connection, GAP, after, limit).map_err(StoreError::sql("read events"))
     }
 
     /// The number of the last event stored before `time`.

@@ -62,10 +62,66 @@ async fn an_event_comes_back_byte_for_byte_and_once() {
     assert_eq!(read[0].event, event("a", payload));
     assert_eq!(*store.last_seq().borrow(), Seq(1));
     let mut counts = store.intake_counts();
-    counts.wait_for(|c| *c == IntakeCounts { stored: 1, duplicates: 1 }).await.unwrap();
+    counts.wait_for(|c| *c == IntakeCounts { stored: 1, duplicates: 1, doubles: 0 }).await.unwrap();
 
     let file = std::fs::metadata(folder.path().join("events.db")).unwrap();
     assert_eq!(file.permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn what_comes_under_two_ids_is_stored_once_also_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(&folder);
+    let online = |id: &str, user: u32, stream: u32| {
+        let payload = format!(
+            r#"{{"subscription":{{"id":"{id}","condition":{{"broadcaster_user_id":"{user}"}}}},"event":{{"id":"{stream}"}}}}"#
+        );
+        event(id, payload.as_bytes())
+    };
+    let store = Store::open(options.clone()).unwrap();
+    assert_eq!(store.append(online("a", 1, 9001)).await.unwrap(), Appended::Stored(Seq(1)));
+    assert_eq!(store.append(online("b", 1, 9001)).await.unwrap(), Appended::Double);
+    assert_eq!(
+        store.append(online("b", 1, 9001)).await.unwrap(),
+        Appended::Duplicate,
+        "its id is known by now"
+    );
+    assert_eq!(store.append(online("c", 1, 9002)).await.unwrap(), Appended::Stored(Seq(2)), "another stream");
+    assert_eq!(
+        store.append(online("d", 2, 9001)).await.unwrap(),
+        Appended::Stored(Seq(3)),
+        "another subscription"
+    );
+    let mut counts = store.intake_counts();
+    counts.wait_for(|c| *c == IntakeCounts { stored: 3, duplicates: 1, doubles: 1 }).await.unwrap();
+    store.close().await.unwrap();
+
+    let store = reopen(&options);
+    assert_eq!(store.append(online("e", 1, 9001)).await.unwrap(), Appended::Double);
+    assert_eq!(store.append(online("f", 2, 9002)).await.unwrap(), Appended::Stored(Seq(4)));
+}
+
+#[tokio::test]
+async fn what_the_disk_refused_is_not_taken_for_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(&folder)).unwrap();
+    store.append(event("first", b"{}")).await.unwrap();
+    let filler = "x".repeat(100_000);
+    let payload = format!(
+        r#"{{"subscription":{{"condition":{{"broadcaster_user_id":"1"}}}},"event":{{"id":"9001","filler":"{filler}"}}}}"#
+    );
+    store.limit_pages(Some(1)).await.unwrap();
+    assert!(store.append(event("a", payload.as_bytes())).await.is_err());
+    store.limit_pages(None).await.unwrap();
+    let mut stored = store.append(event("b", payload.as_bytes())).await;
+    for _ in 0..100 {
+        if stored.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        stored = store.append(event("b", payload.as_bytes())).await;
+    }
+    assert_eq!(stored.unwrap(), Appended::Stored(Seq(2)));
 }
 
 #[tokio::test]

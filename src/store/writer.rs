@@ -25,7 +25,8 @@ use super::recent::Recent;
 use super::removals::{Removals, Summary};
 use super::retention::{self, Removed, Retention, SinkLoss};
 use super::{Appended, Clock, IntakeCounts, StoreOptions, Ticks, dead_letters, events, settings, sinks};
-use crate::model::event::{Seq, StoredEvent};
+use crate::model::event::{Event, Seq, StoredEvent};
+use crate::model::happening;
 use crate::model::pulse::Pulse;
 use crate::model::route::SinkName;
 use crate::model::status::{ClockSet, StoreStatus};
@@ -54,6 +55,9 @@ const WORKERS: Duration = Duration::from_secs(10);
 /// Time for which a wall clock that was set is shown as a problem, and the least time between two log lines about it.
 const CLOCK_SHOWN: Duration = Duration::from_secs(3_600);
 const CLOCK_LOGGED: Duration = Duration::from_secs(60);
+
+/// The newest events whose identities are known again after a start: reading all of half an hour would take too long.
+const HAPPENINGS: u64 = 50_000;
 
 /// The channels between the writer and the handles of the store.
 #[derive(Debug)]
@@ -154,7 +158,14 @@ impl Writer {
             ids.insert(ids.mark(id));
             ids.compact(opened);
         };
-        events::message_ids(&connection, age.elapsed(&now), window, known).map_err(&read)?;
+        let stored = events::message_ids(&connection, age.elapsed(&now), window, known).map_err(&read)?;
+        let known = |event: &Event| {
+            if let Some(identity) = happening::identity(event) {
+                ids.insert(ids.mark(&identity));
+                ids.compact(opened);
+            }
+        };
+        events::payloads(&connection, stored, HAPPENINGS, known).map_err(&read)?;
         // Now that everything was read once: a full batch of events has to fit, as what does not is written to the
         // log early, and again.
         connection.pragma_update(None, "cache_size", -8_000).map_err(&read)?;
@@ -461,6 +472,7 @@ impl Writer {
                     match outcome {
                         Appended::Stored(seq) => fresh.push(StoredEvent { seq, stored_at, event }),
                         Appended::Duplicate => self.counts.duplicates += 1,
+                        Appended::Double => self.counts.doubles += 1,
                     }
                     appended.extend(reply.map(|reply| (reply, outcome)));
                 }
@@ -495,10 +507,17 @@ impl Writer {
         }
         for command in batch {
             done.push(match &command.job {
-                Job::Append { event, .. } => {
+                Job::Append { event, identity, .. } => {
                     let mark = self.ids.mark(event.message_id.as_str());
-                    if self.ids.insert(mark) {
+                    let is_new = self.ids.insert(mark);
+                    if is_new {
                         marks.push(mark);
+                    }
+                    let happening = identity.as_deref().filter(|_| is_new).map(|text| self.ids.mark(text));
+                    if happening.is_some_and(|happening| !self.ids.insert(happening)) {
+                        Done::Appended(Appended::Double)
+                    } else if is_new {
+                        marks.extend(happening);
                         events::insert(&transaction, self.next, event, now.wall, elapsed)?;
                         self.next += 1;
                         Done::Appended(Appended::Stored(Seq(self.next - 1)))

@@ -78,6 +78,33 @@ struct Grant {
     command: String,
 }
 
+/// A time in which events may have been missed.
+#[derive(Clone, Debug, Serialize)]
+struct Gap {
+    from: String,
+    /// `None` while it is not over.
+    to: Option<String>,
+    long: String,
+    reason: &'static str,
+}
+
+/// The gaps that are shown.
+fn gaps(status: &Status) -> Vec<Gap> {
+    let open = status.gaps.open.iter().map(|open| Gap {
+        from: open.since.to_string(),
+        to: None,
+        long: duration(status.now.since(open.since)),
+        reason: open.reason.sentence(),
+    });
+    let over = status.gaps.recent.iter().map(|gap| Gap {
+        from: gap.from.to_string(),
+        to: Some(gap.to.to_string()),
+        long: duration(gap.to.since(gap.from)),
+        reason: gap.reason.sentence(),
+    });
+    open.chain(over).collect()
+}
+
 #[derive(Clone, Debug, Serialize)]
 struct Group {
     name: &'static str,
@@ -119,6 +146,8 @@ pub(super) struct View<'a> {
     shards: Vec<Shard>,
     more_shards: Option<String>,
     sinks: Vec<Sink>,
+    /// The last gaps, newest first; one that is not over stands before them.
+    gaps: Vec<Gap>,
     groups: Vec<Group>,
     form_key: &'a Option<String>,
     done: &'a Option<String>,
@@ -183,6 +212,7 @@ pub(super) fn view<'a>(status: &'a Status, query: &Query, extras: &'a Extras) ->
         shards: shards.into_iter().map(|shard| self::shard(shard, status)).collect(),
         more_shards,
         sinks: status.sinks.iter().map(|each| sink(each, status.now)).collect(),
+        gaps: gaps(status),
         groups: groups(status),
         form_key: &extras.form_key,
         done: &extras.done,
@@ -358,6 +388,7 @@ fn groups(status: &Status) -> Vec<Group> {
             facts: vec![
                 ("Received", count(intake.received)),
                 ("Duplicates", count(intake.duplicates)),
+                ("Sent twice by Twitch", count(intake.doubles)),
                 ("Revocations", count(intake.revocations)),
                 ("Malformed", count(intake.malformed)),
                 ("Unknown types", count(intake.unknown)),

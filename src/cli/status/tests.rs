@@ -24,7 +24,8 @@ fn a_daemon_that_is_well_is_a_few_lines() {
         reconnects     2 keepalive, 1 requested
         subscriptions  1, 1 enabled; 1 of the daemon's own, to hear of grants and shards; cost 1 of 10000
         reconciled     8 min 20 s ago, generation 2
-        received       13 events, 12 stored, 1 twice, 1 malformed, 2 of unknown types, 1 revocation
+        received       13 events, 12 stored, 1 twice, 3 under two ids, 1 malformed, 2 of unknown types, 1 revocation
+        gaps           events may be missed for 1 min now: the connection to Twitch was lost; 3 gaps, the last of 1 min 40 s 1 h ago: the connection to Twitch was lost
         store          12 events, 40.0 KiB of 2.0 GiB, newest 12, 9.0 ms per commit, 1 commit failed
         sink log       file, idle, 11 delivered, 3 tries failed
         page           http://127.0.0.1:9464/, opened by the token
@@ -51,7 +52,8 @@ fn what_is_wrong_comes_first_and_everything_is_shown() {
                        rejected: 1 for method, 4 for signature, 1 too old
         subscriptions  2, 1 enabled, 1 parked; 1 of the daemon's own, to hear of grants and shards; cost 1 of 10000
         reconciled     8 min 20 s ago, generation 2; 1 of 2 changes made
-        received       13 events, 12 stored, 1 twice, 1 malformed, 2 of unknown types, 1 revocation
+        received       13 events, 12 stored, 1 twice, 3 under two ids, 1 malformed, 2 of unknown types, 1 revocation
+        gaps           events may be missed for 1 min now: the connection to Twitch was lost; 3 gaps, the last of 1 min 40 s 1 h ago: the connection to Twitch was lost
         store          12 events, 40.0 KiB of 2.0 GiB, newest 12, 9.0 ms per commit, 1 commit failed
         sink log       file, retrying, 11 delivered, next try in 12 s, 1 behind (6 min 40 s), 3 tries failed, 1 dead letter, 5 lost
         page           http://127.0.0.1:9464/, opened by the token

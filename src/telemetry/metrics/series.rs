@@ -6,7 +6,9 @@ use std::time::UNIX_EPOCH;
 use super::encode::{Encoder, Format};
 use super::table;
 use crate::model::obstacle::Obstacle;
-use crate::model::status::{ShardState, SinkStatus, Status, SubscriptionState, TokenState, WebhookStatus};
+use crate::model::status::{
+    GapReason, ShardState, SinkStatus, Status, SubscriptionState, TokenState, WebhookStatus,
+};
 use crate::model::tally::ReconnectCause;
 use crate::model::time::Timestamp;
 
@@ -50,6 +52,7 @@ pub fn render(status: &Status, format: Format) -> String {
     subscriptions(&mut out, status);
     shards(&mut out, status);
     intake(&mut out, status);
+    gaps(&mut out, status);
     if let Some(webhook) = &status.webhook {
         self::webhook(&mut out, webhook);
     }
@@ -178,6 +181,7 @@ fn intake(out: &mut Encoder, status: &Status) {
     out.one(&table::RECEIVED, intake.received);
     out.one(&table::STORED, intake.stored);
     out.one(&table::DUPLICATES, intake.duplicates);
+    out.one(&table::DOUBLES, intake.doubles);
     let mut rejected = out.family(&table::REJECTED);
     rejected.add(&["malformed"], intake.malformed);
     rejected.add(&["unknown"], intake.unknown);
@@ -193,6 +197,15 @@ fn intake(out: &mut Encoder, status: &Status) {
         }
     }
     out.one(&table::REVOCATIONS, intake.revocations);
+}
+
+fn gaps(out: &mut Encoder, status: &Status) {
+    let mut gaps = out.family(&table::GAPS);
+    for reason in GapReason::ALL {
+        gaps.add(&[reason.name()], status.gaps.told.get(&reason).copied().unwrap_or_default());
+    }
+    let open = status.gaps.open.map_or(0.0, |open| status.now.since(open.since).as_secs_f64());
+    out.one(&table::GAP_OPEN, open);
 }
 
 fn webhook(out: &mut Encoder, webhook: &WebhookStatus) {

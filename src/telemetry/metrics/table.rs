@@ -139,10 +139,17 @@ metrics! {
         "Events stored";
     DUPLICATES: Counter "eventsubd_events_duplicate" ("") []
         "Notifications that were stored already";
+    DOUBLES: Counter "eventsubd_events_double" ("") []
+        "Notifications of what was stored already under another message id";
     REJECTED: Counter "eventsubd_events_rejected" ("") ["reason"]
         "Messages and requests that were not taken; all but `malformed` and `unknown` are those of webhooks";
     REVOCATIONS: Counter "eventsubd_revocations" ("") []
         "Subscriptions that Twitch has told us it ended";
+
+    GAPS: Counter "eventsubd_gaps" ("") ["reason"]
+        "Gaps told: times in which events may have been missed";
+    GAP_OPEN: Gauge "eventsubd_gap_open_seconds" ("seconds") []
+        "How long events may have been missed by now; 0 while none are";
 
     WEBHOOK_REQUESTS: Counter "eventsubd_webhook_requests" ("") []
         "Requests answered by the webhook listener";
