@@ -207,7 +207,7 @@ fn what_surrounds_the_rows_is_read_leniently_but_never_taken_for_the_end() {
 
 proptest! {
     #[test]
-    fn any_answer_is_understood_somehow(
+    fn any_response_is_classified(
         body in prop::collection::vec(any::<u8>(), 0..120)
     ) {
         for call in Call::ALL {

@@ -15,7 +15,6 @@ pub const MAX_SHARDS: usize = 100;
 
 /// The verb of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names are HTTP's own")]
 pub enum Verb {
     Get,
     Post,
@@ -25,7 +24,6 @@ pub enum Verb {
 
 /// The API call, for messages and for the reserve of the rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names are Twitch's own")]
 pub enum Call {
     GetUsers,
     GetGrants,

@@ -7,12 +7,12 @@ use serde::Deserialize;
 
 use super::readable::readable;
 
-/// Whom an event is about, as far as its payload says.
+/// Subject of an event, as far as its payload names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Broadcaster<'a> {
-    /// The id of the channel; of the user when the event is about no channel; else empty.
+    /// Id of the channel; of the user if the event is about no channel; else empty.
     pub id: Cow<'a, str>,
-    /// The login, when the event has it; else empty.
+    /// Login, if the event has it; else empty.
     pub login: Cow<'a, str>,
 }
 
@@ -23,9 +23,9 @@ impl Broadcaster<'_> {
 }
 
 impl<'a> Broadcaster<'a> {
-    /// Reads a payload; what is not there stays empty.
+    /// Reads a payload; missing members stay empty.
     pub fn of(payload: &'a [u8]) -> Self {
-        /// Where an id stands, the channel's own first. The login stands beside it.
+        /// Members with an id, the channel's own first. The login has the same prefix.
         const FIELDS: [&str; 4] =
             ["broadcaster_user_id", "to_broadcaster_user_id", "from_broadcaster_user_id", "user_id"];
         #[derive(Deserialize)]
@@ -40,7 +40,7 @@ impl<'a> Broadcaster<'a> {
             #[serde(borrow, default)]
             condition: HashMap<Cow<'a, str>, Field<'a>>,
         }
-        /// Only the members that may be wanted are kept.
+        /// The wanted members of an event.
         #[derive(Default, Deserialize)]
         struct Names<'a> {
             #[serde(borrow)]
@@ -54,7 +54,7 @@ impl<'a> Broadcaster<'a> {
             #[serde(borrow)]
             broadcaster_user_id: Option<Field<'a>>,
         }
-        /// A text; anything else counts as none.
+        /// A text; every other type of value counts as none.
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Field<'a> {
@@ -70,7 +70,7 @@ impl<'a> Broadcaster<'a> {
             }
         }
         let Ok(Payload { mut subscription, event }) = serde_json::from_slice::<Payload<'_>>(payload) else {
-            // Once repaired it is read, or is no JSON at all.
+            // The repaired text is read, or is not JSON at all.
             return match readable(payload) {
                 Cow::Owned(repaired) => Broadcaster::of(&repaired).into_owned(),
                 Cow::Borrowed(_) => Self::default(),
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whom_an_event_is_about() {
+    fn subject_of_an_event_is_found() {
         let of = |payload: &str| {
             let Broadcaster { id, login } = Broadcaster::of(payload.as_bytes());
             (id.into_owned(), login.into_owned())

@@ -1,9 +1,9 @@
-//! The catalogue of subscription types that this release knows: versions, condition fields, who
-//! must have granted which scopes, transports.
+//! Catalogue of the subscription types that this release knows: versions, condition fields, required scopes and their
+//! granter, transports.
 //!
-//! It drives offline checks and hints only. Twitch adds types faster than anyone releases, so
-//! nothing at run time may depend on a type being listed here. Source: Twitch's "EventSub
-//! Subscription Types" and "EventSub Reference", with corrections from its changelog.
+//! Used for offline checks and hints only. Twitch adds types between releases, and nothing at run time may depend on
+//! a type being listed here. Source: Twitch's "EventSub Subscription Types" and "EventSub Reference", with
+//! corrections from its changelog.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
@@ -18,21 +18,20 @@ pub struct TypeVersion {
     pub name: String,
     /// For example `2`, or `beta`.
     pub version: String,
-    /// Twitch refuses to create it any more (410).
+    /// Twitch refuses to create it now (410).
     pub removed: bool,
     /// Superseded; listed for the sake of old files.
     pub deprecated: bool,
     /// May vanish without notice.
     pub beta: bool,
-    /// The fields of its condition.
+    /// Fields of the condition, by name.
     pub condition: BTreeMap<String, ConditionField>,
-    /// Whose grant counts.
     pub auth: Auth,
-    /// Groups of scopes: of each group the granting user needs at least one.
+    /// Groups of scopes; the granting user needs at least one scope of each group.
     pub scopes: Vec<Vec<String>>,
     /// The condition field whose user must have granted [`Self::scopes`].
     pub scope_granted_by: Option<String>,
-    /// What the users of other condition fields must have granted.
+    /// Scopes that users of other condition fields must have granted.
     pub additional_grants: Vec<AdditionalGrant>,
     /// `webhook`, `websocket`, `conduit`.
     pub transports: Vec<String>,
@@ -92,17 +91,17 @@ impl TypeVersion {
 /// One field of a condition.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct ConditionField {
-    /// Whether a condition without it is refused.
+    /// Whether Twitch refuses a condition without it.
     pub required: bool,
-    /// What its value identifies: `user_id`, `reward_id`, `client_id`, ….
+    /// Meaning of the value: `user_id`, `reward_id`, `client_id`, ….
     pub kind: String,
 }
 
-/// Whose grant counts for a type.
+/// The user whose grant a type needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Auth {
-    /// Nobody's.
+    /// No user.
     None,
     /// The user of `broadcaster_user_id`.
     Broadcaster,
@@ -136,7 +135,7 @@ static CATALOG: LazyLock<Vec<TypeVersion>> = LazyLock::new(|| {
         .expect("the embedded catalogue is checked by a test")
 });
 
-/// All rows, sorted by type, older versions first.
+/// Returns all rows, sorted by type, older versions first.
 pub fn all() -> &'static [TypeVersion] {
     &CATALOG
 }
@@ -161,19 +160,19 @@ pub fn lookup(name: &str, version: &str) -> Option<&'static TypeVersion> {
     versions(name).find(|row| row.version == version)
 }
 
-/// The rows of one type, older versions first; none when the type is unknown.
+/// Returns the rows of one type, older versions first; none if the type is unknown.
 pub fn versions(name: &str) -> impl Iterator<Item = &'static TypeVersion> {
     all().iter().filter(move |row| row.name == name)
 }
 
-/// The version that is taken when the file names none: the newest that is neither beta nor removed,
-/// else the newest beta that is not removed.
+/// Returns the version for a file that names none: the newest that is neither beta nor removed, else the newest beta
+/// that is not removed.
 pub fn default_version(name: &str) -> Option<&'static TypeVersion> {
     let usable = || versions(name).filter(|row| !row.removed);
     usable().filter(|row| !row.beta).last().or_else(|| usable().last())
 }
 
-/// The names of all types, each once.
+/// Returns the names of all types, each once.
 pub fn names() -> impl Iterator<Item = &'static str> {
     let mut last = "";
     all().iter().filter_map(move |row| {

@@ -1,7 +1,7 @@
-//! Why a connection failed, as a sentence: `cannot connect to 127.0.0.1:8080: connection refused`. ◆
+//! Reason for a failed connection, as a sentence: `cannot connect to 127.0.0.1:8080: connection refused`. ◆
 //!
-//! Libraries wrap the cause several times, and each layer has words of its own. Everything that connects
-//! outward says it with [`cannot_connect`] and [`broke`], so that people read the same words everywhere.
+//! Libraries wrap the cause several times, each with words of its own. All code that connects outward reports
+//! failures with [`cannot_connect`] and [`broke`], and people read the same words everywhere.
 
 use std::error::Error;
 use std::io;
@@ -25,26 +25,26 @@ pub fn place(to: &str, through: Option<&str>) -> String {
     through.map_or_else(|| to.to_owned(), |proxy| format!("{to} through {proxy}"))
 }
 
-/// A host and a port as people write them; brackets round an IPv6 address.
+/// Returns a host and a port in the usual form; an IPv6 address gets brackets.
 pub fn address(host: &str, port: u16) -> String {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// The cause of a failed connection in plain words, without what the libraries around it say.
+/// Returns the cause of a failed connection in plain words, without the texts of the libraries around it.
 pub fn reason(error: &(dyn Error + 'static)) -> String {
     let mut causes: Vec<&(dyn Error + 'static)> = Vec::new();
     let mut next = Some(error);
     while let Some(cause) = next.take() {
         causes.push(cause);
-        // An I/O error hides the error inside it from `source`.
+        // An I/O error does not return the error inside it from `source`.
         let inside = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         next = inside.map(|inside| inside as &(dyn Error + 'static)).or_else(|| cause.source());
         if causes.len() > 16 {
             break;
         }
     }
-    // The innermost cause knows best.
+    // The innermost cause is the most specific one.
     let known = causes.iter().rev().find_map(|cause| known(*cause));
     known.unwrap_or_else(|| without_number(&chain(error)))
 }
@@ -122,7 +122,7 @@ fn of_tls(error: &rustls::Error) -> String {
     words.to_owned()
 }
 
-/// Leaves out `(os error 111)`.
+/// Removes `(os error 111)`.
 fn without_number(text: &str) -> String {
     let mut text = text.to_owned();
     while let Some(start) = text.find(" (os error ") {
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cause_is_said_once_and_in_plain_words() {
+    fn the_cause_is_named_once_in_plain_words() {
         let refused = wrapped(io::Error::from_raw_os_error(111));
         let text = cannot_connect("127.0.0.1:8080", None, &refused);
         assert_eq!(text, "cannot connect to 127.0.0.1:8080: connection refused");

@@ -1,4 +1,4 @@
-//! Events: what Twitch sent, and what the store keeps of it.
+//! Events as Twitch sent them, and as the store keeps them.
 
 use std::fmt;
 
@@ -7,27 +7,26 @@ use serde::{Deserialize, Serialize};
 
 use super::time::Timestamp;
 
-/// The longest message id that is accepted, in bytes. Twitch's are UUIDs or 44 characters of
-/// base64; the bound keeps a hostile sender from filling the store.
+/// The longest accepted message id, in bytes. Twitch's are UUIDs or 44 characters of base64; the bound keeps a
+/// hostile sender from filling the store.
 pub const MAX_MESSAGE_ID: usize = 255;
 
-/// The type of our own event that says when events may have been missed.
+/// Type of the daemon's own event about a gap, a time in which events may have been missed.
 pub const GAP: &str = "eventsubd.gap";
 
-/// How the types of our own events begin; Twitch has none of that name.
+/// Prefix of the types of the daemon's own events; Twitch has no such type.
 pub const OWN: &str = "eventsubd.";
 
-/// The message type of a revocation, and how `types` of a sink names revocations of any type (Twitch: "Handling Webhook
+/// Message type of a revocation, and the name of all revocations in a sink's `types` (Twitch: "Handling Webhook
 /// Events").
 pub const REVOCATION: &str = "revocation";
 
-/// Twitch's id of one message; the same on a resend, which is what makes deduplication possible
-/// (Twitch: "Handling WebSocket Events", "Handling Webhook Events").
+/// Twitch's id of a message; the same when it is sent again, which allows deduplication (Twitch: "Handling WebSocket
+/// Events", "Handling Webhook Events").
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct MessageId(Box<str>);
 
-/// A text that cannot be a message id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a message id is 1 to {MAX_MESSAGE_ID} visible ASCII characters")]
 pub struct InvalidMessageId;
@@ -36,7 +35,7 @@ impl MessageId {
     /// Accepts 1 to [`MAX_MESSAGE_ID`] visible ASCII characters.
     ///
     /// # Errors
-    /// Anything else is [`InvalidMessageId`].
+    /// Any other text.
     pub fn new(text: &str) -> Result<Self, InvalidMessageId> {
         if (1..=MAX_MESSAGE_ID).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
             Ok(Self(text.into()))
@@ -45,7 +44,6 @@ impl MessageId {
         }
     }
 
-    /// The id as Twitch wrote it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -57,8 +55,8 @@ impl fmt::Display for MessageId {
     }
 }
 
-/// The store's sequence number of an event: 1 for the first one ever stored, growing, never used
-/// twice. 0 stands before the first event.
+/// The store's sequence number of an event: the first event has 1; numbers grow and are never reused. 0 is the
+/// position before the first event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Seq(pub u64);
@@ -69,10 +67,9 @@ impl fmt::Display for Seq {
     }
 }
 
-/// A notification or a revocation as it came in, from whichever transport.
+/// A notification or a revocation as received, over any transport.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Twitch's id of the message.
     pub message_id: MessageId,
     /// Twitch's time of the message, verbatim.
     pub message_timestamp: Box<str>,
@@ -80,51 +77,46 @@ pub struct Event {
     pub subscription_type: Box<str>,
     /// For example `2`.
     pub subscription_version: Box<str>,
-    /// Twitch's id of the subscription.
     pub subscription_id: Box<str>,
-    /// The JSON object `{"subscription":{…},"event":{…}}`, byte for byte as it came: the
-    /// `payload` of a WebSocket message, or the body of a webhook request. A revocation has no
-    /// `event`.
+    /// The JSON object `{"subscription":{…},"event":{…}}`, byte for byte as received: the `payload` of a WebSocket
+    /// message, or the body of a webhook request. A revocation has no `event`.
     pub payload: Bytes,
 }
 
-/// Whether a payload is that of a revocation.
+/// Returns whether this is the payload of a revocation.
 pub fn is_revocation(payload: &[u8]) -> bool {
-    // The payload tells the two apart, so the store needs no column for it. Every sink asks this of every event: searching
-    // is much cheaper than parsing, and a notification has its `event` right behind the subscription.
+    // The payload distinguishes the two, so the store needs no column for it. Every sink asks this of every event:
+    // searching is much cheaper than parsing, and a notification has its `event` right behind the subscription.
     memchr::memmem::find(payload, b"\"event").is_none()
         && memchr::memmem::find(payload, b"\"subscription\"").is_some()
 }
 
 impl Event {
-    /// Whether this is Twitch's message that it has ended the subscription.
+    /// Returns whether Twitch has ended the subscription with this message.
     pub fn is_revocation(&self) -> bool {
         is_revocation(&self.payload)
     }
 
-    /// The `message_type` that Twitch sent it with.
+    /// Returns Twitch's `message_type`.
     pub fn message_type(&self) -> &'static str {
         if self.is_revocation() { REVOCATION } else { "notification" }
     }
 }
 
-/// An event that is on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredEvent {
-    /// Its place in the order of storing.
+    /// Position in the order of storing.
     pub seq: Seq,
-    /// When it was stored.
     pub stored_at: Timestamp,
-    /// The event.
     pub event: Event,
 }
 
-/// From where stored events are sent again.
+/// First stored event to deliver again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Since {
-    /// From this event on.
+    /// This event.
     Seq(Seq),
-    /// From the first event stored at or after this time on.
+    /// The first event stored at or after this time.
     Time(Timestamp),
 }
 
@@ -133,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_revocation_is_told_by_the_event_that_it_lacks() {
+    fn a_payload_without_event_is_a_revocation() {
         let of = |payload: &str| {
             let event = Event {
                 message_id: MessageId::new("m").unwrap(),

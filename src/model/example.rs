@@ -1,4 +1,4 @@
-//! A status in which nothing is empty, for tests: what is added to [`Status`] shows here.
+//! A status without empty fields, for tests. A new field of [`Status`] shows up in their golden texts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,22 +18,22 @@ fn counts<const N: usize>(of: [(&str, u64); N]) -> BTreeMap<String, u64> {
     of.map(|(name, count)| (name.to_owned(), count)).into()
 }
 
-/// The time of the example.
+/// Returns the time of the example.
 pub(crate) fn now() -> Timestamp {
     Timestamp::parse("2026-11-02T08:15:27Z").expect("a time")
 }
 
-/// So many seconds before the example.
+/// Returns the time this many seconds before the example.
 pub(crate) fn before(secs: u64) -> Timestamp {
     Timestamp(now().0 - Duration::from_secs(secs))
 }
 
-/// So many seconds after the example.
+/// Returns the time this many seconds after the example.
 pub(crate) fn after(secs: u64) -> Timestamp {
     Timestamp(now().0 + Duration::from_secs(secs))
 }
 
-/// A subscription of the example, with everything that it may have.
+/// Returns a subscription with all optional fields.
 pub(crate) fn entry(id: &str, state: SubscriptionState) -> SubscriptionEntry {
     let parked = state == SubscriptionState::Parked;
     let reason = "needs grant: ann must allow moderator:read:followers: run `eventsubd authorize --user ann`";
@@ -53,7 +53,7 @@ pub(crate) fn entry(id: &str, state: SubscriptionState) -> SubscriptionEntry {
     }
 }
 
-/// A daemon that has been at work for a day, with everything that it can say.
+/// Returns the status of a daemon that has run for a day, with all fields set.
 pub(crate) fn status() -> Status {
     let mut own = entry("3", SubscriptionState::Enabled);
     own.own = true;
@@ -240,7 +240,7 @@ pub(crate) fn status() -> Status {
     status
 }
 
-/// The same daemon with nothing wrong.
+/// Returns the status of the same daemon without problems.
 pub(crate) fn healthy() -> Status {
     let mut status = status();
     status.problems.clear();

@@ -1,7 +1,7 @@
-//! Who must have granted which scopes (Twitch: "EventSub Subscription Types"), and the fewest that will do.
+//! Required grants of scopes (Twitch: "EventSub Subscription Types"), and the smallest sufficient set.
 //!
-//! What counts for an app access token is what each user has granted to the client id at some time, not any
-//! token of that user.
+//! For an app access token, the scopes count that each user has granted to the client id at any time, not a token of
+//! that user.
 
 use std::collections::BTreeSet;
 
@@ -11,27 +11,26 @@ use super::subscription::SubscriptionKey;
 /// Names of scopes.
 pub type Scopes = BTreeSet<Box<str>>;
 
-/// What one user must have granted for one subscription.
+/// Scopes that one user must have granted for one subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Need<'a> {
-    /// Twitch's id of the user.
     pub user_id: &'a str,
-    /// Of each group one scope.
+    /// Groups of scopes; one scope of each group is needed.
     pub groups: &'static [Vec<String>],
-    /// Whether it cannot do without. Otherwise something else, which nobody can look up, serves as well:
-    /// being a moderator, for example.
+    /// Whether the grant is indispensable. If false, a fact that the API does not show (being a moderator, for
+    /// example) can replace it.
     pub certain: bool,
 }
 
 impl Need<'_> {
-    /// The groups of which these scopes have none.
+    /// Returns the groups of which none of these scopes is a member.
     pub fn missing(&self, granted: &Scopes) -> Vec<&'static [String]> {
         let lacks = |group: &&Vec<String>| !group.iter().any(|scope| granted.contains(scope.as_str()));
         self.groups.iter().filter(lacks).map(Vec::as_slice).collect()
     }
 }
 
-/// What has to be granted for a subscription, as far as the catalogue knows its type.
+/// Returns the grants that a subscription needs, if the catalogue knows its type.
 pub fn needs(key: &SubscriptionKey) -> Vec<Need<'_>> {
     let Some(row) = catalog::lookup(&key.subscription_type, &key.version) else { return vec![] };
     let user = |field: &str| key.condition.get(field);
@@ -42,7 +41,7 @@ pub fn needs(key: &SubscriptionKey) -> Vec<Need<'_>> {
     }
     for grant in &row.additional_grants {
         let Some(user_id) = user(&grant.field) else { continue };
-        // Whoever owns the channel needs nobody's leave in it.
+        // The owner of a channel needs no permission in it.
         if grant.alternative.is_some() && Some(user_id) == granting {
             continue;
         }
@@ -51,8 +50,8 @@ pub fn needs(key: &SubscriptionKey) -> Vec<Need<'_>> {
     needs
 }
 
-/// The fewest scopes, or nearly so, with one of each group: what is granted already goes first, then what
-/// serves most groups, then what stands first in its group.
+/// Returns a small set of scopes with one of each group: granted scopes first, then those in most groups, then the
+/// first of a group.
 pub fn smallest<'a>(groups: impl IntoIterator<Item = &'a [String]>, granted: &Scopes) -> Scopes {
     let mut left: Vec<&[String]> = groups.into_iter().filter(|group| !group.is_empty()).collect();
     let mut chosen = Scopes::new();
@@ -69,12 +68,12 @@ pub fn smallest<'a>(groups: impl IntoIterator<Item = &'a [String]>, granted: &Sc
     chosen
 }
 
-/// Scopes with spaces between, as Twitch takes them and people read them.
+/// Joins scopes with spaces, which is Twitch's format.
 pub fn list(scopes: &Scopes) -> String {
     scopes.iter().map(|scope| &**scope).collect::<Vec<_>>().join(" ")
 }
 
-/// Groups in words: of each one is enough.
+/// Describes groups in words; one scope of each is enough.
 pub fn words(groups: &[&[String]]) -> String {
     groups.iter().map(|group| group.join(" or ")).collect::<Vec<_>>().join(" and ")
 }
@@ -95,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn who_must_grant_what() {
+    fn needed_grants_of_types() {
         let online = key("stream.online", "1", &[("broadcaster_user_id", "1")]);
         assert_eq!(needs(&online), []);
         let follow = key("channel.follow", "2", &[("broadcaster_user_id", "1"), ("moderator_user_id", "2")]);
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fewest_scopes_that_will_do() {
+    fn the_smallest_set_of_scopes_is_chosen() {
         let groups = [
             vec!["read:a".to_owned(), "manage:a".to_owned()],
             vec!["read:b".to_owned(), "manage:b".to_owned()],
@@ -132,7 +131,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_group_is_served_and_no_scope_is_idle(
+        fn the_chosen_scopes_serve_every_group_and_none_is_superfluous(
             groups in prop::collection::vec(prop::collection::vec("[a-e]", 1..4), 0..8),
             granted in prop::collection::vec("[a-e]", 0..3),
         ) {

@@ -1,22 +1,21 @@
-//! Events that tell the daemon itself something, whoever else gets them (Twitch: "EventSub Subscription
-//! Types").
+//! Events that tell the daemon about its own state, besides being delivered (Twitch: "EventSub Subscription Types").
 
 use serde::Deserialize;
 
 use super::event::Event;
 use super::subscription::{Condition, SubscriptionId, SubscriptionKey};
 
-/// A user has granted the application something.
+/// A user has granted scopes to the application.
 pub const GRANT: &str = "user.authorization.grant";
-/// A user has taken back what was granted.
+/// A user has withdrawn a grant.
 pub const REVOKE: &str = "user.authorization.revoke";
 /// Twitch has disabled a shard of a conduit.
 pub const SHARD_DISABLED: &str = "conduit.shard.disabled";
 
-/// The types of such events.
+/// The types of all such events.
 pub const TYPES: [&str; 3] = [GRANT, REVOKE, SHARD_DISABLED];
 
-/// What an event tells.
+/// The information in such an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hint {
     /// What this user has granted is not what it was.
@@ -36,8 +35,8 @@ pub enum Hint {
     Verified,
 }
 
-/// What an event tells the daemon, if anything. What cannot be read tells nothing: whoever hopes for hints
-/// looks by itself as well.
+/// Returns the hint of an event, if there is one. Unreadable events give none, which is safe: hints only speed up
+/// what is polled anyway.
 pub fn of(event: &Event) -> Option<Hint> {
     #[derive(Deserialize)]
     struct Payload {
@@ -57,7 +56,7 @@ pub fn of(event: &Event) -> Option<Hint> {
     }
 }
 
-/// The subscriptions that bring such events, for a client.
+/// Returns the subscriptions that bring such events, for a client.
 pub fn subscriptions(client_id: &str) -> [SubscriptionKey; 3] {
     TYPES.map(|name| SubscriptionKey::new(name, "1", Condition::from_pairs([("client_id", client_id)])))
 }
@@ -80,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn only_some_events_tell_something() {
+    fn only_some_events_give_a_hint() {
         let user = r#"{"event":{"client_id":"c","user_id":"7","user_login":null}}"#;
         let grants = Some(Hint::Grants { user_id: "7".into() });
         assert_eq!(of(&event(GRANT, user)), grants);
@@ -91,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn their_subscriptions_are_in_the_catalogue() {
+    fn subscriptions_for_hints_are_in_the_catalogue() {
         for key in subscriptions("c") {
             let row = catalog::lookup(&key.subscription_type, &key.version).expect("known");
             assert!(row.condition.contains_key("client_id"), "{key}");

@@ -1,22 +1,22 @@
-//! How people find the daemon that a message is about: the flags that the commands in the message need. ◆
+//! Flags that commands in a message need to address the daemon that the message is about. ◆
 
 use std::borrow::Cow;
 use std::path::Path;
 
-/// The beginning of a command in a message.
+/// Start of a command in a message.
 const COMMAND: &str = "`eventsubd ";
-/// Commands that work without a daemon and a configuration.
+/// Commands that need neither a daemon nor a configuration.
 const FLAGLESS: [&str; 4] = ["types", "completions", "man", "init"];
 
-/// The flags with which this process was told where the file and the state are.
+/// The flags with which this process was told its file and its state directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Invocation {
-    /// Empty, or with a blank before each flag.
+    /// Empty, or flags with a space before each.
     flags: String,
 }
 
 impl Invocation {
-    /// From `--config` and `--state-dir`, as they were given.
+    /// Builds the flags from `--config` and `--state-dir` as given.
     pub fn new(config: Option<&Path>, state_dir: Option<&Path>) -> Self {
         let mut flags = String::new();
         for (flag, path) in [(" --config ", config), (" --state-dir ", state_dir)] {
@@ -28,22 +28,22 @@ impl Invocation {
         Self { flags }
     }
 
-    /// The flags of a daemon that says in its status how it was called.
+    /// Takes the flags from the status of a daemon.
     pub fn from_flags(flags: &str) -> Self {
         Self { flags: flags.to_owned() }
     }
 
-    /// Empty, or with a blank before each flag.
+    /// Returns the flags with a space before each; empty if there are none.
     pub fn flags(&self) -> &str {
         &self.flags
     }
 
-    /// A command with its flags, as people type it.
+    /// Returns a command with its flags.
     pub fn command(&self, words: &str) -> String {
         format!("eventsubd {words}{}", self.flags)
     }
 
-    /// The message with the flags added to each command in it: to what stands between backticks and begins with the
+    /// Returns the message with the flags added to each command in it: text between backticks that begins with the
     /// name of the program.
     pub fn complete<'a>(&self, message: &'a str) -> Cow<'a, str> {
         if self.flags.is_empty() || !message.contains(COMMAND) {
@@ -71,7 +71,7 @@ fn needs_flags(words: &str) -> bool {
     let mut words = words.split(' ');
     match words.next() {
         None | Some("") => false,
-        // The stand-in by itself has no file; its commands are for the one of a file.
+        // The stand-alone sandbox has no file; commands about it address the one of a file.
         Some("sandbox") => words.next().is_some_and(|word| !word.starts_with('-')),
         Some(command) => {
             !FLAGLESS.contains(&command)
@@ -80,7 +80,7 @@ fn needs_flags(words: &str) -> bool {
     }
 }
 
-/// A text as a shell takes it for one word.
+/// Quotes a text as one word of a shell.
 pub fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_./-+,:@%=~".contains(c);
     if !text.is_empty() && !text.starts_with('~') && text.chars().all(plain) {
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_in_messages_get_the_flags_of_this_one() {
+    fn commands_in_messages_get_the_flags_of_this_command() {
         let both = Invocation::new(Some("a.toml".as_ref()), Some("/my state".as_ref()));
         for (message, expected) in [
             ("no command", "no command"),
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_words_of_a_shell() {
+    fn paths_are_quoted_for_a_shell() {
         for (path, expected) in [
             ("/etc/a-b_c.toml", "/etc/a-b_c.toml"),
             ("it's", "'it'\\''s'"),

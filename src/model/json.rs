@@ -1,26 +1,27 @@
-//! Members of JSON objects from outside, read leniently: a member that is missing or null counts as absent,
-//! numbers and texts stand for each other. The error names the member.
+//! Lenient access to the members of JSON objects from outside: null counts as absent, and numbers and texts are
+//! interchangeable. Errors name the member.
 
 use serde_json::{Map, Value};
 
-/// An object from outside.
 #[derive(Clone, Copy, Debug)]
 pub struct Members<'a>(&'a Map<String, Value>);
 
 impl<'a> Members<'a> {
     /// # Errors
-    /// The value is no object.
+    /// The value is not an object.
     pub fn of(value: &'a Value) -> Result<Self, String> {
         value.as_object().map(Self).ok_or_else(|| format!("it is {}, not an object", kind(value)))
     }
 
-    /// The member itself; `None` if it is missing or null.
+    /// Returns the member; `None` if it is missing or null.
     pub fn get(&self, name: &str) -> Option<&'a Value> {
         self.0.get(name).filter(|value| !value.is_null())
     }
 
+    /// Returns `None` if the member is missing or null.
+    ///
     /// # Errors
-    /// The member is neither text nor a number; `None` if it is missing or null.
+    /// The member is neither text nor a number.
     pub fn text(&self, name: &str) -> Result<Option<String>, String> {
         match self.get(name) {
             None => Ok(None),
@@ -34,8 +35,10 @@ impl<'a> Members<'a> {
         self.text(name)?.ok_or_else(|| self.absent(name))
     }
 
+    /// Returns `None` if the member is missing or null.
+    ///
     /// # Errors
-    /// The member is no whole number from 0; `None` if it is missing or null.
+    /// The member is not a non-negative whole number.
     pub fn number(&self, name: &str) -> Result<Option<u64>, String> {
         match self.get(name) {
             None => Ok(None),
@@ -43,8 +46,10 @@ impl<'a> Members<'a> {
         }
     }
 
+    /// Returns `None` if the member is missing or null.
+    ///
     /// # Errors
-    /// The member is no object; `None` if it is missing or null.
+    /// The member is not an object.
     pub fn object(&self, name: &str) -> Result<Option<Self>, String> {
         match self.get(name) {
             None => Ok(None),
@@ -54,13 +59,15 @@ impl<'a> Members<'a> {
     }
 
     /// # Errors
-    /// The member is missing, null, or no object.
+    /// The member is missing, null, or not an object.
     pub fn needed_object(&self, name: &str) -> Result<Self, String> {
         self.object(name)?.ok_or_else(|| self.absent(name))
     }
 
+    /// Returns `None` if the member is missing or null.
+    ///
     /// # Errors
-    /// The member is no list; `None` if it is missing or null.
+    /// The member is not a list.
     pub fn list(&self, name: &str) -> Result<Option<&'a [Value]>, String> {
         match self.get(name) {
             None => Ok(None),
@@ -69,10 +76,10 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// The texts of a list; nulls in it are left out.
+    /// Returns the texts of a list without its nulls.
     ///
     /// # Errors
-    /// The member is no list of texts.
+    /// The member is not a list of texts.
     pub fn texts(&self, name: &str) -> Result<Vec<String>, String> {
         let list = self.list(name)?.unwrap_or_default();
         let texts = list.iter().filter(|value| !value.is_null());
@@ -81,7 +88,7 @@ impl<'a> Members<'a> {
             .collect()
     }
 
-    /// The members with their texts; nulls are left out.
+    /// Returns all members that are not null, as text.
     ///
     /// # Errors
     /// A member is neither text nor a number.
@@ -249,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_and_texts_stand_for_each_other_and_errors_name_the_member() {
+    fn numbers_and_texts_are_interchangeable_and_errors_name_the_member() {
         let value =
             json!({"n": "30", "t": 41001, "null": null, "big": 1e300, "list": ["a", null, 1], "bad": [{}]});
         let members = Members::of(&value).unwrap();

@@ -1,26 +1,26 @@
-//! Hides secrets in texts that others wrote, however they spell them.
+//! Masking of secrets in texts from others, in any spelling.
 //!
-//! A receiver may repeat a part of a secret, escaped or decoded. So a text is compared in every form that it can be read
-//! in (as it is, without percent-encoding, backslashes and entities, without blanks) with every form that a secret may be
-//! sent back in (itself, decoded, base64, hexadecimal), and whatever is `WINDOW` bytes or longer of one is hidden.
+//! A receiver may repeat part of a secret, escaped or decoded. Every readable form of a text (as it is, without
+//! percent-encoding, backslashes and entities, without blanks) is compared with every form of each secret (itself,
+//! decoded, base64, hexadecimal), and common parts of `WINDOW` bytes or more are masked.
 
 use std::collections::HashSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
-/// The length from which a part of a secret is hidden, in bytes.
+/// Minimum length of a masked part of a secret, in bytes.
 const WINDOW: usize = 8;
-/// The length from which a whole secret is hidden, if it stands alone: shorter ones stand in many words.
+/// Minimum length of a whole secret that is masked if it stands alone; shorter ones occur in ordinary words.
 const SHORTEST: usize = 5;
-/// How often escapes are undone: texts are escaped in texts that are escaped.
+/// Number of times that escapes are undone, because escaped texts are escaped again.
 const DEPTH: usize = 3;
-/// Replaces what is hidden.
+/// Replacement of a masked part.
 const HIDDEN: &str = "[secret]";
-/// The length from which a word with letters and digits is taken for a secret in a text that mostly holds none.
+/// Minimum length of a word with letters and digits that counts as a secret in ordinary text.
 const OPAQUE: usize = 16;
 
-/// The secrets that must not be shown. None of them can be printed.
+/// The secrets to mask. Its `Debug` prints none of them.
 #[derive(Clone, Default)]
 pub struct Masking {
     windows: HashSet<[u8; WINDOW]>,
@@ -34,14 +34,13 @@ impl std::fmt::Debug for Masking {
 }
 
 impl Masking {
-    /// Hides a single secret, such as a token.
+    /// Masks a single secret, such as a token.
     pub fn of(secret: &str) -> Self {
         let mut masking = Self::default();
         masking.add_secret(secret);
         masking
     }
 
-    /// Adds a secret.
     pub fn add_secret(&mut self, secret: &str) {
         self.add_long(secret);
         for form in forms(secret) {
@@ -60,7 +59,7 @@ impl Masking {
                 self.add_windows(&units(&encoded));
             }
             self.add_windows(&form);
-            // Forms have `+` for a blank.
+            // Forms encode a blank as `+`.
             for (from, to) in [(b'+', b' '), (b' ', b'+')] {
                 let replaced =
                     |unit: &Unit| Unit { byte: if unit.byte == from { to } else { unit.byte }, ..*unit };
@@ -105,14 +104,14 @@ impl Masking {
         }
     }
 
-    /// Adds a user name and a password, and how they are sent.
+    /// Adds a user name and a password, and their Basic credentials.
     pub fn add_login(&mut self, user: &str, password: &str) {
         self.add_secret(user);
         self.add_secret(password);
         self.add_long(&format!("{user}:{password}"));
     }
 
-    /// Adds what is secret of a URL, which may be a template: all but its scheme and its host.
+    /// Adds the secret parts of a URL, which may be a template: everything but scheme and host.
     pub fn add_url(&mut self, url: &str) {
         let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
@@ -151,7 +150,7 @@ impl Masking {
         }
     }
 
-    /// The text without the secrets.
+    /// Returns the text with secrets masked.
     pub fn hide(&self, text: &str) -> String {
         if self.windows.is_empty() && self.short.is_empty() {
             return text.to_owned();
@@ -198,7 +197,7 @@ impl Masking {
     }
 }
 
-/// A byte of a text in some form, and the bytes of the text that it stands for.
+/// One decoded byte, and the bytes of the original text that it comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Unit {
     byte: u8,
@@ -209,7 +208,7 @@ fn units(text: &str) -> Vec<Unit> {
     text.bytes().enumerate().map(|(at, byte)| Unit { byte, source: (at, at + 1) }).collect()
 }
 
-/// Every form in which a text can be read.
+/// Returns every form in which a text can be read.
 fn forms(text: &str) -> Vec<Vec<Unit>> {
     let mut forms = vec![units(text)];
     while forms.len() <= DEPTH
@@ -224,7 +223,7 @@ fn forms(text: &str) -> Vec<Vec<Unit>> {
     forms
 }
 
-/// Undoes percent-encoding, the escapes of JSON, and the entities of HTML, once.
+/// Undoes one level of percent-encoding, JSON escapes and HTML entities.
 fn unescape(text: &[Unit]) -> Vec<Unit> {
     let mut out = Vec::with_capacity(text.len());
     let mut at = 0;
@@ -248,7 +247,7 @@ enum Decoded {
     Char(char),
 }
 
-/// The escape at the beginning of a text: its length and what it stands for.
+/// Returns the length and the meaning of the escape at the beginning of a text.
 fn escape(text: &[Unit]) -> Option<(usize, Option<Decoded>)> {
     let byte = |at: usize| text.get(at).map(|unit| unit.byte);
     let hex = |from: usize, to: usize| {
@@ -310,13 +309,13 @@ enum Blanks {
     Dropped,
 }
 
-/// A text in the form in which it is compared.
+/// A text in the form used for comparison.
 struct Folded {
     bytes: Vec<u8>,
     sources: Vec<(usize, usize)>,
 }
 
-/// Folds what does not count: case, the two alphabets of base64, and blanks.
+/// Removes differences that do not count: case, the two alphabets of base64, and blanks.
 fn fold(text: &[Unit], blanks: Blanks) -> Folded {
     let is_blank = |byte: u8| byte <= b' ' || byte == 0x7f;
     let kept = text.iter().filter(|unit| blanks == Blanks::Kept || !is_blank(unit.byte));
@@ -333,7 +332,7 @@ fn fold(text: &[Unit], blanks: Blanks) -> Folded {
     Folded { bytes, sources }
 }
 
-/// The parts of a template that stand in it as they are, and the texts within its expressions.
+/// Returns the literal parts of a template, and the string literals within its expressions.
 fn literals(template: &str) -> Vec<&str> {
     let mut found = Vec::new();
     let mut rest = template;
@@ -342,7 +341,7 @@ fn literals(template: &str) -> Vec<&str> {
         let inside = &rest[at + 2..];
         let end = ["}}", "%}", "#}"].iter().filter_map(|close| inside.find(close)).min();
         let (expression, after) = inside.split_at(end.unwrap_or(inside.len()));
-        // Every second part stands between quotes.
+        // Every second part is inside quotes.
         found.extend(expression.split(['"', '\'']).skip(1).step_by(2));
         rest = after.get(2..).unwrap_or("");
     }
@@ -357,7 +356,6 @@ fn hexadecimal(bytes: &[u8]) -> String {
     text
 }
 
-/// The windows of a text.
 trait Windows {
     fn array_windows_of(&self) -> impl Iterator<Item = [u8; WINDOW]>;
 }
@@ -387,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_a_url_are_hidden_in_every_spelling() {
+    fn parts_of_a_url_are_masked_in_every_spelling() {
         let masking = url(
             "https://me%40home:pa%24%24word@hook.example/api/webhooks/1234567890/se-cret%2Fpath?key=va%20lue123&b=c",
         );
@@ -417,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_hidden_without_their_scheme() {
+    fn headers_are_masked_except_their_scheme() {
         let masking = header("Bearer abcdefghijkl");
         assert_eq!(masking.hide("invalid token abcdefghijkl"), "invalid token [secret]");
         assert_eq!(masking.hide("invalid token abcdefgh…"), "invalid token [secret]…");
@@ -431,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn short_secrets_are_hidden_where_they_stand_alone() {
+    fn short_secrets_are_masked_if_they_stand_alone() {
         let masking = Masking::of("hunter2");
         assert_eq!(masking.hide("hunter2: bad (hunter2)"), "[secret]: bad ([secret])");
         assert_eq!(masking.hide("hunter22 and xhunter2"), "hunter22 and xhunter2");
@@ -447,7 +445,7 @@ mod tests {
         assert_eq!(masking.hide("no content, token a1b2c3d4e5f6g7h8i9"), "no content, token [secret]");
     }
 
-    /// The spellings in which a receiver may send a secret back.
+    /// Returns a secret in one of the spellings in which a receiver may repeat it.
     fn spell(secret: &str, spelling: usize) -> String {
         let each = |f: &dyn Fn(u8) -> String| secret.bytes().map(f).collect::<String>();
         match spelling {
@@ -467,7 +465,7 @@ mod tests {
     }
 
     proptest! {
-        /// Nothing that is as long as a window is left of a secret, in whatever spelling and between whatever words.
+        /// Checks that no part of a secret as long as a window is left, in any spelling and between any words.
         #[test]
         fn nothing_of_a_secret_is_left(
             secret in "[!-~]{8,60}",
@@ -483,13 +481,13 @@ mod tests {
                 1 => url(&format!("https://host/{path}")),
                 _ => url(&format!("https://host/?key={path}")),
             };
-            // Base64 of a part in the middle is another text; its beginning is the one of the whole.
+            // Base64 of a part from the middle is another text; that of a prefix is a prefix of the whole.
             let from = if matches!(spelling, 7 | 8) { 0 } else { from.index(secret.len() - WINDOW + 1) };
             let spelt = spell(&secret[from..], spelling);
             let shown = masking.hide(&format!("{before} {spelt} {after}"));
             for at in 0..spelt.len().saturating_sub(WINDOW - 1) {
                 if let Some(part) = spelt.get(at..at + WINDOW) {
-                    // A run of one letter may belong to the text around it.
+                    // A run of one letter may belong to the surrounding text.
                     prop_assert!(
                         !shown.contains(part) || before.contains(part) || after.contains(part),
                         "{part:?} of {spelt:?} is left in {shown:?}"
@@ -500,7 +498,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_can_be_hidden_in(secret in ".{0,30}", text in ".{0,200}") {
+        fn any_text_can_be_masked(secret in ".{0,30}", text in ".{0,200}") {
             let mut masking = Masking::of(&secret);
             masking.add_url(&secret);
             masking.add_header(&secret);

@@ -1,6 +1,6 @@
-//! The words of the field, shared by every room. ◆
+//! Vocabulary of the field, shared by all rooms. ◆
 //!
-//! Pure data: no runtime, no clock, no input or output, no logging. This room imports no other.
+//! Pure data: no runtime, no clock, no I/O, no logging. Imports no other room.
 
 pub mod broadcaster;
 pub mod catalog;

@@ -1,15 +1,14 @@
-//! Why a subscription cannot be created now.
+//! Reasons why a subscription cannot be created now.
 
 use serde::{Deserialize, Serialize};
 
-/// What kind of obstacle it is; it decides how soon another try makes sense.
+/// Kind of obstacle, which decides when another attempt makes sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Obstacle {
-    /// It ended for no lasting reason: created again at once, and with growing pauses when it keeps
-    /// ending.
+    /// Twitch ended it for a temporary reason: created again at once, then with growing pauses if it keeps ending.
     Ended,
-    /// A grant, or a moderator's role, is missing.
+    /// A grant, or the role of a moderator, is missing.
     Grant,
     /// The chatting user cannot join the channel.
     Chat,
@@ -17,20 +16,19 @@ pub enum Obstacle {
     Beta,
     /// Too many equal subscriptions.
     Quota,
-    /// There is no room left under `max_total_cost`; tried as soon as there is.
+    /// Too little of `max_total_cost` is left; retried as soon as there is enough.
     Cost,
     /// Twitch refuses it as invalid.
     Invalid,
-    /// A user, or the version of the type, is gone: tried again once a day at the least.
+    /// A user or the version of the type is gone; retried at least daily.
     Removed,
-    /// A login is not known to Twitch.
+    /// Twitch does not know a login.
     Login,
-    /// The callback cannot be reached from outside: nothing is created that Twitch could not verify.
+    /// The callback is unreachable from outside, and Twitch could not verify a subscription.
     Callback,
 }
 
 impl Obstacle {
-    /// Each of them.
     pub const ALL: [Self; 10] = [
         Self::Ended,
         Self::Grant,
@@ -44,7 +42,7 @@ impl Obstacle {
         Self::Callback,
     ];
 
-    /// Its name, as the JSON has it.
+    /// Returns its name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ended => "ended",

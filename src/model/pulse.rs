@@ -1,9 +1,9 @@
-//! Signs of life: a part counts the turns of its loop, and somebody else looks whether the count moves.
+//! Liveness of a task: it counts the turns of its loop, and a watchdog checks that the count moves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// The count of one part; clones share it.
+/// Counter of one task; clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Pulse(Arc<Inner>);
 
@@ -14,7 +14,7 @@ struct Inner {
 }
 
 impl Pulse {
-    /// The part has moved.
+    /// Counts one turn.
     pub fn beat(&self) {
         self.0.is_resting.store(false, Ordering::Relaxed);
         self.0.count.fetch_add(1, Ordering::Relaxed);

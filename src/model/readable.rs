@@ -1,8 +1,8 @@
-//! JSON of Twitch that strict parsers refuse. ◆
+//! Repair of JSON from Twitch that strict parsers refuse. ◆
 
 use std::borrow::Cow;
 
-/// JSON that every parser reads: half surrogates, and bytes that are no UTF-8, become U+FFFD. Borrowed if there are none.
+/// Replaces half surrogates and invalid UTF-8 by U+FFFD. Borrows the text if there are none.
 pub fn readable(json: &[u8]) -> Cow<'_, [u8]> {
     let text = String::from_utf8_lossy(json);
     let bytes = text.as_bytes();
@@ -58,7 +58,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_repaired_has_no_half_surrogates(text in r#"(\\\\|\\u[dD][89a-fA-F][0-9a-f]{2}|[a-z]){0,12}"#) {
+        fn repaired_text_has_no_half_surrogates(text in r#"(\\\\|\\u[dD][89a-fA-F][0-9a-f]{2}|[a-z]){0,12}"#) {
             let json = format!("\"{text}\"");
             prop_assert!(serde_json::from_slice::<String>(&readable(json.as_bytes())).is_ok(), "{json}");
         }

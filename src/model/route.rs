@@ -1,4 +1,4 @@
-//! Which sinks an event goes to.
+//! Routing of events to sinks.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -17,21 +17,20 @@ pub enum Unasked {
     Nothing,
 }
 
-/// The subscriptions whose events go to some sinks only. A subscription that is not in here goes
-/// to all sinks, and so does an event whose subscription is no longer in the file: what was
-/// accepted is handed on.
+/// Subscriptions whose events go to some sinks only. Events of all other subscriptions go to all sinks, and so do
+/// events whose subscription is no longer in the file: an accepted event is always delivered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Routes {
     restricted: HashMap<SubscriptionKey, Arc<[SinkName]>>,
-    /// The types of those.
+    /// Types of the restricted subscriptions.
     types: HashSet<Box<str>>,
-    /// The types that the file lists; `None` while that is not known.
+    /// Types that the file lists; `None` while unknown.
     listed: Option<Arc<BTreeSet<Box<str>>>>,
 }
 
 impl Routes {
-    /// From the subscriptions that name their sinks, and the types of all subscriptions. A subscription with an empty
-    /// list of sinks goes nowhere.
+    /// Builds the routes from the subscriptions that name their sinks, and the types of all subscriptions. A
+    /// subscription with an empty list of sinks goes nowhere.
     pub fn new(
         restricted: HashMap<SubscriptionKey, Arc<[SinkName]>>,
         listed: Arc<BTreeSet<Box<str>>>,
@@ -40,8 +39,8 @@ impl Routes {
         Self { restricted, types, listed: Some(listed) }
     }
 
-    /// Whether the file has subscriptions of this type. Events of other types come from subscriptions that somebody else
-    /// made on our conduit, or from the daemon's own.
+    /// Returns whether the file has subscriptions of this type. Events of other types come from subscriptions that
+    /// another program made on our conduit, or from the daemon's own.
     pub fn lists(&self, subscription_type: &str) -> bool {
         self.listed.as_ref().is_none_or(|listed| listed.contains(subscription_type))
     }
@@ -56,7 +55,7 @@ impl Routes {
         !self.types.contains(subscription_type)
     }
 
-    /// Whether events of this subscription go to this sink.
+    /// Returns whether events of this subscription go to this sink.
     pub fn allows(&self, key: &SubscriptionKey, sink: &SinkName) -> bool {
         self.restricted.get(key).is_none_or(|sinks| sinks.contains(sink))
     }

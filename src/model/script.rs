@@ -1,10 +1,10 @@
-//! The first bytes of a program, which tell the system what runs it.
+//! The first bytes of a program, which select its interpreter.
 
-/// How many bytes of a program are looked at: Linux reads as many to find the interpreter (`BINPRM_BUF_SIZE`).
+/// Number of bytes examined: Linux reads as many to find the interpreter (`BINPRM_BUF_SIZE`).
 pub const HEAD: usize = 256;
 
-/// Why the system would refuse to start the program at this path, from its first bytes; `None` if it would not.
-/// `exists` tells whether there is a program: a path, or a bare name that is looked for in `PATH`.
+/// Returns why the system would refuse to start the program at this path, judged by its first bytes; `None` if it
+/// would start. `exists` checks for a program: a path, or a bare name to find in `PATH`.
 pub fn problem(path: &str, head: &[u8], exists: impl Fn(&str) -> bool) -> Option<String> {
     const FIRST_LINE: &str = "start it with a line such as `#!/bin/sh` that names its interpreter";
     if head.is_empty() {
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_system_would_refuse_is_told() {
+    fn programs_that_the_system_would_refuse_are_reported() {
         let problem = |head: &[u8]| {
             problem("/x", head, |name| ["/bin/sh", "/usr/bin/env", "python3"].contains(&name))
                 .unwrap_or_default()

@@ -4,18 +4,17 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// A client secret or a token. It has no `Display` and no `Serialize`, its `Debug` hides the text,
-/// and its memory is wiped when it is dropped.
+/// A client secret or a token. Has no `Display` and no `Serialize`; `Debug` hides the text, and its memory is wiped
+/// on drop.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<Box<str>>);
 
 impl Secret {
-    /// Wraps the text of a secret.
     pub fn new(text: impl Into<Box<str>>) -> Self {
         Self(Zeroizing::new(text.into()))
     }
 
-    /// The text itself: only for the header or the form that it is meant for.
+    /// Returns the text; only for the header or the form that needs it.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -1,8 +1,7 @@
-//! What the reconciler and the WebSocket shards tell each other, through `watch` values.
+//! State shared between the reconciler and the shards, as `watch` values.
 //!
-//! Three values run between them: the reconciler says which shards there shall be
-//! ([`ShardTarget`]); the shards say which sessions they have ([`Sessions`]); the reconciler says
-//! which of those sessions Twitch has accepted for their shard ([`Bindings`]).
+//! The reconciler publishes which shards should exist ([`ShardTarget`]); the shards publish their sessions
+//! ([`Sessions`]); the reconciler publishes which of those sessions Twitch has accepted ([`Bindings`]).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,12 +20,10 @@ use super::webhook::WebhookKeys;
 pub struct SessionId(Arc<str>);
 
 impl SessionId {
-    /// Wraps Twitch's text.
     pub fn new(text: impl Into<Arc<str>>) -> Self {
         Self(text.into())
     }
 
-    /// Twitch's text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -38,64 +35,57 @@ impl fmt::Display for SessionId {
     }
 }
 
-/// Which shards there shall be. While there is none, no socket is opened: a session that is not
-/// bound within 10 seconds is closed by Twitch with 4003, so everything that binding needs comes
-/// first.
+/// The shards that should exist. Without a target no socket is opened: Twitch closes a session with 4003 unless it is
+/// bound within 10 seconds, so everything that binding needs comes first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardTarget {
-    /// The conduit whose shards these are.
+    /// Id of the conduit that the shards belong to.
     pub conduit_id: Arc<str>,
-    /// How many: shards `0..shards`.
+    /// Number of shards: `0..shards`.
     pub shards: u32,
-    /// How many of them have a WebSocket: those at the beginning. All of them, or those that have not been
-    /// moved to a callback yet.
+    /// Number of shards with a WebSocket, the first ones: all of them, or those not yet moved to a callback.
     pub sockets: u32,
-    /// What the shards are to call, when it is no socket.
+    /// Webhook of the shards without a WebSocket. `None` means that all use WebSockets.
     pub webhook: Option<WebhookTarget>,
 }
 
-/// What Twitch is to call.
+/// The webhook that Twitch calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebhookTarget {
-    /// The public URL.
     pub url: Arc<str>,
-    /// What it signs with.
+    /// Secrets that Twitch signs with.
     pub keys: WebhookKeys,
 }
 
-/// A session that waits to be bound, or is bound.
+/// A session that is bound or waits to be bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveSession {
-    /// From the welcome.
     pub session_id: SessionId,
-    /// When the welcome came: Twitch counts 10 seconds from here.
+    /// Arrival of the welcome message, from which Twitch counts 10 seconds.
     pub welcomed_at: Instant,
 }
 
 /// The live session of each shard that has one.
 pub type Sessions = Arc<BTreeMap<ShardId, LiveSession>>;
 
-/// What Twitch said of a session that was offered for a shard.
+/// Twitch's reply about a session offered for a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
-    /// The session that was offered.
     pub session_id: SessionId,
-    /// Accepted, or why not.
     pub outcome: BindOutcome,
 }
 
-/// Accepted, or why not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BindOutcome {
     /// The shard delivers to this session.
     Bound,
-    /// Twitch does not know the session any more: the socket must be replaced.
+    /// Twitch no longer knows the session: the socket must be replaced.
     SessionGone,
-    /// The attempt failed for another reason, and will be repeated by the reconciler.
+    /// The attempt failed for another reason; the reconciler repeats it.
     Failed(Box<str>),
 }
 
-/// The last answer of Twitch for each shard.
+/// Twitch's last reply for each shard.
 pub type Bindings = Arc<BTreeMap<ShardId, Binding>>;
 
 /// The connection that a shard reads, for the watch over gaps.

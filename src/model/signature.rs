@@ -6,16 +6,15 @@ use sha2::Sha256;
 
 use super::secret::Secret;
 
-/// What the value of the header begins with.
+/// Prefix of the header's value.
 const SCHEME: &str = "sha256=";
 
-/// Bytes of an HMAC-SHA256.
 const BYTES: usize = 32;
 
-/// The length of the value of the header: `sha256=` and 64 hexadecimal digits.
+/// Length of the header's value: `sha256=` and 64 hexadecimal digits.
 const LENGTH: usize = SCHEME.len() + 2 * BYTES;
 
-/// Signs requests with one secret, and verifies their signatures. Nothing of it can be printed.
+/// Signs requests with one secret, and verifies their signatures. Its `Debug` prints nothing secret.
 #[derive(Clone)]
 pub struct Signer(Hmac<Sha256>);
 
@@ -26,7 +25,6 @@ impl std::fmt::Debug for Signer {
 }
 
 impl Signer {
-    /// Signs with this secret.
     pub fn new(secret: &Secret) -> Self {
         Self(Hmac::new_from_slice(secret.expose().as_bytes()).expect("HMAC takes keys of every length"))
     }
@@ -39,7 +37,7 @@ impl Signer {
         mac
     }
 
-    /// The value of the header `Twitch-Eventsub-Message-Signature`.
+    /// Returns the value of the header `Twitch-Eventsub-Message-Signature`.
     pub fn sign(&self, message_id: &[u8], timestamp: &[u8], body: &[u8]) -> String {
         let bytes = self.mac(message_id, timestamp, body).finalize().into_bytes();
         let mut text = String::with_capacity(LENGTH);
@@ -48,8 +46,8 @@ impl Signer {
         text
     }
 
-    /// Whether this is the signature of the request, compared in constant time. Total: whatever is not a
-    /// signature is not this one.
+    /// Returns whether this is the signature of the request, compared in constant time. Any bytes are accepted as
+    /// header.
     pub fn verify(&self, message_id: &[u8], timestamp: &[u8], body: &[u8], header: &[u8]) -> bool {
         let Some(digits) = header.strip_prefix(SCHEME.as_bytes()).filter(|digits| digits.len() == 2 * BYTES)
         else {
@@ -91,7 +89,7 @@ mod tests {
     const SECRET: &str = "s3cret-of-sandbox";
 
     #[test]
-    fn the_signature_is_the_one_that_others_compute() {
+    fn the_signature_equals_that_of_openssl() {
         // printf '%s' 'id-12026-11-02T09:00:01.512Z{"a":1}' | openssl dgst -sha256 -hmac s3cret-of-sandbox
         let signer = Signer::new(&Secret::new(SECRET));
         let header = signer.sign(b"id-1", b"2026-11-02T09:00:01.512Z", b"{\"a\":1}");
@@ -110,7 +108,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn only_the_very_bytes_verify(
+        fn changed_bytes_do_not_verify(
             id in proptest::collection::vec(any::<u8>(), 0..40),
             time in proptest::collection::vec(any::<u8>(), 0..40),
             body in proptest::collection::vec(any::<u8>(), 1..200),

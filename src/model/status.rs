@@ -1,7 +1,7 @@
-//! What a person can ask of the running daemon: the values that each part publishes in a `watch`,
-//! and the whole of them as `status --json` prints it.
+//! Status of the running daemon: the values that each part publishes in a `watch`, and all of them as `status --json`
+//! prints them.
 //!
-//! Fields are added, never renamed: programs read this. Nothing in here may hold a secret.
+//! A stable format: fields are added, never renamed. Must not contain secrets.
 
 #![warn(missing_docs)]
 
@@ -21,31 +21,31 @@ use super::tally::{Durations, ReconnectCause};
 use super::text::counted;
 use super::time::Timestamp;
 
-/// Everything, as `status --json` prints it.
+/// The whole status, as `status --json` prints it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
-    /// The version of the daemon.
+    /// Version of the daemon.
     pub version: String,
-    /// Its process id.
+    /// Process id of the daemon.
     pub pid: u32,
-    /// When it started.
+    /// Start of the process.
     pub started_at: Timestamp,
-    /// When this status was made.
+    /// Time of this status.
     pub now: Timestamp,
-    /// Whether the token is valid, the transport is up, and the first reconcile is done.
+    /// Whether the token is valid, the transport is up, and the first reconcile run is done.
     pub ready: bool,
-    /// What keeps it from being ready.
+    /// Reasons for not being ready.
     #[serde(default)]
     pub not_ready: Vec<String>,
-    /// Whether Twitch matches the newest configuration, as far as it can.
+    /// Whether Twitch matches the newest configuration, apart from parked subscriptions.
     pub converged: bool,
-    /// What is wrong, worst first, each with what to do.
+    /// Problems, worst first, each with what to do.
     pub problems: Vec<Problem>,
-    /// The configuration in force.
+    /// The active configuration.
     pub config: ConfigStatus,
-    /// The app access token.
+    /// State of the app access token.
     pub token: TokenStatus,
-    /// The API client.
+    /// State of the API client.
     pub api: ApiStatus,
     /// The reconciler, without its subscriptions.
     pub reconcile: ReconcileStatus,
@@ -60,19 +60,19 @@ pub struct Status {
     pub subscriptions: Subscriptions,
     /// The WebSocket shards.
     pub shards: Vec<ShardStatus>,
-    /// What came in.
+    /// Messages received.
     pub intake: IntakeStatus,
     /// When events may have been missed.
     #[serde(default)]
     pub gaps: GapsStatus,
-    /// The webhook listener, when there is one.
+    /// The webhook listener, if there is one.
     #[serde(default)]
     pub webhook: Option<WebhookStatus>,
-    /// The event store.
+    /// State of the event store.
     pub store: StoreStatus,
-    /// The sinks.
+    /// Sinks of the configuration.
     pub sinks: Vec<SinkStatus>,
-    /// The admin endpoint, when there is one.
+    /// The admin endpoint, if there is one.
     #[serde(default)]
     pub admin: Option<AdminStatus>,
 }
@@ -85,7 +85,7 @@ pub const SHOWN_PARKED: usize = 100;
 pub enum Health {
     /// Everything works, and Twitch matches the file.
     Good,
-    /// Events come in, and something needs attention or time.
+    /// Events are received, but something needs attention or time.
     Impaired,
     /// The daemon is not ready.
     Bad,
@@ -115,90 +115,89 @@ impl Status {
     }
 }
 
-/// The admin endpoint.
+/// State of the admin endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdminStatus {
-    /// The address that it listens on.
+    /// Address that it listens on.
     pub listen: String,
-    /// Whether it asks for a token.
+    /// Whether it needs a token.
     pub token: bool,
-    /// Connections that are open.
+    /// Open connections.
     #[serde(default)]
     pub connections: u64,
-    /// How many connections there may be.
+    /// Maximum number of connections.
     #[serde(default)]
     pub places: u64,
-    /// Open connections whose client has not shown the token; without a token, those without a request that was
-    /// let in.
+    /// Open connections whose client has not shown the token; without a token, those without an accepted request.
     #[serde(default)]
     pub unproved: u64,
-    /// Connections that had to make room for others since the start.
+    /// Connections closed to make room for others since the start.
     #[serde(default)]
     pub evicted: u64,
-    /// What is wrong with it.
+    /// Current problem.
     #[serde(default)]
     pub problem: Option<String>,
 }
 
-/// Something that a person should know of.
+/// A problem that people should know of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// Which part: `token`, `store`, `shard 0`, `sink log`, ….
+    /// Part with the problem: `token`, `store`, `shard 0`, `sink log`, ….
     pub part: String,
-    /// What is wrong.
+    /// The problem, as a sentence.
     pub message: String,
     /// What to do about it.
     pub hint: String,
 }
 
-/// The configuration in force.
+/// The active configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigStatus {
-    /// The file, from the root on.
+    /// Absolute path of the file.
     pub path: String,
-    /// Where the daemon keeps its state.
+    /// Directory of the daemon's state.
     #[serde(default)]
     pub state_directory: String,
     /// Whether the daemon runs with the sandbox inside.
     #[serde(default)]
     pub sandbox: bool,
-    /// The flags with which commands find this daemon, each with a blank before it; empty when they need none.
+    /// Flags with which commands address this daemon, each after a blank; empty if they need none.
     #[serde(default)]
     pub flags: String,
-    /// 1 for the one that the daemon started with; one more for each reload that was accepted.
+    /// 1 for the configuration at the start; one more with each accepted reload.
     pub generation: u64,
-    /// When it was accepted.
+    /// Time at which it was accepted.
     pub loaded_at: Timestamp,
-    /// The last reload that was refused, until one is accepted.
+    /// The last refused reload, until one is accepted.
     pub refused: Option<RefusedReload>,
     /// Reloads refused since the start.
     #[serde(default)]
     pub reloads_refused: u64,
 }
 
-/// A reload that was refused: the old configuration stayed.
+/// A refused reload; the old configuration stays active.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedReload {
-    /// When.
+    /// Time of the reload.
     pub at: Timestamp,
-    /// Every problem of the file, as `check` prints it.
+    /// All problems of the file, as `check` prints them.
     pub errors: Vec<String>,
 }
 
-/// What the token keeper is doing.
+/// State of the token keeper.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenState {
-    /// No token yet; one is being asked for.
+    /// No token yet; a request for one is under way.
     #[default]
     Minting,
-    /// A token that serves.
+    /// The token is usable.
     Valid,
-    /// A token that serves, while its successor is asked for.
+    /// The token is usable, and a new one is requested.
     Renewing,
     /// Twitch refuses the client id or the secret.
     Refused,
-    /// No token, and Twitch cannot be reached or fails.
+    /// No token, and Twitch is unreachable or fails.
     Unavailable,
 }
 
@@ -207,58 +206,58 @@ pub enum TokenState {
 pub struct TokenStatus {
     /// What the keeper is doing.
     pub state: TokenState,
-    /// When the token ends, when Twitch has said.
+    /// Expiry of the token, if Twitch has stated it.
     pub expires_at: Option<Timestamp>,
-    /// When Twitch last confirmed it.
+    /// Time at which Twitch last confirmed it.
     pub validated_at: Option<Timestamp>,
-    /// Tokens asked for and got since the start.
+    /// Tokens obtained since the start.
     pub mints: u64,
     /// Validations that confirmed the token since the start.
     pub validations: u64,
-    /// What is wrong, if anything.
+    /// Current problem.
     pub problem: Option<String>,
-    /// Tokens asked for and refused since the start, for the client id or the secret.
+    /// Requests for a token that were refused since the start, because of the client id or the secret.
     #[serde(default)]
     pub mints_refused: u64,
-    /// Tokens asked for in vain since the start, for a reason that may pass.
+    /// Requests for a token that failed temporarily since the start.
     #[serde(default)]
     pub mints_failed: u64,
-    /// Validations that found the token dead since the start.
+    /// Validations since the start that found the token dead.
     #[serde(default)]
     pub validations_dead: u64,
-    /// Validations that were not answered since the start.
+    /// Validations without a usable response since the start.
     #[serde(default)]
     pub validations_failed: u64,
 }
 
-/// The API client.
+/// State of the API client.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiStatus {
     /// Size of the rate limit bucket, in points.
     pub limit: Option<u32>,
-    /// Points left, as far as known.
+    /// Remaining points, if known.
     pub remaining: Option<u32>,
     /// Requests sent since the start.
     pub requests: u64,
-    /// Answers of 429 since the start, of both meanings.
+    /// Responses with status 429 since the start, of both meanings.
     pub rate_limited: u64,
     /// The last failure, until a request succeeds.
     pub problem: Option<String>,
-    /// Answers since the start, by route (`GET /users`) and status; `none` counts requests without an answer.
+    /// Responses since the start, by route (`GET /users`) and status; `none` counts requests without a response.
     #[serde(default)]
     pub answers: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
-/// The reconciler.
+/// State of the reconciler.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReconcileStatus {
-    /// The generation of the configuration that the last complete run was made for; 0 before.
+    /// Generation of the configuration that the last complete run was made for; 0 before.
     pub generation: u64,
-    /// Whether that run left nothing to do but what is parked.
+    /// Whether that run left only parked subscriptions to do.
     pub converged: bool,
-    /// The run in hand.
+    /// Progress of the current run.
     pub progress: Option<Progress>,
-    /// When the last complete run ended.
+    /// End of the last complete run.
     pub finished_at: Option<Timestamp>,
     /// When an earlier process last left Twitch as the file is. The daemon is ready with that; its own first comparison
     /// follows. `None` if the file is another one, or that was more than a day ago.
@@ -268,57 +267,57 @@ pub struct ReconcileStatus {
     pub conduit: Option<ConduitStatus>,
     /// Sum of the costs of all subscriptions of the client.
     pub total_cost: Option<u64>,
-    /// Its limit.
+    /// Limit of the total cost.
     pub max_total_cost: Option<u64>,
     /// Deletes that wait for `apply --allow-deletes`.
     pub deletes_held: Option<HeldDeletes>,
-    /// Subscriptions that are on their way to another method, callback or secret.
+    /// Subscriptions moving to another method, callback or secret.
     #[serde(default)]
     pub moving: u64,
-    /// Why the last run ended early, until one is complete.
+    /// Reason why the last run ended early, until one is complete.
     pub problem: Option<String>,
-    /// What kind of failure that was.
+    /// Kind of that failure.
     #[serde(default)]
     pub problem_kind: Option<ProblemKind>,
-    /// The generation of the configuration that the last plan was made for; 0 before.
+    /// Generation of the configuration that the last plan was made for; 0 before.
     #[serde(default)]
     pub planned: u64,
-    /// The ticket of the last request to run that was answered: by a run that began after it and has ended.
+    /// Ticket of the last answered request to run: a run that began after it has ended.
     #[serde(default)]
     pub answered: u64,
-    /// Things that need a person but do not stop the run, each with what to do.
+    /// Warnings that need a person but do not stop the run, each with what to do.
     pub warnings: Vec<String>,
-    /// What users have granted whose grants were looked at for subscriptions that are not there yet.
+    /// Grants of the users that missing subscriptions need.
     #[serde(default)]
     pub grants: Vec<GrantStatus>,
 }
 
-/// Why a run ended early, as far as it tells what to do.
+/// Kind of a failed run, as far as it decides what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProblemKind {
     /// Twitch refuses the credentials.
     Credentials,
-    /// Twitch cannot be reached, or fails; it may work the next time.
+    /// Twitch is unreachable or fails; the next run may succeed.
     Outage,
-    /// Anything else: a person has to act.
+    /// Any other problem, which needs a person.
     Other,
 }
 
-/// What a user has granted to the application.
+/// Scopes that a user has granted to the application.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GrantStatus {
     /// Twitch's id of the user.
     pub user_id: Box<str>,
-    /// The login, when it is known.
+    /// Login, if known.
     pub login: Option<Box<str>>,
-    /// The scopes that are granted.
+    /// Scopes that are granted.
     pub granted: Scopes,
-    /// The fewest that are missing.
+    /// The fewest scopes that are missing.
     pub missing: Scopes,
 }
 
-/// How far a run is.
+/// Progress of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Actions done.
@@ -330,23 +329,23 @@ pub struct Progress {
 /// The conduit in use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConduitStatus {
-    /// Twitch's id.
+    /// Twitch's id of the conduit.
     pub id: String,
-    /// Its number of shards.
+    /// Number of its shards.
     pub shard_count: u32,
 }
 
-/// A plan that deletes more than `reconcile.max_delete` allows, or everything.
+/// A plan with more deletes than `reconcile.max_delete` allows, or that deletes everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldDeletes {
-    /// How many would be deleted.
+    /// Number of planned deletes.
     pub deletes: u64,
-    /// How many there are of ours, without the daemon's own.
+    /// Number of our subscriptions, without the daemon's own.
     pub ours: u64,
 }
 
 impl HeldDeletes {
-    /// What would be deleted, as people read it.
+    /// Describes the planned deletes.
     pub fn sentence(&self) -> String {
         match (self.deletes, self.ours) {
             (1, 1) => "the only subscription would be deleted".to_owned(),
@@ -358,36 +357,36 @@ impl HeldDeletes {
     }
 }
 
-/// The state of one subscription of the file.
+/// State of one subscription of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SubscriptionState {
-    /// Twitch delivers.
+    /// Twitch delivers its events.
     Enabled,
-    /// Not looked at yet, or to be created in this run or the next.
+    /// Not examined yet, or to be created in this run or the next.
     Pending,
-    /// Cannot be created now; tried again slowly and on reload.
+    /// Cannot be created now; retried slowly and on reload.
     Parked,
 }
 
 /// One subscription of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubscriptionEntry {
-    /// Type, version and condition; logins that are not resolved stand as `@login`.
+    /// Type, version and condition; unresolved logins are written as `@login`.
     #[serde(flatten)]
     pub key: SubscriptionKey,
-    /// Its state.
+    /// Whether it is enabled, pending or parked.
     pub state: SubscriptionState,
     /// Twitch's id, when there is one.
     pub id: Option<SubscriptionId>,
     /// Why it is not enabled, and what to do.
     pub reason: Option<Box<str>>,
-    /// What kind of obstacle that is, while it is parked.
+    /// Kind of obstacle, while it is parked.
     #[serde(default)]
     pub obstacle: Option<Obstacle>,
-    /// When it is tried again.
+    /// Time of the next attempt.
     pub retry_at: Option<Timestamp>,
-    /// Whether the daemon keeps it for itself, to hear of grants and of shards.
+    /// Whether the daemon uses it itself, for news of grants and shards.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub own: bool,
     /// The logins that the file names it by, where the condition has ids.
@@ -395,15 +394,15 @@ pub struct SubscriptionEntry {
     pub logins: LoginNames,
 }
 
-/// What a WebSocket shard is doing.
+/// State of a WebSocket shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ShardState {
     /// Opening the connection, or waiting for its turn.
     Connecting,
-    /// Connected, no welcome yet.
+    /// Connected, without a welcome yet.
     AwaitingWelcome,
-    /// Welcomed; waits to be bound to its shard.
+    /// Welcomed, but not bound to its shard yet.
     AwaitingBinding,
     /// Delivering.
     Bound,
@@ -414,30 +413,30 @@ pub enum ShardState {
 }
 
 impl ShardState {
-    /// Whether Twitch delivers to it.
+    /// Returns whether Twitch delivers to the shard.
     pub fn delivers(self) -> bool {
         matches!(self, Self::Bound | Self::HandingOver)
     }
 }
 
-/// One WebSocket shard.
+/// State of one shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardStatus {
-    /// Its number.
+    /// Number of the shard within its conduit.
     pub shard: ShardId,
-    /// What it is doing.
+    /// What the shard is doing.
     pub state: ShardState,
-    /// Since when.
+    /// Time of the last change of `state`.
     pub since: Timestamp,
-    /// The session that it reads.
+    /// Session that it reads.
     pub session_id: Option<SessionId>,
-    /// Connections lost since the start, server-asked reconnects not counted.
+    /// Connections lost since the start, without reconnects that the server asked for.
     pub losses: u64,
-    /// Server-asked reconnects since the start.
+    /// Reconnects since the start that the server asked for.
     pub reconnects: u64,
     /// Notifications received since the start.
     pub events: u64,
-    /// Why it is not delivering, or what happened last.
+    /// Reason why it is not delivering, or its last problem.
     pub problem: Option<String>,
 }
 
@@ -548,82 +547,81 @@ pub struct IntakeStatus {
     pub doubles: u64,
     /// Messages that could not be read: not JSON, or without what every message has.
     pub malformed: u64,
-    /// Messages of a type that this release does not know.
+    /// Messages of a type unknown to this release.
     pub unknown: u64,
     /// Revocations received.
     pub revocations: u64,
     /// Events stored since the start.
     #[serde(default)]
     pub stored: u64,
-    /// Shards' connections that had to be made anew since the start, by cause; attempts that failed count too.
+    /// Reconnects of shards since the start by cause, failed attempts included.
     #[serde(default)]
     pub reconnects: BTreeMap<ReconnectCause, u64>,
-    /// Events stored in each of the last minutes, up to 60, oldest first; the last is the one in hand.
+    /// Events stored in each of the last minutes, up to 60, oldest first; the last minute is not over.
     #[serde(default)]
     pub per_minute: Arc<[u64]>,
 }
 
-/// The webhook listener. What comes over it counts in [`IntakeStatus`] too.
+/// The webhook listener. Its messages count in [`IntakeStatus`] too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WebhookStatus {
-    /// The public URL.
+    /// Public URL that Twitch calls.
     pub callback: String,
-    /// Where it listens: an address, or `systemd`.
+    /// Address that it listens on, or `systemd`.
     pub listen: String,
-    /// Whether it ends TLS itself.
+    /// Whether it terminates TLS itself.
     pub tls: bool,
-    /// Secrets that are accepted: more than one while one is replaced.
+    /// Number of accepted secrets; more than one while a secret is replaced.
     pub keys: u64,
-    /// Connections that are open.
+    /// Open connections.
     pub connections: u64,
-    /// How many connections there may be.
+    /// Maximum number of connections.
     #[serde(default)]
     pub places: u64,
-    /// Open connections that have not carried a signed request.
+    /// Open connections without a signed request.
     #[serde(default)]
     pub unproved: u64,
-    /// Connections that had to make room for others since the start.
+    /// Connections closed to make room for others since the start.
     #[serde(default)]
     pub evicted: u64,
-    /// Requests answered since the start.
+    /// Requests since the start.
     pub requests: u64,
     /// Challenges answered since the start.
     pub challenges: u64,
-    /// Signed messages that were too old, answered and dropped, since the start.
+    /// Signed messages since the start that were too old, confirmed and dropped.
     pub stale: u64,
     /// Requests refused since the start, by reason (`signature`, `headers`, `method`, `path`, `size`, ...).
     pub rejected: BTreeMap<String, u64>,
     /// Messages answered with 503 since the start: the store could not take them, or the clock of this machine seemed
     /// wrong.
     pub unavailable: u64,
-    /// Twitch's clock less ours when the last signed message came, in seconds; its way here counts as ours
-    /// being ahead.
+    /// Twitch's clock minus ours at the last signed message, in seconds; its travel time counts as ours being ahead.
     pub clock_skew_seconds: Option<i64>,
-    /// What is wrong with it.
+    /// Current problem.
     pub problem: Option<String>,
 }
 
-/// The event store.
+/// State of the event store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreStatus {
-    /// Why nothing can be stored at present: the disk is full, or it fails. Intake waits.
+    /// Reason why nothing can be stored at present: the disk is full, or it fails. Intake waits.
     pub problem: Option<String>,
     /// Number of the newest event.
     pub last_seq: Seq,
-    /// Number of the oldest event that is kept.
+    /// Number of the oldest event kept.
     pub first_seq: Seq,
-    /// Events kept.
+    /// Number of events kept.
     pub events: u64,
     /// Size on disk, in bytes.
     pub size: u64,
-    /// Its limit, in bytes.
+    /// Maximum size on disk, in bytes.
     pub max_size: u64,
     /// Events removed by retention since the start.
     pub removed: u64,
-    /// The last time that the clock of this machine was set, for an hour. Events keep their age.
+    /// The last change of this machine's clock, for one hour. Events keep their age.
     #[serde(default)]
     pub clock_set: Option<ClockSet>,
-    /// How long transactions took since the start, their sync included.
+    /// Durations of transactions since the start, their sync included.
     #[serde(default)]
     pub commits: Durations,
     /// Transactions that failed since the start.
@@ -631,61 +629,61 @@ pub struct StoreStatus {
     pub commit_failures: u64,
 }
 
-/// The clock of this machine was set.
+/// A change of this machine's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockSet {
-    /// When, by the new time.
+    /// Time of the change, by the new clock.
     pub at: Timestamp,
-    /// How far it was set forward, in seconds; backward if negative.
+    /// Seconds that the clock was set forward; negative if backward.
     pub by_seconds: i64,
 }
 
-/// What a sink is doing.
+/// State of a sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SinkState {
-    /// Everything stored has been handed over.
+    /// Everything stored is delivered.
     Idle,
-    /// Handing over.
+    /// Handing events over.
     Delivering,
-    /// The last try failed; waits for the next.
+    /// The last attempt failed; waits for the next.
     Retrying,
-    /// The receiver wants no requests for a while.
+    /// The receiver asked for a pause.
     Paused,
-    /// Ended by a failure of our own; started again soon.
+    /// The worker failed; it is started again soon.
     Failed,
 }
 
-/// One sink.
+/// State of one sink.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SinkStatus {
-    /// Its name.
+    /// Name in the configuration.
     pub name: SinkName,
     /// `stdout`, `file`, ….
     #[serde(rename = "type")]
     pub kind: String,
-    /// What it is doing.
+    /// What the sink is doing.
     pub state: SinkState,
-    /// The last event that it is done with.
+    /// Number of the last event up to which all are done.
     pub cursor: Seq,
-    /// Stored events for this sink that it has not got yet.
+    /// Stored events for this sink that it does not have yet.
     pub lag_events: u64,
-    /// Age of the oldest event that it has not got, in seconds.
+    /// Age of the oldest event that it does not have, in seconds.
     pub lag_seconds: u64,
-    /// Events that are with the receiver, not acknowledged yet.
+    /// Events sent to the receiver and not acknowledged yet.
     #[serde(default)]
     pub in_flight: u64,
     /// Events acknowledged since the start.
     pub delivered: u64,
-    /// Tries that failed since the start.
+    /// Failed attempts since the start.
     pub retries: u64,
-    /// Events in its dead letters.
+    /// Number of its dead letters.
     pub dead_letters: u64,
     /// Events that retention removed before the sink had them, ever.
     pub lost: u64,
-    /// The last failure, until a try succeeds.
+    /// The last failure, until an attempt succeeds.
     pub problem: Option<String>,
-    /// When the next try comes, while the sink waits after a failure or because its receiver asks for a pause.
+    /// Time of the next attempt, while the sink waits after a failure or because its receiver asks for a pause.
     #[serde(default)]
     pub next_try: Option<Timestamp>,
 }

@@ -1,4 +1,4 @@
-//! Subscriptions: what the file asks for, and what Twitch has.
+//! Subscriptions of the file, and of Twitch.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -27,7 +27,7 @@ pub struct Condition(Box<str>);
 const END: char = '\0';
 
 impl Condition {
-    /// The normal form of these fields. Of a field that is named twice the last value counts.
+    /// Normalizes fields. If a field occurs twice, its last value counts.
     pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut fields: Vec<(&str, &str)> = Vec::new();
         for (name, value) in pairs {
@@ -50,12 +50,12 @@ impl Condition {
         Self(text.into())
     }
 
-    /// The value of a field; `None` when it is absent or was empty.
+    /// Returns the value of a field; `None` if it is absent or empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 
-    /// The fields in order of their names.
+    /// Returns the fields, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         let mut parts = self.0.split_terminator(END);
         std::iter::from_fn(move || Some((parts.next()?, parts.next()?)))
@@ -90,7 +90,7 @@ impl Serialize for Condition {
 }
 
 impl<'de> Deserialize<'de> for Condition {
-    /// Values that are null count as empty; other values that are not strings are errors.
+    /// Treats null as empty; other values that are not strings are errors.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Fields;
         impl<'de> Visitor<'de> for Fields {
@@ -226,10 +226,8 @@ impl fmt::Display for SubscriptionKey {
     }
 }
 
-/// The status of a subscription at Twitch ("Get EventSub Subscriptions"). An open list: values that
-/// this release does not know are kept as text.
+/// Status of a subscription at Twitch ("Get EventSub Subscriptions"). An open list: unknown values are kept as text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "the names are Twitch's own")]
 pub enum SubscriptionStatus {
     Enabled,
     WebhookCallbackVerificationPending,
@@ -261,7 +259,7 @@ impl SubscriptionStatus {
         (Self::ConduitDeleted, "conduit_deleted"),
     ];
 
-    /// From Twitch's text.
+    /// Parses Twitch's text.
     pub fn parse(text: &str) -> Self {
         Self::KNOWN
             .iter()
@@ -269,7 +267,7 @@ impl SubscriptionStatus {
             .map_or_else(|| Self::Other(text.into()), |(status, _)| status.clone())
     }
 
-    /// Twitch's text.
+    /// Returns Twitch's text.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Other(text) => text,
@@ -277,7 +275,7 @@ impl SubscriptionStatus {
         }
     }
 
-    /// Whether a subscription in this status blocks an equal one with 409 (enabled or pending).
+    /// Returns whether a subscription in this status blocks an equal one with 409 (enabled or pending).
     pub fn is_live(&self) -> bool {
         matches!(self, Self::Enabled | Self::WebhookCallbackVerificationPending)
     }
@@ -301,60 +299,54 @@ impl<'de> Deserialize<'de> for SubscriptionStatus {
     }
 }
 
-/// Where a subscription of Twitch's list points to.
+/// Transport target of a subscription in Twitch's list.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TransportTarget {
-    /// A conduit.
     Conduit {
-        /// Its id.
         conduit_id: Arc<str>,
     },
-    /// A webhook.
     Webhook {
-        /// Its URL.
         callback: Arc<str>,
     },
-    /// Something else, by the name of its method.
+    /// Another target, by the name of its method.
     Other(Arc<str>),
 }
 
-/// A row of Twitch's list of subscriptions.
+/// One subscription of Twitch's list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubscriptionRow {
     pub id: SubscriptionId,
     pub status: SubscriptionStatus,
-    /// Type, version and condition.
     pub key: SubscriptionKey,
-    /// Where it points to.
     pub target: TransportTarget,
-    /// What it costs of the client's `max_total_cost`.
+    /// Cost against the client's `max_total_cost`.
     pub cost: u64,
 }
 
-/// The value of a condition field as the file gives it.
+/// Value of a condition field in the file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FieldValue {
-    /// Passed on as it is.
+    /// Used as it is.
     Literal(Box<str>),
-    /// A login in lower case, to be turned into a user id.
+    /// Login in lower case, to be resolved to a user id.
     Login(Arc<str>),
 }
 
-/// A subscription that the file asks for, after lists were multiplied and defaults filled in.
+/// A subscription of the file, with lists expanded and defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SubscriptionSpec {
     /// For example `channel.follow`.
     pub subscription_type: Arc<str>,
     /// For example `2`.
     pub version: Arc<str>,
-    /// The condition, sorted by field, each field once.
+    /// Condition, sorted by field, each field once.
     pub condition: Box<[(Cow<'static, str>, FieldValue)]>,
-    /// The sinks that get its events, sorted; all of them when it names none.
+    /// Sinks that get its events, sorted. `None` means all.
     pub sinks: Option<Arc<[SinkName]>>,
 }
 
 impl SubscriptionSpec {
-    /// The logins in the condition.
+    /// Returns the logins in the condition.
     pub fn logins(&self) -> impl Iterator<Item = &Arc<str>> {
         self.condition.iter().filter_map(|(_, value)| match value {
             FieldValue::Login(login) => Some(login),
@@ -362,10 +354,10 @@ impl SubscriptionSpec {
         })
     }
 
-    /// The key, when every login is known to `id_of`; else the first login that is not.
+    /// Resolves the logins with `id_of`.
     ///
     /// # Errors
-    /// The login that `id_of` does not know.
+    /// The first login that `id_of` does not know.
     pub fn resolve<'a>(
         &'a self,
         id_of: impl Fn(&str) -> Option<&'a str>,

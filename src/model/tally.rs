@@ -1,29 +1,28 @@
-//! What is counted: how long something takes, and why connections are made anew.
+//! Counters: durations, and causes of reconnects.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// How often something took how long. Cheap to add to, and of fixed size.
+/// Histogram of durations. Cheap to add to, and of fixed size.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Durations {
-    /// How often.
+    /// Number of durations.
     pub count: u64,
-    /// All of it together, in microseconds.
+    /// Sum, in microseconds.
     pub total_micros: u64,
-    /// How often it took no longer than the bound with the same place in [`Durations::BOUNDS`], and longer than
-    /// the one before; the last place is for what took longer than all.
+    /// Number of durations per bucket: up to the bound in [`Durations::BOUNDS`], and more than the one before; the
+    /// last bucket has no bound.
     pub buckets: [u64; Durations::BOUNDS.len() + 1],
 }
 
 impl Durations {
-    /// The bounds of the buckets, in microseconds: from a fast disk's sync to one that is stuck.
+    /// Bounds of the buckets, in microseconds: from a fast disk's sync to one that is stuck.
     pub const BOUNDS: [u64; 14] = [
         250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
         2_500_000, 10_000_000,
     ];
 
-    /// Counts one more.
     pub fn add(&mut self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.count += 1;
@@ -32,15 +31,14 @@ impl Durations {
     }
 }
 
-/// Why a shard's connection had to be made anew. Those from `internal_server_error` to `invalid_reconnect` are
-/// Twitch's close codes 4000 to 4007 (Twitch: "Handling WebSocket Events", "Close message").
+/// Cause of a shard's reconnect. Those from `internal_server_error` to `invalid_reconnect` are Twitch's close codes
+/// 4000 to 4007 (Twitch: "Handling WebSocket Events", "Close message").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs, reason = "Twitch's own names of its close codes")]
 pub enum ReconnectCause {
-    /// Twitch asked for it; nothing is missed.
+    /// Twitch asked for it; no event is missed.
     Requested,
-    /// Nothing was heard for longer than the keepalive timeout.
+    /// Nothing was received for longer than the keepalive timeout.
     Keepalive,
     /// The connection could not be opened, broke, or ended without a close frame.
     Broken,
@@ -50,9 +48,9 @@ pub enum ReconnectCause {
     NoWelcome,
     /// Welcomed, but not bound to its shard in time.
     NotBound,
-    /// Twitch does not know the session any more.
+    /// Twitch no longer knows the session.
     SessionGone,
-    /// The event store took no more.
+    /// The event store is full or failing.
     Store,
     InternalServerError,
     ClientSentInboundTraffic,
@@ -67,7 +65,6 @@ pub enum ReconnectCause {
 }
 
 impl ReconnectCause {
-    /// Each of them.
     pub const ALL: [Self; 17] = [
         Self::Requested,
         Self::Keepalive,
@@ -88,7 +85,7 @@ impl ReconnectCause {
         Self::OtherClose,
     ];
 
-    /// What a close code means.
+    /// Returns the cause for a close code.
     pub fn of_close_code(code: u16) -> Self {
         match code {
             4000 => Self::InternalServerError,
@@ -103,7 +100,7 @@ impl ReconnectCause {
         }
     }
 
-    /// Its name, as the JSON has it.
+    /// Returns its name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Requested => "requested",

@@ -1,4 +1,4 @@
-//! Figures, times, errors and foreign text as people read them.
+//! Formatting of figures, times, errors and text from strangers for people.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::time::Timestamp;
 
-/// An error with its sources, as `a: b: c`; what a source only repeats is left out.
+/// Returns an error with its sources, as `a: b: c`; a source that repeats its parent is left out.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -21,12 +21,12 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The longest line that is made of a foreign text, in characters.
+/// Maximum length of a line of text from outside, in characters.
 pub const LONGEST_LINE: usize = 4_096;
 
-/// A text from outside, fit for one line of a terminal or a log: control characters, line breaks and the characters
-/// that change the direction of writing are shown as escapes such as `\n`, `\x1b` and `\u{202e}`. What is longer than
-/// `longest` characters ends with `…`. The result of a second call is the same.
+/// Masks text from outside for one line of a terminal or a log: control characters, line breaks and characters that
+/// change the direction of writing become escapes such as `\n`, `\x1b` and `\u{202e}`. Text longer than `longest`
+/// characters ends with `…`. Idempotent.
 pub fn one_line(text: &str, longest: usize) -> String {
     let mut line = String::with_capacity(text.len().min(4 * longest));
     let mut shown = 0;
@@ -54,7 +54,8 @@ pub fn one_line(text: &str, longest: usize) -> String {
     line
 }
 
-/// Line and paragraph separators, and what the Unicode Bidirectional Algorithm (UAX #9, section 2) takes as a command.
+/// Returns whether this is a line or paragraph separator, or a formatting character of the Unicode Bidirectional
+/// Algorithm (UAX #9, section 2).
 fn changes_lines(c: char) -> bool {
     matches!(
         c,
@@ -62,12 +63,12 @@ fn changes_lines(c: char) -> bool {
     )
 }
 
-/// A text of several lines, each made fit by [`one_line`].
+/// Masks a text of several lines with [`one_line`], line by line.
 pub fn lines(text: &str) -> String {
     text.split('\n').map(|line| one_line(line, LONGEST_LINE)).collect::<Vec<_>>().join("\n")
 }
 
-/// The name of a state as the JSON has it, in words.
+/// Returns the JSON name of a state, in words.
 pub fn word(state: &impl Serialize) -> String {
     match serde_json::to_value(state) {
         Ok(serde_json::Value::String(text)) => text.replace('_', " "),
@@ -75,13 +76,12 @@ pub fn word(state: &impl Serialize) -> String {
     }
 }
 
-/// How long ago it was.
 pub fn ago(now: Timestamp, then: Timestamp) -> String {
     format!("{} ago", duration(now.since(then)))
 }
 
-/// A duration in its two largest units, without what is left: `59 days`, `2 h 5 min`, `4 min`, `30 s`. Days are the
-/// largest unit, and stand alone from a week on.
+/// Returns a duration in its two largest units: `59 days`, `2 h 5 min`, `4 min`, `30 s`. Days are the largest unit,
+/// and stand alone from a week on.
 pub fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     if seconds == 0 && !duration.is_zero() {
@@ -104,7 +104,7 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
-/// A number and its noun: `1 shard`, `2 shards`, `1,200 shards`.
+/// Returns a number and its noun: `1 shard`, `2 shards`, `1,200 shards`.
 pub fn counted(number: u64, noun: &str) -> String {
     let end = match noun {
         _ if number == 1 => "",
@@ -114,12 +114,12 @@ pub fn counted(number: u64, noun: &str) -> String {
     format!("{} {noun}{end}", count(number))
 }
 
-/// A size in bytes.
+/// Returns a size in bytes in a readable unit.
 pub fn size(bytes: u64) -> String {
     bytesize::ByteSize(bytes).to_string()
 }
 
-/// A number with commas between its thousands.
+/// Returns a number with commas between its thousands.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn foreign_text_stays_on_its_line_and_commands_no_terminal() {
+    fn text_from_strangers_is_masked_to_one_line() {
         for (text, expected) in [
             ("channel.follow", "channel.follow"),
             ("a\nWARN forged", "a\\nWARN forged"),
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_easy_on_the_eye() {
+    fn figures_are_formatted_for_people() {
         let counts = [0, 12, 999, 1_000, 12_345, 1_234_567].map(count);
         assert_eq!(counts, ["0", "12", "999", "1,000", "12,345", "1,234,567"]);
         for (millis, text) in [

@@ -1,4 +1,4 @@
-//! Wall-clock times as people and JSON see them.
+//! Wall-clock times for people and JSON.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,12 +10,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Timestamp(pub SystemTime);
 
 impl Timestamp {
-    /// From milliseconds since the Unix epoch.
+    /// Converts milliseconds since the Unix epoch.
     pub fn from_unix_millis(millis: u64) -> Self {
         Self(UNIX_EPOCH + Duration::from_millis(millis))
     }
 
-    /// Milliseconds since the Unix epoch; 0 for times before it.
+    /// Returns milliseconds since the Unix epoch; 0 for times before it.
     pub fn unix_millis(self) -> u64 {
         self.0.duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
     }
@@ -25,17 +25,17 @@ impl Timestamp {
         humantime::parse_rfc3339(text).ok().map(Self)
     }
 
-    /// The time from `earlier` to this one; zero when the order is the other way round.
+    /// Returns the time since `earlier`; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.duration_since(earlier.0).unwrap_or_default()
     }
 }
 
-/// The end of the year 9999, the last that RFC 3339 can write, in milliseconds since the Unix epoch.
+/// The end of the year 9999, the last one in RFC 3339, in milliseconds since the Unix epoch.
 const LAST: u64 = 253_402_300_799_999;
 
 impl fmt::Display for Timestamp {
-    /// Times that RFC 3339 cannot write are shown as the nearest that it can.
+    /// Times beyond RFC 3339 are written as the nearest one within.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = UNIX_EPOCH + Duration::from_millis(self.unix_millis().min(LAST));
         write!(f, "{}", humantime::format_rfc3339_millis(shown))

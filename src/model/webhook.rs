@@ -1,9 +1,9 @@
-//! Webhooks: the secrets that Twitch signs them with, and the addresses that name the secret. ◆
+//! Webhook secrets, and callbacks that name their secret. ◆
 //!
-//! Twitch never tells which secret a subscription or a shard was made with, and a secret cannot be changed
-//! in place. So the callback that Twitch is given carries the fingerprint of its secret as `key` in the query:
-//! Twitch's own list says what was made with which secret, also after a backup was restored, and while a
-//! secret is replaced old and new callbacks differ, since an equal one is refused with 409.
+//! Twitch never tells which secret a subscription or a shard was made with, and a secret cannot be changed in place.
+//! Every callback therefore carries the fingerprint of its secret as `key` in the query. Twitch's own list then shows
+//! the secret of every subscription, even after a backup was restored. During a rotation old and new callbacks
+//! differ, which avoids the 409 for equal ones.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -18,7 +18,7 @@ use super::secret::Secret;
 use super::shard_id::ShardId;
 use super::signature::{Signer, push_hex};
 
-/// The fewest and most characters of a secret (Twitch: "Create EventSub Subscription").
+/// Length of a secret, in characters (Twitch: "Create EventSub Subscription").
 pub const SECRET_LENGTH: std::ops::RangeInclusive<usize> = 10..=100;
 
 /// Where the daemon listens for webhooks.
@@ -63,8 +63,8 @@ pub struct TlsFiles {
 #[error("a webhook secret has 10 to 100 visible ASCII characters")]
 pub struct InvalidSecret;
 
-/// The fingerprint of a secret: 8 hexadecimal digits. It tells a handful of secrets apart, and is too short
-/// to find a secret by.
+/// Fingerprint of a secret: 8 hexadecimal digits, which distinguish a handful of secrets and are too few to find a
+/// secret by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId([u8; 4]);
 
@@ -88,19 +88,16 @@ impl FromStr for KeyId {
     }
 }
 
-/// A secret with its fingerprint, ready to verify.
+/// A secret with its fingerprint and its signer.
 #[derive(Clone, Debug)]
 pub struct WebhookKey {
-    /// Its fingerprint.
     pub id: KeyId,
-    /// The secret, for Twitch.
     pub secret: Secret,
-    /// Verifies signatures made with it.
     pub signer: Signer,
 }
 
 impl WebhookKey {
-    /// Checks a secret and takes its fingerprint.
+    /// Checks a secret and computes its fingerprint.
     ///
     /// # Errors
     /// Twitch would refuse the secret.
@@ -123,13 +120,12 @@ impl PartialEq for WebhookKey {
 
 impl Eq for WebhookKey {}
 
-/// The secrets in force: the one that everything is moved to, and those that are accepted until nothing uses
-/// them any more.
+/// The accepted secrets: the current one, which everything moves to, and older ones until nothing uses them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebhookKeys(Arc<[WebhookKey]>);
 
 impl WebhookKeys {
-    /// The current one, then older ones; equal ones count once.
+    /// Keeps the current one, then older ones; duplicates count once.
     pub fn new(current: WebhookKey, older: impl IntoIterator<Item = WebhookKey>) -> Self {
         let mut keys = vec![current];
         for key in older {
@@ -140,28 +136,28 @@ impl WebhookKeys {
         Self(keys.into())
     }
 
-    /// The one that new subscriptions and shards get.
+    /// Returns the secret for new subscriptions and shards.
     pub fn current(&self) -> &WebhookKey {
         &self.0[0]
     }
 
-    /// All that are accepted, the current one first.
+    /// Returns all accepted secrets, the current one first.
     pub fn all(&self) -> &[WebhookKey] {
         &self.0
     }
 }
 
-/// What Twitch is given as callback: the public URL, with the fingerprint of the secret and, for a shard of
-/// a conduit, its number, since notifications do not name it.
+/// A callback as given to Twitch: the public URL with the fingerprint of the secret and, for a shard of a conduit,
+/// its number, because notifications do not name it.
 ///
-/// `https://example.org/eventsub?key=0f3c2a19&shard=0`
+/// `https://example.org/eventsubd?key=0f3c2a19&shard=0`
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Callback {
-    /// The public URL as the configuration has it, without a query.
+    /// Public URL from the configuration, without a query.
     pub url: Arc<str>,
-    /// The fingerprint of the secret.
+    /// Fingerprint of the secret.
     pub key: KeyId,
-    /// The shard, when it is one's.
+    /// Number of the shard, if it belongs to one.
     pub shard: Option<ShardId>,
 }
 
@@ -178,7 +174,7 @@ impl fmt::Display for Callback {
 impl FromStr for Callback {
     type Err = ();
 
-    /// Only what this type has printed: a callback without a key is not ours.
+    /// Accepts only texts that this type has written: a callback without a key is not ours.
     fn from_str(text: &str) -> Result<Self, ()> {
         let (url, query) = text.split_once('?').ok_or(())?;
         let (key, shard) = parse_query(query)?;
@@ -186,10 +182,10 @@ impl FromStr for Callback {
     }
 }
 
-/// The key and the shard that the query of a request names.
+/// Returns the key and the shard in the query of a request.
 ///
 /// # Errors
-/// It is none that we have given to Twitch.
+/// The query is not one that we have given to Twitch.
 #[allow(clippy::result_unit_err, reason = "there is one reason only")]
 pub fn parse_query(query: &str) -> Result<(KeyId, Option<ShardId>), ()> {
     let (key, shard) = match query.split_once('&') {
@@ -245,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn only_our_own_addresses_are_read() {
+    fn only_our_own_callbacks_are_parsed() {
         for text in [
             "https://a.example/e",
             "https://a.example/e?",
@@ -265,7 +261,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn addresses_are_read_as_they_are_printed(key: [u8; 4], shard: Option<u32>) {
+        fn callbacks_round_trip(key: [u8; 4], shard: Option<u32>) {
             let callback = Callback {
                 url: "https://example.org/eventsub".into(), key: KeyId(key), shard: shard.map(ShardId),
             };
@@ -273,7 +269,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_or_refused(text in ".*") {
+        fn any_text_is_parsed_or_refused(text in ".*") {
             if let Ok(callback) = text.parse::<Callback>() {
                 prop_assert_eq!(callback.to_string(), text);
             }

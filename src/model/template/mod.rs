@@ -1,8 +1,8 @@
 //! Templates of request bodies, headers, URLs, subjects and topics: minijinja, strict.
 //!
-//! A template sees the message that the `eventsub` format has, and a few short names for what is wanted most. A name
-//! that is not there is an error, never an empty text. `scan` finds names, filters and functions in the text of a
-//! template, so that a check sees branches that no sample takes.
+//! A template sees the message of the `eventsub` format, and short names for its most used parts. An unknown name is
+//! an error, never an empty text. `scan` finds names, filters and functions in the source, so a check covers branches
+//! that no sample takes.
 
 mod scan;
 
@@ -17,21 +17,21 @@ use super::broadcaster::Broadcaster;
 use super::event::Event;
 use super::readable::readable;
 
-/// The characters of a value that a URL takes as they are: the unreserved ones of RFC 3986.
+/// Characters that a URL keeps literally: the unreserved ones of RFC 3986.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The message about a template that does not come to an end.
+/// Message about a template that exceeds its fuel.
 pub const TOO_MUCH: &str = "it does too much for one event; a loop over what the event has is short enough";
 
-/// A template that could not be read, or could not be filled from an event.
+/// A template that cannot be parsed, or cannot be rendered for an event.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct TemplateError {
     /// The problem, with the expression and, unless it is the first one, the line.
     pub message: String,
-    /// The bytes of the template that are meant, as far as that is known.
+    /// Range of the problem in the source, if known.
     pub range: Option<Range<usize>>,
-    /// The word that was probably meant instead of an unknown one.
+    /// Likely intended word in place of an unknown one.
     pub meant: Option<&'static str>,
 }
 
@@ -42,7 +42,7 @@ impl TemplateError {
         let shown = range.clone().map(|range| shown(&source[range]));
         let mut message = match (error.kind(), error.detail(), &shown) {
             (ErrorKind::OutOfFuel, ..) => TOO_MUCH.to_owned(),
-            // The engine knows the undefined part of an expression, and says it in the detail.
+            // The engine reports the undefined part of an expression in the detail.
             (ErrorKind::UndefinedError, Some(detail), _) => detail.to_owned(),
             (ErrorKind::UndefinedError, None, Some(expression)) => format!("{expression} is undefined"),
             (kind, Some(detail), _) => format!("{kind}: {detail}"),
@@ -60,7 +60,7 @@ impl TemplateError {
     }
 }
 
-/// A part of a template within a message: in backticks, on one line, not too long.
+/// Quotes a part of a template for a message: on one line, shortened.
 fn shown(text: &str) -> String {
     const LONGEST: usize = 80;
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -70,15 +70,15 @@ fn shown(text: &str) -> String {
     }
 }
 
-/// The kind of text that a template makes.
+/// Kind of text that a template renders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Makes {
     Text,
-    /// Values are percent-encoded, so that none of them can add to the structure of the URL.
+    /// Values are percent-encoded, and none of them can change the structure of the URL.
     Url,
 }
 
-/// A template that was read.
+/// A parsed template.
 #[derive(Clone, Debug)]
 pub struct Template {
     environment: Environment<'static>,
@@ -86,12 +86,11 @@ pub struct Template {
 }
 
 const NAME: &str = "template";
-/// The steps that rendering one event may take. Bytes that are made count as well, so this leaves room for a text of some
-/// hundred kilobytes.
+/// Fuel for rendering one event. Output counts as well; a text of some hundred kilobytes fits.
 const FUEL: u64 = 1 << 20;
 
 impl Template {
-    /// Reads a template.
+    /// Parses a template.
     ///
     /// # Errors
     /// A syntax error, or an unknown filter, test or function.
@@ -102,13 +101,13 @@ impl Template {
         }
     }
 
-    /// Like [`Self::new`], with all errors; at least one.
+    /// Parses a template and returns all errors.
     ///
     /// # Errors
-    /// Syntax errors, or unknown filters, tests or functions.
+    /// Syntax errors, or unknown filters, tests or functions; at least one.
     pub fn read(source: &str, makes: Makes) -> Result<Self, Vec<TemplateError>> {
         let mut environment = Environment::new();
-        // Errors have the range of their expression only in this mode.
+        // Only this mode gives errors the range of their expression.
         environment.set_debug(true);
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_fuel(Some(FUEL));
@@ -124,7 +123,7 @@ impl Template {
         if unknown.is_empty() { Ok(template) } else { Err(unknown) }
     }
 
-    /// Fills it in.
+    /// Renders the template.
     ///
     /// # Errors
     /// A name that the event does not have, or an operation that a value does not support.
@@ -134,7 +133,7 @@ impl Template {
         rendered.map_err(|error| TemplateError::new(&self.source, &error))
     }
 
-    /// Filters, tests and functions that do not exist. The engine finds them only when it comes by.
+    /// Returns unknown filters, tests and functions, which the engine finds only when it executes them.
     fn unknown_words(&self) -> Vec<TemplateError> {
         let undeclared = self.undeclared();
         let mut unknown = Vec::new();
@@ -171,7 +170,7 @@ impl Template {
         result.is_err_and(|error| error.kind() == kind)
     }
 
-    /// Names that come from the event, not from the template itself.
+    /// Returns names that come from the event, not from the template itself.
     fn undeclared(&self) -> std::collections::HashSet<String> {
         self.environment
             .get_template(NAME)
@@ -179,7 +178,7 @@ impl Template {
             .unwrap_or_default()
     }
 
-    /// The names that no event of `events` has, each place once.
+    /// Returns the names that no event of `events` has, each place once.
     pub fn unknown_names(&self, events: &[EventContext]) -> Vec<UnknownName> {
         let undeclared = self.undeclared();
         let mut unknown = Vec::new();
@@ -193,7 +192,7 @@ impl Template {
             for (index, (name, range)) in names.iter().zip(&path).enumerate() {
                 let next: Vec<Value> = values.iter().filter_map(|value| member(value, name)).collect();
                 if next.is_empty() {
-                    // Beyond a plain value there are methods, which are not looked up here.
+                    // Members of other values are methods, which are not checked here.
                     let has_members =
                         values.iter().any(|value| value.kind() == minijinja::value::ValueKind::Map);
                     if has_members {
@@ -220,11 +219,11 @@ impl Template {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownName {
     pub name: String,
-    /// The name with the names before it, such as `event.titel`.
+    /// The name with its parents, such as `event.titel`.
     pub path: String,
-    /// The bytes of the template that hold the name.
+    /// Range of the name in the source.
     pub range: Range<usize>,
-    /// The names that there are in its place.
+    /// Existing names in its place.
     pub known: Vec<String>,
 }
 
@@ -246,19 +245,19 @@ fn percent_encode(
     Ok(())
 }
 
-/// Whether a text has parts that a template engine fills.
+/// Returns whether a text contains placeholders.
 pub fn is_template(text: &str) -> bool {
     ["{{", "{%", "{#"].iter().any(|open| text.contains(open))
 }
 
-/// Whether a text is one placeholder and nothing else, so that it holds no secret of its own.
+/// Returns whether a text is a single placeholder, and contains no secret of its own.
 pub fn is_pure(text: &str) -> bool {
     let inner = text.trim().strip_prefix("{{").and_then(|text| text.strip_suffix("}}"));
     inner.is_some_and(|inner| !inner.contains("{{") && !inner.contains(['"', '\'']))
 }
 
-/// The part of a URL template that stands before its first placeholder; `None` if scheme and host are not fixed by it.
-/// An event must not choose the host: it would get the headers of the request, with their secrets.
+/// Returns the part of a URL template before its first placeholder; `None` unless it fixes scheme and host. An event
+/// must not choose the host: it would get the headers of the request, with their secrets.
 pub fn fixed_base(url: &str) -> Option<&str> {
     let open = ["{{", "{%", "{#"].iter().filter_map(|open| url.find(open)).min().unwrap_or(url.len());
     let base = &url[..open];
@@ -266,7 +265,7 @@ pub fn fixed_base(url: &str) -> Option<&str> {
     base[authority..].contains(['/', '?', '#']).then_some(base)
 }
 
-/// Whether a part of the path of this URL is `.` or `..`, in any spelling that a URL parser knows.
+/// Returns whether a segment of the path of this URL is `.` or `..`, in any spelling that a URL parser accepts.
 pub fn has_dot_segment(url: &str) -> bool {
     let path = url.split_once("://").map_or(url, |(_, rest)| rest);
     let path = path.split(['?', '#']).next().unwrap_or_default();
@@ -353,14 +352,13 @@ fn closest(word: &str, known: &[&'static str]) -> Option<&'static str> {
         .map(|(_, known)| known)
 }
 
-/// What templates see of an event: `metadata` and `payload` as in the `eventsub` format, and beside them
-/// `subscription`, `event`, `type`, `version`, `message_id`, `timestamp`, `broadcaster_id` and
-/// `broadcaster_login`.
+/// Variables of a template for one event: `metadata` and `payload` as in the `eventsub` format, and besides
+/// `subscription`, `event`, `type`, `version`, `message_id`, `timestamp`, `broadcaster_id` and `broadcaster_login`.
 #[derive(Clone, Debug)]
 pub struct EventContext(Value);
 
 impl EventContext {
-    /// Reads an event's payload.
+    /// Parses an event's payload.
     ///
     /// # Errors
     /// Not valid JSON.
@@ -396,7 +394,7 @@ impl EventContext {
     }
 }
 
-/// Whether a text is one JSON value.
+/// Returns whether a text is one JSON value.
 pub fn is_json(text: &str) -> bool {
     serde_json::from_str::<&RawValue>(text).is_ok()
 }
@@ -427,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn it_sees_the_message_and_short_names() {
+    fn a_template_sees_the_message_and_short_names() {
         for (source, text) in [
             ("{{ metadata.subscription_type }} {{ payload.event.n }}", "channel.update 3"),
             ("eventsub.{{type}}.{{broadcaster_id}}", "eventsub.channel.update.12"),
@@ -484,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_no_event_has_are_found_wherever_they_stand() {
+    fn unknown_names_are_found_anywhere_in_a_template() {
         let unknown = |source: &str| -> Vec<(String, String)> {
             let template = Template::new(source, Makes::Text).unwrap();
             let names = template.unknown_names(&[event()]);
@@ -521,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_without_end_is_stopped() {
+    fn an_endless_template_is_stopped() {
         for source in [
             "{% for a in range(10000) %}{% for b in range(10000) %}{{ a }}{% endfor %}{% endfor %}",
             "{{ 'x' * 1000000000 }}",
@@ -539,7 +537,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_of_a_url_is_fixed_and_its_path_cannot_climb() {
+    fn a_url_template_cannot_change_host_or_leave_its_path() {
         assert_eq!(fixed_base("https://h.example/a/{{ x }}/b"), Some("https://h.example/a/"));
         assert_eq!(fixed_base("https://h.example?x={{ x }}"), Some("https://h.example?x="));
         for url in ["https://{{ x }}/", "https://h{{ x }}/", "{{ x }}", "https://h:{% if x %}1{% endif %}/"] {
@@ -558,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_told_from_text() {
+    fn json_is_distinguished_from_text() {
         assert!(is_json(" {\"a\": [1]} ") && !is_json("{a}") && !is_json("") && !is_json("{} {}"));
     }
 }

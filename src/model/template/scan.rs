@@ -1,8 +1,7 @@
-//! Words in the text of a template, with their place. The engine checks syntax; here any text gives some words.
+//! Lexical scan of a template for words and their places. The engine checks syntax; here any text is accepted.
 
 use std::ops::Range;
 
-/// Meaning of a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WordKind {
     Filter,
@@ -25,7 +24,7 @@ enum Token {
 
 type Tokens = Vec<(Token, Range<usize>)>;
 
-/// Filters, tests and functions that the template uses.
+/// Returns the filters, tests and functions that the template uses.
 pub(super) fn words(source: &str) -> Vec<Word> {
     let mut found = Vec::new();
     for block in blocks(source) {
@@ -38,7 +37,7 @@ pub(super) fn words(source: &str) -> Vec<Word> {
             let kind = match (before(2), before(1)) {
                 (_, "|") => WordKind::Filter,
                 ("", "filter") if at == 1 => WordKind::Filter,
-                // `in` and `not` can follow `is` too; the engine knows `in` as a test.
+                // `in` and `not` can follow `is` too; the engine has `in` as a test.
                 (_, "is") if text(at) != "not" => WordKind::Test,
                 ("is", "not") => WordKind::Test,
                 (_, ".") => continue,
@@ -51,7 +50,7 @@ pub(super) fn words(source: &str) -> Vec<Word> {
     found
 }
 
-/// Names with the names of members behind them: `event.title`, `event["title"]`.
+/// Returns names followed by member names: `event.title`, `event["title"]`.
 pub(super) fn paths(source: &str) -> Vec<Vec<Range<usize>>> {
     let mut found = Vec::new();
     for block in blocks(source) {
@@ -79,7 +78,7 @@ pub(super) fn paths(source: &str) -> Vec<Vec<Range<usize>>> {
                     _ => break,
                 }
             }
-            // The name of a method is none of a member.
+            // The name of a method is not a member.
             if path.len() > 1 && sign(at, b'(') {
                 path.pop();
             }
@@ -89,7 +88,7 @@ pub(super) fn paths(source: &str) -> Vec<Vec<Range<usize>>> {
     found
 }
 
-/// The tokens of each `{{ … }}` and `{% … %}`.
+/// Returns the tokens of each `{{ … }}` and `{% … %}`.
 fn blocks(source: &str) -> Vec<Tokens> {
     let bytes = source.as_bytes();
     let (mut blocks, mut at) = (Vec::new(), 0);
@@ -118,7 +117,7 @@ fn blocks(source: &str) -> Vec<Tokens> {
     blocks
 }
 
-/// The tokens from `at` to `close`, and where what follows begins.
+/// Returns the tokens from `at` to `close`, and the position after them.
 fn tokens(bytes: &[u8], mut at: usize, close: &[u8]) -> (Tokens, usize) {
     let mut tokens = Vec::new();
     while at < bytes.len() && !bytes[at..].starts_with(close) {
@@ -130,7 +129,7 @@ fn tokens(bytes: &[u8], mut at: usize, close: &[u8]) -> (Tokens, usize) {
                     at += if bytes[at] == b'\\' { 2 } else { 1 };
                 }
                 at = (at + 1).min(bytes.len());
-                // A text without an end has no inside that could be cut out.
+                // An unterminated literal has no inside to cut out.
                 if at - start >= 2 {
                     tokens.push((Token::Text, start..at));
                 }
@@ -168,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_found_where_they_are_code() {
+    fn words_are_found_in_code_only() {
         let source = r#"upper( {# {{ a|b }} #} {{- event.title | default("x | y") | upper }} {% if x is not defined or y is odd %}
             {% for i in range(3) %}{{ a.b(1) }}{% endfor %}{% raw %}{{ n|o }}{% endraw %}{% filter lower %}{% endfilter %}{{ 'it\'s' | trim }}"#;
         let found: Vec<(WordKind, &str)> =
