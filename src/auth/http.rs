@@ -1,5 +1,6 @@
-//! The HTTP client, and reading answers without trusting their size.
+//! The HTTP client, and reading of responses with a bound on their size.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use rustls::{ClientConfig, RootCertStore};
 use super::proxy::{Proxies, ProxyError};
 use crate::model::connect::reason;
 
-/// How long a connection may take to be made.
+/// Time limit for making a connection.
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// Connections cannot be set up.
@@ -24,15 +25,15 @@ pub enum HttpError {
     Proxy(ProxyError),
     #[error("no CA certificates: install ca-certificates or set SSL_CERT_FILE{why}")]
     NoCertificates {
-        /// Empty, or in brackets what was found instead.
+        /// Empty, or the certificates that were found instead, in brackets.
         why: String,
     },
 }
 
-/// The CA certificates that this machine trusts.
+/// CA certificates that this machine trusts.
 pub(super) struct Roots {
     pub(super) store: RootCertStore,
-    /// Set if there are none: empty, or in brackets what was found instead.
+    /// Reason for having none: empty, or what was found instead, in brackets. `None` if there are some.
     pub(super) problem: Option<String>,
 }
 
@@ -50,7 +51,7 @@ impl Roots {
     }
 }
 
-/// TLS with the certificates that this machine trusts. Without any, only `http://` works.
+/// Builds TLS with the CA certificates of this machine. Without any, only `http://` works.
 ///
 /// # Errors
 /// The TLS library refuses its own defaults.
@@ -67,8 +68,8 @@ pub(super) fn tls_with(roots: RootCertStore) -> Result<ClientConfig, HttpError> 
         .with_no_client_auth())
 }
 
-/// A client that uses no proxy and follows no redirects. Header names go out in title case, as Twitch's webhooks
-/// have them: not every receiver knows that case does not count.
+/// Builds a client that uses no proxy and follows no redirects. Header names are sent in title case like those of
+/// Twitch's webhooks, because some receivers compare them case-sensitively.
 ///
 /// # Errors
 /// The HTTP library refuses its settings.
@@ -88,7 +89,7 @@ pub(super) fn build_client(
         .connect_timeout(CONNECT_LIMIT)
         .pool_idle_timeout(Duration::from_secs(60))
         .tls_backend_preconfigured(tls);
-    // Our own rules decide, so that WebSockets go the same way.
+    // Our own rules choose the proxy, for HTTP and WebSockets alike.
     let builder = if proxies.all().next().is_none() {
         builder.no_proxy()
     } else {
@@ -98,16 +99,26 @@ pub(super) fn build_client(
     builder.build().map_err(HttpError::Client)
 }
 
-/// An answer's body could not be read.
+/// Builds a client for HTTP over a Unix socket. The host of its URLs is sent as `Host` and otherwise ignored.
+///
+/// # Errors
+/// The HTTP library refuses its settings.
+pub fn unix_client(socket: &Path) -> Result<reqwest::Client, HttpError> {
+    let client = reqwest::Client::builder()
+        .unix_socket(socket)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        // Never used, but the library insists on having TLS.
+        .tls_backend_preconfigured(tls_with(RootCertStore::empty())?);
+    client.build().map_err(HttpError::Client)
+}
+
+/// The body of a response could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// It is larger than anything Twitch sends.
     #[error("the answer has more than {limit} bytes")]
-    TooLarge {
-        /// What is accepted.
-        limit: usize,
-    },
-    /// The connection broke, or time ran out. The error has the URL: it is shown through [`super::explain`] only.
+    TooLarge { limit: usize },
+    /// The connection broke, or timed out. The error contains the URL: show it through [`super::explain`] only.
     #[error("the answer broke off")]
     Broken(reqwest::Error),
 }
@@ -115,7 +126,7 @@ pub enum BodyError {
 /// Reads a body of at most `limit` bytes.
 ///
 /// # Errors
-/// It is larger, or breaks off.
+/// The body is larger, or incomplete.
 pub async fn read_bounded(mut response: reqwest::Response, limit: usize) -> Result<Vec<u8>, BodyError> {
     let announced = response.content_length().unwrap_or(0);
     if announced > limit as u64 {
@@ -138,7 +149,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn header_names_go_out_in_title_case() {
+    async fn header_names_are_sent_in_title_case() {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let client = http_client("test", tls_config().unwrap()).unwrap();

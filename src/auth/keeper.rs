@@ -1,4 +1,4 @@
-//! The task that keeps the token: it does what the state machine says, and tells everybody.
+//! The token keeper: a task that executes the state machine's commands and publishes the token.
 
 use std::time::{Duration, SystemTime};
 
@@ -18,13 +18,13 @@ use crate::model::pulse::Pulse;
 use crate::model::status::{TokenState, TokenStatus};
 use crate::model::time::Timestamp;
 
-/// How long one request may take.
+/// Time limit of one request.
 const REQUEST_LIMIT: Duration = Duration::from_secs(15);
-/// The largest answer that is read, in bytes.
+/// The largest response that is read, in bytes.
 const MAX_ANSWER: usize = 64 << 10;
-/// Rejections that may wait for the keeper.
+/// Capacity of the queue of rejections.
 const REJECTIONS: usize = 64;
-/// How often the clocks are compared.
+/// Interval of comparing the clocks.
 const CLOCK_CHECK: Duration = Duration::from_secs(60);
 
 enum Finished {
@@ -32,7 +32,6 @@ enum Finished {
     Validate(u64, ValidateOutcome),
 }
 
-/// The task that owns the token.
 #[derive(Debug)]
 pub struct Keeper {
     http: Outward,
@@ -45,7 +44,7 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// A keeper, and the handle for those who need the token. `options` and `credentials` may change.
+    /// Returns a keeper and the handle for its users. `options` and `credentials` may change.
     pub fn new(
         http: Outward,
         options: watch::Receiver<TokenOptions>,
@@ -64,7 +63,7 @@ impl Keeper {
         (Self { http, options, credentials, rejections, serving, status, pulse }, tokens)
     }
 
-    /// Runs until cancelled; no failure ends it.
+    /// Runs until cancelled; failures are retried.
     pub async fn run(mut self, cancel: CancellationToken) {
         let mut known = self.credentials.borrow_and_update().clone();
         let interval = self.options.borrow_and_update().validate_interval;
@@ -175,7 +174,7 @@ impl Keeper {
                 }
                 machine.handle_validate(generation, outcome, now(), jitter);
             }
-            // A panic in a request is a failure that may pass, of whichever was in flight.
+            // A panic counts as a temporary failure of the request in flight.
             Err(error) => {
                 warn!(%error, "a request for the token failed");
                 machine.handle_lost_reply(now(), jitter);
@@ -227,7 +226,7 @@ impl Keeper {
         });
         self.status.send_if_modified(|status| {
             let problem = machine.problem().map(str::to_owned);
-            // The wall clock moves on between two calls; only a new expiry is a change.
+            // The wall clock moves between two calls; only a new expiry is a change.
             let moved = match (status.expires_at, expires_at) {
                 (Some(old), Some(new)) => old.since(new).max(new.since(old)) > Duration::from_secs(5),
                 (old, new) => old != new,
@@ -297,7 +296,7 @@ async fn validate(http: &Outward, base: &str, token: &Token) -> ValidateOutcome 
     }
 }
 
-/// Finds out when the wall clock has run ahead of the monotonic one, which stands still in suspend.
+/// Detects that the wall clock has run ahead of the monotonic one, which stops during suspend.
 struct Clocks {
     wall: SystemTime,
     monotonic: Instant,
@@ -324,9 +323,9 @@ mod tests {
     use crate::model::secret::Secret;
 
     #[tokio::test(start_paused = true)]
-    async fn it_shows_that_it_lives_while_nobody_answers() {
+    async fn the_keeper_beats_while_twitch_does_not_respond() {
         let http = Outward::new("test", tls_config().unwrap(), Proxies::default()).unwrap();
-        // Nobody listens there.
+        // A port without a listener.
         let auth_url = "http://127.0.0.1:1".to_owned();
         let options = TokenOptions { auth_url, validate_interval: Duration::from_secs(3600) };
         let (_options, options) = watch::channel(options);

@@ -1,5 +1,5 @@
-//! Requests to id.twitch.tv and what its answers mean. Classified by status first, by text never:
-//! Twitch changes texts unannounced. ◆
+//! Requests to id.twitch.tv and their responses. Classified by status, never by text: Twitch changes texts
+//! unannounced. ◆
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use crate::model::masking::Masking;
 use crate::model::secret::Secret;
 use crate::model::text::one_line;
 
-/// The longest part of a foreign text that is repeated to a person, in characters.
+/// Maximum length of a quotation from Twitch, in characters.
 const EXCERPT: usize = 200;
-/// The longest token that is accepted, in bytes. Twitch's have 30 and promise no length.
+/// The longest accepted token, in bytes. Twitch's have 30, but no length is promised.
 const MAX_TOKEN: usize = 4_096;
 
-/// The form of the client credentials grant, sent as a body so that no log of URLs holds it.
+/// Returns the form of the client credentials grant, sent as a body to keep it out of logs of URLs.
 pub fn mint_form<'a>(client_id: &'a str, client_secret: &'a Secret) -> [(&'static str, &'a str); 3] {
     [
         ("client_id", client_id),
@@ -41,12 +41,12 @@ fn minted(body: &[u8]) -> Result<(Secret, u64), String> {
     Ok((Secret::new(token), members.number("expires_in").ok().flatten().unwrap_or(0)))
 }
 
-/// 0 with status 200 stands for "no known expiry".
+/// Converts a lifetime; 0 with status 200 means "no known expiry".
 fn life(seconds: u64) -> Option<Duration> {
     (seconds > 0).then(|| Duration::from_secs(seconds.min(10 * 365 * 86_400)))
 }
 
-/// What an answer of the token endpoint means. `secret` is blanked should the answer repeat it.
+/// Classifies a response of the token endpoint. `secret` is masked in messages.
 pub fn parse_mint(status: u16, body: &[u8], secret: &Secret) -> MintOutcome {
     match status {
         200..=299 => match minted(body) {
@@ -65,7 +65,7 @@ pub fn parse_mint(status: u16, body: &[u8], secret: &Secret) -> MintOutcome {
     }
 }
 
-/// What an answer of the validation endpoint means.
+/// Classifies a response of the validation endpoint.
 pub fn parse_validate(status: u16, body: &[u8]) -> ValidateOutcome {
     match status {
         200 => match validated(body) {
@@ -85,12 +85,12 @@ fn validated(body: &[u8]) -> Result<(String, u64), String> {
     Ok((members.needed_text("client_id")?, members.number("expires_in").ok().flatten().unwrap_or(0)))
 }
 
-/// How a device code is asked for, with these scopes (Twitch: "Device code grant flow").
+/// Returns the form that asks for a device code with these scopes (Twitch: "Device code grant flow").
 pub fn device_form<'a>(client_id: &'a str, scopes: &'a str) -> [(&'static str, &'a str); 2] {
     [("client_id", client_id), ("scopes", scopes)]
 }
 
-/// How the token of a device code is asked for.
+/// Returns the form that asks for the token of a device code.
 pub fn device_token_form<'a>(
     client_id: &'a str,
     scopes: &'a str,
@@ -104,21 +104,21 @@ pub fn device_token_form<'a>(
     ]
 }
 
-/// A device code, and what a person does with it.
+/// A device code with instructions for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceCode {
-    /// What the token is asked for with.
+    /// Code that identifies this grant to Twitch.
     pub device_code: Secret,
-    /// What a person types, should the page ask for it.
+    /// Code to type, if the page asks for it.
     pub user_code: String,
-    /// The page that a person opens.
+    /// Page that the user opens.
     pub verification_uri: String,
     pub expires_in: Duration,
-    /// The least pause between two questions.
+    /// Minimum pause between two polls.
     pub interval: Duration,
 }
 
-/// Life of a device code whose answer does not say one, in seconds: what Twitch's have.
+/// Lifetime of a device code if the response does not state one, in seconds: Twitch's usual one.
 const DEVICE_LIFE: u64 = 1_800;
 
 fn device(body: &[u8]) -> Result<DeviceCode, String> {
@@ -134,26 +134,26 @@ fn device(body: &[u8]) -> Result<DeviceCode, String> {
     })
 }
 
-/// What the answer to a question after a device code means.
+/// Outcome of polling for the token of a device code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeviceOutcome {
-    /// Nobody has answered yet.
+    /// The user has not decided yet.
     Pending,
-    /// Nobody has answered yet, and the questions come too often.
+    /// The user has not decided yet, and polls come too often.
     SlowDown,
-    /// Somebody has allowed it.
+    /// The user has granted the scopes.
     Granted(Secret),
-    /// The code is spent, has expired, or was refused; with Twitch's words.
+    /// The code is used up, has expired, or was refused; with Twitch's message.
     Over(String),
-    /// May work the next time.
+    /// A temporary failure.
     Temporary(String),
 }
 
-/// Whose a user access token is, and what it allows.
+/// User and scopes of a user access token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenUser {
     pub user_id: Box<str>,
-    /// Empty if Twitch does not say.
+    /// Empty if Twitch does not state it.
     pub login: Box<str>,
     pub scopes: Scopes,
 }
@@ -168,10 +168,10 @@ fn token_user(body: &[u8]) -> Result<TokenUser, String> {
     })
 }
 
-/// What the answer to the wish for a device code means.
+/// Parses the response to a request for a device code.
 ///
 /// # Errors
-/// It is none; with the reason.
+/// The reason for not getting a code.
 pub fn parse_device(status: u16, body: &[u8]) -> Result<DeviceCode, String> {
     let nothing = Secret::new("");
     match status {
@@ -180,8 +180,8 @@ pub fn parse_device(status: u16, body: &[u8]) -> Result<DeviceCode, String> {
     }
 }
 
-/// What the answer to a question after a device code means. The texts count here: a code that nobody has
-/// answered and one that is spent differ in nothing else.
+/// Classifies the response to a poll for a device code. Texts count here: only they distinguish a code that waits for
+/// the user from one that is used up.
 pub fn parse_device_token(status: u16, body: &[u8], device_code: &Secret) -> DeviceOutcome {
     let words = message(body, device_code);
     let says = |text: &str| words.to_ascii_lowercase().replace(' ', "_").contains(text);
@@ -198,10 +198,10 @@ pub fn parse_device_token(status: u16, body: &[u8], device_code: &Secret) -> Dev
     }
 }
 
-/// Whose token it is, by the answer of the validation endpoint.
+/// Returns the user of a token from a response of the validation endpoint.
 ///
 /// # Errors
-/// It does not say; with the reason.
+/// The reason why the user is unknown.
 pub fn parse_token_user(status: u16, body: &[u8]) -> Result<TokenUser, String> {
     match status {
         200 => token_user(body).map_err(|why| format!("the answer names no user: {why}")),
@@ -209,7 +209,7 @@ pub fn parse_token_user(status: u16, body: &[u8]) -> Result<TokenUser, String> {
     }
 }
 
-/// Whether the body is a refusal of Twitch's: an object with a status or a message.
+/// Returns whether the body is an error of Twitch's: an object with a status or a message.
 fn is_refusal(body: &[u8]) -> bool {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     Members::of(&body).is_ok_and(|members| members.has("status") || members.has("message"))
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn nulls_and_numbers_as_text_are_no_failure() {
+    fn nulls_and_numbers_as_text_are_accepted() {
         let secret = Secret::new("s");
         let minted =
             parse_mint(200, br#"{"access_token":"abc","expires_in":"60","token_type":null}"#, &secret);
@@ -412,7 +412,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_answer_is_understood_somehow(status in 100..600_u16, body in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn any_response_is_classified(status in 100..600_u16, body in prop::collection::vec(any::<u8>(), 0..200)) {
             let secret = Secret::new("x");
             let mint = parse_mint(status, &body, &secret);
             let minted = matches!(mint, MintOutcome::Minted { .. });

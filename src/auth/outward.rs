@@ -1,5 +1,4 @@
-//! How everything connects outward: CA certificates, proxies, DNS and time limits, the same for requests and for
-//! WebSockets.
+//! Outgoing connections: CA certificates, proxies, DNS and time limits, the same for HTTP and WebSockets.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -24,7 +23,7 @@ use crate::model::connect::{address, broke, cannot_connect, place};
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-/// A connection before TLS and WebSocket: TCP, or a tunnel of some kind.
+/// A connection below TLS and WebSocket: TCP, or a tunnel.
 pub struct Connection(Box<dyn Io>);
 
 impl fmt::Debug for Connection {
@@ -73,22 +72,22 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// The way out; cheap to clone.
+/// Factory for outgoing connections; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Outward {
     user_agent: Arc<str>,
     client: reqwest::Client,
     tls: Arc<rustls::ClientConfig>,
     proxies: Proxies,
-    /// Why there are no CA certificates.
+    /// Reason for having no CA certificates. `None` if there are some.
     no_certificates: Option<Arc<str>>,
 }
 
 impl Outward {
-    /// The CA certificates of this machine and the proxies of the environment.
+    /// Uses the CA certificates of this machine and the proxies of the environment.
     ///
     /// # Errors
-    /// A variable that names no proxy, or libraries that cannot be set up.
+    /// A variable is not the address of a proxy, or libraries cannot be set up.
     pub fn from_environment(user_agent: &str) -> Result<Self, HttpError> {
         let proxies = Proxies::from_environment().map_err(HttpError::Proxy)?;
         let roots = Roots::load();
@@ -103,12 +102,12 @@ impl Outward {
         Ok(Self { user_agent: user_agent.into(), client, tls: Arc::new(tls), proxies, no_certificates: None })
     }
 
-    /// The HTTP client. It follows no redirects: a token must not wander.
+    /// Returns the HTTP client. It follows no redirects, to keep the token from other hosts.
     pub fn client(&self) -> reqwest::Client {
         self.client.clone()
     }
 
-    /// Another HTTP client, which shares no connections with [`Self::client`].
+    /// Returns another HTTP client, which shares no connections with [`Self::client`].
     ///
     /// # Errors
     /// The HTTP library cannot be set up.
@@ -124,7 +123,7 @@ impl Outward {
         &self.proxies
     }
 
-    /// Fails if one of these URLs needs a CA certificate and there is none.
+    /// Fails if one of these URLs needs CA certificates and there are none.
     ///
     /// # Errors
     /// [`HttpError::NoCertificates`].
@@ -138,8 +137,8 @@ impl Outward {
         }
     }
 
-    /// Connects to the host of a URL, with TLS if the URL wants it, and closes the connection again; the address.
-    /// Brokers are connected to directly, as their clients do.
+    /// Connects to the host of a URL, with TLS if the URL asks for it, closes the connection and returns the address.
+    /// Connects to brokers without a proxy, as their clients do.
     ///
     /// # Errors
     /// A sentence with both addresses.
@@ -157,7 +156,7 @@ impl Outward {
         let web = matches!(url.scheme(), "http" | "https");
         let proxy = self.proxies.of_url(url).filter(|_| web).map(ToString::to_string);
         let route = Route { to: to.clone(), proxy };
-        // Path, query and login may be secret, and are not needed.
+        // Path, query and credentials may be secret, and are not needed.
         let uri = format!("{}://{to}/", url.scheme()).parse::<Uri>().map_err(|error| route.failed(&error))?;
         let connection = match web {
             true => self.connect(&uri).await?,
@@ -176,7 +175,7 @@ impl Outward {
         Ok(place(&to, route.proxy.as_deref()))
     }
 
-    /// Why a request got no answer, as a sentence.
+    /// Returns why a request got no response, as a sentence.
     pub fn explain(&self, error: &reqwest::Error) -> String {
         explain(error, &self.proxies)
     }
@@ -208,7 +207,7 @@ fn boxed(io: impl Io + 'static) -> Connection {
     Connection(Box::new(io))
 }
 
-/// Looks names up and connects as the HTTP client does: IPv6 and IPv4 side by side.
+/// Builds a connector that resolves names and connects as the HTTP client does: IPv6 and IPv4 side by side.
 fn connector() -> HttpConnector {
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
@@ -218,7 +217,7 @@ fn connector() -> HttpConnector {
     connector
 }
 
-/// Where a connection goes, for messages.
+/// Addresses of a connection, for messages.
 #[derive(Clone)]
 struct Route {
     to: String,
@@ -287,8 +286,8 @@ async fn proxied(proxy: Proxy, route: Route, tls: Arc<rustls::ClientConfig>) -> 
     }
 }
 
-/// The address that a SOCKS proxy is asked for. With `socks4` and `socks5` names are looked up here, with
-/// `socks4a` and `socks5h` by the proxy.
+/// Returns the address to ask a SOCKS proxy for. `socks4` and `socks5` resolve names here, `socks4a` and `socks5h` at
+/// the proxy.
 async fn socks_target(proxy: Proxy, route: Route) -> Result<Uri, String> {
     let v4 = proxy.scheme() == "socks4";
     let target = if v4 || proxy.scheme() == "socks5" {
@@ -302,7 +301,7 @@ async fn socks_target(proxy: Proxy, route: Route) -> Result<Uri, String> {
     format!("http://{target}/").parse::<Uri>().map_err(|error| route.failed(&error))
 }
 
-/// Asks an HTTP proxy for a tunnel.
+/// Opens a tunnel through an HTTP proxy.
 async fn tunnel(stream: Connection, proxy: Proxy, route: Route) -> Result<Connection, String> {
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| route.failed(&error))?;
@@ -315,7 +314,7 @@ async fn tunnel(stream: Connection, proxy: Proxy, route: Route) -> Result<Connec
     let ask = async move {
         let answer = sender.send_request(request).await?;
         let status = answer.status();
-        // Without the sender the connection ends once the tunnel is handed over.
+        // Without the sender the connection task ends once the tunnel is handed over.
         drop(sender);
         let upgraded = if status.is_success() { Some(hyper::upgrade::on(answer).await) } else { None };
         Ok::<_, hyper::Error>((status, upgraded))
@@ -332,7 +331,7 @@ async fn tunnel(stream: Connection, proxy: Proxy, route: Route) -> Result<Connec
     }
 }
 
-/// Why a request got no answer, as a sentence with the addresses and without the rest of the URL.
+/// Returns why a request got no response, as a sentence with the addresses and without the rest of the URL.
 pub fn explain(error: &reqwest::Error, proxies: &Proxies) -> String {
     let url = error.url();
     let to = url

@@ -1,7 +1,7 @@
-//! Which proxy a connection goes through: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, as curl has
-//! them. This machine itself is never reached through a proxy.
+//! Choice of a proxy: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` with curl's meaning. This machine
+//! itself is never reached through a proxy.
 //!
-//! The value of a variable may hold a password, so messages have the variable's name and the proxy's address.
+//! The value of a variable may contain a password, so messages have the variable's name and the proxy's address only.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,15 +13,15 @@ use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use crate::model::connect::address;
 use crate::model::secret::Secret;
 
-/// The variables, the first of each row that is set counts.
+/// Variables by scheme; the first one that is set counts.
 const HTTP: [&str; 2] = ["HTTP_PROXY", "http_proxy"];
 const HTTPS: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
 const ALL: [&str; 2] = ["ALL_PROXY", "all_proxy"];
 const NO: [&str; 2] = ["NO_PROXY", "no_proxy"];
-/// Set by web servers for CGI programs, where `HTTP_PROXY` holds a header of the request.
+/// Set by web servers for CGI programs, for which `HTTP_PROXY` is a header of the request.
 const CGI: &str = "REQUEST_METHOD";
 
-/// A variable whose value is no proxy.
+/// The value of a variable is not the address of a proxy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the environment variable {variable} is not the address of a proxy; write for example `http://proxy.example:3128` \
@@ -36,7 +36,7 @@ pub struct ProxyError {
 pub struct Proxy {
     variable: &'static str,
     intercept: Intercept,
-    /// The address with user and password, for the HTTP client.
+    /// Address with user and password, for the HTTP client.
     url: Secret,
 }
 
@@ -70,23 +70,23 @@ impl Proxy {
         })
     }
 
-    /// Basic credentials for an HTTP proxy.
+    /// Returns Basic credentials for an HTTP proxy.
     pub(super) fn basic_auth(&self) -> Option<&http::HeaderValue> {
         self.intercept.basic_auth()
     }
 
-    /// User and password for a SOCKS proxy.
+    /// Returns user and password for a SOCKS proxy.
     pub(super) fn user(&self) -> Option<(&str, &str)> {
         self.intercept.raw_auth()
     }
 
-    /// The address without user and password, always with its port.
+    /// Returns the address without user and password, always with its port.
     pub(super) fn uri(&self) -> Option<Uri> {
         let authority = address(self.host(), self.port());
         Uri::builder().scheme(self.scheme()).authority(authority).path_and_query("/").build().ok()
     }
 
-    /// The address for the HTTP client, with its port.
+    /// Returns the address for the HTTP client, with its port.
     pub(super) fn url(&self) -> Option<reqwest::Url> {
         let mut url = reqwest::Url::parse(self.url.expose()).ok()?;
         if url.port().is_none() && !matches!(self.scheme(), "http" | "https") {
@@ -109,14 +109,14 @@ impl fmt::Debug for Proxy {
     }
 }
 
-/// The rules for all connections.
+/// Proxies for all connections.
 #[derive(Clone, Default)]
 pub struct Proxies(Option<Arc<Rules>>);
 
 struct Rules {
     http: Option<Proxy>,
     https: Option<Proxy>,
-    /// Knows `NO_PROXY`.
+    /// Implements `NO_PROXY`.
     matcher: Matcher,
 }
 
@@ -127,12 +127,16 @@ impl fmt::Debug for Proxies {
 }
 
 impl Proxies {
+    /// Reads the environment.
+    ///
     /// # Errors
-    /// A variable whose value is no proxy: connecting without it would go round what somebody set up.
+    /// The value of a variable is not a proxy: connecting without it would bypass a proxy that was set up.
     pub fn from_environment() -> Result<Self, ProxyError> {
         Self::from_variables(|name| std::env::var(name).ok())
     }
 
+    /// Reads variables through `get`.
+    ///
     /// # Errors
     /// As [`Self::from_environment`].
     pub fn from_variables(get: impl Fn(&str) -> Option<String>) -> Result<Self, ProxyError> {
@@ -157,7 +161,7 @@ impl Proxies {
         Ok(Self(Some(Arc::new(Rules { http, https, matcher }))))
     }
 
-    /// The proxy for an address; `ws` counts as `http`, `wss` and everything else as `https`.
+    /// Returns the proxy for an address; `ws` counts as `http`, `wss` and all other schemes as `https`.
     pub fn of(&self, scheme: &str, host: &str) -> Option<&Proxy> {
         let rules = self.0.as_deref()?;
         let proxy = if matches!(scheme, "http" | "ws") { &rules.http } else { &rules.https }.as_ref()?;
@@ -168,12 +172,12 @@ impl Proxies {
         rules.matcher.intercept(&target).map(|_| proxy)
     }
 
-    /// The proxy for a URL.
+    /// Returns the proxy for a URL.
     pub fn of_url(&self, url: &reqwest::Url) -> Option<&Proxy> {
         self.of(url.scheme(), url.host_str()?)
     }
 
-    /// Every proxy that is set, once.
+    /// Returns every proxy that is set, once.
     pub fn all(&self) -> impl Iterator<Item = &Proxy> {
         let rules = self.0.as_deref();
         let http = rules.and_then(|rules| rules.http.as_ref());
@@ -183,7 +187,7 @@ impl Proxies {
     }
 }
 
-/// Loopback by name or address. A proxy elsewhere would reach itself by it.
+/// Returns whether a host is this machine, by name or address. A proxy elsewhere would connect to itself instead.
 fn is_this_machine(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.').to_ascii_lowercase();
     host == "localhost"
@@ -206,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn each_variable_counts_as_curl_has_it() {
+    fn variables_have_curls_meaning() {
         let https = ("HTTPS_PROXY", "http://me:s3cretpass@proxy.example:3128");
         let named = Some("the proxy proxy.example:3128 (HTTPS_PROXY)".to_owned());
         for (variables, scheme, host, expected) in [
@@ -247,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_no_proxy_is_refused_without_being_repeated() {
+    fn an_invalid_proxy_is_refused_without_quoting_it() {
         for value in ["ftp://me:s3cretpass@x", "http://", "s3cretpass s3cretpass", "http://me:s3cretpass@"] {
             let error = proxies(&[("HTTPS_PROXY", value)]).expect_err(value).to_string();
             assert!(error.contains("HTTPS_PROXY") && !error.contains("s3cretpass"), "{error}");

@@ -1,9 +1,8 @@
-//! The life of the app access token, as a state machine that is told the time. ◆
+//! State machine of the app access token, told the time by its caller. ◆
 //!
-//! none → minting → valid → renewing (the old token still serves). At most one mint and one
-//! validation are in flight. A token that is known to be dead, or that a request has just been
-//! refused with, is not handed out. Sources: Twitch, "Getting OAuth Access Tokens" and "Validating
-//! requests".
+//! none → minting → valid → renewing (the old token still serves). At most one mint and one validation are in flight.
+//! A token is not handed out if it is known to be dead or a request was just refused with it. Sources: Twitch,
+//! "Getting OAuth Access Tokens" and "Validating requests".
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,7 @@ use crate::model::status::TokenState;
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 /// The longest pause of the backoff.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
-/// No pause is shorter.
+/// The shortest pause.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// Pause before refused credentials are tried again: they may be corrected at Twitch.
 const REFUSED_RETRY: Duration = Duration::from_secs(300);
@@ -28,9 +27,9 @@ const VALIDATE_RETRY: Duration = Duration::from_secs(30);
 /// Requests that the driver has to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Ask for a new token.
+    /// Request a new token.
     Mint,
-    /// Ask whether the token of this generation is alive.
+    /// Check whether the token of this generation is alive.
     Validate { generation: u64 },
 }
 
@@ -110,7 +109,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A machine that wants its first token now.
+    /// Returns a machine that requests its first token at once.
     pub fn new(client_id: String, validate_interval: Duration, now: Instant) -> Self {
         Self {
             client_id,
@@ -127,7 +126,7 @@ impl Machine {
         }
     }
 
-    /// The next thing to do now, if any.
+    /// Returns the next command, if any.
     pub fn poll_command(&mut self, now: Instant) -> Option<Command> {
         if !self.minting && self.mint_at.is_some_and(|at| at <= now) {
             self.mint_at = None;
@@ -143,7 +142,7 @@ impl Machine {
         None
     }
 
-    /// When [`Self::handle_timeout`] is due. `None` only while a reply is awaited.
+    /// Returns when [`Self::handle_timeout`] is due. `None` only while a reply is awaited.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let mint = self.mint_at.filter(|_| !self.minting);
         let current = self.current.as_ref();
@@ -153,7 +152,7 @@ impl Machine {
         [mint, validate, renew, expire].into_iter().flatten().min()
     }
 
-    /// Lets time pass: renewal and expiry.
+    /// Handles the passing of time: renewal and expiry.
     pub fn handle_timeout(&mut self, now: Instant) {
         let Some(current) = &mut self.current else { return };
         if current.renew_at.is_some_and(|at| at <= now) {
@@ -166,7 +165,7 @@ impl Machine {
         }
     }
 
-    /// Takes the reply to [`Command::Mint`].
+    /// Handles the reply to [`Command::Mint`].
     pub fn handle_mint(&mut self, outcome: MintOutcome, now: Instant, jitter: f64) {
         self.minting = false;
         if std::mem::take(&mut self.stale_mint) && !matches!(outcome, MintOutcome::Minted { .. }) {
@@ -199,7 +198,7 @@ impl Machine {
         }
     }
 
-    /// Takes the reply to [`Command::Validate`].
+    /// Handles the reply to [`Command::Validate`].
     pub fn handle_validate(&mut self, generation: u64, outcome: ValidateOutcome, now: Instant, jitter: f64) {
         self.validating = None;
         let Some(current) = self.current.as_mut().filter(|c| c.token.generation == generation) else {
@@ -238,7 +237,7 @@ impl Machine {
         }
     }
 
-    /// A request was answered 401 with the token of this generation.
+    /// Handles a 401 for the token of this generation.
     pub fn handle_rejection(&mut self, generation: u64, now: Instant) {
         if let Some(current) = &mut self.current
             && current.token.generation == generation
@@ -249,7 +248,7 @@ impl Machine {
         }
     }
 
-    /// The state of the rejected token of this generation.
+    /// Returns the state of the rejected token of this generation.
     pub fn verdict(&self, generation: u64) -> Verdict {
         match (&self.current, &self.refused) {
             (Some(current), _) if current.suspect => Verdict::Open,
@@ -262,7 +261,7 @@ impl Machine {
         }
     }
 
-    /// The client secret was changed. Mints with it at once; the old token serves until then.
+    /// Handles a changed client secret: mints with it at once; the old token serves until then.
     pub fn handle_new_secret(&mut self, now: Instant) {
         self.refused = None;
         self.failures = 0;
@@ -273,7 +272,7 @@ impl Machine {
         }
     }
 
-    /// The interval of validation was changed.
+    /// Handles a changed interval of validation.
     pub fn handle_new_interval(&mut self, interval: Duration, now: Instant) {
         self.validate_interval = interval;
         if let Some(current) = &mut self.current {
@@ -281,7 +280,8 @@ impl Machine {
         }
     }
 
-    /// The wall clock ran ahead of the monotonic one (suspend, or a correction): the token's age is unknown.
+    /// Handles a wall clock that ran ahead of the monotonic one (suspend, or a correction): the token's age is
+    /// unknown.
     pub fn handle_clock_jump(&mut self, now: Instant) {
         if let Some(current) = &mut self.current {
             current.validate_at = now;
@@ -291,17 +291,17 @@ impl Machine {
         }
     }
 
-    /// The token that requests may use now.
+    /// Returns the token that requests may use now.
     pub fn serving(&self) -> Option<&Token> {
         self.current.as_ref().filter(|c| !c.suspect).map(|c| &c.token)
     }
 
-    /// The token of this generation if it is still the current one, suspect or not.
+    /// Returns the token of this generation if it is still the current one, suspect or not.
     pub fn token(&self, generation: u64) -> Option<&Token> {
         self.current.as_ref().map(|c| &c.token).filter(|token| token.generation == generation)
     }
 
-    /// A reply will never come: treats the request in flight as failed.
+    /// Handles a reply that will never come: the request in flight has failed.
     pub fn handle_lost_reply(&mut self, now: Instant, jitter: f64) {
         if self.minting {
             self.handle_mint(MintOutcome::Temporary("the request failed".to_owned()), now, jitter);
@@ -316,12 +316,12 @@ impl Machine {
         }
     }
 
-    /// Twitch's message if the credentials are refused, so that no token is available.
+    /// Returns Twitch's message if the credentials are refused and no token is available.
     pub fn refusal(&self) -> Option<&str> {
         self.refused.as_deref().filter(|_| self.current.is_none())
     }
 
-    /// When the token expires. `None` without a token, or if Twitch did not say.
+    /// Returns the expiry of the token. `None` without a token, or if Twitch did not state it.
     pub fn expires_at(&self) -> Option<Instant> {
         self.current.as_ref().and_then(|c| c.expires_at)
     }
@@ -337,7 +337,7 @@ impl Machine {
         }
     }
 
-    /// The current problem, for the status.
+    /// Returns the current problem, for the status.
     pub fn problem(&self) -> Option<&str> {
         self.problem.as_deref()
     }
@@ -391,7 +391,7 @@ mod tests {
         ValidateOutcome::Valid { client_id: "us".to_owned(), expires_in: Some(1_000 * HOUR) }
     }
 
-    /// A machine with a token that was validated.
+    /// Returns a machine with a validated token.
     fn settled(now: Instant) -> Machine {
         let mut machine = Machine::new("us".to_owned(), HOUR, now);
         assert_eq!(machine.poll_command(now), Some(Command::Mint));
@@ -547,7 +547,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_comes_in_whatever_order(steps in prop::collection::vec((step(), 0.0..1.0_f64), 1..120)) {
+        fn any_order_of_inputs_keeps_the_invariants(steps in prop::collection::vec((step(), 0.0..1.0_f64), 1..120)) {
             let mut now = Instant::now();
             let mut machine = Machine::new("us".to_owned(), HOUR, now);
             let mut flying: Vec<Command> = Vec::new();
