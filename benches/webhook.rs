@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use eventsubd::model::secret::Secret;
 use eventsubd::model::webhook::{WebhookKey, WebhookKeys};
 use eventsubd::store::{Store, StoreOptions};
-use eventsubd::transport::Hear;
+use eventsubd::transport::HintCallback;
 use eventsubd::transport::webhook::{Listen, Sockets, WebhookHandle, WebhookOptions, webhook};
 use measure::sender::{Order, bare, send};
 use measure::{Account, median};
@@ -84,8 +84,8 @@ fn ours() -> Ours {
     let keys = WebhookKeys::new(WebhookKey::new(Secret::new(SECRET)).unwrap(), []);
     let options = WebhookOptions::new(format!("https://hooks.example.net{PATH}"), listener, None, keys);
     let (sender, receiver) = watch::channel(Some(options));
-    let hear = Hear(Arc::new(|_| {}));
-    let (webhook, handle) = webhook(receiver, store.clone(), hear);
+    let on_hint = HintCallback(Arc::new(|_| {}));
+    let (webhook, handle) = webhook(receiver, store.clone(), on_hint);
     let cancel = CancellationToken::new();
     tokio::spawn(webhook.run(cancel.clone()));
     Ours { address, cancel, store, handle, _options: sender, _folder: folder }

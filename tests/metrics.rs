@@ -117,7 +117,7 @@ async fn traffic(home: &Home) {
     sandbox.fault(Route::Users, Fault::Reset, 1);
     fs::write(home.path("config.toml"), good.replace("\"nobody\"", "\"nobody\", \"cat\"")).unwrap();
     assert!(output(command(home, &["reload"])).await.status.success());
-    until(home, "the edit is in force", |status| {
+    until(home, "the edit is active", |status| {
         status.converged
             && status.config.generation == 2
             && status.api.answers.values().any(|answers| answers.contains_key("500"))

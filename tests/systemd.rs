@@ -302,7 +302,7 @@ fn a_first_start_edits_and_what_the_journal_has_of_it() {
 
     machine.edit("/etc/eventsubd/config.toml", "\"bob\"]", "\"bob\", \"cat\"]");
     machine.ok(&["systemctl", "reload", "eventsubd"]);
-    machine.until("the edit is in force", || {
+    machine.until("the edit is active", || {
         machine.property("eventsubd", "StatusText") == "6 of 6 subscriptions enabled"
     });
     let generation = || machine.status()["config"]["generation"].as_u64().unwrap();
@@ -311,12 +311,9 @@ fn a_first_start_edits_and_what_the_journal_has_of_it() {
     machine.edit("/etc/eventsubd/config.toml", "broadcaster =", "brodcaster =");
     assert!(!machine.run(&["systemctl", "reload", "eventsubd"]).status.success());
     let shown = text(&machine.run(&["systemctl", "status", "--no-pager", "--lines=40", "eventsubd"]).stdout);
-    for part in [
-        "did you mean `broadcaster`?",
-        "the old configuration stays in force",
-        "status=78",
-        "active (running)",
-    ] {
+    for part in
+        ["did you mean `broadcaster`?", "the old configuration stays active", "status=78", "active (running)"]
+    {
         assert!(shown.contains(part), "{part}: {shown}");
     }
     machine.ok(&["systemctl", "kill", "-s", "HUP", "eventsubd"]);
@@ -326,7 +323,7 @@ fn a_first_start_edits_and_what_the_journal_has_of_it() {
             .contains("configuration refused, the old one stays")
     });
     assert_eq!((generation(), machine.property("eventsubd", "SubState")), (2, "running".to_owned()));
-    assert_eq!(machine.status()["subscriptions"].as_array().unwrap().len(), 6, "the old one is in force");
+    assert_eq!(machine.status()["subscriptions"].as_array().unwrap().len(), 6, "the old one is active");
     machine.edit("/etc/eventsubd/config.toml", "brodcaster =", "broadcaster =");
 
     // Which lines are written can be changed until the next reload.

@@ -9,7 +9,7 @@ use eventsubd::model::secret::Secret;
 use eventsubd::model::time::Timestamp;
 use eventsubd::model::webhook::{WebhookKey, WebhookKeys};
 use eventsubd::store::{Store, StoreOptions};
-use eventsubd::transport::Hear;
+use eventsubd::transport::HintCallback;
 use eventsubd::transport::webhook::{Listen, Sockets, WebhookOptions, webhook};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -82,7 +82,7 @@ async fn a_flood_of_forged_requests_takes_no_memory_and_keeps_nobody_out() {
     let keys = WebhookKeys::new(key("a-secret-of-the-tests"), [key("the-one-before-it")]);
     let options = WebhookOptions::new("https://example.org/hook", listener, None, keys);
     let (_options, receiver) = watch::channel(Some(options));
-    let (webhook, handle) = webhook(receiver, store.clone(), Hear(Arc::new(|_| {})));
+    let (webhook, handle) = webhook(receiver, store.clone(), HintCallback(Arc::new(|_| {})));
     let cancel = CancellationToken::new();
     let task = tokio::spawn(webhook.run(cancel.clone()));
 

@@ -14,7 +14,7 @@ use eventsubd::model::secret::Secret;
 use eventsubd::model::time::Timestamp;
 use eventsubd::model::webhook::{WebhookKey, WebhookKeys};
 use eventsubd::store::{Store, StoreOptions};
-use eventsubd::transport::Hear;
+use eventsubd::transport::HintCallback;
 use eventsubd::transport::webhook::{Listen, ListenError, Sockets, WebhookOptions, webhook};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -109,7 +109,7 @@ async fn child_serves() {
     let keys = WebhookKeys::new(key(), []);
     let options = WebhookOptions::new("https://example.org/hook", listener, None, keys);
     let (_options, receiver) = watch::channel(Some(options));
-    let (webhook, handle) = webhook(receiver, store.clone(), Hear(Arc::new(|_| {})));
+    let (webhook, handle) = webhook(receiver, store.clone(), HintCallback(Arc::new(|_| {})));
     let cancel = CancellationToken::new();
     let task = tokio::spawn(webhook.run(cancel.clone()));
     let mut status = handle.status.clone();

@@ -86,7 +86,7 @@ async fn changing_the_method_and_the_callback_moves_everything_without_a_gap() {
     home.configure(&conduit(first));
     let daemon = home.start().await;
     daemon.converged().await;
-    // Twitch tells every place that is enabled of each event: at least one of them has to hear it.
+    // Twitch tells every place that is enabled of each event: at least one of them has to receive it.
     let stop = tokio_util::sync::CancellationToken::new();
     let told = tokio::spawn({
         let (sandbox, stop) = (home.sandbox.clone(), stop.clone());
@@ -196,7 +196,7 @@ async fn a_secret_is_replaced_under_load_over_a_kill() {
     });
     let rotated = output(command(&home, &["rotate-secret"])).await;
     assert!(rotated.status.success(), "{}", text(&rotated.stderr));
-    assert!(text(&rotated.stderr).contains("2 are accepted"), "{}", text(&rotated.stderr));
+    assert!(text(&rotated.stderr).contains("2 secrets accepted"), "{}", text(&rotated.stderr));
     daemon.signal(Signal::KILL);
     daemon.ended().await;
     let both = fs::read_to_string(home.path("state/webhook_secret")).unwrap();
@@ -297,7 +297,7 @@ async fn failures_are_healed_and_a_dead_callback_is_not_told_to_twitch() {
     assert!(home.sandbox.subscriptions().is_empty(), "Twitch was told nothing");
     let doctor = output(command(&home, &["check", "--online"])).await;
     assert_eq!(doctor.status.code(), Some(1));
-    assert!(text(&doctor.stdout).contains("nobody answers"), "{}", text(&doctor.stdout));
+    assert!(text(&doctor.stdout).contains("nothing answers"), "{}", text(&doctor.stdout));
 
     // The proxy comes up, and Twitch does not call back at first.
     let proxy = tokio::net::TcpListener::bind(("127.0.0.1", public)).await.unwrap();

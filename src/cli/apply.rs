@@ -1,9 +1,9 @@
-//! `eventsubd apply`: has the running daemon reconcile now, and follows it to the end.
+//! `eventsubd apply`: makes the running daemon reconcile now, and follows the run to its end.
 
 use std::time::Instant;
 
 use super::args::{ApplyArgs, Args};
-use super::control::{Connection, POLL, Told, block_on, held, parse};
+use super::control::{Connection, POLL, WaitReporter, block_on, held_deletes_warning, parse};
 use super::exit::exit_code;
 use super::status::reasons;
 use super::term::Failure;
@@ -11,12 +11,12 @@ use super::{FAILED, REFUSED, TEMPORARY, status};
 use crate::admin::Applied;
 use crate::model::status::{Status, TokenState};
 
-/// How far the run is that was asked for.
+/// Progress of the requested run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Stage {
     Going,
     Done,
-    /// Cannot succeed now: the reason and the exit code.
+    /// The run cannot succeed now: the reason and the exit code.
     Failed(String, u8),
 }
 
@@ -28,7 +28,7 @@ pub(super) fn apply(args: &Args, flags: &ApplyArgs) -> Result<u8, Failure> {
         let (_, body) = connection.post(path).await?;
         let Applied { ticket, pid } = parse(&body)?;
         let deadline = Instant::now() + flags.timeout;
-        let mut told = Told::new(args);
+        let mut reporter = WaitReporter::new(args);
         args.say("the daemon compares the file with Twitch now");
         loop {
             let status = connection.status().await?;
@@ -40,7 +40,7 @@ pub(super) fn apply(args: &Args, flags: &ApplyArgs) -> Result<u8, Failure> {
             if stage != Stage::Going || Instant::now() >= deadline {
                 return Ok((status, stage));
             }
-            told.waiting_for(&reasons(&status).join("; "));
+            reporter.waiting_for(&reasons(&status).join("; "));
             tokio::time::sleep(POLL).await;
         }
     })?;
@@ -48,7 +48,7 @@ pub(super) fn apply(args: &Args, flags: &ApplyArgs) -> Result<u8, Failure> {
         Stage::Done => {
             status::print(args, &status)?;
             if let Some(deletes) = status.reconcile.deletes_held {
-                args.say(&held(deletes));
+                args.say(&held_deletes_warning(deletes));
             } else if !status.converged {
                 args.say(&format!("error: Twitch does not match the file: {}", reasons(&status).join("; ")));
             }
@@ -78,7 +78,7 @@ fn stage(status: &Status, ticket: u64) -> Stage {
     Stage::Done
 }
 
-/// Why the run cannot succeed, or has not.
+/// Returns why the run cannot succeed, or has failed.
 fn failed(status: &Status, ticket: u64) -> Option<Stage> {
     let problem = || status.token.problem.clone().unwrap_or_else(|| "no reason given".to_owned());
     match status.token.state {
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_followed_until_it_has_ended_or_cannot_succeed() {
+    fn a_run_is_followed_until_it_ends_or_cannot_succeed() {
         let run = |change: fn(&mut ReconcileStatus)| with(|status| change(&mut status.reconcile));
         assert_eq!(with(|_| {}), Stage::Done);
         assert_eq!(run(|run| run.answered = 4), Stage::Going);

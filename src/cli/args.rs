@@ -1,4 +1,4 @@
-//! Every command and flag, once.
+//! All commands and flags.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -41,7 +41,6 @@ pub struct Args {
     pub command: Command,
 }
 
-/// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the daemon
@@ -218,7 +217,7 @@ pub struct ApplyArgs {
     pub timeout: Duration,
 }
 
-/// What to do with the log level.
+/// Flags of `log-level`.
 #[derive(Debug, clap::Args)]
 pub struct LogLevelArgs {
     /// A level, or levels by part, for example `info,eventsubd::reconcile=debug`; shows the one in force when left out
@@ -280,7 +279,7 @@ pub struct ReplayArgs {
     pub since: String,
 }
 
-/// What to do with a sink.
+/// Commands of `sink`.
 #[derive(Debug, Subcommand)]
 pub enum SinkCommand {
     /// Show the sinks of the running daemon
@@ -317,7 +316,7 @@ pub struct SinkTestArgs {
     pub dry_run: bool,
 }
 
-/// Which sink.
+/// Flags of `sink retry` and `sink skip`.
 #[derive(Debug, clap::Args)]
 pub struct SinkNameArgs {
     /// The name that it has in the configuration
@@ -325,7 +324,7 @@ pub struct SinkNameArgs {
     pub name: String,
 }
 
-/// What to do with dead letters.
+/// Commands of `dead-letters`.
 #[derive(Debug, Subcommand)]
 pub enum LettersCommand {
     /// Show them, oldest first
@@ -350,7 +349,7 @@ pub struct LettersListArgs {
     pub json: bool,
 }
 
-/// Which dead letters.
+/// Selection of dead letters.
 #[derive(Debug, clap::Args)]
 pub struct LettersArgs {
     /// Only those of this sink
@@ -398,7 +397,7 @@ pub struct SandboxArgs {
     pub command: Option<SandboxCommand>,
 }
 
-/// Something to do with a sandbox that runs already.
+/// Commands to a running sandbox.
 #[derive(Debug, Subcommand)]
 pub enum SandboxCommand {
     /// Send an event to every enabled subscription of a type: a sample, or what is given here
@@ -519,7 +518,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_definition_holds() {
+    fn clap_accepts_the_definition() {
         Args::command().debug_assert();
     }
 
@@ -539,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn global_flags_stand_before_and_after_the_command() {
+    fn global_flags_are_accepted_before_and_after_the_command() {
         for line in [
             ["eventsubd", "--config", "a.toml", "--state-dir", "s", "status"],
             ["eventsubd", "status", "--config", "a.toml", "--state-dir", "s"],

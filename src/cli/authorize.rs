@@ -6,7 +6,7 @@ use super::args::{Args, AuthorizeArgs};
 use super::control::{Connection, block_on};
 use super::plan::{Api, desired, explain};
 use super::target::load_options;
-use super::term::{Failure, fit};
+use super::term::{Failure, masked};
 use super::{BAD_CONFIG, FAILED, TEMPORARY};
 use crate::auth::oauth::{DeviceCode, TokenUser};
 use crate::auth::{DeviceError, DeviceGrant};
@@ -52,7 +52,7 @@ async fn authorize(args: &Args, flags: &AuthorizeArgs, config: &Config) -> Resul
         return Ok(if is_whole { 0 } else { FAILED });
     }
     let http = daemon::connections_to_twitch(config)
-        .map_err(|error| Failure::new("cannot set up connections to Twitch").because(&error))?;
+        .map_err(|error| Failure::new("cannot set up connections to Twitch").caused_by(&error))?;
     let mut code = 0;
     for (nth, user) in asked.iter().enumerate() {
         let scopes = grants::list(&user.scopes);
@@ -104,7 +104,7 @@ async fn whom(args: &Args, flags: &AuthorizeArgs, config: &Config) -> Result<(Ve
             (None, Some(scopes)) => {
                 let found = api.helix.users_by_login(&[login]).await.map_err(|error| {
                     Failure::new(format!("{login} could not be looked up"))
-                        .because(&error)
+                        .caused_by(&error)
                         .code(super::plan::exit_code(&error))
                 })?;
                 let user = found.rows.into_iter().next().ok_or_else(|| {
@@ -129,7 +129,7 @@ fn asked(user: UserNeeds, scopes: Option<Scopes>) -> Option<Asked> {
 
 async fn one(args: &Args, grant: &DeviceGrant<'_>, user: &Asked) -> Result<(), Failure> {
     let failed = |error: &DeviceError| {
-        let failure = Failure::new(format!("{} has allowed nothing", user.login)).because(error);
+        let failure = Failure::new(format!("{} has allowed nothing", user.login)).caused_by(error);
         match error {
             DeviceError::Unavailable(_) => failure.code(TEMPORARY),
             DeviceError::Refused(_) | DeviceError::Over => failure.code(FAILED),
@@ -152,12 +152,12 @@ async fn one(args: &Args, grant: &DeviceGrant<'_>, user: &Asked) -> Result<(), F
 }
 
 fn show(args: &Args, code: &DeviceCode, user: &Asked) -> Result<(), Failure> {
-    let (uri, user_code) = (fit(&code.verification_uri), fit(&code.user_code));
+    let (uri, user_code) = (masked(&code.verification_uri), masked(&code.user_code));
     let minutes = code.expires_in.as_secs().div_ceil(60);
     let mut text = format!(
         "{} opens this address, logged in to Twitch, within {minutes} minutes:\n\n    {uri}\n\nand compares the code: \
          {user_code}\n",
-        fit(&user.login)
+        masked(&user.login)
     );
     if io::stdout().is_terminal()
         && let Ok(picture) = qrcode::QrCode::new(uri.as_bytes())
@@ -175,7 +175,7 @@ async fn tell_daemon(args: &Args, user_id: &str) {
         form_urlencoded::Serializer::new(String::new()).append_pair("user_id", user_id).finish();
     let told = async { Connection::open(args).await?.post(&format!("/grants?{query}")).await };
     if let Err(failure) = told.await {
-        if !failure.may_pass() {
+        if !failure.is_temporary() {
             failure.report(&args.invocation());
         }
         args.say("no daemon was told of it; one finds the grant when it starts");

@@ -62,7 +62,7 @@ pub(super) fn write(args: &Args) -> Result<(), Failure> {
     let choice = config::choose_file(args.config.as_deref(), &environment);
     let Some(path) = in_place_of(args, &choice, &environment) else { return Ok(()) };
     let written = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&path, TEXT));
-    written.map_err(|error| Failure::new(format!("cannot write {}", path.display())).because(&error))?;
+    written.map_err(|error| Failure::new(format!("cannot write {}", path.display())).caused_by(&error))?;
     args.say(&format!(
         "there is no {} that you can read, so the built-in configuration serves: {}; `eventsubd init` writes one of your own",
         choice.path.display(),

@@ -1,4 +1,4 @@
-//! `eventsubd check`: the whole file, offline; with `--online` Twitch is asked as well.
+//! `eventsubd check`: validates the whole file, offline; with `--online` also against Twitch.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -11,7 +11,7 @@ use super::control::block_on;
 use super::lines::{Line, Mark, line};
 use super::online::online;
 use super::target::load_options;
-use super::term::{self, Failure, fit};
+use super::term::{self, Failure, masked};
 use crate::config::{self, Config, Diagnostic, Listen, LoadOptions, Method, ShardTransport};
 use crate::daemon::{self, Owner};
 use crate::model::catalog::CHAT_WITH_NOTICES;
@@ -67,16 +67,16 @@ pub(super) fn run(args: &Args, flags: &CheckArgs) -> Result<u8, Failure> {
     if flags.json {
         term::write_json(&report)?;
     } else {
-        let text = render(&report, term::colour(&io::stdout()));
+        let text = render(&report, term::use_colour(&io::stdout()));
         args.print(&text)?;
     }
     Ok(code)
 }
 
-/// A state directory that belongs to another file. One that this user may not read tells nothing.
+/// Reports a state directory that belongs to another file. An unreadable one gives no report.
 fn owner(options: &LoadOptions, config: &Config) -> Option<Line> {
     let reader = Reader::open(&daemon::database(config)).ok()?;
-    let owned = Owner::of(options).look(&config.state_directory, &reader).ok()?.err()?;
+    let owned = Owner::of(options).check(&config.state_directory, &reader).ok()?.err()?;
     Some(line("state", Mark::Bad, format!("{owned}: {}", owned.advice())))
 }
 
@@ -121,22 +121,22 @@ fn parts(config: &Config) -> Vec<Line> {
         ),
     ));
     if let Some(admin) = &config.admin {
-        let who = if admin.token.is_some() { "whoever has the token" } else { "this machine" };
+        let who = if admin.token.is_some() { "clients with the token" } else { "this machine" };
         lines.push(line("admin", Mark::Good, format!("http://{}/ for {who}", admin.listen)));
     }
     lines
 }
 
-/// How events come in.
+/// Describes the transport.
 fn transport(config: &Config) -> Vec<Line> {
     let shards = match config.conduit.shard_transport {
         ShardTransport::WebSocket => counted(config.conduit.shards.into(), "WebSocket shard"),
         ShardTransport::Webhook => counted(config.conduit.shards.into(), "webhook shard"),
     };
     let text = match (config.transport.method, &config.conduit.id) {
-        (Method::Webhook, _) => "each subscription calls by itself".to_owned(),
+        (Method::Webhook, _) => "a callback for each subscription".to_owned(),
         (Method::Conduit, Some(id)) => format!("the conduit {id}, {shards}"),
-        (Method::Conduit, None) => format!("a conduit of its own, {shards}"),
+        (Method::Conduit, None) => format!("its own conduit, {shards}"),
     };
     let mut lines = vec![line("transport", Mark::Good, text)];
     if let Some(webhook) = &config.webhook {
@@ -144,13 +144,13 @@ fn transport(config: &Config) -> Vec<Line> {
             Listen::Address(address) => address.to_string(),
             Listen::Systemd => "the socket that systemd passes".to_owned(),
         };
-        let tls = if webhook.tls.is_some() { "with TLS" } else { "TLS ends in front of it" };
+        let tls = if webhook.tls.is_some() { "with TLS" } else { "TLS is terminated by a proxy" };
         lines.push(line("webhook", Mark::Good, format!("{} -> {listen}, {tls}", webhook.callback)));
     }
     lines
 }
 
-/// A length with its noun.
+/// Returns a length with its noun.
 fn number(length: usize, noun: &str) -> String {
     counted(length as u64, noun)
 }
@@ -177,16 +177,16 @@ fn render(report: &Report, colour: bool) -> String {
             Mark::Bad => ("✗", "31"),
         };
         let mark = if colour { format!("\x1b[{code}m{mark}\x1b[0m") } else { mark.to_owned() };
-        text.push_str(&format!("{mark} {:<14} {}\n", line.part, fit(&line.text)));
+        text.push_str(&format!("{mark} {:<14} {}\n", line.part, masked(&line.text)));
     }
     for hint in &report.hints {
-        text.push_str(&format!("hint: {}\n", fit(hint)));
+        text.push_str(&format!("hint: {}\n", masked(hint)));
     }
     let bad = report.errors.len() + report.parts.iter().filter(|l| l.mark == Mark::Bad).count();
     let verdict = if report.valid { "is valid" } else { "cannot be used" };
     text.push_str(&format!(
         "{} {verdict}: {}, {}\n",
-        fit(&report.path),
+        masked(&report.path),
         number(bad, "error"),
         number(report.warnings.len(), "warning")
     ));

@@ -1,5 +1,4 @@
-//! The command line as a whole: the flags of [`args`](super::args), with what help and man pages say beside
-//! them.
+//! The whole command line: the flags of [`args`](super::args), with additional texts for help and man pages.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -12,7 +11,7 @@ use super::args::Args;
 use super::{BAD_CONFIG, CHANGES, FAILED, REFUSED, TEMPORARY, term};
 use crate::model::invocation::{Invocation, quoted};
 
-/// What each exit code means.
+/// Meaning of each exit code.
 pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
     (0, "fine"),
     (FAILED, "failed"),
@@ -22,12 +21,12 @@ pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
     (BAD_CONFIG, "the configuration is bad; `eventsubd check` shows why"),
 ];
 
-/// Something to type.
+/// An example of a command.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Example {
-    /// The whole line.
+    /// Command line to type.
     pub(super) line: &'static str,
-    /// What it does, without a full stop.
+    /// Its effect, without a full stop.
     pub(super) what: &'static str,
 }
 
@@ -35,7 +34,7 @@ const fn example(line: &'static str, what: &'static str) -> Example {
     Example { line, what }
 }
 
-/// Examples by the command that they begin with; those of the empty name are for the program.
+/// Examples by command; those of the empty name are for the program.
 const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "",
@@ -127,7 +126,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             example("eventsubd sink test web --dry-run", "See the request that a sample event would make"),
             example("eventsubd sink test web --type channel.follow", "Send one sample event"),
             example("eventsubd sink retry web", "Try now, once the receiver works again"),
-            example("eventsubd sink skip web", "Go on without the event that its receiver cannot stand"),
+            example("eventsubd sink skip web", "Skip the event that blocks the sink"),
         ],
     ),
     (
@@ -172,7 +171,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     ),
 ];
 
-/// The examples of a command; of the program for the empty name.
+/// Returns the examples of a command; of the program for the empty name.
 pub(super) fn examples(command: &str) -> &'static [Example] {
     EXAMPLES.iter().find(|(name, _)| *name == command).map_or(&[], |(_, examples)| examples)
 }
@@ -239,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_example_can_be_typed() {
+    fn every_example_parses() {
         let mut seen = 0;
         for (name, examples) in EXAMPLES {
             for Example { line, what } in *examples {
@@ -274,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn every_command_says_what_it_does_in_a_line() {
+    fn every_command_has_a_summary() {
         let mut seen = 0;
         for sub in command().get_subcommands() {
             seen += 1;

@@ -1,13 +1,10 @@
-//! Talking to the running daemon through its control socket.
+//! Client of the control socket.
 
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Bytes;
-use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use http::{Method, StatusCode};
 use tokio::net::UnixStream;
 
 use super::BAD_CONFIG;
@@ -16,26 +13,29 @@ use super::status::reasons;
 use super::target::Places;
 use super::term::{self, Failure};
 use crate::admin::{LogFilter, Refused, ReloadAccepted, ReloadRefused, SecretRotated, SubscriptionPage};
+use crate::auth::{BodyError, read_bounded, unix_client};
+use crate::model::connect;
 use crate::model::invocation::Invocation;
 use crate::model::status::{ConfigStatus, HeldDeletes, Status, SubscriptionEntry, TokenState};
+use crate::model::text::{chain, counted};
 
 /// The largest answer that is read, in bytes: a status with 20,000 shards fits.
 const MAX_ANSWER: usize = 32 << 20;
 /// How long the daemon may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
-/// How often a command that follows the daemon asks for its status.
+/// Polling interval of commands that follow the daemon.
 pub(super) const POLL: Duration = Duration::from_millis(200);
-/// How long `reload` waits for the plan that follows it.
+/// Time that `reload` waits for the plan that follows it.
 const PLAN_LIMIT: Duration = Duration::from_secs(5);
 
-/// A running daemon.
+/// A connection to a running daemon.
 #[derive(Debug)]
 pub(super) struct Connection {
     path: PathBuf,
 }
 
 impl Connection {
-    /// The daemon of these arguments; that it is a sandbox is said on stderr.
+    /// Finds the daemon for these arguments; reports on stderr if it is a sandbox.
     pub(super) async fn open(args: &Args) -> Result<Self, Failure> {
         let (connection, daemon) = Self::find(args).await?;
         announce(&args.invocation(), &daemon);
@@ -76,7 +76,9 @@ impl Connection {
         }
         let reason = match reason {
             Some(error) if error.kind() == io::ErrorKind::NotFound => "there is no such socket".to_owned(),
-            Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => "nobody listens".to_owned(),
+            Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                "no process listens on it".to_owned()
+            }
             Some(error) => error.to_string(),
             None => String::new(),
         };
@@ -86,10 +88,10 @@ impl Connection {
                 "is it running (`systemctl status eventsubd`)? if it is, give this command the same --config and \
                  --state-dir",
             )
-            .passing())
+            .temporary())
     }
 
-    /// Which configuration the daemon runs.
+    /// Returns the configuration that the daemon runs.
     async fn config(&self) -> Result<ConfigStatus, Failure> {
         let (status, body) = self.get("/config").await?;
         let other = || {
@@ -102,56 +104,39 @@ impl Connection {
         if !status.is_success() {
             return Err(other());
         }
-        serde_json::from_slice(&body).map_err(|error| other().because(&error))
+        serde_json::from_slice(&body).map_err(|error| other().caused_by(&error))
     }
 
-    async fn ask(&self, method: Method, path: &str) -> Result<(StatusCode, Bytes), Failure> {
-        let broken = |error: &dyn std::error::Error| {
-            Failure::new(format!("the daemon on {} did not answer", self.path.display()))
-                .because(error)
+    async fn ask(&self, method: Method, path: &str) -> Result<(StatusCode, Vec<u8>), Failure> {
+        let failed = |reason: String| {
+            Failure::new(format!("the daemon on {} did not answer: {reason}", self.path.display()))
                 .hint("is it stopping? see its log")
-                .passing()
+                .temporary()
         };
-        let exchange = async {
-            let stream = UnixStream::connect(&self.path).await.map_err(|e| broken(&e))?;
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
-            let driver = tokio::spawn(connection);
-            let request = Request::builder()
-                .method(method)
-                .uri(path)
-                .header("host", "eventsubd")
-                .body(Empty::<Bytes>::new())
-                .map_err(|e| broken(&e))?;
-            let answer = sender.send_request(request).await.map_err(|e| broken(&e))?;
-            let status = answer.status();
-            let body =
-                Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|e| broken(&*e))?;
-            driver.abort();
-            Ok((status, body.to_bytes()))
-        };
-        match tokio::time::timeout(ANSWER_LIMIT, exchange).await {
-            Ok(result) => result,
-            Err(elapsed) => Err(broken(&elapsed)),
-        }
+        let client = unix_client(&self.path).map_err(|error| failed(chain(&error)))?;
+        let request = client.request(method, format!("http://eventsubd{path}")).timeout(ANSWER_LIMIT);
+        let answer = request.send().await.map_err(|error| failed(connect::reason(&error)))?;
+        let status = answer.status();
+        let body = read_bounded(answer, MAX_ANSWER).await.map_err(|error| match &error {
+            BodyError::Broken(cause) => failed(connect::reason(cause)),
+            BodyError::TooLarge { .. } => failed(error.to_string()),
+        })?;
+        Ok((status, body))
     }
 
-    /// Asks for a change.
-    pub(super) async fn post(&self, path: &str) -> Result<(StatusCode, Bytes), Failure> {
+    pub(super) async fn post(&self, path: &str) -> Result<(StatusCode, Vec<u8>), Failure> {
         self.ask(Method::POST, path).await
     }
 
-    /// Asks for something else.
-    pub(super) async fn get(&self, path: &str) -> Result<(StatusCode, Bytes), Failure> {
+    pub(super) async fn get(&self, path: &str) -> Result<(StatusCode, Vec<u8>), Failure> {
         self.ask(Method::GET, path).await
     }
 
-    /// How it is.
     pub(super) async fn status(&self) -> Result<Status, Failure> {
         let (_, body) = self.ask(Method::GET, "/status").await?;
         serde_json::from_slice(&body).map_err(|error| {
             Failure::new("the daemon's status cannot be read")
-                .because(&error)
+                .caused_by(&error)
                 .hint("is it of another version than this command? restart it after an upgrade")
         })
     }
@@ -189,7 +174,7 @@ impl Connection {
     ) -> Result<Result<Status, Status>, Failure> {
         let deadline = Instant::now() + limit;
         let mut last = None;
-        let mut told = Told::new(args);
+        let mut reporter = WaitReporter::new(args);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let asked = tokio::time::timeout(left.max(POLL), async {
@@ -198,26 +183,26 @@ impl Connection {
             });
             let failure = match asked.await {
                 Ok(Ok((status, daemon))) => {
-                    told.announce(&daemon);
+                    reporter.announce(&daemon);
                     if status.converged {
                         return Ok(Ok(status));
                     }
                     if status.token.state == TokenState::Refused {
                         return Ok(Err(status));
                     }
-                    told.waiting_for(&reasons(&status).join("; "));
+                    reporter.waiting_for(&reasons(&status).join("; "));
                     last = Some(status);
                     None
                 }
-                // Waiting mends no file, and gives nobody a permission.
-                Ok(Err(failure)) if !Failure::may_pass(&failure) => return Err(failure),
+                // Waiting does not help: a person has to fix the file or get a permission.
+                Ok(Err(failure)) if !Failure::is_temporary(&failure) => return Err(failure),
                 Ok(Err(failure)) => Some(failure),
                 Err(_) => Some(Failure::new("the daemon does not answer in time")),
             };
             if failure.is_some() {
-                // A status from before says nothing about a daemon that has gone.
+                // The old status says nothing about a daemon that is gone.
                 last = None;
-                told.waiting_for("no daemon answers yet");
+                reporter.waiting_for("no daemon answers yet");
             }
             if Instant::now() >= deadline {
                 return match (last, failure) {
@@ -242,15 +227,15 @@ fn announce(invocation: &Invocation, daemon: &ConfigStatus) {
     }
 }
 
-/// Texts that a waiting command has printed: each once, and not more often than people read.
-pub(super) struct Told {
+/// Progress messages of a waiting command: each once, at a readable pace.
+pub(super) struct WaitReporter {
     invocation: Invocation,
     announced: bool,
     last: Option<(String, Instant)>,
 }
 
-impl Told {
-    /// Least pause between two lines.
+impl WaitReporter {
+    /// Minimum pause between two messages.
     const PAUSE: Duration = Duration::from_secs(1);
 
     pub(super) fn new(args: &Args) -> Self {
@@ -263,7 +248,7 @@ impl Told {
         }
     }
 
-    /// Says what is waited for, when that has changed.
+    /// Reports what the command waits for, if that has changed.
     pub(super) fn waiting_for(&mut self, what: &str) {
         let now = Instant::now();
         let said = self
@@ -277,12 +262,12 @@ impl Told {
     }
 }
 
-/// A runtime for one command.
+/// Runs a future to its end on a runtime of its own.
 pub(super) fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::new("cannot start the runtime").because(&error))?
+        .map_err(|error| Failure::new("cannot start the runtime").caused_by(&error))?
         .block_on(future)
 }
 
@@ -296,7 +281,7 @@ pub(super) fn reload(args: &Args) -> Result<u8, Failure> {
             for error in &refused.errors {
                 args.say(error);
             }
-            args.say("the old configuration stays in force");
+            args.say("the old configuration stays active");
             return Ok(BAD_CONFIG);
         }
         let accepted: ReloadAccepted = parse(&body)?;
@@ -312,14 +297,14 @@ pub(super) fn reload(args: &Args) -> Result<u8, Failure> {
     })
 }
 
-/// What a person has to know of the plan for this generation, which follows a reload. The reload itself is done, so
-/// nothing that happens here is a failure.
+/// Returns what people have to know of the plan that follows a reload. The reload itself has succeeded, so nothing
+/// here is a failure.
 async fn planned(connection: &Connection, generation: u64) -> Option<String> {
     let deadline = Instant::now() + PLAN_LIMIT;
     loop {
         let reconcile = connection.status().await.ok()?.reconcile;
         if reconcile.planned >= generation {
-            return reconcile.deletes_held.map(held);
+            return reconcile.deletes_held.map(held_deletes_warning);
         }
         if let Some(problem) = &reconcile.problem {
             return Some(format!("warning: not compared with Twitch yet, the daemon tries again: {problem}"));
@@ -331,8 +316,8 @@ async fn planned(connection: &Connection, generation: u64) -> Option<String> {
     }
 }
 
-/// The held deletes, and the command that allows them.
-pub(super) fn held(held: HeldDeletes) -> String {
+/// Describes the held deletes, with the command that allows them.
+pub(super) fn held_deletes_warning(held: HeldDeletes) -> String {
     format!(
         "warning: {}, so this waits for you: look at `eventsubd plan`; if it is right, run `eventsubd apply \
          --allow-deletes`",
@@ -342,7 +327,7 @@ pub(super) fn held(held: HeldDeletes) -> String {
 
 pub(super) fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
     serde_json::from_slice(body)
-        .map_err(|error| Failure::new("the daemon's answer cannot be read").because(&error))
+        .map_err(|error| Failure::new("the daemon's answer cannot be read").caused_by(&error))
 }
 
 /// `eventsubd rotate-secret`
@@ -354,9 +339,9 @@ pub(super) fn rotate_secret(args: &Args) -> Result<u8, Failure> {
     }
     let rotated: SecretRotated = parse(&body)?;
     let done = format!(
-        "a new webhook secret is in force (key {}); {} are accepted until everything is moved to the new one: see \
-         `eventsubd status`",
-        rotated.key, rotated.accepted
+        "the new webhook secret {} is active ({} accepted until everything has moved to it); see `eventsubd status`",
+        rotated.key,
+        counted(rotated.accepted, "secret")
     );
     args.say(&done);
     Ok(0)
@@ -376,7 +361,7 @@ pub(super) fn log_level(args: &Args, flags: &LogLevelArgs) -> Result<u8, Failure
         }
     })?;
     if !status.is_success() {
-        return Err(Failure::new(parse::<Refused>(&body)?.error).hint("the filter in force stays"));
+        return Err(Failure::new(parse::<Refused>(&body)?.error).hint("the filter is unchanged"));
     }
     let filter = parse::<LogFilter>(&body)?.filter;
     if flags.filter.is_some() {

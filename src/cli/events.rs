@@ -1,4 +1,4 @@
-//! `eventsubd events`: reads the store, whether the daemon runs or not.
+//! `eventsubd events`: prints events from the store, whether the daemon runs or not.
 
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::args::{Args, EventsArgs};
 use super::target::open_store;
-use super::term::{self, Failure, fit};
+use super::term::{self, Failure, masked};
 use crate::delivery::format::eventsub_line;
 use crate::delivery::select::Selector;
 use crate::model::event::{Seq, StoredEvent};
@@ -17,28 +17,28 @@ use crate::model::text::one_line;
 use crate::model::time::Timestamp;
 use crate::store::StoreError;
 
-/// Events that are read at once.
+/// Number of events read at once.
 const BATCH: usize = 500;
-/// How often `--follow` looks.
+/// Polling interval of `--follow`.
 const POLL: Duration = Duration::from_millis(200);
-/// The longest line for people, in characters of the event.
+/// Maximum length of an event in a line for people, in characters.
 const WIDTH: usize = 160;
 
 /// `eventsubd events`
 pub(super) fn run(args: &Args, flags: &EventsArgs) -> Result<u8, Failure> {
     let types = if flags.types.is_empty() { vec!["*".to_owned()] } else { flags.types.clone() };
     let selector = Selector::new(SinkName::new("events"), &types, Unasked::All)
-        .map_err(|error| Failure::new("--type is no glob").because(&error).code(2))?;
+        .map_err(|error| Failure::new("--type is not a valid pattern").caused_by(&error).code(2))?;
     let since = flags.since.as_deref().map(|text| since(text, SystemTime::now())).transpose()?;
     let reader = open_store(args, flags.follow)?;
-    let broken = |error: StoreError| Failure::new("cannot read the event store").because(&error);
+    let broken = |error: StoreError| Failure::new("cannot read the event store").caused_by(&error);
 
     let mut cursor = match since {
         Some(time) => reader.before(time).map_err(broken)?,
         None if flags.follow => reader.newest().map_err(broken)?,
         None => Seq(0),
     };
-    let colour = term::colour(&io::stdout());
+    let colour = term::use_colour(&io::stdout());
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut lines = Vec::new();
     loop {
@@ -60,15 +60,15 @@ pub(super) fn run(args: &Args, flags: &EventsArgs) -> Result<u8, Failure> {
             }
         }
         match out.write_all(&lines).and_then(|()| out.flush()) {
-            // A reader that has gone has seen enough.
+            // The reader of the pipe has closed it, as `head` does.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(0),
-            Err(error) => return Err(Failure::new("cannot write to stdout").because(&error)),
+            Err(error) => return Err(Failure::new("cannot write to stdout").caused_by(&error)),
             Ok(()) => {}
         }
     }
 }
 
-/// A time, or how long ago.
+/// Parses a time, or a time span before now.
 pub(super) fn since(text: &str, now: SystemTime) -> Result<Timestamp, Failure> {
     if let Some(time) = Timestamp::parse(text) {
         return Ok(time);
@@ -89,13 +89,13 @@ struct Payload<'a> {
     events: Option<&'a RawValue>,
 }
 
-/// One line for people: when, what, and the beginning of the event.
+/// Formats an event for people: time, type and the beginning of the payload.
 fn line(stored: &StoredEvent, colour: bool) -> String {
     let event = &stored.event;
     let payload: Option<Payload<'_>> = serde_json::from_slice(&event.payload).ok();
     let body = payload.and_then(|p| p.event.or(p.events)).map_or("", RawValue::get);
     let (bold, off) = if colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
-    let (kind, body) = (fit(&event.subscription_type), one_line(body, WIDTH));
+    let (kind, body) = (masked(&event.subscription_type), one_line(body, WIDTH));
     format!("{} {} {bold}{kind}{off} {body}\n", stored.seq, stored.stored_at)
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::args::{Args, GapsArgs};
 use super::events::since;
 use super::target::open_store;
-use super::term::{Failure, fit};
+use super::term::{Failure, masked};
 use crate::model::event::{Seq, StoredEvent};
 use crate::model::status::GapReason;
 use crate::model::text::{counted, duration};
@@ -52,7 +52,7 @@ struct Payload {
 pub(super) fn run(args: &Args, flags: &GapsArgs) -> Result<u8, Failure> {
     let time = flags.since.as_deref().map(|text| since(text, SystemTime::now())).transpose()?;
     let reader = open_store(args, false)?;
-    let broken = |error: StoreError| Failure::new("cannot read the event store").because(&error);
+    let broken = |error: StoreError| Failure::new("cannot read the event store").caused_by(&error);
     let mut cursor = time.map_or(Ok(Seq(0)), |time| reader.before(time)).map_err(broken)?;
     let mut gaps = Vec::new();
     loop {
@@ -64,13 +64,13 @@ pub(super) fn run(args: &Args, flags: &GapsArgs) -> Result<u8, Failure> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let written = if flags.json {
         let json = serde_json::to_string_pretty(&Document { gaps });
-        writeln!(out, "{}", json.map_err(|error| Failure::new("cannot print the gaps").because(&error))?)
+        writeln!(out, "{}", json.map_err(|error| Failure::new("cannot print the gaps").caused_by(&error))?)
     } else {
         out.write_all(lines(&gaps).as_bytes())
     };
     match written.and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            return Err(Failure::new("cannot write to stdout").because(&error));
+            return Err(Failure::new("cannot write to stdout").caused_by(&error));
         }
         _ => {}
     }
@@ -105,7 +105,7 @@ fn line(gap: &Gap) -> String {
         (some, _) => format!(" (shards {})", some.join(", ")),
     };
     let long = duration(gap.to.since(gap.from));
-    format!("{}  {}  {long:>12}  {}\n", gap.from, gap.to, fit(&format!("{reason}{shards}: {concerned}")))
+    format!("{}  {}  {long:>12}  {}\n", gap.from, gap.to, masked(&format!("{reason}{shards}: {concerned}")))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `eventsubd dead-letters` and `eventsubd replay`: what sinks gave up on, and sending again.
+//! `eventsubd dead-letters` and `eventsubd replay`: undelivered events, and sending events again.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -11,7 +11,7 @@ use super::args::{Args, LettersArgs, LettersCommand, LettersListArgs, ReplayArgs
 use super::control::{Connection, block_on, parse};
 use super::events::since;
 use super::target::open_store;
-use super::term::{Failure, fit};
+use super::term::{Failure, masked};
 use crate::admin::{Count, Refused};
 use crate::delivery::format::eventsub_line;
 use crate::model::event::Seq;
@@ -20,7 +20,7 @@ use crate::model::route::SinkName;
 use crate::model::time::Timestamp;
 use crate::store::{DeadLetter, FailureRecord, StoreError};
 
-/// Dead letters that are read at once.
+/// Number of dead letters read at once.
 const BATCH: usize = 200;
 
 /// `eventsubd dead-letters`
@@ -87,26 +87,26 @@ fn ask(args: &Args, path: &str) -> Result<u64, Failure> {
     Err(Failure::new(refused.error).hint("`eventsubd status` lists the sinks"))
 }
 
-/// One dead letter as `--json` prints it.
+/// One dead letter in the output of `--json`.
 #[derive(Serialize)]
-struct Shown<'a> {
+struct LetterJson<'a> {
     id: i64,
     sink: &'a SinkName,
     seq: Seq,
     stored_at: Timestamp,
     failed_at: Timestamp,
     error: &'a str,
-    /// The receiver's own words, for somebody who asks for them.
+    /// The receiver's own words; printed only with `--verbose`.
     #[serde(skip_serializing_if = "Option::is_none")]
     said: Option<&'a str>,
-    /// The first failure, if there were several.
+    /// Time of the first failure, if there were several.
     #[serde(skip_serializing_if = "Option::is_none")]
     first_failed_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_error: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_said: Option<&'a str>,
-    /// About to be sent again.
+    /// Whether it is about to be sent again.
     replay: bool,
     message: Box<RawValue>,
 }
@@ -115,7 +115,7 @@ fn list(args: &Args, flags: &LettersListArgs) -> Result<u8, Failure> {
     let LettersListArgs { json, verbose, .. } = *flags;
     let reader = open_store(args, false)?;
     let sink = flags.sink.as_deref().map(SinkName::new);
-    let broken = |error: StoreError| Failure::new("cannot read the dead letters").because(&error);
+    let broken = |error: StoreError| Failure::new("cannot read the dead letters").caused_by(&error);
     let mut out = io::BufWriter::new(io::stdout().lock());
     let invocation = args.invocation();
     let (mut after, mut count, mut has_words) = (0, 0_u64, false);
@@ -138,9 +138,9 @@ fn list(args: &Args, flags: &LettersListArgs) -> Result<u8, Failure> {
             text.push_str(if count == 0 { "[]\n" } else { "\n]\n" });
         }
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-            // A reader that has gone has seen enough.
+            // The reader of the pipe has closed it, as `head` does.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(0),
-            Err(error) => return Err(Failure::new("cannot write to stdout").because(&error)),
+            Err(error) => return Err(Failure::new("cannot write to stdout").caused_by(&error)),
             Ok(()) => {}
         }
         if last {
@@ -157,10 +157,10 @@ fn list(args: &Args, flags: &LettersListArgs) -> Result<u8, Failure> {
 }
 
 fn shown(letter: &DeadLetter, verbose: bool) -> Result<String, Failure> {
-    let failed = |error: serde_json::Error| Failure::new("a dead letter cannot be shown").because(&error);
+    let failed = |error: serde_json::Error| Failure::new("a dead letter cannot be shown").caused_by(&error);
     let mut message = Vec::new();
     eventsub_line(&letter.event.event, &mut message);
-    let shown = Shown {
+    let shown = LetterJson {
         id: letter.id,
         sink: &letter.sink,
         seq: letter.event.seq,
@@ -177,7 +177,7 @@ fn shown(letter: &DeadLetter, verbose: bool) -> Result<String, Failure> {
     serde_json::to_string(&shown).map_err(failed)
 }
 
-/// A dead letter for people: a line, with the first failure and the receiver's words below it.
+/// Formats a dead letter for people: a line, then the first failure and the receiver's words.
 fn lines(letter: &DeadLetter, verbose: bool) -> String {
     let mut text = String::new();
     let again = if letter.replay { ", about to be sent again" } else { "" };
@@ -187,19 +187,19 @@ fn lines(letter: &DeadLetter, verbose: bool) -> String {
         "{} {at} {} {} (event {}{again}): {}",
         letter.id,
         letter.sink,
-        fit(&letter.event.event.subscription_type),
+        masked(&letter.event.event.subscription_type),
         letter.event.seq,
-        fit(error)
+        masked(error)
     );
     let said = |said: &Option<String>| {
         said.as_ref()
             .filter(|_| verbose)
-            .map(|words| format!("    it answered: {}\n", fit(words)))
+            .map(|words| format!("    it answered: {}\n", masked(words)))
             .unwrap_or_default()
     };
     text.push_str(&said(&letter.last.said));
     if let Some(first) = &letter.first {
-        let _ = writeln!(text, "    first failure {}: {}", first.at, fit(&first.error));
+        let _ = writeln!(text, "    first failure {}: {}", first.at, masked(&first.error));
         text.push_str(&said(&first.said));
     }
     text
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_and_the_last_failure_are_shown() {
+    fn first_and_last_failure_are_shown() {
         expect_test::expect![[r#"
             7 1970-01-01T00:00:02.000Z web stream.online (event 12): host answered 400 Bad Request
                 first failure 1970-01-01T00:00:01.000Z: host answered 500 Internal Server Error

@@ -1,7 +1,7 @@
-//! What a person types.
+//! Command-line interface.
 //!
-//! One file a command. Data goes to stdout, all else to stderr; nothing in here decides what the
-//! daemon does. Flags are defined once, in [`args`]: help, man page and completions come from it.
+//! One file per command. Data goes to stdout, all else to stderr. The commands decide nothing about what the daemon
+//! does. Flags are defined once, in [`args`]: help, man pages and completions come from there.
 
 mod apply;
 pub mod args;
@@ -41,12 +41,12 @@ use self::term::Failure;
 /// may raise its own limit.
 fn keep_memory_private() {
     let limit = Rlimit { current: Some(0), ..getrlimit(Resource::Core) };
-    // Where the system refuses either, the other still holds; and systemd's unit forbids dumps by itself.
+    // Either of the two may fail: the other still holds, and systemd's unit forbids dumps too.
     let _ = setrlimit(Resource::Core, limit);
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
-/// Parses the command line and does what it says.
+/// Parses the command line and executes the command.
 pub fn main() -> ExitCode {
     keep_memory_private();
     let parsed = command::command().try_get_matches();
@@ -54,7 +54,7 @@ pub fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => return command::refuse(&error),
     };
-    say_what_is_passed_over(&args);
+    warn_of_skipped_file(&args);
     let outcome = match &args.command {
         Command::Run(run) => run::run(&args, run),
         Command::Init(init) => init::run(&args, init),
@@ -83,7 +83,7 @@ pub fn main() -> ExitCode {
 }
 
 /// A file that a command would take if it belonged to somebody else is no reason to fail, but to wonder.
-fn say_what_is_passed_over(args: &Args) {
+fn warn_of_skipped_file(args: &Args) {
     let needs_none = matches!(
         args.command,
         Command::Init(_) | Command::Types(_) | Command::Completions { .. } | Command::Man(_)

@@ -1,4 +1,4 @@
-//! The part of `eventsubd check` that connects: each step by itself, so that one that fails hides no other.
+//! Online checks of `eventsubd check`: independent steps, so a failed one does not hide the others.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use crate::model::text::{count, counted};
 use crate::reconcile::{self, Preview, PreviewConduit, PreviewError};
 use crate::transport::websocket::try_welcome;
 
-/// Logins in one Get Users request (Twitch: "Get Users").
+/// Logins per Get Users request (Twitch: "Get Users").
 const LOGINS_A_REQUEST: usize = 100;
-/// Missing grants that are listed one by one.
+/// Number of missing grants listed one by one.
 const LISTED: usize = 20;
-/// How long the WebSocket may take to send its welcome.
+/// Time limit for the WebSocket's welcome.
 const WELCOME: Duration = Duration::from_secs(15);
 
-/// The report in the making, and the exit code.
+/// Lines of the report so far, and the exit code.
 #[derive(Default)]
 struct Findings {
     lines: Vec<Line>,
@@ -40,7 +40,8 @@ impl Findings {
         self.lines.push(line(part, Mark::Remark, text));
     }
 
-    /// The most telling exit code stays: refused credentials, then Twitch away, then anything else.
+    /// Adds a failure. The exit code with the highest priority stays: refused credentials, then Twitch unreachable,
+    /// then others.
     fn bad(&mut self, part: &'static str, text: impl Into<String>, code: u8) {
         self.lines.push(line(part, Mark::Bad, text));
         let rank = |code: u8| match code {
@@ -59,7 +60,7 @@ impl Findings {
     }
 }
 
-/// Tries everything that needs a connection.
+/// Runs all checks that need a connection.
 pub(super) async fn online(config: &Config, options: &LoadOptions) -> (Vec<Line>, u8) {
     let mut found = Findings::default();
     match daemon::connections() {
@@ -75,7 +76,7 @@ pub(super) async fn online(config: &Config, options: &LoadOptions) -> (Vec<Line>
     (found.lines, found.code)
 }
 
-/// Proxies, CA certificates, and whether the addresses belong together.
+/// Checks proxies, CA certificates, and whether Twitch's addresses belong together.
 fn surroundings(found: &mut Findings, config: &Config, outward: &Outward) {
     for proxy in outward.proxies().all() {
         found.good(
@@ -103,7 +104,7 @@ fn surroundings(found: &mut Findings, config: &Config, outward: &Outward) {
     }
 }
 
-/// Whether two URLs lead to hosts of one domain, or to the same host.
+/// Returns whether two URLs have the same host, or hosts of one domain.
 fn same_service(a: &str, b: &str) -> bool {
     let host = |url: &str| {
         let host = reqwest::Url::parse(url).ok()?.host_str()?.to_ascii_lowercase();
@@ -115,7 +116,7 @@ fn same_service(a: &str, b: &str) -> bool {
     a.is_none() || a == b
 }
 
-/// Credentials, logins, grants and the plan: each needs a token.
+/// Checks everything that needs a token: credentials, logins, grants and the plan.
 async fn twitch(found: &mut Findings, config: &Config, options: &LoadOptions) {
     let api = match Api::connect(config).await {
         Ok(api) => api,
@@ -154,20 +155,20 @@ async fn logins(found: &mut Findings, config: &Config, api: &Api) {
             }
             Err(error) => {
                 failed = true;
-                let failure = Failure::new("the logins could not be looked up").because(&error);
+                let failure = Failure::new("the logins could not be looked up").caused_by(&error);
                 found.failed("logins", &failure.code(exit_code(&error)));
             }
         }
     }
     if !unknown.is_empty() {
         let names: Vec<_> = unknown.into_iter().collect();
-        found.bad("logins", format!("Twitch knows nobody called {}", names.join(", ")), FAILED);
+        found.bad("logins", format!("Twitch does not know {}", names.join(", ")), FAILED);
     } else if !failed {
         found.good("logins", format!("{} known to Twitch", counted(known as u64, "login")));
     }
 }
 
-/// The grants that are needed, present or missing. A missing grant is no error of the file.
+/// Checks the required grants. A missing grant is not an error of the file.
 async fn missing_grants(found: &mut Findings, config: &Config, api: &Api) -> Result<(), Failure> {
     let desired = desired(config)?;
     let reconcile::Needs { users, remarks } =
@@ -192,7 +193,7 @@ async fn missing_grants(found: &mut Findings, config: &Config, api: &Api) -> Res
     Ok(())
 }
 
-/// The limits that a run would meet.
+/// Checks the limits that a run would reach.
 async fn limits(
     found: &mut Findings,
     config: &Config,
@@ -236,7 +237,7 @@ fn costs(found: &mut Findings, preview: &Preview) {
     );
 }
 
-/// Whether Twitch greets a WebSocket. It is closed again at once.
+/// Checks that Twitch welcomes a WebSocket, and closes it again.
 async fn websocket(found: &mut Findings, config: &Config, outward: &Outward) {
     if config.transport.method != Method::Conduit
         || config.conduit.shard_transport != ShardTransport::WebSocket
@@ -250,7 +251,7 @@ async fn websocket(found: &mut Findings, config: &Config, outward: &Outward) {
     }
 }
 
-/// Whether Twitch would reach the callback.
+/// Checks that Twitch could reach the callback.
 async fn callback(found: &mut Findings, config: &Config) {
     let Some(webhook) = &config.webhook else { return };
     let report = daemon::examine_callback(config, webhook).await;
@@ -271,7 +272,7 @@ async fn callback(found: &mut Findings, config: &Config) {
     }
 }
 
-/// Whether the receivers of sinks can be connected to. No event is sent.
+/// Checks that the receivers of sinks accept connections. Sends no event.
 async fn sinks(found: &mut Findings, config: &Config, outward: &Outward) {
     for (name, outcome) in daemon::try_sinks(config, outward).await {
         match outcome {
@@ -286,7 +287,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_of_different_services_are_told_apart() {
+    fn addresses_of_different_services_are_distinguished() {
         for (a, b, same) in [
             ("wss://eventsub.wss.twitch.tv/ws", "https://api.twitch.tv/helix", true),
             ("ws://127.0.0.1:8080/ws", "https://api.twitch.tv/helix", false),
@@ -299,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_telling_exit_code_stays() {
+    fn the_exit_code_with_the_highest_priority_stays() {
         for (codes, expected) in [
             (&[FAILED, REFUSED, TEMPORARY][..], REFUSED),
             (&[FAILED, TEMPORARY], TEMPORARY),

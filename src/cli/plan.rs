@@ -1,4 +1,4 @@
-//! `eventsubd plan`: what `run` would do, from Twitch's answers; changes nothing.
+//! `eventsubd plan`: prints the actions that `run` would take, without taking them.
 
 use std::io;
 use std::sync::Arc;
@@ -42,8 +42,8 @@ pub(super) fn run(args: &Args, flags: &PlanArgs) -> Result<u8, Failure> {
     } else {
         let mut text = Vec::new();
         preview
-            .render(&mut text, term::colour(&io::stdout()))
-            .map_err(|e| Failure::new("cannot print the plan").because(&e))?;
+            .render(&mut text, term::use_colour(&io::stdout()))
+            .map_err(|e| Failure::new("cannot print the plan").caused_by(&e))?;
         let text = String::from_utf8_lossy(&text);
         args.print(&text)?;
     }
@@ -53,13 +53,13 @@ pub(super) fn run(args: &Args, flags: &PlanArgs) -> Result<u8, Failure> {
     Ok(if flags.detailed_exitcode && preview.has_changes() { CHANGES } else { 0 })
 }
 
-/// The memory of the file's daemon; empty before its first start.
+/// Loads the memory of the file's daemon; empty before its first start.
 pub(super) fn memory(options: &LoadOptions, config: &Config) -> Result<ReadOnlyMemory, Failure> {
     let reader = match Reader::open(&daemon::database(config)) {
         Err(StoreError::Missing { .. }) => return Ok(ReadOnlyMemory::default()),
         reader => reader.map_err(|error| target::unreadable(&error))?,
     };
-    let owned = Owner::of(options).look(&config.state_directory, &reader);
+    let owned = Owner::of(options).check(&config.state_directory, &reader);
     if let Err(owned) = owned.map_err(|error| target::unreadable(&error))? {
         return Err(Failure::new(owned.to_string())
             .hint(format!("`run` would be refused: {}", owned.advice()))
@@ -68,11 +68,11 @@ pub(super) fn memory(options: &LoadOptions, config: &Config) -> Result<ReadOnlyM
     ReadOnlyMemory::read(&reader).map_err(|error| target::unreadable(&error))
 }
 
-/// What `run` would make Twitch match.
+/// Returns the desired state of a configuration.
 pub(super) fn desired(config: &Config) -> Result<Arc<Desired>, Failure> {
     daemon::desired(config).map_err(|error| {
         Failure::new("the webhook secret cannot be used")
-            .because(&error)
+            .caused_by(&error)
             .hint("run this as root or as the daemon's own user")
     })
 }
@@ -90,16 +90,16 @@ impl Drop for Api {
 }
 
 impl Api {
-    /// Mints a token, or fails with the exit code that says why.
+    /// Mints a token, or fails with the exit code for the reason.
     pub(super) async fn connect(config: &Config) -> Result<Self, Failure> {
         let cancel = CancellationToken::new();
         let (helix, mut token) = daemon::one_shot_api(config, &cancel)
-            .map_err(|error| Failure::new("cannot set up connections to Twitch").because(&error))?;
+            .map_err(|error| Failure::new("cannot set up connections to Twitch").caused_by(&error))?;
         let api = Self { helix, cancel };
         let settled = token
             .wait_for(|t| !matches!(t.state, TokenState::Minting))
             .await
-            .map_err(|error| Failure::new("the token keeper ended").because(&error))?;
+            .map_err(|error| Failure::new("the token keeper ended").caused_by(&error))?;
         refuse_dead(&settled)?;
         drop(settled);
         Ok(api)
@@ -122,17 +122,17 @@ fn refuse_dead(token: &TokenStatus) -> Result<(), Failure> {
     }
 }
 
-/// A failure to read Twitch's side.
+/// Converts an error from reading Twitch's state.
 pub(super) fn explain(error: &RunError) -> Failure {
     let code = match error.kind() {
         ErrorKind::Credentials => REFUSED,
         ErrorKind::Unavailable => TEMPORARY,
         ErrorKind::State | ErrorKind::Refused => FAILED,
     };
-    Failure::new("Twitch's side could not be read").because(error).code(code)
+    Failure::new("Twitch's side could not be read").caused_by(error).code(code)
 }
 
-/// The exit code that a failed API request stands for.
+/// Returns the exit code for a failed API request.
 pub(super) fn exit_code(error: &HelixError) -> u8 {
     match error.kind() {
         HelixErrorKind::Credentials => REFUSED,

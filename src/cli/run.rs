@@ -20,13 +20,13 @@ use crate::transport::webhook::Sockets;
 
 /// `eventsubd run`
 pub(super) fn run(args: &Args, flags: &RunArgs) -> Result<u8, Failure> {
-    // Before there are other threads: it reads and clears the environment.
+    // First of all, because it reads and clears the environment, which is safe only with a single thread.
     let sockets = Arc::new(Sockets::from_env());
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::new("cannot start the runtime").because(&error))?;
+        .map_err(|error| Failure::new("cannot start the runtime").caused_by(&error))?;
     let code = runtime.block_on(start(args, flags, sockets));
     // A blocked read of a terminal or a stuck disk must not keep the process alive.
     runtime.shutdown_background();
@@ -41,7 +41,7 @@ async fn start(args: &Args, flags: &RunArgs, sockets: Arc<Sockets>) -> Result<u8
     load.sandbox = flags.sandbox;
     let mut signals = Signals::new()?;
 
-    // The log's level stands in the file, so errors of the file come before there is a log.
+    // The log level is in the file, so errors of the file are printed before there is a log.
     let loaded =
         config::load(&load).map_err(|errors| Failure::verbatim(errors.to_string()).code(BAD_CONFIG))?;
     let log = set_up_log(&loaded.config.log, args.absolute_invocation())?;
@@ -59,13 +59,13 @@ async fn start(args: &Args, flags: &RunArgs, sockets: Arc<Sockets>) -> Result<u8
     options.take_over = flags.take_over;
     options.invocation = args.absolute_invocation();
     options.log = Some(log);
-    // Sample events are no news: a first try with one's own file must not post them to a real chat.
+    // Sample events are fake: a first trial with one's own file must not post them to a real chat.
     options.print_sinks = flags.sandbox && !flags.real_sinks;
     options.notify_systemd = true;
     options.sockets = sockets;
     let daemon = tokio::select! {
         daemon = Daemon::build(options) => daemon.map_err(|error| failure(&error))?,
-        // A large database may take long to open, and can be left at any point of that.
+        // Opening a large database may take long, and can be interrupted at any time.
         signal = asked_to_end(&mut signals.terminate, &mut signals.interrupt) => {
             info!(signal, "stopped before the start was through");
             return Ok(0);
@@ -110,7 +110,7 @@ fn set_up_log(log: &config::Log, invocation: Invocation) -> Result<LogHandle, Fa
             .code(BAD_CONFIG));
     }
     telemetry::init(&LogOptions { level: log.level.clone(), fixed, format: log.format, invocation })
-        .map_err(|error| Failure::new("cannot set up the log").because(&error).code(BAD_CONFIG))
+        .map_err(|error| Failure::new("cannot set up the log").caused_by(&error).code(BAD_CONFIG))
 }
 
 fn failure(error: &BuildError) -> Failure {
@@ -129,7 +129,7 @@ fn failure(error: &BuildError) -> Failure {
     }
 }
 
-/// Waits for a signal to stop; its name.
+/// Waits for a signal to stop; returns its name.
 async fn asked_to_end(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
     tokio::select! {
         _ = terminate.recv() => "SIGTERM",
@@ -137,7 +137,7 @@ async fn asked_to_end(terminate: &mut Signal, interrupt: &mut Signal) -> &'stati
     }
 }
 
-/// The signals that the daemon knows, caught from the start so that none is lost.
+/// The signals that the daemon handles, registered at the start to lose none.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -146,7 +146,8 @@ struct Signals {
 
 impl Signals {
     fn new() -> Result<Self, Failure> {
-        let catch = |kind| signal(kind).map_err(|error| Failure::new("cannot catch signals").because(&error));
+        let catch =
+            |kind| signal(kind).map_err(|error| Failure::new("cannot catch signals").caused_by(&error));
         Ok(Self {
             terminate: catch(SignalKind::terminate())?,
             interrupt: catch(SignalKind::interrupt())?,
@@ -154,7 +155,7 @@ impl Signals {
         })
     }
 
-    /// The first SIGTERM or SIGINT asks the daemon to stop, the second ends it at once.
+    /// Handles signals: the first SIGTERM or SIGINT stops the daemon, the second ends it at once.
     async fn listen(
         mut self,
         daemon: crate::daemon::DaemonHandle,
@@ -173,7 +174,7 @@ impl Signals {
             if stop.is_cancelled() {
                 at_once.cancel();
             } else {
-                info!(signal = name, "stopping; a second signal ends it at once");
+                info!(signal = name, "stopping; a second signal ends the daemon at once");
                 stop.cancel();
             }
         }

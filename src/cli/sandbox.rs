@@ -1,34 +1,32 @@
-//! `eventsubd sandbox`, and the stand-in inside `run --sandbox`.
+//! `eventsubd sandbox`, and the sandbox inside `run --sandbox`.
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::Request;
-use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 
 use super::args::{Args, EventChange, SandboxArgs, SandboxCommand, SandboxTarget};
 use super::control::block_on;
 use super::target::{Places, own_options};
 use super::term::{self, Failure};
 use super::{BAD_CONFIG, FAILED};
+use crate::auth::{http_client, read_bounded, tls_config};
 use crate::config::{self, Config, LoadOptions};
-use crate::daemon::{SANDBOX_SECRET, connections};
+use crate::daemon::{SANDBOX_SECRET, USER_AGENT, connections};
+use crate::model::connect;
 use crate::model::invocation::Invocation;
+use crate::model::text::chain;
 use crate::sandbox::{Sandbox, SandboxOptions};
 
-/// Where a stand-in listens unless it is told otherwise.
+/// Default address of a sandbox.
 const DEFAULT: &str = "127.0.0.1:8790";
 /// Pause between the sample events of `run --sandbox`.
 const PACE: Duration = Duration::from_secs(2);
-/// The file in the state directory that says where the stand-in inside a daemon listens.
+/// File in the state directory with the address of the sandbox inside a daemon.
 const ADDRESS_FILE: &str = "sandbox.address";
 /// Time that a command to a sandbox may take.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -41,7 +39,7 @@ fn options(
     require_grants: bool,
 ) -> Result<SandboxOptions, Failure> {
     let http =
-        connections().map_err(|error| Failure::new("cannot set up HTTP connections").because(&error))?;
+        connections().map_err(|error| Failure::new("cannot set up HTTP connections").caused_by(&error))?;
     Ok(SandboxOptions {
         http: Some(http.client()),
         listen,
@@ -105,7 +103,7 @@ fn trigger_body(
     let set: Vec<_> = changes.iter().map(|change| (&change.path, &change.value)).collect();
     let data = data.map(read_event).transpose()?;
     let body = TriggerBody { name, broadcaster, set, data };
-    serde_json::to_string(&body).map_err(|error| Failure::new("cannot write the request").because(&error))
+    serde_json::to_string(&body).map_err(|error| Failure::new("cannot write the request").caused_by(&error))
 }
 
 #[derive(Serialize)]
@@ -119,10 +117,10 @@ struct TriggerBody<'a> {
 
 fn read_event(path: &Path) -> Result<Box<RawValue>, Failure> {
     let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::new(format!("cannot read {}", path.display())).because(&error))?;
+        .map_err(|error| Failure::new(format!("cannot read {}", path.display())).caused_by(&error))?;
     let event: Box<RawValue> = serde_json::from_str(text.trim()).map_err(|error| {
         Failure::new(format!("{} is not valid JSON", path.display()))
-            .because(&error)
+            .caused_by(&error)
             .hint("the file holds the `event` object of a notification and nothing else")
     })?;
     Ok(event)
@@ -144,12 +142,12 @@ async fn listen(args: &Args, flags: &SandboxArgs) -> Result<u8, Failure> {
     let options = options(flags.listen, flags.pace, flags.require_grants)?;
     let sandbox = Sandbox::start(options).await.map_err(|error| {
         Failure::new(format!("cannot listen on {}", flags.listen))
-            .because(&error)
+            .caused_by(&error)
             .hint("does another sandbox run? --listen 127.0.0.1:0 takes a free port")
     })?;
     if !sandbox.address().ip().is_loopback() {
         args.say(
-            "warning: this address can be reached from outside, and the sandbox gives a token to whoever asks",
+            "warning: this address can be reached from outside, and the sandbox gives a token to every client",
         );
     }
     term::write(sandbox.twitch_block().as_bytes())?;
@@ -158,7 +156,7 @@ async fn listen(args: &Args, flags: &SandboxArgs) -> Result<u8, Failure> {
         sandbox.address()
     ));
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-        .map_err(|error| Failure::new("cannot catch signals").because(&error))?;
+        .map_err(|error| Failure::new("cannot catch signals").caused_by(&error))?;
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
@@ -167,7 +165,7 @@ async fn listen(args: &Args, flags: &SandboxArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Starts a stand-in for `run --sandbox`, and has the configuration point to it.
+/// Starts a sandbox for `run --sandbox`, and points the configuration to it.
 pub(super) async fn embed(
     load: &mut LoadOptions,
     config: &Config,
@@ -180,7 +178,7 @@ pub(super) async fn embed(
         Ok(sandbox) => sandbox,
         Err(_) => Sandbox::start(free)
             .await
-            .map_err(|error| Failure::new("cannot start the sandbox").because(&error))?,
+            .map_err(|error| Failure::new("cannot start the sandbox").caused_by(&error))?,
     };
     // A daemon that was started before knows the ids of its logins and does not ask for them again.
     for login in config.subscriptions.iter().flat_map(|spec| spec.logins()) {
@@ -191,24 +189,24 @@ pub(super) async fn embed(
         .with("EVENTSUBD_TWITCH__API_URL", sandbox.api_url())
         .with("EVENTSUBD_TWITCH__EVENTSUB_URL", sandbox.eventsub_url());
     let folder = &config.state_directory;
-    // The path stays the same at a reload, even if the file is a link elsewhere by then.
+    // The path must stay the same at a reload, even if the file has become a link to elsewhere.
     load.state_dir = Some(folder.clone());
     let noted = std::fs::create_dir_all(folder)
         .and_then(|()| std::fs::write(folder.join(ADDRESS_FILE), sandbox.address().to_string()));
     noted.map_err(|error| {
-        Failure::new(format!("cannot write into the state directory {}", folder.display())).because(&error)
+        Failure::new(format!("cannot write into the state directory {}", folder.display())).caused_by(&error)
     })?;
     tracing::info!(
         address = %sandbox.address(),
         state = %folder.display(),
         "{}",
-        invocation.complete("Twitch's stand-in runs inside; `eventsubd sandbox trigger TYPE` sends a sample event")
+        invocation.complete("running against the sandbox inside this process; `eventsubd sandbox trigger TYPE` sends a sample event")
     );
     Ok(sandbox)
 }
 
-/// Where the stand-in of this configuration listens: the one inside its `run --sandbox`, else the one that the file
-/// has in place of Twitch, else the one at the usual port.
+/// Returns the address of this configuration's sandbox: the one inside its `run --sandbox`, else the one that the
+/// file names as Twitch, else the default.
 fn address_of(args: &Args) -> Result<SocketAddr, Failure> {
     let file = args.file();
     if !file.named && !file.path.exists() && args.state_dir.is_none() {
@@ -220,7 +218,7 @@ fn address_of(args: &Args) -> Result<SocketAddr, Failure> {
             Ok(text) => return parsed(text.trim()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                return Err(Failure::new("cannot read where the sandbox listens").because(&error));
+                return Err(Failure::new("cannot read where the sandbox listens").caused_by(&error));
             }
         }
     }
@@ -232,11 +230,11 @@ fn address_of(args: &Args) -> Result<SocketAddr, Failure> {
     match api.and_then(|authority| authority.parse::<SocketAddr>().ok()) {
         Some(address) if address.ip().is_loopback() => Ok(address),
         _ => Err(Failure::new(format!("no sandbox of {} runs", load.path.display()))
-            .hint("start one with `eventsubd run --sandbox`, or say with --address where one listens")),
+            .hint("start one with `eventsubd run --sandbox`, or give its address with --address")),
     }
 }
 
-/// The host and the port of an HTTP URL.
+/// Returns the host and the port of an HTTP URL.
 fn url_authority(url: &str) -> Option<&str> {
     url.strip_prefix("http://")?.split('/').next()
 }
@@ -244,35 +242,25 @@ fn url_authority(url: &str) -> Option<&str> {
 fn parsed(address: &str) -> Result<SocketAddr, Failure> {
     address.parse().map_err(|error: std::net::AddrParseError| {
         Failure::new(format!("`{address}` is not a valid address"))
-            .because(&error)
-            .hint("say with --address where the sandbox listens")
+            .caused_by(&error)
+            .hint("give the sandbox's address with --address")
     })
 }
 
 /// Has the sandbox carry out a command.
 async fn call(address: SocketAddr, name: &str, body: &str) -> Result<Value, Failure> {
-    let silent = |error: &dyn std::error::Error| {
-        Failure::new(format!("no sandbox answers on {address}"))
-            .because(error)
+    let failed = |why: String| {
+        Failure::new(format!("no sandbox answers on {address}: {why}"))
             .hint("start one with `eventsubd run --sandbox` or `eventsubd sandbox`, or give --address")
     };
-    let exchange = async {
-        let stream = TcpStream::connect(address).await.map_err(|e| silent(&e))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| silent(&e))?;
-        let driver = tokio::spawn(connection);
-        let request = Request::post(format!("/sandbox/{name}"))
-            .header("Host", address.to_string())
-            .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
-            .map_err(|e| silent(&e))?;
-        let answer = sender.send_request(request).await.map_err(|e| silent(&e))?;
-        let good = answer.status().is_success();
-        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|e| silent(&*e))?;
-        driver.abort();
-        let body: Value = serde_json::from_slice(&body.to_bytes()).map_err(|e| silent(&e))?;
-        Ok((good, body))
-    };
-    let (good, body) = tokio::time::timeout(LIMIT, exchange).await.map_err(|e| silent(&e))??;
+    let client = tls_config().and_then(|tls| http_client(USER_AGENT, tls));
+    let client = client.map_err(|error| failed(chain(&error)))?;
+    let request =
+        client.post(format!("http://{address}/sandbox/{name}")).body(body.to_owned()).timeout(LIMIT);
+    let answer = request.send().await.map_err(|error| failed(connect::reason(&error)))?;
+    let good = answer.status().is_success();
+    let body = read_bounded(answer, MAX_ANSWER).await.map_err(|error| failed(chain(&error)))?;
+    let body: Value = serde_json::from_slice(&body).map_err(|error| failed(error.to_string()))?;
     if good {
         return Ok(body);
     }

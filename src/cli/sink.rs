@@ -1,4 +1,4 @@
-//! `eventsubd sink`: what a person does with one sink.
+//! `eventsubd sink`: commands for one sink.
 
 use std::time::SystemTime;
 
@@ -20,8 +20,8 @@ use crate::model::text::word;
 use crate::model::time::Timestamp;
 use crate::samples::{self, SampleRequest, SampleUser};
 
-/// Stands for every user in a sample.
-const SOMEBODY: &str = "12826";
+/// User id in samples.
+const SAMPLE_USER: &str = "12826";
 
 /// `eventsubd sink`
 pub(super) fn run(args: &Args, command: &SinkCommand) -> Result<u8, Failure> {
@@ -43,7 +43,7 @@ pub(super) fn run(args: &Args, command: &SinkCommand) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn ask(args: &Args, what: &str, name: &str) -> Result<hyper::body::Bytes, Failure> {
+fn ask(args: &Args, what: &str, name: &str) -> Result<Vec<u8>, Failure> {
     let query = form_urlencoded::Serializer::new(String::new()).append_pair("sink", name).finish();
     let path = format!("/sinks/{what}?{query}");
     let (status, body) = block_on(async { Connection::open(args).await?.post(&path).await })?;
@@ -104,7 +104,7 @@ fn test(args: &Args, flags: &SinkTestArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// A sample event of the type, or of the first type that the sink gets.
+/// Returns a sample event of the type, or of the first type that the sink gets.
 fn sample(config: &Config, name: &str, wanted: Option<&str>) -> Result<Event, Failure> {
     let sink = config.sinks.iter().find(|(known, _)| known.as_str() == name).map(|(_, sink)| sink);
     let sink = sink.ok_or_else(|| {
@@ -129,7 +129,7 @@ fn sample(config: &Config, name: &str, wanted: Option<&str>) -> Result<Event, Fa
         (Some(spec), _) => {
             let fields = spec.condition.iter().map(|(name, value)| match value {
                 FieldValue::Literal(text) => (&**name, &**text),
-                FieldValue::Login(_) => (&**name, SOMEBODY),
+                FieldValue::Login(_) => (&**name, SAMPLE_USER),
             });
             (&*spec.subscription_type, &*spec.version, Condition::from_pairs(fields))
         }
@@ -139,7 +139,7 @@ fn sample(config: &Config, name: &str, wanted: Option<&str>) -> Result<Event, Fa
                     .hint("`eventsubd types` lists them")
                     .code(2)
             })?;
-            let fields = row.condition.keys().map(|field| (field.as_str(), SOMEBODY));
+            let fields = row.condition.keys().map(|field| (field.as_str(), SAMPLE_USER));
             (row.name.as_str(), row.version.as_str(), Condition::from_pairs(fields))
         }
         (None, _) => {
@@ -156,7 +156,7 @@ fn sample(config: &Config, name: &str, wanted: Option<&str>) -> Result<Event, Fa
         condition: &condition,
         user: &user,
         now,
-        // The message id is made of it: a receiver that drops what it has had must take a second test.
+        // Part of the message id: a receiver that deduplicates must accept a second test.
         serial: now.unix_millis(),
         happening: None,
     };

@@ -1,4 +1,4 @@
-//! `eventsubd status`: what is wrong first, with what to do; then the counts.
+//! `eventsubd status`: problems first, each with what to do; then the counts.
 
 mod waiting;
 
@@ -11,7 +11,7 @@ pub(super) use self::waiting::{pending, reasons};
 use super::args::{Args, StatusArgs};
 use super::control::{Connection, block_on};
 use super::exit::exit_code;
-use super::term::{self, Failure, fit};
+use super::term::{self, Failure, masked};
 use crate::model::grants;
 use crate::model::status::{
     GrantStatus, Health, ShardStatus, SinkStatus, Status, SubscriptionEntry, TokenState, WebhookStatus,
@@ -20,7 +20,7 @@ use crate::model::subscriptions::SubscriptionCounts;
 use crate::model::text::{ago, counted, duration, size, word};
 use crate::model::time::Timestamp;
 
-/// Parked subscriptions that are listed one by one; the rest is counted.
+/// Number of parked subscriptions listed one by one; the rest is counted.
 const LISTED: usize = 20;
 
 /// `eventsubd status`
@@ -68,7 +68,7 @@ fn readiness(status: &Status) -> Result<u8, Failure> {
 
 /// Prints a status as JSON with the list of subscriptions in it, page by page.
 async fn write_with_subscriptions(args: &Args, status: &Status) -> Result<(), Failure> {
-    let broken = |error: serde_json::Error| Failure::new("cannot make JSON").because(&error);
+    let broken = |error: serde_json::Error| Failure::new("cannot make JSON").caused_by(&error);
     let connection = Connection::reopen(args).await?;
     let text = serde_json::to_string_pretty(status).map_err(broken)?;
     term::write(text.trim_end().trim_end_matches('}').trim_end().as_bytes())?;
@@ -89,7 +89,7 @@ async fn write_with_subscriptions(args: &Args, status: &Status) -> Result<(), Fa
 
 /// Prints a status for people.
 pub(super) fn print(args: &Args, status: &Status) -> Result<u8, Failure> {
-    let text = render(status, term::colour(&io::stdout()));
+    let text = render(status, term::use_colour(&io::stdout()));
     args.print(&text)
 }
 
@@ -99,12 +99,12 @@ fn render(status: &Status, colour: bool) -> String {
         if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     };
     let out = RefCell::new(String::new());
-    // For text that has colours of our own.
+    // For text with our own escape sequences for colours.
     let painted = |text: &str| {
         out.borrow_mut().push_str(text);
         out.borrow_mut().push('\n');
     };
-    let mut line = |text: String| painted(&fit(&text));
+    let mut line = |text: String| painted(&masked(&text));
 
     let (health, verdict) = status.verdict();
     let summary = match health {
@@ -114,10 +114,10 @@ fn render(status: &Status, colour: bool) -> String {
     };
     let up = duration(status.now.since(status.started_at));
     let waits: String = reasons(status).iter().map(|reason| format!("; {reason}")).collect();
-    let (version, waits) = (fit(&status.version), fit(&waits));
+    let (version, waits) = (masked(&status.version), masked(&waits));
     painted(&format!("eventsubd {version} (pid {}), up {up}: {summary}{waits}", status.pid));
     for problem in &status.problems {
-        painted(&format!("{} {}: {}", paint("1;31", "!"), fit(&problem.part), fit(&problem.message)));
+        painted(&format!("{} {}: {}", paint("1;31", "!"), masked(&problem.part), masked(&problem.message)));
         if !problem.hint.is_empty() {
             line(format!("  hint: {}", problem.hint));
         }
@@ -158,7 +158,7 @@ fn render(status: &Status, colour: bool) -> String {
     }
 
     if let Some(admin) = &status.admin {
-        let token = if admin.token { ", opened by the token" } else { "" };
+        let token = if admin.token { ", needs the token" } else { "" };
         line(format!("page           http://{}/{token}", admin.listen));
     }
 
@@ -201,9 +201,9 @@ fn grant_line(user: &GrantStatus) -> String {
 }
 
 fn parked_line(entry: &SubscriptionEntry, now: Timestamp) -> String {
-    let mut text = format!("  {}", fit(&entry.key.to_string()));
+    let mut text = format!("  {}", masked(&entry.key.to_string()));
     if let Some(reason) = &entry.reason {
-        let _ = write!(text, "\n    {}", fit(reason));
+        let _ = write!(text, "\n    {}", masked(reason));
     }
     if let Some(at) = entry.retry_at {
         let _ = write!(text, "\n    tried again in {}", duration(at.since(now)));
@@ -276,7 +276,7 @@ fn times(number: u64) -> String {
     if number == 1 { "once".to_owned() } else { format!("{number} times") }
 }
 
-/// Why connections had to be made anew, most frequent first.
+/// Formats the causes of reconnects, most frequent first.
 fn reconnects(status: &Status) -> Option<String> {
     let mut causes: Vec<_> = status.intake.reconnects.iter().filter(|(_, count)| **count > 0).collect();
     causes.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
@@ -291,7 +291,7 @@ fn webhook_lines(webhook: &WebhookStatus, line: &mut impl FnMut(String)) {
     let _ = write!(text, ", {}", counted(webhook.challenges, "challenge"));
     let _ = write!(text, ", {} open", counted(webhook.connections, "connection"));
     if webhook.evicted > 0 {
-        let _ = write!(text, ", {} had to make room", webhook.evicted);
+        let _ = write!(text, ", {} closed to make room", webhook.evicted);
     }
     if webhook.keys > 1 {
         let _ = write!(text, ", {} secrets accepted while one is replaced", webhook.keys);
@@ -388,7 +388,7 @@ fn token(status: &Status) -> String {
     let _ = write!(text, ", {} minted", status.token.mints);
     let failed = status.token.mints_failed + status.token.mints_refused;
     if failed > 0 {
-        let _ = write!(text, ", {} asked for in vain", times(failed));
+        let _ = write!(text, ", {} failed", counted(failed, "request"));
     }
     text
 }
@@ -427,7 +427,7 @@ fn subscriptions(status: &Status) -> String {
         }
     }
     if counts.own > 0 {
-        let _ = write!(text, "; {} of the daemon's own, to hear of grants and shards", counts.own);
+        let _ = write!(text, "; {} of the daemon's own, for news of grants and shards", counts.own);
     }
     if let (Some(cost), Some(max)) = (status.reconcile.total_cost, status.reconcile.max_total_cost) {
         let _ = write!(text, "; cost {cost} of {max}");

@@ -1,8 +1,8 @@
-//! Which daemon and which store a command means.
+//! Selection of the daemon and the store that a command addresses.
 //!
-//! One rule for all commands. A file has a place of its own, which is that of its daemon, and one for its sandbox.
-//! Meant is the first of these that belongs to the file: the daemon that runs, the sandbox that runs, the daemon's
-//! store, the sandbox's store. A command that cannot tell which file or which place is meant fails.
+//! One rule for all commands. A file has a place for its daemon, and another for its sandbox. A command addresses the
+//! first of these that belongs to the file: the running daemon, the running sandbox, the daemon's store, the
+//! sandbox's store. If the file or the place is ambiguous, the command fails.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -18,7 +18,7 @@ use crate::model::invocation::Invocation;
 use crate::model::status::ConfigStatus;
 use crate::store::{Reader, StoreError};
 
-/// Pause between two looks for a store that is not there yet.
+/// Pause between checks for a store that does not exist yet.
 const POLL: Duration = Duration::from_millis(200);
 
 impl Args {
@@ -32,7 +32,7 @@ impl Args {
         }
     }
 
-    /// How messages tell people to run further commands.
+    /// Returns the flags for commands in messages.
     pub(super) fn invocation(&self) -> Invocation {
         Invocation::new(self.config.as_deref(), self.state_dir.as_deref())
     }
@@ -47,7 +47,7 @@ impl Args {
         term::write(self.invocation().complete(text).as_bytes())
     }
 
-    /// The invocation for messages that are read in another folder and with other variables, as the log is.
+    /// Returns the flags for messages that are read in another directory and environment, such as the log.
     pub(super) fn absolute_invocation(&self) -> Invocation {
         let environment = Environment::from_process();
         let file = Some(self.file()).filter(|file| {
@@ -60,8 +60,8 @@ impl Args {
     }
 }
 
-/// Which file, and whose environment, a command works with. When the file is that of a unit on this machine, so are
-/// the directories, unless something else is said: the daemon is told of them by systemd, and a command is not.
+/// Returns the file and the environment to use. For the file of a systemd unit, the directories are the unit's unless
+/// others are given: systemd passes them to the daemon, but not to a command.
 pub(super) fn load_options(args: &Args) -> LoadOptions {
     let mut options = own_options(args);
     if let Some((state, runtime)) = config::unit_directories(&options.path)
@@ -76,7 +76,7 @@ pub(super) fn load_options(args: &Args) -> LoadOptions {
     options
 }
 
-/// The same for a daemon in the foreground: its directories are its own.
+/// Returns the same for a daemon in the foreground, which has its own directories.
 pub(super) fn own_options(args: &Args) -> LoadOptions {
     LoadOptions {
         path: args.file().path,
@@ -87,7 +87,7 @@ pub(super) fn own_options(args: &Args) -> LoadOptions {
     }
 }
 
-/// A place where a daemon of the file may be.
+/// A place where a daemon of the file may run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) paths: Paths,
@@ -95,7 +95,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Whether a daemon listens there. One that this user may not ask does.
+    /// Returns whether a daemon listens there; also true if this user may not connect.
     pub(super) fn is_running(&self) -> bool {
         match UnixStream::connect(&self.paths.socket) {
             Ok(_) => true,
@@ -104,19 +104,19 @@ impl Place {
     }
 }
 
-/// The places of a file, in the order in which they are looked at.
+/// The places of a file, in the order of preference.
 #[derive(Clone, Debug)]
 pub(super) struct Places {
-    /// `None` when only a state directory was named, and there is no file.
+    /// `None` if only a state directory was named and there is no file.
     file: Option<LoadOptions>,
-    /// `--state-dir`, which a daemon has to have.
+    /// `--state-dir`, which the daemon must use.
     state_dir: Option<PathBuf>,
-    /// At least one; the first is the daemon's.
+    /// At least one place; the first is the daemon's.
     places: Vec<Place>,
 }
 
 impl Places {
-    /// The places of these arguments.
+    /// Finds the places for these arguments.
     ///
     /// # Errors
     /// The file cannot be read well enough to know them.
@@ -136,13 +136,13 @@ impl Places {
             let todo = if denied { "; run this as root or as the daemon's own user" } else { "" };
             Failure::verbatim(errors.to_string())
                 .hint(format!(
-                    "nothing was done, as {} says which daemon and which store are meant{todo}",
+                    "nothing was done, because {} names the daemon and the store to use{todo}",
                     options.path.display()
                 ))
                 .code(BAD_CONFIG)
         })?;
         let mut places = vec![Place { paths, sandbox: false }];
-        // A daemon that was started by hand with the file of a unit, then the sandbox.
+        // Next, a daemon started by hand with the file of a unit, then the sandbox.
         options.env = own_options(args).env;
         for sandbox in [false, true] {
             options.sandbox = sandbox;
@@ -160,12 +160,12 @@ impl Places {
         self.places.iter()
     }
 
-    /// The place of the file's daemon.
+    /// Returns the place of the file's daemon.
     pub(super) fn own(&self) -> &Place {
         &self.places[0]
     }
 
-    /// Refuses a daemon that runs another file than the one that is meant.
+    /// Refuses a daemon that runs another file.
     pub(super) fn accept(&self, place: &Place, daemon: &ConfigStatus) -> Result<(), Failure> {
         let socket = place.paths.socket.display();
         if let Some(named) = &self.state_dir
@@ -201,7 +201,7 @@ impl Places {
         })
     }
 
-    /// The store that is meant, with its place; `None` when there is none yet.
+    /// Opens the store to use, and returns it with its place; `None` if there is none yet.
     fn store(&self) -> Result<Option<(Reader, &Place)>, Failure> {
         let mut found = Vec::new();
         let mut refusal = None;
@@ -217,7 +217,7 @@ impl Places {
                 },
             }
         }
-        // What runs comes first, as it does for commands that talk to it.
+        // A running daemon comes first, as in commands that connect to it.
         let at = found.iter().position(|(place, _)| place.is_running()).unwrap_or(0);
         match (found.into_iter().nth(at), refusal) {
             (Some((place, Ok(reader))), _) => Ok(Some((reader, place))),
@@ -231,10 +231,10 @@ impl Places {
         let Some(options) = &self.file else { return Ok(Ok(())) };
         let mut owner = options.clone();
         owner.sandbox = place.sandbox;
-        Owner::of(&owner).look(&place.paths.state_directory, reader)
+        Owner::of(&owner).check(&place.paths.state_directory, reader)
     }
 
-    /// The words for the store of a place.
+    /// Describes the store of a place.
     fn name(&self, place: &Place) -> String {
         let path = place.paths.state_directory.join(DATABASE);
         let sandbox = if place.sandbox { ", the store of the sandbox" } else { ", the event store" };
@@ -247,7 +247,7 @@ impl Places {
     }
 }
 
-/// The store that is meant, which is named on stderr; with `wait`, perhaps once there is one.
+/// Opens the store to use and names it on stderr; with `wait`, waits until there is one.
 pub(super) fn open_store(args: &Args, wait: bool) -> Result<Reader, Failure> {
     let places = Places::find(args)?;
     let mut told = false;
@@ -269,7 +269,7 @@ pub(super) fn open_store(args: &Args, wait: bool) -> Result<Reader, Failure> {
     }
 }
 
-/// A state directory that another file has.
+/// Failure for a state directory that belongs to another file.
 pub(super) fn refused(owned: &Owned) -> Failure {
     let hint = if owned.is_moved() {
         "if the file was moved, start the daemon once with --take-over".to_owned()
@@ -282,9 +282,9 @@ pub(super) fn refused(owned: &Owned) -> Failure {
     Failure::new(owned.to_string()).hint(hint).code(FAILED)
 }
 
-/// A store that cannot be read.
+/// Failure for an unreadable store.
 pub(super) fn unreadable(error: &StoreError) -> Failure {
-    let failure = Failure::new("cannot read the event store").because(error);
+    let failure = Failure::new("cannot read the event store").caused_by(error);
     match error {
         StoreError::Denied { .. } => failure
             .hint("it is there, but belongs to another user: run this as root or as the daemon's own user"),

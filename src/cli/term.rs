@@ -1,4 +1,4 @@
-//! Writing for people: output, colour, failures.
+//! Output for people: colour, failures, escaping.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -9,59 +9,59 @@ use super::FAILED;
 use crate::model::invocation::Invocation;
 use crate::model::text::{LONGEST_LINE, chain, lines, one_line};
 
-/// A command failed: what it says on stderr, and its exit code.
+/// Failure of a command: the message on stderr and the exit code.
 #[derive(Debug)]
 pub(super) struct Failure {
     code: u8,
     message: String,
     hint: Option<String>,
-    /// The message is whole as it is.
+    /// The message is complete and printed unchanged.
     verbatim: bool,
-    /// Trying again may help.
-    passing: bool,
+    /// Whether another attempt may succeed.
+    temporary: bool,
 }
 
 impl Failure {
-    /// A failure with exit code 1.
+    /// Creates a failure with exit code 1.
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self { code: FAILED, message: message.into(), hint: None, verbatim: false, passing: false }
+        Self { code: FAILED, message: message.into(), hint: None, verbatim: false, temporary: false }
     }
 
-    /// A failure that says who, what and where by itself, over several lines.
+    /// Creates a failure with a complete message of several lines.
     pub(super) fn verbatim(message: impl Into<String>) -> Self {
         Self { verbatim: true, ..Self::new(message) }
     }
 
-    /// With another exit code.
+    /// Sets another exit code.
     pub(super) fn code(mut self, code: u8) -> Self {
         self.code = code;
         self
     }
 
-    /// With what to do.
+    /// Adds what to do.
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Of a kind that trying again may help against.
-    pub(super) fn passing(mut self) -> Self {
-        self.passing = true;
+    /// Marks the failure as temporary.
+    pub(super) fn temporary(mut self) -> Self {
+        self.temporary = true;
         self
     }
 
-    /// Whether trying again may help.
-    pub(super) fn may_pass(&self) -> bool {
-        self.passing
+    /// Returns whether another attempt may succeed.
+    pub(super) fn is_temporary(&self) -> bool {
+        self.temporary
     }
 
-    /// With the chain of causes.
-    pub(super) fn because(mut self, source: &dyn Error) -> Self {
+    /// Adds the chain of causes.
+    pub(super) fn caused_by(mut self, source: &dyn Error) -> Self {
         let _ = write!(self.message, ": {}", chain(source));
         self
     }
 
-    /// The message with its hint, in one line.
+    /// Returns the message with its hint, in one line.
     pub(super) fn text(&self) -> String {
         match &self.hint {
             Some(hint) => format!("{}; {hint}", self.message),
@@ -69,14 +69,13 @@ impl Failure {
         }
     }
 
-    /// Its exit code.
     pub(super) fn exit_code(&self) -> u8 {
         self.code
     }
 
     /// Writes it to stderr; commands in it get the flags of this one.
     pub(super) fn report(&self, invocation: &Invocation) -> ExitCode {
-        let (red, off) = if colour(&io::stderr()) { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
+        let (red, off) = if use_colour(&io::stderr()) { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
         let message = lines(&invocation.complete(self.message.trim_end()));
         let mut text = if self.verbatim { message } else { format!("{red}error:{off} {message}") };
         if let Some(hint) = &self.hint {
@@ -87,13 +86,13 @@ impl Failure {
     }
 }
 
-/// Whether colour is welcome there.
-pub(super) fn colour(stream: &impl IsTerminal) -> bool {
+/// Returns whether to use colour on a stream.
+pub(super) fn use_colour(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// A value from a file, from Twitch or from anybody else, fit for a line of a terminal.
-pub(super) fn fit(text: &str) -> String {
+/// Masks a value from a file, from Twitch or from strangers for one line of a terminal.
+pub(super) fn masked(text: &str) -> String {
     one_line(text, LONGEST_LINE)
 }
 
@@ -103,7 +102,7 @@ pub(super) fn write(data: &[u8]) -> Result<u8, Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(data).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new("cannot write to stdout").because(&error))
+            Err(Failure::new("cannot write to stdout").caused_by(&error))
         }
         _ => Ok(0),
     }
@@ -112,7 +111,7 @@ pub(super) fn write(data: &[u8]) -> Result<u8, Failure> {
 /// Writes one JSON document to stdout.
 pub(super) fn write_json(value: &impl serde::Serialize) -> Result<u8, Failure> {
     let mut text =
-        serde_json::to_vec_pretty(value).map_err(|e| Failure::new("cannot make JSON").because(&e))?;
+        serde_json::to_vec_pretty(value).map_err(|e| Failure::new("cannot make JSON").caused_by(&e))?;
     text.push(b'\n');
     write(&text)
 }

@@ -1,4 +1,4 @@
-//! `eventsubd types`: the catalogue.
+//! `eventsubd types`: prints the catalogue.
 
 mod describe;
 
@@ -32,7 +32,7 @@ pub(super) fn run(args: &Args, flags: &TypesArgs) -> Result<u8, Failure> {
     }
     let is_one_type = rows.iter().all(|row| row.name == rows[0].name);
     let text = match chosen(&rows) {
-        Some(row) if is_one_type => detail(row, term::colour(&std::io::stdout())),
+        Some(row) if is_one_type => detail(row, term::use_colour(&std::io::stdout())),
         _ => table(&rows),
     };
     args.print(&text)
@@ -67,7 +67,7 @@ fn meant(wanted: &str) -> Result<Vec<&'static str>, Failure> {
     }
     if wanted.contains(['*', '?', '[', '{']) {
         let glob = Glob::new(wanted).map_err(|error| {
-            Failure::new(format!("`{wanted}` is not a valid glob")).because(&error).code(WRONG_USAGE)
+            Failure::new(format!("`{wanted}` is not a valid glob")).caused_by(&error).code(WRONG_USAGE)
         })?;
         let glob = glob.compile_matcher();
         return Ok(catalog::names().filter(|name| glob.is_match(name)).collect());

@@ -14,7 +14,7 @@ use super::parts::{self, Listeners, PartOptions, Publishers};
 use super::reach::Caller;
 use super::reload::Reloader;
 use super::status::Sources;
-use super::systemd::{Notifier, Vitals};
+use super::systemd::{LivenessCounters, Notifier};
 use super::webhook_secret::SecretFile;
 use super::webhooks::{self, Webhooks};
 use super::{BuildError, Daemon, DaemonOptions, Owner, memory, options};
@@ -28,7 +28,7 @@ use crate::model::status::ConfigStatus;
 use crate::model::time::Timestamp;
 use crate::reconcile::{ReconcileHandle, ReconcileOptions, reconciler};
 use crate::store::{Reader, Store, StoreError};
-use crate::transport::Hear;
+use crate::transport::HintCallback;
 use crate::transport::webhook::webhook;
 use crate::transport::websocket::pool;
 
@@ -86,9 +86,9 @@ impl Daemon {
             reconcile.target.clone(),
             reconcile.bindings.clone(),
             sessions_tx,
-            hear(&reconcile),
+            hint_callback(&reconcile),
         );
-        let (webhook, webhook_handle) = webhook(webhook_options, store.clone(), hear(&reconcile));
+        let (webhook, webhook_handle) = webhook(webhook_options, store.clone(), hint_callback(&reconcile));
         let (delivery, delivery_handle) =
             delivery(store.clone(), reconcile.routes.clone(), inputs.sinks, delivery_options.clone());
 
@@ -139,7 +139,7 @@ impl Daemon {
             delivery: delivery_options,
             notifier: notifier.clone(),
         };
-        let vitals = Vitals::new(&store, keeper_tokens, &reconcile);
+        let counters = LivenessCounters::new(&store, keeper_tokens, &reconcile);
         Ok(Self {
             keeper,
             reconciler,
@@ -156,16 +156,16 @@ impl Daemon {
             children,
             handle: DaemonHandle { sources, requests, reconcile, delivery: delivery_handle, log },
             notifier,
-            vitals,
+            counters,
             hanging: hanging_tx,
         })
     }
 }
 
 /// What events tell is the reconciler's business.
-fn hear(reconcile: &ReconcileHandle) -> Hear {
+fn hint_callback(reconcile: &ReconcileHandle) -> HintCallback {
     let reconcile = reconcile.clone();
-    Hear(Arc::new(move |hint| reconcile.hint(hint)))
+    HintCallback(Arc::new(move |hint| reconcile.hint(hint)))
 }
 
 /// The file in force for a start, with its warnings logged.
@@ -184,7 +184,7 @@ fn take_config(options: &mut DaemonOptions) -> Result<Config, BuildError> {
 fn locked(error: StoreError, options: &DaemonOptions, config: &Config) -> BuildError {
     let owned = || {
         let reader = Reader::open(&config.state_directory.join(options::DATABASE)).ok()?;
-        Owner::of(&options.load).look(&config.state_directory, &reader).ok()?.err()
+        Owner::of(&options.load).check(&config.state_directory, &reader).ok()?.err()
     };
     match error {
         StoreError::Locked { .. } if !options.take_over => {

@@ -1,4 +1,4 @@
-//! Whether Twitch would reach the callback: what `check --online` tries, whether the daemon runs or not.
+//! Checks of the callback from outside, for `check --online`, whether the daemon runs or not.
 
 use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
@@ -17,20 +17,19 @@ use crate::model::text::chain;
 use crate::model::webhook::{Callback, WebhookKeys};
 use crate::reconcile::Reach;
 use crate::store::{Store, StoreOptions};
-use crate::transport::Hear;
+use crate::transport::HintCallback;
 use crate::transport::webhook::{self as transport, ListenError, Sockets, WebhookOptions};
 
-/// What there is to know of a callback.
+/// Result of checking a callback.
 #[derive(Clone, Debug)]
 pub struct CallbackReport {
     /// Its addresses, or why there are none.
     pub addresses: Result<Vec<IpAddr>, String>,
-    /// How long the challenge took, or what is in its way.
+    /// Duration of the challenge, or what is in its way.
     pub challenge: Result<Duration, String>,
 }
 
-/// Looks a callback up, and sends it a challenge by its public name. Where no daemon listens, somebody does for
-/// that time.
+/// Resolves a callback and sends it a challenge by its public name. If no daemon listens, a temporary listener does.
 pub async fn examine_callback(config: &Config, webhook: &Webhook) -> CallbackReport {
     CallbackReport {
         addresses: addresses(&webhook.callback).await,
@@ -79,18 +78,18 @@ async fn challenge(config: &Config, webhook: &Webhook) -> Result<Duration, Strin
     proved.map(|()| took)
 }
 
-/// Listens where the daemon would.
+/// A temporary listener at the daemon's address.
 struct StandIn {
     cancel: CancellationToken,
     task: tokio::task::JoinHandle<()>,
     store: Store,
     folder: PathBuf,
-    /// The listener ends when there are no options.
+    /// Kept, because the listener ends without its options.
     _options: watch::Sender<Option<WebhookOptions>>,
 }
 
 impl StandIn {
-    /// `None` when somebody listens already, as the daemon does, or when systemd does.
+    /// Returns `None` if a daemon listens already, or systemd does.
     async fn listen(webhook: &Webhook, keys: &WebhookKeys) -> Result<Option<Self>, String> {
         let options = match webhooks::listener(&Sockets::none(), webhook, || Ok(keys.clone())) {
             Ok(options) => options,
@@ -99,8 +98,8 @@ impl StandIn {
             }
             Err(error) => return Err(chain(&error)),
         };
-        // Nothing but challenges can come, since Twitch knows of no subscription with this secret; the listener
-        // wants a store all the same.
+        // Only challenges can come, because Twitch knows of no subscription with this secret, but the listener needs
+        // a store.
         let folder = std::env::temp_dir().join(format!("eventsubd-check-{}", uuid::Uuid::new_v4().simple()));
         let failed = |error: &dyn std::error::Error| format!("{} cannot be used: {error}", folder.display());
         std::fs::DirBuilder::new().mode(0o700).create(&folder).map_err(|error| failed(&error))?;
@@ -108,8 +107,8 @@ impl StandIn {
             StoreOptions::new(folder.join("events.db"), Duration::from_secs(3600), 16 << 20, 16, 1 << 20);
         let store = Store::open(store).map_err(|error| failed(&error))?;
         let (options, watched) = watch::channel(Some(options));
-        let hear = Hear(Arc::new(|_hint| {}));
-        let (listener, _handle) = transport::webhook(watched, store.clone(), hear);
+        let on_hint = HintCallback(Arc::new(|_hint| {}));
+        let (listener, _handle) = transport::webhook(watched, store.clone(), on_hint);
         let cancel = CancellationToken::new();
         let task = tokio::spawn(listener.run(cancel.clone()));
         Ok(Some(Self { cancel, task, store, folder, _options: options }))
@@ -117,7 +116,7 @@ impl StandIn {
 
     async fn end(self) {
         self.cancel.cancel();
-        // What is left is in a folder of its own, and the process ends soon.
+        // The remains are in a directory of their own, and the process ends soon.
         let _ = self.task.await;
         let _ = self.store.close().await;
         let _ = std::fs::remove_dir_all(self.folder);

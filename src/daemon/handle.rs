@@ -1,4 +1,4 @@
-//! What can be asked of a running daemon, from inside the process and over the control socket.
+//! Operations of a running daemon, from inside the process and over the control socket.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::reconcile::ReconcileHandle;
 use crate::store::DeadLetterFilter;
 use crate::telemetry::{LogError, LogHandle};
 
-/// Asks things of a daemon, from inside the process.
+/// Handle to a daemon, from inside the process.
 #[derive(Clone, Debug)]
 pub struct DaemonHandle {
     pub(super) sources: Sources,
@@ -32,10 +32,10 @@ pub struct DaemonHandle {
 }
 
 impl DaemonHandle {
-    /// What SIGHUP does: reads the file again, and reopens the files that sinks write to.
+    /// Handles SIGHUP: reads the file again, and reopens the files that sinks write to.
     pub fn hang_up(&self) {
         self.delivery.reopen();
-        // A full queue means that a reload is about to read the file anyway.
+        // A full queue means that a reload is pending anyway.
         let _ = self.requests.try_send(Request::Reload(None));
     }
 }

@@ -1,11 +1,10 @@
-//! What the reconciler remembers, kept in the store's settings.
+//! Memory of the reconciler, stored in the store's settings.
 
 use futures_util::future::BoxFuture;
 
 use crate::reconcile::{Memory, MemoryError};
 use crate::store::{Reader, Store, StoreError};
 
-/// The memory of a running daemon.
 #[derive(Clone, Debug)]
 pub(super) struct StoreMemory(pub(super) Store);
 
@@ -24,12 +23,12 @@ fn failed(error: StoreError) -> MemoryError {
     MemoryError(Box::new(error))
 }
 
-/// The memory as another process reads it, once: what is saved is not kept.
+/// A copy of the memory for another process; changes to it are lost.
 #[derive(Clone, Debug, Default)]
 pub struct ReadOnlyMemory(Vec<(String, String)>);
 
 impl ReadOnlyMemory {
-    /// Reads it from a store.
+    /// Reads the memory from a store.
     ///
     /// # Errors
     /// The store cannot be read.

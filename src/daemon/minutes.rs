@@ -1,7 +1,6 @@
-//! Events a minute over the last hour.
+//! Events per minute over the last hour.
 //!
-//! The counting is pure: it is told the minute and the total. A clock that goes back counts on in the
-//! minute that it had.
+//! The counting is pure: it is given the minute and the total. If the clock goes back, the current minute goes on.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,16 +12,16 @@ use tokio_util::sync::CancellationToken;
 use crate::model::time::Timestamp;
 use crate::store::IntakeCounts;
 
-/// Minutes that are kept.
+/// Number of minutes kept.
 const KEPT: usize = 60;
 /// The least time from one count to the next.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// A ring of counts, the last of which is that of the minute in hand.
+/// A ring of counts; the last one is that of the current minute.
 #[derive(Debug)]
 struct Minutes {
     counts: VecDeque<u64>,
-    /// Since the epoch.
+    /// Minutes since the epoch.
     minute: u64,
     total: u64,
 }
@@ -32,7 +31,7 @@ impl Minutes {
         Self { counts: VecDeque::from([0]), minute, total: 0 }
     }
 
-    /// So many events there have been altogether by this minute.
+    /// Records the total number of events up to this minute.
     fn observe(&mut self, minute: u64, total: u64) {
         let passed = minute.saturating_sub(self.minute);
         for _ in 0..passed.min(KEPT as u64) {
@@ -93,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_hour_is_kept_minute_by_minute() {
+    fn counts_of_the_last_hour_are_kept_per_minute() {
         let mut minutes = Minutes::new(100);
         minutes.observe(100, 3);
         minutes.observe(100, 5);

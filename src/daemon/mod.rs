@@ -45,7 +45,7 @@ pub use webhook_secret::SecretFileError;
 pub use webhooks::WebhookError;
 
 use self::reload::{Reloader, Request};
-use self::systemd::{Notifier, Vitals};
+use self::systemd::{LivenessCounters, Notifier};
 use self::watchdog::Hanging;
 use crate::admin::{ControlSocket, Endpoint, EndpointError, SocketError};
 use crate::auth::{HttpError, Keeper};
@@ -194,7 +194,7 @@ pub struct Daemon {
     children: Children,
     handle: DaemonHandle,
     notifier: Notifier,
-    vitals: Vitals,
+    counters: LivenessCounters,
     hanging: watch::Sender<Hanging>,
 }
 

@@ -1,5 +1,4 @@
-//! What commands need that do their work without a running daemon: the same connections and the same options, used
-//! once.
+//! Support for commands that work without a running daemon: the same connections and options, used once.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +20,7 @@ use crate::model::text::chain;
 use crate::model::time::Timestamp;
 use crate::reconcile::Desired;
 
-/// The path of the event store of a configuration.
+/// Returns the path of the event store of a configuration.
 pub fn database(config: &Config) -> PathBuf {
     config.state_directory.join(options::DATABASE)
 }
@@ -43,7 +42,7 @@ pub fn one_shot_api(
     Ok((Helix::new(http, HelixOptions::new(config.twitch.api_url.clone()), tokens), status))
 }
 
-/// What `plan` compares Twitch with. A webhook secret that is not there yet is as good as any.
+/// Returns the desired state for `plan`. If there is no webhook secret yet, a temporary one stands in for it.
 ///
 /// # Errors
 /// The webhook secrets cannot be read.
@@ -59,7 +58,8 @@ pub fn desired(config: &Config) -> Result<Arc<Desired>, SecretFileError> {
     Ok(options::desired(config, keys.as_ref(), 1))
 }
 
-/// Connects to the receiver of each sink that has one, and sends nothing: its name, and its address or why not.
+/// Connects to the receiver of each sink that has one, without sending anything; returns each address, or why the
+/// connection failed.
 pub async fn try_sinks(config: &Config, outward: &Outward) -> Vec<(SinkName, Result<String, String>)> {
     match delivery_options(outward) {
         Ok(options) => delivery::try_connections(&options::sinks(config), &options, outward).await,
@@ -67,7 +67,7 @@ pub async fn try_sinks(config: &Config, outward: &Outward) -> Vec<(SinkName, Res
     }
 }
 
-/// What would keep the sinks of a configuration from working, a line each.
+/// Returns the problems that would keep the sinks of a configuration from working.
 ///
 /// # Errors
 /// TLS or the client cannot be set up.
@@ -75,7 +75,7 @@ pub fn sink_problems(config: &Config) -> Result<Vec<String>, HttpError> {
     Ok(parts::sink_problems(config, &delivery_options(&connections()?)?))
 }
 
-/// Describes what a sink of the configuration would get for an event, without secrets.
+/// Describes what a sink of the configuration would send for an event, without secrets.
 ///
 /// # Errors
 /// There is no such sink, or it cannot take the event.
@@ -84,7 +84,7 @@ pub fn preview_sink(config: &Config, name: &str, event: Event) -> Result<String,
     delivery::preview(&sink, &options, &stored(event))
 }
 
-/// Sends a sink of the configuration one event, once, whether the daemon runs or not.
+/// Sends one event to a sink of the configuration, once, whether the daemon runs or not.
 ///
 /// # Errors
 /// There is no such sink, or it did not take the event.

@@ -1,4 +1,4 @@
-//! From the configuration to the options of each part. Nobody else maps one to the other.
+//! Maps the configuration to the options of each part. No other file does.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use crate::reconcile::Desired;
 use crate::store::StoreOptions;
 use crate::transport::websocket::{PoolOptions, Timings};
 
-/// The database within the state directory.
+/// File name of the database within the state directory.
 pub const DATABASE: &str = "events.db";
 
-/// The sandbox needs no secret from the file; this is the one that it takes.
+/// Client secret for the sandbox, which needs none from the file.
 pub const SANDBOX_SECRET: &str = "sandbox-secret";
-/// Events that may wait for the writer of the store.
+/// Capacity of the store's write queue, in events.
 const QUEUE_EVENTS: usize = 8_192;
-/// Bytes of payload that may wait for the writer of the store.
+/// Capacity of the store's write queue, in bytes of payload.
 const QUEUE_BYTES: usize = 16 << 20;
 
 pub(super) fn store(config: &Config) -> StoreOptions {
@@ -57,7 +57,7 @@ pub(super) fn pool(config: &Config, outward: Outward, timings: Timings) -> PoolO
     options
 }
 
-/// `keys` are needed where something calls.
+/// Returns the desired state. `keys` are required if Twitch calls webhooks.
 pub(super) fn desired(config: &Config, keys: Option<&WebhookKeys>, generation: u64) -> Arc<Desired> {
     Arc::new(Desired {
         generation,
@@ -77,7 +77,7 @@ pub(super) fn desired(config: &Config, keys: Option<&WebhookKeys>, generation: u
     })
 }
 
-/// The admin endpoint; a listener that there is stays when the address is the same.
+/// Returns the admin endpoint's options; keeps the current listener if the address is the same.
 pub(super) fn admin(
     config: &Config,
     old: Option<(&Config, EndpointListener)>,

@@ -1,5 +1,5 @@
-//! Reaping orphans: as process 1 of a container, or as a subreaper, the daemon becomes the parent of what the
-//! programs of sinks leave running, and each stays a zombie until its status is read.
+//! Reaping of orphans. As process 1 of a container, or as a subreaper, the daemon becomes the parent of processes
+//! that the programs of sinks leave running, and each stays a zombie until its status is read.
 //!
 //! Must never read the status of a program that a sink waits for.
 
@@ -14,21 +14,21 @@ use tracing::{debug, warn};
 
 use crate::delivery::Children;
 
-/// Ends that come together are looked at together.
+/// Pause that collects several ends into one pass.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Reaps orphans until cancelled, if they come to this process at all.
+/// Reaps orphans until cancelled, if this process gets any.
 pub(super) async fn reap(children: Children, cancel: CancellationToken) {
     let adopts = getpid().is_init() || child_subreaper().is_ok_and(|set| set.is_some());
     let mut ended = match signal(SignalKind::child()) {
         Ok(ended) if adopts => ended,
         Ok(_) => return cancel.cancelled().await,
         Err(error) => {
-            warn!(%error, "cannot hear of children that ended; orphans stay zombies");
+            warn!(%error, "cannot watch for child processes that end; orphans stay zombies");
             return cancel.cancelled().await;
         }
     };
-    let mut told = false;
+    let mut reported = false;
     loop {
         let children = children.clone();
         match tokio::task::spawn_blocking(move || {
@@ -38,8 +38,8 @@ pub(super) async fn reap(children: Children, cancel: CancellationToken) {
         {
             Ok(Ok(0)) => {}
             Ok(Ok(orphans)) => debug!(orphans, "reaped"),
-            Ok(Err(error)) if !told => {
-                told = true;
+            Ok(Err(error)) if !reported => {
+                reported = true;
                 warn!(%error, "cannot read /proc; orphans stay zombies");
             }
             Ok(Err(_)) => {}
@@ -52,14 +52,14 @@ pub(super) async fn reap(children: Children, cancel: CancellationToken) {
     }
 }
 
-/// Reads the status of each child that has ended and is not `waited` for; returns how many those are.
+/// Reads the status of each child that has ended and is not `waited` for; returns their number.
 fn reap_zombies(waited: impl Fn(u32) -> bool) -> io::Result<usize> {
     let mut reaped = 0;
     for entry in fs::read_dir("/proc")? {
         let Some(id) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
-        // A process that has gone meanwhile has somebody else as its parent.
+        // A process that is gone was reaped by another parent.
         let Ok(stat) = fs::read_to_string(format!("/proc/{id}/stat")) else { continue };
         if waited(id) || !is_zombie_of(&stat, getpid()) {
             continue;
@@ -72,8 +72,8 @@ fn reap_zombies(waited: impl Fn(u32) -> bool) -> io::Result<usize> {
     Ok(reaped)
 }
 
-/// Whether `/proc/PID/stat` tells of a zombie with this parent (proc_pid_stat(5)). The name, in parentheses, may hold
-/// anything.
+/// Returns whether `/proc/PID/stat` describes a zombie with this parent (proc_pid_stat(5)). The name, in parentheses,
+/// may contain any character.
 fn is_zombie_of(stat: &str, parent: Pid) -> bool {
     let Some((_, rest)) = stat.rsplit_once(") ") else { return false };
     let mut fields = rest.split(' ');
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn zombies_are_told_by_their_state_and_parent() {
+    fn zombies_are_recognized_by_state_and_parent() {
         let parent = Pid::from_raw(7).unwrap();
         for (stat, expected) in [
             ("12 (sleep) Z 7 12 12 0 -1", true),

@@ -1,7 +1,7 @@
-//! Which configuration file a state directory belongs to, as its store remembers.
+//! The configuration file that owns a state directory, as recorded in its store.
 //!
-//! Two files on one state directory would each delete the other's subscriptions, and their commands would reach
-//! whichever daemon runs. So the first file that is started there has the directory until another one takes it over.
+//! Two files with one state directory would delete each other's subscriptions, and their commands would reach either
+//! daemon. Therefore the first file that is started with a directory owns it until another one takes it over.
 
 use std::path::{Path, PathBuf};
 
@@ -10,19 +10,16 @@ use serde::{Deserialize, Serialize};
 use crate::config::{self, LoadOptions};
 use crate::store::{Reader, Store, StoreError};
 
-/// The name of the setting.
 const SETTING: &str = "state.owner";
 
-/// Owner of a state directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
-    /// The configuration file, from the root on.
+    /// Absolute path of the configuration file.
     file: String,
     /// Whether it is the sandbox of that file.
     sandbox: bool,
 }
 
-/// The state directory belongs to another file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owned {
     directory: PathBuf,
@@ -49,17 +46,17 @@ impl std::fmt::Display for Owner {
 }
 
 impl Owned {
-    /// The file that has the directory.
+    /// Returns the file that owns the directory.
     pub fn file(&self) -> &str {
         &self.theirs.file
     }
 
-    /// Whether that file is gone, so that it may have been moved.
+    /// Returns whether that file is gone, for example because it was moved.
     pub fn is_moved(&self) -> bool {
         !Path::new(&self.theirs.file).exists()
     }
 
-    /// Advice for starting a daemon on it.
+    /// Returns advice for starting a daemon with this directory.
     pub fn advice(&self) -> String {
         let own = "give it a state directory of its own (`directory` in `[state]`, or --state-dir)";
         if self.is_moved() {
@@ -77,22 +74,21 @@ impl Owned {
 }
 
 impl Owner {
-    /// The owner that a start with these options is.
+    /// Returns the owner for a start with these options.
     pub fn of(options: &LoadOptions) -> Self {
         let file = config::absolute(&options.path).to_string_lossy().into_owned();
         Self { file, sandbox: options.sandbox }
     }
 
-    /// Whether a store that can be read belongs to somebody else. One that remembers nobody belongs to whoever comes
-    /// first.
+    /// Returns the other owner of a store, if it has one. A store without an owner belongs to the first file.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn look(&self, directory: &Path, reader: &Reader) -> Result<Result<(), Owned>, StoreError> {
+    pub fn check(&self, directory: &Path, reader: &Reader) -> Result<Result<(), Owned>, StoreError> {
         Ok(self.compare(directory, reader.settings(SETTING)?))
     }
 
-    /// The same with the store of a start, which remembers this owner from then on; with `take_over` whoever had it.
+    /// Records this owner in the store, unless there is another one; `take_over` replaces it.
     pub(super) async fn claim(
         &self,
         directory: &Path,
@@ -101,7 +97,7 @@ impl Owner {
     ) -> Result<Result<(), Owned>, StoreError> {
         let found = store.settings(SETTING).await?;
         let value = serde_json::to_string(self).unwrap_or_default();
-        // A disk without room keeps no daemon from starting again.
+        // A full disk must not prevent a restart with the same owner.
         if found.contains(&(SETTING.to_owned(), value.clone())) {
             return Ok(Ok(()));
         }

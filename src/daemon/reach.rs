@@ -1,8 +1,7 @@
-//! Calling our own callback by its public name, with a signed challenge, as Twitch would.
+//! Self-test of the callback: a signed challenge to its public name, as Twitch would send it.
 //!
-//! The request leaves through the network like anybody's, so that names, routes, proxies and certificates are
-//! tried, and what must come back is what Twitch wants: the challenge, as it is. Nobody without the secret can
-//! make such a request.
+//! The request takes the way of any client's, which tests names, routes, proxies and certificates, and the response
+//! must be what Twitch expects: the challenge itself. Such a request cannot be made without the secret.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,19 +13,19 @@ use crate::model::time::Timestamp;
 use crate::model::webhook::{Callback, WebhookKey};
 use crate::reconcile::Reach;
 
-/// How long it may take: Twitch waits for some seconds only.
+/// Time limit; Twitch waits for some seconds only.
 const LIMIT: Duration = Duration::from_secs(10);
-/// More than the challenge has.
+/// The largest response that is read, in bytes; a challenge is shorter.
 const MAX_ANSWER: usize = 4096;
 
-/// What calls.
+/// Sends the challenge.
 #[derive(Clone, Debug)]
 pub struct Caller {
     http: Outward,
 }
 
 impl Caller {
-    /// With this client, which follows no redirects.
+    /// Uses this client, which follows no redirects.
     pub fn new(http: Outward) -> Self {
         Self { http }
     }
@@ -35,7 +34,7 @@ impl Caller {
         let challenge = uuid::Uuid::new_v4().to_string();
         let id = uuid::Uuid::new_v4().to_string();
         let timestamp = Timestamp(SystemTime::now()).to_string();
-        // About no subscription: whoever receives it must not take it for Twitch's.
+        // Names no subscription: another receiver must not take it for Twitch's.
         let body = json!({ "challenge": challenge }).to_string();
         let signature = key.signer.sign(id.as_bytes(), timestamp.as_bytes(), body.as_bytes());
         let request = self
@@ -52,7 +51,7 @@ impl Caller {
             .header("twitch-eventsub-subscription-type", "stream.online")
             .header("twitch-eventsub-subscription-version", "1")
             .body(body);
-        let answer = request.send().await.map_err(|error| unanswered(&error, &self.http.explain(&error)))?;
+        let answer = request.send().await.map_err(|error| no_response(&error, &self.http.explain(&error)))?;
         let status = answer.status();
         let plain = answer
             .headers()
@@ -60,7 +59,7 @@ impl Caller {
             .is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"));
         let length = answer.content_length();
         let said = auth::read_bounded(answer, MAX_ANSWER).await.map_err(|error| match error {
-            BodyError::TooLarge { .. } => stranger(status),
+            BodyError::TooLarge { .. } => unexpected_response(status),
             BodyError::Broken(_) => "the answer broke off; look at the proxy in front".to_owned(),
         })?;
         if status.is_redirection() {
@@ -69,7 +68,7 @@ impl Caller {
             ));
         }
         if status != reqwest::StatusCode::OK || said != challenge.as_bytes() {
-            return Err(stranger(status));
+            return Err(unexpected_response(status));
         }
         if !plain || length != Some(challenge.len() as u64) {
             return Err("a proxy in front changes the answer's headers: Twitch wants `text/plain` and a `Content-Length`; \
@@ -88,8 +87,8 @@ impl Reach for Caller {
     }
 }
 
-/// Somebody answers, and not as this daemon does.
-fn stranger(status: reqwest::StatusCode) -> String {
+/// Message for a response that is not this daemon's.
+fn unexpected_response(status: reqwest::StatusCode) -> String {
     let who = match status.as_u16() {
         403 => {
             "the signature is refused there: another daemon, or a proxy that changes requests, or one that asks for a login"
@@ -101,13 +100,13 @@ fn stranger(status: reqwest::StatusCode) -> String {
         502..=504 => {
             "the proxy in front does not reach the daemon: compare its target with `transport.webhook.listen`"
         }
-        _ => "somebody else answers there: point the proxy, or the name, to this daemon",
+        _ => "another server answers there: point the proxy, or the name, to this daemon",
     };
     format!("it answers {status} and not the challenge; {who}")
 }
 
-/// Nobody answers.
-fn unanswered(error: &reqwest::Error, text: &str) -> String {
+/// Message for a request without a response.
+fn no_response(error: &reqwest::Error, text: &str) -> String {
     let lower = text.to_ascii_lowercase();
     let hint = if error.is_timeout() {
         "it does not answer in time: is the port open to the outside?"
@@ -116,7 +115,7 @@ fn unanswered(error: &reqwest::Error, text: &str) -> String {
     } else if lower.contains("certificate") {
         "its certificate is not trusted: it has to be valid for this name, with its whole chain, by a public authority"
     } else {
-        "nobody answers there: is the proxy running, and port 443 open to the outside?"
+        "nothing answers there: is the proxy running, and port 443 open to the outside?"
     };
     format!("{hint} ({text})")
 }

@@ -96,7 +96,8 @@ impl Reloader {
                 file.display()
             )));
         }
-        let keys = self.webhooks.keys().ok_or_else(|| refused("the webhook listener is not there".into()))?;
+        let keys =
+            self.webhooks.keys().ok_or_else(|| refused("the webhook listener is not running".into()))?;
         let keys = self.webhooks.rotate(&keys).map_err(|error| refused(chain(&error)))?;
         self.publish.publish_keys(&self.config, &keys);
         Ok(SecretRotated { key: keys.current().id.to_string(), accepted: keys.all().len() as u64 })

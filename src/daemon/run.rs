@@ -39,14 +39,14 @@ impl Daemon {
             .spawn("control socket", serve(self.socket, handle.clone(), self.store.clone(), rest.clone()));
         let control: Arc<dyn Control> = Arc::new(handle.clone());
         rest_tasks.spawn("admin endpoint", self.endpoint.run(control, self.store.clone(), rest.clone()));
-        let told = systemd::keep_told(
+        let notifying = systemd::notify_until_cancelled(
             self.notifier.clone(),
-            self.vitals,
+            self.counters,
             handle.sources.clone(),
             self.hanging,
             rest.clone(),
         );
-        rest_tasks.spawn("systemd", told);
+        rest_tasks.spawn("systemd", notifying);
 
         let mut exit = tokio::select! {
             () = stop.cancelled() => Exit::Stopped,

@@ -32,7 +32,7 @@ impl Stopping {
         tokio::select! {
             cut = self.in_order(begun) => {
                 if !cut.is_empty() {
-                    warn!(parts = cut.join(", "), "cut off while stopping");
+                    warn!(parts = cut.join(", "), "these parts did not stop in time and were cut off");
                 }
                 info!(seconds = begun.elapsed().as_secs_f64(), "stopped");
                 true

@@ -22,13 +22,13 @@ use crate::reconcile::InUse;
 use crate::store::IntakeCounts;
 use crate::transport::webhook::WebhookHandle;
 
-/// A sink that lags longer than this is a problem.
+/// Lag from which a sink is a problem.
 const LAG_ALARM: Duration = Duration::from_secs(300);
 
-/// Shards that are problems of their own; more are one problem.
+/// Number of shards that are problems of their own; more are one problem.
 const LISTED_SHARDS: usize = 4;
 
-/// The receiving ends of everything that is published.
+/// Receivers of all published values.
 #[derive(Clone, Debug)]
 pub(super) struct Sources {
     pub(super) started_at: Timestamp,
@@ -38,11 +38,11 @@ pub(super) struct Sources {
     pub(super) reconcile: watch::Receiver<ReconcileStatus>,
     pub(super) subscriptions: watch::Receiver<Subscriptions>,
     pub(super) shards: watch::Receiver<BTreeMap<ShardId, ShardStatus>>,
-    /// The shards that call.
+    /// Shards with a callback.
     pub(super) hooks: watch::Receiver<BTreeMap<ShardId, ShardStatus>>,
     pub(super) intake: watch::Receiver<IntakeStatus>,
     pub(super) webhook: WebhookHandle,
-    /// What calls us.
+    /// Callbacks and secrets in use.
     pub(super) in_use: watch::Receiver<Option<InUse>>,
     pub(super) gaps: watch::Receiver<GapsStatus>,
     pub(super) counts: watch::Receiver<IntakeCounts>,
@@ -55,7 +55,7 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    /// How things are now.
+    /// Returns the current status.
     pub(super) fn snapshot(&self) -> Status {
         let mut intake = copy(&self.intake);
         let called = copy(&self.webhook.intake);
@@ -67,7 +67,7 @@ impl Sources {
         (intake.stored, intake.duplicates) = (counts.stored, counts.duplicates);
         intake.doubles = counts.doubles;
         intake.per_minute = copy(&self.minutes);
-        // While a shard is moved from its socket to the callback, both know of it.
+        // While a shard moves from its socket to the callback, both have an entry.
         let mut shards = copy(&self.shards);
         shards.extend(copy(&self.hooks));
         for (shard, events) in copy(&self.webhook.shards) {
@@ -118,13 +118,13 @@ impl Sources {
     }
 }
 
-/// The value, with its lock released at once: several held together could lock each other out.
+/// Copies a value and releases its lock at once: several locks held together could deadlock.
 fn copy<T: Clone>(value: &watch::Receiver<T>) -> T {
     value.borrow().clone()
 }
 
-/// Fills in `ready`, `converged` and `problems` from the rest.
-/// `called` is whether subscriptions call by themselves.
+/// Fills in `ready`, `converged` and `problems` from the other fields. `called` is whether webhook subscriptions
+/// exist.
 fn judge(status: &mut Status, called: bool, hanging: &Hanging) {
     status.not_ready = not_ready(status, called && status.webhook.is_some());
     status.ready = status.not_ready.is_empty();
@@ -135,7 +135,7 @@ fn judge(status: &mut Status, called: bool, hanging: &Hanging) {
     status.problems = problems(status, hanging);
 }
 
-/// What keeps it from being ready, a sentence each.
+/// Returns the reasons for not being ready.
 fn not_ready(status: &Status, called: bool) -> Vec<String> {
     let mut found = Vec::new();
     if !matches!(status.token.state, TokenState::Valid | TokenState::Renewing) {
@@ -263,7 +263,7 @@ fn problems(status: &Status, hanging: &Hanging) -> Vec<Problem> {
             let events = counted(sink.dead_letters, "event");
             let message = format!("{events} could not be delivered, now in its dead letters");
             let hint = format!(
-                "see why with `eventsubd dead-letters list --sink {0}`; once it is mended, `eventsubd dead-letters replay \
+                "see why with `eventsubd dead-letters list --sink {0}`; once it is fixed, `eventsubd dead-letters replay \
                  --sink {0}`",
                 sink.name
             );
@@ -272,7 +272,7 @@ fn problems(status: &Status, hanging: &Hanging) -> Vec<Problem> {
         if sink.lost > 0 {
             let events = counted(sink.lost, "event");
             let message = format!("{events} removed by retention before this sink had them");
-            add(&part, &message, "raise store.retain or store.max_size, or mend the sink");
+            add(&part, &message, "raise store.retain or store.max_size, or fix the sink");
         }
     }
     for warning in &status.reconcile.warnings {
@@ -293,7 +293,7 @@ fn problems(status: &Status, hanging: &Hanging) -> Vec<Problem> {
     found
 }
 
-/// What the first of these errors says and where, as far as its first two lines tell, and how many more there are.
+/// Returns the message and the place of the first error, from its first two lines, and how many more there are.
 fn first_of(errors: &[String]) -> String {
     let mut lines = errors.first().map_or("", String::as_str).lines().map(str::trim);
     let mut text = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn each_problem_says_what_to_do_and_the_worst_comes_first() {
+    fn each_problem_has_a_hint_and_the_worst_comes_first() {
         expect![[r#"
             store: no space left on the disk of /var/lib/eventsubd/events.db
               events wait in the sockets until the store can be written again; it tries by itself
@@ -342,9 +342,9 @@ mod tests {
             sink log: no space left on device
               events wait in the store and are tried again in 12 s; `eventsubd sink retry log` tries now, `eventsubd sink skip log` goes on without the event that failed
             sink log: 1 event could not be delivered, now in its dead letters
-              see why with `eventsubd dead-letters list --sink log`; once it is mended, `eventsubd dead-letters replay --sink log`
+              see why with `eventsubd dead-letters list --sink log`; once it is fixed, `eventsubd dead-letters replay --sink log`
             sink log: 5 events removed by retention before this sink had them
-              raise store.retain or store.max_size, or mend the sink
+              raise store.retain or store.max_size, or fix the sink
             reconcile: a shard was bound to another session: stop the other process
             subscriptions: 1 of 2 subscriptions cannot be created
               each says why in `eventsubd status`
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn many_shards_with_the_same_trouble_are_one_problem() {
+    fn many_unconnected_shards_are_one_problem() {
         let mut status = example::healthy();
         let broken = example::status().shards[1].clone();
         status.shards = (0..50).map(|n| ShardStatus { shard: ShardId(n), ..broken.clone() }).collect();
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_hangs_is_the_first_problem() {
+    fn a_part_that_hangs_is_the_first_problem() {
         let hanging: Hanging = [(Part::Reconciler, Duration::from_secs(301))].into();
         let found = problems(&example::status(), &hanging);
         assert_eq!(found[0].message, "the reconciler hangs: it has not moved for 301 s");

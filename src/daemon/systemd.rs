@@ -1,9 +1,7 @@
-//! What systemd is told: when the daemon is ready, reloads and stops, that it lives, and one sentence on how things
-//! are.
+//! Notifications to systemd: ready, reloading, stopping, the watchdog, and a status line.
 //!
-//! Ready is the daemon once the first reconcile is through. It is also ready once it is certain that Twitch cannot
-//! be had for now: it goes on trying by itself, and whoever waits for the start must not wait for Twitch. While it is
-//! neither, it asks for more time.
+//! The daemon is ready after the first reconcile run. It is also ready once Twitch is certainly unavailable: it keeps
+//! trying by itself, and units that wait for the start must not wait for Twitch. Until then it asks for more time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
 use super::status::Sources;
-use super::watchdog::{Hanging, Part, Sign, Watchdog};
+use super::watchdog::{Hanging, Liveness, Part, Watchdog};
 use crate::auth::Tokens;
 use crate::model::pulse::Pulse;
 use crate::model::status::{Status, TokenState};
@@ -28,12 +26,12 @@ use crate::store::Store;
 const PERIOD: Duration = Duration::from_secs(5);
 /// The same during the start.
 const START_PERIOD: Duration = Duration::from_millis(100);
-/// What a start that takes long asks for, again and again.
+/// Extension that a long start asks for repeatedly.
 const MORE_TIME: Duration = Duration::from_secs(30);
-/// The longest text of a problem, in characters.
+/// Maximum length of a problem's text, in characters.
 const PROBLEM: usize = 300;
 
-/// Talks to systemd, when it listens. Clones know of each other.
+/// Connection to systemd, if there is one. Clones share their state.
 #[derive(Clone, Debug)]
 pub(super) struct Notifier {
     enabled: bool,
@@ -41,24 +39,24 @@ pub(super) struct Notifier {
 }
 
 impl Notifier {
-    /// One that says nothing unless `enabled`.
+    /// Creates a notifier that sends nothing unless `enabled`.
     pub(super) fn new(enabled: bool) -> Self {
         Self { enabled, ready: Arc::default() }
     }
 
-    fn tell(&self, states: &[NotifyState<'_>]) {
+    fn notify(&self, states: &[NotifyState<'_>]) {
         if !self.enabled {
             return;
         }
         if let Err(error) = sd_notify::notify(states) {
-            debug!(%error, "systemd was not told");
+            debug!(%error, "cannot notify systemd");
         }
     }
 
-    /// Waits for a part of the start that may take any time, and asks for more of it.
+    /// Runs a part of the start that may take any time, and asks systemd for more time meanwhile.
     pub(super) async fn during<T>(&self, what: &str, work: impl Future<Output = T>) -> T {
-        patiently(work, || {
-            self.tell(&[NotifyState::Status(what), more_time()]);
+        with_periodic(work, || {
+            self.notify(&[NotifyState::Status(what), more_time()]);
         })
         .await
     }
@@ -69,30 +67,30 @@ impl Notifier {
 
     fn ready(&self) {
         self.ready.store(true, Ordering::Relaxed);
-        self.tell(&[NotifyState::Ready]);
+        self.notify(&[NotifyState::Ready]);
     }
 
-    /// A reload begins. One before the daemon is ready is part of the start.
+    /// Reports that a reload begins. One before the daemon is ready is part of the start.
     pub(super) fn reloading(&self) {
         if self.is_ready() {
-            // The time is what newer versions of systemd ask for.
+            // Newer versions of systemd require the time.
             match NotifyState::monotonic_usec_now() {
-                Ok(now) => self.tell(&[NotifyState::Reloading, now]),
-                Err(_) => self.tell(&[NotifyState::Reloading]),
+                Ok(now) => self.notify(&[NotifyState::Reloading, now]),
+                Err(_) => self.notify(&[NotifyState::Reloading]),
             }
         }
     }
 
-    /// The reload is over, whatever came of it.
+    /// Reports that the reload is over, accepted or not.
     pub(super) fn reloaded(&self) {
         if self.is_ready() {
-            self.tell(&[NotifyState::Ready]);
+            self.notify(&[NotifyState::Ready]);
         }
     }
 
-    /// The daemon stops.
+    /// Reports that the daemon stops.
     pub(super) fn stopping(&self) {
-        self.tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
+        self.notify(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
     }
 }
 
@@ -100,25 +98,25 @@ fn more_time() -> NotifyState<'static> {
     NotifyState::ExtendTimeoutUsec(u32::try_from(MORE_TIME.as_micros()).unwrap_or(u32::MAX))
 }
 
-/// Waits, and calls `tell` again and again meanwhile, often enough for [`MORE_TIME`].
-async fn patiently<T>(work: impl Future<Output = T>, mut tell: impl FnMut()) -> T {
+/// Runs `work`, and calls `notify` repeatedly meanwhile, often enough for [`MORE_TIME`].
+async fn with_periodic<T>(work: impl Future<Output = T>, mut notify: impl FnMut()) -> T {
     let mut work = std::pin::pin!(work);
     loop {
-        tell();
+        notify();
         if let Ok(done) = tokio::time::timeout(MORE_TIME / 3, &mut work).await {
             return done;
         }
     }
 }
 
-/// The signs of life of the parts.
+/// Liveness counters of the parts.
 #[derive(Debug)]
-pub(super) struct Vitals {
+pub(super) struct LivenessCounters {
     pulses: [(Part, Pulse); 5],
     tokens: Tokens,
 }
 
-impl Vitals {
+impl LivenessCounters {
     pub(super) fn new(store: &Store, tokens: Tokens, reconcile: &ReconcileHandle) -> Self {
         let (writer, reader) = store.pulses();
         let pulses = [
@@ -131,10 +129,10 @@ impl Vitals {
         Self { pulses, tokens }
     }
 
-    fn signs(&self, status: &Status) -> [Sign; 5] {
-        // A request waits for a token as long as there is none, and what is to be remembered for a disk with room.
+    fn liveness(&self, status: &Status) -> [Liveness; 5] {
+        // A request waits for a token while there is none, and what must be stored for a disk with room.
         let reconciler_waits = self.tokens.is_awaited() || status.store.problem.is_some();
-        self.pulses.each_ref().map(|(part, pulse)| Sign {
+        self.pulses.each_ref().map(|(part, pulse)| Liveness {
             part: *part,
             beats: pulse.count(),
             waits: pulse.is_resting()
@@ -143,18 +141,18 @@ impl Vitals {
     }
 }
 
-/// Whether the start is over.
-fn is_up(status: &Status) -> bool {
+/// Returns whether the start is over.
+fn has_started(status: &Status) -> bool {
     let token = &status.token;
-    // A run that failed although there was a token: Twitch is there, and something is wrong with it.
+    // A run that failed although there was a token: Twitch is reachable, and the failure is real.
     let failed = status.reconcile.problem.is_some() && token.mints > 0;
     let reconcile = &status.reconcile;
     let matched = reconcile.generation > 0 || reconcile.remembered.is_some();
     matched || token.state == TokenState::Unavailable || failed
 }
 
-/// One sentence on how things are: what is wrong, then how much is done.
-fn sentence(status: &Status, up: bool) -> String {
+/// Returns the status line: the worst problem first, then counts.
+fn status_line(status: &Status, up: bool) -> String {
     let mut parts = Vec::new();
     if !up {
         parts.push("starting".to_owned());
@@ -165,7 +163,7 @@ fn sentence(status: &Status, up: bool) -> String {
         parts.push("Twitch cannot be reached, trying again".to_owned());
     }
     if let Some(problem) = status.problems.first() {
-        // One line more would be another message to systemd.
+        // A line break would start another message to systemd.
         parts.push(one_line(&format!("{}: {}", problem.part, problem.message), PROBLEM));
     }
     let counts = &status.subscription_counts;
@@ -180,8 +178,8 @@ fn sentence(status: &Status, up: bool) -> String {
     parts.join("; ")
 }
 
-/// Keeps systemd, and whoever asks for `hangs`, told until cancelled.
-pub(super) async fn keep_told(
+/// Notifies systemd, and publishes what hangs, until cancelled.
+pub(super) async fn notify_until_cancelled(
     notifier: Notifier,
     vitals: Vitals,
     mut sources: Sources,
@@ -191,41 +189,41 @@ pub(super) async fn keep_told(
     let wanted = sd_notify::watchdog_enabled();
     let period = wanted.map_or(PERIOD, |limit| (limit / 3).clamp(Duration::from_millis(50), PERIOD));
     let mut watchdog = Watchdog::default();
-    let mut told: Vec<Part> = Vec::new();
+    let mut reported: Vec<Part> = Vec::new();
     let mut last = String::new();
     let mut more_time_at: Option<Instant> = None;
     while !cancel.is_cancelled() {
         let now = Instant::now();
         let status = sources.snapshot();
-        let hanging = watchdog.look(&vitals.signs(&status), now);
+        let hanging = watchdog.check(&counters.liveness(&status), now);
         if !hanging.is_empty() || !hangs.borrow().is_empty() {
             hangs.send_replace(hanging.as_slice().into());
         }
-        told.retain(|part| hanging.iter().any(|(hangs, _)| hangs == part));
+        reported.retain(|part| hanging.iter().any(|(hangs, _)| hangs == part));
         for (part, still) in &hanging {
-            if !told.contains(part) {
-                told.push(*part);
+            if !reported.contains(part) {
+                reported.push(*part);
                 let then =
                     if wanted.is_some() { "systemd restarts the daemon" } else { "restart the daemon" };
                 error!(seconds = still.as_secs(), "{} hangs; {then}", part.name());
             }
         }
-        let up = notifier.is_ready() || is_up(&status);
-        let sentence = sentence(&status, up);
-        if sentence != last {
-            notifier.tell(&[NotifyState::Status(&sentence)]);
-            last = sentence;
+        let up = notifier.is_ready() || has_started(&status);
+        let line = status_line(&status, up);
+        if line != last {
+            notifier.notify(&[NotifyState::Status(&line)]);
+            last = line;
         }
         if up && !notifier.is_ready() {
             notifier.ready();
         }
         if hanging.is_empty() {
             if wanted.is_some() {
-                notifier.tell(&[NotifyState::Watchdog]);
+                notifier.notify(&[NotifyState::Watchdog]);
             }
             if !up && more_time_at.is_none_or(|at| now.duration_since(at) >= MORE_TIME / 3) {
                 more_time_at = Some(now);
-                notifier.tell(&[more_time()]);
+                notifier.notify(&[more_time()]);
             }
         }
         tokio::select! {
@@ -272,25 +270,25 @@ mod tests {
             s.token.state = TokenState::Refused;
             s.reconcile.problem = Some("credentials".to_owned());
         })));
-        assert!(is_up(&status(|s| {
+        assert!(has_started(&status(|s| {
             minted(s);
             s.reconcile.problem = Some("the conduits could not be listed".to_owned());
         })));
-        assert!(is_up(&status(|s| {
+        assert!(has_started(&status(|s| {
             minted(s);
             s.reconcile.generation = 1;
         })));
     }
 
     #[test]
-    fn the_sentence_says_what_is_wrong_first_and_stays_one_line() {
-        assert_eq!(sentence(&status(|_| {}), false), "starting; asking for a token");
-        assert_eq!(sentence(&status(|_| {}), true), "no subscriptions");
+    fn the_status_line_starts_with_the_problem_and_is_one_line() {
+        assert_eq!(status_line(&status(|_| {}), false), "starting; asking for a token");
+        assert_eq!(status_line(&status(|_| {}), true), "no subscriptions");
         let under_way = status(|s| {
             s.token.state = TokenState::Valid;
             s.reconcile.progress = Some(Progress { done: 3, total: 10 });
         });
-        assert_eq!(sentence(&under_way, false), "starting; 3 of 10 changes made");
+        assert_eq!(status_line(&under_way, false), "starting; 3 of 10 changes made");
         let problem = |message: &str| {
             status(|s| {
                 s.token.state = TokenState::Unavailable;
@@ -299,28 +297,28 @@ mod tests {
             })
         };
         assert_eq!(
-            sentence(&problem("no answer\nWATCHDOG=trigger"), true),
+            status_line(&problem("no answer\nWATCHDOG=trigger"), true),
             "Twitch cannot be reached, trying again; token: no answer\\nWATCHDOG=trigger; no subscriptions"
         );
-        assert!(sentence(&problem(&"long".repeat(1000)), true).chars().count() < PROBLEM + 100);
+        assert!(status_line(&problem(&"long".repeat(1000)), true).chars().count() < PROBLEM + 100);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_waits_for_a_long_start_is_told_in_time_and_no_longer() {
-        let mut told = Vec::new();
+    async fn a_long_start_asks_for_more_time_until_it_ends() {
+        let mut calls = Vec::new();
         let begun = tokio::time::Instant::now();
         let work = async {
             tokio::time::sleep(Duration::from_secs(100)).await;
             7
         };
-        assert_eq!(patiently(work, || told.push(begun.elapsed())).await, 7);
+        assert_eq!(with_periodic(work, || calls.push(begun.elapsed())).await, 7);
         assert_eq!(begun.elapsed(), Duration::from_secs(100));
-        assert!(told.windows(2).all(|pair| pair[1] - pair[0] < MORE_TIME / 2), "{told:?}");
-        assert!((10..13).contains(&told.len()), "{told:?}");
+        assert!(calls.windows(2).all(|pair| pair[1] - pair[0] < MORE_TIME / 2), "{calls:?}");
+        assert!((10..13).contains(&calls.len()), "{calls:?}");
     }
 
     #[test]
-    fn reloads_are_told_of_once_the_daemon_is_ready() {
+    fn reloads_are_reported_once_the_daemon_is_ready() {
         let notifier = Notifier::new(false);
         notifier.reloading();
         assert!(!notifier.is_ready(), "a reload does not end the start");

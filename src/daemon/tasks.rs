@@ -1,4 +1,4 @@
-//! Every task of the daemon, by name.
+//! All tasks of the daemon, by name.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
-/// Tasks that run until they are told to end. One that ends before is a failure with its name.
+/// Tasks that run until cancelled. One that ends earlier is a failure with its name.
 #[derive(Debug, Default)]
 pub(super) struct Tasks {
     set: JoinSet<()>,
@@ -21,7 +21,7 @@ impl Tasks {
         self.names.insert(id, name);
     }
 
-    /// Waits for the next task to end, and names it; pending while there is none.
+    /// Waits for the next task to end; pending while there is none.
     pub(super) async fn ended(&mut self) -> Ended {
         match self.set.join_next_with_id().await {
             Some(result) => self.take(result),
@@ -29,7 +29,7 @@ impl Tasks {
         }
     }
 
-    /// Waits until all have ended, or until the deadline; returns the names of those cut off.
+    /// Waits until all have ended, or until the deadline; returns the names of those aborted.
     pub(super) async fn join(&mut self, deadline: Instant) -> Vec<&'static str> {
         while !self.set.is_empty() {
             match tokio::time::timeout_at(deadline, self.set.join_next_with_id()).await {
@@ -41,7 +41,7 @@ impl Tasks {
                     self.set.abort_all();
                     let mut cut: Vec<_> = self.names.drain().map(|(_, name)| name).collect();
                     cut.sort_unstable();
-                    // An aborted task ends at its next await; what it holds must be gone before the store is.
+                    // An aborted task ends at its next await; what it owns must be dropped before the store is.
                     let _ = tokio::time::timeout(Duration::from_millis(200), async {
                         while self.set.join_next().await.is_some() {}
                     })
@@ -62,12 +62,10 @@ impl Tasks {
     }
 }
 
-/// A task that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ended {
-    /// Its name.
     pub(super) name: &'static str,
-    /// Whether it panicked.
+    /// Whether the task panicked.
     pub(super) panicked: bool,
 }
 
@@ -76,7 +74,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn tasks_are_named_when_they_end_and_when_they_are_cut_off() {
+    async fn tasks_are_named_when_they_end_or_are_aborted() {
         let mut tasks = Tasks::default();
         tasks.spawn("quick", async {});
         assert_eq!(tasks.ended().await, Ended { name: "quick", panicked: false });

@@ -1,9 +1,8 @@
-//! The file with the webhook secrets: the current one, and those that are accepted until nothing is signed with
-//! them any more.
+//! The file of webhook secrets: the current one, and older ones until nothing is signed with them.
 //!
-//! One secret a line, the current one first; mode 0600, in the state directory. It is replaced as a whole, so
-//! that a crash leaves the old file or the new one. With `transport.webhook.secret_file` the current secret is
-//! the one in there, and this file remembers it for the time after it.
+//! One secret per line, the current one first; mode 0600, in the state directory. The file is replaced as a whole, so
+//! a crash leaves either the old or the new one. With `transport.webhook.secret_file` the current secret comes from
+//! there, and this file remembers it for later.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -13,49 +12,39 @@ use std::path::{Path, PathBuf};
 use crate::model::secret::Secret;
 use crate::model::webhook::{KeyId, WebhookKey, WebhookKeys};
 
-/// The name of the file within the state directory.
+/// Name of the file within the state directory.
 const FILE: &str = "webhook_secret";
-/// Characters of a secret that is made here: 240 bits.
+/// Length of a generated secret: 240 bits.
 const LENGTH: usize = 40;
-/// What such a secret is made of: 64 characters, so that each is worth six bits.
+/// Characters of a generated secret: 64, six bits each.
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-/// More secrets than that are not accepted at the same time.
+/// Maximum number of secrets accepted at the same time.
 const MOST: usize = 8;
-/// More than the file can have.
+/// Maximum size of the file, in bytes; larger than it can become.
 const MAX_FILE: u64 = 4096;
 
-/// The file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretFileError {
-    /// The system refuses.
     #[error("the webhook secret {} cannot be {what}", path.display())]
     Io {
-        /// The file.
         path: PathBuf,
-        /// Read or written.
+        /// `read` or `write`.
         what: &'static str,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// Somebody has changed it.
+    /// The file was edited.
     #[error(
-        "{} is not as the daemon wrote it: line {line} is no secret; remove the file to have a new secret made, with \
-         which everything is made anew",
+        "{} is not as the daemon wrote it: line {line} is not a secret; remove the file, and \
+         the daemon creates a new secret and moves everything to it",
         path.display()
     )]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// The line.
-        line: usize,
-    },
-    /// Secrets were replaced faster than subscriptions are moved.
+    Damaged { path: PathBuf, line: usize },
+    /// Secrets were replaced faster than subscriptions move.
     #[error("{MOST} webhook secrets are in use; wait until `eventsubd status` says that everything is moved")]
     TooMany,
 }
 
-/// The file.
 #[derive(Clone, Debug)]
 pub(super) struct SecretFile(PathBuf);
 
@@ -64,7 +53,7 @@ impl SecretFile {
         Self(state_directory.join(FILE))
     }
 
-    /// The secrets in force: `given` is the one of the configuration. Makes one when there is none.
+    /// Loads the accepted secrets; `given` is the one of the configuration. Creates one if there is none.
     ///
     /// # Errors
     /// The file cannot be read or written, or is damaged.
@@ -82,7 +71,7 @@ impl SecretFile {
         }
     }
 
-    /// The secrets in force, without writing anything; `None` when there is none yet.
+    /// Reads the accepted secrets without writing; `None` if there is none yet.
     ///
     /// # Errors
     /// The file cannot be read, or is damaged.
@@ -103,7 +92,7 @@ impl SecretFile {
         Ok(new)
     }
 
-    /// Lets those go that are named.
+    /// Removes the named secrets.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -138,7 +127,7 @@ impl SecretFile {
             let parent = self.0.parent().unwrap_or(Path::new("."));
             DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
             let new = self.0.with_extension("new");
-            // One that a crash has left behind.
+            // Left behind by a crash.
             let _ = fs::remove_file(&new);
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
             for key in keys.all() {
@@ -152,7 +141,7 @@ impl SecretFile {
     }
 }
 
-/// A secret that is not stored, for those who only look.
+/// Returns a secret that is not stored, for commands that only read.
 ///
 /// # Errors
 /// The system has no random numbers.
@@ -160,7 +149,7 @@ pub(super) fn unstored(state_directory: &Path) -> Result<WebhookKeys, SecretFile
     Ok(WebhookKeys::new(SecretFile::new(state_directory).generate(&[])?, []))
 }
 
-/// What the configuration says wins over what is stored, which stays accepted.
+/// Puts the configured secret before the stored ones, which stay accepted.
 fn combine(stored: Vec<WebhookKey>, given: Option<&Secret>) -> Option<WebhookKeys> {
     let given = given.and_then(|secret| WebhookKey::new(secret.clone()).ok());
     let mut all = given.into_iter().chain(stored);
@@ -168,11 +157,11 @@ fn combine(stored: Vec<WebhookKey>, given: Option<&Secret>) -> Option<WebhookKey
     Some(WebhookKeys::new(current, all.take(MOST - 1)))
 }
 
-/// A secret that nobody can guess, with a fingerprint that no other one has.
+/// Generates a random secret whose fingerprint differs from those of `others`.
 fn generate(others: &[WebhookKey]) -> io::Result<WebhookKey> {
     loop {
         let mut bytes = [0; LENGTH];
-        // So few bytes come whole.
+        // A request of this size is always filled completely.
         rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
         let text: String = bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte & 63)])).collect();
         if let Ok(key) = WebhookKey::new(Secret::new(text))
@@ -196,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_made_once_and_only_its_owner_reads_it() {
+    fn a_secret_is_generated_once_with_mode_0600() {
         let (_folder, file) = file();
         assert_eq!(file.peek(None).unwrap(), None);
         let keys = file.load(None).unwrap();
@@ -208,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn rotation_keeps_the_old_one_until_it_is_retired() {
+    fn rotation_keeps_the_old_secret_until_it_is_retired() {
         let (_folder, file) = file();
         let old = file.load(None).unwrap();
         let both = file.rotate(&old).unwrap();
@@ -238,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_leaves_the_old_file_and_damage_is_told() {
+    fn a_crash_leaves_the_old_file_and_damage_is_reported() {
         let (folder, file) = file();
         fs::write(folder.path().join("webhook_secret.new"), "half").unwrap();
         let keys = file.load(None).unwrap();

@@ -1,6 +1,6 @@
-//! What the webhook listener is made from: the sockets, TLS, and the secrets.
+//! Parts of the webhook listener: sockets, TLS, and secrets.
 //!
-//! All that may fail is built before anything is published, so that a reload can be refused whole.
+//! All steps that may fail run before anything is published, which allows refusing a reload as a whole.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,28 +15,24 @@ use crate::model::webhook::{KeyId, WebhookKeys};
 use crate::reconcile::InUse;
 use crate::transport::webhook::{ListenError, Sockets, Tls, TlsError, WebhookOptions};
 
-/// How long a secret is accepted after the last subscription was moved away from it: as long as Twitch may send
-/// again what was signed with it (Twitch: "Handling Webhook Events").
+/// Time for which a secret is accepted after its last use: as long as Twitch may resend a message signed with it
+/// (Twitch: "Handling Webhook Events").
 pub(super) const RETIRE_AFTER: Duration = Duration::from_secs(600);
 
-/// The listener cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
-    /// It cannot listen.
     #[error(transparent)]
     Listen(ListenError),
-    /// Its certificate or key cannot be used.
     #[error(transparent)]
     Tls(TlsError),
-    /// The secrets cannot be read or written.
     #[error(transparent)]
     Secret(SecretFileError),
 }
 
-/// Builds the listener that the configuration asks for. The secrets come last, as asking for them may make one.
+/// Builds the listener that the configuration asks for. Secrets come last, because loading them may create one.
 ///
 /// # Errors
-/// Whatever would keep it from working.
+/// The listener could not work.
 pub(super) fn listener(
     sockets: &Sockets,
     webhook: &config::Webhook,
@@ -48,17 +44,17 @@ pub(super) fn listener(
     Ok(WebhookOptions::new(webhook.callback.as_str(), listener, tls, keys))
 }
 
-/// What outlives a reload.
+/// State that outlives a reload.
 #[derive(Debug)]
 pub(super) struct Webhooks {
     sockets: Arc<Sockets>,
     file: SecretFile,
     options: watch::Sender<Option<WebhookOptions>>,
-    /// How long an unused secret stays accepted.
+    /// Time for which an unused secret stays accepted.
     retire_after: Duration,
-    /// When the secrets that are not in use go.
+    /// Time at which unused secrets are removed.
     retire_at: Option<Instant>,
-    /// The configuration has no callback any more; the listener stays until nothing calls it.
+    /// Whether the configuration has no callback now; the listener stays until nothing calls it.
     leaving: bool,
 }
 
@@ -75,14 +71,14 @@ impl Webhooks {
     /// Builds the listener of a configuration, which may have none.
     ///
     /// # Errors
-    /// Whatever would keep it from working.
+    /// The listener could not work.
     pub(super) fn build(&self, config: &Config) -> Result<Option<WebhookOptions>, WebhookError> {
         let Some(webhook) = &config.webhook else { return Ok(None) };
         let keys = || self.file.load(webhook.secret.as_ref());
         listener(&self.sockets, webhook, keys).map(Some)
     }
 
-    /// Puts what was built in force.
+    /// Publishes what was built.
     pub(super) fn publish(&mut self, built: Option<WebhookOptions>) {
         self.leaving = built.is_none() && self.options.borrow().is_some();
         if built.is_some() {
@@ -90,7 +86,7 @@ impl Webhooks {
         }
     }
 
-    /// The secrets in force.
+    /// Returns the accepted secrets.
     pub(super) fn keys(&self) -> Option<WebhookKeys> {
         self.options.borrow().as_ref().map(|options| options.keys.clone())
     }
@@ -98,10 +94,10 @@ impl Webhooks {
     /// Makes a new secret the current one.
     ///
     /// # Errors
-    /// It cannot be stored, or there are too many.
+    /// The secret cannot be stored, or there are too many.
     pub(super) fn rotate(&mut self, keys: &WebhookKeys) -> Result<WebhookKeys, SecretFileError> {
         let new = self.file.rotate(keys)?;
-        info!(key = %new.current().id, "a new webhook secret is in force; everything is moved to it");
+        info!(key = %new.current().id, "a new webhook secret is active; moving everything to it");
         self.put(&new);
         Ok(new)
     }
@@ -115,13 +111,13 @@ impl Webhooks {
         });
     }
 
-    /// When [`Self::retire`] has something to do.
+    /// Returns when [`Self::retire`] is due.
     pub(super) fn retire_at(&self) -> Option<Instant> {
         self.retire_at
     }
 
-    /// Takes what calls us: secrets that nothing uses go after a while, and so does a listener that nobody
-    /// calls.
+    /// Handles a change in what calls us: unused secrets are removed after a while, and so is a listener without
+    /// callers.
     pub(super) fn take_use(&mut self, in_use: Option<&InUse>, now: Instant) {
         let Some(in_use) = in_use else { return };
         if self.leaving && !in_use.calls {
@@ -137,7 +133,7 @@ impl Webhooks {
         };
     }
 
-    /// Old secrets that nothing uses, once the current one is in use, or nothing calls.
+    /// Returns old secrets that nothing uses, once the current one is in use or nothing calls.
     fn unused(&self, in_use: &InUse) -> Vec<KeyId> {
         let settled = |keys: &WebhookKeys| !in_use.calls || in_use.keys.contains(&keys.current().id);
         let Some(keys) = self.keys().filter(settled) else {
@@ -146,7 +142,7 @@ impl Webhooks {
         keys.all().iter().skip(1).map(|key| key.id).filter(|id| !in_use.keys.contains(id)).collect()
     }
 
-    /// Lets secrets go that nothing has used for a while. Returns the secrets in force when that has changed.
+    /// Removes secrets that were unused for long enough. Returns the accepted secrets if they have changed.
     pub(super) fn retire(&mut self, in_use: Option<&InUse>) -> Option<WebhookKeys> {
         self.retire_at = None;
         let gone = self.unused(in_use?);

@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_the_message_and_its_values() {
+    fn a_line_has_the_message_and_its_values() {
         let line = logged(false, || {
             tracing::warn!(sink = %"web", subscription_id = "f1c2", shard = 3, ok = true, "sink {}", "failed");
         });

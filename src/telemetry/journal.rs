@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_fields_and_the_line_has_them_too() {
+    fn values_are_fields_and_part_of_the_line() {
         let fields = logged(|| {
             tracing::warn!(
                 sink = %"web", subscription_id = "f1c2", message_id = "84c1e79a", shard = 3, ok = true,
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn no_value_forges_a_field_and_none_is_too_long() {
+    fn values_are_bounded_and_cannot_forge_a_field() {
         let long = "ä".repeat(1 << 20);
         let fields = logged(|| {
             tracing::info!(a = "x\nPRIORITY=0", priority = 0, long, b = long, "one\ntwo");
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_journal_there_is_none() {
+    fn connecting_fails_without_a_journal() {
         let folder = tempfile::tempdir().unwrap();
         assert!(Journal::at(&folder.path().join("socket"), Invocation::default()).is_err());
     }

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_of_a_kind_per_minute_with_the_count_of_the_others() {
+    fn one_line_per_kind_and_minute_with_the_count_of_the_others() {
         let limit = LogLimit::default();
         let start = Instant::now();
         assert_eq!(limit.permit("frame", start), Some(0), "the first at once");

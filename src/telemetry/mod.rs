@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bad_level_says_what_a_good_one_looks_like() {
+    fn a_bad_level_is_refused_with_an_example() {
         let error = parse("eventsubd=shouting").expect_err("not a level");
         assert!(error.to_string().contains("`eventsubd=shouting`"), "{error}");
         assert!(parse("info,eventsubd::store=debug").is_ok());
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_is_the_journal_when_it_is_the_very_one() {
+    fn stderr_is_the_journal_if_device_and_inode_match() {
         assert!(is_journal(Some("8:1234"), 8, 1234));
         for other in
             [None, Some(""), Some("8"), Some("8:1235"), Some("9:1234"), Some("8:1234:1"), Some("a:b")]
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_holds_until_the_level_is_set_again_and_the_environment_wins() {
+    fn a_filter_lasts_until_the_level_is_set_and_the_environment_wins() {
         let handle = |fixed: Option<&str>| {
             let (layer, filter) = reload::Layer::new(parse("info").unwrap());
             (layer, LogHandle { filter, fixed: fixed.map(Into::into) })

@@ -11,7 +11,7 @@ use eventsubd::model::status::WebhookStatus;
 use eventsubd::model::time::Timestamp;
 use eventsubd::model::webhook::{WebhookKey, WebhookKeys};
 use eventsubd::store::{Store, StoreOptions};
-use eventsubd::transport::Hear;
+use eventsubd::transport::HintCallback;
 use eventsubd::transport::webhook::{Listen, Sockets, Tls, TlsFiles, WebhookHandle, WebhookOptions, webhook};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -187,8 +187,8 @@ impl Listener {
         let keys = WebhookKeys::new(key(SECRET), []);
         let chosen = WebhookOptions::new("https://example.org/hook", listener, tls, keys);
         let (options, receiver) = watch::channel(Some(chosen));
-        let hear = Hear(Arc::new(|_| {}));
-        let (webhook, handle) = webhook(receiver, store.clone(), hear);
+        let on_hint = HintCallback(Arc::new(|_| {}));
+        let (webhook, handle) = webhook(receiver, store.clone(), on_hint);
         let cancel = CancellationToken::new();
         let task = tokio::spawn(webhook.run(cancel.clone()));
         Self { address, handle, store, options, cancel, task, _folder: folder }

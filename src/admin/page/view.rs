@@ -340,7 +340,7 @@ fn sink(sink: &SinkStatus, now: Timestamp) -> Sink {
         figures.push(("Next try", format!("in {}", duration(at.since(now)))));
     }
     for (name, number) in
-        [("In flight", sink.in_flight), ("Tries that failed", sink.retries), ("Lost", sink.lost)]
+        [("In flight", sink.in_flight), ("Failed attempts", sink.retries), ("Lost", sink.lost)]
     {
         if number > 0 {
             figures.push((name, count(number)));

@@ -83,7 +83,7 @@ fn write(path: &Path, text: &str) -> Result<Written, Failure> {
             let folder = path.parent().unwrap_or(path);
             Failure::new(format!("there is no folder {} to write into", folder.display()))
         }
-        _ => Failure::new(format!("cannot write {}", path.display())).because(&error),
+        _ => Failure::new(format!("cannot write {}", path.display())).caused_by(&error),
     })?;
     let secret = path.with_file_name(SECRET);
     let is_secret_new = match create(&secret, "", 0o600) {
@@ -91,7 +91,7 @@ fn write(path: &Path, text: &str) -> Result<Written, Failure> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
         Err(error) => {
             let _ = fs::remove_file(path);
-            return Err(Failure::new(format!("cannot write {}", secret.display())).because(&error));
+            return Err(Failure::new(format!("cannot write {}", secret.display())).caused_by(&error));
         }
     };
     Ok(Written { secret, is_secret_new })

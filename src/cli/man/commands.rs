@@ -1,4 +1,4 @@
-//! `eventsubd-check(1)` and its like: one page a command.
+//! `eventsubd-check(1)` and the other pages about one command each.
 
 use clap::{Arg, Command};
 use clap_mangen::Man;
@@ -7,7 +7,7 @@ use super::names::MANUAL;
 use super::roff::{Page, sentence, without_preamble};
 use crate::cli::command::{Example, examples};
 
-/// The page of a command that was built with its parent.
+/// Renders the page of a command that was built with its parent.
 pub(super) fn page(command: &Command) -> String {
     let name = format!("eventsubd-{}", command.get_name());
     let mut page = Page::new(&name, "1", MANUAL);
@@ -42,12 +42,12 @@ pub(super) fn page(command: &Command) -> String {
     page.finish()
 }
 
-/// What a command does, in a line.
+/// Returns the summary of a command.
 pub(super) fn about(command: &Command) -> String {
     command.get_about().map(ToString::to_string).unwrap_or_default()
 }
 
-/// The section `EXAMPLES`, if there are any; of the program for the empty name.
+/// Writes the section `EXAMPLES`, if there are any; of the program for the empty name.
 pub(super) fn page_examples(page: &mut Page, name: &str) {
     let examples = examples(name);
     if !examples.is_empty() {
@@ -58,7 +58,7 @@ pub(super) fn page_examples(page: &mut Page, name: &str) {
     }
 }
 
-/// How it is called, as clap's help has it.
+/// Writes the synopsis in clap's form.
 pub(super) fn synopsis(page: &mut Page, command: &Command) {
     let usage = command.clone().render_usage().to_string();
     for (index, line) in usage.lines().enumerate() {
@@ -81,7 +81,7 @@ fn description(page: &mut Page, command: &Command) {
     }
 }
 
-/// Its own options and arguments, rendered; without the ones that every command has.
+/// Renders its own options and arguments, without the global ones.
 fn options(command: &Command) -> Option<String> {
     let mut rendered = Vec::new();
     let command = command.clone().mut_args(|arg| {
@@ -94,7 +94,7 @@ fn options(command: &Command) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-/// With the words that an argument can be in its text, and not as a list that takes half a page.
+/// Moves the possible values of an argument into its text; as a list they would take half a page.
 fn words_in_help(arg: Arg) -> Arg {
     let words: Vec<_> = arg.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
     if words.is_empty() || !arg.get_action().takes_values() {

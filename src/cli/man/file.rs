@@ -4,11 +4,11 @@ use super::names::MANUAL;
 use super::roff::{Page, sentence};
 use crate::config::{self, Key};
 
-/// What each table of the file is about. `tests` holds that none is missing.
+/// Description of each table of the file. `tests` checks that none is missing.
 const TABLES: &[(&str, &str, &str)] = &[
     ("twitch", "[twitch]", "The application, and where Twitch is."),
     ("reconcile", "[reconcile]", "How Twitch is made to match the file."),
-    ("transport", "[transport]", "How events come in."),
+    ("transport", "[transport]", "How Twitch delivers events."),
     ("transport.conduit", "[transport.conduit]", "The conduit and its shards, which share the events."),
     ("transport.webhook", "[transport.webhook]", "Webhooks: Twitch calls an address of yours."),
     (
@@ -26,13 +26,13 @@ const TABLES: &[(&str, &str, &str)] = &[
          by its `types`. An event may come more than once after a crash: its message id tells. All sinks have \
          these keys:",
     ),
-    ("store", "[store]", "What is kept of the events, and how long."),
-    ("state", "[state]", "Where the daemon keeps what it must not forget."),
-    ("admin", "[admin]", "How the daemon is asked and told."),
-    ("log", "[log]", "What is logged, and how."),
+    ("store", "[store]", "How long events are kept."),
+    ("state", "[state]", "The directory of events, dead letters and the id of the conduit."),
+    ("admin", "[admin]", "The control socket, which commands use."),
+    ("log", "[log]", "Level and format of the log."),
 ];
 
-/// What each type of sink does. `tests` holds that none is missing.
+/// Description of each type of sink. `tests` checks that none is missing.
 const SINKS: &[(&str, &str)] = &[
     (
         "stdout",
@@ -140,7 +140,7 @@ command = ["/usr/local/bin/on-follow", "--loud"]
 timeout = "10s"
 "#;
 
-/// The page.
+/// Renders the page.
 pub(super) fn page() -> String {
     let mut page = Page::new("eventsubd.toml", "5", MANUAL);
     page.name("eventsubd.toml", "configuration of the Twitch EventSub daemon");
@@ -182,12 +182,12 @@ fn paragraphs(page: &mut Page, heading: &str, texts: &[&str]) {
     }
 }
 
-/// The table that a key is in.
+/// Returns the table of a key.
 fn parent(path: &str) -> &str {
     path.rsplit_once('.').map_or("", |(table, _)| table)
 }
 
-/// One table of the file with its keys; for sinks, the keys of all types first, then those of each.
+/// Writes one table of the file with its keys; for sinks, the keys of all types first, then those of each type.
 fn table(page: &mut Page, table: &str) {
     let known = TABLES.iter().find(|(path, ..)| *path == table);
     page.section(known.map_or(table, |(_, heading, _)| heading));
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_one_table_stand_together() {
+    fn keys_of_a_table_are_contiguous() {
         let mut seen = BTreeSet::new();
         let mut last = "";
         for key in config::keys() {

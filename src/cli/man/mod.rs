@@ -1,4 +1,4 @@
-//! `eventsubd man`: the manual, from the one definition of flags and the one table of keys.
+//! `eventsubd man`: the manual, generated from the definition of flags and the table of keys.
 //!
 //! There is a page for the program, one for each command, and one for the configuration file.
 
@@ -18,10 +18,10 @@ use super::term::{self, Failure};
 
 /// A page, ready for `man`.
 #[derive(Debug)]
-struct Finished {
-    /// The file name of the page, such as `eventsubd-check.1`.
+struct RenderedPage {
+    /// File name of the page, such as `eventsubd-check.1`.
     file: String,
-    /// Its source.
+    /// Its source in roff.
     text: String,
 }
 
@@ -42,23 +42,26 @@ pub(super) fn run(args: &Args, flags: &ManArgs) -> Result<u8, Failure> {
     }
 }
 
-/// Every page: the program, the file, the commands.
-fn all() -> Vec<Finished> {
+/// Renders every page: the program, the file, the commands.
+fn all() -> Vec<RenderedPage> {
     let mut root = command::command().disable_help_subcommand(true);
     root.build();
     let mut pages = vec![
-        Finished { file: "eventsubd.1".to_owned(), text: program::page(&root) },
-        Finished { file: "eventsubd.toml.5".to_owned(), text: file::page() },
+        RenderedPage { file: "eventsubd.1".to_owned(), text: program::page(&root) },
+        RenderedPage { file: "eventsubd.toml.5".to_owned(), text: file::page() },
     ];
     for sub in root.get_subcommands().filter(|sub| !sub.is_hide_set()) {
-        pages.push(Finished { file: format!("eventsubd-{}.1", sub.get_name()), text: commands::page(sub) });
+        pages.push(RenderedPage {
+            file: format!("eventsubd-{}.1", sub.get_name()),
+            text: commands::page(sub),
+        });
     }
     pages
 }
 
-fn write_all(args: &Args, pages: &[Finished], folder: &Path) -> Result<u8, Failure> {
+fn write_all(args: &Args, pages: &[RenderedPage], folder: &Path) -> Result<u8, Failure> {
     let failure = |path: &Path, error: &std::io::Error| {
-        Failure::new(format!("cannot write {}", path.display())).because(error)
+        Failure::new(format!("cannot write {}", path.display())).caused_by(error)
     };
     fs::create_dir_all(folder).map_err(|error| failure(folder, &error))?;
     for page in pages {
@@ -74,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_page_can_be_asked_for() {
+    fn every_page_has_a_name() {
         let pages = all();
         assert!(pages.len() > 10);
         for page in &pages {

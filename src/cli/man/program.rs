@@ -84,7 +84,7 @@ const SIGNALS: &[(&str, &str)] = &[
     ),
 ];
 
-/// The page.
+/// Renders the page.
 pub(super) fn page(root: &Command) -> String {
     let mut page = Page::new("eventsubd", "1", MANUAL);
     page.name("eventsubd", about(root).trim_end_matches('.'));
@@ -129,7 +129,7 @@ fn list(page: &mut Page, heading: &str, items: &[(&str, &str)]) {
     }
 }
 
-/// The options of every command, rendered.
+/// Renders the global options.
 fn options(root: &Command) -> Option<String> {
     let mut rendered = Vec::new();
     let root = root.clone().mut_args(|arg| arg.help_heading(None));

@@ -1,73 +1,73 @@
-//! One man page as it is written: sections, paragraphs, items, examples.
+//! Writer of man pages: sections, paragraphs, items, examples.
 //!
-//! In texts `code` is what a person types, and comes out bold.
+//! Text between backticks is printed in bold.
 
 use clap_mangen::roff::{Inline, Roff, bold, roman};
 
-/// A page in the making.
+/// Builder of a page.
 #[derive(Debug, Default)]
 pub(super) struct Page {
     roff: Roff,
-    /// Parts that others rendered, between those of ours.
+    /// Parts rendered by `clap_mangen`, between those of ours.
     done: String,
 }
 
 impl Page {
-    /// A page with its header line.
+    /// Starts a page with its header line.
     pub(super) fn new(title: &str, section: &str, manual: &str) -> Self {
         let mut page = Self::default();
         let source = concat!("eventsubd ", env!("CARGO_PKG_VERSION"));
         page.roff.control("TH", [title.to_uppercase().as_str(), section, "\"\"", source, manual]);
-        // Keys, paths and commands are to be copied: no hyphens in them, no wide gaps between them.
+        // Keys, paths and commands are copied by people: no hyphenation, and no justification.
         page.roff.control("nh", []).control("ad", ["l"]);
         page
     }
 
-    /// The `NAME` section: what `whatis` and `apropos` read.
+    /// Writes the `NAME` section, which `whatis` and `apropos` read.
     pub(super) fn name(&mut self, name: &str, about: &str) {
         self.section("NAME");
         self.roff.text([roman(format!("{name} - {}", lower(about)))]);
     }
 
-    /// Begins a section.
+    /// Starts a section.
     pub(super) fn section(&mut self, heading: &str) {
         self.roff.control("SH", [heading]);
     }
 
-    /// Begins a part of a section.
+    /// Starts a subsection.
     pub(super) fn subsection(&mut self, heading: &str) {
         self.roff.control("SS", [heading]);
     }
 
-    /// A paragraph.
+    /// Writes a paragraph.
     pub(super) fn paragraph(&mut self, text: &str) {
         self.roff.control("PP", []);
         self.roff.text(prose(text));
     }
 
-    /// The first paragraph of a section.
+    /// Writes the first paragraph of a section.
     pub(super) fn text(&mut self, text: &str) {
         self.roff.text(prose(text));
     }
 
-    /// A word or a line, and what it means.
+    /// Writes a word or a line with its explanation.
     pub(super) fn item(&mut self, tag: &str, text: &str) {
         self.roff.control("TP", []);
         self.roff.text(prose(tag));
         self.roff.text(prose(text));
     }
 
-    /// Lines that stay as they are.
+    /// Writes lines verbatim.
     pub(super) fn code(&mut self, text: &str) {
         self.roff.control("RS", ["4"]).control("EX", []);
         for line in text.trim_end().lines() {
-            // An empty line of a source is a break to some formatters; an empty text is not.
+            // Some formatters take an empty line for a paragraph break, but not an empty text.
             self.roff.text([roman(if line.is_empty() { "\u{feff}" } else { line })]);
         }
         self.roff.control("EE", []).control("RE", []);
     }
 
-    /// A part that `clap_mangen` has made.
+    /// Appends a part that `clap_mangen` has rendered.
     pub(super) fn rendered(&mut self, part: &str) {
         let ours = std::mem::take(&mut self.roff);
         self.done.push_str(&body(&ours));
@@ -77,7 +77,7 @@ impl Page {
         }
     }
 
-    /// The whole source, in ASCII.
+    /// Returns the whole source, in ASCII.
     pub(super) fn finish(mut self) -> String {
         self.rendered("");
         let preamble = Roff::new().render();
@@ -94,18 +94,18 @@ impl Page {
     }
 }
 
-/// What a renderer made, without the lines that stand once at the beginning of a page.
+/// Returns rendered roff without the lines that appear once at the beginning of a page.
 pub(super) fn body(roff: &Roff) -> String {
     without_preamble(&roff.render()).to_owned()
 }
 
-/// A text of `clap_mangen` without those lines.
+/// Removes those lines from a text of `clap_mangen`.
 pub(super) fn without_preamble(text: &str) -> &str {
     let preamble = Roff::new().render();
     text.strip_prefix(&preamble).unwrap_or(text)
 }
 
-/// With what stands between backticks in bold.
+/// Renders text between backticks in bold.
 fn prose(text: &str) -> Vec<Inline> {
     text.split('`')
         .enumerate()
@@ -114,7 +114,7 @@ fn prose(text: &str) -> Vec<Inline> {
         .collect()
 }
 
-/// The same for text that is rendered already.
+/// Renders backticks in text that is roff already.
 fn backticks(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for line in text.lines() {
@@ -127,12 +127,12 @@ fn backticks(text: &str) -> String {
     out
 }
 
-/// As it stands within a sentence.
+/// Returns the text as part of a sentence.
 pub(super) fn lower(text: &str) -> String {
     change_first(text, |c| c.to_lowercase().collect())
 }
 
-/// As a sentence: a capital at the beginning, a full stop at the end.
+/// Returns the text as a sentence: a capital at the beginning, a full stop at the end.
 pub(super) fn sentence(text: &str) -> String {
     let text = change_first(text, |c| c.to_uppercase().collect());
     if text.ends_with(['.', '?', '!']) { text } else { format!("{text}.") }
@@ -140,7 +140,7 @@ pub(super) fn sentence(text: &str) -> String {
 
 fn change_first(text: &str, change: impl Fn(char) -> String) -> String {
     let mut chars = text.chars();
-    // `HTTP` and `URL` stay as they are, and so does code.
+    // Abbreviations such as `HTTP` stay as they are, and so does code.
     let stays = text.chars().nth(1).is_some_and(char::is_uppercase);
     match chars.next() {
         Some(first) if !stays => format!("{}{}", change(first), chars.as_str()),

@@ -10,30 +10,30 @@ use crate::model::shard::ShardId;
 use crate::model::status::{Progress, ShardState, SubscriptionState, TokenState};
 
 #[test]
-fn a_daemon_that_is_well_is_a_few_lines() {
+fn a_healthy_daemon_prints_a_few_lines() {
     expect![[r#"
         eventsubd 0.1.0 (pid 4711), up 1 day 2 h: all is well
 
         config         /etc/eventsubd/config.toml, generation 2, loaded 10 min ago; reloads: 1 accepted, 1 refused
         state          /var/lib/eventsubd
-        token          valid, expires in 46 days, validated 20 min ago, 1 minted, 2 times asked for in vain
+        token          valid, expires in 46 days, validated 20 min ago, 1 minted, 2 requests failed
         api            53 requests, 1 without an answer, 799 of 800 points of the rate limit left
         conduit        5b1f2c7a, 2 shards
         shard 0        bound for 2 h 1 min, 12 events, moved once as Twitch asked
         shard 1        bound for 20 s, 1 event, lost its connection 2 times
         reconnects     2 keepalive, 1 requested
-        subscriptions  1, 1 enabled; 1 of the daemon's own, to hear of grants and shards; cost 1 of 10000
+        subscriptions  1, 1 enabled; 1 of the daemon's own, for news of grants and shards; cost 1 of 10000
         reconciled     8 min 20 s ago, generation 2
         received       13 events, 12 stored, 1 twice, 3 under two ids, 1 malformed, 2 of unknown types, 1 revocation
         gaps           events may be missed for 1 min now: the connection to Twitch was lost; 3 gaps, the last of 1 min 40 s 1 h ago: the connection to Twitch was lost
         store          12 events, 40.0 KiB of 2.0 GiB, newest 12, 9.0 ms per commit, 1 commit failed
         sink log       file, idle, 11 delivered, 3 tries failed
-        page           http://127.0.0.1:9464/, opened by the token
+        page           http://127.0.0.1:9464/, needs the token
     "#]].assert_eq(&render(&example::healthy(), false));
 }
 
 #[test]
-fn what_is_wrong_comes_first_and_everything_is_shown() {
+fn problems_come_first_and_every_field_is_shown() {
     expect![[r#"
         eventsubd 0.1.0 (pid 4711), up 1 day 2 h: running, 1 problem
         ! subscriptions: 1 of 2 subscriptions cannot be created
@@ -41,7 +41,7 @@ fn what_is_wrong_comes_first_and_everything_is_shown() {
 
         config         /etc/eventsubd/config.toml, generation 2, loaded 10 min ago; an edit was refused 1 min ago; reloads: 1 accepted, 1 refused
         state          /var/lib/eventsubd, of the sandbox
-        token          valid, expires in 46 days, validated 20 min ago, 1 minted, 2 times asked for in vain
+        token          valid, expires in 46 days, validated 20 min ago, 1 minted, 2 requests failed
         api            53 requests, 1 without an answer, 799 of 800 points of the rate limit left
         conduit        5b1f2c7a, 2 shards
         shard 1        waiting for 20 s, 1 event, lost its connection 2 times
@@ -50,13 +50,13 @@ fn what_is_wrong_comes_first_and_everything_is_shown() {
         webhook        https://example.org/eventsub, listening on 127.0.0.1:8080
                        14 requests, 1 challenge, 3 connections open, Twitch's clock 2 s behind ours
                        rejected: 1 for method, 4 for signature, 1 too old
-        subscriptions  2, 1 enabled, 1 parked; 1 of the daemon's own, to hear of grants and shards; cost 1 of 10000
+        subscriptions  2, 1 enabled, 1 parked; 1 of the daemon's own, for news of grants and shards; cost 1 of 10000
         reconciled     8 min 20 s ago, generation 2; 1 of 2 changes made
         received       13 events, 12 stored, 1 twice, 3 under two ids, 1 malformed, 2 of unknown types, 1 revocation
         gaps           events may be missed for 1 min now: the connection to Twitch was lost; 3 gaps, the last of 1 min 40 s 1 h ago: the connection to Twitch was lost
         store          12 events, 40.0 KiB of 2.0 GiB, newest 12, 9.0 ms per commit, 1 commit failed
         sink log       file, retrying, 11 delivered, next try in 12 s, 1 behind (6 min 40 s), 3 tries failed, 1 dead letter, 5 lost
-        page           http://127.0.0.1:9464/, opened by the token
+        page           http://127.0.0.1:9464/, needs the token
 
         Missing grants:
           ann must allow moderator:read:followers; has allowed bits:read
@@ -70,7 +70,7 @@ fn what_is_wrong_comes_first_and_everything_is_shown() {
 }
 
 #[test]
-fn one_that_is_not_converged_says_what_it_waits_for() {
+fn a_daemon_that_has_not_converged_says_why() {
     let mut status = example::healthy();
     (status.ready, status.converged) = (false, false);
     status.token.state = TokenState::Unavailable;
@@ -82,7 +82,7 @@ fn one_that_is_not_converged_says_what_it_waits_for() {
     );
     status.reconcile.remembered = None;
     let summary = |status: &Status| render(status, false).lines().next().map(str::to_owned);
-    expect!["eventsubd 0.1.0 (pid 4711), up 1 day 2 h: not ready; there is no token: Twitch does not give one; there is no conduit yet; configuration 2 has not been carried out yet"].assert_eq(&summary(&status).expect("a line"));
+    expect!["eventsubd 0.1.0 (pid 4711), up 1 day 2 h: not ready; there is no token: Twitch does not give one; there is no conduit yet; configuration 2 has not been applied yet"].assert_eq(&summary(&status).expect("a line"));
 
     status.token.state = TokenState::Valid;
     status.reconcile = example::status().reconcile;
@@ -107,13 +107,13 @@ fn one_that_is_not_converged_says_what_it_waits_for() {
         waiting::reasons(&status)
     );
     status.config.generation = 3;
-    assert_eq!(waiting::reasons(&status), ["configuration 3 has not been carried out yet"]);
+    assert_eq!(waiting::reasons(&status), ["configuration 3 has not been applied yet"]);
     status.converged = true;
     assert_eq!(waiting::reasons(&status), [""; 0]);
 }
 
 #[test]
-fn what_is_much_is_counted_and_what_fails_is_listed_first() {
+fn long_lists_are_counted_and_failures_come_first() {
     let mut status = example::healthy();
     let mut parked: Vec<_> =
         (0..1_000).map(|n| example::entry(&n.to_string(), SubscriptionState::Parked)).collect();
@@ -137,7 +137,7 @@ fn what_is_much_is_counted_and_what_fails_is_listed_first() {
 }
 
 #[test]
-fn colour_changes_nothing_but_colour() {
+fn colour_only_adds_escape_sequences() {
     let text = render(&example::status(), true);
     assert!(text.contains("\x1b[1;31m!\x1b[0m"), "{text}");
     let mut plain = text;
@@ -168,7 +168,7 @@ const MAPS: [&str; 7] = [
     "subscription_counts.obstacles",
 ];
 
-/// The path of every value: `shards[].state`, `api.answers.*.*`.
+/// Collects the path of every value: `shards[].state`, `api.answers.*.*`.
 fn paths(at: &str, value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) => {
@@ -220,7 +220,7 @@ fn strings(value: &Value, path: &str, visit: &mut impl FnMut(&str)) {
 }
 
 #[test]
-fn no_text_of_a_status_commands_the_terminal_or_forges_a_line() {
+fn no_text_of_a_status_controls_the_terminal_or_forges_a_line() {
     const HOSTILE: &str = "\u{1b}[2J\nforged: all is well\r\u{9b}1m\u{202e}";
     let whole = serde_json::to_value(example::status()).unwrap();
     let lines = render(&example::status(), false).lines().count();
@@ -230,7 +230,7 @@ fn no_text_of_a_status_commands_the_terminal_or_forges_a_line() {
         let mut changed = whole.clone();
         let Some(Value::String(text)) = changed.pointer_mut(&path) else { panic!("{path}") };
         text.push_str(HOSTILE);
-        // Names of states and times do not take it.
+        // Names of states and times do not deserialize from it.
         let Ok(status) = serde_json::from_value::<Status>(changed) else { continue };
         let text = render(&status, false);
         shown += usize::from(text.contains("\\x1b[2J\\nforged"));

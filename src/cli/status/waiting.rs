@@ -1,4 +1,4 @@
-//! What a daemon is waiting for that is not converged.
+//! What a daemon that has not converged is waiting for.
 
 use crate::model::status::{Status, TokenState};
 use crate::model::text::counted;
@@ -41,7 +41,7 @@ pub(in crate::cli) fn reasons(status: &Status) -> Vec<String> {
     } else if reconcile.generation < status.config.generation {
         found.push(match status.config.generation {
             0 | 1 => "the first sync with Twitch has not finished".to_owned(),
-            newer => format!("configuration {newer} has not been carried out yet"),
+            newer => format!("configuration {newer} has not been applied yet"),
         });
     }
     if reconcile.moving > 0 {

@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_was_cut_off_is_mended() {
+    fn a_truncated_last_line_is_repaired() {
         for (before, after) in [
             ("", "x\n"),
             ("whole\n", "whole\nx\n"),

@@ -48,7 +48,7 @@ impl Lines for Stdout {
         written().map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe => io::Error::new(
                 error.kind(),
-                "whoever read standard output has gone; events wait in the store",
+                "the reader of standard output has gone; events wait in the store",
             ),
             _ => error,
         })

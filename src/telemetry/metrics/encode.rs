@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_asks_for_open_metrics_gets_it() {
+    fn the_accept_header_selects_the_format() {
         let prometheus = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
                           text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
         for (accept, format) in [

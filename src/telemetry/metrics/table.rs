@@ -83,11 +83,11 @@ metrics! {
         "Problems that `eventsubd status` shows";
 
     GENERATION: Gauge "eventsubd_config_generation" ("") []
-        "Generation of the configuration in force: 1, and one more with each reload that was accepted";
+        "Number of the active configuration: 1, and one more with each accepted reload";
     LOADED: Gauge "eventsubd_config_loaded_time_seconds" ("seconds") []
-        "When the configuration in force was accepted, in seconds since 1970";
+        "When the active configuration was accepted, in seconds since 1970";
     RELOAD_REFUSED: Gauge "eventsubd_config_refused" ("") []
-        "1 while the last reload was refused, so that the file is not what is in force";
+        "1 while the last reload was refused: the file differs from the active configuration";
     RELOADS: Counter "eventsubd_reloads" ("") ["outcome"]
         "Reloads of the configuration";
 
@@ -160,7 +160,7 @@ metrics! {
     WEBHOOK_CONNECTIONS: Gauge "eventsubd_webhook_connections" ("") []
         "Open connections to the webhook listener";
     WEBHOOK_EVICTED: Counter "eventsubd_webhook_evicted_connections" ("") []
-        "Connections to the webhook listener that had to make room for others";
+        "Connections to the webhook listener that were closed to make room for others";
     WEBHOOK_KEYS: Gauge "eventsubd_webhook_keys" ("") []
         "Webhook secrets that are accepted: more than one while one is replaced";
     WEBHOOK_SKEW: Gauge "eventsubd_webhook_clock_skew_seconds" ("seconds") []
@@ -181,12 +181,12 @@ metrics! {
     STORE_COMMIT_FAILURES: Counter "eventsubd_store_commit_failures" ("") []
         "Transactions that failed";
     STORE_FAILING: Gauge "eventsubd_store_failing" ("") []
-        "1 while nothing can be stored, so that intake waits";
+        "1 while nothing can be stored and intake waits";
 
     SINK_DELIVERED: Counter "eventsubd_sink_delivered_events" ("events") ["sink"]
         "Events that the sink has acknowledged";
     SINK_RETRIES: Counter "eventsubd_sink_retries" ("") ["sink"]
-        "Tries that failed";
+        "Failed attempts";
     SINK_DEAD_LETTERS: Gauge "eventsubd_sink_dead_letters" ("") ["sink"]
         "Events in the sink's dead letters";
     SINK_LAG_EVENTS: Gauge "eventsubd_sink_lag_events" ("events") ["sink"]

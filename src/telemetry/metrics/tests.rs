@@ -27,7 +27,7 @@ fn a_status_as_open_metrics() {
 }
 
 #[test]
-fn a_full_status_has_a_value_for_each_metric_and_no_other() {
+fn a_full_status_gives_every_metric_a_value() {
     for format in [Format::OpenMetrics, Format::Prometheus] {
         let text = render(&example::status(), format);
         let wanted: BTreeSet<String> = ALL.iter().map(Metric::series).collect();
@@ -54,7 +54,7 @@ fn the_two_formats_differ_in_their_comments_only() {
 }
 
 #[test]
-fn what_does_not_exist_does_not_show() {
+fn absent_values_are_not_written() {
     let mut status = example::healthy();
     status.api.remaining = None;
     let text = render(&status, Format::OpenMetrics);
@@ -86,7 +86,7 @@ fn hostile_types_are_escaped_and_many_are_counted_together() {
 }
 
 #[test]
-fn reasons_that_nobody_has_thought_of_are_bounded_too() {
+fn unknown_reasons_are_bounded_too() {
     let mut status = example::status();
     let webhook = status.webhook.as_mut().expect("the example has one");
     webhook.rejected = (0..100).map(|nth| (format!("reason{nth}"), 1)).collect();
@@ -98,7 +98,7 @@ fn reasons_that_nobody_has_thought_of_are_bounded_too() {
 }
 
 #[test]
-fn a_hundred_thousand_subscriptions_are_a_few_lines() {
+fn a_hundred_thousand_subscriptions_give_few_lines() {
     let mut status = example::healthy();
     let entry = example::entry("1", SubscriptionState::Parked);
     status.set_subscriptions(vec![entry; 100_000].into());

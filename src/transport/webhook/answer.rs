@@ -135,7 +135,7 @@ async fn store(shared: &Shared, live: &Live, event: Event) -> Answer {
     match tokio::time::timeout(live.options.limits.answer, shared.store.append(event)).await {
         Ok(Ok(_)) => {
             if let Some(hint) = hint {
-                (shared.hear.0)(hint);
+                (shared.on_hint.0)(hint);
             }
             empty(StatusCode::NO_CONTENT)
         }
@@ -152,11 +152,11 @@ fn challenge(shared: &Shared, text: Box<str>, about: &Challenged) -> Answer {
     match about {
         Challenged::Subscription(subscription_id) => {
             debug!(%subscription_id, "a challenge was answered");
-            (shared.hear.0)(Hint::Verified);
+            (shared.on_hint.0)(Hint::Verified);
         }
         Challenged::Shard { conduit_id, shard } => {
             debug!(conduit_id, shard = shard.map(|shard| shard.0), "a challenge for a shard was answered");
-            (shared.hear.0)(Hint::Shards);
+            (shared.on_hint.0)(Hint::Shards);
         }
         Challenged::Nothing => {}
     }

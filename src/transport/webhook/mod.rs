@@ -50,14 +50,14 @@ pub struct WebhookHandle {
 
 /// Builds the listener; nothing happens until it is run.
 ///
-/// `hear` gets the hints from events and revocations, and each challenge that was answered. Nothing is served while there are no options. New options apply from the next request on, those
+/// `on_hint` gets the hints from events and revocations, and each challenge that was answered. Nothing is served while there are no options. New options apply from the next request on, those
 /// of TLS from the next connection on. A different listener replaces the old one.
 pub fn webhook(
     options: watch::Receiver<Option<WebhookOptions>>,
     store: Store,
-    hear: Hear,
+    on_hint: HintCallback,
 ) -> (Webhook, WebhookHandle) {
-    let shared = Arc::new(Shared::new(store, hear));
+    let shared = Arc::new(Shared::new(store, on_hint));
     let (status_in, status) = watch::channel(None);
     let (intake_in, intake) = watch::channel(IntakeStatus::default());
     let (shards_in, shards) = watch::channel(BTreeMap::new());

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use super::WebhookOptions;
 use super::counters::Counters;
 use crate::store::Store;
-use crate::transport::Hear;
+use crate::transport::HintCallback;
 
 /// The options as requests use them.
 pub(super) struct Live {
@@ -17,7 +17,7 @@ pub(super) struct Live {
 /// State shared by all requests.
 pub(super) struct Shared {
     pub(super) store: Store,
-    pub(super) hear: Hear,
+    pub(super) on_hint: HintCallback,
     pub(super) counters: Counters,
     live: RwLock<Option<Arc<Live>>>,
     /// Unknown message types that were logged already.
@@ -25,8 +25,14 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(store: Store, hear: Hear) -> Self {
-        Self { store, hear, counters: Counters::default(), live: RwLock::new(None), told: Mutex::default() }
+    pub(super) fn new(store: Store, on_hint: HintCallback) -> Self {
+        Self {
+            store,
+            on_hint,
+            counters: Counters::default(),
+            live: RwLock::new(None),
+            told: Mutex::default(),
+        }
     }
 
     /// Replaces the active options.

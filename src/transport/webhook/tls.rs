@@ -97,7 +97,7 @@ impl Tls {
         state.seen = found;
         match read {
             Ok(config) => {
-                info!(certificate = %files.certificate.display(), "the changed certificate is in force");
+                info!(certificate = %files.certificate.display(), "the changed certificate is now used");
                 state.config = Arc::new(config);
                 state.problem = None;
             }

@@ -15,7 +15,7 @@ use crate::model::shard::{Bindings, Lives, Sessions, ShardId, ShardTarget};
 use crate::model::status::{IntakeStatus, ShardStatus};
 use crate::store::Store;
 use crate::telemetry::LogLimit;
-use crate::transport::Hear;
+use crate::transport::HintCallback;
 
 /// Connections being opened at once, at most. Twitch publishes no limit; clients that open many
 /// at once go in batches of ten.
@@ -43,21 +43,21 @@ pub struct Pool {
     statuses: Arc<watch::Sender<Statuses>>,
     lives: Arc<watch::Sender<Lives>>,
     intake: Arc<watch::Sender<IntakeStatus>>,
-    hear: Hear,
+    on_hint: HintCallback,
     log: Arc<LogLimit>,
 }
 
 /// Builds the pool; nothing happens until it is run.
 ///
 /// `target` says which shards there shall be, `bindings` which sessions are bound; `sessions` tells
-/// which there are. `hear` is told what events and revocations tell the daemon. New options hold for new connections.
+/// which there are. `on_hint` is called for what events and revocations tell the daemon. New options hold for new connections.
 pub fn pool(
     options: watch::Receiver<PoolOptions>,
     store: Store,
     target: watch::Receiver<Option<ShardTarget>>,
     bindings: watch::Receiver<Bindings>,
     sessions: watch::Sender<Sessions>,
-    hear: Hear,
+    on_hint: HintCallback,
 ) -> (Pool, PoolHandle) {
     let (statuses, shards) = watch::channel(BTreeMap::new());
     let (intake_in, intake) = watch::channel(IntakeStatus::default());
@@ -71,7 +71,7 @@ pub fn pool(
         statuses: Arc::new(statuses),
         lives: Arc::new(lives_in),
         intake: Arc::new(intake_in),
-        hear,
+        on_hint,
         log: Arc::default(),
     };
     (pool, PoolHandle { shards, intake, lives })
@@ -125,7 +125,7 @@ impl Pool {
                 outward: options.outward.clone(),
                 log: Arc::clone(&self.log),
                 intake: Arc::clone(&self.intake),
-                hear: self.hear.clone(),
+                on_hint: self.on_hint.clone(),
             },
             timings: options.timings,
             options: self.options.clone(),

@@ -32,7 +32,7 @@ use crate::model::tally::ReconnectCause;
 use crate::model::text::{chain, one_line};
 use crate::store::{Store, since_boot};
 use crate::telemetry::LogLimit;
-use crate::transport::Hear;
+use crate::transport::HintCallback;
 use crate::transport::notification::Revocation;
 
 /// The largest message that is accepted, in bytes. Twitch's have less than 10 KiB.
@@ -99,7 +99,7 @@ pub(super) struct Shared {
     pub(super) log: Arc<LogLimit>,
     pub(super) intake: Arc<watch::Sender<IntakeStatus>>,
     /// Told what events tell the daemon, once they are stored.
-    pub(super) hear: Hear,
+    pub(super) on_hint: HintCallback,
 }
 
 /// One socket's task.
@@ -249,7 +249,7 @@ impl Socket {
                 // What the store has not taken yet would be lost with the process.
                 seen.last_event = stamp;
                 if let Some(hint) = hint {
-                    (self.shared.hear.0)(hint);
+                    (self.shared.on_hint.0)(hint);
                 }
             }
             Ok(Message::Keepalive) => {}

@@ -78,8 +78,8 @@ impl Server {
         let (options, receiver) = watch::channel(Some(chosen));
         let hints: Arc<Mutex<Vec<Hint>>> = Arc::default();
         let heard = Arc::clone(&hints);
-        let hear = Hear(Arc::new(move |hint| heard.lock().unwrap().push(hint)));
-        let (webhook, handle) = webhook(receiver, store.clone(), hear);
+        let on_hint = HintCallback(Arc::new(move |hint| heard.lock().unwrap().push(hint)));
+        let (webhook, handle) = webhook(receiver, store.clone(), on_hint);
         let cancel = CancellationToken::new();
         let task = tokio::spawn(webhook.run(cancel.clone()));
         Self { folder, store, options, address, handle, hints, cancel, task }

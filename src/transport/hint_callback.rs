@@ -7,10 +7,10 @@ use crate::model::hint::Hint;
 
 /// Called with each hint that an event gives to the daemon. Must not block.
 #[derive(Clone)]
-pub struct Hear(pub Arc<dyn Fn(Hint) + Send + Sync>);
+pub struct HintCallback(pub Arc<dyn Fn(Hint) + Send + Sync>);
 
-impl fmt::Debug for Hear {
+impl fmt::Debug for HintCallback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Hear")
+        f.write_str("HintCallback")
     }
 }
