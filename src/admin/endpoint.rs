@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{Instrument, debug, error_span, info, warn};
 
 use super::auth::{self, Authenticator, Sessions};
 use super::reading::{ReadState, routes};
@@ -245,7 +245,9 @@ async fn serve(
             accepted = poll_fn(poll_accept), if pause_until.is_none() => match accepted {
                 Ok((stream, peer)) => {
                     let connection = Arc::new(connections.enter(Peer::of(peer.ip()), Phase::Idle));
-                    tasks.spawn(serve_connection(stream, ClientConnection { peer: peer.ip(), connection }, router.clone()));
+                    let via = ClientConnection { peer: peer.ip(), connection };
+                    let span = error_span!("connection", peer = %peer.ip());
+                    tasks.spawn(serve_connection(stream, via, router.clone()).instrument(span));
                 }
                 Err(error) => {
                     // Usually for lack of file descriptors.

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tracing::{debug, error, info, warn};
+use tracing::{Span, debug, error, info, warn};
 
 use super::handle::Skipped;
 use super::retry::{Decision, Failure, decide};
@@ -214,7 +214,7 @@ impl BatchWorker {
             let error = match self.write(batch).await {
                 Written::Yes => {
                     if failures > 0 {
-                        info!(sink = %self.worker.name(), failures, "sink works again");
+                        info!(failures, "sink works again");
                     }
                     let count = batch.events.len() as u64;
                     self.worker.progress(batch.last, 0);
@@ -235,11 +235,10 @@ impl BatchWorker {
             };
             failures = failures.saturating_add(1);
             let since = *failing_since.get_or_insert_with(Instant::now);
-            let sink = self.worker.name();
             if failures == 1 {
-                warn!(%sink, %error, events = batch.events.len(), "sink failed; trying again");
+                warn!(%error, events = batch.events.len(), "sink failed; trying again");
             } else {
-                debug!(%sink, %error, attempt = failures, "sink failed again");
+                debug!(%error, attempt = failures, "sink failed again");
             }
             let problem = error.to_string();
             self.worker.show(
@@ -258,9 +257,9 @@ impl BatchWorker {
                     Paused::Stopped => return Delivered::Stopped,
                     Paused::Skip(reply) => {
                         let Some(why) = history.map(Failures::skipped) else { return Delivered::Stopped };
-                        let (sink, id) = (self.worker.name(), &oldest.event.message_id);
+                        let id = &oldest.event.message_id;
                         warn!(
-                            %sink, message_id = %id, seq = oldest.seq.0,
+                            message_id = %id, seq = oldest.seq.0,
                             "an event was skipped by hand; it is in the sink's dead letters"
                         );
                         self.worker.show(|status| (status.problem, status.next_try) = (None, None), cursor);
@@ -271,7 +270,8 @@ impl BatchWorker {
                 },
                 Decision::GiveUp => {
                     error!(
-                        %sink, error = problem, events = batch.events.len(),
+                        error = problem,
+                        events = batch.events.len(),
                         "gave up on events after give_up_after; they are in the sink's dead letters"
                     );
                     self.worker.show(|status| status.next_try = None, cursor);
@@ -315,7 +315,9 @@ impl BatchWorker {
         self.worker.reopen.mark_unchanged();
         let mut lines = std::mem::replace(&mut self.lines, Box::new(Nowhere));
         let bytes = std::mem::take(&mut batch.lines);
+        let span = Span::current();
         let work = tokio::task::spawn_blocking(move || {
+            let _entered = span.enter();
             if reopen {
                 lines.reopen();
             }
@@ -331,7 +333,6 @@ impl BatchWorker {
             Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
             None => {
                 warn!(
-                    sink = %self.worker.name(),
                     "stopped while the sink did not take its events; they are sent again at the next start"
                 );
                 Written::Stopped

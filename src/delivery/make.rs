@@ -69,12 +69,9 @@ pub(super) fn make(sink: &SinkOptions, options: &DeliveryOptions) -> Result<Made
     Ok(match &sink.kind {
         SinkKind::Stdout => Made::Lines(Box::new(Stdout::new(&options.stdout))),
         SinkKind::File(file) => Made::Lines(Box::new(File::new(file.clone()))),
-        SinkKind::Command(command) => Made::Single(Arc::new(Command::new(
-            sink.name.clone(),
-            command.clone(),
-            sink.format,
-            options.children.clone(),
-        ))),
+        SinkKind::Command(command) => {
+            Made::Single(Arc::new(Command::new(command.clone(), sink.format, options.children.clone())))
+        }
         SinkKind::Http(http) => {
             let made = Http::new(http.clone(), options.http.clone());
             let made = made.map_err(|error| failed(error.to_string()))?;
@@ -85,11 +82,11 @@ pub(super) fn make(sink: &SinkOptions, options: &DeliveryOptions) -> Result<Made
             Made::Single(Arc::new(made.map_err(|error| failed(error.to_string()))?))
         }
         SinkKind::Mqtt(mqtt) => {
-            let made = Mqtt::new(sink.name.clone(), mqtt.clone(), sink.format, options.tls.clone());
+            let made = Mqtt::new(mqtt.clone(), sink.format, options.tls.clone());
             Made::Single(Arc::new(made.map_err(|error| failed(error.to_string()))?))
         }
         SinkKind::Redis(redis) => {
-            let made = Redis::new(sink.name.clone(), redis.clone(), sink.format, options.tls.clone());
+            let made = Redis::new(redis.clone(), sink.format, options.tls.clone());
             Made::Single(Arc::new(made.map_err(|error| failed(error.to_string()))?))
         }
     })

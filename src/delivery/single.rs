@@ -116,7 +116,7 @@ impl SingleWorker {
             let stop = self.worker.stop.clone();
             if stop.finish(self.finish(&mut run), LAST_SEND).await.is_none() {
                 warn!(
-                    sink = %self.worker.name(), events = run.sending.len(),
+                    events = run.sending.len(),
                     "stopped while events were being sent; they are sent again at the next start"
                 );
             }
@@ -293,21 +293,26 @@ impl SingleWorker {
     /// Handles a failed attempt. Returns `None` if the event is tried again.
     fn failed(&self, run: &mut Run, ticket: Ticket, cause: Cause, failure: Failure) -> Option<End> {
         let held = run.events.get(&ticket)?;
-        let (sink, id) = (self.worker.name(), &held.event.event.message_id);
+        let id = &held.event.event.message_id;
         let error = &failure.message;
         let clock = std::time::Instant::now();
         let is_first = !std::mem::replace(&mut run.is_failing, true);
         if let Cause::Wish(wait) = cause {
             // Needs no action, and may happen every other second.
             if let Some(left_out) = run.log.permit("pause", clock) {
-                info!(%sink, answer = error, seconds = wait.as_secs_f64(), left_out, "the receiver asks for a pause");
+                info!(
+                    answer = error,
+                    seconds = wait.as_secs_f64(),
+                    left_out,
+                    "the receiver asks for a pause"
+                );
             }
         } else if is_first && let Some(left_out) = run.log.permit("failed", clock) {
-            warn!(%sink, error, message_id = %id, left_out, "sink failed; trying again");
+            warn!(error, message_id = %id, left_out, "sink failed; trying again");
             run.is_failure_logged = true;
         } else {
             let attempt = run.window.failures(ticket) + 1;
-            debug!(%sink, error, message_id = %id, attempt, "sink failed again");
+            debug!(error, message_id = %id, attempt, "sink failed again");
         }
         run.news.retries += 1;
         run.news.problem = Some(error.clone());
@@ -332,7 +337,7 @@ impl SingleWorker {
         let (sink, id) = (self.worker.name(), &event.event.message_id);
         // Dead letters are counted and listed, so a receiver that refuses everything does not have to fill the log.
         if let Some(left_out) = run.log.permit(what, std::time::Instant::now()) {
-            warn!(%sink, error = failure.message, message_id = %id, seq = event.seq.0, left_out, "{what}");
+            warn!(error = failure.message, message_id = %id, seq = event.seq.0, left_out, "{what}");
         }
     }
 
@@ -364,7 +369,7 @@ impl SingleWorker {
             run.is_failing = false;
             (run.news.works_again, run.news.problem) = (true, None);
             if std::mem::take(&mut run.is_failure_logged) && is_delivered {
-                info!(sink = %self.worker.name(), "sink works again");
+                info!("sink works again");
             }
         }
         Some(())
@@ -393,7 +398,7 @@ impl SingleWorker {
                 };
                 let id = &event.event.message_id;
                 warn!(
-                    sink = %self.worker.name(), message_id = %id, seq = event.seq.0,
+                    message_id = %id, seq = event.seq.0,
                     "an event was skipped by hand; it is in the sink's dead letters"
                 );
                 self.close(run, ticket, End::GivenUp(why)).await?;

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{Instrument, error, error_span, info, warn};
 
 use super::batch::BatchWorker;
 use super::handle::{Request, ResendError, Rewind};
@@ -152,7 +152,8 @@ impl Delivery {
                 }
             };
             info!(sink = %sink.name, kind = sink.kind.name(), "sink started");
-            let task = workers.tasks.spawn(worker).id();
+            let span = error_span!("sink", sink = %sink.name);
+            let task = workers.tasks.spawn(worker.instrument(span)).id();
             workers
                 .running
                 .insert(sink.name.clone(), Running { options: sink.clone(), stop, task, commands });

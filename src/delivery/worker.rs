@@ -170,7 +170,7 @@ impl Worker {
                 Ok(done) => return Some(done),
                 Err(StoreError::Closed) => return None,
                 Err(error) => {
-                    warn!(sink = %self.name(), %error, "{what} failed; trying again");
+                    warn!(%error, "{what} failed; trying again");
                     if !self.stop.pause().await {
                         return None;
                     }

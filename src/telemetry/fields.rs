@@ -36,28 +36,14 @@ fn write(out: &mut Writer<'_>, field: &Field, value: &str) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::sync::{Arc, Mutex};
 
     use tracing_subscriber::fmt;
 
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Written {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::telemetry::capture::Captured;
 
     fn logged(ansi: bool, log: impl FnOnce()) -> String {
-        let written = Written::default();
+        let written = Captured::default();
         let out = written.clone();
         let subscriber = fmt::Subscriber::builder()
             .fmt_fields(text(Invocation::new(Some("a.toml".as_ref()), None)))
@@ -66,8 +52,7 @@ mod tests {
             .without_time()
             .finish();
         tracing::subscriber::with_default(subscriber, log);
-        let bytes = written.0.lock().unwrap().clone();
-        String::from_utf8(bytes).unwrap()
+        written.text()
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Log lines for the journal, in its native protocol: each value in a field of its own, `SUBSCRIPTION_ID=`, `SINK=`,
-//! ….
+//! …. The fields of the spans around a line count as its own.
 //!
 //! `MESSAGE=` is the whole line with its values, because `journalctl` shows nothing else by default. Each record is
 //! bounded to fit one datagram. A journal that does not accept records costs log lines and nothing else.
@@ -11,14 +11,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::layer::Context;
+use tracing_subscriber::registry::{LookupSpan, Scope};
 
-use super::fields;
 use crate::model::invocation::Invocation;
 
 /// Socket of the journal ("Native Journal Protocol").
@@ -66,10 +67,33 @@ impl Journal {
     }
 }
 
-impl<S: Subscriber> Layer<S> for Journal {
-    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
-        let line = line(event, &self.invocation);
-        let record = record(event.metadata(), event, &line);
+/// The fields of a span, as text for `MESSAGE=` and as the journal gets them.
+struct SpanFields {
+    line: String,
+    record: Record,
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Journal {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let Some(span) = context.span(id) else { return };
+        let mut record = Record(Vec::new());
+        attributes.record(&mut record);
+        span.extensions_mut().insert(SpanFields { line: line(attributes, &self.invocation), record });
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut line = line(event, &self.invocation);
+        let mut of_spans = Record(Vec::new());
+        for span in context.event_scope(event).into_iter().flat_map(Scope::from_root) {
+            if let Some(fields) = span.extensions().get::<SpanFields>() {
+                let _ = write!(line, " {}", fields.line);
+                of_spans.0.extend_from_slice(&fields.record.0);
+            }
+        }
+        let mut record = record(event.metadata(), event, &line);
+        if record.len() + of_spans.0.len() <= MAX_RECORD {
+            record.extend_from_slice(&of_spans.0);
+        }
         match self.socket.send_to(&record, &self.path) {
             Ok(_) => {}
             // Never block on the journal: a hung journald would hang the daemon too.
@@ -81,11 +105,11 @@ impl<S: Subscriber> Layer<S> for Journal {
     }
 }
 
-/// Returns the message and its values as text.
-fn line(event: &Event<'_>, invocation: &Invocation) -> String {
+/// Returns the message and the values as text.
+fn line(fields: &impl RecordFields, invocation: &Invocation) -> String {
     let mut line = String::new();
     // A value that cannot be formatted leaves the line shorter.
-    let _ = fields::text(invocation.clone()).format_fields(Writer::new(&mut line), event);
+    let _ = super::fields::text(invocation.clone()).format_fields(Writer::new(&mut line), fields);
     line
 }
 
@@ -230,6 +254,21 @@ mod tests {
             assert_eq!(value(&fields, name), expected);
         }
         assert!(value(&fields, "CODE_FILE").ends_with("journal.rs"));
+    }
+
+    #[test]
+    fn fields_of_spans_are_fields_and_part_of_the_line() {
+        let fields = logged(|| {
+            let _shard = tracing::error_span!("shard", shard = 3).entered();
+            let _sink = tracing::error_span!("sink", sink = %"web\nPRIORITY=0").entered();
+            tracing::warn!(attempt = 2, "sink failed");
+        });
+        assert_eq!(value(&fields, "MESSAGE"), "sink failed attempt=2 shard=3 sink=web\\nPRIORITY=0");
+        for (name, expected) in
+            [("SHARD", "3"), ("SINK", "web\nPRIORITY=0"), ("ATTEMPT", "2"), ("PRIORITY", "4")]
+        {
+            assert_eq!(value(&fields, name), expected);
+        }
     }
 
     #[test]

@@ -3,8 +3,11 @@
 //! Owns the process's one subscriber, and nothing else: a daemon inside a test logs to the subscriber that the test
 //! has set up, or nowhere. Lines go to stderr or to the journal; stdout belongs to data.
 
+#[cfg(test)]
+mod capture;
 mod fields;
 mod journal;
+mod json;
 mod limit;
 pub mod metrics;
 
@@ -12,11 +15,13 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::Arc;
 
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::filter::{FilterExt, LevelFilter};
+use tracing_subscriber::layer::{Filter, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, filter, fmt, reload};
 
 use self::journal::Journal;
+use self::json::JsonLines;
 pub use self::limit::LogLimit;
 use crate::model::invocation::Invocation;
 use crate::model::mode::LogFormat;
@@ -100,6 +105,15 @@ fn parse(level: &str) -> Result<EnvFilter, LogError> {
     EnvFilter::try_new(level).map_err(|source| LogError::Level { level: level.to_owned(), source })
 }
 
+/// Selects lines by their target and level, and every span: a span that was left out when it was created would be
+/// missing after the level has changed, and its fields in warnings too. Spans have the level ERROR, which keeps the
+/// hint for the highest level that of the lines.
+fn selection(levels: reload::Layer<EnvFilter, Registry>) -> impl Filter<Registry> {
+    let spans = filter::filter_fn(|metadata| metadata.is_span()).with_max_level_hint(LevelFilter::ERROR);
+    let ours = filter::filter_fn(|metadata| is_logged(metadata.target()));
+    ours.with_max_level_hint(LevelFilter::TRACE).and(spans.or(levels))
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stderr {
     Terminal,
@@ -141,18 +155,20 @@ pub fn init(options: &LogOptions) -> Result<LogHandle, LogError> {
     };
     let colour =
         stderr == Stderr::Terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let text = || fmt::layer().fmt_fields(fields::text(options.invocation.clone())).with_writer(io::stderr);
+    let text = || {
+        fmt::layer().fmt_fields(fields::text(options.invocation.clone())).with_writer(io::stderr).compact()
+    };
     let layer = match journal {
         Some(journal) => journal.boxed(),
         None if options.format == LogFormat::Json => {
-            fmt::layer().with_writer(io::stderr).json().flatten_event(true).boxed()
+            fmt::layer().with_writer(io::stderr).json().event_format(JsonLines).boxed()
         }
         // The journal adds the time to each line itself.
         None if stderr == Stderr::Journal => text().with_ansi(false).without_time().boxed(),
         None => text().with_ansi(colour).boxed(),
     };
-    let layer = layer.with_filter(filter::filter_fn(|metadata| is_logged(metadata.target())));
-    tracing_subscriber::registry().with(filter).with(layer).try_init().map_err(|_| LogError::Taken)?;
+    let layer = layer.with_filter(selection(filter));
+    tracing_subscriber::registry().with(layer).try_init().map_err(|_| LogError::Taken)?;
     Ok(LogHandle { filter: handle, fixed })
 }
 
@@ -180,6 +196,32 @@ mod tests {
         ] {
             assert_eq!(is_logged(target), logged, "{target}");
         }
+    }
+
+    #[test]
+    fn spans_keep_their_fields_at_every_level_and_after_it_has_changed() {
+        let captured = capture::Captured::default();
+        let out = captured.clone();
+        let (levels, handle) = reload::Layer::new(parse("off").unwrap());
+        let log = LogHandle { filter: handle, fixed: None };
+        let layer = fmt::layer()
+            .fmt_fields(fields::text(Invocation::default()))
+            .with_writer(move || out.clone())
+            .with_ansi(false)
+            .without_time()
+            .compact()
+            .with_filter(selection(levels));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let _span = tracing::error_span!("sink", sink = %"web\nx").entered();
+            tracing::error!("left out");
+            log.set_level("warn").unwrap();
+            tracing::warn!(attempt = 2, "sink failed");
+            tracing::info!("left out");
+        });
+        assert_eq!(
+            captured.text(),
+            " WARN sink: eventsubd::telemetry::tests: sink failed attempt=2 sink=web\\nx\n"
+        );
     }
 
     #[test]

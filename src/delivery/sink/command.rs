@@ -25,7 +25,6 @@ use super::super::outgoing::Attempt;
 use super::super::retry::Outcome;
 use super::{Single, printable};
 use crate::model::event::{Event, StoredEvent};
-use crate::model::route::SinkName;
 use crate::model::script;
 use crate::model::sink::CommandOptions;
 use crate::model::text::duration;
@@ -54,7 +53,6 @@ const PRIVATE: [&str; 8] = [
 
 /// The sink.
 pub(in crate::delivery) struct Command {
-    name: SinkName,
     options: CommandOptions,
     format: Format,
     children: Children,
@@ -63,12 +61,7 @@ pub(in crate::delivery) struct Command {
 }
 
 impl Command {
-    pub(in crate::delivery) fn new(
-        name: SinkName,
-        options: CommandOptions,
-        format: Format,
-        children: Children,
-    ) -> Self {
+    pub(in crate::delivery) fn new(options: CommandOptions, format: Format, children: Children) -> Self {
         let private = std::env::vars_os()
             .map(|(name, _)| name)
             .filter(|name| {
@@ -76,7 +69,7 @@ impl Command {
                 name.starts_with("EVENTSUB") || PRIVATE.contains(&&*name)
             })
             .collect();
-        Self { name, options, format, children, private }
+        Self { options, format, children, private }
     }
 
     async fn run(&self, stored: &StoredEvent) -> Outcome {
@@ -90,7 +83,7 @@ impl Command {
                 command.env(name, value);
             } else {
                 // The program would not start, however often it is tried. The event itself has the value.
-                warn!(sink = %self.name, message_id = %event.message_id, "{name} is left out: no variable can have its value");
+                warn!(message_id = %event.message_id, "{name} is left out: no variable can have its value");
             }
         }
         command
@@ -162,7 +155,7 @@ impl Command {
             }
             count += 1;
             if count <= LINES {
-                info!(sink = %self.name, message_id = id, stream, "{text}");
+                info!(message_id = id, stream, "{text}");
             }
             if let Ok(mut last) = last.lock() {
                 *last = text;
@@ -180,7 +173,7 @@ impl Command {
         }
         say(&mut line);
         if count > LINES {
-            info!(sink = %self.name, message_id = id, stream, lines = count - LINES, "further output is not shown");
+            info!(message_id = id, stream, lines = count - LINES, "further output is not shown");
         }
     }
 }
@@ -333,7 +326,7 @@ mod tests {
             timeout,
             concurrency: 1,
         };
-        Arc::new(Command::new(SinkName::new("c"), options, Format::Eventsub, Children::default()))
+        Arc::new(Command::new(options, Format::Eventsub, Children::default()))
             .send(event(), Attempt::first(std::time::SystemTime::now()))
             .await
     }
@@ -372,8 +365,7 @@ mod tests {
                 timeout: LONG,
                 concurrency: 1,
             };
-            let sink =
-                Arc::new(Command::new(SinkName::new("c"), options, Format::Eventsub, Children::default()));
+            let sink = Arc::new(Command::new(options, Format::Eventsub, Children::default()));
             let attempt = Attempt::first(std::time::SystemTime::now());
             assert_eq!(sink.send(Arc::new(stored), attempt).await, Outcome::Done);
         }
@@ -461,7 +453,7 @@ mod tests {
                 timeout: LONG,
                 concurrency: 1,
             };
-            Arc::new(Command::new(SinkName::new("c"), options, Format::Eventsub, Children::default()))
+            Arc::new(Command::new(options, Format::Eventsub, Children::default()))
                 .send(event(), Attempt::first(std::time::SystemTime::now()))
         };
         assert_eq!(run("#!/bin/sh\ntest -e \"$1\"\n").await, Outcome::Done);
@@ -486,7 +478,7 @@ mod tests {
             timeout: LONG,
             concurrency: 1,
         };
-        let sink = Arc::new(Command::new(SinkName::new("c"), options, Format::Eventsub, Children::default()));
+        let sink = Arc::new(Command::new(options, Format::Eventsub, Children::default()));
         let Outcome::Unavailable(Failure { message: error, .. }) =
             sink.send(event(), Attempt::first(std::time::SystemTime::now())).await
         else {

@@ -24,7 +24,6 @@ use super::super::retry::Outcome;
 use super::{Single, printable};
 use crate::model::event::{Event, StoredEvent};
 use crate::model::masking::Masking;
-use crate::model::route::SinkName;
 use crate::model::secret::Secret;
 use crate::model::sink::MqttOptions;
 use crate::model::template::{EventContext, Makes, Template, TemplateError};
@@ -44,7 +43,6 @@ const LARGEST: usize = 256 << 20;
 const LONGEST_TOPIC: usize = 65_535;
 
 pub(in crate::delivery) struct Mqtt {
-    name: SinkName,
     options: MqttOptions,
     format: Format,
     topic: Template,
@@ -209,7 +207,6 @@ fn explain(address: &str, masking: &Masking, error: &ConnectionError) -> String 
 
 impl Mqtt {
     pub(in crate::delivery) fn new(
-        name: SinkName,
         options: MqttOptions,
         format: Format,
         tls: rustls::ClientConfig,
@@ -244,7 +241,6 @@ impl Mqtt {
         };
         let port = url.port().unwrap_or(port);
         Ok(Self {
-            name,
             options,
             format,
             topic,
@@ -300,7 +296,7 @@ impl Mqtt {
             Ok(Ok(Err(error))) => return Err(error),
             Ok(Err(_)) | Err(_) => return Err(format!("{address} does not answer")),
         }
-        info!(sink = %self.name, address, "connected to the MQTT broker");
+        info!(address, "connected to the MQTT broker");
         *slot = Some(Arc::clone(&link));
         Ok(link)
     }
@@ -384,7 +380,7 @@ mod tests {
             credentials: Some(Secret::new("other:opensesame99")),
         };
         let tls = crate::delivery::tests::options().tls;
-        let sink = Mqtt::new(SinkName::new("m"), options, Format::Eventsub, tls).unwrap();
+        let sink = Mqtt::new(options, Format::Eventsub, tls).unwrap();
         let error = std::io::Error::other("no hunter2hunter2, no opensesame99, no entry");
         let words = explain("localhost:1883", &sink.masking, &ConnectionError::Io(error));
         assert!(words.starts_with("localhost:1883: ") && words.ends_with("no entry"), "{words}");

@@ -41,7 +41,6 @@ const DUPLICATES: Duration = Duration::from_secs(3600);
 
 /// The sink.
 pub(in crate::delivery) struct Nats {
-    name: SinkName,
     options: NatsOptions,
     format: Format,
     subject: Template,
@@ -185,14 +184,14 @@ impl Nats {
         let addresses: Vec<String> =
             servers.iter().map(|server: &ServerAddr| address(server.host(), server.port())).collect();
         let link = Arc::new(Link {
-            sink: name.clone(),
+            sink: name,
             servers: addresses.join(", "),
             masking,
             problem: Mutex::default(),
             log: LogLimit::default(),
         });
         let context = OnceCell::new();
-        let sink = Self { name, options, format, subject, servers, login, tls, link, context };
+        let sink = Self { options, format, subject, servers, login, tls, link, context };
         sink.connect_options()?;
         Ok(sink)
     }
@@ -326,7 +325,7 @@ impl Nats {
         };
         match context.get_or_create_stream(config).await {
             Ok(_) => {
-                info!(sink = %self.name, stream = name, subjects = subjects.join(", "), "the stream is there");
+                info!(stream = name, subjects = subjects.join(", "), "the stream is there");
                 Outcome::unavailable("the stream was missing; it is made, and the event is tried again")
             }
             Err(error) => Outcome::unavailable(format!(

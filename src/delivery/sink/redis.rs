@@ -22,7 +22,6 @@ use super::super::retry::Outcome;
 use super::{Single, printable};
 use crate::model::event::{Event, StoredEvent};
 use crate::model::masking::Masking;
-use crate::model::route::SinkName;
 use crate::model::sink::{RedisOptions, RedisTarget};
 use crate::model::template::{EventContext, Makes, Template, TemplateError};
 
@@ -35,7 +34,6 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const DEFAULT_PORT: u16 = 6379;
 
 pub(in crate::delivery) struct Redis {
-    name: SinkName,
     options: RedisOptions,
     format: Format,
     target: Template,
@@ -72,7 +70,6 @@ pub(in crate::delivery) enum RedisSinkError {
 
 impl Redis {
     pub(in crate::delivery) fn new(
-        name: SinkName,
         options: RedisOptions,
         format: Format,
         tls: rustls::ClientConfig,
@@ -102,7 +99,7 @@ impl Redis {
             Template::new(source, Makes::Text).map_err(|error| RedisSinkError::Template { key, error })?;
         let mut masking = Masking::default();
         masking.add_url(options.url.expose());
-        Ok(Self { name, options, format, target, url, login, masking, tls, connection: Mutex::new(None) })
+        Ok(Self { options, format, target, url, login, masking, tls, connection: Mutex::new(None) })
     }
 
     /// The key or the channel for an event.
@@ -131,7 +128,7 @@ impl Redis {
         let address = self.address();
         let connecting = tokio::time::timeout(CONNECT_LIMIT, self.connect(&address)).await;
         let link = connecting.map_err(|_| format!("{address} does not answer"))??;
-        info!(sink = %self.name, address, "connected to Redis");
+        info!(address, "connected to Redis");
         *slot = Some(link.clone());
         Ok(link)
     }
@@ -271,7 +268,7 @@ mod tests {
             let target = RedisTarget::Channel("a".into());
             let options = RedisOptions { url: Secret::new(url), target };
             let tls = crate::delivery::tests::options().tls;
-            Redis::new(SinkName::new("r"), options, Format::Eventsub, tls)
+            Redis::new(options, Format::Eventsub, tls)
         };
         let sink = make("redis://me:p%40ss@host/3").unwrap();
         assert_eq!((sink.address(), sink.login.db, sink.tls.is_some()), ("host:6379".to_owned(), 3, false));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::RunEnd;
 use super::lists::Lists;
@@ -152,7 +153,8 @@ impl<A: Api> Engine<A> {
         self.wake_ups.reset_failures();
         loop {
             self.pulse.beat();
-            let end = Box::pin(self.run_once(cancel)).await;
+            let span = tracing::error_span!("run", generation = self.wake_ups.desired().generation);
+            let end = Box::pin(self.run_once(cancel).instrument(span.clone())).await;
             self.out.end_run();
             match &end {
                 Ok(RunEnd::Cancelled) => {
@@ -167,7 +169,13 @@ impl<A: Api> Engine<A> {
                 Err(error) => {
                     let pause = self.wake_ups.record_failure();
                     let text = chain(error);
-                    tracing::warn!(error = text, retry_in_ms = pause.as_millis(), "reconciling ended early");
+                    span.in_scope(|| {
+                        tracing::warn!(
+                            error = text,
+                            retry_in_ms = pause.as_millis(),
+                            "reconciling ended early"
+                        );
+                    });
                     self.out.fail_run(text, error.kind());
                 }
             }

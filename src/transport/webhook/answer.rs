@@ -109,7 +109,7 @@ async fn handle(
         Message::Revocation(Revocation { subscription_id, subscription_type, status, event }) => {
             warn!(%subscription_id, subscription_type, status, "Twitch has ended a subscription");
             shared.counters.revocations.add(1);
-            (shared.hear.0)(Hint::Ended { id: (*subscription_id).into(), status });
+            (shared.on_hint.0)(Hint::Ended { id: (*subscription_id).into(), status });
             Ok(match event {
                 Some(event) => store(shared, live, event).await,
                 None => empty(StatusCode::NO_CONTENT),

@@ -28,7 +28,7 @@ pub use self::options::{Limits, WebhookOptions};
 pub use self::server::Webhook;
 use self::shared::Shared;
 pub use self::tls::{Tls, TlsError};
-use super::Hear;
+use super::HintCallback;
 use crate::model::shard::ShardId;
 use crate::model::signs::CallbackSigns;
 use crate::model::status::{IntakeStatus, WebhookStatus};

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
+use tracing::{Instrument, error, error_span, info, warn};
 
 use super::accept::{Accepted, Listening, accept};
 use super::counters::Reason;
@@ -72,7 +72,11 @@ struct Running {
 
 impl Webhook {
     /// Runs until cancelled; then finishes the requests in hand.
-    pub async fn run(mut self, cancel: CancellationToken) {
+    pub async fn run(self, cancel: CancellationToken) {
+        self.listen(cancel).instrument(error_span!("webhook", transport = "webhook")).await;
+    }
+
+    async fn listen(mut self, cancel: CancellationToken) {
         let mut running = Running {
             connections: Connections::new(Limits::default().connections),
             tasks: TaskTracker::new(),
@@ -209,9 +213,11 @@ impl Webhook {
             Accepted::Tcp(tcp) => {
                 // Answers are small and must not wait.
                 let _ = tcp.set_nodelay(true);
-                running.tasks.spawn(serve(shared, connection, tcp, tls));
+                running.tasks.spawn(serve(shared, connection, tcp, tls).in_current_span());
             }
-            Accepted::Unix(unix) => drop(running.tasks.spawn(serve(shared, connection, unix, tls))),
+            Accepted::Unix(unix) => {
+                drop(running.tasks.spawn(serve(shared, connection, unix, tls).in_current_span()));
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::error;
+use tracing::{Instrument, error, error_span};
 
 use super::options::PoolOptions;
 use super::shard::{Shard, Statuses};
@@ -95,7 +95,7 @@ impl Pool {
                 let Some(shard) = self.shard(id, &connects) else { break };
                 let stop = cancel.child_token();
                 running.insert(id, stop.clone());
-                tasks.spawn(shard.run(stop));
+                tasks.spawn(shard.run(stop).instrument(error_span!("shard", shard = id.0)));
             }
             tokio::select! {
                 biased;

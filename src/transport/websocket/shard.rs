@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{Instrument, info, warn};
 
 use super::options::PoolOptions;
 use super::session::{Input, Output, Session, SocketId, Timings};
@@ -117,7 +117,7 @@ impl Shard {
             }
             News::Reconnect(url) => {
                 if let Some(left_out) = self.shared.log.permit("reconnect", now()) {
-                    info!(shard = self.id.0, left_out, "Twitch asks for a reconnect");
+                    info!(left_out, "Twitch asks for a reconnect");
                 }
                 Input::Reconnect { socket, url }
             }
@@ -125,7 +125,7 @@ impl Shard {
                 running.events += events;
                 let expected = running.sockets.remove(&socket).is_none();
                 if !expected {
-                    warn!(shard = self.id.0, error = %why, "connection ended");
+                    warn!(error = %why, "connection ended");
                 }
                 Input::Ended { socket, cause, why }
             }
@@ -142,7 +142,6 @@ impl Shard {
                 let (close, signs) = (CancellationToken::new(), Signs::default());
                 let socket = Socket {
                     id,
-                    shard: self.id,
                     uri,
                     shared: self.shared.clone(),
                     news: news.clone(),
@@ -150,7 +149,7 @@ impl Shard {
                     signs: signs.clone(),
                 };
                 running.sockets.insert(id, (close.clone(), signs));
-                running.tasks.spawn(socket.run(close));
+                running.tasks.spawn(socket.run(close).in_current_span());
                 while running.tasks.try_join_next().is_some() {}
             }
             Output::Close(socket) => {
@@ -161,7 +160,7 @@ impl Shard {
             Output::Announce(live) => self.announce(live),
             Output::Warn { kind, text } => {
                 if let Some(left_out) = self.shared.log.permit(kind, now()) {
-                    warn!(shard = self.id.0, left_out, "{text}");
+                    warn!(left_out, "{text}");
                 }
             }
         }

@@ -25,7 +25,7 @@ use super::session::SocketId;
 use crate::auth::{Connection, Outward};
 use crate::model::connect::{address, cannot_connect, place, reason};
 use crate::model::hint::{self, Hint};
-use crate::model::shard::{SessionId, ShardId};
+use crate::model::shard::SessionId;
 use crate::model::signs::Signs;
 use crate::model::status::IntakeStatus;
 use crate::model::tally::ReconnectCause;
@@ -105,7 +105,6 @@ pub(super) struct Shared {
 /// One socket's task.
 pub(super) struct Socket {
     pub(super) id: SocketId,
-    pub(super) shard: ShardId,
     pub(super) uri: Uri,
     pub(super) shared: Shared,
     pub(super) news: mpsc::Sender<(SocketId, News)>,
@@ -207,10 +206,7 @@ impl Socket {
                 Some(Ok(WsMessage::Binary(bytes))) => {
                     if let Some(left_out) = self.permit("binary") {
                         let bytes = bytes.len();
-                        warn!(
-                            shard = self.shard.0,
-                            bytes, left_out, "Twitch sent a binary message; it is ignored"
-                        );
+                        warn!(bytes, left_out, "Twitch sent a binary message; it is ignored");
                     }
                     self.shared.intake.send_modify(|intake| intake.malformed += 1);
                 }
@@ -234,7 +230,7 @@ impl Socket {
     }
 
     async fn take(&self, text: &[u8], seen: &mut Unreported) -> Result<(), Box<str>> {
-        trace!(shard = self.shard.0, bytes = text.len(), "frame");
+        trace!(bytes = text.len(), "frame");
         let mut stamp = None;
         let message = frame::parse_dated(text, |sent| stamp = Stamp::new(sent));
         if !matches!(message, Ok(Message::Notification(_))) {
@@ -263,7 +259,7 @@ impl Socket {
                     warn!(%subscription_id, subscription_type, status, left_out, "Twitch has ended a subscription");
                 }
                 self.shared.intake.send_modify(|intake| intake.revocations += 1);
-                (self.shared.hear.0)(Hint::Ended { id: (*subscription_id).into(), status });
+                (self.shared.on_hint.0)(Hint::Ended { id: (*subscription_id).into(), status });
                 if let Some(event) = event {
                     self.store(event, seen).await?;
                 }
@@ -271,19 +267,13 @@ impl Socket {
             Ok(Message::Unknown { message_type }) => {
                 self.shared.intake.send_modify(|intake| intake.unknown += 1);
                 if let Some(left_out) = self.permit("unknown type") {
-                    warn!(
-                        shard = self.shard.0,
-                        message_type, left_out, "Twitch sent a message of an unknown type; it is ignored"
-                    );
+                    warn!(message_type, left_out, "Twitch sent a message of an unknown type; it is ignored");
                 }
             }
             Err(error) => {
                 if let Some(left_out) = self.permit("unreadable") {
                     let error = chain(&error);
-                    warn!(
-                        shard = self.shard.0,
-                        error, left_out, "a message of Twitch cannot be read; it is ignored"
-                    );
+                    warn!(error, left_out, "a message of Twitch cannot be read; it is ignored");
                 }
                 self.shared.intake.send_modify(|intake| intake.malformed += 1);
             }
@@ -343,7 +333,7 @@ impl Socket {
     }
 
     async fn tell(&self, news: News) {
-        debug!(shard = self.shard.0, socket = self.id.0, %news, "socket");
+        debug!(socket = self.id.0, %news, "socket");
         // The shard may have ended: then its sockets are being closed.
         let _ = self.news.send((self.id, news)).await;
     }
