@@ -51,7 +51,7 @@ impl Outcome {
 /// The failure of an attempt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failure {
-    /// What happened, and what to do. Free of secrets and of the receiver's own words, so that it may stand in the log
+    /// The failure, and what to do. Free of secrets and of the receiver's own words, so that it may stand in the log
     /// and in the status.
     pub message: String,
     /// The receiver's own words, masked. They are kept with the dead letter and shown only to somebody who asks.

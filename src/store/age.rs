@@ -243,7 +243,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is set, restarted and switched off: never more time than has really passed, and all of it while the
+        /// For all changes of clocks, restarts and boots: never more time than has really passed, and all of it while the
         /// machine is up and the daemon ends in an orderly way.
         #[test]
         fn no_event_grows_old_too_early(steps in prop::collection::vec(step(), 0..60)) {

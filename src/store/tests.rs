@@ -451,7 +451,7 @@ async fn the_place_of_a_sink_that_is_gone_is_kept_for_a_week() {
     *now.lock().unwrap() += 6 * DAY;
     store.retire_sinks(vec![stays.clone()]).await.unwrap();
     assert_eq!(store.sink(&goes, StartAt::Present).await.unwrap().cursor, Seq(0), "it is there");
-    // It comes back, and goes once more.
+    // The sink comes back, and is removed once more.
     store.retire_sinks(vec![stays.clone(), goes.clone()]).await.unwrap();
     store.retire_sinks(vec![stays.clone()]).await.unwrap();
     *now.lock().unwrap() += 6 * DAY;
@@ -701,7 +701,7 @@ async fn threads_show_that_they_live_idle_and_failing_but_not_when_they_hang() {
     rests(&writer).await;
 }
 
-/// What the store must look like from outside.
+/// The expected content of the store.
 #[derive(Debug, Default)]
 struct Model {
     events: Vec<(String, Vec<u8>)>,

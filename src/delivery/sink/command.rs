@@ -1,6 +1,6 @@
 //! A program: run once an event, with the event on its standard input.
 //!
-//! It runs with the daemon's own privileges, in a process group of its own, without a shell. What it
+//! The program runs with the daemon's own privileges, in a process group of its own, without a shell. What it
 //! prints goes to the log.
 
 use std::ffi::OsString;
