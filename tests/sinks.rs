@@ -552,7 +552,9 @@ async fn a_sandbox_prints_what_sinks_would_get() {
         let mut daemon = Process { child: run.stdout(out).stderr(log).spawn().unwrap() };
         converged(&home).await;
         let answer = output(command(&home, &["sandbox", "trigger", "stream.online"])).await;
-        let id = String::from_utf8_lossy(&answer.stdout).trim().to_owned();
+        // One for each broadcaster.
+        let ids = String::from_utf8_lossy(&answer.stdout).into_owned();
+        let id = ids.lines().next().expect("an event").to_owned();
         let begun = Instant::now();
         loop {
             let printed = fs::read_to_string(home.path("stdout.log")).unwrap();
