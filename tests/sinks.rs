@@ -84,6 +84,22 @@ async fn the_documented_templates_work() {
     daemon.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_and_password_in_a_url_are_sent_as_a_header() {
+    let home = Home::new(quick()).await;
+    let receiver = Receiver::start().await;
+    home.configure(&format!(
+        "{ONLINE}\n[sink.web]\ntype = \"http\"\nurl = \"http://me:pass-word@{}/hook\"\n",
+        receiver.address
+    ));
+    let daemon = home.start().await;
+    daemon.converged().await;
+    home.sandbox.trigger("stream.online", Some("ann")).await.unwrap();
+    daemon.delivered(1).await;
+    assert_eq!(receiver.requests()[0].header("authorization"), "Basic bWU6cGFzcy13b3Jk");
+    daemon.end().await;
+}
+
 /// Returns the fenced block of README.md in which the text stands.
 fn readme(language: &str, with: &str) -> String {
     let page = include_str!("../README.md");

@@ -211,11 +211,14 @@ impl Http {
             Ok(message) => message,
             Err(error) => return Outcome::rejected(error),
         };
-        let mut request = reqwest::Request::new(self.options.method.clone(), url);
-        *request.headers_mut() = headers;
-        *request.body_mut() = Some(body.into());
-        *request.timeout_mut() = Some(self.options.timeout);
-        match self.client.execute(request).await {
+        // The builder sends a user and a password in the URL as a header, and takes them out of the URL.
+        let request = self
+            .client
+            .request(self.options.method.clone(), url)
+            .headers(headers)
+            .body(body)
+            .timeout(self.options.timeout);
+        match request.send().await {
             Ok(answer) => self.judge(answer, attempt.now).await,
             Err(error) => {
                 let why = if error.is_timeout() && !error.is_connect() {

@@ -189,7 +189,7 @@ async fn signed_messages_that_cannot_be_read_are_400() {
         ("notification", r#"{"subscription":{"id":"s"},"event":{}}"#.to_owned()),
         ("revocation", "{}".to_owned()),
         (challenge, format!("{{{subscription}}}")),
-        (challenge, r#"{"challenge":7}"#.to_owned()),
+        (challenge, r#"{"challenge":{}}"#.to_owned()),
     ] {
         posts.push(Post::new(kind, "m", body));
     }
