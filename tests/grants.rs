@@ -200,6 +200,10 @@ async fn authorize_gets_the_fewest_scopes_and_keeps_no_token() {
     settled(&daemon, 4).await;
     let done = output(command(&home, &["authorize", "--missing"])).await;
     assert!(done.status.success() && text(&done.stderr).contains("nothing is missing"));
+    let done = output(command(&home, &["authorize", "--status"])).await;
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    assert!(text(&done.stdout).contains("✓ ann "), "{}", text(&done.stdout));
+    assert!(text(&done.stdout).contains("have allowed what is needed"), "{}", text(&done.stdout));
     let done = output(command(&home, &["authorize", "--user", "stranger"])).await;
     assert_eq!(done.status.code(), Some(1));
     assert!(text(&done.stderr).contains("--scopes"), "{}", text(&done.stderr));

@@ -263,8 +263,11 @@ pub struct AuthorizeArgs {
     /// Everyone who still has to grant a permission
     #[arg(long, group = "whom")]
     pub missing: bool,
+    /// Ask nobody: list who has granted what is needed, and who has not
+    #[arg(long, group = "whom")]
+    pub status: bool,
     /// Ask for these scopes, instead of the fewest that the subscriptions need
-    #[arg(long, value_name = "SCOPE", num_args = 1.., conflicts_with = "missing")]
+    #[arg(long, value_name = "SCOPE", num_args = 1.., conflicts_with_all = ["missing", "status"])]
     pub scopes: Vec<String>,
 }
 

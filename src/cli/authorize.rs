@@ -13,6 +13,7 @@ use crate::auth::{DeviceError, DeviceGrant};
 use crate::config::{self, Config};
 use crate::daemon;
 use crate::model::grants::{self, Scopes};
+use crate::model::text::counted;
 use crate::reconcile::{self, UserNeeds};
 
 /// Exit code after Ctrl-C, as shells have it.
@@ -42,6 +43,9 @@ struct Asked {
 }
 
 async fn authorize(args: &Args, flags: &AuthorizeArgs, config: &Config) -> Result<u8, Failure> {
+    if flags.status {
+        return status(args, config).await;
+    }
     let (asked, is_whole) = whom(args, flags, config).await?;
     if asked.is_empty() {
         args.say(if is_whole {
@@ -77,6 +81,49 @@ async fn authorize(args: &Args, flags: &AuthorizeArgs, config: &Config) -> Resul
         }
     }
     Ok(code)
+}
+
+/// Lists who has granted what is needed, and who has not.
+async fn status(args: &Args, config: &Config) -> Result<u8, Failure> {
+    let api = Api::connect(config).await?;
+    let desired = desired(config)?;
+    let needs = reconcile::who_must_grant(&api.helix, &desired, None).await;
+    let reconcile::Needs { users, remarks } = needs.map_err(|error| explain(&error))?;
+    for remark in &remarks {
+        args.say(&format!("warning: {remark}"));
+    }
+    if users.is_empty() {
+        args.say("no subscription of the file needs anybody's permission");
+    }
+    args.print(&table(&users))
+}
+
+/// A line for each user.
+fn table(users: &[UserNeeds]) -> String {
+    let name = |user: &UserNeeds| fit(user.login.as_deref().unwrap_or(&user.user_id));
+    let width = users.iter().map(|user| name(user).chars().count()).max().unwrap_or(0);
+    let mut text = String::new();
+    for user in users {
+        let (name, needed) = (name(user), grants::list(&user.scopes));
+        let (mark, state) = match (user.is_known, user.missing.is_empty()) {
+            (false, _) => ("?", format!("Twitch does not say; needed: {needed}")),
+            (true, true) => ("✓", format!("has allowed {needed}")),
+            (true, false) if user.login.is_some() => (
+                "!",
+                format!("must allow {}: `eventsubd authorize --user {name}`", grants::list(&user.missing)),
+            ),
+            (true, false) => ("!", format!("must allow {}", grants::list(&user.missing))),
+        };
+        text.push_str(&format!("{mark} {name:<width$}  {state}\n"));
+    }
+    let has = users.iter().filter(|user| user.is_known && user.missing.is_empty()).count();
+    if !users.is_empty() {
+        text.push_str(&format!(
+            "{has} of {} have allowed what is needed\n",
+            counted(users.len() as u64, "user")
+        ));
+    }
+    text
 }
 
 /// Whom to ask for what, and whether Twitch's answers about it were read whole.
@@ -179,5 +226,40 @@ async fn tell_daemon(args: &Args, user_id: &str) {
             failure.report(&args.invocation());
         }
         args.say("no daemon was told of it; one finds the grant when it starts");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn the_status_says_who_has_allowed_what_and_who_has_not() {
+        let scopes = |names: &[&str]| -> Scopes { names.iter().map(|name| (*name).into()).collect() };
+        let user = |id: &str, login: Option<&str>, missing: &[&str], is_known| UserNeeds {
+            user_id: id.into(),
+            login: login.map(Into::into),
+            scopes: scopes(&["bits:read"]),
+            granted: scopes(&[]),
+            missing: scopes(missing),
+            is_known,
+        };
+        let users = [
+            user("1", Some("ann"), &[], true),
+            user("2", Some("someone_else"), &["bits:read"], true),
+            user("3", None, &["bits:read"], true),
+            user("4", Some("dora"), &["bits:read"], false),
+        ];
+        expect![[r#"
+            ✓ ann           has allowed bits:read
+            ! someone_else  must allow bits:read: `eventsubd authorize --user someone_else`
+            ! 3             must allow bits:read
+            ? dora          Twitch does not say; needed: bits:read
+            1 of 4 users have allowed what is needed
+        "#]]
+        .assert_eq(&table(&users));
+        assert_eq!(table(&[]), "");
     }
 }

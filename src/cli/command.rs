@@ -101,6 +101,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         &[
             example("eventsubd authorize --missing", "Ask everyone who still has to grant a permission"),
             example("eventsubd authorize --user ann", "Ask one user"),
+            example("eventsubd authorize --status", "Who has granted what is needed, and who has not"),
         ],
     ),
     (

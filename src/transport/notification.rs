@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -33,6 +34,15 @@ pub(super) fn text_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Res
         return Ok(Cow::Borrowed(raw.get()));
     }
     Ok(text_of(raw).unwrap_or_default())
+}
+
+/// An object; a list is none, though serde would take its elements for the members.
+pub(super) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    let raw = <&RawValue>::deserialize(deserializer)?;
+    if !raw.get().starts_with('{') {
+        return Err(D::Error::custom("a member is not an object"));
+    }
+    serde_json::from_str(raw.get()).map_err(D::Error::custom)
 }
 
 /// The text that a value is.

@@ -18,7 +18,7 @@ use crate::model::event::Event;
 use crate::model::shard::ShardId;
 use crate::model::time::Timestamp;
 use crate::model::webhook::{KeyId, WebhookKeys, parse_query};
-use crate::transport::notification::{Names, SubscriptionPart, excerpt, text_or_nothing};
+use crate::transport::notification::{Names, SubscriptionPart, excerpt, object, text_or_nothing};
 
 /// A message that is older is not listened to (Twitch: "Handling Webhook Events", guarding against replays).
 /// The same holds for one from the future, which only a wrong clock can bring.
@@ -232,7 +232,7 @@ pub fn verify(
 
 #[derive(Deserialize)]
 struct Notification<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "object")]
     subscription: SubscriptionPart<'a>,
     #[serde(default, deserialize_with = "present")]
     event: bool,
@@ -243,7 +243,7 @@ struct Notification<'a> {
 
 #[derive(Deserialize)]
 struct Subscribed<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "object")]
     subscription: SubscriptionPart<'a>,
 }
 

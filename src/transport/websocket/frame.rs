@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use crate::model::event::Event;
 use crate::model::shard::SessionId;
 use crate::transport::notification::{
-    Names, Revocation, SubscriptionPart, excerpt, text_of, text_or_nothing,
+    Names, Revocation, SubscriptionPart, excerpt, object, text_of, text_or_nothing,
 };
 
 /// Keepalive timeout of a welcome that names none: Twitch's default.
@@ -67,7 +67,7 @@ pub enum FrameError {
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "object")]
     metadata: Metadata<'a>,
     #[serde(borrow, default)]
     payload: Option<&'a RawValue>,
@@ -89,7 +89,7 @@ struct Metadata<'a> {
 
 #[derive(Deserialize)]
 struct SessionPayload<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "object")]
     session: SessionPart<'a>,
 }
 
@@ -118,7 +118,7 @@ impl SessionPart<'_> {
 
 #[derive(Deserialize)]
 struct SubscriptionPayload<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "object")]
     subscription: SubscriptionPart<'a>,
 }
 
