@@ -26,6 +26,14 @@ fn key_of(field: &str) -> Option<&'static str> {
     LOGIN_KEYS.iter().find(|(_, known)| *known == field).map(|(key, _)| *key)
 }
 
+/// A text with the file's keys in place of condition fields.
+fn in_keys(text: &str) -> String {
+    let mut keys = LOGIN_KEYS;
+    // A field may be the end of another one.
+    keys.sort_unstable_by_key(|(_, field)| std::cmp::Reverse(field.len()));
+    keys.iter().fold(text.to_owned(), |text, (key, field)| text.replace(field, &format!("the `{key}`")))
+}
+
 fn sentence(row: &TypeVersion) -> &'static str {
     samples::description(&row.name, &row.version).map_or("", |found| found.sentence)
 }
@@ -118,7 +126,8 @@ fn grants(row: &TypeVersion) -> Vec<String> {
         lines.push(format!("{whom}: {}", scopes(&row.scopes)));
     }
     for grant in &row.additional_grants {
-        let alternative = grant.alternative.as_ref().map_or_else(String::new, |fact| format!(", or: {fact}"));
+        let fact = grant.alternative.as_deref().map(in_keys);
+        let alternative = fact.map_or_else(String::new, |fact| format!(", or: {fact}"));
         lines.push(format!("{}: {}{alternative}", who(&grant.field), scopes(&grant.scopes)));
     }
     lines

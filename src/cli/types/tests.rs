@@ -99,7 +99,11 @@ fn costs_and_grants_are_in_the_words_of_the_file() {
     }
     assert_eq!(line("stream.online", "must allow"), "nobody");
     assert_eq!(line("channel.chat.message", "must allow"), "the `user`: user:read:chat, and user:bot");
-    assert!(line("channel.chat.message", "and").starts_with("the `broadcaster`: channel:bot, or: "));
+    assert!(
+        line("channel.chat.message", "and").starts_with(
+            "the `broadcaster`: channel:bot, or: the `user` is a moderator of the `broadcaster`"
+        )
+    );
 }
 
 #[test]
