@@ -181,7 +181,7 @@ fn status_line(status: &Status, up: bool) -> String {
 /// Notifies systemd, and publishes what hangs, until cancelled.
 pub(super) async fn notify_until_cancelled(
     notifier: Notifier,
-    vitals: Vitals,
+    counters: LivenessCounters,
     mut sources: Sources,
     hangs: watch::Sender<Hanging>,
     cancel: CancellationToken,
@@ -261,12 +261,12 @@ mod tests {
             status.token.state = TokenState::Valid;
             status.token.mints = 1;
         };
-        assert!(!is_up(&status(|_| {})), "no token yet");
-        assert!(!is_up(&status(minted)), "not reconciled yet");
+        assert!(!has_started(&status(|_| {})), "no token yet");
+        assert!(!has_started(&status(minted)), "not reconciled yet");
         let remembered = |status: &mut Status| status.reconcile.remembered = Some(status.now);
-        assert!(is_up(&status(remembered)), "an earlier process has left all as it is wanted");
-        assert!(is_up(&status(|s| s.token.state = TokenState::Unavailable)));
-        assert!(!is_up(&status(|s| {
+        assert!(has_started(&status(remembered)), "an earlier process has left all as it is wanted");
+        assert!(has_started(&status(|s| s.token.state = TokenState::Unavailable)));
+        assert!(!has_started(&status(|s| {
             s.token.state = TokenState::Refused;
             s.reconcile.problem = Some("credentials".to_owned());
         })));

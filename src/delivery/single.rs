@@ -334,7 +334,7 @@ impl SingleWorker {
 
     fn log(&self, run: &Run, ticket: Ticket, failure: &Failure, what: &'static str) {
         let Some(Held { event, .. }) = run.events.get(&ticket) else { return };
-        let (sink, id) = (self.worker.name(), &event.event.message_id);
+        let id = &event.event.message_id;
         // Dead letters are counted and listed, so a receiver that refuses everything does not have to fill the log.
         if let Some(left_out) = run.log.permit(what, std::time::Instant::now()) {
             warn!(error = failure.message, message_id = %id, seq = event.seq.0, left_out, "{what}");
