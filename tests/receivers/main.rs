@@ -6,6 +6,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod libraries;
 
 use std::fs;
 use std::net::TcpStream;
