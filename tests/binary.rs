@@ -482,7 +482,7 @@ async fn the_example_runs_against_the_sandbox_inside() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn users_keep_their_names_over_restarts_of_the_sandbox() {
+async fn a_second_run_of_the_sandbox_begins_anew_with_the_same_users() {
     let home = Home::new(quick()).await;
     home.configure("[[subscription]]\ntype = \"stream.online\"\nbroadcaster = \"ninja\"\n");
     for start in 1..=2 {
@@ -501,6 +501,10 @@ async fn users_keep_their_names_over_restarts_of_the_sandbox() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let printed = fs::read_to_string(&out).unwrap();
+        // The sandbox has forgotten everything, and so has the daemon: there is nothing to complain of.
+        assert!(!printed.contains("eventsubd.gap"), "{printed}");
+        let log = fs::read_to_string(home.path("stderr.log")).unwrap();
+        assert!(!log.contains(" WARN ") && log.contains("made a conduit"), "{log}");
         assert!(printed.contains("\"broadcaster_user_login\":\"ninja\""), "start {start}: {printed}");
         assert!(!printed.contains("\"broadcaster_user_login\":\"user_"), "start {start}: {printed}");
         daemon.signal(Signal::INT);

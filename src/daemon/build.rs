@@ -45,6 +45,9 @@ impl Daemon {
         let notifier = Notifier::new(options.notify_systemd);
         let store = own_store(&options, &config, &notifier).await?;
         // Nothing in the state directory is touched before it is ours.
+        if options.load.sandbox {
+            memory::forget_twitch(&store).await.map_err(BuildError::Store)?;
+        }
         let (webhook_tx, webhook_options) = watch::channel(None);
         let retire_after = options.tuning.retire_after.unwrap_or(webhooks::RETIRE_AFTER);
         let file = SecretFile::new(&config.state_directory);

@@ -19,6 +19,18 @@ impl Memory for StoreMemory {
     }
 }
 
+/// Names, or how they begin, of what is remembered of Twitch beyond users.
+const OF_TWITCH: [&str; 6] =
+    ["callback_urls:", "compared:", "conduit_id:", "conduit_intent:", "deletes_held:", "gaps."];
+
+/// Forgets conduit, URLs and gaps: the sandbox inside starts empty each time, and nothing happens in it while it
+/// does not run.
+pub(super) async fn forget_twitch(store: &Store) -> Result<(), StoreError> {
+    let known = store.settings("").await?.into_iter().map(|(name, _)| name);
+    let of_twitch = known.filter(|name| OF_TWITCH.iter().any(|prefix| name.starts_with(prefix)));
+    store.set_settings(of_twitch.map(|name| (name, None)).collect()).await
+}
+
 fn failed(error: StoreError) -> MemoryError {
     MemoryError(Box::new(error))
 }

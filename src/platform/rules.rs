@@ -8,9 +8,8 @@ use serde_json::{Map, Value};
 use super::exchange::Answer;
 use super::request::CreateRequest;
 use super::subscription::ConditionFields;
-use crate::model::catalog::{self, Auth, TypeVersion};
+use crate::model::catalog::{self, TypeVersion};
 use crate::model::grants::{self, Scopes};
-use crate::model::hint;
 use crate::model::subscription::SubscriptionKey;
 
 /// The client behind a token.
@@ -140,11 +139,11 @@ pub fn missing_scopes(
 
 /// The cost of a subscription: 0 if its type needs a user's grant or names a user who has authorized the application.
 pub fn cost(row: &TypeVersion, condition: &ConditionFields, has_authorized: impl Fn(&str) -> bool) -> u64 {
-    if [hint::GRANT, hint::REVOKE].contains(&row.name.as_str()) {
-        return 1;
+    match row.cost().fixed() {
+        Some(cost) => cost,
+        None if condition.users().any(has_authorized) => 0,
+        None => row.cost().worst(),
     }
-    let is_free = !row.scopes.is_empty() || row.auth == Auth::App || condition.users().any(has_authorized);
-    u64::from(!is_free)
 }
 
 /// All scopes of the catalogue.
