@@ -1,24 +1,26 @@
 // twurple's webhook listener, which keeps its subscriptions itself: every type that the library knows. Then its conduit API.
+import { readFileSync } from "node:fs";
+import { createServer } from "node:https";
 import { ApiClient } from "@twurple/api";
 import { AppTokenAuthProvider } from "@twurple/auth";
 import { ConnectionAdapter, EventSubHttpListener } from "@twurple/eventsub-http";
 import { listenToAll } from "./twurple_all.mjs";
 
-const [, user, secret, port] = process.argv.slice(2);
+const [user, secret, port, certificate, key] = process.argv.slice(2);
 
-// A listener without TLS, on this machine.
+// A listener with TLS on a port of this machine. twurple makes the callback of the host's name, so the port stands there.
 class LocalAdapter extends ConnectionAdapter {
+  createHttpServer() {
+    return createServer({ cert: readFileSync(certificate), key: readFileSync(key) });
+  }
+  get listenUsingSsl() {
+    return true;
+  }
   get listenerPort() {
     return Number(port);
   }
-  get connectUsingSsl() {
-    return false;
-  }
-  get connectPort() {
-    return Number(port);
-  }
   async getHostName() {
-    return "localhost";
+    return `localhost:${port}`;
   }
 }
 
