@@ -100,7 +100,7 @@ async fn status(args: &Args, config: &Config) -> Result<u8, Failure> {
 
 /// A line for each user.
 fn table(users: &[UserNeeds]) -> String {
-    let name = |user: &UserNeeds| fit(user.login.as_deref().unwrap_or(&user.user_id));
+    let name = |user: &UserNeeds| masked(user.login.as_deref().unwrap_or(&user.user_id));
     let width = users.iter().map(|user| name(user).chars().count()).max().unwrap_or(0);
     let mut text = String::new();
     for user in users {
