@@ -395,6 +395,7 @@ const LOG_MACROS: &[&str] = &[
 /// Files that may use Rust's `Debug` to write text, and why.
 const DEBUG_FORMAT: &[(&str, &str)] = &[
     ("telemetry/journal", "gets each value of a log line as `Debug`"),
+    ("telemetry/json", "gets each value of a log line as `Debug`"),
     ("telemetry/fields", "gets each value of a log line as `Debug`"),
     ("telemetry/metrics/encode", "writes a floating-point number so that it has a decimal point"),
 ];
