@@ -4,9 +4,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
 
 use eventsubd::config::{self, Environment, Key, LoadOptions, Secrets};
 use expect_test::expect_file;
@@ -264,4 +270,68 @@ fn the_page_of_keys_is_the_table_of_keys() {
         );
     }
     expect_file![root().join("docs/keys.md")].assert_eq(&page);
+}
+
+/// Returns the program of a language in the README.
+fn program(language: &str) -> String {
+    let found = split(&read("README.md")).1.into_iter().find(|block| block.language == language);
+    found.unwrap_or_else(|| panic!("README.md has no program in {language}")).text
+}
+
+#[test]
+fn the_python_program_prints_who_is_live() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("on-event.py");
+    fs::write(&path, program("python")).unwrap();
+    let mut child = Command::new("python3")
+        .arg(&path)
+        .env("EVENTSUB_TYPE", "stream.online")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let message = r#"{"metadata":{},"payload":{"event":{"broadcaster_user_name":"Ann","started_at":"2026-11-02T09:00:00Z"}}}"#;
+    child.stdin.take().unwrap().write_all(message.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "Ann is live since 2026-11-02T09:00:00Z\n");
+}
+
+#[test]
+fn the_node_program_takes_signed_requests_and_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("server.mjs");
+    let listen = ".listen(3000, \"127.0.0.1\")";
+    let program = program("js");
+    assert!(program.contains(listen), "{program}");
+    let any_port = ".listen(0, \"127.0.0.1\", function () { console.log(this.address().port); })";
+    fs::write(&path, program.replace(listen, any_port)).unwrap();
+    let mut server = Command::new("node").arg(&path).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+    let port: u16 = lines.next().unwrap().unwrap().parse().unwrap();
+    let body = r#"{"subscription":{},"event":{"broadcaster_user_login":"ann"}}"#;
+    let send = |secret: &str| {
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+        mac.update(format!("m12026-11-02T09:00:00Z{body}").as_bytes());
+        let signature: String =
+            mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        write!(
+            stream,
+            "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\nTwitch-Eventsub-Message-Id: m1\r\n\
+             Twitch-Eventsub-Message-Timestamp: 2026-11-02T09:00:00Z\r\nTwitch-Eventsub-Message-Signature: \
+             sha256={signature}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split(' ').nth(1).unwrap().to_owned()
+    };
+    assert_eq!(send("another-secret"), "403");
+    assert_eq!(send("a-secret-of-your-own"), "204");
+    assert!(lines.next().unwrap().unwrap().contains("broadcaster_user_login: 'ann'"));
+    server.kill().unwrap();
+    server.wait().unwrap();
 }

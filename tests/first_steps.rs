@@ -99,6 +99,12 @@ async fn init_writes_a_file_to_begin_with_and_overwrites_nothing() {
     fs::write(fresh.path("client_secret"), "abcdefghijklmnopqrstuvwxyz0123").unwrap();
     let check = fresh.say("check").await;
     assert!(check.status.success(), "{}", text(&check.stdout));
+    assert!(!text(&check.stdout).contains("✓ grants"), "{}", text(&check.stdout));
+    let more = "[[subscription]]\ntype = \"channel.follow\"\nbroadcaster = \"ann\"\n";
+    fs::write(fresh.path("eventsubd.toml"), fresh.read("eventsubd.toml") + more).unwrap();
+    let check = text(&fresh.say("check").await.stdout);
+    let needed = "1 user has to allow something: ann (moderator:read:followers); `eventsubd check --online`";
+    assert!(check.contains(needed), "{check}");
 
     let other = fresh.say("init bot.toml").await;
     let said = text(&other.stderr);

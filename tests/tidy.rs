@@ -139,6 +139,9 @@ const PURE: &[&str] = &[
     "admin/throttle",
     "admin/token",
     "daemon/watchdog",
+    "cli/brief",
+    "cli/init/listing",
+    "cli/moment",
 ];
 
 /// What a pure file must not name.
@@ -525,7 +528,9 @@ fn bodies(source: &Source) -> Vec<String> {
 fn no_message_of_a_command_bypasses_the_function_that_completes_its_commands() {
     let sources = sources();
     let (mut wrong, mut said, mut written) = (Vec::new(), 0, 0);
-    for source in sources.iter().filter(|source| source.room == "cli" && source.name != "cli/term") {
+    for source in sources.iter().filter(|source| {
+        source.room == "cli" && !["cli/term", "cli/progress"].contains(&source.name.as_str())
+    }) {
         for body in bodies(source) {
             let names_a_command = body.contains("`eventsubd");
             let writes_data = body.contains("term::write(");

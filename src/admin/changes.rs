@@ -141,7 +141,8 @@ async fn carry_out(
     sink: &SinkName,
     form: &Form,
 ) -> Result<(), String> {
-    let letters = || DeadLetterFilter { sink: Some(sink.clone()), id: form.id };
+    let letters =
+        || DeadLetterFilter { sink: Some(sink.clone()), id: form.id, ..DeadLetterFilter::default() };
     let refused = |refused: Refused| refused.error;
     match change {
         Change::Retry => control.retry_sink(sink.clone()).await.map(|_| ()).map_err(refused),

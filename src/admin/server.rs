@@ -53,6 +53,14 @@ pub trait Control: Send + Sync + 'static {
     fn lists_type(&self, like: &dyn Fn(&str) -> bool) -> bool;
     /// Delivers the events stored since then to a sink again.
     fn replay(&self, sink: SinkName, since: Since) -> ControlFuture<'_, Result<Count, Refused>>;
+    /// Sends a part of the stored events to a sink again, without a change of its place.
+    fn replay_part(
+        &self,
+        sink: SinkName,
+        since: Since,
+        until: Option<Timestamp>,
+        types: Option<String>,
+    ) -> ControlFuture<'_, Result<Count, Refused>>;
     /// Makes a sink retry now.
     fn retry_sink(&self, sink: SinkName) -> ControlFuture<'_, Result<Retried, Refused>>;
     /// Moves the event that blocks a sink to its dead letters.
@@ -145,6 +153,9 @@ struct ReplayQuery {
     sink: String,
     seq: Option<u64>,
     time: Option<Timestamp>,
+    until: Option<Timestamp>,
+    #[serde(rename = "type")]
+    types: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -156,11 +167,15 @@ struct SinkQuery {
 struct LettersQuery {
     sink: Option<String>,
     id: Option<i64>,
+    until: Option<Timestamp>,
+    #[serde(rename = "type")]
+    types: Option<String>,
 }
 
 impl From<LettersQuery> for DeadLetterFilter {
     fn from(query: LettersQuery) -> Self {
-        Self { sink: query.sink.map(SinkName::new), id: query.id }
+        let LettersQuery { sink, id, until, types } = query;
+        Self { sink: sink.map(SinkName::new), id, types, until }
     }
 }
 
@@ -224,7 +239,11 @@ async fn replay(State(control): State<Shared>, Query(query): Query<ReplayQuery>)
             return answer::<Count>(Err(Refused { error: "give either `seq` or `time`".to_owned() }));
         }
     };
-    answer(control.replay(SinkName::new(query.sink), since).await)
+    let sink = SinkName::new(query.sink);
+    answer(match (query.until, query.types) {
+        (None, None) => control.replay(sink, since).await,
+        (until, types) => control.replay_part(sink, since, until, types).await,
+    })
 }
 
 async fn retry_sink(State(control): State<Shared>, Query(query): Query<SinkQuery>) -> Response {

@@ -40,7 +40,7 @@ pub(super) fn apply(args: &Args, flags: &ApplyArgs) -> Result<u8, Failure> {
             if stage != Stage::Going || Instant::now() >= deadline {
                 return Ok((status, stage));
             }
-            reporter.waiting_for(&reasons(&status).join("; "));
+            reporter.waiting_with(&status);
             tokio::time::sleep(POLL).await;
         }
     })?;

@@ -51,7 +51,7 @@ pub enum Command {
     /// Write a configuration file to begin with
     ///
     /// It is short and commented, and an empty file for the client secret lies beside it, which only you can read.
-    /// Files that exist are never overwritten.
+    /// Files that exist are never overwritten. `--from-twitch` writes one that lists what the application has at Twitch.
     Init(InitArgs),
     /// Check the configuration file, offline
     ///
@@ -145,6 +145,14 @@ pub struct InitArgs {
     /// The file to write [default: ./eventsubd.toml]
     #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub file: Option<PathBuf>,
+    /// List what the application has at Twitch now, to take it over from another program; nothing is changed there.
+    /// The credentials are those of --config, else of --client-id and EVENTSUBD_TWITCH__CLIENT_SECRET or the file
+    /// client_secret beside FILE
+    #[arg(long)]
+    pub from_twitch: bool,
+    /// With --from-twitch: the client id of the application
+    #[arg(long, value_name = "ID", requires = "from_twitch")]
+    pub client_id: Option<String>,
 }
 
 /// Flags of `run`.
@@ -191,8 +199,8 @@ pub struct StatusArgs {
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,
-    /// With --json: with every subscription
-    #[arg(long, requires = "json")]
+    /// List every subscription; without this they are listed if there are at most 20
+    #[arg(long)]
     pub subscriptions: bool,
     /// Return when Twitch matches the file
     #[arg(long)]
@@ -228,15 +236,34 @@ pub struct LogLevelArgs {
 /// Flags of `events`.
 #[derive(Debug, clap::Args)]
 pub struct EventsArgs {
+    /// Show the event with this number, whole
+    #[arg(value_name = "N", conflicts_with_all = ["follow", "types", "broadcaster", "sub", "since", "until", "last"])]
+    pub number: Option<u64>,
     /// Wait for further events, and print them as they come
-    #[arg(long, short)]
+    #[arg(long, short, conflicts_with = "until")]
     pub follow: bool,
+    /// Only the last so many
+    #[arg(short = 'n', long = "last", value_name = "N")]
+    pub last: Option<usize>,
     /// Only types that match, for example `channel.chat.*`
     #[arg(long = "type", value_name = "GLOB")]
     pub types: Vec<String>,
-    /// Only events stored since then: an RFC 3339 time, or how long ago, for example `15m`
+    /// Only events of this broadcaster: a login, or an id
+    #[arg(long, value_name = "LOGIN")]
+    pub broadcaster: Option<String>,
+    /// Only events of the subscription with this id of Twitch's
+    #[arg(long, value_name = "ID")]
+    pub sub: Option<String>,
+    /// Only events stored since then: how long ago (`15m`), `today`, `yesterday`, `10:00`, `2026-11-26`, or an RFC
+    /// 3339 time; days and times of the day are those of this machine
     #[arg(long, value_name = "TIME")]
     pub since: Option<String>,
+    /// Only events stored before then; written like --since
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Show times in the time zone of this machine instead of UTC
+    #[arg(long)]
+    pub local: bool,
     /// Print Twitch's own message of each event, one JSON object a line
     #[arg(long)]
     pub json: bool,
@@ -277,9 +304,38 @@ pub struct ReplayArgs {
     /// The sink that gets them
     #[arg(long, value_name = "NAME")]
     pub sink: String,
-    /// From then on: an RFC 3339 time, how long ago (for example `15m`), or the number of an event
+    /// From then on: the number of an event, how long ago (`15m`), `today`, `yesterday`, `10:00`, `2026-11-26`, or an
+    /// RFC 3339 time
     #[arg(long, value_name = "TIME|SEQ")]
     pub since: String,
+    /// Only what was stored before then. The sink keeps its place, and gets these events beside the new ones
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Only types that match, for example `channel.chat.*`. The sink keeps its place, as with --until
+    #[arg(long = "type", value_name = "GLOB", value_parser = simple_glob)]
+    pub types: Option<String>,
+    #[command(flatten)]
+    pub consent: Consent,
+}
+
+/// Whether a person has to agree.
+#[derive(Debug, clap::Args)]
+pub struct Consent {
+    /// Do not ask on a terminal
+    #[arg(long, short = 'y')]
+    pub yes: bool,
+    /// Show which events are meant, and do nothing
+    #[arg(long, conflicts_with = "yes")]
+    pub dry_run: bool,
+}
+
+/// A glob of letters, digits, dots, `*` and `?`.
+fn simple_glob(text: &str) -> Result<String, String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '*' | '?');
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return Ok(text.to_owned());
+    }
+    Err("a glob has letters, digits, `.`, `_`, `*` and `?`, for example channel.chat.*".to_owned())
 }
 
 /// Commands of `sink`.
@@ -341,9 +397,8 @@ pub enum LettersCommand {
 /// Flags of `dead-letters list`.
 #[derive(Debug, clap::Args)]
 pub struct LettersListArgs {
-    /// Only those of this sink
-    #[arg(long, value_name = "NAME")]
-    pub sink: Option<String>,
+    #[command(flatten)]
+    pub which: LettersFilter,
     /// Show what the receivers answered as well, in their own words
     #[arg(long, short)]
     pub verbose: bool,
@@ -354,13 +409,29 @@ pub struct LettersListArgs {
 
 /// Selection of dead letters.
 #[derive(Debug, clap::Args)]
-pub struct LettersArgs {
+pub struct LettersFilter {
     /// Only those of this sink
     #[arg(long, value_name = "NAME")]
     pub sink: Option<String>,
     /// Only the one with this number, as `list` shows it
     #[arg(long, value_name = "ID")]
     pub id: Option<i64>,
+    /// Only types that match, for example `channel.chat.*`
+    #[arg(long = "type", value_name = "GLOB", value_parser = simple_glob)]
+    pub types: Option<String>,
+    /// Only those whose last failure was before then: how long ago (`15m`), `today`, `yesterday`, `10:00`,
+    /// `2026-11-26`, or an RFC 3339 time
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+}
+
+/// Which dead letters, and whether a person has to agree.
+#[derive(Debug, clap::Args)]
+pub struct LettersArgs {
+    #[command(flatten)]
+    pub which: LettersFilter,
+    #[command(flatten)]
+    pub consent: Consent,
 }
 
 /// Flags of `types`.

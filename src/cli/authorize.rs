@@ -71,7 +71,10 @@ async fn authorize(args: &Args, flags: &AuthorizeArgs, config: &Config) -> Resul
         }
         match one(args, &grant, user).await {
             Ok(()) => {
-                args.say(&format!("{} has allowed {scopes}", user.login));
+                args.say(&format!(
+                    "{} has allowed {scopes}: the subscriptions that needed it can be created now",
+                    user.login
+                ));
                 tell_daemon(args, &user.user_id).await;
             }
             Err(failure) => {
@@ -183,7 +186,14 @@ async fn one(args: &Args, grant: &DeviceGrant<'_>, user: &Asked) -> Result<(), F
         }
     };
     let code = grant.begin().await.map_err(|error| failed(&error))?;
+    args.say(&format!("{} is asked to allow {}", user.login, grants::list(&user.scopes)));
     show(args, &code, user)?;
+    let minutes = code.expires_in.as_secs().div_ceil(60);
+    args.say(&format!(
+        "waiting until {} has allowed it on Twitch's page, for {} at most; Ctrl-C stops",
+        user.login,
+        counted(minutes, "minute")
+    ));
     let who: TokenUser = grant.wait(&code).await.map_err(|error| failed(&error))?;
     if who.user_id != user.user_id {
         return Err(Failure::new(format!("it was {} who allowed it, not {}", who.login, user.login))

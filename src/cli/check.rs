@@ -1,20 +1,23 @@
 //! `eventsubd check`: validates the whole file, offline; with `--online` also against Twitch.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use serde::Serialize;
 
-use super::BAD_CONFIG;
 use super::args::{Args, CheckArgs};
 use super::control::block_on;
+use super::exit::BAD_CONFIG;
 use super::lines::{Line, Mark, line};
 use super::online::online;
-use super::target::load_options;
+use super::service;
+use super::target::{load_options, own_options};
 use super::term::{self, Failure, masked};
 use crate::config::{self, Config, Diagnostic, Listen, LoadOptions, Method, ShardTransport};
 use crate::daemon::{self, Owner};
 use crate::model::catalog::CHAT_WITH_NOTICES;
+use crate::model::grants::{self, Scopes};
+use crate::model::subscription::{Condition, FieldValue, SubscriptionKey};
 use crate::model::text::{counted, duration};
 use crate::store::Reader;
 
@@ -38,6 +41,10 @@ pub(super) fn run(args: &Args, flags: &CheckArgs) -> Result<u8, Failure> {
         Ok(loaded) => {
             let mut parts = parts(&loaded.config);
             parts.extend(owner(&options, &loaded.config));
+            // Within the service everything has been tried already.
+            if own_options(args).env.get("STATE_DIRECTORY").is_none() {
+                parts.extend(service::remarks(&options.path, &loaded.config));
+            }
             let valid = parts.iter().all(|line| line.mark != Mark::Bad);
             let (errors, warnings, hints) = (vec![], loaded.warnings, hints(&loaded.config));
             (Report { path, valid, parts, errors, warnings, hints }, Some(loaded.config))
@@ -104,6 +111,7 @@ fn parts(config: &Config) -> Vec<Line> {
             number(logins.len(), "login")
         ),
     ));
+    lines.extend(grants_needed(config));
     let problems = daemon::sink_problems(config).unwrap_or_else(|error| vec![error.to_string()]);
     if problems.is_empty() {
         let names: Vec<_> = config.sinks.keys().map(|name| name.as_str()).collect();
@@ -125,6 +133,42 @@ fn parts(config: &Config) -> Vec<Line> {
         lines.push(line("admin", Mark::Good, format!("http://{}/ for {who}", admin.listen)));
     }
     lines
+}
+
+/// What users have to allow for these subscriptions. Whether they have, only Twitch knows.
+fn grants_needed(config: &Config) -> Option<Line> {
+    const NAMED: usize = 3;
+    let mut users: BTreeMap<String, Scopes> = BTreeMap::new();
+    for spec in config.subscriptions.iter() {
+        // A login stands for the id that is not looked up here.
+        let fields = spec.condition.iter().map(|(name, value)| match value {
+            FieldValue::Literal(text) => (&**name, &**text),
+            FieldValue::Login(login) => (&**name, &**login),
+        });
+        let key = SubscriptionKey::new(&spec.subscription_type, &spec.version, Condition::from_pairs(fields));
+        for need in grants::needs(&key).into_iter().filter(|need| need.certain) {
+            let scopes = need.groups.iter().filter_map(|group| group.first());
+            users
+                .entry(need.user_id.to_owned())
+                .or_default()
+                .extend(scopes.map(|scope| scope.as_str().into()));
+        }
+    }
+    if users.is_empty() {
+        return None;
+    }
+    let named: Vec<String> =
+        users.iter().take(NAMED).map(|(user, scopes)| format!("{user} ({})", grants::list(scopes))).collect();
+    let more = match users.len() - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let who = if users.len() == 1 { "1 user has" } else { &format!("{} users have", users.len()) };
+    let text = format!(
+        "{who} to allow something: {}{more}; `eventsubd check --online` says who has",
+        named.join(", ")
+    );
+    Some(line("grants", Mark::Good, text))
 }
 
 /// Describes the transport.

@@ -57,6 +57,10 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         "init",
         &[
             example("eventsubd init", "Write ./eventsubd.toml, which every command in this folder takes"),
+            example(
+                "eventsubd init --from-twitch --client-id ID bot.toml",
+                "List what another program has subscribed to, to take it over",
+            ),
             example("eventsubd init bot.toml", "Write another file; `--config bot.toml` names it then"),
         ],
     ),

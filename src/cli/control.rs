@@ -9,6 +9,7 @@ use tokio::net::UnixStream;
 
 use super::BAD_CONFIG;
 use super::args::{Args, LogLevelArgs};
+use super::progress::ProgressLine;
 use super::status::reasons;
 use super::target::Places;
 use super::term::{self, Failure};
@@ -190,7 +191,7 @@ impl Connection {
                     if status.token.state == TokenState::Refused {
                         return Ok(Err(status));
                     }
-                    reporter.waiting_for(&reasons(&status).join("; "));
+                    reporter.waiting_with(&status);
                     last = Some(status);
                     None
                 }
@@ -232,6 +233,7 @@ pub(super) struct WaitReporter {
     invocation: Invocation,
     announced: bool,
     last: Option<(String, Instant)>,
+    line: ProgressLine,
 }
 
 impl WaitReporter {
@@ -239,12 +241,24 @@ impl WaitReporter {
     const PAUSE: Duration = Duration::from_secs(1);
 
     pub(super) fn new(args: &Args) -> Self {
-        Self { invocation: args.invocation(), announced: false, last: None }
+        Self { invocation: args.invocation(), announced: false, last: None, line: ProgressLine::new() }
     }
 
     fn announce(&mut self, daemon: &ConfigStatus) {
         if !std::mem::replace(&mut self.announced, true) {
+            self.line.wipe();
             announce(&self.invocation, daemon);
+        }
+    }
+
+    /// Shows how far the changes are on a terminal; elsewhere, and while there is nothing to count, says what is waited
+    /// for.
+    pub(super) fn waiting_with(&mut self, status: &Status) {
+        match status.reconcile.progress.filter(|progress| progress.total > 0) {
+            Some(progress) if self.line.is_shown() => {
+                self.line.show(progress.done, progress.total, "changes made");
+            }
+            _ => self.waiting_for(&reasons(status).join("; ")),
         }
     }
 
@@ -256,6 +270,7 @@ impl WaitReporter {
             .as_ref()
             .is_some_and(|(said, at)| said == what || now.duration_since(*at) < Self::PAUSE);
         if !what.is_empty() && !said {
+            self.line.wipe();
             term::say(&self.invocation, &format!("waiting: {what}"));
             self.last = Some((what.to_owned(), now));
         }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::args::{Args, GapsArgs};
-use super::events::since;
+use super::events::time;
 use super::target::open_store;
 use super::term::{Failure, masked};
 use crate::model::event::{Seq, StoredEvent};
@@ -50,7 +50,8 @@ struct Payload {
 
 /// `eventsubd gaps`
 pub(super) fn run(args: &Args, flags: &GapsArgs) -> Result<u8, Failure> {
-    let time = flags.since.as_deref().map(|text| since(text, SystemTime::now())).transpose()?;
+    let time =
+        flags.since.as_deref().map(|text| time("--since", text, Timestamp(SystemTime::now()))).transpose()?;
     let reader = open_store(args, false)?;
     let broken = |error: StoreError| Failure::new("cannot read the event store").caused_by(&error);
     let mut cursor = time.map_or(Ok(Seq(0)), |time| reader.before(time)).map_err(broken)?;

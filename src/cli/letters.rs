@@ -1,62 +1,186 @@
 //! `eventsubd dead-letters` and `eventsubd replay`: undelivered events, and sending events again.
 
 use std::fmt::Write as _;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::SystemTime;
 
+use globset::Glob;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::args::{Args, LettersArgs, LettersCommand, LettersListArgs, ReplayArgs};
+use super::args::{Args, Consent, LettersArgs, LettersCommand, LettersFilter, LettersListArgs, ReplayArgs};
 use super::control::{Connection, block_on, parse};
-use super::events::since;
+use super::events::time;
 use super::target::open_store;
-use super::term::{Failure, masked};
+use super::term::{self, Failure, masked};
 use crate::admin::{Count, Refused};
 use crate::delivery::format::eventsub_line;
-use crate::model::event::Seq;
+use crate::model::event::{Seq, Since, StoredEvent};
 use crate::model::readable::readable;
 use crate::model::route::SinkName;
+use crate::model::text::counted;
 use crate::model::time::Timestamp;
-use crate::store::{DeadLetter, FailureRecord, StoreError};
+use crate::store::{DeadLetter, DeadLetterFilter, FailureRecord, StoreError};
 
 /// Number of dead letters read at once.
 const BATCH: usize = 200;
 
 /// `eventsubd dead-letters`
 pub(super) fn run(args: &Args, command: &LettersCommand) -> Result<u8, Failure> {
+    let now = Timestamp(SystemTime::now());
     match command {
-        LettersCommand::List(flags) => list(args, flags),
+        LettersCommand::List(flags) => list(args, flags, &filter(&flags.which, now)?),
         LettersCommand::Replay(flags) => {
-            let count = ask(args, &format!("/dead-letters/replay?{}", query(flags)))?;
+            let filter = filter(&flags.which, now)?;
+            if !is_agreed(args, flags, &filter, "send again")? {
+                return Ok(0);
+            }
+            let count = ask(args, &format!("/dead-letters/replay?{}", query(&filter)))?;
             let done = format!("{}; `eventsubd status` shows how it goes", sentence(count, "sent again"));
             args.say(&done);
             Ok(0)
         }
         LettersCommand::Drop(flags) => {
-            let count = ask(args, &format!("/dead-letters/drop?{}", query(flags)))?;
+            let filter = filter(&flags.which, now)?;
+            if !is_agreed(args, flags, &filter, "remove for good")? {
+                return Ok(0);
+            }
+            let count = ask(args, &format!("/dead-letters/drop?{}", query(&filter)))?;
             args.say(&sentence(count, "dropped"));
             Ok(0)
         }
     }
 }
 
+/// The dead letters that are meant.
+fn filter(flags: &LettersFilter, now: Timestamp) -> Result<DeadLetterFilter, Failure> {
+    Ok(DeadLetterFilter {
+        sink: flags.sink.as_deref().map(SinkName::new),
+        id: flags.id,
+        types: flags.types.clone(),
+        until: flags.until.as_deref().map(|text| time("--until", text, now)).transpose()?,
+    })
+}
+
+/// Whether to go on: shows what is meant to whoever wants to see it first, and asks on a terminal.
+fn is_agreed(
+    args: &Args,
+    flags: &LettersArgs,
+    filter: &DeadLetterFilter,
+    what: &str,
+) -> Result<bool, Failure> {
+    let Consent { yes, dry_run } = flags.consent;
+    if yes || !(dry_run || io::stdin().is_terminal()) {
+        return Ok(true);
+    }
+    let reader = open_store(args, false)?;
+    let broken = |error: StoreError| Failure::new("cannot read the dead letters").caused_by(&error);
+    let (mut after, mut count) = (0, 0_u64);
+    loop {
+        let letters = reader.chosen_letters(filter, after, BATCH).map_err(broken)?;
+        for letter in &letters {
+            (after, count) = (letter.id, count + 1);
+            if dry_run {
+                args.print(&lines(letter, false))?;
+            }
+        }
+        if letters.len() < BATCH {
+            break;
+        }
+    }
+    let these = counted(count, "dead letter");
+    if dry_run {
+        args.say(&format!("dry run: would {what} {these}"));
+        return Ok(false);
+    }
+    Ok(is_confirmed(args, &format!("{what} {these}?")))
+}
+
+fn is_confirmed(args: &Args, question: &str) -> bool {
+    let agrees = term::agrees(question);
+    if !agrees {
+        args.say("nothing was done");
+    }
+    agrees
+}
+
 /// `eventsubd replay`
 pub(super) fn replay(args: &Args, flags: &ReplayArgs) -> Result<u8, Failure> {
+    let now = Timestamp(SystemTime::now());
+    let since = match flags.since.parse::<u64>() {
+        Ok(seq) => Since::Seq(Seq(seq)),
+        Err(_) => Since::Time(time("--since", &flags.since, now)?),
+    };
+    let until = flags.until.as_deref().map(|text| time("--until", text, now)).transpose()?;
+    let Consent { yes, dry_run } = flags.consent;
+    if dry_run || (!yes && io::stdin().is_terminal()) {
+        let events = meant(args, since, until, flags.types.as_deref())?;
+        if dry_run {
+            args.say(&format!("dry run: {events}; sink {} would get those of its types again", flags.sink));
+            return Ok(0);
+        }
+        if !is_confirmed(args, &format!("{events}: send those of its types to sink {} again?", flags.sink)) {
+            return Ok(0);
+        }
+    }
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("sink", &flags.sink);
-    match flags.since.parse::<u64>() {
-        Ok(seq) => query.append_pair("seq", &seq.to_string()),
-        Err(_) => query.append_pair("time", &since(&flags.since, SystemTime::now())?.to_string()),
+    match since {
+        Since::Seq(seq) => query.append_pair("seq", &seq.to_string()),
+        Since::Time(time) => query.append_pair("time", &time.to_string()),
     };
+    if let Some(until) = until {
+        query.append_pair("until", &until.to_string());
+    }
+    if let Some(types) = &flags.types {
+        query.append_pair("type", types);
+    }
     let count = ask(args, &format!("/replay?{}", query.finish()))?;
-    let events = if count == 1 { "1 event".to_owned() } else { format!("{count} events") };
-    let done = format!(
-        "{events} stored since then: sink {} gets those of its types again; `eventsubd status` shows how it goes",
-        flags.sink
-    );
-    args.say(&done);
+    let done = if until.is_some() || flags.types.is_some() {
+        format!("sink {} gets {} again", flags.sink, counted(count, "event"))
+    } else {
+        let events = counted(count, "event");
+        format!("{events} stored since then: sink {} gets those of its types again", flags.sink)
+    };
+    args.say(&format!("{done}; `eventsubd status` shows how it goes"));
     Ok(0)
+}
+
+/// The stored events that a replay means, counted, with the time of the first and the last.
+fn meant(
+    args: &Args,
+    since: Since,
+    until: Option<Timestamp>,
+    types: Option<&str>,
+) -> Result<String, Failure> {
+    let reader = open_store(args, false)?;
+    let broken = |error: StoreError| Failure::new("cannot read the event store").caused_by(&error);
+    let glob = types.unwrap_or("*");
+    let glob = Glob::new(glob)
+        .map_err(|error| Failure::new("--type is not a valid glob").caused_by(&error).code(2))?
+        .compile_matcher();
+    let mut cursor = match since {
+        Since::Seq(seq) => Seq(seq.0.saturating_sub(1)),
+        Since::Time(time) => reader.before(time).map_err(broken)?,
+    };
+    let end = until.map_or_else(|| reader.newest(), |time| reader.before(time)).map_err(broken)?;
+    let (mut count, mut first, mut last) = (0_u64, None, None);
+    while cursor < end {
+        let events = reader.read_after(cursor, BATCH).map_err(broken)?;
+        let Some(newest) = events.last().map(|stored| stored.seq) else { break };
+        cursor = newest;
+        let is_meant =
+            |stored: &&StoredEvent| stored.seq <= end && glob.is_match(&*stored.event.subscription_type);
+        for stored in events.iter().filter(is_meant) {
+            count += 1;
+            first.get_or_insert(stored.stored_at);
+            last = Some(stored.stored_at);
+        }
+    }
+    Ok(match (first, last) {
+        (Some(first), Some(last)) => format!("{}, stored from {first} to {last}", counted(count, "event")),
+        _ => "no stored events".to_owned(),
+    })
 }
 
 fn sentence(count: u64, what: &str) -> String {
@@ -67,13 +191,19 @@ fn sentence(count: u64, what: &str) -> String {
     }
 }
 
-fn query(flags: &LettersArgs) -> String {
+fn query(filter: &DeadLetterFilter) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
-    if let Some(sink) = &flags.sink {
-        query.append_pair("sink", sink);
+    if let Some(sink) = &filter.sink {
+        query.append_pair("sink", sink.as_str());
     }
-    if let Some(id) = flags.id {
+    if let Some(id) = filter.id {
         query.append_pair("id", &id.to_string());
+    }
+    if let Some(types) = &filter.types {
+        query.append_pair("type", types);
+    }
+    if let Some(until) = filter.until {
+        query.append_pair("until", &until.to_string());
     }
     query.finish()
 }
@@ -111,16 +241,15 @@ struct LetterJson<'a> {
     message: Box<RawValue>,
 }
 
-fn list(args: &Args, flags: &LettersListArgs) -> Result<u8, Failure> {
+fn list(args: &Args, flags: &LettersListArgs, filter: &DeadLetterFilter) -> Result<u8, Failure> {
     let LettersListArgs { json, verbose, .. } = *flags;
     let reader = open_store(args, false)?;
-    let sink = flags.sink.as_deref().map(SinkName::new);
     let broken = |error: StoreError| Failure::new("cannot read the dead letters").caused_by(&error);
     let mut out = io::BufWriter::new(io::stdout().lock());
     let invocation = args.invocation();
     let (mut after, mut count, mut has_words) = (0, 0_u64, false);
     loop {
-        let letters = reader.dead_letters(sink.as_ref(), after, BATCH).map_err(broken)?;
+        let letters = reader.chosen_letters(filter, after, BATCH).map_err(broken)?;
         let mut text = String::new();
         for letter in &letters {
             after = letter.id;

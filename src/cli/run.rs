@@ -1,15 +1,21 @@
 //! `eventsubd run`: the daemon in the foreground, with its signals.
 
+use std::io::{self, IsTerminal};
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::args::{Args, RunArgs};
+use super::control::POLL;
+use super::progress::ProgressLine;
+use super::short::{Look, ShortLines};
 use super::target::own_options;
-use super::term::Failure;
+use super::term::{self, Failure};
 use super::{BAD_CONFIG, FAILED, REFUSED, built_in, sandbox};
+use crate::admin::Control;
 use crate::admission::raise_descriptor_limit;
 use crate::config;
 use crate::daemon::{BuildError, Daemon, DaemonOptions, Exit};
@@ -44,7 +50,13 @@ async fn start(args: &Args, flags: &RunArgs, sockets: Arc<Sockets>) -> Result<u8
     // The log level is in the file, so errors of the file are printed before there is a log.
     let loaded =
         config::load(&load).map_err(|errors| Failure::verbatim(errors.to_string()).code(BAD_CONFIG))?;
-    let log = set_up_log(&loaded.config.log, args.absolute_invocation())?;
+    // On a terminal people watch events; what is wrong is logged all the same.
+    let is_watched = flags.sandbox && io::stdout().is_terminal();
+    let level = match loaded.config.log.level.as_str() {
+        "info" if is_watched => "warn",
+        level => level,
+    };
+    let log = set_up_log(&loaded.config.log, level, args.absolute_invocation())?;
     let sandbox = match flags.sandbox {
         true => Some(sandbox::embed(&mut load, &loaded.config, &args.invocation()).await?),
         false => None,
@@ -62,6 +74,13 @@ async fn start(args: &Args, flags: &RunArgs, sockets: Arc<Sockets>) -> Result<u8
     // Sample events are fake: a first trial with one's own file must not post them to a real chat.
     options.print_sinks = flags.sandbox && !flags.real_sinks;
     options.notify_systemd = true;
+    if is_watched {
+        let look = Look { width: None, colour: term::use_colour(&io::stdout()), zone: TimeZone::system() };
+        options.stdout = Some(Arc::new(move || {
+            let width = term::width(&io::stdout());
+            Box::new(ShortLines::new(io::stdout(), Look { width, ..look.clone() }))
+        }));
+    }
     options.sockets = sockets;
     let daemon = tokio::select! {
         daemon = Daemon::build(options) => daemon.map_err(|error| failure(&error))?,
@@ -79,6 +98,14 @@ async fn start(args: &Args, flags: &RunArgs, sockets: Arc<Sockets>) -> Result<u8
         "started"
     );
 
+    if is_watched {
+        args.say(&format!(
+            "the sandbox of {} runs; events follow, a line each (JSON in a pipe); Ctrl-C ends it\nin another terminal: \
+             `eventsubd status`, `eventsubd sandbox trigger stream.online`, `eventsubd events`",
+            path.display()
+        ));
+        tokio::spawn(show_progress(daemon.handle()));
+    }
     let stop = CancellationToken::new();
     let at_once = CancellationToken::new();
     let listener = signals.listen(daemon.handle(), stop.clone(), at_once.clone());
@@ -103,13 +130,29 @@ async fn start(args: &Args, flags: &RunArgs, sockets: Arc<Sockets>) -> Result<u8
     })
 }
 
-fn set_up_log(log: &config::Log, invocation: Invocation) -> Result<LogHandle, Failure> {
+/// Shows how far the first sync with Twitch is, until it is done.
+async fn show_progress(daemon: crate::daemon::DaemonHandle) {
+    let mut line = ProgressLine::new();
+    while line.is_shown() {
+        let status = daemon.status();
+        if status.converged || !status.problems.is_empty() {
+            break;
+        }
+        match status.reconcile.progress {
+            Some(progress) => line.show(progress.done, progress.total, "changes made at Twitch's stand-in"),
+            None => line.show(0, 0, "the first sync with Twitch's stand-in has not finished"),
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+fn set_up_log(log: &config::Log, level: &str, invocation: Invocation) -> Result<LogHandle, Failure> {
     let fixed = std::env::var("RUST_LOG").ok().filter(|level| !level.is_empty());
     if let Some(problem) = fixed.as_deref().and_then(config::filter_problem) {
         return Err(Failure::new(format!("the environment variable RUST_LOG cannot be used: {problem}"))
             .code(BAD_CONFIG));
     }
-    telemetry::init(&LogOptions { level: log.level.clone(), fixed, format: log.format, invocation })
+    telemetry::init(&LogOptions { level: level.to_owned(), fixed, format: log.format, invocation })
         .map_err(|error| Failure::new("cannot set up the log").caused_by(&error).code(BAD_CONFIG))
 }
 

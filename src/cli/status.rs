@@ -14,7 +14,8 @@ use super::exit::exit_code;
 use super::term::{self, Failure, masked};
 use crate::model::grants;
 use crate::model::status::{
-    GrantStatus, Health, ShardStatus, SinkStatus, Status, SubscriptionEntry, TokenState, WebhookStatus,
+    GrantStatus, Health, ShardStatus, SinkStatus, Status, SubscriptionEntry, SubscriptionState, TokenState,
+    WebhookStatus,
 };
 use crate::model::subscriptions::SubscriptionCounts;
 use crate::model::text::{ago, counted, duration, size, word};
@@ -42,7 +43,19 @@ pub(super) fn run(args: &Args, flags: &StatusArgs) -> Result<u8, Failure> {
     } else if flags.json {
         term::write_json(&status)?;
     } else {
-        print(args, &status)?;
+        let mut listed = Vec::new();
+        if flags.subscriptions || status.subscription_counts.total <= LISTED as u64 {
+            block_on(async {
+                let connection = Connection::reopen(args).await?;
+                connection
+                    .subscriptions(|mut entries| {
+                        listed.append(&mut entries);
+                        Ok(())
+                    })
+                    .await
+            })?;
+        }
+        show(args, &status, &listed)?;
     }
     if in_time {
         return Ok(0);
@@ -53,7 +66,7 @@ pub(super) fn run(args: &Args, flags: &StatusArgs) -> Result<u8, Failure> {
     } else {
         let waited = duration(flags.timeout);
         Failure::new(format!("not converged within {waited}: {why}"))
-            .hint("the daemon goes on by itself; what keeps it is in `eventsubd status`")
+            .hint("the daemon goes on by itself; what keeps it stands above")
     };
     Err(failure.code(exit_code(&status)))
 }
@@ -89,12 +102,15 @@ async fn write_with_subscriptions(args: &Args, status: &Status) -> Result<(), Fa
 
 /// Prints a status for people.
 pub(super) fn print(args: &Args, status: &Status) -> Result<u8, Failure> {
-    let text = render(status, term::use_colour(&io::stdout()));
-    args.print(&text)
+    show(args, status, &[])
+}
+
+fn show(args: &Args, status: &Status, listed: &[SubscriptionEntry]) -> Result<u8, Failure> {
+    args.print(&render(status, term::use_colour(&io::stdout()), listed))
 }
 
 /// A status for people.
-fn render(status: &Status, colour: bool) -> String {
+fn render(status: &Status, colour: bool, listed: &[SubscriptionEntry]) -> String {
     let paint = |code: &str, text: &str| {
         if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     };
@@ -188,6 +204,17 @@ fn render(status: &Status, colour: bool) -> String {
             line(format!("  … and {more} more: see `eventsubd status --json --subscriptions`"));
         }
     }
+    let others: Vec<_> = listed.iter().filter(|s| !s.own && s.state != SubscriptionState::Parked).collect();
+    if !others.is_empty() {
+        line(String::new());
+        painted(&paint("1", "Subscriptions:"));
+        let width = others.iter().map(|entry| entry.key.subscription_type.len()).max().unwrap_or_default();
+        for entry in others {
+            line(subscription_line(entry, width));
+        }
+    } else if counts.total > LISTED as u64 {
+        line("  `eventsubd status --subscriptions` lists all of them".to_owned());
+    }
     out.into_inner()
 }
 
@@ -201,7 +228,7 @@ fn grant_line(user: &GrantStatus) -> String {
 }
 
 fn parked_line(entry: &SubscriptionEntry, now: Timestamp) -> String {
-    let mut text = format!("  {}", masked(&entry.key.to_string()));
+    let mut text = format!("  {} {}", masked(&entry.key.subscription_type), masked(&whom(entry)));
     if let Some(reason) = &entry.reason {
         let _ = write!(text, "\n    {}", masked(reason));
     }
@@ -209,6 +236,25 @@ fn parked_line(entry: &SubscriptionEntry, now: Timestamp) -> String {
         let _ = write!(text, "\n    tried again in {}", duration(at.since(now)));
     }
     text
+}
+
+fn subscription_line(entry: &SubscriptionEntry, width: usize) -> String {
+    let kind = &entry.key.subscription_type;
+    let state = match entry.state {
+        SubscriptionState::Enabled => String::new(),
+        state => format!("  ({})", word(&state)),
+    };
+    let reason = entry.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+    format!("  {kind:<width$}  {}{state}{reason}", whom(entry)).trim_end().to_owned()
+}
+
+/// Whom a subscription is about: the logins of the file if there are any, else the fields of the condition.
+fn whom(entry: &SubscriptionEntry) -> String {
+    if !entry.logins.is_empty() {
+        return entry.logins.as_slice().join(", ");
+    }
+    let fields = entry.key.condition.iter().map(|(name, value)| format!("{name}={value}"));
+    fields.collect::<Vec<_>>().join(" ")
 }
 
 /// How many wait for what, when they are too many to be listed.

@@ -3,7 +3,10 @@
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
+
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::FAILED;
 use crate::model::invocation::Invocation;
@@ -96,6 +99,44 @@ pub(super) fn masked(text: &str) -> String {
     one_line(text, LONGEST_LINE)
 }
 
+/// The same, no wider than so many columns of a terminal; what is longer ends with `…`.
+pub(super) fn fit_to(text: &str, columns: usize) -> String {
+    let line = masked(text);
+    if line.width() <= columns {
+        return line;
+    }
+    let mut used = 0;
+    let fitting = line.char_indices().find(|(_, c)| {
+        used += c.width().unwrap_or_default();
+        used >= columns.max(1)
+    });
+    let mut cut = line[..fitting.map_or(line.len(), |(at, _)| at)].to_owned();
+    cut.push('…');
+    cut
+}
+
+/// The columns of a terminal; `None` if the stream is none.
+pub(super) fn width(stream: &(impl IsTerminal + AsFd)) -> Option<usize> {
+    if !stream.is_terminal() {
+        return None;
+    }
+    rustix::termios::tcgetwinsize(stream)
+        .ok()
+        .map(|size| usize::from(size.ws_col))
+        .filter(|columns| *columns > 0)
+}
+
+/// Asks a person on the terminal, and waits for the answer. Without a terminal nobody is asked, and the answer is yes.
+pub(super) fn agrees(question: &str) -> bool {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return true;
+    }
+    let _ = write!(io::stderr(), "{} [y/N] ", lines(question));
+    let mut answer = String::new();
+    // The end of the input is no consent.
+    io::stdin().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+}
+
 /// Writes data to stdout, byte for byte. A reader that has gone is no failure. Text for people goes through
 /// `Args::print`, which completes the commands in it.
 pub(super) fn write(data: &[u8]) -> Result<u8, Failure> {
@@ -119,4 +160,22 @@ pub(super) fn write_json(value: &impl serde::Serialize) -> Result<u8, Failure> {
 /// Writes a line for people to stderr; commands in it get the flags of this one.
 pub(super) fn say(invocation: &Invocation, line: &str) {
     let _ = writeln!(io::stderr(), "{}", lines(&invocation.complete(line)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_fits_the_columns_of_its_terminal() {
+        assert_eq!(fit_to("abcdef", 6), "abcdef");
+        assert_eq!(fit_to("abcdef", 5), "abcd…");
+        assert_eq!(fit_to("日本語", 6), "日本語");
+        assert_eq!(fit_to("日本語", 5), "日本…");
+        assert_eq!(fit_to("日本語", 4), "日…");
+        assert_eq!(fit_to("a\u{1b}b", 80), "a\\x1bb");
+        for columns in 1..8 {
+            assert!(fit_to("日本語ab", columns).width() <= columns.max(1), "{columns}");
+        }
+    }
 }

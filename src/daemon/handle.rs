@@ -17,6 +17,7 @@ use crate::model::event::Since;
 use crate::model::hint::Hint;
 use crate::model::route::SinkName;
 use crate::model::status::{ConfigStatus, Status};
+use crate::model::time::Timestamp;
 use crate::reconcile::ReconcileHandle;
 use crate::store::DeadLetterFilter;
 use crate::telemetry::{LogError, LogHandle};
@@ -105,6 +106,16 @@ impl Control for DaemonHandle {
 
     fn lists_type(&self, like: &dyn Fn(&str) -> bool) -> bool {
         self.delivery.lists_type(like)
+    }
+
+    fn replay_part(
+        &self,
+        sink: SinkName,
+        since: Since,
+        until: Option<Timestamp>,
+        types: Option<String>,
+    ) -> ControlFuture<'_, Result<Count, Refused>> {
+        Box::pin(async move { counted(self.delivery.replay_part(&sink, since, until, types).await) })
     }
 
     fn retry_sink(&self, sink: SinkName) -> ControlFuture<'_, Result<Retried, Refused>> {

@@ -283,14 +283,25 @@ fn problems(status: &Status, hanging: &Hanging) -> Vec<Problem> {
         add(
             "grants",
             "some of the daemon's own subscriptions cannot be created: new permissions are noticed late (up to 30 minutes)",
-            "each says why in `eventsubd status`; `twitch.watch_grants = false` does without them",
+            &format!("{}; `twitch.watch_grants = false` does without them", obstacle_of(status, true)),
         );
     }
     if counts.parked > 0 {
         let message = format!("{} of {} subscriptions cannot be created", counts.parked, counts.total);
-        add("subscriptions", &message, "each says why in `eventsubd status`");
+        add("subscriptions", &message, &obstacle_of(status, false));
     }
     found
+}
+
+/// The first parked subscription of the daemon's own or of the file, with its reason.
+fn obstacle_of(status: &Status, own: bool) -> String {
+    let Some(first) = status.parked.iter().find(|entry| entry.own == own) else {
+        return "`eventsubd status --subscriptions` lists them".to_owned();
+    };
+    let reason = first.reason.as_deref().unwrap_or("Twitch gave no reason");
+    let whom = first.logins.as_slice().join(", ");
+    let blank = if whom.is_empty() { "" } else { " " };
+    format!("{}{blank}{whom}: {reason}", first.key.subscription_type)
 }
 
 /// Returns the message and the place of the first error, from its first two lines, and how many more there are.
@@ -347,7 +358,7 @@ mod tests {
               raise store.retain or store.max_size, or fix the sink
             reconcile: a shard was bound to another session: stop the other process
             subscriptions: 1 of 2 subscriptions cannot be created
-              each says why in `eventsubd status`
+              channel.follow ann: needs grant: ann must allow moderator:read:followers: run `eventsubd authorize --user ann`
         "#]].assert_eq(&text(&example::status()));
         assert_eq!(text(&example::healthy()), "");
     }

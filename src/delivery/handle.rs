@@ -10,7 +10,8 @@ use super::{SinkOptions, make};
 use crate::model::event::{Event, Seq, Since};
 use crate::model::route::{Routes, SinkName};
 use crate::model::status::SinkStatus;
-use crate::store::{DeadLetterFilter, Store, StoreError};
+use crate::model::time::Timestamp;
+use crate::store::{DeadLetterFilter, ReplayPart, Store, StoreError};
 
 /// The reason for which a request cannot be carried out.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -107,6 +108,37 @@ impl DeliveryHandle {
         self.ask(|reply| Request::Rewind(Rewind { sink, to: after, reply })).await??;
         let (newest, oldest) = (*self.store.last_seq().borrow(), self.store.status().borrow().first_seq);
         Ok(newest.0.saturating_sub(after.0.max(oldest.0.saturating_sub(1))))
+    }
+
+    /// Sends a sink a part of what is stored once more: what was stored since and until then, of types that match the
+    /// glob. Its place stays; tells how many events they are.
+    ///
+    /// # Errors
+    /// [`ResendError`].
+    pub async fn replay_part(
+        &self,
+        sink: &SinkName,
+        since: Since,
+        until: Option<Timestamp>,
+        types: Option<String>,
+    ) -> Result<u64, ResendError> {
+        if !self.status.borrow().contains_key(sink) {
+            return Err(ResendError::Unknown(sink.clone()));
+        }
+        let after = match since {
+            Since::Seq(seq) => Seq(seq.0.saturating_sub(1)),
+            Since::Time(time) => self.store.before(time).await?,
+        };
+        let last = match until {
+            Some(time) => self.store.before(time).await?,
+            None => *self.store.last_seq().borrow(),
+        };
+        let copied = self.store.copy_for_replay(sink, ReplayPart { after, last, types }).await?;
+        if copied > 0 {
+            let sinks = vec![sink.clone()];
+            self.ask(|reply| Request::Resend { sinks, reply }).await?;
+        }
+        Ok(copied)
     }
 
     /// Retries a sink's waiting events now, even if its receiver has asked for a pause.

@@ -33,10 +33,13 @@ pub(crate) fn after(secs: u64) -> Timestamp {
     Timestamp(now().0 + Duration::from_secs(secs))
 }
 
+/// The reason of the example's parked subscription.
+const REASON: &str =
+    "needs grant: ann must allow moderator:read:followers: run `eventsubd authorize --user ann`";
+
 /// Returns a subscription with all optional fields.
 pub(crate) fn entry(id: &str, state: SubscriptionState) -> SubscriptionEntry {
     let parked = state == SubscriptionState::Parked;
-    let reason = "needs grant: ann must allow moderator:read:followers: run `eventsubd authorize --user ann`";
     SubscriptionEntry {
         key: SubscriptionKey::new(
             "channel.follow",
@@ -45,7 +48,7 @@ pub(crate) fn entry(id: &str, state: SubscriptionState) -> SubscriptionEntry {
         ),
         state,
         id: (!parked).then(|| format!("26b1c993-bfcf-44d9-b876-37965249{id:0>4}").into()),
-        reason: parked.then(|| reason.into()),
+        reason: parked.then(|| REASON.into()),
         obstacle: parked.then_some(Obstacle::Grant),
         retry_at: parked.then(|| after(300)),
         own: false,
@@ -77,7 +80,7 @@ pub(crate) fn status() -> Status {
         problems: vec![Problem {
             part: "subscriptions".to_owned(),
             message: "1 of 2 subscriptions cannot be created".to_owned(),
-            hint: "each says why in `eventsubd status`".to_owned(),
+            hint: format!("channel.follow ann: {REASON}"),
         }],
         config: ConfigStatus {
             state_directory: "/var/lib/eventsubd".to_owned(),

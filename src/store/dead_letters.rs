@@ -3,8 +3,8 @@
 use rusqlite::{Connection, Row, named_params, params};
 
 use super::events;
-use super::{DeadLetter, DeadLetterFilter, FailureRecord, GivenUp};
-use crate::model::event::StoredEvent;
+use super::{DeadLetter, DeadLetterFilter, FailureRecord, GivenUp, ReplayPart};
+use crate::model::event::{Seq, StoredEvent};
 use crate::model::route::SinkName;
 use crate::model::time::Timestamp;
 
@@ -83,38 +83,107 @@ pub(super) fn failed_again(
     Ok(())
 }
 
-/// Marks dead letters to be sent again. Returns their number.
+/// The condition for the letters of a filter, whose values are `:of_sink`, `:of_id`, `:of_types` and `:until`.
+const CHOSEN: &str = "(:of_sink IS NULL OR sink = :of_sink) AND (:of_id IS NULL OR id = :of_id)
+                      AND (:of_types IS NULL OR type GLOB :of_types) AND (:until IS NULL OR failed_at < :until)";
+
+/// Marks what is to be sent again; tells how many.
 pub(super) fn mark(connection: &Connection, filter: &DeadLetterFilter) -> rusqlite::Result<u64> {
     let changed = connection.execute(
-        "UPDATE dead_letters SET replay = 1, replays = replays + 1
-         WHERE replay = 0 AND (?1 IS NULL OR sink = ?1) AND (?2 IS NULL OR id = ?2)",
-        params![filter.sink.as_ref().map(SinkName::as_str), filter.id],
+        &format!("UPDATE dead_letters SET replay = 1, replays = replays + 1 WHERE replay = 0 AND {CHOSEN}"),
+        named_params! {
+            ":of_sink": filter.sink.as_ref().map(SinkName::as_str), ":of_id": filter.id, ":of_types": filter.types,
+            ":until": filter.until.map(Timestamp::unix_millis),
+        },
     )?;
     Ok(changed as u64)
 }
 
-/// Removes dead letters for good. Returns their number.
+/// Removes dead letters for good; tells how many.
 pub(super) fn drop(connection: &Connection, filter: &DeadLetterFilter) -> rusqlite::Result<u64> {
+    let (sink, until) =
+        (filter.sink.as_ref().map(SinkName::as_str), filter.until.map(Timestamp::unix_millis));
+    let chosen = named_params! {
+        ":of_sink": sink, ":of_id": filter.id, ":of_types": filter.types, ":until": until
+    };
     let per_sink: Vec<(String, i64)> = connection
-        .prepare_cached(
-            "SELECT sink, count(*) FROM dead_letters
-             WHERE (?1 IS NULL OR sink = ?1) AND (?2 IS NULL OR id = ?2) GROUP BY sink",
-        )?
-        .query_map(params![filter.sink.as_ref().map(SinkName::as_str), filter.id], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?
+        .prepare_cached(&format!("SELECT sink, count(*) FROM dead_letters WHERE {CHOSEN} GROUP BY sink"))?
+        .query_map(chosen, |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, _>>()?;
     for (sink, many) in &per_sink {
         count(connection, sink, -many)?;
     }
-    let dropped = connection.execute(
-        "DELETE FROM dead_letters WHERE (?1 IS NULL OR sink = ?1) AND (?2 IS NULL OR id = ?2)",
-        params![filter.sink.as_ref().map(SinkName::as_str), filter.id],
-    )?;
+    let dropped = connection.execute(&format!("DELETE FROM dead_letters WHERE {CHOSEN}"), chosen)?;
     Ok(dropped as u64)
 }
 
-/// Returns dead letters after an id, oldest first: at most `limit`.
+/// Copies stored events that a sink wants to its dead letters, as to be sent again: those of the `limit` events after
+/// `after` and up to `until` whose type matches the glob. Returns how many, and up to where events were looked at;
+/// `None` at the end.
+pub(super) fn copy_for_replay(
+    connection: &Connection,
+    sink: &SinkName,
+    part: &ReplayPart,
+    wants: &dyn Fn(&str, &str, &[u8]) -> bool,
+    now: u64,
+) -> rusqlite::Result<(u64, Option<Seq>)> {
+    const LIMIT: usize = 1_000;
+    let mut statement = connection.prepare_cached(
+        "SELECT seq, type, version, payload FROM events WHERE seq > ?1 AND seq <= ?2 AND payload IS NOT NULL
+         AND (?3 IS NULL OR type GLOB ?3) ORDER BY seq LIMIT ?4",
+    )?;
+    let mut rows = statement.query(params![part.after.0, part.last.0, part.types, LIMIT])?;
+    let (mut wanted, mut seen, mut looked) = (Vec::new(), 0, part.after);
+    while let Some(row) = rows.next()? {
+        (seen, looked) = (seen + 1, Seq(row.get(0)?));
+        if wants(row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str()?, row.get_ref(3)?.as_blob()?) {
+            wanted.push(looked);
+        }
+    }
+    for seq in &wanted {
+        let known: bool = connection
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM dead_letters WHERE sink = ?1 AND seq = ?2)")?
+            .query_row(params![sink.as_str(), seq.0], |row| row.get(0))?;
+        connection
+            .prepare_cached(
+                "INSERT INTO dead_letters (sink, seq, message_id, message_timestamp, type, version, subscription_id,
+                                           stored_at, payload, failed_at, error, replay, replays)
+                 SELECT ?1, seq, message_id, message_timestamp, type, version, subscription_id, stored_at, payload, ?3,
+                        'not sent again yet', 1, 1
+                 FROM events WHERE seq = ?2
+                 ON CONFLICT (sink, seq) DO UPDATE SET replay = 1, replays = replays + 1",
+            )?
+            .execute(params![sink.as_str(), seq.0, now])?;
+        if !known {
+            count(connection, sink.as_str(), 1)?;
+        }
+    }
+    Ok((wanted.len() as u64, (seen == LIMIT).then_some(looked)))
+}
+
+/// The dead letters of a filter with ids after `after`, oldest first: at most `limit`.
+pub(super) fn chosen(
+    connection: &Connection,
+    filter: &DeadLetterFilter,
+    after: i64,
+    limit: usize,
+) -> rusqlite::Result<Vec<DeadLetter>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM dead_letters WHERE id > :after AND {CHOSEN} ORDER BY id LIMIT :limit"
+        ))?
+        .query_map(
+            named_params! {
+                ":of_sink": filter.sink.as_ref().map(SinkName::as_str), ":of_id": filter.id,
+                ":of_types": filter.types, ":until": filter.until.map(Timestamp::unix_millis),
+                ":after": after, ":limit": limit,
+            },
+            dead_letter,
+        )?
+        .collect()
+}
+
+/// Dead letters after an id, oldest first: at most `limit`.
 pub(super) fn list(
     connection: &Connection,
     sink: Option<&SinkName>,

@@ -1,7 +1,7 @@
 //! Rows of events.
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
 
 use super::age::{Reading, Saved, Tick, Witness};
 use super::follower::Follower;
@@ -148,20 +148,11 @@ pub(super) fn read_after(
     limit: usize,
     max_bytes: usize,
 ) -> rusqlite::Result<Vec<StoredEvent>> {
-    let mut statement = connection.prepare_cached(
+    let statement = connection.prepare_cached(
         "SELECT seq, message_id, message_timestamp, type, version, subscription_id, stored_at, payload
          FROM events WHERE seq > ?1 AND payload IS NOT NULL ORDER BY seq",
     )?;
-    let mut rows = statement.query(params![after.0])?;
-    let mut events = Vec::new();
-    let mut bytes = 0;
-    while events.len() < limit && bytes < max_bytes {
-        let Some(row) = rows.next()? else { break };
-        let event = stored(row)?;
-        bytes += event.event.payload.len();
-        events.push(event);
-    }
-    Ok(events)
+    bounded(statement, after, limit, max_bytes)
 }
 
 /// The events of one type after `after`, oldest first, at most `limit`.
@@ -180,20 +171,27 @@ pub(super) fn of_type_after(
         .collect()
 }
 
-/// The events before `before`, newest first: at most `limit`, and no more than about `max_bytes` of payload, but one
-/// at least.
+/// The events before `before`, newest first, within the same bounds.
 pub(super) fn read_before(
     connection: &Connection,
     before: Seq,
     limit: usize,
     max_bytes: usize,
 ) -> rusqlite::Result<Vec<StoredEvent>> {
-    let mut statement = connection.prepare_cached(
+    let statement = connection.prepare_cached(
         "SELECT seq, message_id, message_timestamp, type, version, subscription_id, stored_at, payload
          FROM events WHERE seq < ?1 AND payload IS NOT NULL ORDER BY seq DESC",
     )?;
-    let before = i64::try_from(before.0).unwrap_or(i64::MAX);
-    let mut rows = statement.query(params![before])?;
+    bounded(statement, Seq(before.0.min(i64::MAX as u64)), limit, max_bytes)
+}
+
+fn bounded(
+    mut statement: CachedStatement<'_>,
+    from: Seq,
+    limit: usize,
+    max_bytes: usize,
+) -> rusqlite::Result<Vec<StoredEvent>> {
+    let mut rows = statement.query(params![from.0])?;
     let mut events = Vec::new();
     let mut bytes = 0;
     while events.len() < limit && bytes < max_bytes {

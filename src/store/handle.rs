@@ -15,8 +15,8 @@ use super::reader::{self, ReadRequest, ReaderThread};
 use super::recent::Recent;
 use super::writer::{Published, Writer};
 use super::{
-    Appended, DeadLetter, DeadLetterFilter, GivenUp, IntakeCounts, Keep, LOSS, Loss, SinkRecord, StartAt,
-    StoreOptions, guard, retention, schema,
+    Appended, DeadLetter, DeadLetterFilter, GivenUp, IntakeCounts, Keep, LOSS, Loss, ReplayPart, SinkRecord,
+    StartAt, StoreOptions, guard, retention, schema,
 };
 use crate::model::event::{Event, Seq, StoredEvent};
 use crate::model::happening;
@@ -387,6 +387,22 @@ impl Store {
     /// The database cannot be written at present, or the store was closed.
     pub async fn drop_dead_letters(&self, filter: DeadLetterFilter) -> Result<u64, StoreError> {
         self.ask(|reply| Job::DeadLetters { filter, drop: true, reply }).await
+    }
+
+    /// Copies a part of the stored events to the dead letters of a sink whose worker runs, as to be sent again, if that
+    /// worker wants them; tells how many. Other writes go on between batches.
+    ///
+    /// # Errors
+    /// The database cannot be written at present, or the store was closed.
+    pub async fn copy_for_replay(&self, name: &SinkName, mut part: ReplayPart) -> Result<u64, StoreError> {
+        let mut copied = 0;
+        loop {
+            let (sink, batch) = (name.clone(), part.clone());
+            let (count, looked) = self.ask(|reply| Job::Replay { name: sink, part: batch, reply }).await?;
+            copied += count;
+            let Some(looked) = looked else { return Ok(copied) };
+            part.after = looked;
+        }
     }
 
     /// Returns a sink's dead letters that wait to be sent again, with ids after `after`, oldest first.

@@ -5,7 +5,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::error::StoreError;
 use super::follower::Follower;
-use super::{Appended, DeadLetterFilter, GivenUp, SinkRecord, StartAt, dead_letters, sinks};
+use super::{Appended, DeadLetterFilter, GivenUp, ReplayPart, SinkRecord, StartAt, dead_letters, sinks};
 use crate::model::event::{Event, Seq, StoredEvent};
 use crate::model::route::SinkName;
 
@@ -32,6 +32,11 @@ pub(super) enum Job {
         filter: DeadLetterFilter,
         drop: bool,
         reply: Reply<u64>,
+    },
+    Replay {
+        name: SinkName,
+        part: ReplayPart,
+        reply: Reply<(u64, Option<Seq>)>,
     },
     Settings {
         changes: Vec<(String, Option<String>)>,
@@ -70,6 +75,7 @@ pub(super) enum Done {
     Appended(Appended),
     Sink(SinkRecord),
     Count(u64),
+    Copied(u64, Option<Seq>),
     Unit,
 }
 
@@ -80,6 +86,10 @@ impl Done {
 
     fn sink(self) -> Result<SinkRecord, StoreError> {
         if let Self::Sink(record) = self { Ok(record) } else { Err(mismatch()) }
+    }
+
+    fn copied(self) -> Result<(u64, Option<Seq>), StoreError> {
+        if let Self::Copied(count, looked) = self { Ok((count, looked)) } else { Err(mismatch()) }
     }
 
     fn count(self) -> Result<u64, StoreError> {
@@ -106,6 +116,9 @@ impl Job {
             Self::DeadLetters { reply, .. } => {
                 let _ = reply.send(done.count());
             }
+            Self::Replay { reply, .. } => {
+                let _ = reply.send(done.copied());
+            }
             Self::Settings { reply, .. }
             | Self::Retire { reply, .. }
             | Self::LimitPages { reply, .. }
@@ -126,6 +139,9 @@ impl Job {
                 let _ = reply.send(Err(error));
             }
             Self::DeadLetters { reply, .. } => {
+                let _ = reply.send(Err(error));
+            }
+            Self::Replay { reply, .. } => {
                 let _ = reply.send(Err(error));
             }
             Self::Settings { reply, .. }

@@ -203,6 +203,21 @@ pub struct DeadLetterFilter {
     pub sink: Option<SinkName>,
     /// Only this one. `None` means all.
     pub id: Option<i64>,
+    /// Of types that match this glob only, as SQLite understands it: `*` and `?`.
+    pub types: Option<String>,
+    /// Those whose last failure was before this time only.
+    pub until: Option<Timestamp>,
+}
+
+/// Part of the stored events, to be sent to a sink again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReplayPart {
+    /// Events behind this one.
+    pub after: Seq,
+    /// And up to this one.
+    pub last: Seq,
+    /// Of types that match this glob only, as SQLite understands it: `*` and `?`.
+    pub types: Option<String>,
 }
 
 /// Prefix of the names of settings that record losses.

@@ -10,7 +10,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::error::StoreError;
 use super::follower::Follower;
-use super::{DeadLetter, dead_letters, events, schema, settings};
+use super::{DeadLetter, DeadLetterFilter, dead_letters, events, schema, settings};
 use crate::model::event::{GAP, Seq, StoredEvent};
 use crate::model::pulse::Pulse;
 use crate::model::route::SinkName;
@@ -162,6 +162,28 @@ impl Reader {
     /// The database cannot be read.
     pub fn gaps_after(&self, after: Seq, limit: usize) -> Result<Vec<StoredEvent>, StoreError> {
         events::of_type_after(&self.connection, GAP, after, limit).map_err(StoreError::sql("read events"))
+    }
+
+    /// The events before `before`, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn read_before(&self, before: Seq, limit: usize) -> Result<Vec<StoredEvent>, StoreError> {
+        events::read_before(&self.connection, before, limit, 16 << 20).map_err(StoreError::sql("read events"))
+    }
+
+    /// The dead letters of a filter with ids after `after`, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn chosen_letters(
+        &self,
+        filter: &DeadLetterFilter,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, StoreError> {
+        dead_letters::chosen(&self.connection, filter, after, limit)
+            .map_err(StoreError::sql("read dead letters"))
     }
 
     /// The number of the last event stored before `time`.

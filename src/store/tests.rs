@@ -332,7 +332,7 @@ async fn dead_letters_are_listed_marked_and_dropped() {
     assert_eq!(reader.dead_letters(None, all[0].id, 1).unwrap()[0].id, all[1].id, "in pages");
     assert_eq!(list(Some(&b)).len(), 1);
 
-    let of = |sink: &SinkName| DeadLetterFilter { sink: Some(sink.clone()), id: None };
+    let of = |sink: &SinkName| DeadLetterFilter { sink: Some(sink.clone()), ..DeadLetterFilter::default() };
     assert_eq!(store.mark_dead_letters(of(&a)).await.unwrap(), 2);
     assert_eq!(store.mark_dead_letters(of(&a)).await.unwrap(), 0, "they are marked");
     let marked = store.dead_letters_to_replay(&a, 0, 10).await.unwrap();
@@ -348,7 +348,10 @@ async fn dead_letters_are_listed_marked_and_dropped() {
         Some((all[1].last.at, "too bad".to_owned()))
     );
     assert_eq!(
-        store.drop_dead_letters(DeadLetterFilter { sink: None, id: Some(all[2].id) }).await.unwrap(),
+        store
+            .drop_dead_letters(DeadLetterFilter { id: Some(all[2].id), ..DeadLetterFilter::default() })
+            .await
+            .unwrap(),
         1
     );
     assert_eq!(store.sink(&b, StartAt::Present).await.unwrap().dead_letters, 0);

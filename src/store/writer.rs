@@ -546,6 +546,15 @@ impl Writer {
                 Job::DeadLetters { filter, drop: true, .. } => {
                     Done::Count(dead_letters::drop(&transaction, filter)?)
                 }
+                Job::Replay { name, part, .. } => {
+                    let follower = self.followers.get(name.as_str());
+                    let wants = |kind: &str, version: &str, payload: &[u8]| {
+                        follower.is_some_and(|follower| follower.wants(kind, version, payload))
+                    };
+                    let (count, looked) =
+                        dead_letters::copy_for_replay(&transaction, name, part, &wants, now.wall)?;
+                    Done::Copied(count, looked)
+                }
                 Job::Settings { changes, .. } => {
                     settings::save(&transaction, changes)?;
                     Done::Unit

@@ -29,7 +29,7 @@ fn a_healthy_daemon_prints_a_few_lines() {
         store          12 events, 40.0 KiB of 2.0 GiB, newest 12, 9.0 ms per commit, 1 commit failed
         sink log       file, idle, 11 delivered, 3 tries failed
         page           http://127.0.0.1:9464/, needs the token
-    "#]].assert_eq(&render(&example::healthy(), false));
+    "#]].assert_eq(&render(&example::healthy(), false, &[]));
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn problems_come_first_and_every_field_is_shown() {
     expect![[r#"
         eventsubd 0.1.0 (pid 4711), up 1 day 2 h: running, 1 problem
         ! subscriptions: 1 of 2 subscriptions cannot be created
-          hint: each says why in `eventsubd status`
+          hint: channel.follow ann: needs grant: ann must allow moderator:read:followers: run `eventsubd authorize --user ann`
 
         config         /etc/eventsubd/config.toml, generation 2, loaded 10 min ago; an edit was refused 1 min ago; reloads: 1 accepted, 1 refused
         state          /var/lib/eventsubd, of the sandbox
@@ -63,10 +63,10 @@ fn problems_come_first_and_every_field_is_shown() {
           `eventsubd authorize --missing` asks for all of them
 
         Parked subscriptions:
-          channel.follow v2 broadcaster_user_id=2 moderator_user_id=2
+          channel.follow ann
             needs grant: ann must allow moderator:read:followers: run `eventsubd authorize --user ann`
             tried again in 5 min
-    "#]].assert_eq(&render(&example::status(), false));
+    "#]].assert_eq(&render(&example::status(), false, &[]));
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_daemon_that_has_not_converged_says_why() {
             .contains(&"Twitch's list is being read, to be compared with the file".into())
     );
     status.reconcile.remembered = None;
-    let summary = |status: &Status| render(status, false).lines().next().map(str::to_owned);
+    let summary = |status: &Status| render(status, false, &[]).lines().next().map(str::to_owned);
     expect!["eventsubd 0.1.0 (pid 4711), up 1 day 2 h: not ready; there is no token: Twitch does not give one; there is no conduit yet; configuration 2 has not been applied yet"].assert_eq(&summary(&status).expect("a line"));
 
     status.token.state = TokenState::Valid;
@@ -122,7 +122,7 @@ fn long_lists_are_counted_and_failures_come_first() {
     let shard = status.shards[0].clone();
     status.shards = (0..100).map(|n| ShardStatus { shard: ShardId(n), ..shard.clone() }).collect();
     status.shards[77].state = ShardState::Waiting;
-    let text = render(&status, false);
+    let text = render(&status, false, &[]);
     assert!(text.lines().count() < 110, "{text}");
     for part in [
         "Parked subscriptions (999 grant, 1 login):",
@@ -138,13 +138,13 @@ fn long_lists_are_counted_and_failures_come_first() {
 
 #[test]
 fn colour_only_adds_escape_sequences() {
-    let text = render(&example::status(), true);
+    let text = render(&example::status(), true, &[]);
     assert!(text.contains("\x1b[1;31m!\x1b[0m"), "{text}");
     let mut plain = text;
     for code in ["\x1b[1;31m", "\x1b[1;33m", "\x1b[1;32m", "\x1b[1m", "\x1b[0m"] {
         plain = plain.replace(code, "");
     }
-    assert_eq!(plain, render(&example::status(), false));
+    assert_eq!(plain, render(&example::status(), false, &[]));
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn strings(value: &Value, path: &str, visit: &mut impl FnMut(&str)) {
 fn no_text_of_a_status_controls_the_terminal_or_forges_a_line() {
     const HOSTILE: &str = "\u{1b}[2J\nforged: all is well\r\u{9b}1m\u{202e}";
     let whole = serde_json::to_value(example::status()).unwrap();
-    let lines = render(&example::status(), false).lines().count();
+    let lines = render(&example::status(), false, &[]).lines().count();
     let (mut paths, mut shown) = (Vec::new(), 0);
     strings(&whole, "", &mut |path| paths.push(path.to_owned()));
     for path in paths {
@@ -232,7 +232,7 @@ fn no_text_of_a_status_controls_the_terminal_or_forges_a_line() {
         text.push_str(HOSTILE);
         // Names of states and times do not deserialize from it.
         let Ok(status) = serde_json::from_value::<Status>(changed) else { continue };
-        let text = render(&status, false);
+        let text = render(&status, false, &[]);
         shown += usize::from(text.contains("\\x1b[2J\\nforged"));
         assert!(!text.contains(['\u{1b}', '\r', '\u{9b}', '\u{202e}']), "{path}: {text}");
         assert_eq!(text.lines().count(), lines, "{path}: {text}");

@@ -38,6 +38,10 @@ const SUBJECT: usize = 2_000;
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Time for which a stream that we create knows message ids: longer than most outages of a server.
 const DUPLICATES: Duration = Duration::from_secs(3600);
+/// Age of the oldest message in a stream that the sink creates.
+const STREAM_AGE: Duration = Duration::from_secs(7 * 86_400);
+/// Size of a stream that the sink creates, in bytes; the server removes the oldest messages beyond it.
+const STREAM_BYTES: i64 = 1 << 30;
 
 /// The sink.
 pub(in crate::delivery) struct Nats {
@@ -321,6 +325,8 @@ impl Nats {
             name: name.to_owned(),
             subjects: subjects.clone(),
             duplicate_window: DUPLICATES,
+            max_age: STREAM_AGE,
+            max_bytes: STREAM_BYTES,
             ..stream::Config::default()
         };
         match context.get_or_create_stream(config).await {

@@ -17,7 +17,7 @@ async fn dead_letters_are_sent_again_or_dropped() {
 
     let reader = crate::store::Reader::open(&folder.path().join("events.db")).unwrap();
     let list = || reader.dead_letters(None, 0, 10).unwrap();
-    let first = DeadLetterFilter { sink: None, id: Some(list()[0].id) };
+    let first = DeadLetterFilter { id: Some(list()[0].id), ..DeadLetterFilter::default() };
     assert_eq!(bench.handle.drop_dead_letters(first).await.unwrap(), 1);
     bench.status("out", |status| status.dead_letters == 3).await;
 
@@ -38,7 +38,7 @@ async fn dead_letters_are_sent_again_or_dropped() {
     bench.push(4..5, "stream.online").await;
     bench.caught_up("out").await;
     assert_eq!(tap.ids(), numbers(1..5), "and it goes on");
-    let nobody = DeadLetterFilter { sink: Some(SinkName::new("nobody")), id: None };
+    let nobody = DeadLetterFilter { sink: Some(SinkName::new("nobody")), ..DeadLetterFilter::default() };
     assert!(matches!(bench.handle.resend(nobody).await, Err(ResendError::Unknown(_))));
     bench.end().await;
 }
