@@ -1,10 +1,12 @@
 //! Masking of secrets in texts from others, in any spelling.
 //!
 //! A receiver may repeat part of a secret, escaped or decoded. Every readable form of a text (as it is, without
-//! percent-encoding, backslashes and entities, without blanks) is compared with every form of each secret (itself,
-//! decoded, base64, hexadecimal), and common parts of `WINDOW` bytes or more are masked.
+//! percent-encoding, backslashes or entities, without all of them, without blanks) is compared with every form of each
+//! secret (itself, decoded, base64, hexadecimal), and common parts of `WINDOW` bytes or more are masked.
 
-use std::collections::HashSet;
+use std::collections::hash_map::RandomState;
+use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasher as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -15,6 +17,8 @@ const WINDOW: usize = 8;
 const SHORTEST: usize = 5;
 /// Number of times that escapes are undone, because escaped texts are escaped again.
 const DEPTH: usize = 3;
+/// First bytes of the escapes that are undone together: all kinds, for texts that mix them, and each by itself.
+const ESCAPES: [&[u8]; 4] = [b"%\\&", b"%", b"\\", b"&"];
 /// Replacement of a masked part.
 const HIDDEN: &str = "[secret]";
 /// Minimum length of a word with letters and digits that counts as a secret in ordinary text.
@@ -43,29 +47,29 @@ impl Masking {
 
     pub fn add_secret(&mut self, secret: &str) {
         self.add_long(secret);
-        for form in forms(secret) {
-            let form = fold(&form, Blanks::Dropped).bytes;
+        for_each_form(secret, |form| {
+            let form = fold(form, Blanks::Dropped).bytes;
             if (SHORTEST..WINDOW).contains(&form.len()) {
                 self.short.insert(form.into());
             }
-        }
+        });
     }
 
     /// Adds a text of which only longer parts are secret.
     fn add_long(&mut self, text: &str) {
-        for form in forms(text) {
+        for_each_form(text, |form| {
             let bytes: Vec<u8> = form.iter().map(|unit| unit.byte).collect();
             for encoded in [STANDARD_NO_PAD.encode(&bytes), hexadecimal(&bytes)] {
                 self.add_windows(&units(&encoded));
             }
-            self.add_windows(&form);
+            self.add_windows(form);
             // Forms encode a blank as `+`.
             for (from, to) in [(b'+', b' '), (b' ', b'+')] {
                 let replaced =
                     |unit: &Unit| Unit { byte: if unit.byte == from { to } else { unit.byte }, ..*unit };
                 self.add_windows(&form.iter().map(replaced).collect::<Vec<Unit>>());
             }
-        }
+        });
     }
 
     fn add_windows(&mut self, form: &[Unit]) {
@@ -119,7 +123,8 @@ impl Masking {
         if let Some((login, _)) = authority.rsplit_once('@') {
             let (user, password) = login.split_once(':').unwrap_or((login, ""));
             let decoded = |text: &str| {
-                String::from_utf8_lossy(&unescape(&units(text)).iter().map(|u| u.byte).collect::<Vec<u8>>())
+                let decoded = unescape(&units(text), b"%");
+                String::from_utf8_lossy(&decoded.iter().map(|unit| unit.byte).collect::<Vec<u8>>())
                     .into_owned()
             };
             self.add_login(user, password);
@@ -156,9 +161,9 @@ impl Masking {
             return text.to_owned();
         }
         let mut is_hidden = vec![false; text.len()];
-        for form in forms(text) {
+        for_each_form(text, |form| {
             for blanks in [Blanks::Kept, Blanks::Dropped] {
-                let folded = fold(&form, blanks);
+                let folded = fold(form, blanks);
                 for (at, window) in folded.bytes.array_windows_of().enumerate() {
                     if self.windows.contains(&window) {
                         let (from, to) = (folded.sources[at].0, folded.sources[at + WINDOW - 1].1);
@@ -166,8 +171,8 @@ impl Masking {
                     }
                 }
             }
-            self.hide_short(&fold(&form, Blanks::Kept), &mut is_hidden);
-        }
+            self.hide_short(&fold(form, Blanks::Kept), &mut is_hidden);
+        });
         let mut shown = String::with_capacity(text.len());
         let mut was_hidden = false;
         for (at, c) in text.char_indices() {
@@ -198,7 +203,7 @@ impl Masking {
 }
 
 /// One decoded byte, and the bytes of the original text that it comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Unit {
     byte: u8,
     source: (usize, usize),
@@ -208,27 +213,48 @@ fn units(text: &str) -> Vec<Unit> {
     text.bytes().enumerate().map(|(at, byte)| Unit { byte, source: (at, at + 1) }).collect()
 }
 
-/// Returns every form in which a text can be read.
-fn forms(text: &str) -> Vec<Vec<Unit>> {
-    let mut forms = vec![units(text)];
-    while forms.len() <= DEPTH
-        && let Some(last) = forms.last()
-    {
-        let next = unescape(last);
-        if next.len() == last.len() {
-            break;
-        }
-        forms.push(next);
-    }
-    forms
+/// Calls `visit` with every form in which a text can be read.
+fn for_each_form(text: &str, mut visit: impl FnMut(&[Unit])) {
+    let mut depths = HashMap::new();
+    visit_forms(&units(text), DEPTH, &RandomState::new(), &mut depths, &mut visit);
 }
 
-/// Undoes one level of percent-encoding, JSON escapes and HTML entities.
-fn unescape(text: &[Unit]) -> Vec<Unit> {
+/// Visits a form and what it decodes to. `depths` has the visited forms, with the number of levels undone below them.
+///
+/// Undoing everything at once is not enough: in JSON a secret `a%41` has its percent sign unchanged, and without the
+/// backslashes alone the text has the secret as it is.
+fn visit_forms(
+    form: &[Unit],
+    depth: usize,
+    hasher: &RandomState,
+    depths: &mut HashMap<u64, usize>,
+    visit: &mut impl FnMut(&[Unit]),
+) {
+    let known = depths.insert(hasher.hash_one(form), depth);
+    if known.is_none() {
+        visit(form);
+    }
+    for marks in ESCAPES {
+        if depth == 0 {
+            return;
+        }
+        let next = unescape(form, marks);
+        if next.len() == form.len() {
+            continue;
+        }
+        if depths.get(&hasher.hash_one(&*next)).is_none_or(|levels| *levels < depth - 1) {
+            visit_forms(&next, depth - 1, hasher, depths, visit);
+        }
+    }
+}
+
+/// Undoes one level of the escapes that begin with one of `marks`: percent-encoding, JSON escapes, HTML entities.
+fn unescape(text: &[Unit], marks: &[u8]) -> Vec<Unit> {
     let mut out = Vec::with_capacity(text.len());
     let mut at = 0;
     while at < text.len() {
-        let (length, c) = escape(&text[at..]).unwrap_or((1, None));
+        let is_mark = marks.contains(&text[at].byte);
+        let (length, c) = if is_mark { escape(&text[at..]) } else { None }.unwrap_or((1, None));
         let source = (text[at].source.0, text[at + length - 1].source.1);
         match c {
             None => out.push(text[at]),
@@ -455,22 +481,57 @@ mod tests {
             3 => each(&|byte| format!("\\u{byte:04x}")),
             4 => each(&|byte| format!("&#{byte};")),
             5 => secret.to_uppercase(),
-            6 => serde_json::to_string(&secret).unwrap().replace('/', "\\/"),
+            6 => {
+                let json = serde_json::to_string(&secret).unwrap();
+                json[1..json.len() - 1].replace('/', "\\/")
+            }
             7 => STANDARD.encode(secret),
             8 => base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(secret),
             9 => each(&|byte| format!("{byte:02x}")),
             10 => each(&|byte| format!("{}\n", char::from(byte))),
-            _ => form_urlencoded::byte_serialize(secret.as_bytes()).collect(),
+            11 => form_urlencoded::byte_serialize(secret.as_bytes()).collect(),
+            _ => each(&|byte| match byte {
+                b'&' => "&amp;".to_owned(),
+                b'<' => "&lt;".to_owned(),
+                b'>' => "&gt;".to_owned(),
+                b'"' => "&quot;".to_owned(),
+                b'\'' => "&#39;".to_owned(),
+                byte => char::from(byte).to_string(),
+            }),
         }
     }
+
+    /// Spellings that keep every byte, so that a text can be spelt in one of them again.
+    const ESCAPED: [usize; 6] = [1, 3, 4, 6, 11, 12];
+
+    #[test]
+    fn parts_that_look_escaped_are_masked_when_they_are_escaped_otherwise() {
+        for (secret, said) in [
+            ("00!!/%aAa", r"0!!\/%aAa"),
+            ("00!!/%aAa", "0!&#33;/%aAa"),
+            (r"00!!/\x4a", "0!!%2F%5Cx4a"),
+            (r"00!!/\x4a", "0!!&sol;\\x4a"),
+            ("00!/&lt;a", r"0!\/&lt;a"),
+            ("00!/&lt;a", "0!%2F%26lt;a"),
+            ("00!!/%aAa", r"0!&#33;\/%aAa"),
+        ] {
+            let masking = Masking::of(secret);
+            assert_eq!(masking.hide(&format!("no {said} here")), "no [secret] here", "{said} of {secret}");
+        }
+    }
+
+    /// Secrets with parts that look like escapes.
+    const LOOKS_ESCAPED: &str =
+        r"(%[0-9A-Fa-f]{2}|&(amp|lt|#4[0-9]);|\\(u00[2-7][0-9]|x4[0-9]|[nrt/\\])|[!-~]){8,20}";
 
     proptest! {
         /// Checks that no part of a secret as long as a window is left, in any spelling and between any words.
         #[test]
         fn nothing_of_a_secret_is_left(
-            secret in "[!-~]{8,60}",
+            secret in prop_oneof!["[!-~]{8,60}", LOOKS_ESCAPED],
             from in any::<prop::sample::Index>(),
-            spelling in 0..12_usize,
+            spelling in 0..13_usize,
+            again in prop::option::of(prop::sample::select(&ESCAPED[..])),
             before in "[a-z ]{0,12}",
             after in "[a-z ]{0,12}",
             kind in 0..3_usize,
@@ -483,7 +544,11 @@ mod tests {
             };
             // Base64 of a part from the middle is another text; that of a prefix is a prefix of the whole.
             let from = if matches!(spelling, 7 | 8) { 0 } else { from.index(secret.len() - WINDOW + 1) };
-            let spelt = spell(&secret[from..], spelling);
+            let mut spelt = spell(&secret[from..], spelling);
+            if let Some(again) = again {
+                // Padding is no part of a secret, and is longer than a window once it is escaped.
+                spelt = spell(spelt.trim_end_matches(if spelling == 7 { "=" } else { "\0" }), again);
+            }
             let shown = masking.hide(&format!("{before} {spelt} {after}"));
             for at in 0..spelt.len().saturating_sub(WINDOW - 1) {
                 if let Some(part) = spelt.get(at..at + WINDOW) {
