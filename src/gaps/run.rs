@@ -244,7 +244,7 @@ impl Driver {
         }
         let calls = self.sources.in_use.borrow().as_ref().is_some_and(|in_use| in_use.subscriptions);
         let placed = lapses.into_iter().map(|(key, lapse)| {
-            let (from, to) = (self.line.of(lapse.from), self.line.of(lapse.to));
+            let (from, to) = (self.line.of(lapse.from), self.line.latest(lapse.to));
             let from = if calls { self.sights.signed_before(from) } else { from };
             (key, from, to)
         });

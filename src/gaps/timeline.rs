@@ -11,39 +11,70 @@ const SLEEPS: usize = 64;
 /// The two clocks are read one after the other, so they waver by a little.
 const WAVER: u64 = 50;
 
+/// A pair of both clocks.
+#[derive(Clone, Copy, Debug)]
+struct Anchor {
+    instant: Instant,
+    moment: Moment,
+    /// Last instant known to lie before the sleep that ended with this pair.
+    awake: Instant,
+}
+
 /// Pairs of both clocks: the first, and one after each sleep.
 #[derive(Clone, Debug)]
 pub(super) struct Timeline {
-    anchors: VecDeque<(Instant, Moment)>,
+    anchors: VecDeque<Anchor>,
+    /// Instant of the last note.
+    noted: Instant,
 }
 
 impl Timeline {
     pub(super) fn new(instant: Instant, moment: Moment) -> Self {
-        Self { anchors: VecDeque::from([(instant, moment)]) }
+        Self { anchors: VecDeque::from([Anchor { instant, moment, awake: instant }]), noted: instant }
     }
 
     /// Takes note of both clocks now.
     pub(super) fn note(&mut self, instant: Instant, moment: Moment) {
         if moment > self.of(instant).saturating_add(WAVER) {
-            self.anchors.push_back((instant, moment));
+            self.anchors.push_back(Anchor { instant, moment, awake: self.noted });
             if self.anchors.len() > SLEEPS {
                 self.anchors.pop_front();
             }
         }
+        self.noted = instant;
     }
 
-    /// The moment of an instant. If it is unclear whether it was before a sleep or after it, it counts as before.
+    /// Returns the earliest moment that an instant may have: if it is unclear whether it was before a sleep or after
+    /// it, it counts as before.
     pub(super) fn of(&self, instant: Instant) -> Moment {
-        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let anchor = self.anchors.iter().rev().find(|(anchor, _)| *anchor < instant);
+        let anchor = self.anchors.iter().rev().find(|anchor| anchor.instant < instant);
         match (anchor, self.anchors.front()) {
-            (Some((anchor, moment)), _) => moment.saturating_add(millis(instant - *anchor)),
-            (None, Some((first, moment))) => {
-                moment.saturating_sub(millis(first.saturating_duration_since(instant)))
-            }
+            (Some(anchor), _) => anchor.moment.saturating_add(millis(instant - anchor.instant)),
+            (None, Some(first)) => first.before(instant),
             (None, None) => 0,
         }
     }
+
+    /// Returns the latest moment that an instant may have: if it is unclear whether it was before a sleep or after it,
+    /// it counts as after.
+    pub(super) fn latest(&self, instant: Instant) -> Moment {
+        let next = self.anchors.iter().find(|anchor| anchor.instant >= instant);
+        match next {
+            Some(next) if instant > next.awake => next.before(instant),
+            _ => self.of(instant),
+        }
+    }
+}
+
+impl Anchor {
+    /// Returns the moment of an instant that no sleep separates from this later pair.
+    fn before(&self, instant: Instant) -> Moment {
+        self.moment.saturating_sub(millis(self.instant.saturating_duration_since(instant)))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -63,8 +94,10 @@ mod tests {
             [(5, 1_005_000), (15, 1_015_000), (20, 1_020_000), (22, 1_122_000), (25, 1_125_000)]
         {
             assert_eq!(line.of(at(instant)), moment, "{instant}");
+            assert_eq!(line.latest(at(instant)), moment, "{instant}");
         }
         let unclear = start + Duration::from_millis(20_500);
         assert_eq!((line.of(unclear), line.of(at(21))), (1_020_500, 1_021_000));
+        assert_eq!((line.latest(unclear), line.latest(at(21))), (1_120_500, 1_121_000));
     }
 }

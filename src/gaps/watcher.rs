@@ -37,7 +37,7 @@ pub(super) enum Way {
 /// A time in which a way delivers without a break.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stretch {
-    /// Its beginning by the process's clock, which names it.
+    /// Beginning by the process's clock, which names the stretch: no two of a way begin at the same instant.
     pub(super) name: Instant,
     /// Everything that Twitch sent up to here came in.
     pub(super) known: Moment,
@@ -113,7 +113,7 @@ struct State {
 #[derive(Clone, Copy, Debug)]
 struct Break {
     way: Way,
-    /// The stretch that it ended.
+    /// The stretch that it ended. `None` if the stretch went on, or if there was none.
     name: Option<Instant>,
     from: Moment,
     to: Moment,
@@ -249,9 +249,10 @@ impl Watcher {
         }
         let calling = self.ways.iter().filter(|(_, state)| state.is_up && state.calls);
         let breaks: Vec<Break> = calling
-            .map(|(way, state)| Break {
+            .map(|(way, _)| Break {
                 way: *way,
-                name: state.name,
+                // The stretch goes on: that it delivers later says nothing of the pause.
+                name: None,
                 from: before,
                 to: now,
                 reason: GapReason::DaemonPaused,
