@@ -18,7 +18,7 @@ use super::sink::SinkName;
 /// Twitch returns optional fields that were omitted as empty strings, so only normal forms can be
 /// compared. All values are strings (Twitch: "Create EventSub Subscription").
 ///
-/// There may be hundreds of thousands: it is one text, names and values each with [`END`] behind it. U+0000 sorts before
+/// There may be hundreds of thousands: it is one text, names and values each with `END` behind it. U+0000 sorts before
 /// everything else, so texts are in the order of their fields.
 #[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Condition(Box<str>);

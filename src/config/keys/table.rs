@@ -52,6 +52,7 @@ macro_rules! keys {
         $( $(#[doc = $doc:literal])+ $key:ident $(($word:literal))? : $type:ty; )+
     }) => {
         #[doc = concat!("`[", $section, "]`.")]
+        #[allow(rustdoc::bare_urls, reason = "terminals show the texts too")]
         $(#[derive($($derive),+)])?
         $vis struct $name {
             $( $(#[doc = $doc])+ $vis $key: $type, )+
