@@ -135,8 +135,7 @@ impl LivenessCounters {
         self.pulses.each_ref().map(|(part, pulse)| Liveness {
             part: *part,
             beats: pulse.count(),
-            waits: pulse.is_resting()
-                || (reconciler_waits && matches!(part, Part::Reconciler | Part::Binder)),
+            waits: reconciler_waits && matches!(part, Part::Reconciler | Part::Binder),
         })
     }
 }

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
@@ -16,6 +17,8 @@ use crate::model::pulse::Pulse;
 use crate::model::route::SinkName;
 use crate::model::time::Timestamp;
 
+/// Pause after which the thread shows that it lives, a part of what the watchdog grants it.
+const IDLE: Duration = Duration::from_secs(20);
 /// Requests that may wait for the reader thread.
 pub(super) const QUEUE: usize = 64;
 
@@ -69,7 +72,7 @@ pub(super) enum ReadRequest {
 pub(super) struct ReaderThread;
 
 impl ReaderThread {
-    /// Runs until the store's handles are gone; `pulse` beats with every request, and rests in between.
+    /// Runs until the store's handles are gone; `pulse` beats with every request and every [`IDLE`], and rests in between.
     pub(super) fn start(
         connection: Connection,
         requests: Receiver<ReadRequest>,
@@ -80,10 +83,13 @@ impl ReaderThread {
             let guard = super::guard::DeathNotice::new("reader", died);
             loop {
                 pulse.rest();
-                let request = requests.recv();
+                let request = requests.recv_timeout(IDLE);
                 pulse.beat();
-                let Ok(request) = request else { break };
-                answer(&connection, request);
+                match request {
+                    Ok(request) => answer(&connection, request),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => break,
+                }
             }
             guard.expected();
         })?;
