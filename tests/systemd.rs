@@ -586,9 +586,8 @@ fn webhooks_come_through_the_socket_of_systemd_which_also_starts_the_daemon() {
     });
     let mut sent = Vec::new();
     let mut trigger = || {
-        sent.extend(
-            machine.ok(&["eventsubd", "sandbox", "trigger", "stream.online"]).lines().map(str::to_owned),
-        )
+        let ids = machine.ok(&["eventsubd", "sandbox", "trigger", "stream.online"]);
+        sent.extend(ids.lines().map(str::to_owned));
     };
     trigger();
     machine.ok(&["systemctl", "restart", "eventsubd"]);
