@@ -53,7 +53,7 @@ impl Search {
 /// The subscriptions that are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Filter {
-    /// Those of the file.
+    /// Subscriptions of the file.
     #[default]
     All,
     /// Those of the file in this state.

@@ -101,7 +101,7 @@ pub enum Command {
     Sink(SinkCommand),
     /// Show when events may have been missed, and why
     ///
-    /// It reads the store, whether the daemon runs or not. A gap begins when delivery is last known to have worked.
+    /// Reads the store, whether the daemon runs or not. A gap begins when delivery is last known to have worked.
     Gaps(GapsArgs),
     /// Have users allow the application what the configured subscriptions need of them
     ///

@@ -16,6 +16,7 @@ use super::term::{self, Failure, masked};
 use crate::delivery::format::{Broadcaster, eventsub_line};
 use crate::delivery::select::Selector;
 use crate::model::event::{Seq, StoredEvent};
+use crate::model::json;
 use crate::model::route::{Routes, SinkName, Unasked};
 use crate::model::text::{lines, one_line};
 use crate::model::time::Timestamp;
@@ -124,6 +125,8 @@ fn one(reader: &Reader, seq: Seq, out: &Out) -> Result<u8, Failure> {
         return Ok(0);
     }
     let event = &stored.event;
+    // A line break within a text is no JSON, and would look like a line of its own.
+    let payload = String::from_utf8_lossy(&event.payload).replace(['\n', '\r'], "");
     let text = format!(
         "event         {}\nstored        {}\nmessage id    {}\nsent          {}\ntype          {} version {}\nsubscription  {}\n\n{}\n",
         stored.seq,
@@ -133,56 +136,9 @@ fn one(reader: &Reader, seq: Seq, out: &Out) -> Result<u8, Failure> {
         masked(&event.subscription_type),
         masked(&event.subscription_version),
         masked(&event.subscription_id),
-        lines(&indented(&String::from_utf8_lossy(&event.payload)))
+        lines(&json::pretty(&payload))
     );
     term::write(text.as_bytes())
-}
-
-/// JSON with a line for each member. Numbers, texts and the order of members stay as they are.
-fn indented(json: &str) -> String {
-    let mut text = String::with_capacity(json.len() * 2);
-    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
-    let mut rest = json.chars().filter(|c| !matches!(c, '\n' | '\r')).peekable();
-    let line = |text: &mut String, depth: usize| {
-        text.push('\n');
-        text.extend(std::iter::repeat_n("  ", depth.min(64)));
-    };
-    while let Some(c) = rest.next() {
-        if in_text {
-            text.push(c);
-            (in_text, escaped) = (escaped || c != '"', !escaped && c == '\\');
-            continue;
-        }
-        match c {
-            '"' => {
-                in_text = true;
-                text.push(c);
-            }
-            '{' | '[' => {
-                text.push(c);
-                while rest.next_if(|c| c.is_whitespace()).is_some() {}
-                if rest.peek().is_some_and(|c| matches!(c, '}' | ']')) {
-                    text.extend(rest.next());
-                } else {
-                    depth += 1;
-                    line(&mut text, depth);
-                }
-            }
-            '}' | ']' => {
-                depth = depth.saturating_sub(1);
-                line(&mut text, depth);
-                text.push(c);
-            }
-            ',' => {
-                text.push(c);
-                line(&mut text, depth);
-            }
-            ':' => text.push_str(": "),
-            c if c.is_whitespace() => {}
-            c => text.push(c),
-        }
-    }
-    text
 }
 
 /// Returns the time that a person has typed for a flag, in the time zone of this machine.
@@ -316,7 +272,7 @@ mod tests {
                 "e": []
               }
             }"#]]
-        .assert_eq(&indented(r#"{"a":1.50, "b":{"c":[1,"x, {\"y\": 1}"],"d":{ },"e":[]}}"#));
+        .assert_eq(&json::pretty(r#"{"a":1.50, "b":{"c":[1,"x, {\"y\": 1}"],"d":{ },"e":[]}}"#));
     }
 
     #[test]
@@ -329,9 +285,9 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_can_be_indented_and_json_keeps_its_tokens(text in "\\PC{0,60}") {
-            let _ = indented(&text);
+            let _ = json::pretty(&text);
             let json = serde_json::json!({"a": [text, 1, {"b": null}], "c": "\\\""}).to_string();
-            let again: serde_json::Value = serde_json::from_str(&indented(&json)).unwrap();
+            let again: serde_json::Value = serde_json::from_str(&json::pretty(&json)).unwrap();
             prop_assert_eq!(again.to_string(), json);
         }
     }

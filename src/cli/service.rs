@@ -1,4 +1,4 @@
-//! What the service of a configuration may do, which `check` as root cannot try: it runs as a user of its own, with less of
+//! Rights of the service of a configuration, which `check` as root cannot try: it runs as a user of its own, with less of
 //! the file system.
 
 use std::fs;

@@ -32,7 +32,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How often losses by retention are looked for: many small ones become one event.
 const LOSSES: Duration = Duration::from_secs(60);
 
-/// What the parts publish.
+/// Evidence that the parts publish.
 #[derive(Clone, Debug)]
 pub struct GapSources {
     pub lives: watch::Receiver<Lives>,

@@ -14,7 +14,7 @@ pub(super) const BEFORE_BOOT: Moment = 1 << 42;
 /// Times of signed requests that are remembered, a second apart at least.
 const SIGNED: usize = 4_096;
 
-/// What the parts publish.
+/// Evidence that the parts publish.
 #[derive(Clone, Debug)]
 pub(super) struct Published<'a> {
     /// Shards that there shall be; `None` while the conduit is not known.

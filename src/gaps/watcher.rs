@@ -67,7 +67,7 @@ pub(super) struct View {
     pub(super) matched_at: Option<Moment>,
 }
 
-/// What the next start goes on from.
+/// State that the next start continues from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Memory {
     /// Everything that Twitch sent up to here came in, and is told if not.

@@ -413,7 +413,7 @@ mod tests {
                     let headers = bucket.take(now);
                     prop_assert!(headers.is_some(), "429 after {ms} ms");
                     let headers = headers.unwrap();
-                    // What others take between two answers is not known before the next one.
+                    // Points that other programs take are unknown until the next answer.
                     let unseen = f64::from(u32::try_from(others).unwrap()) * (slow as f64 / 1_000.0 + 10.0);
                     let floor = if others == 0 { 399.0 } else { 399.0 - unseen };
                     prop_assert!(f64::from(headers.remaining.unwrap()) >= floor, "{headers:?} after {ms} ms");

@@ -143,7 +143,11 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// The JSON text on several lines; names, order and values stay as they are.
+/// Deepest indentation of [`pretty`]; what is nested deeper is indented like this.
+const DEPTH: usize = 64;
+
+/// Returns JSON with a line for each member and element. Names, order and values stay as they are; text that is not JSON
+/// comes out with other white space at most.
 pub fn pretty(text: &str) -> String {
     let mut out = String::with_capacity(text.len() * 2);
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
@@ -188,7 +192,7 @@ pub fn pretty(text: &str) -> String {
 
 fn break_line(out: &mut String, depth: usize) {
     out.push('\n');
-    out.extend(std::iter::repeat_n("  ", depth));
+    out.extend(std::iter::repeat_n("  ", depth.min(DEPTH)));
 }
 
 /// Answers of Twitch's with one member changed, for the tests of everything that reads one.
@@ -251,6 +255,8 @@ pub mod testing {
 
 #[cfg(test)]
 mod tests {
+    use expect_test::expect;
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -273,6 +279,25 @@ mod tests {
     }
 
     #[test]
+    fn breaking_a_text_into_lines_changes_no_token() {
+        let json = r#"{"b":1.50,"a":[ ],"t":"a, {\"b\": [1]}","o":{},"l":[1,{"x":null}]}"#;
+        expect![[r#"
+            {
+              "b": 1.50,
+              "a": [],
+              "t": "a, {\"b\": [1]}",
+              "o": {},
+              "l": [
+                1,
+                {
+                  "x": null
+                }
+              ]
+            }"#]]
+        .assert_eq(&pretty(json));
+    }
+
+    #[test]
     fn a_text_is_broken_into_lines_and_stays_as_it_is() {
         let text = r#"{"b":1.50,"a":{"x":[],"y":[1,"{,}\"\\"],"z":{ }},"c":null}"#;
         let pretty = pretty(text);
@@ -280,5 +305,15 @@ mod tests {
         assert_eq!(pretty, lines);
         let value: Value = serde_json::from_str(text).expect("JSON");
         assert_eq!(serde_json::from_str::<Value>(&pretty).expect("JSON"), value);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_can_be_broken_into_lines(text in "\\PC{0,200}", json in "[\\[\\]{},:\"\\\\ a1]{0,200}") {
+            for text in [text, json] {
+                let solid = |text: &str| text.chars().filter(|c| !c.is_whitespace()).collect::<String>();
+                prop_assert_eq!(solid(&pretty(&text)), solid(&text));
+            }
+        }
     }
 }

@@ -518,9 +518,9 @@ pub struct GapsStatus {
 /// A gap that was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToldGap {
-    /// Its beginning.
+    /// Time from which on events may have been missed.
     pub from: Timestamp,
-    /// Its end.
+    /// End of that time.
     pub to: Timestamp,
     /// Why events may have been missed.
     pub reason: GapReason,

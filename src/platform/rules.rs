@@ -1,4 +1,4 @@
-//! What Twitch asks of a subscription: type, condition, kind of token, grants, and what it costs (Twitch: "EventSub
+//! Rules for a subscription: type, condition, kind of token, grants, and what it costs (Twitch: "EventSub
 //! Subscription Types", "Managing Event Subscriptions"). ◆
 
 use std::collections::BTreeSet;

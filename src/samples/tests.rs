@@ -275,7 +275,7 @@ fn unknown_types_get_the_fields_of_the_condition() {
     );
 }
 
-/// What was seen of a member over all variants.
+/// Values of a member over all variants.
 #[derive(Default)]
 struct Seen {
     filled: bool,

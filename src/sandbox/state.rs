@@ -54,7 +54,7 @@ pub(super) struct State {
     pub(super) webhook: WebhookOptions,
     /// Latency of the API.
     pub(super) latency: Duration,
-    /// What the samples sent so far have begun.
+    /// Happenings that the samples sent so far have begun, such as a poll.
     pub(super) happenings: Happenings,
 }
 

@@ -1,12 +1,11 @@
 //! Stored events on the page: the choice in its query, rows, one event whole. ◆
 
-use std::fmt::Write as _;
-
 use serde::Serialize;
 
 use crate::admin::filter::Wanted;
 use crate::model::broadcaster::Broadcaster;
 use crate::model::event::{Seq, StoredEvent};
+use crate::model::json;
 use crate::model::text::count;
 
 /// Rows per page.
@@ -17,8 +16,6 @@ pub(super) const SEARCHED: u64 = 20_000;
 const ABSTRACT: usize = 200;
 /// Bytes of an event that can be unfolded in its row; the link to the event has all of it.
 const UNFOLDED: usize = 16 << 10;
-/// Deepest indentation; what is nested deeper stays on its line.
-const DEPTH: usize = 32;
 
 /// The part of the page's query that is about events.
 #[derive(Clone, Debug, Default)]
@@ -150,7 +147,7 @@ fn row(stored: &StoredEvent) -> Row {
         kind: event.subscription_type.to_string(),
         who: who.chars().take(40).collect(),
         text,
-        body: if payload.len() <= UNFOLDED { indent(&payload) } else { String::new() },
+        body: if payload.len() <= UNFOLDED { json::pretty(&payload) } else { String::new() },
     }
 }
 
@@ -195,69 +192,13 @@ pub(super) fn whole(seq: Seq, stored: Option<&StoredEvent>, sinks: Vec<String>) 
             ("Message id", event.message_id.as_str().to_owned()),
             ("Subscription", event.subscription_id.to_string()),
         ],
-        body: indent(&String::from_utf8_lossy(&event.payload)),
+        body: json::pretty(&String::from_utf8_lossy(&event.payload)),
         sinks,
     }
 }
 
-/// Indents JSON without changing a token: numbers, texts and the order of members stay as they came. Text that is not
-/// JSON comes out with other white space at most.
-fn indent(json: &str) -> String {
-    let mut out = String::with_capacity(json.len() * 3 / 2);
-    let mut depth = 0_usize;
-    let mut in_text = false;
-    let mut escaped = false;
-    let mut chars = json.chars().peekable();
-    let line = |out: &mut String, depth: usize| {
-        let _ = write!(out, "\n{:width$}", "", width = 2 * depth.min(DEPTH));
-    };
-    while let Some(char) = chars.next() {
-        if in_text {
-            out.push(char);
-            match char {
-                _ if escaped => escaped = false,
-                '\\' => escaped = true,
-                '"' => in_text = false,
-                _ => {}
-            }
-            continue;
-        }
-        match char {
-            '"' => {
-                in_text = true;
-                out.push(char);
-            }
-            '{' | '[' => {
-                out.push(char);
-                while chars.next_if(|next| next.is_ascii_whitespace()).is_some() {}
-                if chars.peek().is_some_and(|next| matches!(next, '}' | ']')) {
-                    continue;
-                }
-                depth += 1;
-                line(&mut out, depth);
-            }
-            '}' | ']' => {
-                if !out.ends_with(['{', '[']) {
-                    depth = depth.saturating_sub(1);
-                    line(&mut out, depth);
-                }
-                out.push(char);
-            }
-            ',' => {
-                out.push(char);
-                line(&mut out, depth);
-            }
-            ':' => out.push_str(": "),
-            space if space.is_ascii_whitespace() => {}
-            other => out.push(other),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
-    use expect_test::expect;
     use proptest::prelude::*;
 
     use super::*;
@@ -277,25 +218,6 @@ mod tests {
                 payload: payload.as_bytes().to_vec().into(),
             },
         }
-    }
-
-    #[test]
-    fn indenting_changes_no_token() {
-        let json = r#"{"b":1.50,"a":[ ],"t":"a, {\"b\": [1]}","o":{},"l":[1,{"x":null}]}"#;
-        expect![[r#"
-            {
-              "b": 1.50,
-              "a": [],
-              "t": "a, {\"b\": [1]}",
-              "o": {},
-              "l": [
-                1,
-                {
-                  "x": null
-                }
-              ]
-            }"#]]
-        .assert_eq(&indent(json));
     }
 
     #[test]
@@ -327,14 +249,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn any_text_can_be_indented(text in "\\PC{0,200}", json in "[\\[\\]{},:\"\\\\ a1]{0,200}") {
-            for text in [text, json] {
-                let solid = |text: &str| text.chars().filter(|c| !c.is_whitespace()).collect::<String>();
-                prop_assert_eq!(solid(&indent(&text)), solid(&text));
-            }
-        }
-
         #[test]
         fn whatever_is_stored_has_a_row(text in "\\PC{0,300}") {
             row(&stored(1, &text));

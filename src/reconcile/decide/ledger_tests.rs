@@ -77,7 +77,7 @@ struct World {
     held: HashSet<SubscriptionId>,
     max_delete: f64,
     now: Instant,
-    /// What others changed since the list that we know was read.
+    /// Changes by others since the known list was read.
     foreign: HashSet<SubscriptionKey>,
     /// The first half of the list that is being read, and what others changed since.
     reading: Option<(Vec<SubscriptionRow>, HashSet<SubscriptionKey>)>,
