@@ -142,6 +142,20 @@ pub async fn read_bounded(mut response: reqwest::Response, limit: usize) -> Resu
     Ok(body)
 }
 
+/// Reads the first `limit` bytes of a body, for answers that are only quoted.
+///
+/// # Errors
+/// The body is incomplete before the limit.
+pub async fn read_start(mut response: reqwest::Response, limit: usize) -> Result<Vec<u8>, reqwest::Error> {
+    let mut body = Vec::new();
+    while body.len() < limit
+        && let Some(part) = response.chunk().await?
+    {
+        body.extend_from_slice(&part[..part.len().min(limit - body.len())]);
+    }
+    Ok(body)
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -165,5 +179,18 @@ mod tests {
         let head = String::from_utf8(head).unwrap();
         assert!(head.contains("\r\nTwitch-Eventsub-Message-Id: m1\r\n"), "{head}");
         assert!(head.contains("\r\nContent-Length: 1\r\n"), "{head}");
+    }
+
+    #[tokio::test]
+    async fn the_start_of_a_body_is_read_without_its_end() {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let client = http_client("test", tls_config().unwrap()).unwrap();
+        let request = tokio::spawn(client.get(url).send());
+        let (mut socket, _) = listener.accept().await.unwrap();
+        // The announced end never comes.
+        socket.write_all(b"HTTP/1.1 500 No\r\nContent-Length: 100\r\n\r\n0123456789").await.unwrap();
+        let answer = request.await.unwrap().unwrap();
+        assert_eq!(read_start(answer, 8).await.unwrap(), b"01234567");
     }
 }

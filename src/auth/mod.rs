@@ -14,7 +14,7 @@ pub mod token;
 mod tokens;
 
 pub use self::device::{DeviceError, DeviceGrant};
-pub use self::http::{BodyError, HttpError, http_client, read_bounded, tls_config, unix_client};
+pub use self::http::{BodyError, HttpError, http_client, read_bounded, read_start, tls_config, unix_client};
 pub use self::keeper::Keeper;
 pub use self::outward::{Connection, Outward, explain};
 pub use self::proxy::{Proxies, Proxy, ProxyError};

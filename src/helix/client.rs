@@ -14,7 +14,7 @@ use super::error::HelixError;
 use super::pacer::{Decision, Headers, Pacer, PacerOptions, Permit, Priority};
 use super::request::{Call, Request, Verb};
 use super::status::{NO_ANSWER, classify, status_label, without_token};
-use crate::auth::{AccessToken, BodyError, Outward, Rejected, Tokens, read_bounded};
+use crate::auth::{AccessToken, BodyError, Outward, Rejected, Tokens, read_bounded, read_start};
 use crate::model::pulse::Pulse;
 use crate::model::status::ApiStatus;
 use crate::model::text::duration;
@@ -22,6 +22,10 @@ use crate::telemetry::LogLimit;
 
 /// Largest answer that is read; a page of 100 subscriptions has about 60 KiB.
 const MAX_ANSWER: usize = 1 << 20;
+/// Number of bytes of a refusal that are read. Masking the token in its words takes time for each way to read them.
+const MAX_REFUSAL: usize = 16 << 10;
+/// Largest answer to an update of 100 shards, which quotes Twitch's words for each shard.
+const MAX_SHARD_ANSWER: usize = 256 << 10;
 /// How often a request is sent again after a 429 that the pacer has waited for.
 const RATE_LIMIT_TRIES: u32 = 3;
 /// Pause before the one repetition after a 503.
@@ -304,7 +308,12 @@ impl Sender {
         let response = builder.send().await.map_err(unreachable)?;
         let (headers, reset_in) = rate_headers(response.headers());
         let status = response.status().as_u16();
-        let body = read_bounded(response, MAX_ANSWER).await.map_err(|error| match error {
+        if !response.status().is_success() {
+            let body = read_start(response, MAX_REFUSAL).await.map_err(unreachable)?;
+            return Ok(Answer { status, headers, reset_in, body });
+        }
+        let limit = if request.call == Call::UpdateShards { MAX_SHARD_ANSWER } else { MAX_ANSWER };
+        let body = read_bounded(response, limit).await.map_err(|error| match error {
             BodyError::Broken(error) => unreachable(error),
             error @ BodyError::TooLarge { .. } => {
                 HelixError::Garbled { message: format!("{name}: {error}").into() }
