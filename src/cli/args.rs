@@ -2,16 +2,32 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+
+use crate::model::choice::Choice;
+use crate::model::sink::SinkType;
+
+/// The version, with the types of sinks that this build leaves out.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let has = |word: &&str| SinkType::from_word(word).is_some_and(SinkType::is_built_in);
+    let missing: Vec<&str> = SinkType::WORDS.iter().filter(|word| !has(word)).copied().collect();
+    let version = env!("CARGO_PKG_VERSION");
+    if missing.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{version} (without {})", missing.join(", "))
+    }
+});
 
 /// Keeps Twitch EventSub subscriptions alive and hands every event to your programs.
 ///
 /// A person edits a TOML list of subscriptions; the daemon makes Twitch match it, stores each event,
 /// and hands it to the sinks that the file names.
 #[derive(Debug, Parser)]
-#[command(name = "eventsubd", version, max_term_width = 100)]
+#[command(name = "eventsubd", version = VERSION.as_str(), max_term_width = 100)]
 pub struct Args {
     /// The configuration file [default: $EVENTSUBD_CONFIG, else ./eventsubd.toml if it belongs to you or root, else
     /// /etc/eventsubd/config.toml]

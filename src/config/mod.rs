@@ -45,6 +45,7 @@ pub use self::settings::{
 };
 use self::subscription::expand;
 use self::subscription::login::Logins;
+use crate::model::sink::SinkType;
 
 /// The client id of a sandbox whose file has none.
 const SANDBOX_CLIENT_ID: &str = "sandbox";
@@ -139,10 +140,15 @@ fn layers(file: Layer, variables: Layer, problems: &mut Problems) -> Option<(Lay
 /// # Errors
 /// All problems of the file, of the files that it names, and of the environment.
 pub fn load(options: &LoadOptions) -> Result<Loaded, ConfigErrors> {
+    load_with(options, SinkType::is_built_in)
+}
+
+/// [`load`] for a build that has these types of sinks.
+fn load_with(options: &LoadOptions, is_built_in: fn(SinkType) -> bool) -> Result<Loaded, ConfigErrors> {
     let mut problems = Problems::new();
     let config = read(options, &mut problems).and_then(|(bytes, access)| {
         let folder = Folder::of(&options.path);
-        build(bytes, &Around { options, access, folder: &folder }, &mut problems)
+        build(bytes, &Around { options, access, folder: &folder, is_built_in }, &mut problems)
     });
     finish(config, problems)
 }
@@ -161,7 +167,9 @@ pub fn check_text(text: &[u8]) -> Result<Loaded, ConfigErrors> {
         secrets: Secrets::Optional,
     };
     let mut problems = Problems::new();
-    let around = Around { options: &options, access: Access::PRIVATE, folder: &Folder::closed() };
+    let folder = Folder::closed();
+    let around =
+        Around { options: &options, access: Access::PRIVATE, folder: &folder, is_built_in: |_| true };
     let config = build(text.to_vec(), &around, &mut problems);
     finish(config, problems)
 }
@@ -186,10 +194,11 @@ struct Around<'a> {
     options: &'a LoadOptions,
     access: Access,
     folder: &'a Folder,
+    is_built_in: fn(SinkType) -> bool,
 }
 
 fn build(bytes: Vec<u8>, around: &Around<'_>, problems: &mut Problems) -> Option<Config> {
-    let Around { options, access, folder } = *around;
+    let Around { options, access, folder, is_built_in } = *around;
     let path = &options.path;
     let (text, source) = input::add_text(path, bytes, true, problems)?;
     let Document { layer: file, entries } = input::parse(&text, source, problems)?;
@@ -246,6 +255,7 @@ fn build(bytes: Vec<u8>, around: &Around<'_>, problems: &mut Problems) -> Option
         access,
         path,
         environment: &options.env,
+        is_built_in,
         subscriptions: if problems.is_clean() { &subscriptions } else { &[] },
     };
     let sinks = sinks::build(&sections.sinks, &around, problems);

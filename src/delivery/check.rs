@@ -6,7 +6,9 @@ use futures_util::future::BoxFuture;
 
 use super::FileOptions;
 use super::make::{SinkError, make, selector};
-use super::sink::{Http, Nats, not_a_file};
+#[cfg(feature = "nats")]
+use super::sink::Nats;
+use super::sink::{Http, not_a_file};
 use super::{DeliveryOptions, SinkKind, SinkOptions};
 use crate::auth::Outward;
 use crate::model::route::SinkName;
@@ -36,12 +38,15 @@ pub async fn try_connections(
                 let made = Http::new(http.clone(), options.http.clone());
                 reach(made.map(|http| http.base().clone()).map_err(|error| error.to_string()))
             }
+            #[cfg(feature = "nats")]
             SinkKind::Nats(nats) => {
                 let made = Nats::new(sink.name.clone(), nats.clone(), sink.format, options.tls.clone());
                 Box::pin(async move { made.map_err(|error| error.to_string())?.try_connect().await })
             }
             SinkKind::Mqtt(mqtt) => reach(parsed(&mqtt.url)),
             SinkKind::Redis(redis) => reach(parsed(&redis.url)),
+            #[cfg(not(feature = "nats"))]
+            SinkKind::Nats(_) => return None,
             SinkKind::Stdout | SinkKind::File(_) | SinkKind::Command(_) => return None,
         };
         Some(async move { (sink.name.clone(), outcome.await) })

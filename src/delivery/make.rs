@@ -5,7 +5,13 @@ use std::sync::Arc;
 
 use super::preview::Printer;
 use super::select::Selector;
-use super::sink::{Command, File, Http, Lines, Mqtt, Nats, Redis, Single, Stdout};
+#[cfg(feature = "mqtt")]
+use super::sink::Mqtt;
+#[cfg(feature = "nats")]
+use super::sink::Nats;
+#[cfg(feature = "redis")]
+use super::sink::Redis;
+use super::sink::{Command, File, Http, Lines, Single, Stdout};
 use super::{DeliveryOptions, HttpBody, SinkKind, SinkOptions};
 use crate::model::route::{SinkName, Unasked};
 
@@ -77,17 +83,23 @@ pub(super) fn make(sink: &SinkOptions, options: &DeliveryOptions) -> Result<Made
             let made = made.map_err(|error| failed(error.to_string()))?;
             Made::Single(Arc::new(made.with_proxies(options.proxies.clone())))
         }
+        #[cfg(feature = "nats")]
         SinkKind::Nats(nats) => {
             let made = Nats::new(sink.name.clone(), nats.clone(), sink.format, options.tls.clone());
             Made::Single(Arc::new(made.map_err(|error| failed(error.to_string()))?))
         }
+        #[cfg(feature = "mqtt")]
         SinkKind::Mqtt(mqtt) => {
             let made = Mqtt::new(mqtt.clone(), sink.format, options.tls.clone());
             Made::Single(Arc::new(made.map_err(|error| failed(error.to_string()))?))
         }
+        #[cfg(feature = "redis")]
         SinkKind::Redis(redis) => {
             let made = Redis::new(redis.clone(), sink.format, options.tls.clone());
             Made::Single(Arc::new(made.map_err(|error| failed(error.to_string()))?))
         }
+        // `config` refuses files with such sinks.
+        #[cfg(not(all(feature = "nats", feature = "mqtt", feature = "redis")))]
+        left_out => return Err(failed(format!("this build has no sinks of type `{}`", left_out.name()))),
     })
 }

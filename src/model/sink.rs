@@ -47,6 +47,19 @@ choice! {
     }
 }
 
+impl SinkType {
+    /// Returns whether this build has sinks of this type. Those that need a client library of their own are features of
+    /// Cargo with the name of the type.
+    pub const fn is_built_in(self) -> bool {
+        match self {
+            Self::Stdout | Self::File | Self::Command | Self::Http => true,
+            Self::Nats => cfg!(feature = "nats"),
+            Self::Mqtt => cfg!(feature = "mqtt"),
+            Self::Redis => cfg!(feature = "redis"),
+        }
+    }
+}
+
 choice! {
     /// The form of an event.
     #[derive(Default)]

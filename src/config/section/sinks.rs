@@ -55,6 +55,8 @@ pub(in crate::config) struct Around<'a> {
     /// The configuration file.
     pub(in crate::config) path: &'a Path,
     pub(in crate::config) environment: &'a Environment,
+    /// Whether this build has sinks of a type.
+    pub(in crate::config) is_built_in: fn(SinkType) -> bool,
     /// Empty while the file has errors.
     pub(in crate::config) subscriptions: &'a [SubscriptionSpec],
 }
@@ -95,6 +97,13 @@ impl Builder<'_> {
             }
             return None;
         };
+        if !(self.around.is_built_in)(sink_type) {
+            let (at, word) = (self.value_place(name, "type"), sink_type.name());
+            self.problems.error(&at, format!("this build of eventsubd has no sinks of type `{word}`")).hint(
+                format!("install a build with it, or build with `cargo build --release --features {word}`"),
+            );
+            return None;
+        }
         self.check_keys(name, sink_type);
         let format = self.format(name, sink_type, sink, &header);
         let kind = match sink_type {

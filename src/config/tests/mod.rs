@@ -71,7 +71,12 @@ impl Case {
     }
 
     fn load(&self) -> Result<Loaded, ConfigErrors> {
-        load(&self.options)
+        self.load_with(|_| true)
+    }
+
+    /// Loads the file as a build with these types of sinks does.
+    fn load_with(&self, is_built_in: fn(SinkType) -> bool) -> Result<Loaded, ConfigErrors> {
+        load_with(&self.options, is_built_in)
     }
 
     fn config(&self) -> Config {
@@ -80,7 +85,11 @@ impl Case {
 
     /// All that is said about the file.
     fn report(&self) -> String {
-        let text = match self.load() {
+        self.describe(self.load())
+    }
+
+    fn describe(&self, loaded: Result<Loaded, ConfigErrors>) -> String {
+        let text = match loaded {
             Ok(loaded) if loaded.warnings.is_empty() => "fine".to_owned(),
             Ok(loaded) => ConfigErrors { errors: Vec::new(), warnings: loaded.warnings }.to_string(),
             Err(errors) => errors.to_string(),

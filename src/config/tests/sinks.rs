@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::route::SinkName;
 use crate::model::secret::Secret;
-use crate::model::sink::{CommandOptions, HttpBody, HttpOptions, NatsOptions, StartAt};
+use crate::model::sink::{CommandOptions, HttpBody, HttpOptions, NatsOptions, SinkType, StartAt};
 use expect_test::expect;
 
 #[test]
@@ -54,6 +54,23 @@ command = ["prog"]
                = help: for example `rotate_size = "100MiB"`
         "#]],
     );
+}
+
+#[test]
+fn a_build_without_a_type_of_sink_refuses_it() {
+    let case = Case::with("[sink.bus]\ntype = \"nats\"\nurl = \"nats://127.0.0.1\"\nsubject = \"x\"\n");
+    let report = case.describe(case.load_with(|sink_type| sink_type != SinkType::Nats));
+    expect![[r#"
+        error: this build of eventsubd has no sinks of type `nats`
+         --> /etc/eventsubd/config.toml:6:8
+          |
+        6 | type = "nats"
+          |        ^^^^^^
+          |
+          = help: install a build with it, or build with `cargo build --release --features nats`
+    "#]]
+    .assert_eq(&report);
+    assert_eq!(case.describe(case.load_with(|sink_type| sink_type != SinkType::Redis)), "fine\n");
 }
 
 #[test]

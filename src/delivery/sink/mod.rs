@@ -3,8 +3,11 @@
 mod command;
 mod file;
 mod http;
+#[cfg(feature = "mqtt")]
 mod mqtt;
+#[cfg(feature = "nats")]
 mod nats;
+#[cfg(feature = "redis")]
 mod redis;
 mod stdout;
 
@@ -16,8 +19,11 @@ use futures_util::future::BoxFuture;
 pub(super) use self::command::Command;
 pub(super) use self::file::{File, not_a_file};
 pub(super) use self::http::Http;
+#[cfg(feature = "mqtt")]
 pub(super) use self::mqtt::Mqtt;
+#[cfg(feature = "nats")]
 pub(super) use self::nats::Nats;
+#[cfg(feature = "redis")]
 pub(super) use self::redis::Redis;
 pub use self::stdout::OpenStdout;
 pub(super) use self::stdout::Stdout;
