@@ -107,6 +107,7 @@ const PURE: &[&str] = &[
     "reconcile/preview/render",
     "store/age",
     "store/ids",
+    "store/pending",
     "store/places",
     "store/removals",
     "transport/notification",

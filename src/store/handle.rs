@@ -10,13 +10,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use super::error::StoreError;
 use super::follower::Follower;
 use super::job::{Command, Job, SinkJob};
+use super::pending::Pending;
 use super::places::{Place, Places};
 use super::reader::{self, ReadRequest, ReaderThread};
 use super::recent::Recent;
 use super::writer::{Published, Writer};
 use super::{
-    Appended, DeadLetter, DeadLetterFilter, GivenUp, IntakeCounts, Keep, LOSS, Loss, ReplayPart, SinkRecord,
-    StartAt, StoreOptions, guard, retention, schema,
+    Activity, Appended, DeadLetter, DeadLetterFilter, GivenUp, IntakeCounts, Keep, LOSS, Loss, ReplayPart,
+    SinkRecord, StartAt, StoreOptions, TypeCount, guard, retention, schema,
 };
 use crate::model::event::{Event, Seq, StoredEvent};
 use crate::model::happening;
@@ -62,6 +63,8 @@ struct Inner {
     read_places: Arc<Semaphore>,
     /// The places of sinks that are not stored yet.
     moved: Arc<Mutex<Places>>,
+    /// Counts that are not in the database yet.
+    pending: Arc<Mutex<Pending>>,
     recent: Recent,
     published: Published,
     reader_pulse: Pulse,
@@ -87,10 +90,11 @@ impl Store {
         let (reads, read_queue) = std::sync::mpsc::sync_channel(reader::QUEUE);
         let (died_tx, died) = watch::channel(None);
         let (writer, published) = Writer::new(connection, &options, lock)?;
-        let (moved, recent) = (writer.places(), writer.recent());
+        let (moved, pending, recent) = (writer.places(), writer.pending(), writer.recent());
         writer.start(queue, died_tx.clone()).map_err(StoreError::io(&options.path))?;
         let reader_pulse = Pulse::default();
-        ReaderThread::start(read_connection, read_queue, died_tx, reader_pulse.clone())
+        let counts = Arc::clone(&pending);
+        ReaderThread::start(read_connection, read_queue, counts, died_tx, reader_pulse.clone())
             .map_err(StoreError::io(&options.path))?;
         Ok(Self {
             inner: Arc::new(Inner {
@@ -101,6 +105,7 @@ impl Store {
                 byte_permits,
                 read_places: Arc::new(Semaphore::new(reader::QUEUE)),
                 moved,
+                pending,
                 recent,
                 published,
                 reader_pulse,
@@ -443,6 +448,28 @@ impl Store {
     /// The database cannot be written at present, or the store was closed.
     pub async fn losses_told(&self, names: Vec<String>) -> Result<(), StoreError> {
         self.set_settings(names.into_iter().map(|name| (name, None)).collect()).await
+    }
+
+    /// Number of events by type in each of the last 60 minutes with events since the start.
+    pub fn minute_counts(&self) -> Vec<TypeCount> {
+        self.inner.pending.lock().unwrap_or_else(PoisonError::into_inner).minutes()
+    }
+
+    /// Number of events by type in each hour from this one on, since the epoch; at most three weeks. An hour and a type
+    /// may come twice.
+    ///
+    /// # Errors
+    /// The database cannot be read, or the store was closed.
+    pub async fn hour_counts(&self, from: u64) -> Result<Vec<TypeCount>, StoreError> {
+        self.read(|reply| ReadRequest::Hours { from, reply }).await
+    }
+
+    /// The activity of subscriptions with these ids, in their order; `None` if a subscription had no event.
+    ///
+    /// # Errors
+    /// The database cannot be read, or the store was closed.
+    pub async fn activity(&self, ids: Vec<Box<str>>) -> Result<Vec<Option<Activity>>, StoreError> {
+        self.read(|reply| ReadRequest::Activity { ids, reply }).await
     }
 
     /// The settings whose names start with `prefix`, sorted by name.

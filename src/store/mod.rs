@@ -8,6 +8,7 @@
 //! wait.
 
 mod age;
+mod counts;
 mod dead_letters;
 mod error;
 mod events;
@@ -17,6 +18,7 @@ mod handle;
 mod ids;
 mod job;
 mod machine;
+mod pending;
 mod places;
 mod presence;
 mod reader;
@@ -234,6 +236,28 @@ pub struct Loss {
     pub from: Timestamp,
     /// When the last of them was stored.
     pub to: Timestamp,
+}
+
+/// Number of events of one type in an hour or a minute.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TypeCount {
+    /// The hour or the minute, since the epoch.
+    pub slot: u64,
+    /// The type; empty for the sum of further types.
+    pub kind: Box<str>,
+    /// Number of events.
+    pub events: u64,
+}
+
+/// The events of a subscription, also those that retention has removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Activity {
+    /// Number of events.
+    pub events: u64,
+    /// Number of the last one.
+    pub last: Seq,
+    /// When the last one was stored.
+    pub last_at: Timestamp,
 }
 
 /// Counts of events since the store was opened.

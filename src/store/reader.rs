@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -11,7 +12,10 @@ use tokio::sync::{oneshot, watch};
 
 use super::error::StoreError;
 use super::follower::Follower;
-use super::{DeadLetter, DeadLetterFilter, dead_letters, events, schema, settings};
+use super::pending::Pending;
+use super::{
+    Activity, DeadLetter, DeadLetterFilter, TypeCount, counts, dead_letters, events, schema, settings,
+};
 use crate::model::event::{GAP, Seq, StoredEvent};
 use crate::model::pulse::Pulse;
 use crate::model::route::SinkName;
@@ -64,6 +68,10 @@ pub(super) enum ReadRequest {
     },
     /// The last event before a time.
     Before { time: Timestamp, reply: oneshot::Sender<Result<Seq, StoreError>> },
+    /// Counts by type from an hour on.
+    Hours { from: u64, reply: oneshot::Sender<Result<Vec<TypeCount>, StoreError>> },
+    /// Activity of subscriptions, by their ids.
+    Activity { ids: Vec<Box<str>>, reply: oneshot::Sender<Result<Vec<Option<Activity>>, StoreError>> },
     /// Settings by prefix.
     Settings { prefix: String, reply: oneshot::Sender<Result<Vec<(String, String)>, StoreError>> },
 }
@@ -76,6 +84,7 @@ impl ReaderThread {
     pub(super) fn start(
         connection: Connection,
         requests: Receiver<ReadRequest>,
+        pending: Arc<Mutex<Pending>>,
         died: watch::Sender<Option<StoreError>>,
         pulse: Pulse,
     ) -> io::Result<()> {
@@ -86,7 +95,7 @@ impl ReaderThread {
                 let request = requests.recv_timeout(IDLE);
                 pulse.beat();
                 match request {
-                    Ok(request) => answer(&connection, request),
+                    Ok(request) => answer(&connection, &pending, request),
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => break,
                 }
@@ -97,7 +106,7 @@ impl ReaderThread {
     }
 }
 
-fn answer(connection: &Connection, request: ReadRequest) {
+fn answer(connection: &Connection, pending: &Mutex<Pending>, request: ReadRequest) {
     // A caller that no longer waits is not an error.
     match request {
         ReadRequest::After { after, limit, max_bytes, follower, reply } => {
@@ -131,6 +140,14 @@ fn answer(connection: &Connection, request: ReadRequest) {
         ReadRequest::Before { time, reply } => {
             let found = events::before(connection, time);
             let _ = reply.send(found.map_err(StoreError::sql("search events")));
+        }
+        ReadRequest::Hours { from, reply } => {
+            let read = counts::hours(connection, pending, from);
+            let _ = reply.send(read.map_err(StoreError::sql("read counts")));
+        }
+        ReadRequest::Activity { ids, reply } => {
+            let read = counts::activity(connection, pending, &ids);
+            let _ = reply.send(read.map_err(StoreError::sql("read counts")));
         }
         ReadRequest::Settings { prefix, reply } => {
             let read = settings::load(connection, &prefix);

@@ -104,6 +104,25 @@ const MIGRATIONS: &[&str] = &[
         elapsed    INTEGER NOT NULL
     ) STRICT;
 ",
+    // Counts of events, and the last event that is in them. Events of older releases are counted at the next start.
+    "
+    CREATE TABLE counts (
+        hour   INTEGER NOT NULL,
+        type   TEXT NOT NULL,
+        events INTEGER NOT NULL,
+        PRIMARY KEY (hour, type)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE activity (
+        subscription INTEGER PRIMARY KEY,
+        events       INTEGER NOT NULL,
+        last         INTEGER NOT NULL,
+        last_at      INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE counted (
+        id  INTEGER PRIMARY KEY CHECK (id = 1),
+        seq INTEGER NOT NULL
+    ) STRICT;
+",
 ];
 
 /// The newest format version.
@@ -281,8 +300,10 @@ mod tests {
             old.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
             old.pragma_update(None, "user_version", format as u32).unwrap();
             old.execute_batch(
-                "INSERT INTO events VALUES (7, 'id7', 't', 'stream.online', '1', 's', 70, x'7b7d'),
-                                           (8, 'id8', 't', 'stream.online', '1', 's', 80, NULL);
+                "INSERT INTO events (seq, message_id, message_timestamp, type, version, subscription_id, stored_at,
+                                     payload)
+                 VALUES (7, 'id7', 't', 'stream.online', '1', 's', 70, x'7b7d'),
+                        (8, 'id8', 't', 'stream.online', '1', 's', 80, NULL);
                  INSERT INTO sinks (name, seq, dead_letters) VALUES ('log', 6, 1);
                  INSERT INTO dead_letters (sink, seq, message_id, message_timestamp, type, version, subscription_id,
                                            stored_at, payload, failed_at, error)

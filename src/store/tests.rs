@@ -796,6 +796,64 @@ async fn follow(model: &mut Model, store: &mut Store, options: &StoreOptions, op
     assert_eq!(settings, model.settings);
 }
 
+/// Number of events of each type, over all hours.
+async fn totals(store: &Store) -> BTreeMap<String, u64> {
+    let mut totals = BTreeMap::new();
+    for TypeCount { kind, events, .. } in store.hour_counts(0).await.unwrap() {
+        *totals.entry(kind.into()).or_default() += events;
+    }
+    totals
+}
+
+#[tokio::test]
+async fn events_are_counted_once_over_a_stop_a_crash_and_an_older_format() {
+    let (folder, crashed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(options(&folder)).unwrap();
+    let of = |id: &str, kind: &str, subscription: &str| Event {
+        subscription_type: kind.into(),
+        subscription_id: subscription.into(),
+        ..event(id, b"{}")
+    };
+    store.append(of("a", "stream.online", "s1")).await.unwrap();
+    store.append(of("b", "stream.online", "s2")).await.unwrap();
+    store.append(of("b", "stream.online", "s2")).await.unwrap();
+    store.close().await.unwrap();
+
+    let store = reopen(&options(&folder));
+    assert!(store.minute_counts().is_empty());
+    store.append(of("c", "channel.raid", "s1")).await.unwrap();
+    let ids: Vec<Box<str>> = ["s2", "s1", "s3"].map(Box::from).into();
+    let all = BTreeMap::from([("channel.raid".to_owned(), 1), ("stream.online".to_owned(), 2)]);
+    let seen = |store: &Store| {
+        let (store, ids) = (store.clone(), ids.clone());
+        async move {
+            let of = store.activity(ids).await.unwrap();
+            let of: Vec<_> = of.iter().map(|of| of.map(|of| (of.events, of.last))).collect();
+            (totals(&store).await, of)
+        }
+    };
+    let expected = (all, vec![Some((1, Seq(2))), Some((2, Seq(3))), None]);
+    assert_eq!(seen(&store).await, expected);
+    assert_eq!(store.minute_counts().iter().map(|of| &*of.kind).collect::<Vec<_>>(), ["channel.raid"]);
+
+    // A crash: the files as they are while the daemon runs.
+    for file in std::fs::read_dir(folder.path()).unwrap().map(Result::unwrap) {
+        std::fs::copy(file.path(), crashed.path().join(file.file_name())).unwrap();
+    }
+    let copy = Store::open(options(&crashed)).unwrap();
+    assert_eq!(seen(&copy).await, expected);
+    copy.close().await.unwrap();
+
+    store.close().await.unwrap();
+    let database = rusqlite::Connection::open(folder.path().join("events.db")).unwrap();
+    database
+        .execute_batch("DELETE FROM counts; DELETE FROM activity; DELETE FROM counted;")
+        .expect("as an older release leaves it");
+    drop(database);
+    let store = reopen(&options(&folder));
+    assert_eq!(seen(&store).await, expected);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
     #[test]

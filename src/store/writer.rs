@@ -19,12 +19,15 @@ use super::follower::Followers;
 use super::guard::DeathNotice;
 use super::ids::{Ids, Mark, WINDOW};
 use super::job::{Command, Done, Job, Reply, SinkJob, about_sink};
+use super::pending::{Counts, Pending};
 use super::places::{self, Moved, Places};
 use super::presence::Presence;
 use super::recent::Recent;
 use super::removals::{Removals, Summary};
 use super::retention::{self, Removed, Retention, SinkLoss};
-use super::{Appended, Clock, IntakeCounts, StoreOptions, Ticks, dead_letters, events, settings, sinks};
+use super::{
+    Appended, Clock, IntakeCounts, StoreOptions, Ticks, counts, dead_letters, events, settings, sinks,
+};
 use crate::model::event::{Event, Seq, StoredEvent};
 use crate::model::happening;
 use crate::model::pulse::Pulse;
@@ -107,6 +110,11 @@ pub(super) struct Writer {
     pulse: Pulse,
     presence: Presence,
     places: Arc<Mutex<Places>>,
+    /// Counts that are not in the database yet.
+    pending: Arc<Mutex<Pending>>,
+    /// The hour for which old counts were removed.
+    pruned: Option<u64>,
+    is_closing: bool,
     recent: Recent,
     /// End of the time in which sinks are expected to move because of the last commit.
     grace: Option<Instant>,
@@ -117,7 +125,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(
-        connection: Connection,
+        mut connection: Connection,
         options: &StoreOptions,
         lock: File,
     ) -> Result<(Self, Published), StoreError> {
@@ -166,6 +174,7 @@ impl Writer {
             }
         };
         events::payloads(&connection, stored, HAPPENINGS, known).map_err(&read)?;
+        let pending = counts::recount(&mut connection, opened).map_err(&read)?;
         // Now that everything was read once: a full batch of events has to fit, as what does not is written to the
         // log early, and again.
         connection.pragma_update(None, "cache_size", -8_000).map_err(&read)?;
@@ -204,6 +213,9 @@ impl Writer {
             pulse: Pulse::default(),
             presence: Presence::new(&options.path).map_err(StoreError::io(&options.path))?,
             places: Arc::default(),
+            pending: Arc::new(Mutex::new(pending)),
+            pruned: None,
+            is_closing: false,
             recent: Recent::new(newest, options.recent_bytes),
             grace: None,
             idle_at: opened + BUSY,
@@ -218,6 +230,11 @@ impl Writer {
     /// The places that wait to be stored.
     pub(super) fn places(&self) -> Arc<Mutex<Places>> {
         Arc::clone(&self.places)
+    }
+
+    /// The counts that are not in the database yet.
+    pub(super) fn pending(&self) -> Arc<Mutex<Pending>> {
+        Arc::clone(&self.pending)
     }
 
     /// The newest events in memory.
@@ -235,7 +252,8 @@ impl Writer {
             let guard = DeathNotice::new("writer", died);
             self.save_clock();
             let close = self.run(&queue);
-            self.store_last_places();
+            self.is_closing = true;
+            self.store_last_state();
             self.save_clock();
             if let Some(summary) = self.removals.rest() {
                 log_summary(summary);
@@ -309,6 +327,10 @@ impl Writer {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lock_pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Returns how long the writer may sleep.
     fn pause(&self) -> Duration {
         let until = self.lock_places().wait(self.grace);
@@ -349,9 +371,9 @@ impl Writer {
         }
     }
 
-    /// Stores the places at the end. If that fails, sinks get their last events again.
-    fn store_last_places(&mut self) {
-        if self.lock_places().is_empty() {
+    /// Stores places and counts at the end. If that fails, sinks get their last events again.
+    fn store_last_state(&mut self) {
+        if self.lock_places().is_empty() && self.lock_pending().is_empty() {
             return;
         }
         if let Err(problem) = self.commit_once(&mut Vec::new()) {
@@ -439,13 +461,21 @@ impl Writer {
             let mut places = self.lock_places();
             if all || places.are_ripe(begun) { places.take() } else { Moved::new() }
         };
-        let written = self.write(batch, &now, &moved, &mut done, &mut marks);
+        let counted = {
+            let pending = self.lock_pending();
+            let is_due = pending.is_due(begun) || (self.is_closing && !pending.is_empty());
+            is_due.then(|| pending.counts())
+        };
+        let written = self.write(batch, &now, &moved, counted.as_ref(), &mut done, &mut marks);
         if let Err(problem) = written {
             self.lock_places().put_back(moved, begun);
             self.next = first;
             marks.into_iter().for_each(|mark| self.ids.remove(mark));
             self.status.commit_failures += 1;
             return Err(error::problem(&self.path, &problem));
+        }
+        if let Some(counts) = counted {
+            self.lock_pending().written(counts.last);
         }
         self.status.commits.add(begun.elapsed());
         let stored = self.next - first;
@@ -480,6 +510,7 @@ impl Writer {
             }
         }
         if !fresh.is_empty() {
+            self.count(&fresh);
             self.recent.push(fresh);
             self.last_seq_tx.send_replace(self.status.last_seq);
         }
@@ -491,12 +522,22 @@ impl Writer {
         self.counts_tx.send_replace(self.counts);
     }
 
-    /// Writes the places and the batch. Adds the marks of new message ids to `marks`.
+    fn count(&self, stored: &[StoredEvent]) {
+        let (now, mut pending) = (Instant::now(), self.lock_pending());
+        for StoredEvent { seq, stored_at, event } in stored {
+            let at = stored_at.unix_millis();
+            pending.add(*seq, &event.subscription_type, &event.subscription_id, at, now);
+            pending.add_minute(&event.subscription_type, at);
+        }
+    }
+
+    /// Writes places, counts and the batch. Adds the marks of new message ids to `marks`.
     fn write(
         &mut self,
         batch: &[Command],
         now: &Reading,
         moved: &Moved,
+        counted: Option<&Counts>,
         done: &mut Vec<Done>,
         marks: &mut Vec<Mark>,
     ) -> rusqlite::Result<()> {
@@ -504,6 +545,13 @@ impl Writer {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for (name, place) in moved {
             sinks::advance(&transaction, name, place.cursor, &place.done)?;
+        }
+        if let Some(counts) = counted {
+            counts::write(&transaction, counts)?;
+            let hour = now.wall / 3_600_000;
+            if self.pruned.replace(hour) != Some(hour) {
+                counts::prune(&transaction)?;
+            }
         }
         for command in batch {
             done.push(match &command.job {
