@@ -388,21 +388,24 @@ impl Out {
     /// Publishes what has changed, unless something was published a moment ago.
     pub(in crate::reconcile) fn tick(&mut self) {
         let now = Instant::now();
-        if now >= self.next_status {
-            self.publish_status(now);
-        }
-        if self.entries_changed && now >= self.next_entries {
+        let is_status_due = now >= self.next_status;
+        // A reader that sees the end of a run must find its list: the list goes first.
+        let ends = is_status_due && self.status.converged && !self.senders.status.borrow().converged;
+        if self.entries_changed && (ends || now >= self.next_entries) {
             self.publish_entries(now);
+        }
+        if is_status_due {
+            self.publish_status(now);
         }
     }
 
     /// Publishes what has changed.
     pub(in crate::reconcile) fn flush(&mut self) {
         let now = Instant::now();
-        self.publish_status(now);
         if self.entries_changed {
             self.publish_entries(now);
         }
+        self.publish_status(now);
     }
 
     fn publish_status(&mut self, now: Instant) {
