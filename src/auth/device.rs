@@ -43,7 +43,7 @@ pub struct DeviceGrant<'a> {
     pub auth_url: &'a str,
     /// The application.
     pub client_id: &'a str,
-    /// What is asked for, with spaces between.
+    /// Requested scopes, with spaces between.
     pub scopes: &'a str,
 }
 

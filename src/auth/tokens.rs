@@ -9,7 +9,7 @@ use crate::model::pulse::Pulse;
 use crate::model::secret::Secret;
 use crate::model::status::TokenStatus;
 
-/// What the application authenticates with.
+/// Credentials of the application.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
     /// Public.
@@ -36,7 +36,7 @@ pub struct AccessToken {
 }
 
 impl AccessToken {
-    /// Its text, for the `Authorization` header.
+    /// Text of the token, for the `Authorization` header.
     pub fn secret(&self) -> &Secret {
         &self.secret
     }
@@ -53,7 +53,7 @@ pub enum TokenError {
     /// Twitch refuses the credentials.
     #[error("Twitch refuses the credentials ({message}); check twitch.client_id and the client secret")]
     Refused {
-        /// What Twitch says.
+        /// Words of Twitch.
         message: Arc<str>,
     },
     /// The keeper has ended.
@@ -61,7 +61,7 @@ pub enum TokenError {
     Closed,
 }
 
-/// What came of telling the keeper that Twitch answered 401.
+/// Outcome of a report that Twitch answered 401.
 #[derive(Clone, Debug)]
 pub enum Rejected {
     /// There is another token now: send again, once.
@@ -122,7 +122,7 @@ impl Tokens {
     }
 }
 
-/// What [`Tokens::get`] waits for.
+/// State of the keeper, for [`Tokens::get`].
 #[derive(Clone, Debug)]
 pub(super) enum Serving {
     Nothing,

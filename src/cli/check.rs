@@ -135,7 +135,7 @@ fn parts(config: &Config) -> Vec<Line> {
     lines
 }
 
-/// What users have to allow for these subscriptions. Whether they have, only Twitch knows.
+/// Permissions that users have to grant for these subscriptions. Only Twitch knows whether they have.
 fn grants_needed(config: &Config) -> Option<Line> {
     const NAMED: usize = 3;
     let mut users: BTreeMap<String, Scopes> = BTreeMap::new();

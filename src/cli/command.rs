@@ -26,7 +26,7 @@ pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
 pub(super) struct Example {
     /// Command line to type.
     pub(super) line: &'static str,
-    /// Its effect, without a full stop.
+    /// Effect of the command, without a full stop.
     pub(super) what: &'static str,
 }
 

@@ -126,7 +126,7 @@ fn read_event(path: &Path) -> Result<Box<RawValue>, Failure> {
     Ok(event)
 }
 
-/// What the sandbox has done, one line each.
+/// Describes the effects of a command on the sandbox, one line each.
 fn lines(answer: &Value) -> String {
     let text = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
     let sent =

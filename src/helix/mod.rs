@@ -113,7 +113,7 @@ impl Helix {
         Ok(rows)
     }
 
-    /// What users have granted, at most [`MAX_GRANTS`]; who has granted nothing may be missing from the answer.
+    /// Grants of at most [`MAX_GRANTS`] users. Users who have granted nothing may be missing from the answer.
     ///
     /// # Errors
     /// See [`HelixError`].

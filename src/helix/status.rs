@@ -69,7 +69,7 @@ pub(super) fn without_token(body: &[u8], token: &Secret) -> Vec<u8> {
     Masking::of(token.expose()).hide(&String::from_utf8_lossy(body)).into_bytes()
 }
 
-/// What an answer outside of 2xx means. `remaining` is the `Ratelimit-Remaining` header: a 429 with 0
+/// Classifies an answer outside of 2xx. `remaining` is the `Ratelimit-Remaining` header: a 429 with 0
 /// left is the rate limit; with points left it is a quota.
 pub(super) fn classify(call: Call, status: u16, remaining: Option<u32>, body: &[u8]) -> HelixError {
     let refusal = Refusal::read(body);

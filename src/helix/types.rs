@@ -116,7 +116,7 @@ pub struct ShardRow {
 pub struct ShardRefused {
     /// For example `invalid_parameter`.
     pub code: Box<str>,
-    /// What Twitch says.
+    /// Words of Twitch.
     pub message: Box<str>,
 }
 

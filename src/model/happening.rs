@@ -17,7 +17,7 @@ use super::subscription::Condition;
 /// Members that make an identity at most.
 const MEMBERS: usize = 3;
 
-/// What makes an event the same as another one of its type; `None` if the type has no identity, or the event lacks a
+/// Returns the identity of an event among those of its type; `None` if the type has no identity, or the event lacks a
 /// part of it. The condition belongs to it: two subscriptions of one type may see the same happening, each for its sinks.
 pub fn identity(event: &Event) -> Option<Box<str>> {
     let members = catalog::identity(&event.subscription_type, &event.subscription_version)?;

@@ -18,7 +18,7 @@ pub const TYPES: [&str; 3] = [GRANT, REVOKE, SHARD_DISABLED];
 /// The information in such an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hint {
-    /// What this user has granted is not what it was.
+    /// The grants of this user have changed.
     Grants {
         /// Twitch's id of the user.
         user_id: Box<str>,

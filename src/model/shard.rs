@@ -92,7 +92,7 @@ pub type Bindings = Arc<BTreeMap<ShardId, Binding>>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Life {
     pub session_id: SessionId,
-    /// Its signs of life. During a handover each of the two sockets of one session has its own.
+    /// Signs of life of the socket. During a handover each of the two sockets of one session has its own.
     pub signs: Signs,
 }
 
@@ -121,7 +121,7 @@ pub enum Unbound {
     Disabled,
 }
 
-/// What is known of a shard's bindings.
+/// Known bindings of a shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShardBinding {
     /// The present one, while there is one.
@@ -132,5 +132,5 @@ pub struct ShardBinding {
     pub unbound: Option<Unbound>,
 }
 
-/// What is known of the bindings of each shard that ever had one.
+/// Known bindings of each shard that ever had one.
 pub type ShardBindings = Arc<BTreeMap<ShardId, ShardBinding>>;

@@ -146,7 +146,7 @@ pub struct Problem {
     pub part: String,
     /// The problem, as a sentence.
     pub message: String,
-    /// What to do about it.
+    /// Advice, a command if there is one.
     pub hint: String,
 }
 
@@ -204,7 +204,7 @@ pub enum TokenState {
 /// The app access token.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenStatus {
-    /// What the keeper is doing.
+    /// State of the keeper.
     pub state: TokenState,
     /// Expiry of the token, if Twitch has stated it.
     pub expires_at: Option<Timestamp>,
@@ -424,7 +424,7 @@ impl ShardState {
 pub struct ShardStatus {
     /// Number of the shard within its conduit.
     pub shard: ShardId,
-    /// What the shard is doing.
+    /// State of the shard.
     pub state: ShardState,
     /// Time of the last change of `state`.
     pub since: Timestamp,
@@ -475,7 +475,7 @@ impl GapReason {
         Self::Retention,
     ];
 
-    /// Its name, as the JSON has it.
+    /// Name in the JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::ConnectionLost => "connection_lost",
@@ -504,7 +504,7 @@ impl GapReason {
     }
 }
 
-/// What is known of times in which events may have been missed.
+/// Times in which events may have been missed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GapsStatus {
     /// Gaps told since the start, by reason.
@@ -535,7 +535,7 @@ pub struct OpenGap {
     pub reason: GapReason,
 }
 
-/// What came in, over all transports.
+/// Messages that came in, over all transports.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IntakeStatus {
     /// Notifications received.
@@ -662,7 +662,7 @@ pub struct SinkStatus {
     /// `stdout`, `file`, ….
     #[serde(rename = "type")]
     pub kind: String,
-    /// What the sink is doing.
+    /// State of the sink.
     pub state: SinkState,
     /// Number of the last event up to which all are done.
     pub cursor: Seq,

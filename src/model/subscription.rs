@@ -112,7 +112,7 @@ impl<'de> Deserialize<'de> for Condition {
     }
 }
 
-/// What makes two subscriptions on one transport target equal: type, version and condition
+/// Identity of a subscription on one transport target: type, version and condition
 /// (Twitch answers 409 to the second one). Copies share one value.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]

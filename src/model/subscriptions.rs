@@ -25,17 +25,17 @@ pub struct Subscriptions {
 pub struct SubscriptionCounts {
     /// Subscriptions of the file.
     pub total: u64,
-    /// Those that Twitch delivers.
+    /// Subscriptions that Twitch delivers.
     pub enabled: u64,
-    /// Those that were not looked at yet, or are to be created.
+    /// Subscriptions that were not compared yet, or are to be created.
     pub pending: u64,
-    /// Those that cannot be created now.
+    /// Subscriptions that cannot be created now.
     pub parked: u64,
     /// The parked ones by what is in the way.
     pub obstacles: BTreeMap<Obstacle, u64>,
     /// Subscriptions that the daemon keeps for itself.
     pub own: u64,
-    /// Those of them that cannot be created now.
+    /// Number of them that cannot be created now.
     pub own_parked: u64,
 }
 

@@ -28,7 +28,7 @@ impl Kind {
     }
 }
 
-/// What a message says, before it has an id.
+/// Content of a message, before it has an id.
 #[derive(Clone, Debug)]
 pub struct Content {
     pub kind: Kind,

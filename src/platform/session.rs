@@ -20,7 +20,7 @@ pub struct SessionRules {
     pub reconnect: Duration,
 }
 
-/// What the URL of a new WebSocket asks for.
+/// Parameters in the URL of a new WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opening {
     pub keepalive_timeout_seconds: u32,
@@ -41,7 +41,7 @@ impl Opening {
     }
 }
 
-/// What came from the client.
+/// Input from the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frame {
     Pong,
@@ -53,7 +53,7 @@ pub enum Frame {
     Lost,
 }
 
-/// What to send.
+/// Output to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
     Keepalive,

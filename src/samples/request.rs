@@ -1,4 +1,4 @@
-//! What a sample is made for.
+//! Request for a sample.
 
 use super::series::Happening;
 use crate::model::subscription::Condition;

@@ -72,7 +72,7 @@ pub(super) fn channel(condition: &Condition) -> &str {
     condition.get("broadcaster_user_id").unwrap_or_default()
 }
 
-/// What is under way in each channel.
+/// Series under way in each channel.
 #[derive(Debug, Default)]
 pub struct Happenings {
     /// By the first type of the series and the channel.

@@ -53,7 +53,7 @@ impl Codes {
     }
 }
 
-/// What an application asks a user for.
+/// Permissions that an application asks a user for.
 #[derive(Clone, Debug)]
 struct Request {
     client_id: String,

@@ -308,7 +308,7 @@ impl Sandbox {
     /// Sends a message again, under the same id.
     ///
     /// # Errors
-    /// It is not remembered any more, or its session is gone.
+    /// The message is not remembered any more, or its session is gone.
     pub async fn resend(&self, message_id: &str) -> Result<(), TriggerError> {
         let outgoing = {
             let state = self.world.lock();
@@ -430,7 +430,7 @@ impl Sandbox {
     /// status of each answer; `None` stands for no answer.
     ///
     /// # Errors
-    /// It is not remembered any more, or went to no callback.
+    /// The message is not remembered any more, or went to no callback.
     pub async fn resend_in_parallel(
         &self,
         message_id: &str,

@@ -1,4 +1,4 @@
-//! What users have granted to the application, and who moderates whose channel.
+//! Grants of users to the application, and moderators of channels.
 
 use std::collections::{BTreeMap, BTreeSet};
 

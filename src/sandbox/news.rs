@@ -50,7 +50,7 @@ pub(super) async fn notify(
     if send::send(world, outgoing).await { Ok(id) } else { Err(TriggerError::NoShard) }
 }
 
-/// What happens in a sample, whoever gets it.
+/// Happening of a sample, independent of its receivers.
 struct Occasion {
     serial: u64,
     now: SystemTime,

@@ -110,7 +110,7 @@ pub(super) async fn send_all(world: &Shared, outgoing: Vec<Outgoing>) -> bool {
     let mut sockets = sockets.into_iter();
     let Some(current) = sockets.next() else { return true };
     for former in sockets {
-        // What a socket that is being left does not take, the other one has.
+        // During a handover the new socket has the messages that the old one no longer takes.
         let _ = former.try_send(Order::Events(frames.clone()));
     }
     current.send(Order::Events(frames)).await.is_ok()

@@ -181,7 +181,7 @@ impl State {
         self.conduits.uses_session(session) || self.subscriptions.uses_session(session)
     }
 
-    /// What a subscription costs, as things are now. `stranger` is the cost of one whose user granted nothing.
+    /// Returns the present cost of a subscription. `stranger` is the cost of one whose user granted nothing.
     pub(super) fn cost(&self, subscription: &Subscription, stranger: u64) -> u64 {
         let Some(row) = catalog::lookup(&subscription.kind, &subscription.version) else { return stranger };
         let has_authorized =

@@ -21,7 +21,7 @@ use super::term::{self, Failure};
 struct RenderedPage {
     /// File name of the page, such as `eventsubd-check.1`.
     file: String,
-    /// Its source in roff.
+    /// Source in roff.
     text: String,
 }
 

@@ -13,7 +13,7 @@ pub(super) fn file_name(name: &str) -> String {
     }
 }
 
-/// What a person may call the page in this file.
+/// Names under which a person finds the page in this file.
 pub(super) fn short(file: &str) -> &str {
     match file {
         "eventsubd.1" => "eventsubd",

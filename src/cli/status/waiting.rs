@@ -1,4 +1,4 @@
-//! What a daemon that has not converged is waiting for.
+//! Reasons why a daemon has not converged yet.
 
 use crate::model::status::{Status, TokenState};
 use crate::model::text::counted;

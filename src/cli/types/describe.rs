@@ -111,7 +111,7 @@ fn scopes(groups: &[Vec<String>]) -> String {
     groups.iter().map(|group| group.join(" or ")).collect::<Vec<_>>().join(", and ")
 }
 
-/// Who must allow what, in the words of the file.
+/// The permissions that are needed, and from whom, in the words of the file.
 fn grants(row: &TypeVersion) -> Vec<String> {
     let who = |field: &str| match (field, key_of(field)) {
         ("moderator_user_id", _) if row.condition.contains_key("broadcaster_user_id") => {
@@ -288,7 +288,7 @@ fn members(text: &mut String, row: &TypeVersion) {
 struct Row {
     name: String,
     kind: String,
-    /// Its known values, or one of the samples.
+    /// The known values of the member, or one from the samples.
     value: String,
 }
 

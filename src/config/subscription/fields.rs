@@ -110,7 +110,7 @@ fn login_values(
                 let new = list.iter().filter(|(login, _)| seen.insert(login.clone()));
                 values.extend(new.map(|(login, place)| (FieldValue::Login(login.clone()), *place)));
             }
-            // What is wrong with the file was reported when it was read.
+            // Mistakes in the file were reported when it was read.
             Some(None) | None => right = false,
         }
     }

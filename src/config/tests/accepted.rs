@@ -1,4 +1,4 @@
-//! What is accepted, and what becomes of it.
+//! Accepted files, and the configuration that they make.
 
 use std::sync::Arc;
 

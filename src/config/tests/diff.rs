@@ -1,4 +1,4 @@
-//! What a reload changes.
+//! Changes that a reload makes.
 
 use super::*;
 use crate::model::secret::Secret;

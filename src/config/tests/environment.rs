@@ -263,7 +263,7 @@ fn each_file_has_a_sandbox_of_its_own() {
     assert_eq!(place(&link), place(&one));
     let xdg = one.env(&[("XDG_STATE_HOME", "/xdg")]);
     assert!(place(&xdg).starts_with("/xdg/eventsubd-sandbox/config-"), "{}", place(&xdg));
-    // What is named is taken as it is.
+    // A named file is used unchanged.
     let mut named = two;
     named.options.state_dir = Some("/mine".into());
     assert_eq!(place(&named), "/mine");

@@ -24,7 +24,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// What most files begin with: four lines.
+/// The first four lines of most files.
 const HEAD: &str = "[twitch]\nclient_id = \"abc\"\nclient_secret_file = \"client_secret\"\n\n";
 /// A subscription, so that its absence is no problem.
 const ONE: &str = "\n[[subscription]]\ntype = \"stream.online\"\nbroadcaster = \"ninja\"\n";
@@ -103,12 +103,12 @@ impl Case {
     }
 }
 
-/// What is said about a file with the usual head, a subscription, and this.
+/// Returns the messages about a file with the usual head, a subscription, and this text.
 fn check(text: &str, expect: &Expect) {
     Case::with(text).expect(expect);
 }
 
-/// What is said about a file with the usual head and these subscriptions.
+/// Returns the messages about a file with the usual head and these subscriptions.
 fn check_subscriptions(text: &str, expect: &Expect) {
     Case::new(format!("{HEAD}{text}")).expect(expect);
 }

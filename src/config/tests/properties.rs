@@ -1,4 +1,4 @@
-//! What holds for any file.
+//! Properties of all files.
 
 use std::collections::BTreeSet;
 
