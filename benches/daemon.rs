@@ -91,7 +91,7 @@ async fn create_and_restart(latency: Duration) {
     let took = begun.elapsed().as_secs_f64();
     let stats = home.sandbox.stats();
     let requests = stats.creates + stats.users + stats.lists + stats.conduits + stats.binds + stats.shards;
-    // What has to be sent, and what the bucket gives for it.
+    // Points that are needed, and the time in which the bucket gives them.
     let allowed = (requests as f64 - 800.0) / (800.0 * f64::from(SCALE) / 60.0);
     println!(
         "create: {SUBSCRIPTIONS} subscriptions in {took:.2} s, the bucket allows {allowed:.2} s: ratio {:.3}",

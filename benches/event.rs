@@ -87,7 +87,7 @@ fn main() {
     runtime.shutdown_background();
 }
 
-/// What the daemon has used up so far.
+/// Resources that the daemon has used so far.
 struct Used {
     threads: BTreeMap<String, f64>,
     written: f64,
@@ -101,7 +101,7 @@ impl Used {
         Self { threads: daemon.threads(), written: daemon.written_bytes(), store }
     }
 
-    /// What it has used since.
+    /// Returns the resources used since.
     async fn since(self, home: &Home, daemon: Account) -> Cost {
         let (threads, written) = (daemon.threads(), daemon.written_bytes());
         let store = status(home).await.store;

@@ -251,7 +251,7 @@ async fn with_a_token_only_who_has_it_reads() {
         assert!(answer.header("www-authenticate").is_some_and(|value| value.starts_with("Bearer")));
     }
     assert_eq!(ask(&address, "GET /status", &[&right]).await.code, 200);
-    // Whoever knows the token may come by any name; a page of somebody else must not.
+    // With the token any host name is allowed; a foreign page is not.
     let request =
         format!("GET /status HTTP/1.1\r\nHost: twitch.example.org\r\nConnection: close\r\n{right}\r\n\r\n");
     assert_eq!(raw(&address, request.as_bytes()).await.code, 200);
@@ -307,7 +307,7 @@ async fn a_form_turns_the_token_into_a_cookie() {
     // A new token ends what the old one has opened.
     let old = format!("Authorization: Bearer {TOKEN}");
     let mut tail = Tail::open(&address, "/events", &["Connection: close", &old]).await;
-    // What changes nothing here ends nothing.
+    // A reload without a change of the endpoint ends no session.
     home.configure(&format!("{SUBSCRIPTION}\n{}\n[log]\nlevel = \"debug\"\n", closed()));
     daemon.handle_reload().await;
     home.sandbox.trigger("stream.online", None).await.unwrap();

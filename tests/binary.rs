@@ -525,7 +525,7 @@ async fn events_can_be_followed_while_the_daemon_runs() {
     ));
     let mut follow = follow.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
     let mut lines = tokio::io::BufReader::new(follow.stdout.take().unwrap()).lines();
-    // It shows what comes from its start on, so events are sent until it has shown one.
+    // `--follow` shows events from its start on, so events are sent until one is shown.
     let begun = Instant::now();
     let shown = loop {
         assert!(begun.elapsed() < WAIT);

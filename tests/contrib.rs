@@ -1,4 +1,4 @@
-//! What lies in `contrib/`: alerts that fire when they should, a dashboard that asks for what exists.
+//! Files in `contrib/`: alerts fire when they should, the dashboard asks for metrics that exist.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
 use std::collections::BTreeSet;

@@ -63,7 +63,7 @@ fn it_loads_as_it_is_and_with_every_line_in_force() {
     assert_eq!(full.config.sinks.len(), 9);
     assert_eq!(full.config.subscriptions.len(), 13);
     assert!(plain.config.admin.is_none() && full.config.admin.is_some_and(|admin| admin.token.is_some()));
-    // What is shown as a default is one.
+    // Values that the example shows as defaults are the defaults.
     assert_eq!(full.config.store, plain.config.store);
     assert_eq!(full.config.reconcile, plain.config.reconcile);
     assert_eq!(full.config.log, plain.config.log);

@@ -30,7 +30,7 @@ fn file() -> String {
     )
 }
 
-/// What was sent, and when; without an id what no shard took.
+/// A message that was sent, and when. No shard took it if the id is `None`.
 #[derive(Default)]
 struct Ledger(Vec<(SystemTime, Option<String>)>);
 

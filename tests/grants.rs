@@ -224,7 +224,7 @@ async fn a_device_code_expires_and_ctrl_c_ends_it() {
         .unwrap();
     let mut first = [0; 1];
     let mut stdout = child.stdout.take().unwrap();
-    // It has said what to do, so it waits.
+    // The instructions are printed, so the command waits.
     tokio::task::spawn_blocking(move || std::io::Read::read_exact(&mut stdout, &mut first))
         .await
         .unwrap()

@@ -30,7 +30,7 @@ fn get(home: &Home, path: &str, accept: &str) -> (String, String) {
     (head.to_ascii_lowercase(), body.to_owned())
 }
 
-/// What a program says to this input; it must be content.
+/// Returns the output of a program for this input; it has to succeed.
 fn fed(program: &str, arguments: &[&str], input: &str) -> String {
     let mut child = Command::new(program)
         .args(arguments)
@@ -106,7 +106,7 @@ async fn traffic(home: &Home) {
     until(home, "a loss", |status| status.intake.reconnects.len() == 2).await;
 
     sandbox.revoke_all_tokens();
-    // It fails while a shard is not bound again; the token is asked for all the same.
+    // `apply` fails until a shard is bound again; its request uses the token all the same.
     output(command(home, &["apply"])).await;
     until(home, "another token", |status| status.token.mints == 2 && status.token.validations_dead == 1)
         .await;
@@ -256,7 +256,7 @@ async fn waiting_in_vain_says_what_is_missing() {
     assert!(text(&answer.stderr).contains("no daemon answers on"), "{}", text(&answer.stderr));
 
     home.sandbox.fault(Route::Bind, Fault::Status(500, "out of order".to_owned()), u32::MAX);
-    // It waits for a daemon that is not there yet.
+    // The command waits for a daemon that has not started yet.
     let waiting = tokio::spawn(output(command(&home, &["status", "--wait", "--timeout", "60s"])));
     let mut daemon = Process::start(&home, "info");
     until_socket(&home).await;

@@ -22,7 +22,7 @@ fn run(command: &mut Command) -> Output {
     command.output().unwrap_or_else(|error| panic!("{}: {error}; tests/run installs it", program.display()))
 }
 
-/// What a command prints, which has to succeed.
+/// Returns the output of a command that has to succeed.
 fn ok(command: &mut Command) -> String {
     let output = run(command);
     assert!(output.status.success(), "{command:?}: {}{}", text(&output.stdout), text(&output.stderr));
@@ -123,7 +123,7 @@ impl Debian {
         self.root.join(path).symlink_metadata().is_ok()
     }
 
-    /// What `systemctl` was asked since the last time.
+    /// Returns the calls of `systemctl` since the last time.
     fn asked(&self) -> String {
         let log = self.root.join("systemctl.log");
         let said = fs::read_to_string(&log).unwrap_or_default();
@@ -248,7 +248,7 @@ fn the_package_comes_and_goes_as_debian_wants_it() {
         let page = debian.root.join("usr/share/man").join(page);
         assert!(ok(Command::new("mandoc").args(["-T", "ascii"]).arg(page)).contains("eventsubd"));
     }
-    // What is installed says itself what is missing, and nothing else is.
+    // The installed program says what is missing, and nothing else is.
     let check = debian.run(&["eventsubd", "check"]);
     let said = text(&check.stdout);
     assert_eq!(check.status.code(), Some(78), "{said}{}", text(&check.stderr));

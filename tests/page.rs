@@ -135,7 +135,7 @@ async fn a_person_sees_what_is_wrong_and_finds_things() {
     browser.press("nobody has this").await;
     browser.until("document.getElementById('found').textContent === 'No subscription'").await;
 
-    // It refreshes by itself, and what somebody was reading stays as it was.
+    // The page refreshes by itself and keeps the part that somebody reads.
     browser.run("document.querySelector('#sinks-list').id_of_old = 7", json!([])).await;
     let before = browser.eval("document.querySelector('#about time').dateTime").await;
     browser.until(&format!("document.querySelector('#about time').dateTime !== {before}")).await;

@@ -168,7 +168,7 @@ async fn works(home: &Home, public: u16, rejected: u64) {
     let told = loop {
         let delivered = text(&fs::read(home.path("stdout.log")).unwrap());
         let status = status(home).await;
-        // What is counted is published together, a little later.
+        // Counts are published together, a little later.
         if delivered.contains(&id) && delivered.contains(&event) && status.intake.received > 0 {
             break status.webhook.expect("a listener");
         }

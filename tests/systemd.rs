@@ -83,7 +83,7 @@ impl Machine {
         self.command(arguments).output().expect("nsenter is of util-linux")
     }
 
-    /// What a command prints, which has to succeed.
+    /// Returns the output of a command that has to succeed.
     fn ok(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert!(output.status.success(), "{arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
@@ -471,7 +471,7 @@ fn a_store_that_hangs_is_told_of_and_stops_the_signs_of_life() {
     machine.until_within(2 * WAIT, "the end of systemd's patience", || {
         machine.journal(&["-u", "eventsubd"]).contains("Watchdog timeout")
     });
-    // Whoever holds a thread also has to let it die.
+    // The daemon can be killed only once the debugger lets its thread go.
     drop(held);
     machine.started_again("eventsubd");
     let journal = machine.journal(&["-u", "eventsubd"]);
@@ -505,7 +505,7 @@ fn restarts_and_a_kill_under_load_lose_nothing_that_was_stored() {
     machine.until("it is started again", || machine.property("eventsubd", "NRestarts") == "1");
     more_events();
 
-    // It stops in time, and by itself, while events come.
+    // The daemon stops by itself and in time while events come.
     let begun = Instant::now();
     machine.ok(&["systemctl", "stop", "eventsubd"]);
     assert!(begun.elapsed() < Duration::from_secs(15), "TimeoutStopSec is over");
@@ -520,7 +520,7 @@ fn restarts_and_a_kill_under_load_lose_nothing_that_was_stored() {
     let distinct: HashSet<&String> = stored.iter().collect();
     assert!(stored.len() > 1000 && distinct.len() == stored.len(), "{} of {}", distinct.len(), stored.len());
     let mut written = ids(&machine.ok(&["cat", "/var/log/eventsubd/events.jsonl"]));
-    // What was written right before the kill may come twice; apart from that it is the same, in the same order.
+    // Lines that were written right before the kill may come twice; apart from that all is in the same order.
     let mut known = HashSet::new();
     written.retain(|id| known.insert(id.clone()));
     assert_eq!(written, stored);
@@ -628,7 +628,7 @@ fn several_daemons_on_one_host_and_their_commands() {
     }
     for name in ["one", "two"] {
         machine.ok(&["eventsubd", "sandbox", "trigger", "stream.online", "--broadcaster", name]);
-        // What a command of a sink writes, under the restrictions of the unit.
+        // Output of a sink's command, under the restrictions of the unit.
         machine.until("the command has run", || {
             machine
                 .run(&["cat", &format!("/var/log/eventsubd-{name}/types")])

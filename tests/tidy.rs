@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
-/// Who may import whom. Everybody may import itself.
+/// Permitted imports of each room. A room may import itself.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("admission", &[]),
@@ -145,7 +145,7 @@ const PURE: &[&str] = &[
     "cli/moment",
 ];
 
-/// What a pure file must not name.
+/// Names that a pure file must not use.
 const IMPURE_NAMES: &[&str] = &[
     "tokio",
     "tokio_util",

@@ -87,7 +87,7 @@ fn every_seed_has_the_outcome_that_its_name_says() {
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
         let [as_it_is, _signed] = outcomes(&fs::read(&path).unwrap());
         total += 1;
-        // What the fuzzer itself has found has a number as its name, and is only to be survived.
+        // Inputs that the fuzzer found have a number as their name; any answer to them is right.
         if let Some((expected, _)) = name.split_once('-') {
             assert_eq!(word(&as_it_is), expected, "{name}: {as_it_is:?}");
             *found.entry(word(&as_it_is)).or_default() += 1;
@@ -113,7 +113,7 @@ fn every_type_gives_the_event_that_the_websocket_gives() {
     assert!(catalog::all().len() > 80);
     for row in catalog::all() {
         let members = members(row);
-        // Whatever stands between tokens is neither moved nor removed, but for the ends.
+        // Blanks between tokens are neither moved nor removed, except at the ends.
         for body in [format!("{{{members}}}"), format!("\r\n {{ {members}\n}} \n")] {
             let [Ok(Signed { message: Message::Notification(event), .. }), _] =
                 outcomes(&file("notification", TIME, &body))

@@ -347,7 +347,7 @@ async fn a_clock_that_is_wrong_by_an_hour_is_told_of() {
         let home = Home::new(options).await;
         home.configure(&webhooks(port()));
         let daemon = home.start().await;
-        // What Twitch signs is too old or too young to be listened to, its challenges as well.
+        // The date of each message is too far from our clock to be accepted, that of challenges too.
         let status = daemon.until("told", |status| status.problems.iter().any(|p| p.part == "webhook")).await;
         let problem = status.problems.iter().find(|problem| problem.part == "webhook").unwrap();
         let expected = format!("the clock of this machine is about 1 h {direction} Twitch's");

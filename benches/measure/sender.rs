@@ -22,7 +22,7 @@ use super::{Account, Helper, part};
 /// Bytes of a body.
 pub const BODY: usize = 1_000;
 
-/// What the sender shall do.
+/// Task of the sender.
 #[derive(Clone)]
 pub struct Order {
     pub address: SocketAddr,

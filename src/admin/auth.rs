@@ -61,12 +61,12 @@ enum Credentials {
     None,
 }
 
-/// What the client of a request may do beside reading.
+/// Rights of the client of a request, beside reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Rights {
     /// Nothing: there is no token, or the client has none.
     Read,
-    /// What the page offers; a program with the token.
+    /// Changes through the page, and through programs with the token.
     Change,
     /// The same for a browser, whose forms have to carry this value.
     ChangeWith { form_key: String },

@@ -1,4 +1,4 @@
-//! What the page changes for whoever has the token: sinks and their dead letters.
+//! Changes that the page makes for clients with the token: sinks and their dead letters.
 //!
 //! Each change is a form. A browser's form has to carry the key of its session, so that no page of another origin can
 //! send one; a program with the token needs none.

@@ -56,7 +56,7 @@ pub(super) enum Filter {
     /// Subscriptions of the file.
     #[default]
     All,
-    /// Those of the file in this state.
+    /// Subscriptions of the file in this state.
     State(SubscriptionState),
     /// The daemon's own.
     Own,

@@ -36,7 +36,7 @@ impl Daemon {
     /// Reads the configuration and builds every part. Nothing reaches Twitch before [`Self::run`].
     ///
     /// # Errors
-    /// Whatever would keep the daemon from running.
+    /// Anything that would keep the daemon from running.
     pub async fn build(mut options: DaemonOptions) -> Result<Self, BuildError> {
         let config = take_config(&mut options)?;
         let http = connections_to_twitch(&config).map_err(BuildError::Http)?;
@@ -165,7 +165,7 @@ impl Daemon {
     }
 }
 
-/// What events tell is the reconciler's business.
+/// Passes hints in events on to the reconciler.
 fn hint_callback(reconcile: &ReconcileHandle) -> HintCallback {
     let reconcile = reconcile.clone();
     HintCallback(Arc::new(move |hint| reconcile.hint(hint)))

@@ -23,7 +23,7 @@ use crate::transport::webhook::{self as transport, ListenError, Sockets, Webhook
 /// Result of checking a callback.
 #[derive(Clone, Debug)]
 pub struct CallbackReport {
-    /// Its addresses, or why there are none.
+    /// Addresses of the host, or why there are none.
     pub addresses: Result<Vec<IpAddr>, String>,
     /// Duration of the challenge, or what is in its way.
     pub challenge: Result<Duration, String>,

@@ -60,7 +60,7 @@ use crate::telemetry::LogHandle;
 use crate::transport::webhook::{Sockets, Webhook};
 use crate::transport::websocket::{Pool, Timings};
 
-/// What requests to Twitch say of who sends them.
+/// `User-Agent` of requests to Twitch.
 pub const USER_AGENT: &str =
     concat!("eventsubd/", env!("CARGO_PKG_VERSION"), " (+", env!("CARGO_PKG_REPOSITORY"), ")");
 
@@ -77,7 +77,7 @@ pub struct Tuning {
     pub retire_after: Option<Duration>,
 }
 
-/// What a daemon is made from.
+/// Input of a new daemon.
 #[derive(Clone)]
 pub struct DaemonOptions {
     /// Where the configuration is read from, at the start and on every reload.
@@ -168,7 +168,7 @@ impl From<parts::PartError> for BuildError {
 /// How a daemon ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// It was asked to.
+    /// Somebody asked it to stop.
     Stopped,
     /// Twitch refused the credentials at the start.
     Refused(String),

@@ -182,7 +182,7 @@ impl Publishers {
         self.admin.borrow().as_ref().map(|admin| admin.listener().clone())
     }
 
-    /// What a reload does not change for the pool.
+    /// Settings of the pool that a reload does not change.
     pub(super) fn pool_basis(&self) -> (Outward, Timings) {
         let pool = self.pool.borrow();
         (pool.outward.clone(), pool.timings.clone())

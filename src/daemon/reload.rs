@@ -20,7 +20,7 @@ use crate::reconcile::InUse;
 use crate::store::Store;
 use crate::telemetry::LogHandle;
 
-/// What somebody wants, and may wait for.
+/// A request to the reloader, and the channel for its answer.
 #[derive(Debug)]
 pub(super) enum Request {
     /// The file is to be read again.
@@ -38,9 +38,9 @@ pub(super) struct Reloader {
     pub(super) store: Store,
     pub(super) log: Option<LogHandle>,
     pub(super) webhooks: Webhooks,
-    /// What calls us, and with which secrets.
+    /// The callbacks in use, and their secrets.
     pub(super) in_use: watch::Receiver<Option<InUse>>,
-    /// What new sinks are tried with.
+    /// Environment in which new sinks are tested.
     pub(super) delivery: DeliveryOptions,
     pub(super) notifier: Notifier,
 }
@@ -66,7 +66,7 @@ impl Reloader {
                     continue;
                 }
             };
-            // Whoever asked may have gone.
+            // The caller may have gone.
             match request {
                 None => return,
                 Some(Request::Reload(reply)) => {

@@ -14,7 +14,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(8);
 /// How long the sockets may take to close, within that.
 const INTAKE_LIMIT: Duration = Duration::from_secs(3);
 
-/// What is to be stopped, in this order.
+/// Parts to stop, in this order.
 pub(super) struct Stopping {
     pub(super) intake: CancellationToken,
     pub(super) intake_tasks: Tasks,

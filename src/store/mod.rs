@@ -121,7 +121,7 @@ pub enum Appended {
     Stored(Seq),
     /// The message id had been stored already.
     Duplicate,
-    /// What it is about had been stored already, under another message id.
+    /// The same happening had been stored already, under another message id.
     Double,
 }
 
@@ -207,7 +207,7 @@ pub struct DeadLetterFilter {
     pub id: Option<i64>,
     /// Of types that match this glob only, as SQLite understands it: `*` and `?`.
     pub types: Option<String>,
-    /// Those whose last failure was before this time only.
+    /// Only dead letters whose last failure was before this time.
     pub until: Option<Timestamp>,
 }
 

@@ -58,7 +58,7 @@ async fn the_stream_is_made_and_gets_every_event_once() {
     }
     let body: serde_json::Value = serde_json::from_slice(&messages[0].payload).unwrap();
     assert_eq!(body["metadata"]["subscription_type"], "stream.online");
-    // What a person replays is no duplicate: the stream takes it, with the original id beside the new one.
+    // A replayed event is no duplicate: the stream takes it, with the original id beside the new one.
     bench.handle.replay(&SinkName::new("nats"), Since::Seq(Seq(291))).await.unwrap();
     bench.status("nats", |status| status.delivered == 310).await;
     let messages = stored(&server, "EVENTSUB").await;

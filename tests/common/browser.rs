@@ -174,7 +174,7 @@ impl Browser {
         entries.filter_map(read).collect()
     }
 
-    /// What the console has complained of since the last call.
+    /// Returns the complaints of the console since the last call.
     pub async fn complaints(&self) -> Vec<String> {
         let log = self.post("/se/log", json!({"type": "browser"})).await;
         let entries = log.as_array().expect("a list").iter();
@@ -189,7 +189,7 @@ fn port(stdout: std::process::ChildStdout) -> u16 {
         let line = line.expect("text");
         line.strip_suffix('.')?.rsplit_once(" on port ")?.1.parse().ok()
     });
-    // Whoever writes to a pipe that nobody reads ends.
+    // A writer to a pipe without a reader is killed.
     std::thread::spawn(move || lines.for_each(drop));
     port.expect("the driver has a port")
 }

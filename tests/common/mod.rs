@@ -34,7 +34,7 @@ pub const WAIT: Duration = Duration::from_secs(60);
 /// The secret of the stand-in's application.
 pub const SECRET: &str = "kGv8x2ExampleSecretOfThisTest0";
 
-/// What stdout sinks write to.
+/// Output of `stdout` sinks.
 #[derive(Clone, Debug, Default)]
 pub struct Tap(Arc<Mutex<Vec<u8>>>);
 

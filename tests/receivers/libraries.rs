@@ -219,7 +219,7 @@ impl Library {
         self.sandbox.conduits().into_iter().flat_map(shards).all(|(_, status, _)| status == "enabled")
     }
 
-    /// Its WebSockets are asked to reconnect, and then they break.
+    /// Asks the library's WebSockets to reconnect, then breaks them.
     async fn survives_reconnects(&self) {
         let sessions = self.sandbox.sessions();
         let before = self.sandbox.stats();

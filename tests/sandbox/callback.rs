@@ -112,7 +112,7 @@ impl Callback {
         *self.manner.lock().unwrap() = manner;
     }
 
-    /// What came, of this kind.
+    /// Requests of this kind that came.
     pub(super) fn got(&self, kind: &str) -> Vec<Request> {
         let requests = self.requests.lock().unwrap();
         requests.iter().filter(|request| request.header("message-type") == kind).cloned().collect()

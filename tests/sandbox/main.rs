@@ -316,7 +316,7 @@ async fn shards_are_bound_one_by_one_and_fall_over_once() {
         assert_eq!((status, &body["errors"][0]["code"]), (202, &json!("invalid_parameter")), "{shard}");
     }
     assert_eq!(client.bind("nowhere", "0", session).await.0, 404);
-    // Whatever shard the channel has: the other one is tried once.
+    // The other shard is tried once, for either shard of the channel.
     for broadcaster in ["1", "2", "3", "4"] {
         let (_, body) = client.create(online(&conduit, broadcaster)).await;
         let id = body["data"][0]["id"].as_str().unwrap();

@@ -66,7 +66,7 @@ async fn a_shard_is_challenged_and_signs_with_its_own_secret() {
     assert!(client.sandbox.wait_for(LIMIT, |sandbox| sandbox.stats().undeliverable == 1).await);
     assert_eq!(callback.got("revocation").len(), 2, "a revocation is not tried again");
 
-    // What an older callback answers says nothing of the present one.
+    // Answers of an older callback do not count for the present one.
     let later = ChallengeTiming::Later(Duration::from_millis(20));
     client.sandbox.set_webhooks(|webhook| webhook.challenge = later);
     client.bind_webhook(&conduit, "0", &callback.at("/old"), SECRET).await;
@@ -136,7 +136,7 @@ async fn the_hash_chooses_among_shards_of_both_kinds() {
     client.sandbox.send_event(&theirs, "{}").await.unwrap();
     assert_eq!(callback.notified(&client.sandbox, before + 1).await[before].path, "/again");
 
-    // What waits for another try waits while the shard is given another callback, and goes there.
+    // A message that waits for another try goes to the new callback of its shard.
     client.sandbox.set_webhooks(|webhook| {
         webhook.retries = vec![Duration::from_millis(1); 100_000];
         webhook.challenge = ChallengeTiming::Never;
