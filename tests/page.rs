@@ -93,6 +93,13 @@ async fn a_person_sees_what_is_wrong_and_finds_things() {
     let all = rows().await;
     assert_eq!(all, 13);
 
+    let sinks = browser.eval("document.querySelector('#sinks-list').innerText").await;
+    for part in
+        ["events.jsonl", "http://127.0.0.1:9/…", "standard output", "stream.*", "Last success", "/min"]
+    {
+        assert!(sinks.as_str().unwrap().contains(part), "{part}: {sinks}");
+    }
+
     // The mouse: a state, and back.
     browser.click("#rows .choices li:nth-child(2) a").await;
     browser.until("document.querySelector('#rows [aria-current]').textContent.startsWith('Parked')").await;

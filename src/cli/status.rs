@@ -395,8 +395,17 @@ fn store(status: &Status) -> String {
 
 fn sink_line(sink: &SinkStatus, now: Timestamp) -> String {
     let name = sink.name.as_str();
-    let mut text =
-        format!("sink {name:<9} {}, {}, {} delivered", sink.kind, word(&sink.state), sink.delivered);
+    let mut text = format!("sink {name:<9} {}", sink.kind);
+    if sink.kind != "stdout" {
+        let _ = write!(text, " to {}", sink.receiver);
+    }
+    if sink.types.iter().any(|glob| glob != "*") {
+        let _ = write!(text, " ({})", sink.types.join(" "));
+    }
+    let _ = write!(text, ", {}, {} delivered", word(&sink.state), sink.delivered);
+    if let Some(at) = sink.last_success {
+        let _ = write!(text, " ({}/min), the last {}", sink.per_minute, ago(now, at));
+    }
     if let Some(at) = sink.next_try {
         let _ = write!(text, ", next try in {}", duration(at.since(now)));
     }

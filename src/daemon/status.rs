@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 
@@ -96,7 +96,7 @@ impl Sources {
             gaps: copy(&self.gaps),
             webhook: copy(&self.webhook.status),
             store: copy(&self.store),
-            sinks: copy(&self.sinks).into_values().collect(),
+            sinks: sinks(copy(&self.sinks)),
             admin: copy(&self.admin).and_then(|admin| {
                 let listen = admin.listener().address()?.to_string();
                 let status = AdminStatus { listen, token: admin.has_token(), ..AdminStatus::default() };
@@ -116,6 +116,13 @@ impl Sources {
         judge(&mut status, called, &copy(&self.hanging));
         status
     }
+}
+
+/// Fills in the rates.
+fn sinks(published: BTreeMap<SinkName, SinkStatus>) -> Vec<SinkStatus> {
+    let now = Instant::now();
+    let with_rate = |sink: SinkStatus| SinkStatus { per_minute: sink.rate.per_minute(now), ..sink };
+    published.into_values().map(with_rate).collect()
 }
 
 /// Copies a value and releases its lock at once: several locks held together could deadlock.

@@ -220,7 +220,7 @@ impl BatchWorker {
                     self.worker.progress(batch.last, 0);
                     self.worker.show(
                         |status| {
-                            status.delivered += count;
+                            Worker::record_delivered(status, count);
                             status.in_flight = 0;
                             status.problem = None;
                             status.next_try = None;

@@ -429,7 +429,7 @@ impl SingleWorker {
                 status.state = state;
                 status.in_flight = window.out() as u64;
                 status.lag_seconds = oldest.unwrap_or(0);
-                status.delivered += news.delivered;
+                Worker::record_delivered(status, news.delivered);
                 status.retries += news.retries;
                 if news.works_again {
                     status.problem = None;

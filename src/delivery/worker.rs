@@ -16,6 +16,7 @@ use super::retry::{Failure, RetryLimits};
 use super::select::Selector;
 use super::window::Place;
 use crate::model::event::{Seq, StoredEvent};
+use crate::model::rate::Rate;
 use crate::model::route::{Routes, SinkName};
 use crate::model::status::{SinkState, SinkStatus};
 use crate::model::time::Timestamp;
@@ -189,12 +190,17 @@ impl Worker {
         let fresh = SinkStatus {
             name,
             kind: self.options.kind.name().to_owned(),
+            receiver: self.options.kind.receiver().into(),
+            types: self.options.types.as_slice().into(),
             state: SinkState::Idle,
             cursor: record.cursor,
             lag_events: 0,
             lag_seconds: 0,
             in_flight: 0,
             delivered: 0,
+            per_minute: 0,
+            rate: Rate::default(),
+            last_success: None,
             retries: 0,
             dead_letters: record.dead_letters,
             lost: record.lost,
@@ -204,8 +210,12 @@ impl Worker {
         self.statuses.send_modify(|statuses| {
             // A changed sink keeps its counts.
             let old = statuses.remove(&self.options.name);
-            let counted = old.map_or((0, 0), |old| (old.delivered, old.retries));
-            let fresh = SinkStatus { delivered: counted.0, retries: counted.1, ..fresh };
+            let fresh = match old {
+                Some(SinkStatus { delivered, retries, rate, last_success, .. }) => {
+                    SinkStatus { delivered, retries, rate, last_success, ..fresh }
+                }
+                None => fresh,
+            };
             statuses.insert(self.options.name.clone(), fresh);
         });
         tokio::select! {
@@ -295,6 +305,11 @@ impl Worker {
     /// Has the place stored. If a crash loses it, the sink gets the events since again.
     pub(super) fn keep_place(&self, place: Place, keep: Keep) {
         self.store.keep_place(self.name(), place.cursor, place.done, keep);
+    }
+
+    /// Counts events that the receiver has acknowledged.
+    pub(super) fn record_delivered(status: &mut SinkStatus, events: u64) {
+        status.record_delivered(events, Timestamp(SystemTime::now()), Instant::now().into_std());
     }
 
     /// Changes the published status.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::event::Seq;
 use super::obstacle::Obstacle;
+use super::rate::Rate;
 use super::route::SinkName;
 use super::shard::{SessionId, ShardId};
 use super::status::*;
@@ -215,12 +216,17 @@ pub(crate) fn status() -> Status {
         sinks: vec![SinkStatus {
             name: SinkName::new("log"),
             kind: "file".to_owned(),
+            receiver: "/var/log/eventsubd/events.jsonl".into(),
+            types: Arc::from(["stream.*".to_owned(), "channel.raid".to_owned()]),
             state: SinkState::Retrying,
             cursor: Seq(11),
             lag_events: 1,
             lag_seconds: 400,
             in_flight: 0,
             delivered: 11,
+            per_minute: 2,
+            rate: Rate::default(),
+            last_success: Some(before(25)),
             retries: 3,
             dead_letters: 1,
             lost: 5,

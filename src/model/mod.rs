@@ -19,6 +19,7 @@ pub mod masking;
 pub mod mode;
 pub mod obstacle;
 pub mod pulse;
+pub mod rate;
 pub mod readable;
 pub mod route;
 pub mod script;

@@ -131,6 +131,41 @@ impl SinkKind {
     pub fn name(&self) -> &'static str {
         self.sink_type().name()
     }
+
+    /// The receiver for people. Of a URL only what cannot hold a secret is left, and arguments of a command are left out.
+    pub fn receiver(&self) -> String {
+        match self {
+            Self::Stdout => "standard output".to_owned(),
+            Self::File(file) => file.path.display().to_string(),
+            Self::Command(command) => {
+                let more = if command.arguments.is_empty() { "" } else { " …" };
+                format!("{}{more}", command.program.display())
+            }
+            Self::Http(http) => masked_url(http.url.expose()),
+            Self::Nats(nats) => {
+                let servers: Vec<String> = nats.url.expose().split(',').map(masked_url).collect();
+                format!("{}, subject {}", servers.join(", "), nats.subject)
+            }
+            Self::Mqtt(mqtt) => format!("{}, topic {}", masked_url(mqtt.url.expose()), mqtt.topic),
+            Self::Redis(redis) => {
+                let target = match &redis.target {
+                    RedisTarget::Stream { key, .. } => format!("stream {key}"),
+                    RedisTarget::Channel(channel) => format!("channel {channel}"),
+                };
+                format!("{}, {target}", masked_url(redis.url.expose()))
+            }
+        }
+    }
+}
+
+/// Returns scheme, host and port of a URL.
+fn masked_url(url: &str) -> String {
+    let (scheme, rest) = url.trim().split_once("://").unwrap_or(("", url));
+    let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
+    let (authority, rest) = rest.split_at(end);
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let more = if rest.len() > 1 { "/…" } else { "" };
+    if scheme.is_empty() { host.to_owned() } else { format!("{scheme}://{host}{more}") }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -228,4 +263,61 @@ pub enum RedisTarget {
     },
     /// A message on a channel for each event; the text is a template of the channel.
     Channel(Arc<str>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receiver_shows_no_secret() {
+        let redis = |url: &str| {
+            let target = RedisTarget::Stream { key: "events".into(), max_len: None };
+            SinkKind::Redis(RedisOptions { url: Secret::new(url.to_owned()), target })
+        };
+        let http = |url: &str| {
+            SinkKind::Http(HttpOptions {
+                url: Secret::new(url.to_owned()),
+                method: Method::POST,
+                headers: vec![],
+                body: HttpBody::Eventsub(None),
+                timeout: Duration::from_secs(1),
+                concurrency: 1,
+            })
+        };
+        let nats = |url: &str| {
+            SinkKind::Nats(NatsOptions {
+                url: Secret::new(url.to_owned()),
+                subject: "eventsub.{{type}}".into(),
+                stream: None,
+                credentials: None,
+                discover: false,
+            })
+        };
+        let command = |arguments: &[&str]| {
+            SinkKind::Command(CommandOptions {
+                program: "/usr/bin/hook".into(),
+                folder: "/etc".into(),
+                arguments: arguments.iter().map(|&text| text.to_owned()).collect(),
+                timeout: Duration::from_secs(1),
+                concurrency: 1,
+            })
+        };
+        for (kind, receiver) in [
+            (http("http://127.0.0.1:8080"), "http://127.0.0.1:8080"),
+            (http("https://example.org/"), "https://example.org"),
+            (http("https://discord.com/api/webhooks/1/s3cret"), "https://discord.com/…"),
+            (http("https://example.org?key=s3cret"), "https://example.org/…"),
+            (http("https://example.org\\s3cret"), "https://example.org/…"),
+            (http("https://ann:s3cret@[::1]:8443/x"), "https://[::1]:8443/…"),
+            (http("https://ann:s3c@ret@example.org"), "https://example.org"),
+            (redis("redis://:s3cret@127.0.0.1:6379/1"), "redis://127.0.0.1:6379/…, stream events"),
+            (nats("nats://s3cret@n1:4222,n2:4222"), "nats://n1:4222, n2:4222, subject eventsub.{{type}}"),
+            (command(&[]), "/usr/bin/hook"),
+            (command(&["--token", "s3cret"]), "/usr/bin/hook …"),
+            (SinkKind::Stdout, "standard output"),
+        ] {
+            assert_eq!(kind.receiver(), receiver);
+        }
+    }
 }

@@ -7,12 +7,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
 use super::event::Seq;
 use super::grants::Scopes;
 use super::obstacle::Obstacle;
+use super::rate::Rate;
 use super::route::SinkName;
 use super::shard::{SessionId, ShardId};
 use super::subscription::{SubscriptionId, SubscriptionKey};
@@ -662,6 +664,12 @@ pub struct SinkStatus {
     /// `stdout`, `file`, ….
     #[serde(rename = "type")]
     pub kind: String,
+    /// Where its events go, without secrets.
+    #[serde(default)]
+    pub receiver: Arc<str>,
+    /// Globs of the types that it gets.
+    #[serde(default)]
+    pub types: Arc<[String]>,
     /// State of the sink.
     pub state: SinkState,
     /// Number of the last event up to which all are done.
@@ -675,6 +683,15 @@ pub struct SinkStatus {
     pub in_flight: u64,
     /// Events acknowledged since the start.
     pub delivered: u64,
+    /// Events acknowledged within the last minute.
+    #[serde(default)]
+    pub per_minute: u64,
+    /// From which `per_minute` is made. Only for this process.
+    #[serde(skip)]
+    pub rate: Rate,
+    /// Time of the last acknowledged event since the start.
+    #[serde(default)]
+    pub last_success: Option<Timestamp>,
     /// Failed attempts since the start.
     pub retries: u64,
     /// Number of its dead letters.
@@ -686,4 +703,15 @@ pub struct SinkStatus {
     /// Time of the next attempt, while the sink waits after a failure or because its receiver asks for a pause.
     #[serde(default)]
     pub next_try: Option<Timestamp>,
+}
+
+impl SinkStatus {
+    /// Counts events that the receiver has acknowledged now.
+    pub fn record_delivered(&mut self, events: u64, at: Timestamp, now: Instant) {
+        if events > 0 {
+            self.delivered += events;
+            self.last_success = Some(at);
+            self.rate.add(events, now);
+        }
+    }
 }

@@ -60,6 +60,7 @@ struct Shard {
 struct Sink {
     name: String,
     kind: String,
+    receiver: String,
     state: String,
     level: Level,
     problem: Option<String>,
@@ -335,7 +336,16 @@ fn sink(sink: &SinkStatus, now: Timestamp) -> Sink {
         0 => "none".to_owned(),
         events => format!("{} events, {} s", count(events), count(sink.lag_seconds)),
     };
-    let mut figures = vec![("Behind", lag), ("Delivered", count(sink.delivered))];
+    let last = sink.last_success.map_or_else(|| "none since the start".to_owned(), |at| ago(now, at));
+    let types =
+        if sink.types.iter().all(|glob| glob == "*") { "all".to_owned() } else { sink.types.join(" ") };
+    let mut figures = vec![
+        ("Types", types),
+        ("Behind", lag),
+        ("Delivered", count(sink.delivered)),
+        ("Last success", last),
+        ("Rate", format!("{}/min", count(sink.per_minute))),
+    ];
     if let Some(at) = sink.next_try {
         figures.push(("Next try", format!("in {}", duration(at.since(now)))));
     }
@@ -349,6 +359,7 @@ fn sink(sink: &SinkStatus, now: Timestamp) -> Sink {
     Sink {
         name: sink.name.to_string(),
         kind: sink.kind.clone(),
+        receiver: sink.receiver.to_string(),
         state: word(&sink.state),
         level: sink_level(sink),
         problem: sink.problem.clone(),

@@ -27,7 +27,7 @@ fn a_healthy_daemon_prints_a_few_lines() {
         received       13 events, 12 stored, 1 twice, 3 under two ids, 1 malformed, 2 of unknown types, 1 revocation
         gaps           events may be missed for 1 min now: the connection to Twitch was lost; 3 gaps, the last of 1 min 40 s 1 h ago: the connection to Twitch was lost
         store          12 events, 40.0 KiB of 2.0 GiB, newest 12, 9.0 ms per commit, 1 commit failed
-        sink log       file, idle, 11 delivered, 3 tries failed
+        sink log       file to /var/log/eventsubd/events.jsonl (stream.* channel.raid), idle, 11 delivered (2/min), the last 25 s ago, 3 tries failed
         page           http://127.0.0.1:9464/, needs the token
     "#]].assert_eq(&render(&example::healthy(), false, &[]));
 }
@@ -55,7 +55,7 @@ fn problems_come_first_and_every_field_is_shown() {
         received       13 events, 12 stored, 1 twice, 3 under two ids, 1 malformed, 2 of unknown types, 1 revocation
         gaps           events may be missed for 1 min now: the connection to Twitch was lost; 3 gaps, the last of 1 min 40 s 1 h ago: the connection to Twitch was lost
         store          12 events, 40.0 KiB of 2.0 GiB, newest 12, 9.0 ms per commit, 1 commit failed
-        sink log       file, retrying, 11 delivered, next try in 12 s, 1 behind (6 min 40 s), 3 tries failed, 1 dead letter, 5 lost
+        sink log       file to /var/log/eventsubd/events.jsonl (stream.* channel.raid), retrying, 11 delivered (2/min), the last 25 s ago, next try in 12 s, 1 behind (6 min 40 s), 3 tries failed, 1 dead letter, 5 lost
         page           http://127.0.0.1:9464/, needs the token
 
         Missing grants:
