@@ -224,7 +224,7 @@ async fn a_webhook_shard_that_twitch_disabled_has_missed_events_since_its_last_r
     let mut tuning = tuning();
     tuning.reconcile = Some(|options| {
         options.shard_poll = (Duration::from_millis(300), Duration::from_millis(600));
-        options.retry.soon.0 = Duration::from_millis(300);
+        options.retry.soon.first = Duration::from_millis(300);
     });
     let daemon = Running::start(home.load(), tuning).await;
     daemon.converged().await;

@@ -6,13 +6,12 @@
 
 use std::time::{Duration, Instant};
 
+use crate::model::backoff::{Backoff, FULL, QUARTER, spread};
 use crate::model::secret::Secret;
 use crate::model::status::TokenState;
 
-/// The first pause of the exponential backoff, doubled with each failure.
-const BACKOFF_FIRST: Duration = Duration::from_secs(1);
-/// The longest pause of the backoff.
-const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Pauses between failed tries to get a token; each is a random part of these.
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 /// The shortest pause.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// Pause before refused credentials are tried again: they may be corrected at Twitch.
@@ -189,7 +188,7 @@ impl Machine {
             MintOutcome::Refused(message) => {
                 self.problem = Some(message.clone());
                 self.refused = Some(message);
-                self.mint_at = Some(now + REFUSED_RETRY.mul_f64(0.75 + jitter / 2.0));
+                self.mint_at = Some(now + spread(REFUSED_RETRY, &QUARTER, jitter));
             }
             MintOutcome::Temporary(message) => {
                 self.problem = Some(message);
@@ -225,13 +224,13 @@ impl Machine {
                 self.current = None;
                 self.problem = Some(message.clone());
                 self.refused = Some(message);
-                self.mint_at = Some(now + REFUSED_RETRY.mul_f64(0.75 + jitter / 2.0));
+                self.mint_at = Some(now + spread(REFUSED_RETRY, &QUARTER, jitter));
             }
             ValidateOutcome::Dead => self.replace_dead(now, jitter),
             // A request was refused with this token and its validation fails: replacing it costs less.
             ValidateOutcome::Temporary(_) if current.suspect => self.replace_dead(now, jitter),
             ValidateOutcome::Temporary(message) => {
-                current.validate_at = now + VALIDATE_RETRY.mul_f64(1.0 + jitter);
+                current.validate_at = now + spread(VALIDATE_RETRY, &(1.0..2.0), jitter);
                 self.problem = Some(format!("the token could not be validated: {message}"));
             }
         }
@@ -365,9 +364,9 @@ impl Machine {
     }
 
     fn mint_later(&mut self, now: Instant, jitter: f64) {
-        let ceiling = BACKOFF_FIRST.saturating_mul(1 << self.failures.min(10)).min(BACKOFF_MAX);
         self.failures = self.failures.saturating_add(1);
-        self.mint_at = Some(now + ceiling.mul_f64(jitter).max(BACKOFF_MIN));
+        let pause = spread(BACKOFF.pause(self.failures), &FULL, jitter);
+        self.mint_at = Some(now + pause.max(BACKOFF_MIN));
     }
 }
 

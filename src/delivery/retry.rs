@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::model::backoff::{Backoff, FULL, spread};
+
 /// Ceiling of the pause after the first failure; it doubles with each further one.
 const FIRST: Duration = Duration::from_millis(500);
 /// The least pause, so that jitter never makes a tight loop.
@@ -96,8 +98,7 @@ pub enum Decision {
 
 /// The pause after the `failures`th failure in a row (from 1). Exponential with full jitter: `jitter` is 0 to 1.
 pub fn backoff(failures: u32, retry_max: Duration, jitter: f64) -> Duration {
-    let ceiling = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(24)).min(retry_max);
-    ceiling.mul_f64(jitter.clamp(0.0, 1.0)).max(LEAST)
+    spread(Backoff::new(FIRST, retry_max).pause(failures), &FULL, jitter).max(LEAST)
 }
 
 /// The part of a receiver's wish for a pause that is respected: up to an hour, even if `retry_max` is shorter.

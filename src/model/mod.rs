@@ -2,6 +2,7 @@
 //!
 //! Pure data: no runtime, no clock, no I/O, no logging. Imports no other room.
 
+pub mod backoff;
 pub mod broadcaster;
 pub mod catalog;
 pub mod choice;

@@ -48,6 +48,7 @@ pub use self::needs::{Needs, UserNeeds, who_must_grant};
 pub use self::preview::{Preview, PreviewConduit, PreviewError, preview};
 use self::run::engine::{self, Engine};
 use crate::helix::Helix;
+use crate::model::backoff::Backoff;
 use crate::model::hint::Hint;
 use crate::model::invocation::Invocation;
 use crate::model::lapse::Lapses;
@@ -103,7 +104,7 @@ pub struct ReconcileOptions {
     /// Pauses between tries of what is parked.
     pub retry: RetryTimes,
     /// First and longest pause after a run that failed: 1 s and 60 s.
-    pub backoff: (Duration, Duration),
+    pub backoff: Backoff,
     /// Age at which the id of a login is confirmed again: 24 h.
     pub login_refresh: Duration,
     /// Pause between two such looks, of 100 logins each: 10 s.
@@ -136,7 +137,7 @@ impl ReconcileOptions {
             bind_wait: seconds(15),
             unbound_warning: seconds(60),
             retry: RetryTimes::default(),
-            backoff: (seconds(1), seconds(60)),
+            backoff: Backoff::new(seconds(1), seconds(60)),
             login_refresh: seconds(24 * 3600),
             login_refresh_pause: seconds(10),
             challenge: seconds(120),

@@ -22,6 +22,7 @@ use axum::http::{HeaderMap, Method, Uri};
 use eventsubd::admin::Control;
 use eventsubd::config::{Environment, LoadOptions, Secrets};
 use eventsubd::daemon::{Daemon, DaemonHandle, DaemonOptions, Exit, Tuning, connections};
+use eventsubd::model::backoff::Backoff;
 use eventsubd::model::status::{Status, SubscriptionEntry};
 use eventsubd::sandbox::{Sandbox, SandboxOptions};
 use eventsubd::transport::websocket::Timings;
@@ -91,11 +92,11 @@ pub fn tuning() -> Tuning {
         helix: Some(|helix| helix.refill_window = Duration::from_secs(1)),
         reconcile: Some(|options| {
             options.shard_poll = (Duration::from_millis(300), Duration::from_millis(600));
-            options.backoff = (Duration::from_millis(50), Duration::from_millis(500));
+            options.backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(500));
         }),
         timings: Timings {
             keepalive_grace: Duration::from_millis(500),
-            backoff: (Duration::from_millis(50), Duration::from_millis(500)),
+            backoff: Backoff::new(Duration::from_millis(50), Duration::from_millis(500)),
             first: Duration::from_millis(50),
             ..Timings::default()
         },

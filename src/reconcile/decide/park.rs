@@ -5,26 +5,27 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
+use crate::model::backoff::Backoff;
 pub use crate::model::obstacle::Obstacle;
 use crate::model::subscription::SubscriptionKey;
 
 /// Pauses between two tries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryTimes {
-    /// First and longest pause for what a person must change: 5 minutes and 6 hours.
-    pub slow: (Duration, Duration),
-    /// First and longest pause for what ended for no lasting reason: 10 seconds and 1 hour.
-    pub soon: (Duration, Duration),
-    /// First and longest pause for a user or a version that is gone: 1 hour and 24 hours.
-    pub rare: (Duration, Duration),
+    /// For what a person must change: 5 minutes to 6 hours.
+    pub slow: Backoff,
+    /// For what ended for no lasting reason: 10 seconds to 1 hour.
+    pub soon: Backoff,
+    /// For a user or a version that is gone: 1 hour to 24 hours.
+    pub rare: Backoff,
 }
 
 impl Default for RetryTimes {
     fn default() -> Self {
         Self {
-            slow: (Duration::from_secs(300), Duration::from_secs(6 * 3600)),
-            soon: (Duration::from_secs(10), Duration::from_secs(3600)),
-            rare: (Duration::from_secs(3600), Duration::from_secs(24 * 3600)),
+            slow: Backoff::new(Duration::from_secs(300), Duration::from_secs(6 * 3600)),
+            soon: Backoff::new(Duration::from_secs(10), Duration::from_secs(3600)),
+            rare: Backoff::new(Duration::from_secs(3600), Duration::from_secs(24 * 3600)),
         }
     }
 }
@@ -33,16 +34,17 @@ impl RetryTimes {
     /// The pause after so many failed tries (from 1). Every obstacle has one: Twitch can take back any ending, and
     /// says so to nobody. A suspended user, for example, comes back with the same id.
     pub(in crate::reconcile) fn pause(&self, obstacle: Obstacle, attempts: u32) -> Duration {
-        let (first, longest) = match obstacle {
+        let backoff = match obstacle {
             Obstacle::Removed => self.rare,
             Obstacle::Ended | Obstacle::Callback => self.soon,
             Obstacle::Grant | Obstacle::Chat | Obstacle::Cost | Obstacle::Invalid | Obstacle::Login => {
                 self.slow
             }
-            Obstacle::Beta | Obstacle::Quota => (self.slow.0.saturating_mul(6), self.slow.1),
+            Obstacle::Beta | Obstacle::Quota => {
+                Backoff { first: self.slow.first.saturating_mul(6), ..self.slow }
+            }
         };
-        let doubled = first.saturating_mul(1 << attempts.saturating_sub(1).min(20));
-        doubled.min(longest)
+        backoff.pause(attempts)
     }
 }
 
@@ -94,7 +96,7 @@ impl ParkTable {
         match self.entries.get(key) {
             None => Standing::Free,
             Some(Entry { state: State::Trial { since }, .. }) => {
-                if now.saturating_duration_since(*since) > self.times.slow.1 {
+                if now.saturating_duration_since(*since) > self.times.slow.longest {
                     Standing::Free
                 } else {
                     Standing::Trial
@@ -190,7 +192,7 @@ impl ParkTable {
 
     /// Forgets what is not wanted any more, and trials that were passed.
     pub(in crate::reconcile) fn retain(&mut self, wanted: impl Fn(&SubscriptionKey) -> bool, now: Instant) {
-        let longest = self.times.slow.1;
+        let longest = self.times.slow.longest;
         self.entries.retain(|key, entry| {
             let passed =
                 matches!(entry.state, State::Trial { since } if now.saturating_duration_since(since) > longest);

@@ -8,6 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::model::backoff::{Backoff, QUARTER, spread};
 use crate::model::subscription::{SubscriptionId, SubscriptionStatus};
 use crate::reconcile::bind::binder::ShardReport;
 use crate::reconcile::{Desired, Hints, ReconcileOptions, Requests};
@@ -96,7 +97,7 @@ pub(in crate::reconcile) struct WakeUps {
     next_refresh: Instant,
     /// Failed runs in a row.
     failures: u32,
-    backoff: (Duration, Duration),
+    backoff: Backoff,
     refresh_pause: Duration,
 }
 
@@ -201,10 +202,8 @@ impl WakeUps {
     /// Schedules the run after one that failed, and returns the pause. It grows with each failure up to the
     /// longest, a quarter more or less.
     pub(in crate::reconcile) fn record_failure(&mut self) -> Duration {
-        let (first, longest) = self.backoff;
-        let pause = first.saturating_mul(1 << self.failures.min(20)).min(longest);
         self.failures = self.failures.saturating_add(1);
-        let pause = pause.mul_f64(0.75 + fastrand::f64() / 2.0);
+        let pause = spread(self.backoff.pause(self.failures), &QUARTER, fastrand::f64());
         self.next_run = Instant::now() + pause;
         pause
     }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use http::Uri;
 
+use crate::model::backoff::Backoff;
 use crate::model::shard::{Binding, LiveSession, SessionId};
 use crate::model::status::ShardState;
 use crate::model::tally::ReconnectCause;
@@ -32,8 +33,8 @@ pub struct Timings {
     /// How long the predecessor is read on once its successor serves: what is on its way comes over it:
     /// 2 s.
     pub linger: Duration,
-    /// Pause before the second attempt, and the longest pause: 1 s and 60 s. Each is spread by half.
-    pub backoff: (Duration, Duration),
+    /// Pauses before the second attempt and later ones: 1 s to 60 s. Each is shortened by up to a half.
+    pub backoff: Backoff,
     /// Pause before the first attempt after a loss, at most: 1 s.
     pub first: Duration,
     /// How long a session must have been bound for its loss to begin the backoff anew: 60 s. A server that takes
@@ -54,7 +55,7 @@ impl Default for Timings {
             keepalive_grace: seconds(5),
             handover: seconds(30),
             linger: seconds(2),
-            backoff: (seconds(1), seconds(60)),
+            backoff: Backoff::new(seconds(1), seconds(60)),
             first: seconds(1),
             stable: seconds(60),
             longest_wish: seconds(20),

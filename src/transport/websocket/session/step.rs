@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::follow::may_follow;
-use super::{Input, Live, Opening, Output, Session, SocketId, State, Wish};
+use super::{Input, Live, Opening, Output, Session, SocketId, State, Timings, Wish};
+use crate::model::backoff::{Backoff, FULL, UPPER_HALF, spread};
 use crate::model::shard::{BindOutcome, Binding, LiveSession};
 use crate::model::tally::ReconnectCause;
 
@@ -111,8 +112,8 @@ impl Session {
         if self.wishes <= FREE_WISHES {
             return self.hand_over(url, now, out);
         }
-        let doubled = 1 << (self.wishes - FREE_WISHES - 1).min(16);
-        let pause = self.timings.backoff.0.saturating_mul(doubled).min(self.timings.longest_wish);
+        let Timings { backoff, longest_wish, .. } = self.timings;
+        let pause = Backoff::new(backoff.first, longest_wish).pause(self.wishes - FREE_WISHES);
         let text = format!(
             "Twitch asks for reconnects again and again, {} times by now; the next one waits {} s",
             self.wishes,
@@ -211,12 +212,10 @@ impl Session {
         }
         self.end_binding(now);
         self.wish = None;
-        let (first, longest) = self.timings.backoff;
         let pause = if self.attempts == 0 {
-            self.timings.first.mul_f64(jitter.clamp(0.0, 1.0))
+            spread(self.timings.first, &FULL, jitter)
         } else {
-            let pause = first.saturating_mul(1 << (self.attempts - 1).min(16)).min(longest);
-            pause.mul_f64(f64::midpoint(1.0, jitter.clamp(0.0, 1.0)))
+            spread(self.timings.backoff.pause(self.attempts), &UPPER_HALF, jitter)
         };
         self.attempts = self.attempts.saturating_add(1);
         self.problem = Some(why.1.into());
