@@ -11,6 +11,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
+use crate::model::hex;
 use crate::model::secret::Secret;
 
 /// Lifetime of a cookie.
@@ -61,9 +62,7 @@ impl TokenVerifier {
         let mut text = format!("{}.{id}", now.saturating_add(SESSION_LIFETIME.as_secs()));
         let mac = self.session_mac(&text).finalize().into_bytes();
         text.push('.');
-        for byte in mac {
-            text.push_str(&format!("{byte:02x}"));
-        }
+        hex::push(&mut text, &mac);
         text
     }
 
@@ -71,7 +70,7 @@ impl TokenVerifier {
     pub(super) fn form_key(&self, session: Session<'_>) -> String {
         let mac =
             self.signer.clone().chain_update(PURPOSES[2]).chain_update(session.id).finalize().into_bytes();
-        mac.iter().fold(String::with_capacity(64), |text, byte| text + &format!("{byte:02x}"))
+        hex::encode(&mac)
     }
 
     /// Returns the session of a valid cookie.
@@ -79,16 +78,7 @@ impl TokenVerifier {
         let (text, digits) = cookie.rsplit_once('.')?;
         let (until, id) = text.split_once('.')?;
         let until = until.parse::<u64>().ok()?;
-        let digits = digits.as_bytes();
-        let mut mac = [0_u8; 32];
-        if digits.len() != 2 * mac.len() {
-            return None;
-        }
-        for (byte, pair) in mac.iter_mut().zip(digits.chunks_exact(2)) {
-            let nibble =
-                |digit: u8| char::from(digit).to_digit(16).and_then(|nibble| u8::try_from(nibble).ok());
-            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
-        }
+        let mac = hex::decode::<32>(digits.as_bytes())?;
         let is_good = self.session_mac(text).verify_slice(&mac).is_ok() && now < until;
         is_good.then_some(Session { id, until })
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::Environment;
+use crate::model::hex;
 
 /// The file of the systemd unit.
 const SYSTEM: &str = "/etc/eventsubd/config.toml";
@@ -79,7 +80,7 @@ pub(super) fn mark(path: &Path) -> String {
     let name = path.file_stem().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     let name: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').take(NAME).collect();
     let digest = Sha256::digest(path.as_os_str().as_bytes());
-    let digest: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let digest = hex::encode(&digest[..6]);
     if name.is_empty() { digest } else { format!("{name}-{digest}") }
 }
 

@@ -59,7 +59,7 @@ impl Masking {
     fn add_long(&mut self, text: &str) {
         for_each_form(text, |form| {
             let bytes: Vec<u8> = form.iter().map(|unit| unit.byte).collect();
-            for encoded in [STANDARD_NO_PAD.encode(&bytes), hexadecimal(&bytes)] {
+            for encoded in [STANDARD_NO_PAD.encode(&bytes), super::hex::encode(&bytes)] {
                 self.add_windows(&units(&encoded));
             }
             self.add_windows(form);
@@ -374,12 +374,6 @@ fn literals(template: &str) -> Vec<&str> {
     found.push(rest);
     found.retain(|literal| !literal.trim().is_empty());
     found.iter().map(|literal| literal.trim()).collect()
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    super::signature::push_hex(&mut text, bytes);
-    text
 }
 
 trait Windows {

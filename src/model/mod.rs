@@ -12,6 +12,7 @@ pub mod event;
 pub(crate) mod example;
 pub mod grants;
 pub mod happening;
+pub mod hex;
 pub mod hint;
 pub mod invocation;
 pub mod json;

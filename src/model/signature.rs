@@ -4,6 +4,7 @@
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use super::hex;
 use super::secret::Secret;
 
 /// Prefix of the header's value.
@@ -42,41 +43,18 @@ impl Signer {
         let bytes = self.mac(message_id, timestamp, body).finalize().into_bytes();
         let mut text = String::with_capacity(LENGTH);
         text.push_str(SCHEME);
-        push_hex(&mut text, &bytes);
+        hex::push(&mut text, &bytes);
         text
     }
 
     /// Returns whether this is the signature of the request, compared in constant time. Any bytes are accepted as
     /// header.
     pub fn verify(&self, message_id: &[u8], timestamp: &[u8], body: &[u8], header: &[u8]) -> bool {
-        let Some(digits) = header.strip_prefix(SCHEME.as_bytes()).filter(|digits| digits.len() == 2 * BYTES)
-        else {
+        // Twitch writes lower-case digits only.
+        let Some(sent) = header.strip_prefix(SCHEME.as_bytes()).and_then(hex::decode::<BYTES>) else {
             return false;
         };
-        let mut told = [0; BYTES];
-        for (byte, pair) in told.iter_mut().zip(digits.chunks_exact(2)) {
-            let (Some(high), Some(low)) = (digit(pair[0]), digit(pair[1])) else { return false };
-            *byte = high << 4 | low;
-        }
-        self.mac(message_id, timestamp, body).verify_slice(&told).is_ok()
-    }
-}
-
-/// Twitch writes lower-case digits only.
-fn digit(byte: u8) -> Option<u8> {
-    match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    }
-}
-
-/// Appends bytes as lower-case hexadecimal digits.
-pub(super) fn push_hex(text: &mut String, bytes: &[u8]) {
-    for byte in bytes {
-        for nibble in [byte >> 4, byte & 15] {
-            text.push(char::from_digit(u32::from(nibble), 16).unwrap_or_default());
-        }
+        self.mac(message_id, timestamp, body).verify_slice(&sent).is_ok()
     }
 }
 

@@ -14,9 +14,10 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::hex;
 use super::secret::Secret;
 use super::shard_id::ShardId;
-use super::signature::{Signer, push_hex};
+use super::signature::Signer;
 
 /// Length of a secret, in characters (Twitch: "Create EventSub Subscription").
 pub const SECRET_LENGTH: std::ops::RangeInclusive<usize> = 10..=100;
@@ -71,7 +72,7 @@ pub struct KeyId([u8; 4]);
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = String::with_capacity(8);
-        push_hex(&mut text, &self.0);
+        hex::push(&mut text, &self.0);
         f.write_str(&text)
     }
 }
