@@ -1,5 +1,7 @@
 //! The first bytes of a program, which select its interpreter.
 
+use super::text::one_line;
+
 /// Number of bytes examined: Linux reads as many to find the interpreter (`BINPRM_BUF_SIZE`).
 pub const HEAD: usize = 256;
 
@@ -32,8 +34,7 @@ pub fn problem(path: &str, head: &[u8], exists: impl Fn(&str) -> bool) -> Option
     let Some(interpreter) = words.next() else {
         return Some(format!("the `#!` line of `{path}` names no interpreter; {FIRST_LINE}"));
     };
-    let shown =
-        |name: &str| name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect::<String>();
+    let shown = |name: &str| one_line(name, HEAD);
     if !exists(interpreter) {
         return Some(format!(
             "the `#!` line of `{path}` names the interpreter `{}`, which does not exist; install it, or correct the line",
@@ -76,7 +77,7 @@ mod tests {
             (b"#!\n", "names no interpreter"),
             (b"#!/bin/zsh\n", "`/bin/zsh`, which does not exist"),
             (b"#!/usr/bin/env ruby\n", "asks for `ruby`"),
-            (b"#!/b\x1bin\n", "`/b\u{fffd}in`"),
+            (b"#!/b\x1bin\n", "`/b\\x1bin`"),
         ] {
             assert!(problem(head).contains(part), "{head:?}: {}", problem(head));
         }

@@ -16,7 +16,7 @@ const MAX_LINE: usize = 140;
 /// Characters of a long line that are kept before the span.
 const LEAD: usize = 40;
 /// Placeholder for the text of a secret.
-const HIDDEN: &str = "[hidden]";
+pub(in crate::config) const HIDDEN: &str = "[hidden]";
 
 /// A byte range of one of the texts. Small, since every login has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

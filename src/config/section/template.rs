@@ -13,11 +13,13 @@ use crate::model::event::{GAP, REVOCATION};
 use crate::model::route::{SinkName, Unasked};
 use crate::model::subscription::{Condition, FieldValue, SubscriptionSpec};
 use crate::model::template::{EventContext, Makes, TOO_MUCH, Template, UnknownName};
+use crate::model::text::one_line;
 use crate::model::time::Timestamp;
 use crate::samples::{self, SampleRequest, SampleUser};
 
 use crate::config::report::diagnostic::{closest, quote};
 use crate::config::report::problems::{At, Problems};
+use crate::config::report::source::HIDDEN;
 
 /// Stands for the user of a login: nobody has looked it up yet.
 const SOMEBODY: &str = "12826";
@@ -220,18 +222,14 @@ impl Source<'_> {
         });
         let Some((rendered, error)) = wrong else { return };
         // The fixed part of a body may hold the receiver's token.
-        let mut shown: String =
-            rendered.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let mut shown = rendered.trim().replace(['\n', '\r', '\t'], " ");
         for secret in text
             .split(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_')
             .filter(|p| crate::config::report::private::is_opaque(p))
         {
-            shown = shown.replace(secret, "[hidden]");
+            shown = shown.replace(secret, HIDDEN);
         }
-        if let Some((at, _)) = shown.char_indices().nth(SHOWN) {
-            shown.truncate(at);
-            shown.push('…');
-        }
+        let shown = one_line(&shown, SHOWN);
         problems
             .warning(&self.at, format!("`{key}` of sink `{sink}` is sent as JSON, but becomes `{shown}`, which is not valid JSON: {error}"))
             .hint("`| tojson` makes a JSON value of anything, with its quotes: { \"content\": {{ event.title | tojson }} }");
