@@ -17,6 +17,7 @@ use crate::model::status::ConfigStatus;
 use crate::model::text::chain;
 use crate::model::webhook::WebhookKeys;
 use crate::reconcile::Desired;
+use crate::telemetry::Publish;
 use crate::transport::webhook::WebhookOptions;
 use crate::transport::websocket::{PoolOptions, Timings};
 
@@ -159,11 +160,11 @@ impl Publishers {
     /// Publishes the options of another configuration; parts whose options are the same are not notified.
     pub(super) fn publish(&self, options: PartOptions) {
         let PartOptions { credentials, token, pool, desired, sinks, admin } = options;
-        self.credentials.send_if_modified(|value| replace(value, credentials));
-        self.token.send_if_modified(|value| replace(value, token));
+        self.credentials.publish(credentials);
+        self.token.publish(token);
         self.pool.send_replace(pool);
-        self.sinks.send_if_modified(|value| replace(value, sinks));
-        self.admin.send_if_modified(|value| replace(value, admin));
+        self.sinks.publish(sinks);
+        self.admin.publish(admin);
         self.desired.send_replace(desired);
     }
 
@@ -187,12 +188,4 @@ impl Publishers {
         let pool = self.pool.borrow();
         (pool.outward.clone(), pool.timings.clone())
     }
-}
-
-fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {
-    let changed = *old != new;
-    if changed {
-        *old = new;
-    }
-    changed
 }

@@ -24,6 +24,7 @@ use crate::model::subscriptions::Subscriptions;
 use crate::model::time::Timestamp;
 use crate::model::webhook::InUse;
 use crate::store::{Store, StoreError, Ticks, since_boot, ticks};
+use crate::telemetry::Publish;
 
 /// How often the time up to which everything is known is stored at most.
 const KEEP: Duration = Duration::from_secs(5);
@@ -381,11 +382,7 @@ impl Driver {
             OpenGap { since, reason }
         });
         self.status.open = open;
-        publish.send_if_modified(|published| {
-            let changed = *published != self.status;
-            published.clone_from(&self.status);
-            changed
-        });
+        publish.publish_copy(&self.status);
     }
 }
 

@@ -26,6 +26,7 @@ use crate::model::webhook::KeyId;
 use crate::reconcile::api::{Api, BindAnswers, Refused};
 use crate::reconcile::clock::timestamp_of;
 use crate::reconcile::{Hints, ReconcileOptions};
+use crate::telemetry::Publish;
 
 /// Calls in hand at most; what comes due meanwhile goes together into the next one.
 const CALLS: usize = 4;
@@ -307,27 +308,10 @@ impl<A: Api> Binder<A> {
     }
 
     fn publish(&self, state: &mut State) {
-        let bindings = state.shards.bindings();
-        self.bindings.send_if_modified(|published| {
-            let changed = *published != bindings;
-            *published = bindings;
-            changed
-        });
-        let tenures = state.tenures();
-        self.tenures.send_if_modified(|published| {
-            let changed = **published != tenures;
-            if changed {
-                *published = Arc::new(tenures);
-            }
-            changed
-        });
+        self.bindings.publish(state.shards.bindings());
+        self.tenures.publish(Arc::new(state.tenures()));
+        self.hooks.publish(state.hook_statuses());
         let report = state.report(self.options.unbound_warning);
-        let hooks = state.hook_statuses();
-        self.hooks.send_if_modified(|published| {
-            let changed = *published != hooks;
-            *published = hooks;
-            changed
-        });
         self.report.send_if_modified(|published| {
             let changed = *published != report;
             // These are for the loop to act on.

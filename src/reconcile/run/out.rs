@@ -24,6 +24,7 @@ use crate::reconcile::clock::{timestamp_of, wall};
 use crate::reconcile::decide::park::Obstacle;
 use crate::reconcile::decide::wanted::Wanted;
 use crate::reconcile::error::ErrorKind;
+use crate::telemetry::Publish;
 
 /// Publishing a table of so many rows takes about a millisecond; the pause between two publications
 /// grows with the table, so that they stay a small part of the work.
@@ -246,12 +247,7 @@ impl Out {
 
     /// Publishes what Twitch calls us with.
     pub(in crate::reconcile) fn publish_in_use(&self, in_use: InUse) {
-        let new = Some(in_use);
-        self.senders.in_use.send_if_modified(|published| {
-            let changed = *published != new;
-            *published = new;
-            changed
-        });
+        self.senders.in_use.publish(Some(in_use));
     }
 
     /// Publishes that the requests up to this number have had their run.
@@ -410,13 +406,7 @@ impl Out {
 
     fn publish_status(&mut self, now: Instant) {
         self.next_status = now + self.pause;
-        self.senders.status.send_if_modified(|published| {
-            let changed = *published != self.status;
-            if changed {
-                published.clone_from(&self.status);
-            }
-            changed
-        });
+        self.senders.status.publish_copy(&self.status);
     }
 
     fn publish_entries(&mut self, now: Instant) {

@@ -22,6 +22,7 @@ use crate::reconcile::error::RunError;
 use crate::reconcile::memory::{MemoryError, MemoryHandle};
 use crate::reconcile::remembered::{Found, RememberedPlaces};
 use crate::reconcile::{Desired, InUse, Method, ReconcileOptions};
+use crate::telemetry::Publish;
 
 /// Our places, ready to be used, with what there is to show of them.
 #[derive(Debug)]
@@ -129,7 +130,7 @@ impl PlaceRegistry {
                 // The status goes first: sockets that close then are no longer expected to deliver.
                 out.show_conduit(None);
                 out.flush();
-                self.target.send_if_modified(|target| target.take().is_some());
+                self.target.publish(None);
             }
         }
         Ok(())
@@ -306,14 +307,7 @@ impl PlaceRegistry {
             (Some(_), _) => 0,
         };
         let new = ShardTarget { conduit_id: conduit_id.into(), shards, sockets, webhook: webhook.cloned() };
-        let is_new = self.target.send_if_modified(|target| {
-            let changed = target.as_ref() != Some(&new);
-            if changed {
-                *target = Some(new);
-            }
-            changed
-        });
-        if is_new {
+        if self.target.publish(Some(new)) {
             self.target_at = Instant::now();
         }
     }

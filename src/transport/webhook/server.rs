@@ -23,6 +23,7 @@ use super::{Limits, WebhookOptions};
 use crate::admission::{Connections, Counts, Peer, Phase};
 use crate::model::shard::ShardId;
 use crate::model::status::{IntakeStatus, WebhookStatus};
+use crate::telemetry::Publish;
 
 /// Least pause between two publications of the status.
 const PUBLISH: Duration = Duration::from_millis(100);
@@ -256,16 +257,8 @@ impl Webhook {
             }
             status
         });
-        set(&self.status, status);
-        set(&self.intake, intake);
-        set(&self.shards, shards);
+        self.status.publish(status);
+        self.intake.publish(intake);
+        self.shards.publish(shards);
     }
-}
-
-fn set<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
-    sender.send_if_modified(|published| {
-        let changed = *published != value;
-        *published = value;
-        changed
-    });
 }

@@ -103,8 +103,8 @@ impl Shard {
         // Sockets store what they still read; what they report is of no use any more.
         news.close();
         while running.tasks.join_next().await.is_some() {}
-        self.announce(None);
-        self.publish_life(None);
+        publish_entry(&self.sessions, self.id, None);
+        publish_entry(&self.lives, self.id, None);
         self.statuses.send_modify(|statuses| drop(statuses.remove(&self.id)));
     }
 
@@ -157,7 +157,7 @@ impl Shard {
                     close.cancel();
                 }
             }
-            Output::Announce(live) => self.announce(live),
+            Output::Announce(live) => publish_entry(&self.sessions, self.id, live),
             Output::Warn { kind, text } => {
                 if let Some(left_out) = self.shared.log.permit(kind, now()) {
                     warn!(left_out, "{text}");
@@ -166,40 +166,16 @@ impl Shard {
         }
     }
 
-    fn announce(&self, live: Option<crate::model::shard::LiveSession>) {
-        self.sessions.send_if_modified(|sessions| {
-            if sessions.get(&self.id) == live.as_ref() {
-                return false;
-            }
-            let sessions = Arc::make_mut(sessions);
-            match live {
-                Some(live) => drop(sessions.insert(self.id, live)),
-                None => drop(sessions.remove(&self.id)),
-            }
-            true
-        });
-    }
-
-    fn publish_life(&self, life: Option<Life>) {
-        self.lives.send_if_modified(|lives| {
-            if lives.get(&self.id) == life.as_ref() {
-                return false;
-            }
-            let lives = Arc::make_mut(lives);
-            match life {
-                Some(life) => drop(lives.insert(self.id, life)),
-                None => drop(lives.remove(&self.id)),
-            }
-            true
-        });
-    }
-
     fn show(&self, running: &mut Running) {
         let current = running.session.current();
-        self.publish_life(current.and_then(|(socket, session_id)| {
-            let (_, signs) = running.sockets.get(&socket)?;
-            Some(Life { session_id: session_id.clone(), signs: signs.clone() })
-        }));
+        publish_entry(
+            &self.lives,
+            self.id,
+            current.and_then(|(socket, session_id)| {
+                let (_, signs) = running.sockets.get(&socket)?;
+                Some(Life { session_id: session_id.clone(), signs: signs.clone() })
+            }),
+        );
         let mut state = running.session.shard_state();
         if running.session.wants_connection(now()) {
             state = ShardState::Connecting;
@@ -228,6 +204,25 @@ impl Shard {
             changed
         });
     }
+}
+
+/// Publishes the value of a shard in a map of all shards; `None` removes it.
+fn publish_entry<T: PartialEq + Clone>(
+    sender: &watch::Sender<Arc<BTreeMap<ShardId, T>>>,
+    shard: ShardId,
+    value: Option<T>,
+) {
+    sender.send_if_modified(|published| {
+        if published.get(&shard) == value.as_ref() {
+            return false;
+        }
+        let published = Arc::make_mut(published);
+        match value {
+            Some(value) => drop(published.insert(shard, value)),
+            None => drop(published.remove(&shard)),
+        }
+        true
+    });
 }
 
 fn now() -> std::time::Instant {
