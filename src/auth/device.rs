@@ -1,19 +1,12 @@
 //! The device code grant, for one command: a person allows the application something, and the token that comes
 //! of it is looked at and dropped. What a user has granted holds without it.
 
-use std::time::Duration;
-
 use tokio::time::{Instant, sleep};
 
 use super::Outward;
-use super::http::{BodyError, read_bounded};
+use super::exchange;
 use super::oauth::{self, DeviceCode, DeviceOutcome, TokenUser};
 use crate::model::secret::Secret;
-
-/// The largest answer that is read, in bytes.
-const MAX_ANSWER: usize = 64 << 10;
-/// How long one request may take.
-const REQUEST_LIMIT: Duration = Duration::from_secs(20);
 
 /// Why there is no grant.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,12 +20,6 @@ pub enum DeviceError {
     /// Nobody has allowed it in time.
     #[error("nobody has allowed it in time, or it was refused")]
     Over,
-}
-
-impl From<BodyError> for DeviceError {
-    fn from(error: BodyError) -> Self {
-        Self::Unavailable(error.to_string())
-    }
 }
 
 /// Asks Twitch, for one application.
@@ -88,28 +75,17 @@ impl DeviceGrant<'_> {
         Err(DeviceError::Over)
     }
 
-    async fn whose(&self, token: &Secret) -> Result<TokenUser, DeviceError> {
-        let mut value = http::HeaderValue::from_str(&format!("OAuth {}", token.expose()))
-            .map_err(|_| DeviceError::Refused("its token is none".to_owned()))?;
-        value.set_sensitive(true);
-        let url = format!("{}/validate", self.auth_url);
-        let request =
-            self.http.client().get(url).timeout(REQUEST_LIMIT).header(http::header::AUTHORIZATION, value);
-        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
-        let status = answer.status().as_u16();
-        let body = read_bounded(answer, MAX_ANSWER).await?;
-        oauth::parse_token_user(status, &body).map_err(DeviceError::Unavailable)
-    }
-
-    fn unreachable(&self, error: &reqwest::Error) -> DeviceError {
-        DeviceError::Unavailable(self.http.explain(error))
-    }
-
     async fn post(&self, path: &str, form: &[(&str, &str)]) -> Result<(u16, Vec<u8>), DeviceError> {
         let url = format!("{}/{path}", self.auth_url);
-        let request = self.http.client().post(url).timeout(REQUEST_LIMIT).form(form);
-        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
-        let status = answer.status().as_u16();
-        Ok((status, read_bounded(answer, MAX_ANSWER).await?))
+        exchange::post_form(self.http, &url, form).await.map_err(DeviceError::Unavailable)
+    }
+
+    async fn whose(&self, token: &Secret) -> Result<TokenUser, DeviceError> {
+        let user = exchange::user_of(self.http, self.auth_url, token).await;
+        let user = user.map_err(DeviceError::Unavailable)?;
+        if *user.client_id != *self.client_id {
+            return Err(DeviceError::Refused("its token belongs to another application".to_owned()));
+        }
+        Ok(user)
     }
 }

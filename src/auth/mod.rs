@@ -4,7 +4,9 @@
 //! one mint. Never revokes a token: other processes may use it, and subscriptions do not depend on it. Nothing is
 //! stored on disk; after a crash a new token is minted.
 
+mod code;
 mod device;
+mod exchange;
 mod http;
 mod keeper;
 pub mod oauth;
@@ -13,6 +15,7 @@ mod proxy;
 pub mod token;
 mod tokens;
 
+pub use self::code::{CodeError, CodeGrant};
 pub use self::device::{DeviceError, DeviceGrant};
 pub use self::http::{BodyError, HttpError, http_client, read_bounded, read_start, tls_config, unix_client};
 pub use self::keeper::Keeper;

@@ -104,6 +104,62 @@ pub fn device_token_form<'a>(
     ]
 }
 
+/// Returns the address at Twitch where a user is asked for consent (Twitch: "Authorization code grant flow"). The page
+/// is always shown, so that the user sees which account it is, and can change it.
+pub fn consent_url(auth_url: &str, client_id: &str, redirect_uri: &str, scopes: &str, state: &str) -> String {
+    let query = form_urlencoded::Serializer::new(String::new())
+        .append_pair("response_type", "code")
+        .append_pair("client_id", client_id)
+        .append_pair("redirect_uri", redirect_uri)
+        .append_pair("scope", scopes)
+        .append_pair("state", state)
+        .append_pair("force_verify", "true")
+        .finish();
+    format!("{auth_url}/authorize?{query}")
+}
+
+/// Returns the form that exchanges an authorization code for a token.
+pub fn code_form<'a>(
+    client_id: &'a str,
+    client_secret: &'a Secret,
+    code: &'a Secret,
+    redirect_uri: &'a str,
+) -> [(&'static str, &'a str); 5] {
+    [
+        ("client_id", client_id),
+        ("client_secret", client_secret.expose()),
+        ("code", code.expose()),
+        ("grant_type", "authorization_code"),
+        ("redirect_uri", redirect_uri),
+    ]
+}
+
+/// Classifies the response to the exchange of an authorization code. Twitch refuses a code with 400, and the client's
+/// credentials mostly with 403.
+pub fn parse_code(status: u16, body: &[u8], code: &Secret) -> CodeOutcome {
+    match status {
+        200..=299 => match minted(body) {
+            Ok((token, _)) => CodeOutcome::Granted(token),
+            Err(why) => CodeOutcome::Temporary(format!("answer {status} without a token: {why}")),
+        },
+        400 if is_refusal(body) => CodeOutcome::Code(format!("{status} {}", message(body, code))),
+        401 | 403 if is_refusal(body) => CodeOutcome::Client(format!("{status} {}", message(body, code))),
+        _ => CodeOutcome::Temporary(format!("answer {status} {}", message(body, code))),
+    }
+}
+
+/// Outcome of exchanging an authorization code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CodeOutcome {
+    Granted(Secret),
+    /// The code is used up, has expired or was never one; with Twitch's message.
+    Code(String),
+    /// The credentials of the application are refused; with Twitch's message.
+    Client(String),
+    /// A temporary failure.
+    Temporary(String),
+}
+
 /// A device code with instructions for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceCode {
@@ -152,6 +208,8 @@ pub enum DeviceOutcome {
 /// User and scopes of a user access token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenUser {
+    /// The application that the token belongs to.
+    pub client_id: Box<str>,
     pub user_id: Box<str>,
     /// Empty if Twitch does not state it.
     pub login: Box<str>,
@@ -162,6 +220,7 @@ fn token_user(body: &[u8]) -> Result<TokenUser, String> {
     let body: Value = serde_json::from_slice(body).map_err(|_| "it is not JSON".to_owned())?;
     let members = Members::of(&body)?;
     Ok(TokenUser {
+        client_id: members.needed_text("client_id")?.into(),
         user_id: members.needed_text("user_id")?.into(),
         login: members.text("login")?.unwrap_or_default().into(),
         scopes: members.texts("scopes")?.into_iter().map(Into::into).collect(),
@@ -297,7 +356,8 @@ mod tests {
         assert_eq!(valid, ValidateOutcome::Valid { client_id: "us".to_owned(), expires_in: None });
         let ValidateOutcome::Temporary(why) = parse_validate(200, br#"{"client_id":null}"#) else { panic!() };
         assert!(why.contains("`client_id` is null"), "{why}");
-        let user = parse_token_user(200, br#"{"user_id":7,"login":null,"scopes":null}"#).unwrap();
+        let user =
+            parse_token_user(200, br#"{"client_id":"us","user_id":7,"login":null,"scopes":null}"#).unwrap();
         assert_eq!((&*user.user_id, &*user.login, user.scopes.len()), ("7", "", 0));
         let why = parse_device(200, br#"{"device_code":"dc","verification_uri":[]}"#).unwrap_err();
         assert!(why.contains("`verification_uri` is a list"), "{why}");
@@ -310,7 +370,7 @@ mod tests {
 
     #[test]
     fn a_member_of_any_kind_is_read_past_or_named() {
-        let reads: [(&str, &str, &[&str], Read); 5] = [
+        let reads: [(&str, &str, &[&str], Read); 6] = [
             (
                 "token",
                 r#"{"access_token":"abc","expires_in":5187744,"token_type":"bearer"}"#,
@@ -334,7 +394,7 @@ mod tests {
             (
                 "validate of a user's token",
                 r#"{"client_id":"us","login":"ann","scopes":["a"],"user_id":"7","expires_in":100}"#,
-                &["user_id", "login", "scopes"],
+                &["client_id", "user_id", "login", "scopes"],
                 |body| parse_token_user(200, body).map(|_| ()),
             ),
             (
@@ -350,6 +410,16 @@ mod tests {
                 |body| match parse_device_token(200, body, &Secret::new("dc")) {
                     DeviceOutcome::Granted(_) => Ok(()),
                     DeviceOutcome::Temporary(why) => Err(why),
+                    other => panic!("{other:?}"),
+                },
+            ),
+            (
+                "token of an authorization code",
+                r#"{"access_token":"abc","expires_in":14000,"refresh_token":"r","scope":["a"],"token_type":"bearer"}"#,
+                &["access_token"],
+                |body| match parse_code(200, body, &Secret::new("c")) {
+                    CodeOutcome::Granted(_) => Ok(()),
+                    CodeOutcome::Temporary(why) => Err(why),
                     other => panic!("{other:?}"),
                 },
             ),
@@ -405,9 +475,31 @@ mod tests {
         assert!(matches!(of(503, ""), DeviceOutcome::Temporary(_)));
         let granted = parse_device_token(200, br#"{"access_token":"abc","scope":["a"]}"#, &Secret::new("dc"));
         assert_eq!(granted, DeviceOutcome::Granted(Secret::new("abc")));
-        let user = parse_token_user(200, br#"{"user_id":"7","login":"ann","scopes":["a:b"]}"#).unwrap();
+        let user =
+            parse_token_user(200, br#"{"client_id":"us","user_id":"7","login":"ann","scopes":["a:b"]}"#)
+                .unwrap();
         assert_eq!((&*user.user_id, &*user.login, user.scopes.len()), ("7", "ann", 1));
         assert!(parse_token_user(200, br#"{"client_id":"c","user_id":null}"#).is_err(), "an app's token");
+    }
+
+    #[test]
+    fn answers_to_an_authorization_code() {
+        let of = |status, body: &str| parse_code(status, body.as_bytes(), &Secret::new("c0de-of-thirty"));
+        let granted = of(200, r#"{"access_token":"abc","refresh_token":"r","scope":["a"]}"#);
+        assert_eq!(granted, CodeOutcome::Granted(Secret::new("abc")));
+        let used = of(400, r#"{"status":400,"message":"Invalid authorization code c0de-of-thirty"}"#);
+        assert_eq!(used, CodeOutcome::Code("400 Invalid authorization code [secret]".to_owned()));
+        let refused = of(403, r#"{"status":403,"message":"invalid client secret"}"#);
+        assert_eq!(refused, CodeOutcome::Client("403 invalid client secret".to_owned()));
+        for (status, body) in [(500, ""), (429, "{}"), (302, ""), (200, "{}"), (400, "<html>"), (403, "")] {
+            assert!(matches!(of(status, body), CodeOutcome::Temporary(_)), "{status} {body}");
+        }
+        let url = consent_url("https://id.example/oauth2", "us", "https://a.example/x", "a:b c:d", "s&t");
+        assert_eq!(
+            url,
+            "https://id.example/oauth2/authorize?response_type=code&client_id=us\
+             &redirect_uri=https%3A%2F%2Fa.example%2Fx&scope=a%3Ab+c%3Ad&state=s%26t&force_verify=true"
+        );
     }
 
     proptest! {
