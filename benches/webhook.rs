@@ -85,7 +85,7 @@ fn ours() -> Ours {
     let options = WebhookOptions::new(format!("https://hooks.example.net{PATH}"), listener, None, keys);
     let (sender, receiver) = watch::channel(Some(options));
     let on_hint = HintCallback(Arc::new(|_| {}));
-    let (webhook, handle) = webhook(receiver, store.clone(), on_hint);
+    let (webhook, handle) = webhook(receiver, store.clone(), on_hint, None);
     let cancel = CancellationToken::new();
     tokio::spawn(webhook.run(cancel.clone()));
     Ours { address, cancel, store, handle, _options: sender, _folder: folder }

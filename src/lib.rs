@@ -16,6 +16,7 @@ pub mod daemon;
 pub mod delivery;
 pub mod gaps;
 pub mod helix;
+pub mod invite;
 pub mod model;
 pub mod platform;
 pub mod reconcile;

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::browser::Browser;
+use common::browser::{Browser, axe, is_accessible};
 use common::{Home, Running, WAIT, quick, tuning};
 use eventsubd::daemon::Tuning;
 use eventsubd::sandbox::SandboxOptions;
@@ -403,27 +403,6 @@ async fn a_file_without_subscriptions_says_how_to_add_one() {
     assert!(text.as_str().unwrap().contains("[[subscription]]"), "{text}");
     is_accessible(&browser, &axe(), "nothing").await;
     daemon.end().await;
-}
-
-fn axe() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/page/node_modules/axe-core/axe.min.js");
-    fs::read_to_string(path).expect("axe-core is there: tests/run installs it")
-}
-
-/// No violation of what can be checked by a machine.
-async fn is_accessible(browser: &Browser, axe: &str, what: &str) {
-    browser.run(axe, json!([])).await;
-    let found = browser
-        .run(
-            "return axe.run(document, { resultTypes: ['violations'] }).then(({ violations, passes }) => ({
-                passes: passes.length,
-                violations: violations.map(({ id, nodes }) => [id, nodes.map(node => node.html + node.failureSummary)]),
-             }))",
-            json!([]),
-        )
-        .await;
-    assert!(found["passes"].as_u64().unwrap() > 15, "{what}: the check looks at something: {found}");
-    assert_eq!(found["violations"], json!([]), "{what}: {found:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,6 +21,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 const WEBHOOKS: &str = include_str!("../docs/webhooks.md");
+const GRANTS: &str = include_str!("../docs/grants.md");
 const ADMIN: &str = include_str!("../docs/admin-endpoint.md");
 /// Paths that are not the callback's.
 const ASTRAY: [&str; 3] = ["/", "/other", "/eventsub/"];
@@ -43,6 +44,7 @@ fn trusting(folder: &Path) -> reqwest::Client {
 enum Snippet {
     Webhooks,
     Admin,
+    Invites,
 }
 
 /// Returns it in the language of a proxy, with the first of each pair replaced by the second.
@@ -51,6 +53,7 @@ fn snippet(language: &str, which: Snippet, changes: &[(&str, String)]) -> String
     let page = match which {
         Snippet::Webhooks => WEBHOOKS,
         Snippet::Admin => ADMIN,
+        Snippet::Invites => GRANTS,
     };
     let shown = page.split(&opening).nth(1).expect("the page has it");
     let shown = shown.split("```").next().unwrap();
@@ -58,6 +61,15 @@ fn snippet(language: &str, which: Snippet, changes: &[(&str, String)]) -> String
         assert!(text.contains(old), "{old}: {text}");
         text.replace(old, new)
     })
+}
+
+/// The address that the documented proxy forwards to.
+fn inner(which: Snippet) -> &'static str {
+    match which {
+        Snippet::Webhooks => "127.0.0.1:8080",
+        Snippet::Admin => "127.0.0.1:9464",
+        Snippet::Invites => "127.0.0.1:8081",
+    }
 }
 
 fn file(folder: &Path, name: &str) -> String {
@@ -80,10 +92,10 @@ fn nginx(folder: &Path, which: Snippet, public: u16, inside: u16) -> Command {
                 ("example.org", "localhost".to_owned()),
             ],
         ),
-        Snippet::Admin => format!(
+        Snippet::Admin | Snippet::Invites => format!(
             "server {{\nlisten 127.0.0.1:{public} ssl;\nserver_name localhost;\nssl_certificate {certificate};\n\
              ssl_certificate_key {key};\n{}}}\n",
-            snippet("nginx", which, &[("127.0.0.1:9464", inside)])
+            snippet("nginx", which, &[(inner(which), inside)])
         ),
     };
     let temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -101,16 +113,16 @@ fn nginx(folder: &Path, which: Snippet, public: u16, inside: u16) -> Command {
 
 /// The same with Caddy, which by itself would ask a CA for a certificate and listen on fixed ports.
 fn caddy(folder: &Path, which: Snippet, public: u16, inside: u16) -> Command {
-    let (name, address) = match which {
-        Snippet::Webhooks => ("example.org {", "127.0.0.1:8080"),
-        Snippet::Admin => ("eventsubd.example.org {", "127.0.0.1:9464"),
+    let name = match which {
+        Snippet::Webhooks | Snippet::Invites => "example.org {",
+        Snippet::Admin => "eventsubd.example.org {",
     };
     let site = snippet(
         "caddyfile",
         which,
         &[
             (name, format!("localhost {{\n    tls {} {}", file(folder, "cert.pem"), file(folder, "key.pem"))),
-            (address, format!("127.0.0.1:{inside}")),
+            (inner(which), format!("127.0.0.1:{inside}")),
         ],
     );
     // HTTP/3 would need a free UDP port of that number.
@@ -275,6 +287,49 @@ async fn the_page_is_for_whoever_has_the_token_behind_either_of_them() {
             home.sandbox.trigger("stream.online", None).await.unwrap();
         }
         drop(tail);
+        daemon.signal(Signal::TERM);
+        assert_eq!(daemon.ended().await.code(), Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn invited_users_come_in_behind_either_of_them() {
+    for command in [nginx as Proxy, caddy] {
+        let home = home().await;
+        let (public, inside) = (port(), port());
+        let _proxy =
+            proxy(&home, command(home.folder.path(), Snippet::Invites, public, inside), public).await;
+        let uri = format!("https://localhost:{public}/authorize");
+        home.configure(&format!(
+            "[authorize]\nredirect_uri = \"{uri}\"\nlisten = \"127.0.0.1:{inside}\"\n\n\
+             [[subscription]]\ntype = \"channel.poll.begin\"\nbroadcaster = \"ann\"\n"
+        ));
+        let mut daemon = run(&home);
+        converged(&home).await;
+        let link = output(common::command(&home, &["authorize", "--link", "--user", "ann"])).await;
+        let link = text(&link.stdout).split_whitespace().last().unwrap().to_owned();
+        let client = trusting(home.folder.path());
+        let page = client.get(&link).timeout(WAIT).send().await.unwrap();
+        assert_eq!(page.status(), 200);
+        assert!(page.text().await.unwrap().contains("channel:read:polls"));
+        let invite = link.split_once("invite=").unwrap().1;
+        let go = |origin: String| {
+            let post = client.post(&uri).timeout(WAIT).header("origin", origin);
+            post.form(&[("invite", invite)]).send()
+        };
+        assert_eq!(go("https://example.org".to_owned()).await.unwrap().status(), 400);
+        let answer = go(format!("https://localhost:{public}")).await.unwrap();
+        assert_eq!(answer.status(), 303);
+        let cookie = answer.headers()["set-cookie"].to_str().unwrap();
+        assert!(cookie.ends_with("; HttpOnly; SameSite=Lax; Secure"), "{cookie}");
+        for path in ["/", "/other", "/authorize/"] {
+            let astray = client.get(format!("https://localhost:{public}{path}")).timeout(WAIT).send().await;
+            assert_eq!(astray.unwrap().status(), 404, "{path}");
+        }
+        let mut doctor = common::command(&home, &["check", "--online"]);
+        doctor.env("SSL_CERT_FILE", home.path("cert.pem"));
+        let doctor = output(doctor).await;
+        assert!(text(&doctor.stdout).contains(&format!("{uri} is there")), "{}", text(&doctor.stdout));
         daemon.signal(Signal::TERM);
         assert_eq!(daemon.ended().await.code(), Some(0));
     }

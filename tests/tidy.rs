@@ -26,6 +26,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("reconcile", &["model", "helix", "telemetry"]),
     ("gaps", &["model", "helix", "store", "telemetry"]),
     ("admin", &["model", "admission", "store", "telemetry"]),
+    ("invite", &["model", "samples", "admission", "auth", "telemetry"]),
     (
         "daemon",
         &[
@@ -44,6 +45,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "reconcile",
             "gaps",
             "admin",
+            "invite",
         ],
     ),
     (
@@ -64,6 +66,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "reconcile",
             "gaps",
             "admin",
+            "invite",
             "daemon",
         ],
     ),
@@ -83,6 +86,13 @@ const PURE: &[&str] = &[
     "admission/places",
     "auth/token",
     "auth/oauth",
+    "invite/bucket",
+    "invite/invitation",
+    "invite/needs",
+    "invite/page",
+    "invite/request",
+    "invite/visits",
+    "invite/words",
     "helix/request",
     "helix/answer",
     "helix/status",

@@ -82,7 +82,7 @@ async fn a_flood_of_forged_requests_takes_no_memory_and_keeps_nobody_out() {
     let keys = WebhookKeys::new(key("a-secret-of-the-tests"), [key("the-one-before-it")]);
     let options = WebhookOptions::new("https://example.org/hook", listener, None, keys);
     let (_options, receiver) = watch::channel(Some(options));
-    let (webhook, handle) = webhook(receiver, store.clone(), HintCallback(Arc::new(|_| {})));
+    let (webhook, handle) = webhook(receiver, store.clone(), HintCallback(Arc::new(|_| {})), None);
     let cancel = CancellationToken::new();
     let task = tokio::spawn(webhook.run(cancel.clone()));
 

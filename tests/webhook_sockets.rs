@@ -109,7 +109,7 @@ async fn child_serves() {
     let keys = WebhookKeys::new(key(), []);
     let options = WebhookOptions::new("https://example.org/hook", listener, None, keys);
     let (_options, receiver) = watch::channel(Some(options));
-    let (webhook, handle) = webhook(receiver, store.clone(), HintCallback(Arc::new(|_| {})));
+    let (webhook, handle) = webhook(receiver, store.clone(), HintCallback(Arc::new(|_| {})), None);
     let cancel = CancellationToken::new();
     let task = tokio::spawn(webhook.run(cancel.clone()));
     let mut status = handle.status.clone();

@@ -16,12 +16,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::client::Client;
-use super::endpoint::ClientConnection;
 use super::page;
 use super::reading::{Anonymous, EndStream};
 use super::throttle::Throttle;
 use super::token::{EndedSessions, SESSION_LIFETIME, Session, TokenVerifier, bearer, cookies};
-use crate::admission::{Peer, Phase};
+use crate::admission::{ClientConnection, Peer, Phase};
 use crate::model::secret::Secret;
 use crate::store::Store;
 use crate::telemetry::LogLimit;

@@ -4,40 +4,28 @@
 //! client may also retry, replay, skip and drop; all other changes go through the control socket. Everything about a connection is bounded: their number, the time for a request and for its
 //! response, and the size of a request.
 
-use std::convert::Infallible;
-use std::future::poll_fn;
-use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
-use hyper::body::{Body as _, Frame, Incoming, SizeHint};
-use hyper::server::conn::http1;
-use hyper_util::rt::TokioIo;
-use hyper_util::service::TowerToHyperService;
 use ipnet::IpNet;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, error_span, info, warn};
+use tracing::debug;
 
 use super::auth::{self, Authenticator, Sessions};
 use super::reading::{ReadState, routes};
 use super::server::Control;
 use super::{changes, guard};
-use crate::admission::{Connection, Connections, Counts, Limits, Peer, Phase, Watched};
+use crate::admission::{BoundAddress, Counts, Limits, Serving, serve};
 use crate::model::secret::Secret;
 use crate::store::Store;
-use crate::telemetry::LogLimit;
 
 /// Bounds for connections. The reserve is for probes, because authenticated clients may hold all other places.
 const LIMITS: Limits = Limits {
@@ -53,21 +41,10 @@ const LIMITS: Limits = Limits {
 };
 /// Paths that may use the reserved places.
 const PROBES: [&str; 2] = ["/livez", "/readyz"];
-/// Connections that the system queues before they are accepted.
-const BACKLOG: i32 = 4_096;
-/// Pause after a failed accept.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Time limit for the body of a request, and for its response to begin.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
-/// Time limit for unacknowledged data, in milliseconds.
-const UNREAD_LIMIT: u32 = 30_000;
-/// The largest head of a request, and the most headers.
-const MAX_HEAD: usize = 16 << 10;
-const MAX_HEADERS: usize = 64;
 /// The largest body of a request, which is a form with a token.
 const MAX_BODY: usize = 4 << 10;
-/// Time limit for requests in progress when the endpoint stops or moves.
-const END_LIMIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -79,35 +56,18 @@ pub struct EndpointError {
     pub source: std::io::Error,
 }
 
-/// A bound address.
-#[derive(Clone, Debug)]
-pub struct EndpointListener(Arc<std::net::TcpListener>);
-
-impl EndpointListener {
-    /// Binds the address. Connections wait in the system's queue until [`Endpoint::run`] serves them.
-    ///
-    /// # Errors
-    /// The address is taken, or does not belong to this machine.
-    pub fn bind(address: SocketAddr) -> Result<Self, EndpointError> {
-        let bind = || {
-            let listener = std::net::TcpListener::bind(address)?;
-            listener.set_nonblocking(true)?;
-            rustix::net::listen(&listener, BACKLOG)?;
-            Ok(Self(Arc::new(listener)))
-        };
-        bind().map_err(|source| EndpointError { address, source })
-    }
-
-    /// Returns the bound address, with the port that the system has picked for 0.
-    pub fn address(&self) -> Option<SocketAddr> {
-        self.0.local_addr().ok()
-    }
+/// Binds the address of an endpoint. Connections wait in the system's queue until [`Endpoint::run`] serves them.
+///
+/// # Errors
+/// The address is taken, or does not belong to this machine.
+pub fn bind(address: SocketAddr) -> Result<BoundAddress, EndpointError> {
+    BoundAddress::bind(address).map_err(|source| EndpointError { address, source })
 }
 
 /// Settings of the endpoint.
 #[derive(Clone, Debug)]
 pub struct EndpointOptions {
-    listener: EndpointListener,
+    listener: BoundAddress,
     token: Option<Secret>,
     authenticator: Arc<Authenticator>,
 }
@@ -115,12 +75,12 @@ pub struct EndpointOptions {
 impl EndpointOptions {
     /// Settings for this listener. Without a token, loopback is open to everyone. Headers from `trusted_proxies` name
     /// the real client.
-    pub fn new(listener: EndpointListener, token: Option<Secret>, trusted_proxies: Arc<[IpNet]>) -> Self {
+    pub fn new(listener: BoundAddress, token: Option<Secret>, trusted_proxies: Arc<[IpNet]>) -> Self {
         let authenticator = Arc::new(Authenticator::new(token.as_ref(), listener.address(), trusted_proxies));
         Self { listener, token, authenticator }
     }
 
-    pub fn listener(&self) -> &EndpointListener {
+    pub fn listener(&self) -> &BoundAddress {
         &self.listener
     }
 
@@ -128,15 +88,11 @@ impl EndpointOptions {
     pub fn has_token(&self) -> bool {
         self.token.is_some()
     }
-
-    fn is_at(&self, listener: &EndpointListener) -> bool {
-        Arc::ptr_eq(&self.listener.0, &listener.0)
-    }
 }
 
 impl PartialEq for EndpointOptions {
     fn eq(&self, other: &Self) -> bool {
-        self.is_at(&other.listener)
+        self.listener == other.listener
             && self.token == other.token
             && self.authenticator.trusted_proxies() == other.authenticator.trusted_proxies()
     }
@@ -170,7 +126,7 @@ impl Endpoint {
             let stop = cancel.child_token();
             let server = async {
                 match &listener {
-                    Some(listener) => serve(listener, &router, LIMITS, &self.counts, stop.clone()).await,
+                    Some(listener) => serve(listener, &router, serving(&self.counts), stop.clone()).await,
                     None => stop.cancelled().await,
                 }
             };
@@ -189,164 +145,19 @@ impl Endpoint {
     }
 }
 
-fn listener(options: &Option<EndpointOptions>) -> Option<EndpointListener> {
+fn serving(counts: &watch::Sender<Option<Counts>>) -> Serving<'_> {
+    Serving { name: "admin endpoint", limits: LIMITS, probes: &PROBES, counts }
+}
+
+fn listener(options: &Option<EndpointOptions>) -> Option<BoundAddress> {
     options.as_ref().map(|options| options.listener.clone())
 }
 
-fn same(listener: &Option<EndpointListener>, options: &Option<EndpointOptions>) -> bool {
+fn same(listener: &Option<BoundAddress>, options: &Option<EndpointOptions>) -> bool {
     match (listener, options) {
-        (Some(listener), Some(options)) => options.is_at(listener),
+        (Some(listener), Some(options)) => options.listener == *listener,
         (None, None) => true,
         _ => false,
-    }
-}
-
-async fn serve(
-    listener: &EndpointListener,
-    router: &Router,
-    limits: Limits,
-    counts: &watch::Sender<Option<Counts>>,
-    cancel: CancellationToken,
-) {
-    let Some(address) = listener.address() else { return cancel.cancelled().await };
-    let listener = match listener.0.try_clone().and_then(TcpListener::from_std) {
-        Ok(listener) => listener,
-        Err(error) => {
-            warn!(%address, %error, "the admin endpoint cannot be served");
-            return cancel.cancelled().await;
-        }
-    };
-    info!(%address, "the admin endpoint is open");
-    let connections = Connections::new(limits);
-    let mut tasks = JoinSet::new();
-    let mut tick_at = None;
-    let mut pause_until = None;
-    let log = LogLimit::default();
-    // Polled again when a connection has ended, and at each tick.
-    let poll_accept = |context: &mut Context<'_>| match connections.has_room() {
-        true => listener.poll_accept(context),
-        false => Poll::Pending,
-    };
-    loop {
-        match connections.tick_every() {
-            None => tick_at = None,
-            Some(every) => tick_at = tick_at.or(Some(Instant::now() + every)),
-        }
-        tokio::select! {
-            biased;
-            () = cancel.cancelled() => break,
-            () = at(tick_at) => {
-                tick_at = None;
-                connections.tick();
-                counts.send_replace(Some(connections.counts()));
-            }
-            () = at(pause_until) => pause_until = None,
-            () = connections.ended() => while tasks.try_join_next().is_some() {},
-            accepted = poll_fn(poll_accept), if pause_until.is_none() => match accepted {
-                Ok((stream, peer)) => {
-                    let connection = Arc::new(connections.enter(Peer::of(peer.ip()), Phase::Idle));
-                    let via = ClientConnection { peer: peer.ip(), connection };
-                    let span = error_span!("connection", peer = %peer.ip());
-                    tasks.spawn(serve_connection(stream, via, router.clone()).instrument(span));
-                }
-                Err(error) => {
-                    // Usually for lack of file descriptors.
-                    connections.make_room();
-                    if let Some(left_out) = log.permit("accept", Instant::now().into_std()) {
-                        warn!(%error, left_out, "the admin endpoint cannot accept connections for a moment");
-                    }
-                    pause_until = Some(Instant::now() + ACCEPT_PAUSE);
-                }
-            },
-        }
-    }
-    drop(listener);
-    counts.send_replace(None);
-    connections.drain();
-    let ended = async { while tasks.join_next().await.is_some() {} };
-    if tokio::time::timeout(END_LIMIT, ended).await.is_err() {
-        debug!("connections of the admin endpoint were cut off");
-    }
-}
-
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// The connection of a request.
-#[derive(Clone, Debug)]
-pub(super) struct ClientConnection {
-    pub(super) peer: IpAddr,
-    pub(super) connection: Arc<Connection>,
-}
-
-async fn serve_connection(stream: TcpStream, via: ClientConnection, router: Router) {
-    let _ = stream.set_nodelay(true);
-    let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNREAD_LIMIT);
-    let connection = Arc::clone(&via.connection);
-    let stream = Watched { stream, connection: Arc::clone(&connection) };
-    let service = TowerToHyperService::new(router);
-    let service = hyper::service::service_fn(async |mut request: Request<Incoming>| {
-        let via = via.clone();
-        let guard = ResponseGuard(Arc::clone(&via.connection));
-        let phase = if request.body().is_end_stream() { Phase::Answer } else { Phase::Body };
-        via.connection.enter(phase);
-        if via.connection.is_reserved() && !PROBES.contains(&request.uri().path()) {
-            let close = [(header::CONNECTION, "close")];
-            let full =
-                (StatusCode::SERVICE_UNAVAILABLE, close, "all connections are taken\n").into_response();
-            return Ok::<_, Infallible>(full.map(|body| Tracked { body, _guard: guard }));
-        }
-        request.extensions_mut().insert(via);
-        let response = hyper::service::Service::call(&service, request).await?;
-        Ok(response.map(|body| Tracked { body, _guard: guard }))
-    });
-    let serving = http1::Builder::new()
-        // `Connections` enforces the time limits.
-        .header_read_timeout(None)
-        .max_buf_size(MAX_HEAD)
-        .max_headers(MAX_HEADERS)
-        .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = connection.attend(serving).await {
-        debug!(%error, "a connection to the admin endpoint broke");
-    }
-}
-
-/// Marks the connection idle when dropped.
-struct ResponseGuard(Arc<Connection>);
-
-impl Drop for ResponseGuard {
-    fn drop(&mut self) {
-        self.0.enter(Phase::Idle);
-    }
-}
-
-/// Body of a response. Dropping it marks the response as sent.
-struct Tracked {
-    body: Body,
-    _guard: ResponseGuard,
-}
-
-impl hyper::body::Body for Tracked {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 
@@ -431,8 +242,10 @@ async fn secure(request: Request<Body>, next: Next) -> Response {
 mod tests {
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     use super::*;
+    use crate::admission::ClientConnection;
 
     async fn ask(address: SocketAddr, path: &str) -> TcpStream {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -457,13 +270,15 @@ mod tests {
             .route("/hang", get(hang))
             .route("/livez", get(async || "ok"))
             .route("/other", get(async || "ok"));
-        let listener = EndpointListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.address().unwrap();
         let (counts, mut seen) = watch::channel(None);
         let cancel = CancellationToken::new();
         let stop = cancel.clone();
-        let limits = Limits { places: 2, ..LIMITS };
-        let server = tokio::spawn(async move { serve(&listener, &router, limits, &counts, stop).await });
+        let server = tokio::spawn(async move {
+            let serving = Serving { limits: Limits { places: 2, ..LIMITS }, ..serving(&counts) };
+            serve(&listener, &router, serving, stop).await;
+        });
 
         let hanging = [ask(address, "/hang").await, ask(address, "/hang").await];
         let proved =

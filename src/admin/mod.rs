@@ -24,7 +24,7 @@ mod tail;
 mod throttle;
 mod token;
 
-pub use endpoint::{Endpoint, EndpointError, EndpointListener, EndpointOptions};
+pub use endpoint::{Endpoint, EndpointError, EndpointOptions, bind as bind_endpoint};
 pub use filter::SinkFilter;
 pub use server::{
     Applied, Control, ControlFuture, Count, LogFilter, Refused, ReloadAccepted, ReloadRefused, Retried,

@@ -298,7 +298,8 @@ pub struct GapsArgs {
 
 /// Flags of `authorize`.
 #[derive(Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("whom").required(true))]
+#[command(group = clap::ArgGroup::new("whom"))]
+#[command(group = clap::ArgGroup::new("what").args(["users", "missing", "status", "link"]).required(true).multiple(true))]
 pub struct AuthorizeArgs {
     /// These users
     #[arg(long = "user", value_name = "LOGIN", num_args = 1.., group = "whom")]
@@ -309,8 +310,15 @@ pub struct AuthorizeArgs {
     /// Ask nobody: list who has granted what is needed, and who has not
     #[arg(long, group = "whom")]
     pub status: bool,
+    /// Print an invite to the page of `[authorize]`: for each of these users with --user or --missing, otherwise one for
+    /// everyone. It holds for 30 days, and offers only what the file needs
+    #[arg(long, conflicts_with = "status")]
+    pub link: bool,
+    /// With --link: only what the file's subscriptions to these types need, for example `channel.poll.*`
+    #[arg(long = "for", value_name = "GLOB", num_args = 1.., requires = "link", value_parser = simple_glob)]
+    pub types: Vec<String>,
     /// Ask for these scopes, instead of the fewest that the subscriptions need
-    #[arg(long, value_name = "SCOPE", num_args = 1.., conflicts_with_all = ["missing", "status"])]
+    #[arg(long, value_name = "SCOPE", num_args = 1.., conflicts_with_all = ["missing", "status", "link"])]
     pub scopes: Vec<String>,
 }
 

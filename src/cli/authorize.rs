@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 
 use super::args::{Args, AuthorizeArgs};
 use super::control::{Connection, block_on};
+use super::invite;
 use super::plan::{Api, desired, explain};
 use super::target::load_options;
 use super::term::{Failure, masked};
@@ -12,6 +13,7 @@ use crate::auth::oauth::{DeviceCode, TokenUser};
 use crate::auth::{DeviceError, DeviceGrant};
 use crate::config::{self, Config};
 use crate::daemon;
+use crate::invite::InvitedUser;
 use crate::model::grants::{self, Scopes};
 use crate::model::text::counted;
 use crate::reconcile::{self, UserNeeds};
@@ -45,6 +47,9 @@ struct Asked {
 async fn authorize(args: &Args, flags: &AuthorizeArgs, config: &Config) -> Result<u8, Failure> {
     if flags.status {
         return status(args, config).await;
+    }
+    if flags.link {
+        return links(args, flags, config).await;
     }
     let (asked, is_whole) = whom(args, flags, config).await?;
     if asked.is_empty() {
@@ -83,6 +88,31 @@ async fn authorize(args: &Args, flags: &AuthorizeArgs, config: &Config) -> Resul
             }
         }
     }
+    Ok(code)
+}
+
+/// Prints invites, one a line.
+async fn links(args: &Args, flags: &AuthorizeArgs, config: &Config) -> Result<u8, Failure> {
+    let page = invite::page(config)?;
+    let is_for_everyone = flags.users.is_empty() && !flags.missing;
+    let (mut text, mut code) = (String::new(), 0);
+    if is_for_everyone {
+        text = invite::link(config, page, None, &flags.types)? + "\n";
+    } else {
+        let (asked, is_whole) = whom(args, flags, config).await?;
+        if asked.is_empty() {
+            args.say("nothing is missing");
+        }
+        let width = asked.iter().map(|user| user.login.chars().count()).max().unwrap_or(0);
+        for user in asked {
+            let invited = InvitedUser { id: user.user_id, login: user.login.as_str().into() };
+            let link = invite::link(config, page, Some(invited), &flags.types)?;
+            text.push_str(&format!("{:<width$}  {link}\n", masked(&user.login)));
+        }
+        code = if is_whole { 0 } else { FAILED };
+    }
+    args.print(&text)?;
+    args.say(&invite::advice(page));
     Ok(code)
 }
 

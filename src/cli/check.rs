@@ -128,6 +128,13 @@ fn parts(config: &Config) -> Vec<Line> {
             config.store.max_size
         ),
     ));
+    if let Some(page) = &config.authorize {
+        let who = match page.listen {
+            Some(listen) => format!("{listen}, TLS is terminated by a proxy"),
+            None => "the webhook's listener".to_owned(),
+        };
+        lines.push(line("authorize", Mark::Good, format!("{} -> {who}", page.redirect_uri)));
+    }
     if let Some(admin) = &config.admin {
         let who = if admin.token.is_some() { "clients with the token" } else { "this machine" };
         lines.push(line("admin", Mark::Good, format!("http://{}/ for {who}", admin.listen)));
@@ -201,11 +208,19 @@ fn number(length: usize, noun: &str) -> String {
 
 /// Hints about what the file leaves out.
 fn hints(config: &Config) -> Vec<String> {
+    let mut hints = Vec::new();
+    if let Some(page) = &config.authorize {
+        hints.push(format!(
+            "{} must be one of the OAuth Redirect URLs of the application at https://dev.twitch.tv/console/apps; `eventsubd \
+             check --online` looks",
+            page.redirect_uri
+        ));
+    }
     let has = |name: &str| config.subscriptions.iter().any(|spec| &*spec.subscription_type == name);
     if has("channel.chat.message") && !has("channel.chat.notification") {
-        return vec![format!("{CHAT_WITH_NOTICES}; the file lists the latter alone")];
+        hints.push(format!("{CHAT_WITH_NOTICES}; the file lists the latter alone"));
     }
-    Vec::new()
+    hints
 }
 
 fn render(report: &Report, colour: bool) -> String {

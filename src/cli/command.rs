@@ -105,6 +105,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         &[
             example("eventsubd authorize --missing", "Ask everyone who still has to grant a permission"),
             example("eventsubd authorize --user ann", "Ask one user"),
+            example("eventsubd authorize --link", "An invite for everyone, to the page of `[authorize]`"),
             example("eventsubd authorize --status", "Who has granted what is needed, and who has not"),
         ],
     ),

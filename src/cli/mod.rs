@@ -15,6 +15,7 @@ mod events;
 mod exit;
 mod gaps;
 mod init;
+mod invite;
 mod letters;
 mod lines;
 mod man;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::invite;
 use super::lines::{Line, Mark, line};
 use super::plan::{Api, desired, exit_code, explain, memory};
 use super::term::Failure;
@@ -69,6 +70,7 @@ pub(super) async fn online(config: &Config, options: &LoadOptions) -> (Vec<Line>
             twitch(&mut found, config, options).await;
             websocket(&mut found, config, &outward).await;
             callback(&mut found, config).await;
+            invites(&mut found, config, &outward).await;
             sinks(&mut found, config, &outward).await;
         }
         Err(error) => found.bad("connections", error.to_string(), FAILED),
@@ -269,6 +271,38 @@ async fn callback(found: &mut Findings, config: &Config) {
             );
         }
         Err(why) => found.bad("callback", why, FAILED),
+    }
+}
+
+/// Checks that invited users find the page, and that Twitch sends them back to it.
+async fn invites(found: &mut Findings, config: &Config, outward: &Outward) {
+    let Some(page) = &config.authorize else { return };
+    match invite::reach(outward, config, page).await {
+        Ok(took) => {
+            found.good("authorize", format!("{} is there, in {} ms", page.redirect_uri, took.as_millis()));
+        }
+        Err(why) => found.bad("authorize", why, FAILED),
+    }
+    match invite::is_registered(outward, config, page).await {
+        Ok(Some(true)) => found.good("authorize", "Twitch knows the redirect URI"),
+        Ok(Some(false)) => found.bad(
+            "authorize",
+            format!(
+                "Twitch does not know the redirect URI: add {} to the OAuth Redirect URLs of the application at \
+                 https://dev.twitch.tv/console/apps, letter by letter, and save",
+                page.redirect_uri
+            ),
+            FAILED,
+        ),
+        Ok(None) => found.remark(
+            "authorize",
+            format!(
+                "Twitch does not say whether it knows the redirect URI: compare {} with the OAuth Redirect URLs of the \
+                 application at https://dev.twitch.tv/console/apps",
+                page.redirect_uri
+            ),
+        ),
+        Err(why) => found.bad("authorize", format!("Twitch's consent page: {why}"), TEMPORARY),
     }
 }
 

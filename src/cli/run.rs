@@ -162,6 +162,7 @@ fn failure(error: &BuildError) -> Failure {
         BuildError::Store(_)
         | BuildError::Socket(_)
         | BuildError::Admin(_)
+        | BuildError::Invites(_)
         | BuildError::Http(_)
         | BuildError::Webhook(_) => FAILED,
     };

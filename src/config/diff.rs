@@ -14,7 +14,7 @@ use crate::model::subscription::{FieldValue, SubscriptionSpec};
 use super::keys::schema::Key;
 use super::keys::table;
 use super::keys::typed::Section;
-use super::settings::{Admin, Config, Webhook};
+use super::settings::{Admin, Authorize, Config, Webhook};
 
 /// One difference between two configurations.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,6 +84,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     }
     let gone = old.sinks.keys().filter(|name| !new.sinks.contains_key(*name));
     changes.extend(gone.cloned().map(Change::SinkRemoved));
+    changes.extend(authorize(old.authorize.as_ref(), new.authorize.as_ref()));
     changes.extend(keys(&old.store, &new.store));
     let path = |path: &Path| path.display().to_string();
     changes.extend(Change::of("state.directory", path(&old.state_directory), path(&new.state_directory)));
@@ -91,6 +92,15 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     changes.extend(Change::of("admin.socket", path(&old.socket), path(&new.socket)));
     changes.extend(keys(&old.log, &new.log));
     changes
+}
+
+fn authorize(old: Option<&Authorize>, new: Option<&Authorize>) -> Vec<Change> {
+    let uri = |page: Option<&Authorize>| page.map_or("(none)".to_owned(), |page| page.redirect_uri.clone());
+    let listen = |page: Option<&Authorize>| {
+        page.and_then(|page| page.listen).map_or("(none)".to_owned(), |listen| listen.to_string())
+    };
+    let uri = Change::of("authorize.redirect_uri", uri(old), uri(new));
+    uri.into_iter().chain(Change::of("authorize.listen", listen(old), listen(new))).collect()
 }
 
 fn webhook(old: Option<&Webhook>, new: Option<&Webhook>) -> Option<Change> {

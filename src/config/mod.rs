@@ -38,10 +38,10 @@ use self::report::diagnostic::quote;
 pub use self::report::diagnostic::{Diagnostic, Level, Location, Related};
 use self::report::problems::{At, Problems};
 pub use self::section::directories::{sandbox_folder, unit_directories};
-use self::section::{admin, directories, secrets, sinks, webhook};
+use self::section::{admin, authorize, directories, secrets, sinks, webhook};
 pub use self::settings::{
-    Admin, Application, Conduit, Config, Format, Listen, Log, LogFormat, Method, Policy, Reconcile,
-    ShardTransport, SinkKind, SinkOptions, Store, TlsFiles, Transport, Twitch, Webhook,
+    Admin, Application, Authorize, Conduit, Config, Format, Listen, Log, LogFormat, Method, Policy,
+    Reconcile, ShardTransport, SinkKind, SinkOptions, Store, TlsFiles, Transport, Twitch, Webhook,
 };
 use self::subscription::expand;
 use self::subscription::login::Logins;
@@ -234,6 +234,17 @@ fn build(bytes: Vec<u8>, around: &Around<'_>, problems: &mut Problems) -> Option
     };
     let webhook = webhook::build(&sections.webhook, &webhook_around, problems);
 
+    let authorize = authorize::build(
+        &sections.authorize,
+        &authorize::Around {
+            layers: &layers,
+            callback: sections.webhook.callback.as_deref(),
+            webhook_listen: sections.webhook.listen,
+            admin_listen: sections.admin.listen,
+        },
+        problems,
+    );
+
     let mut logins = Logins::default();
     let login_files = input::read_login_files(&entries, folder, &mut logins, problems);
     let input = expand::Input {
@@ -269,6 +280,7 @@ fn build(bytes: Vec<u8>, around: &Around<'_>, problems: &mut Problems) -> Option
         webhook,
         subscriptions,
         sinks,
+        authorize,
         store: sections.store,
         state_directory,
         socket,

@@ -29,6 +29,8 @@ pub struct Config {
     pub subscriptions: Arc<[SubscriptionSpec]>,
     /// `[sink.*]`; at least one.
     pub sinks: BTreeMap<SinkName, SinkOptions>,
+    /// The page for invited users, if there is one.
+    pub authorize: Option<Authorize>,
     pub store: Store,
     pub state_directory: PathBuf,
     /// The control socket.
@@ -60,6 +62,15 @@ pub struct Webhook {
     pub secret_file: Option<PathBuf>,
     /// `None` means that TLS ends elsewhere.
     pub tls: Option<TlsFiles>,
+}
+
+/// `[authorize]`: the page for invited users.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authorize {
+    /// The public URL: https, or http on this machine; no query, no fragment.
+    pub redirect_uri: String,
+    /// `None` means that the webhook's listener serves it.
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[admin]`: the admin endpoint.

@@ -24,12 +24,14 @@ use crate::config::{self, Config};
 use crate::delivery::{DeliveryOptions, delivery};
 use crate::gaps::{GapSources, gaps};
 use crate::helix::{Helix, HelixOptions};
+use crate::invite::{InviteListener, Invites, OnGrant};
+use crate::model::hint::Hint;
 use crate::model::status::ConfigStatus;
 use crate::model::time::Timestamp;
 use crate::reconcile::{ReconcileHandle, ReconcileOptions, reconciler};
 use crate::store::{Reader, Store, StoreError};
 use crate::transport::HintCallback;
-use crate::transport::webhook::webhook;
+use crate::transport::webhook::{Guest, webhook};
 use crate::transport::websocket::pool;
 
 impl Daemon {
@@ -71,6 +73,7 @@ impl Daemon {
             tune(&mut helix_options);
         }
         let reach = Arc::new(Caller::new(http.clone()));
+        let outward = http.clone();
         let helix = Helix::new(http, helix_options, tokens);
         let api = helix.status();
         let mut reconcile_options = ReconcileOptions::new(config.application.client_id.clone());
@@ -91,7 +94,10 @@ impl Daemon {
             sessions_tx,
             hint_callback(&reconcile),
         );
-        let (webhook, webhook_handle) = webhook(webhook_options, store.clone(), hint_callback(&reconcile));
+        let on_grant = on_grant(&reconcile);
+        let invites = Invites::new(inputs.invites, outward, reconcile.subscriptions.clone(), on_grant);
+        let (webhook, webhook_handle) =
+            webhook(webhook_options, store.clone(), hint_callback(&reconcile), Some(guest(&invites)));
         let (delivery, delivery_handle) =
             delivery(store.clone(), reconcile.routes.clone(), inputs.sinks, delivery_options.clone());
 
@@ -154,6 +160,7 @@ impl Daemon {
             reload_requests,
             socket,
             endpoint,
+            invites: InviteListener::new(invites),
             minutes: minutes_tx,
             store,
             children,
@@ -169,6 +176,21 @@ impl Daemon {
 fn hint_callback(reconcile: &ReconcileHandle) -> HintCallback {
     let reconcile = reconcile.clone();
     HintCallback(Arc::new(move |hint| reconcile.hint(hint)))
+}
+
+/// A grant is the reconciler's business as well.
+fn on_grant(reconcile: &ReconcileHandle) -> OnGrant {
+    let reconcile = reconcile.clone();
+    OnGrant(Arc::new(move |user_id| reconcile.hint(Hint::Grants { user_id: user_id.into() })))
+}
+
+/// The page for invited users, as the webhook's listener serves it.
+fn guest(invites: &Invites) -> Guest {
+    let invites = invites.clone();
+    Guest(Arc::new(move |request| {
+        let invites = invites.clone();
+        Box::pin(async move { invites.answer(&request).await })
+    }))
 }
 
 /// The file in force for a start, with its warnings logged.

@@ -108,7 +108,7 @@ impl StandIn {
         let store = Store::open(store).map_err(|error| failed(&error))?;
         let (options, watched) = watch::channel(Some(options));
         let on_hint = HintCallback(Arc::new(|_hint| {}));
-        let (listener, _handle) = transport::webhook(watched, store.clone(), on_hint);
+        let (listener, _handle) = transport::webhook(watched, store.clone(), on_hint, None);
         let cancel = CancellationToken::new();
         let task = tokio::spawn(listener.run(cancel.clone()));
         Ok(Some(Self { cancel, task, store, folder, _options: options }))

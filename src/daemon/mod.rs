@@ -38,7 +38,7 @@ pub use doctor::{CallbackReport, examine_callback};
 pub use handle::DaemonHandle;
 pub use memory::ReadOnlyMemory;
 pub use one_shot::{database, desired, one_shot_api, preview_sink, sink_problems, try_sink, try_sinks};
-pub use options::{DATABASE, SANDBOX_SECRET};
+pub use options::{DATABASE, SANDBOX_SECRET, credentials};
 pub use owner::{Owned, Owner};
 pub use reach::Caller;
 pub use webhook_secret::SecretFileError;
@@ -53,6 +53,7 @@ use crate::config::{ConfigErrors, LoadOptions, Loaded};
 use crate::delivery::{Children, Delivery};
 use crate::gaps::Gaps;
 use crate::helix::HelixOptions;
+use crate::invite::{InviteError, InviteListener};
 use crate::model::invocation::Invocation;
 use crate::reconcile::{ReconcileOptions, Reconciler};
 use crate::store::{Store, StoreError};
@@ -147,6 +148,9 @@ pub enum BuildError {
     /// The admin endpoint cannot listen.
     #[error("cannot open the admin endpoint")]
     Admin(#[source] EndpointError),
+    /// The page for invited users cannot listen.
+    #[error("cannot open the page for invited users")]
+    Invites(#[source] InviteError),
     /// TLS or the HTTP client cannot be set up.
     #[error("cannot set up connections to Twitch")]
     Http(#[source] HttpError),
@@ -161,6 +165,7 @@ impl From<parts::PartError> for BuildError {
             parts::PartError::Sinks(problems) => Self::Sinks(problems),
             parts::PartError::Webhook(error) => Self::Webhook(error),
             parts::PartError::Admin(error) => Self::Admin(error),
+            parts::PartError::Invites(error) => Self::Invites(error),
         }
     }
 }
@@ -189,6 +194,7 @@ pub struct Daemon {
     reload_requests: mpsc::Receiver<Request>,
     socket: ControlSocket,
     endpoint: Endpoint,
+    invites: InviteListener,
     minutes: watch::Sender<Arc<[u64]>>,
     store: Store,
     children: Children,

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::admin::{EndpointError, EndpointListener, EndpointOptions};
+use crate::admin::{EndpointError, EndpointOptions, bind_endpoint};
+use crate::admission::BoundAddress;
 use crate::auth::{Credentials, Outward, TokenOptions};
 use crate::config::{Config, ShardTransport};
 use crate::delivery::SinkOptions;
+use crate::invite::{self, InviteError, InviteOptions};
 use crate::model::secret::Secret;
 use crate::model::shard::WebhookTarget;
 use crate::model::webhook::WebhookKeys;
@@ -33,7 +35,8 @@ pub(super) fn store(config: &Config) -> StoreOptions {
     )
 }
 
-pub(super) fn credentials(config: &Config) -> Credentials {
+/// The credentials of the application; the sandbox's own if the file has no secret.
+pub fn credentials(config: &Config) -> Credentials {
     Credentials {
         client_id: config.application.client_id.clone(),
         client_secret: config
@@ -80,15 +83,30 @@ pub(super) fn desired(config: &Config, keys: Option<&WebhookKeys>, generation: u
 /// Returns the admin endpoint's options; keeps the current listener if the address is the same.
 pub(super) fn admin(
     config: &Config,
-    old: Option<(&Config, EndpointListener)>,
+    old: Option<(&Config, BoundAddress)>,
 ) -> Result<Option<EndpointOptions>, EndpointError> {
     let Some(admin) = &config.admin else { return Ok(None) };
     let same = old.filter(|(old, _)| old.admin.as_ref().is_some_and(|old| old.listen == admin.listen));
     let listener = match same {
         Some((_, listener)) => listener,
-        None => EndpointListener::bind(admin.listen)?,
+        None => bind_endpoint(admin.listen)?,
     };
     Ok(Some(EndpointOptions::new(listener, admin.token.clone(), Arc::clone(&admin.trusted_proxies))))
+}
+
+/// Returns the options of the page for invited users; keeps the current listener if the address is the same.
+pub(super) fn invites(
+    config: &Config,
+    old: Option<(&Config, BoundAddress)>,
+) -> Result<Option<InviteOptions>, InviteError> {
+    let Some(page) = &config.authorize else { return Ok(None) };
+    let same = old.filter(|(old, _)| old.authorize.as_ref().is_some_and(|old| old.listen == page.listen));
+    let listener = match (page.listen, same) {
+        (None, _) => None,
+        (Some(_), Some((_, listener))) => Some(listener),
+        (Some(listen), None) => Some(invite::bind(listen)?),
+    };
+    Ok(Some(InviteOptions::new(&page.redirect_uri, &config.twitch.auth_url, credentials(config), listener)))
 }
 
 pub(super) fn sinks(config: &Config) -> Arc<[SinkOptions]> {

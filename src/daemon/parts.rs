@@ -9,10 +9,12 @@ use tokio::sync::watch;
 
 use super::options;
 use super::webhooks::{WebhookError, Webhooks};
-use crate::admin::{EndpointError, EndpointListener, EndpointOptions};
+use crate::admin::{EndpointError, EndpointOptions};
+use crate::admission::BoundAddress;
 use crate::auth::{Credentials, Outward, TokenOptions};
 use crate::config::Config;
 use crate::delivery::{self, DeliveryOptions, SinkOptions};
+use crate::invite::{InviteError, InviteOptions};
 use crate::model::status::ConfigStatus;
 use crate::model::text::chain;
 use crate::model::webhook::WebhookKeys;
@@ -28,6 +30,7 @@ pub(super) enum PartError {
     Sinks(Vec<String>),
     Webhook(WebhookError),
     Admin(EndpointError),
+    Invites(InviteError),
 }
 
 impl PartError {
@@ -37,6 +40,7 @@ impl PartError {
             Self::Sinks(lines) => lines,
             Self::Webhook(error) => vec![format!("the webhook listener: {}", chain(&error))],
             Self::Admin(error) => vec![chain(&error)],
+            Self::Invites(error) => vec![chain(&error)],
         }
     }
 }
@@ -60,21 +64,33 @@ pub(super) fn check_sinks(config: &Config, options: &DeliveryOptions) -> Result<
 pub(super) struct Listeners {
     webhook: Option<WebhookOptions>,
     admin: Option<EndpointOptions>,
+    invites: Option<InviteOptions>,
+}
+
+/// The running configuration with the addresses that it has bound.
+#[derive(Debug)]
+pub(super) struct Old<'a> {
+    pub(super) config: &'a Config,
+    pub(super) admin: Option<BoundAddress>,
+    pub(super) invites: Option<BoundAddress>,
 }
 
 impl Listeners {
-    /// Second step: binds what is not bound yet. `old` is the running configuration with its endpoint's listener.
+    /// Second step: binds what is not bound yet.
     ///
     /// # Errors
     /// An address, a certificate or a secret cannot be used.
     pub(super) fn build(
         config: &Config,
         webhooks: &Webhooks,
-        old: Option<(&Config, EndpointListener)>,
+        old: Option<Old<'_>>,
     ) -> Result<Self, PartError> {
+        let (old, admin, invites) =
+            old.map_or((None, None, None), |old| (Some(old.config), old.admin, old.invites));
         let webhook = webhooks.build(config).map_err(PartError::Webhook)?;
-        let admin = options::admin(config, old).map_err(PartError::Admin)?;
-        Ok(Self { webhook, admin })
+        let admin = options::admin(config, old.zip(admin)).map_err(PartError::Admin)?;
+        let invites = options::invites(config, old.zip(invites)).map_err(PartError::Invites)?;
+        Ok(Self { webhook, admin, invites })
     }
 }
 
@@ -86,6 +102,7 @@ pub(super) struct PartOptions {
     desired: Arc<Desired>,
     sinks: Arc<[SinkOptions]>,
     admin: Option<EndpointOptions>,
+    invites: Option<InviteOptions>,
 }
 
 impl PartOptions {
@@ -98,7 +115,7 @@ impl PartOptions {
         webhooks: &mut Webhooks,
         (outward, timings): (Outward, Timings),
     ) -> Self {
-        let Listeners { webhook, admin } = listeners;
+        let Listeners { webhook, admin, invites } = listeners;
         webhooks.publish(webhook);
         Self {
             credentials: options::credentials(config),
@@ -107,6 +124,7 @@ impl PartOptions {
             desired: options::desired(config, webhooks.keys().as_ref(), generation),
             sinks: options::sinks(config),
             admin,
+            invites,
         }
     }
 }
@@ -121,6 +139,7 @@ pub(super) struct Publishers {
     desired: watch::Sender<Arc<Desired>>,
     sinks: watch::Sender<Arc<[SinkOptions]>>,
     admin: watch::Sender<Option<EndpointOptions>>,
+    invites: watch::Sender<Option<InviteOptions>>,
 }
 
 /// The options as each part receives them.
@@ -132,12 +151,13 @@ pub(super) struct Inputs {
     pub(super) desired: watch::Receiver<Arc<Desired>>,
     pub(super) sinks: watch::Receiver<Arc<[SinkOptions]>>,
     pub(super) admin: watch::Receiver<Option<EndpointOptions>>,
+    pub(super) invites: watch::Receiver<Option<InviteOptions>>,
 }
 
 impl Publishers {
     /// Publishes the options of the first configuration.
     pub(super) fn new(status: ConfigStatus, options: PartOptions) -> (Self, Inputs) {
-        let PartOptions { credentials, token, pool, desired, sinks, admin } = options;
+        let PartOptions { credentials, token, pool, desired, sinks, admin, invites } = options;
         let (config_in, config) = watch::channel(status);
         let (credentials_in, credentials) = watch::channel(credentials);
         let (token_in, token) = watch::channel(token);
@@ -145,6 +165,7 @@ impl Publishers {
         let (desired_in, desired) = watch::channel(desired);
         let (sinks_in, sinks) = watch::channel(sinks);
         let (admin_in, admin) = watch::channel(admin);
+        let (invites_in, invites) = watch::channel(invites);
         let publishers = Self {
             config: config_in,
             credentials: credentials_in,
@@ -153,18 +174,20 @@ impl Publishers {
             desired: desired_in,
             sinks: sinks_in,
             admin: admin_in,
+            invites: invites_in,
         };
-        (publishers, Inputs { config, credentials, token, pool, desired, sinks, admin })
+        (publishers, Inputs { config, credentials, token, pool, desired, sinks, admin, invites })
     }
 
     /// Publishes the options of another configuration; parts whose options are the same are not notified.
     pub(super) fn publish(&self, options: PartOptions) {
-        let PartOptions { credentials, token, pool, desired, sinks, admin } = options;
+        let PartOptions { credentials, token, pool, desired, sinks, admin, invites } = options;
         self.credentials.publish(credentials);
         self.token.publish(token);
         self.pool.send_replace(pool);
         self.sinks.publish(sinks);
         self.admin.publish(admin);
+        self.invites.publish(invites);
         self.desired.send_replace(desired);
     }
 
@@ -178,9 +201,13 @@ impl Publishers {
         self.config.borrow().generation
     }
 
-    /// The listener of the admin endpoint, if there is one.
-    pub(super) fn endpoint(&self) -> Option<EndpointListener> {
-        self.admin.borrow().as_ref().map(|admin| admin.listener().clone())
+    /// The addresses that are bound for this configuration, which is the running one.
+    pub(super) fn bound<'a>(&self, config: &'a Config) -> Old<'a> {
+        Old {
+            config,
+            admin: self.admin.borrow().as_ref().map(|admin| admin.listener().clone()),
+            invites: self.invites.borrow().as_ref().and_then(InviteOptions::listener).cloned(),
+        }
     }
 
     /// Settings of the pool that a reload does not change.

@@ -155,8 +155,7 @@ impl Reloader {
     /// Builds what may fail, as a start does.
     fn build(&self, config: &Config) -> Result<Listeners, PartError> {
         parts::check_sinks(config, &self.delivery)?;
-        let old = self.publish.endpoint().map(|listener| (&self.config, listener));
-        Listeners::build(config, &self.webhooks, old)
+        Listeners::build(config, &self.webhooks, Some(self.publish.bound(&self.config)))
     }
 
     fn refuse(&self, errors: Vec<String>) -> ReloadRefused {

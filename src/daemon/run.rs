@@ -39,6 +39,7 @@ impl Daemon {
             .spawn("control socket", serve(self.socket, handle.clone(), self.store.clone(), rest.clone()));
         let control: Arc<dyn Control> = Arc::new(handle.clone());
         rest_tasks.spawn("admin endpoint", self.endpoint.run(control, self.store.clone(), rest.clone()));
+        rest_tasks.spawn("page for invited users", self.invites.run(rest.clone()));
         let notifying = systemd::notify_until_cancelled(
             self.notifier.clone(),
             self.counters,

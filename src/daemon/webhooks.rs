@@ -44,6 +44,12 @@ pub(super) fn listener(
     Ok(WebhookOptions::new(webhook.callback.as_str(), listener, tls, keys))
 }
 
+/// Path of the page for invited users, if the webhook's listener serves it.
+fn guest_path(config: &Config) -> Option<Arc<str>> {
+    let page = config.authorize.as_ref().filter(|page| page.listen.is_none())?;
+    Some(reqwest::Url::parse(&page.redirect_uri).ok()?.path().into())
+}
+
 /// State that outlives a reload.
 #[derive(Debug)]
 pub(super) struct Webhooks {
@@ -75,7 +81,9 @@ impl Webhooks {
     pub(super) fn build(&self, config: &Config) -> Result<Option<WebhookOptions>, WebhookError> {
         let Some(webhook) = &config.webhook else { return Ok(None) };
         let keys = || self.file.load(webhook.secret.as_ref());
-        listener(&self.sockets, webhook, keys).map(Some)
+        let mut options = listener(&self.sockets, webhook, keys)?;
+        options.guest_path = guest_path(config);
+        Ok(Some(options))
     }
 
     /// Publishes what was built.
@@ -83,6 +91,10 @@ impl Webhooks {
         self.leaving = built.is_none() && self.options.borrow().is_some();
         if built.is_some() {
             self.options.send_replace(built);
+        } else {
+            self.options.send_if_modified(|options| {
+                options.as_mut().and_then(|options| options.guest_path.take()).is_some()
+            });
         }
     }
 

@@ -201,3 +201,25 @@ impl Drop for Browser {
         let _ = self.driver.wait();
     }
 }
+
+/// The script that checks a page.
+pub fn axe() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/page/node_modules/axe-core/axe.min.js");
+    std::fs::read_to_string(path).expect("axe-core is there: tests/run installs it")
+}
+
+/// No violation of what can be checked by a machine.
+pub async fn is_accessible(browser: &Browser, axe: &str, what: &str) {
+    browser.run(axe, json!([])).await;
+    let found = browser
+        .run(
+            "return axe.run(document, { resultTypes: ['violations'] }).then(({ violations, passes }) => ({
+                passes: passes.length,
+                violations: violations.map(({ id, nodes }) => [id, nodes.map(node => node.html + node.failureSummary)]),
+             }))",
+            json!([]),
+        )
+        .await;
+    assert!(found["passes"].as_u64().unwrap() > 15, "{what}: the check looks at something: {found}");
+    assert_eq!(found["violations"], json!([]), "{what}: {found:#}");
+}

@@ -188,7 +188,7 @@ impl Listener {
         let chosen = WebhookOptions::new("https://example.org/hook", listener, tls, keys);
         let (options, receiver) = watch::channel(Some(chosen));
         let on_hint = HintCallback(Arc::new(|_| {}));
-        let (webhook, handle) = webhook(receiver, store.clone(), on_hint);
+        let (webhook, handle) = webhook(receiver, store.clone(), on_hint, None);
         let cancel = CancellationToken::new();
         let task = tokio::spawn(webhook.run(cancel.clone()));
         Self { address, handle, store, options, cancel, task, _folder: folder }

@@ -26,6 +26,7 @@ const TABLES: &[(&str, &str, &str)] = &[
          by its `types`. An event may come more than once after a crash: its message id tells. All sinks have \
          these keys:",
     ),
+    ("authorize", "[authorize]", "The page that invites of `eventsubd authorize --link` lead to."),
     ("store", "[store]", "How long events are kept."),
     ("state", "[state]", "The directory of events, dead letters and the id of the conduit."),
     ("admin", "[admin]", "The control socket, which commands use."),

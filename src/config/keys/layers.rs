@@ -10,7 +10,8 @@ use config::{ConfigError, Map, Source, Value as LayerValue};
 use super::check::Layer;
 use super::schema::Key;
 use super::table::{
-    self, Admin, Application, Conduit, Log, Reconcile, Sink, State, Store, Transport, Twitch, Webhook,
+    self, Admin, Application, Authorize, Conduit, Log, Reconcile, Sink, State, Store, Transport, Twitch,
+    Webhook,
 };
 use super::typed::{Section, Values};
 use super::value::{self, Plain};
@@ -39,6 +40,7 @@ pub(in crate::config) struct Sections {
     pub(in crate::config) conduit: Conduit,
     pub(in crate::config) webhook: Webhook,
     pub(in crate::config) sinks: BTreeMap<String, Sink>,
+    pub(in crate::config) authorize: Authorize,
     pub(in crate::config) store: Store,
     pub(in crate::config) state: State,
     pub(in crate::config) admin: Admin,
@@ -116,6 +118,7 @@ impl Layers {
             conduit: self.section()?,
             webhook: self.section()?,
             sinks: sinks.collect::<Result<_, ConfigError>>()?,
+            authorize: self.section()?,
             store: self.section()?,
             state: self.section()?,
             admin: self.section()?,

@@ -229,6 +229,14 @@ keys! {
         discover: Option<bool> = FLAG.only(&[Nats]);
     }
 
+    "authorize" => pub(in crate::config) Authorize {
+        /// the public URL of the page for invited users, as it is registered at https://dev.twitch.tv/console; no page when
+        /// left out
+        redirect_uri: Option<String> = TEXT;
+        /// the address that the page is served on; when left out, the listener of `[transport.webhook]` serves it
+        listen: Option<SocketAddr> = ADDRESS;
+    }
+
     #[derive(Clone, Debug, PartialEq)]
     "store" => pub Store {
         /// how long events are kept; at least an hour, since Twitch may send a message again within 10 minutes
@@ -331,7 +339,18 @@ mod tests {
         assert_eq!(children("transport").collect::<Vec<_>>(), ["method", "conduit", "webhook"]);
         assert_eq!(
             children("").collect::<Vec<_>>(),
-            ["twitch", "reconcile", "transport", "subscription", "sink", "store", "state", "admin", "log"]
+            [
+                "twitch",
+                "reconcile",
+                "transport",
+                "subscription",
+                "sink",
+                "authorize",
+                "store",
+                "state",
+                "admin",
+                "log"
+            ]
         );
     }
 }

@@ -130,7 +130,9 @@ impl Scan<'_> {
             Some(Kind::Texts) if path != "sink.*.types" && is_sink => Shown::Nothing,
             Some(kind) if is_sink => Shown::Form(kind),
             Some(Kind::Url { .. }) => Shown::Url,
-            Some(_) if path == "transport.webhook.callback" => Shown::Url,
+            Some(_) if ["transport.webhook.callback", "authorize.redirect_uri"].contains(&path.as_str()) => {
+                Shown::Url
+            }
             Some(_) => Shown::Words,
         }
     }

@@ -94,6 +94,7 @@ fn defaults() {
                     kind: Stdout,
                 },
             },
+            authorize: None,
             store: Store {
                 retain: 604800s,
                 max_size: 2.0 GiB (2147483648 bytes),
@@ -280,6 +281,7 @@ format = "json"
                     kind: Stdout,
                 },
             },
+            authorize: None,
             store: Store {
                 retain: 2592000s,
                 max_size: 10.0 GiB (10737418240 bytes),

@@ -2,6 +2,7 @@
 
 mod accepted;
 mod admin;
+mod authorize;
 mod diff;
 mod environment;
 mod files;

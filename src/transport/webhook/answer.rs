@@ -27,6 +27,9 @@ use crate::model::hint::{self, Hint};
 /// When to come again, in seconds, as told with a 503.
 const RETRY: HeaderValue = HeaderValue::from_static("5");
 
+/// Largest body of a request to the guest's page, in bytes: a form.
+const GUEST_BODY: usize = 4 << 10;
+
 type Answer = Response<Full<Bytes>>;
 
 fn empty(status: StatusCode) -> Answer {
@@ -75,6 +78,11 @@ async fn handle(
     request: Request<Incoming>,
 ) -> Result<Answer, Refusal> {
     let (parts, body) = request.into_parts();
+    if let Some(guest) = shared.guest(live, parts.uri.path()) {
+        let body = body::read(body, GUEST_BODY, connection).await?;
+        connection.enter(Phase::Answer);
+        return Ok((guest.0)(Request::from_parts(parts, body)).await.map(Full::new));
+    }
     if *parts.uri.path() != *live.path {
         return Err(Refusal::new(StatusCode::NOT_FOUND, Reason::Path, "it is not for the callback's path"));
     }

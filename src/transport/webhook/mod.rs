@@ -24,7 +24,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 pub use self::listen::{ListenError, Listener, Sockets};
-pub use self::options::{Limits, WebhookOptions};
+pub use self::options::{Guest, GuestFuture, Limits, WebhookOptions};
 pub use self::server::Webhook;
 use self::shared::Shared;
 pub use self::tls::{Tls, TlsError};
@@ -50,14 +50,16 @@ pub struct WebhookHandle {
 
 /// Builds the listener; nothing happens until it is run.
 ///
-/// `on_hint` gets the hints from events and revocations, and each challenge that was answered. Nothing is served while there are no options. New options apply from the next request on, those
+/// `on_hint` gets the hints from events and revocations, and each challenge that was answered. `guest` answers requests
+/// for [`WebhookOptions::guest_path`]. Nothing is served while there are no options. New options apply from the next request on, those
 /// of TLS from the next connection on. A different listener replaces the old one.
 pub fn webhook(
     options: watch::Receiver<Option<WebhookOptions>>,
     store: Store,
     on_hint: HintCallback,
+    guest: Option<Guest>,
 ) -> (Webhook, WebhookHandle) {
-    let shared = Arc::new(Shared::new(store, on_hint));
+    let shared = Arc::new(Shared::new(store, on_hint, guest));
     let (status_in, status) = watch::channel(None);
     let (intake_in, intake) = watch::channel(IntakeStatus::default());
     let (shards_in, shards) = watch::channel(BTreeMap::new());

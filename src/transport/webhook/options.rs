@@ -1,7 +1,11 @@
 //! Settings of the listener.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{Request, Response};
 
 use super::{Listener, Tls};
 use crate::admission;
@@ -42,12 +46,28 @@ impl Default for Limits {
     }
 }
 
+/// The future answer to a request.
+pub type GuestFuture = Pin<Box<dyn Future<Output = Response<Bytes>> + Send>>;
+
+/// A page of another part of the daemon, which the listener serves beside the callback. Its visitors are strangers to
+/// the listener, whatever they say.
+#[derive(Clone)]
+pub struct Guest(pub Arc<dyn Fn(Request<Bytes>) -> GuestFuture + Send + Sync>);
+
+impl std::fmt::Debug for Guest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Guest")
+    }
+}
+
 #[derive(Clone)]
 pub struct WebhookOptions {
     /// The public URL, without a query.
     pub callback: Arc<str>,
     /// Where to listen.
     pub listener: Arc<Listener>,
+    /// Path of the other page that the listener serves, if it does.
+    pub guest_path: Option<Arc<str>>,
     /// TLS. `None` means that a proxy terminates it.
     pub tls: Option<Tls>,
     /// Accepted secrets.
@@ -66,7 +86,15 @@ impl WebhookOptions {
         keys: WebhookKeys,
     ) -> Self {
         let clock: Clock = Arc::new(SystemTime::now);
-        Self { callback: callback.into(), listener, tls, keys, limits: Limits::default(), clock }
+        Self {
+            callback: callback.into(),
+            listener,
+            guest_path: None,
+            tls,
+            keys,
+            limits: Limits::default(),
+            clock,
+        }
     }
 }
 

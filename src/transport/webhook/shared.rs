@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use super::WebhookOptions;
 use super::counters::Counters;
+use super::{Guest, WebhookOptions};
 use crate::store::Store;
 use crate::transport::HintCallback;
 
@@ -18,6 +18,7 @@ pub(super) struct Live {
 pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) on_hint: HintCallback,
+    guest: Option<Guest>,
     pub(super) counters: Counters,
     live: RwLock<Option<Arc<Live>>>,
     /// Unknown message types that were logged already.
@@ -25,10 +26,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(store: Store, on_hint: HintCallback) -> Self {
+    pub(super) fn new(store: Store, on_hint: HintCallback, guest: Option<Guest>) -> Self {
         Self {
             store,
             on_hint,
+            guest,
             counters: Counters::default(),
             live: RwLock::new(None),
             told: Mutex::default(),
@@ -42,6 +44,11 @@ impl Shared {
 
     pub(super) fn live(&self) -> Option<Arc<Live>> {
         self.live.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The guest, if this is the path of its page.
+    pub(super) fn guest(&self, live: &Live, path: &str) -> Option<&Guest> {
+        self.guest.as_ref().filter(|_| live.options.guest_path.as_deref() == Some(path))
     }
 
     /// Whether to log this message type: once per type, and only a limited number of types.

@@ -79,7 +79,7 @@ impl Server {
         let hints: Arc<Mutex<Vec<Hint>>> = Arc::default();
         let heard = Arc::clone(&hints);
         let on_hint = HintCallback(Arc::new(move |hint| heard.lock().unwrap().push(hint)));
-        let (webhook, handle) = webhook(receiver, store.clone(), on_hint);
+        let (webhook, handle) = webhook(receiver, store.clone(), on_hint, None);
         let cancel = CancellationToken::new();
         let task = tokio::spawn(webhook.run(cancel.clone()));
         Self { folder, store, options, address, handle, hints, cancel, task }
