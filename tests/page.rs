@@ -218,13 +218,24 @@ async fn events_come_in_live_and_are_only_text() {
 
     // The chart has them, once the page is fetched again.
     browser
-        .until("document.querySelector('#glance svg').getAttribute('aria-label').includes('6 in total')")
+        .until("document.querySelector('#glance svg').getAttribute('aria-label').includes(': 6 in the last hour')")
         .await;
-    browser
-        .until(
-            "[...document.querySelectorAll('#glance rect')].some(bar => bar.getAttribute('height') === '80')",
-        )
-        .await;
+    browser.until("document.querySelectorAll('.plot rect.kind-0').length > 0").await;
+    let legend = browser.eval("document.querySelector('.legend').innerText").await;
+    assert!(legend.as_str().unwrap().contains("stream.online"), "{legend}");
+    for range in ["day", "week"] {
+        let link = format!("#chart-range a[href*={range}]");
+        browser.run("document.querySelector(arguments[0]).click()", json!([link])).await;
+        let label = "document.querySelector('#glance svg').getAttribute('aria-label')";
+        browser.until(&format!("{label}.includes(': 6 in the last {range}')")).await;
+        assert_eq!(browser.eval("new URLSearchParams(location.search).get('chart')").await, range);
+    }
+
+    // Each subscription has its events and its sinks.
+    let facts = browser.eval("document.querySelector('#rows tbody').innerText").await;
+    assert!(facts.as_str().unwrap().contains("no event yet"), "{facts}");
+    assert!(facts.as_str().unwrap().contains("to archive, bot, log"), "{facts}");
+    browser.until("document.querySelector('#rows .facts a[href=\"/?event=6#event\"] time')").await;
 
     // More than anybody can read: the list stays short, and what was passed over is said.
     let subscription = home.subscription("stream.online");

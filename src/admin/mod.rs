@@ -28,7 +28,7 @@ pub use endpoint::{Endpoint, EndpointError, EndpointOptions, bind as bind_endpoi
 pub use filter::SinkFilter;
 pub use server::{
     Applied, Control, ControlFuture, Count, LogFilter, Refused, ReloadAccepted, ReloadRefused, Retried,
-    SecretRotated, SkippedEvent, serve,
+    SecretRotated, SinksOf, SkippedEvent, serve,
 };
 pub use socket::{ControlSocket, SocketError};
 pub use subscriptions::SubscriptionPage;

@@ -19,6 +19,7 @@ use super::socket::ControlSocket;
 use crate::model::event::{Seq, Since};
 use crate::model::route::SinkName;
 use crate::model::status::{ConfigStatus, Status};
+use crate::model::subscription::SubscriptionKey;
 use crate::model::time::Timestamp;
 use crate::store::{DeadLetterFilter, Store};
 
@@ -49,6 +50,8 @@ pub trait Control: Send + Sync + 'static {
     fn set_log_filter(&self, filter: &str) -> Result<LogFilter, Refused>;
     /// Returns what decides whether a sink gets an event; `None` if there is no such sink.
     fn sink_filter(&self, sink: &SinkName) -> Option<SinkFilter>;
+    /// Returns what names the sinks that get the events of a subscription.
+    fn sinks_of(&self) -> SinksOf;
     /// Returns whether the configuration lists a subscription type that matches.
     fn lists_type(&self, like: &dyn Fn(&str) -> bool) -> bool;
     /// Delivers the events stored since then to a sink again.
@@ -70,6 +73,9 @@ pub trait Control: Send + Sync + 'static {
     /// Deletes dead letters.
     fn drop_dead_letters(&self, filter: DeadLetterFilter) -> ControlFuture<'_, Result<Count, Refused>>;
 }
+
+/// Names the sinks that get the events of a subscription.
+pub type SinksOf = Box<dyn Fn(&SubscriptionKey) -> Vec<SinkName> + Send + Sync>;
 
 /// The future of an operation.
 pub type ControlFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -9,7 +9,7 @@ use super::reload::Request;
 use super::status::Sources;
 use crate::admin::{
     Applied, Control, ControlFuture, Count, LogFilter, Refused, ReloadAccepted, ReloadRefused, Retried,
-    SecretRotated, SinkFilter, SkippedEvent,
+    SecretRotated, SinkFilter, SinksOf, SkippedEvent,
 };
 use crate::config;
 use crate::delivery::{DeliveryHandle, ResendError, Skipped};
@@ -102,6 +102,10 @@ impl Control for DaemonHandle {
 
     fn sink_filter(&self, sink: &SinkName) -> Option<SinkFilter> {
         self.delivery.filter(sink).map(|filter| Arc::new(filter) as SinkFilter)
+    }
+
+    fn sinks_of(&self) -> SinksOf {
+        Box::new(self.delivery.sinks_of())
     }
 
     fn lists_type(&self, like: &dyn Fn(&str) -> bool) -> bool {

@@ -10,6 +10,7 @@ use super::{SinkOptions, make};
 use crate::model::event::{Event, Seq, Since};
 use crate::model::route::{Routes, SinkName};
 use crate::model::status::SinkStatus;
+use crate::model::subscription::SubscriptionKey;
 use crate::model::time::Timestamp;
 use crate::store::{DeadLetterFilter, ReplayPart, Store, StoreError};
 
@@ -82,6 +83,18 @@ impl DeliveryHandle {
         let selector = make::selector(sinks.iter().find(|options| options.name == *sink)?).ok()?;
         let routes = self.routes.borrow().clone().unwrap_or_default();
         Some(move |event: &Event| selector.wants(event, &routes))
+    }
+
+    /// Returns a function that names the sinks which get the events of a subscription, by the present configuration.
+    pub fn sinks_of(&self) -> impl Fn(&SubscriptionKey) -> Vec<SinkName> + Send + Sync + use<> {
+        let sinks = Arc::clone(&self.sinks.borrow());
+        let named = sinks.iter().filter_map(|sink| Some((sink.name.clone(), make::selector(sink).ok()?)));
+        let selectors: Vec<_> = named.collect();
+        let routes = self.routes.borrow().clone().unwrap_or_default();
+        move |key| {
+            let taken = selectors.iter().filter(|(_, selector)| selector.takes(key, &routes));
+            taken.map(|(name, _)| name.clone()).collect()
+        }
     }
 
     /// Returns whether the file lists a subscription type of this kind. True while that is not known.

@@ -52,6 +52,13 @@ impl Selector {
         self.wants_parts(&event.subscription_type, &event.subscription_version, &event.payload, routes)
     }
 
+    /// Returns whether events of this subscription are for the sink.
+    pub fn takes(&self, key: &SubscriptionKey, routes: &Routes) -> bool {
+        let kind = &*key.subscription_type;
+        let named = self.named.is_match(kind);
+        (named || (self.types.is_none() && routes.lists(kind))) && routes.allows(key, &self.name)
+    }
+
     /// Like [`Self::wants`], for an event with this type, version and payload.
     pub fn wants_parts(&self, kind: &str, version: &str, payload: &[u8], routes: &Routes) -> bool {
         if kind.starts_with(OWN) {
@@ -175,6 +182,11 @@ mod tests {
             )
         };
         let (a, b) = (selector("a", &["*"]), selector("b", &["*"]));
+        let key = |id: &str| {
+            SubscriptionKey::new("stream.online", "1", Condition::from_pairs([("broadcaster_user_id", id)]))
+        };
+        assert_eq!([a.takes(&key("1"), &routes), b.takes(&key("1"), &routes)], [true, false]);
+        assert!(b.takes(&key("2"), &routes) && !selector("b", &["channel.*"]).takes(&key("2"), &routes));
         assert_eq!([a.wants(&of("1"), &routes), b.wants(&of("1"), &routes)], [true, false]);
         assert_eq!([a.wants(&of("2"), &routes), b.wants(&of("2"), &routes)], [true, true]);
         assert!(b.wants(&event("stream.online", "garbage"), &routes), "rather once too often than lost");

@@ -122,6 +122,7 @@ mod tests {
             state: SubscriptionState::Enabled,
             id: None,
             reason: None,
+            cost: None,
             obstacle: None,
             retry_at: None,
             own: false,

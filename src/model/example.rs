@@ -52,6 +52,7 @@ pub(crate) fn entry(id: &str, state: SubscriptionState) -> SubscriptionEntry {
         reason: parked.then(|| REASON.into()),
         obstacle: parked.then_some(Obstacle::Grant),
         retry_at: parked.then(|| after(300)),
+        cost: (state == SubscriptionState::Enabled).then_some(0),
         own: false,
         logins: if id == "2" { LoginNames::One("ann".into()) } else { LoginNames::None },
     }

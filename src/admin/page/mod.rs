@@ -24,9 +24,10 @@ use minijinja::{Environment, HtmlEscape, UndefinedBehavior, Value, context, esca
 use tokio::time::Instant;
 use tracing::debug;
 
+use self::chart::{Chart, Range, chart};
 use self::history::{Found, History, Whole};
 use self::letters::Letters;
-use self::rows::Query;
+use self::rows::{Query, table};
 use self::view::Extras;
 use super::auth::Rights;
 use super::changes::Change;
@@ -156,8 +157,24 @@ async fn page(
         },
         event: event(&state, &status, text).await,
         history: if asked.events { Some(history(&state, text).await) } else { None },
+        chart: counts(&state, &status, Range::parse(text)).await,
     };
-    render("page.html", Value::from(Serde(view::view(&status, &Query::parse(text), &extras))))
+    let mut table = table(&status, &Query::parse(text));
+    table.add_sinks(state.control.sinks_of());
+    match state.store.activity(table.ids()).await {
+        Ok(activity) => table.add_activity(&activity),
+        Err(error) => debug!(%error, "the activity of subscriptions cannot be read for the page"),
+    }
+    render("page.html", Value::from(Serde(view::view(&status, table, &extras))))
+}
+
+async fn counts(state: &ReadState, status: &Status, range: Range) -> Chart {
+    let counts = match range {
+        Range::Hour => Ok(state.store.minute_counts()),
+        Range::Day | Range::Week => state.store.hour_counts(range.first_hour(status.now)).await,
+    };
+    let counts = counts.inspect_err(|error| debug!(%error, "counts cannot be read for the page"));
+    chart(range, &counts.unwrap_or_default(), status.now)
 }
 
 async fn dead_letters(
@@ -260,12 +277,18 @@ mod tests {
     };
     use crate::model::subscription::SubscriptionKey;
     use crate::model::subscriptions::LoginNames;
+    use crate::store::TypeCount;
 
     const HOSTILE: &str = "<script>alert(1)</script>'\"><img src=x onerror=alert(1)>\u{1b}[2J\u{202e}";
 
     fn html(status: &Status, query: &str) -> String {
-        let extras = Extras { history: Some(History::default()), ..Extras::default() };
-        let view = view::view(status, &Query::parse(query), &extras);
+        let minute = status.now.unix_millis() / 60_000;
+        let counts = [TypeCount { slot: minute, kind: HOSTILE.into(), events: 1 }];
+        let chart = chart(Range::Hour, &counts, status.now);
+        let extras = Extras { history: Some(History::default()), chart, ..Extras::default() };
+        let mut table = table(status, &Query::parse(query));
+        table.add_sinks(|_| vec![SinkName::new(HOSTILE)]);
+        let view = view::view(status, table, &extras);
         TEMPLATES.get_template("page.html").unwrap().render(Value::from(Serde(view))).unwrap()
     }
 

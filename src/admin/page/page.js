@@ -116,13 +116,23 @@ $("search").addEventListener("submit", (event) => {
   look(searched());
 });
 $("rows").addEventListener("click", (event) => {
-  const link = event.target.closest("a");
+  const link = event.target.closest(".choices a, .pager a");
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
   const query = new URL(link.href).searchParams;
   $("state").value = query.get("state") ?? "";
   look(query.toString());
   if (link.rel) $("subscriptions").scrollIntoView();
+});
+
+$("glance").addEventListener("click", (event) => {
+  const link = event.target.closest("#chart-range a");
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  const query = new URLSearchParams(location.search);
+  query.set("chart", new URL(link.href).searchParams.get("chart"));
+  history.replaceState(null, "", "/?" + query);
+  refresh();
 });
 
 // Live events, which continue the list of stored ones.
@@ -233,7 +243,7 @@ function item(event) {
 $("choose").addEventListener("submit", (event) => {
   event.preventDefault();
   const query = chosen();
-  for (const name of ["q", "state"]) {
+  for (const name of ["q", "state", "chart"]) {
     const value = new URLSearchParams(location.search).get(name);
     if (value) query.append(name, value);
   }

@@ -5,8 +5,11 @@
 use serde::Serialize;
 
 use crate::admin::search::{Filter, Search};
+use crate::model::route::SinkName;
 use crate::model::status::{Status, SubscriptionEntry, SubscriptionState};
-use crate::model::text::{count, duration};
+use crate::model::subscription::SubscriptionKey;
+use crate::model::text::{count, counted, duration};
+use crate::store::Activity;
 
 /// Rows per page.
 pub(super) const ROWS: usize = 100;
@@ -83,6 +86,20 @@ struct Row<'a> {
     reason: Option<&'a str>,
     retry: Option<String>,
     id: Option<String>,
+    cost: Option<u8>,
+    /// Sinks that get its events.
+    sinks: String,
+    events: Option<Events>,
+    #[serde(skip)]
+    key: &'a SubscriptionKey,
+}
+
+/// The events of a subscription.
+#[derive(Clone, Debug, Serialize)]
+struct Events {
+    count: String,
+    last: u64,
+    last_at: String,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -98,6 +115,32 @@ pub(super) struct Table<'a> {
     next: Option<String>,
     /// Whether the configuration lists nothing.
     is_empty: bool,
+}
+
+impl Table<'_> {
+    /// Returns the ids of the rows that have one, in their order.
+    pub(super) fn ids(&self) -> Vec<Box<str>> {
+        self.rows.iter().filter_map(|row| row.id.as_deref().map(Box::from)).collect()
+    }
+
+    /// Adds the events of the subscriptions that [`Self::ids`] returned.
+    pub(super) fn add_activity(&mut self, activity: &[Option<Activity>]) {
+        let with_id = self.rows.iter_mut().filter(|row| row.id.is_some());
+        for (row, of) in with_id.zip(activity) {
+            row.events = of.map(|of| Events {
+                count: counted(of.events, "event"),
+                last: of.last.0,
+                last_at: of.last_at.to_string(),
+            });
+        }
+    }
+
+    pub(super) fn add_sinks(&mut self, sinks_of: impl Fn(&SubscriptionKey) -> Vec<SinkName>) {
+        for row in &mut self.rows {
+            let names = sinks_of(row.key);
+            row.sinks = names.iter().map(SinkName::as_str).collect::<Vec<_>>().join(", ");
+        }
+    }
 }
 
 /// Returns the requested part of the table; subscriptions with a problem come first.
@@ -174,6 +217,10 @@ fn row<'a>(entry: &'a SubscriptionEntry, status: &Status) -> Row<'a> {
         reason: entry.reason.as_deref(),
         retry: entry.retry_at.map(|at| duration(at.since(status.now))),
         id: entry.id.as_ref().map(ToString::to_string),
+        cost: entry.cost,
+        sinks: String::new(),
+        events: None,
+        key: &entry.key,
     }
 }
 
@@ -183,6 +230,7 @@ mod tests {
 
     use super::*;
     use crate::admin::page::view::tests::{entry, well};
+    use crate::model::event::Seq;
     use crate::model::subscriptions::LoginNames;
 
     fn with(count: usize) -> Status {
@@ -247,6 +295,26 @@ mod tests {
         assert_eq!(look(&status, "q=ann+must&state=enabled").1, "No subscription");
         let query = Query::parse("q=a%26b&state=parked&page=2");
         assert_eq!(query.link(query.filter, 2), "/?q=a%26b&state=parked&page=3#subscriptions");
+    }
+
+    #[test]
+    fn rows_have_their_events_and_sinks() {
+        let mut status = with(0);
+        let mut silent = entry("7", SubscriptionState::Enabled, None);
+        silent.id = Some("s7".into());
+        let mut lively = entry("8", SubscriptionState::Enabled, None);
+        lively.id = Some("s8".into());
+        let parked = entry("9", SubscriptionState::Parked, None);
+        status.set_subscriptions(vec![silent, lively, parked].into());
+        let mut table = table(&status, &Query::default());
+        assert_eq!(table.ids(), ["s7".into(), "s8".into()]);
+        let of = Activity { events: 3, last: Seq(40), last_at: status.now };
+        table.add_activity(&[None, Some(of)]);
+        table.add_sinks(|_| vec![SinkName::new("log"), SinkName::new("bot")]);
+        let seen: Vec<_> =
+            table.rows.iter().map(|row| row.events.as_ref().map(|of| of.count.as_str())).collect();
+        assert_eq!(seen, [None, None, Some("3 events")], "the parked one comes first");
+        assert!(table.rows.iter().all(|row| row.sinks == "log, bot"));
     }
 
     proptest! {

@@ -4,10 +4,10 @@
 
 use serde::Serialize;
 
-use super::chart::{Chart, chart};
+use super::chart::Chart;
 use super::history::{History, Whole};
 use super::letters::Letters;
-use super::rows::{Query, Table, table};
+use super::rows::Table;
 use crate::model::grants;
 use crate::model::invocation::Invocation;
 use crate::model::status::{Health, Problem, ShardStatus, SinkState, SinkStatus, Status, TokenState};
@@ -123,6 +123,7 @@ pub(super) struct Extras {
     pub(super) event: Option<Whole>,
     /// `None` if the stored events are not wanted.
     pub(super) history: Option<History>,
+    pub(super) chart: Chart,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -140,7 +141,7 @@ pub(super) struct View<'a> {
     problems: Vec<Wrong<'a>>,
     refused: &'a [String],
     tiles: Vec<Tile>,
-    chart: Chart,
+    chart: &'a Chart,
     table: Table<'a>,
     grants: Vec<Grant>,
     more_grants: Option<String>,
@@ -160,7 +161,7 @@ pub(super) struct View<'a> {
 }
 
 /// Computes the view.
-pub(super) fn view<'a>(status: &'a Status, query: &Query, extras: &'a Extras) -> View<'a> {
+pub(super) fn view<'a>(status: &'a Status, table: Table<'a>, extras: &'a Extras) -> View<'a> {
     let (health, mut verdict) = status.verdict();
     if let Some(first) = verdict.get_mut(..1) {
         first.make_ascii_uppercase();
@@ -196,8 +197,8 @@ pub(super) fn view<'a>(status: &'a Status, query: &Query, extras: &'a Extras) ->
             .collect(),
         refused: status.config.refused.as_ref().map_or(&[], |refused| &refused.errors),
         tiles: tiles(status),
-        chart: chart(&status.intake.per_minute),
-        table: table(status, query),
+        chart: &extras.chart,
+        table,
         grants: wanting
             .into_iter()
             .map(|grant| {

@@ -92,6 +92,7 @@ pub(in crate::reconcile) struct Planned {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::reconcile) struct Live {
     pub(in crate::reconcile) id: SubscriptionId,
+    pub(in crate::reconcile) cost: u64,
     pub(in crate::reconcile) enabled: bool,
     /// Whether it is where it should be.
     pub(in crate::reconcile) current: bool,

@@ -59,7 +59,7 @@ pub(in crate::reconcile) struct Completed {
 /// A new state of one entry.
 #[derive(Clone, Debug)]
 pub(in crate::reconcile) enum Change {
-    Enabled(SubscriptionId),
+    Enabled { id: SubscriptionId, cost: u64 },
     Pending(Option<SubscriptionId>),
     Parked { obstacle: Obstacle, reason: Box<str>, retry_at: Option<std::time::Instant> },
 }
@@ -299,6 +299,7 @@ impl Out {
                     reason: None,
                     obstacle: None,
                     retry_at: None,
+                    cost: None,
                     own,
                     logins,
                 },
@@ -341,8 +342,12 @@ impl Out {
         // Many keys are set one after the other, in the order of the list.
         let Ok(at) = self.entries.position_near(self.next, key) else { return };
         self.next = at + 1;
+        let mut cost = None;
         let (state, id, retry_at, obstacle, reason) = match change {
-            Change::Enabled(id) => (SubscriptionState::Enabled, Some(id), None, None, None),
+            Change::Enabled { id, cost: of_row } => {
+                cost = u8::try_from(of_row).ok();
+                (SubscriptionState::Enabled, Some(id), None, None, None)
+            }
             Change::Pending(id) => (SubscriptionState::Pending, id, None, None, None),
             Change::Parked { obstacle, reason, retry_at } => {
                 let retry_at = retry_at.map(timestamp_of);
@@ -358,13 +363,14 @@ impl Out {
         };
         if entry.state == state
             && entry.id == id
+            && entry.cost == cost
             && entry.reason == reason
             && entry.obstacle == obstacle
             && is_same_time
         {
             return;
         }
-        let entry = SubscriptionEntry { state, id, retry_at, obstacle, reason, ..entry.clone() };
+        let entry = SubscriptionEntry { state, id, retry_at, cost, obstacle, reason, ..entry.clone() };
         self.entries.replace(at, entry);
         self.entries_changed = true;
     }

@@ -398,7 +398,7 @@ impl Tables {
                     if live.current {
                         self.parked.record_alive(key, now);
                     }
-                    out.set(key, Change::Enabled(live.id.clone()));
+                    out.set(key, Change::Enabled { id: live.id.clone(), cost: live.cost });
                 }
                 Some(live) => out.set(key, Change::Pending(Some(live.id.clone()))),
                 None => out.set(key, Change::Pending(None)),
@@ -445,7 +445,7 @@ impl Tables {
         let key = &row.key;
         self.parked.record_alive(key, now());
         if row.status == SubscriptionStatus::Enabled {
-            out.set(key, Change::Enabled(row.id.clone()));
+            out.set(key, Change::Enabled { id: row.id.clone(), cost: row.cost });
         } else {
             self.unverified.insert(row.id.clone(), Instant::now());
             out.begun(key, row.id.clone());

@@ -1,4 +1,5 @@
 use super::*;
+use crate::admin::page::rows::{Query, table};
 use crate::model::example;
 use crate::model::shard::ShardId;
 use crate::model::status::*;
@@ -26,7 +27,7 @@ fn levels(status: &Status) -> Vec<(&'static str, Level, String)> {
 fn a_healthy_daemon_shows_no_problem() {
     let status = well();
     let extras = Extras::default();
-    let view = view(&status, &Query::default(), &extras);
+    let view = view(&status, table(&status, &Query::default()), &extras);
     assert_eq!(
         (view.level, view.verdict.as_str(), view.clock.as_str()),
         (Level::Good, "All is well", "08:15:27")
@@ -50,7 +51,7 @@ fn problems_are_highlighted() {
     ];
     status.set_subscriptions(subscriptions.into());
     status.webhook = example::status().webhook;
-    assert_eq!(view(&status, &Query::default(), &Extras::default()).verdict, "Not ready");
+    assert_eq!(view(&status, table(&status, &Query::default()), &Extras::default()).verdict, "Not ready");
     let found: Vec<_> = levels(&status).into_iter().map(|(name, level, _)| (name, level)).collect();
     assert_eq!(
         found,
@@ -77,7 +78,7 @@ fn many_shards_are_counted_and_the_broken_ones_come_first() {
     status.shards[777].state = ShardState::Waiting;
     status.shards[777].problem = Some("connection lost".to_owned());
     let extras = Extras::default();
-    let view = view(&status, &Query::default(), &extras);
+    let view = view(&status, table(&status, &Query::default()), &extras);
     assert_eq!((view.shards.len(), view.shards[0].number), (LISTED, 777));
     assert_eq!(view.more_shards.as_deref(), Some("19,950"));
 }

@@ -27,7 +27,8 @@ impl Found<'_> {
         let current = self.live.map(|row| (row, true));
         let old = self.old.iter().map(|row| (*row, false));
         let best = current.into_iter().chain(old).min_by_key(|(row, current)| (rank(row).0, !current))?;
-        Some(Live { id: best.0.id.clone(), enabled: is_enabled(best.0), current: best.1 })
+        let (row, current) = best;
+        Some(Live { id: row.id.clone(), cost: row.cost, enabled: is_enabled(row), current })
     }
 }
 
