@@ -119,7 +119,17 @@ async fn a_start_that_waits_for_its_store_asks_for_time_and_ends_on_a_signal() {
             holder.execute_batch(&format!("ALTER TABLE {table} DROP COLUMN {column}")).unwrap();
         }
     }
-    holder.execute_batch("DROP TABLE clock; PRAGMA user_version = 2; BEGIN IMMEDIATE").unwrap();
+    let newer: Vec<String> = holder
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT IN ('events', 'sinks', 'dead_letters', 'settings')")
+        .unwrap()
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    for table in newer {
+        holder.execute_batch(&format!("DROP TABLE {table}")).unwrap();
+    }
+    holder.execute_batch("PRAGMA user_version = 2; BEGIN IMMEDIATE").unwrap();
     let systemd = tokio::net::UnixDatagram::bind(home.path("notify")).unwrap();
     let mut daemon = Process::start_with(&home, "NOTIFY_SOCKET", home.path("notify"));
     let mut told = [0; 1_000];
