@@ -68,6 +68,7 @@ mod tests {
             state: SubscriptionState::Parked,
             id: None,
             reason: None,
+            cost: None,
             obstacle: None,
             retry_at: None,
             own,
