@@ -581,6 +581,20 @@ pub enum SandboxCommand {
         #[command(flatten)]
         target: SandboxTarget,
     },
+    /// Make a user a moderator of a channel, which matters with `--require-grants`
+    Moderator {
+        /// The user
+        #[arg(value_name = "LOGIN")]
+        login: String,
+        /// The channel
+        #[arg(value_name = "CHANNEL")]
+        channel: String,
+        /// Take it away again: subscriptions that needed it end with `moderator_removed`
+        #[arg(long)]
+        remove: bool,
+        #[command(flatten)]
+        target: SandboxTarget,
+    },
 }
 
 /// The sandbox that a command is for.

@@ -89,6 +89,9 @@ fn request_of(command: &SandboxCommand) -> Result<(&'static str, &SandboxTarget,
         SandboxCommand::Grant { login, scopes, target } => {
             ("grant", target, json!({"login": login, "scopes": scopes}))
         }
+        SandboxCommand::Moderator { login, channel, remove, target } => {
+            ("moderator", target, json!({"login": login, "channel": channel, "remove": remove}))
+        }
     };
     Ok((name, target, body.to_string()))
 }

@@ -31,13 +31,15 @@ pub use self::request::{
 };
 pub use self::routes::{EventSub, Operation, read, routes};
 pub use self::routing::candidates;
-pub use self::rules::{Asker, Limits, check_condition, check_type, cost, every_scope, missing_scopes};
+pub use self::rules::{
+    Asker, Limits, check_condition, check_type, cost, every_scope, lacks_moderator, missing_scopes,
+};
 pub use self::sender::post;
 pub use self::session::{Frame, Machine, Opening, Output, SessionRules};
 pub use self::socket::{Joined, Order, Sessions, upgrade};
 pub use self::status::{
-    CONDUIT_DELETED, ENABLED, FAILURES_EXCEEDED, PENDING, REVOKED, VERIFICATION_FAILED, is_live,
-    is_shard_status, is_subscription_status, of_close_code,
+    CONDUIT_DELETED, ENABLED, FAILURES_EXCEEDED, MODERATOR_REMOVED, PENDING, REVOKED, VERIFICATION_FAILED,
+    is_live, is_shard_status, is_subscription_status, of_close_code,
 };
 pub use self::subscription::{ConditionFields, ShardRow, Subscription, Transport, TransportInfo};
 pub use self::webhook::{Reply, Retries, challenge_text, headers, is_accepted, judge};

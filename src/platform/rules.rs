@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::exchange::Answer;
 use super::request::CreateRequest;
 use super::subscription::ConditionFields;
-use crate::model::catalog::{self, TypeVersion};
+use crate::model::catalog::{self, Auth, TypeVersion};
 use crate::model::grants::{self, Scopes};
 use crate::model::subscription::SubscriptionKey;
 
@@ -137,6 +137,17 @@ pub fn missing_scopes(
     needs.iter().any(|need| need.certain && (need.user_id != user || !need.missing(&scopes).is_empty()))
 }
 
+/// Whether a subscription of a moderator's type names a user who is no moderator of the channel. The kind of token makes
+/// no difference.
+pub fn lacks_moderator(
+    row: &TypeVersion,
+    condition: &ConditionFields,
+    is_moderator: impl Fn(&str, &str) -> bool,
+) -> bool {
+    let users = condition.get("broadcaster_user_id").zip(condition.get("moderator_user_id"));
+    row.auth == Auth::Moderator && users.is_some_and(|(channel, user)| !is_moderator(channel, user))
+}
+
 /// The cost of a subscription: 0 if its type needs a user's grant or names a user who has authorized the application.
 pub fn cost(row: &TypeVersion, condition: &ConditionFields, has_authorized: impl Fn(&str) -> bool) -> u64 {
     match row.cost().fixed() {
@@ -247,6 +258,22 @@ mod tests {
             }
         }
         assert!(checked > 70, "{checked}");
+    }
+
+    #[test]
+    fn moderators_types_need_a_moderator_of_the_channel() {
+        let mut of_moderators = 0;
+        for row in catalog::all() {
+            let fields = row.condition.keys().enumerate().map(|(nth, name)| (name.clone(), nth.to_string()));
+            let fields = ConditionFields(fields.collect());
+            let is_of_moderators = row.auth == Auth::Moderator;
+            of_moderators += usize::from(is_of_moderators);
+            assert_eq!(lacks_moderator(row, &fields, |_, _| false), is_of_moderators, "{}", row.name);
+            let users = (fields.get("broadcaster_user_id"), fields.get("moderator_user_id"));
+            let is_right = |channel: &str, user: &str| users == (Some(channel), Some(user));
+            assert!(!lacks_moderator(row, &fields, is_right), "{}", row.name);
+        }
+        assert!(of_moderators > 20, "{of_moderators}");
     }
 
     #[test]

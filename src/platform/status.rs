@@ -10,6 +10,7 @@ pub const VERIFICATION_FAILED: &str = "webhook_callback_verification_failed";
 pub const FAILURES_EXCEEDED: &str = "notification_failures_exceeded";
 pub const REVOKED: &str = "authorization_revoked";
 pub const CONDUIT_DELETED: &str = "conduit_deleted";
+pub const MODERATOR_REMOVED: &str = "moderator_removed";
 
 /// Statuses that subscriptions and shards share.
 const SHARED: [&str; 11] = [

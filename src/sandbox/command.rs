@@ -32,6 +32,7 @@ pub(super) async fn answer(world: &Shared, name: &str, call: &Call) -> Answer {
         "revoke" => revoke(world, call).await,
         "disable" => disable(world, call).await,
         "grant" => grant(world, call).await,
+        "moderator" => moderator(world, call).await,
         _ => Err(nothing("the sandbox has no such command")),
     };
     outcome.unwrap_or_else(|refused| refused)
@@ -276,4 +277,25 @@ async fn grant(world: &Shared, call: &Call) -> Result<Answer, Refused> {
     }
     news::granted(world, &user_id(world, &login)?, &scopes).await;
     Ok(done(vec![format!("{login} has granted {}", scopes.join(" "))]))
+}
+
+#[derive(Deserialize)]
+struct Moderator {
+    login: String,
+    channel: String,
+    #[serde(default)]
+    remove: bool,
+}
+
+async fn moderator(world: &Shared, call: &Call) -> Result<Answer, Refused> {
+    let Moderator { login, channel, remove } = body(call)?;
+    let (channel_id, id) = (user_id(world, &channel)?, user_id(world, &login)?);
+    if !remove {
+        world.lock().grants.set_moderator(&channel_id, &id);
+        return Ok(done(vec![format!("{login} is a moderator of {channel}")]));
+    }
+    if !news::moderator_removed(world, &channel_id, &id).await {
+        return Err(nothing(&format!("{login} is not a moderator of {channel}")));
+    }
+    Ok(done(vec![format!("{login} is not a moderator of {channel} any more")]))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::platform::{ENABLED, Endpoint, Moment, ShardRow, Transport, TransportInfo, candidates};
 
@@ -52,9 +53,18 @@ pub(super) struct Conduit {
     client_id: String,
     shard_count: u32,
     shards: BTreeMap<u32, Shard>,
+    /// Since when no shard is enabled.
+    unbound_since: Option<Instant>,
 }
 
 impl Conduit {
+    /// To be called when shards have changed.
+    fn note_shards(&mut self) {
+        let is_bound = self.shards.values().any(|shard| shard.status == ENABLED);
+        self.unbound_since =
+            if is_bound { None } else { self.unbound_since.or_else(|| Some(Instant::now())) };
+    }
+
     pub(super) fn id(&self) -> &str {
         &self.id
     }
@@ -88,8 +98,15 @@ pub(super) struct Conduits(Vec<Conduit>);
 
 impl Conduits {
     pub(super) fn add(&mut self, id: &str, client_id: &str, shard_count: u32) {
-        let shards = BTreeMap::new();
-        self.0.push(Conduit { id: id.to_owned(), client_id: client_id.to_owned(), shard_count, shards });
+        let mut conduit = Conduit {
+            id: id.to_owned(),
+            client_id: client_id.to_owned(),
+            shard_count,
+            shards: BTreeMap::new(),
+            unbound_since: None,
+        };
+        conduit.note_shards();
+        self.0.push(conduit);
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Conduit> {
@@ -121,6 +138,7 @@ impl Conduits {
         if let Some(conduit) = self.get_mut(id) {
             conduit.shard_count = shard_count;
             conduit.shards.retain(|number, _| *number < shard_count);
+            conduit.note_shards();
         }
     }
 
@@ -128,13 +146,17 @@ impl Conduits {
     pub(super) fn assign(&mut self, id: &str, number: u32, shard: Shard) {
         if let Some(conduit) = self.get_mut(id) {
             conduit.shards.insert(number, shard);
+            conduit.note_shards();
         }
     }
 
     /// Gives a shard another status; false if there is no such shard.
     pub(super) fn set_status(&mut self, id: &str, number: u32, status: &str) -> bool {
-        let shard = self.get_mut(id).and_then(|conduit| conduit.shards.get_mut(&number));
-        shard.map(|shard| status.clone_into(&mut shard.status)).is_some()
+        let Some(conduit) = self.get_mut(id) else { return false };
+        let Some(shard) = conduit.shards.get_mut(&number) else { return false };
+        status.clone_into(&mut shard.status);
+        conduit.note_shards();
+        true
     }
 
     /// A session has ended: its shards are disabled. Returns which: by conduit and number.
@@ -150,8 +172,16 @@ impl Conduits {
                     disabled.push((conduit.id.clone(), *number));
                 }
             }
+            conduit.note_shards();
         }
         disabled
+    }
+
+    /// The conduits without an enabled shard for so long.
+    pub(super) fn unbound_for(&self, now: Instant, life: Duration) -> Vec<String> {
+        let is_over = |since: Instant| now.saturating_duration_since(since) >= life;
+        let over = self.0.iter().filter(|conduit| conduit.unbound_since.is_some_and(is_over));
+        over.map(|conduit| conduit.id.clone()).collect()
     }
 
     /// Whether a shard is on this session.

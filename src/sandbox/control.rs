@@ -98,6 +98,13 @@ impl Sandbox {
         }
     }
 
+    /// Ends that again. Subscriptions that needed it end with `moderator_removed`.
+    pub async fn remove_moderator(&self, channel: &str, login: &str) {
+        if let (Some(channel), Some(user)) = (self.user_id(channel), self.user_id(login)) {
+            news::moderator_removed(&self.world, &channel, &user).await;
+        }
+    }
+
     /// Answers the newest device code: allowed by this user, or refused. False while nobody asks.
     pub async fn answer_device(&self, login: Option<&str>) -> bool {
         let code = self.world.lock().devices.newest();

@@ -12,7 +12,7 @@ use super::webhook::{self, Challenge};
 use crate::platform::{
     Answer, Asker, Call, ConduitRequest, CreateRequest, ENABLED, Endpoint, Filter, Limits, ListRequest,
     Operation, PENDING, ShardListRequest, ShardRow, ShardUpdate, ShardUpdates, Subscription, Transport,
-    TransportRequest, check_condition, check_type, cursor, missing_scopes,
+    TransportRequest, check_condition, check_type, cursor, lacks_moderator, missing_scopes,
 };
 
 const LIMITS: Limits = Limits::TWITCH;
@@ -101,7 +101,9 @@ fn create(world: &Shared, asker: &Asker, call: &Call) -> Outcome {
     let key = subscription.key();
     let is_missing = || {
         let granted = |id: &str| state.grants.scopes(id);
-        missing_scopes(&key, asker, granted, |channel, user| state.grants.is_moderator(channel, user))
+        let is_moderator = |channel: &str, user: &str| state.grants.is_moderator(channel, user);
+        missing_scopes(&key, asker, granted, is_moderator)
+            || lacks_moderator(row, &subscription.condition, is_moderator)
     };
     if world.options.require_grants && is_missing() {
         return Err(Answer::error(403, "subscription missing proper authorization"));

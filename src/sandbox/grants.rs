@@ -38,6 +38,11 @@ impl Grants {
         self.moderators.insert((channel.to_owned(), user_id.to_owned()));
     }
 
+    /// False if the user was none.
+    pub(super) fn remove_moderator(&mut self, channel: &str, user_id: &str) -> bool {
+        self.moderators.remove(&(channel.to_owned(), user_id.to_owned()))
+    }
+
     pub(super) fn is_moderator(&self, channel: &str, user_id: &str) -> bool {
         channel == user_id || self.moderators.contains(&(channel.to_owned(), user_id.to_owned()))
     }

@@ -21,6 +21,7 @@ mod grants;
 mod history;
 mod news;
 mod pages;
+mod passing;
 mod send;
 mod server;
 mod sessions;
@@ -84,6 +85,12 @@ pub struct SandboxOptions {
     pub page_size: usize,
     /// Conduits of one application: 5.
     pub max_conduits: usize,
+    /// Time until a conduit without an enabled shard is deleted: 72 hours.
+    pub conduit_life: Duration,
+    /// Time for which the list shows an ended subscription on a WebSocket: a minute.
+    pub websocket_listed: Duration,
+    /// The same for others: ten days.
+    pub ended_listed: Duration,
     /// Latency of each answer of the API.
     pub latency: Duration,
     /// The pause between sample events, which go round all subscriptions; none when unset.
@@ -122,6 +129,9 @@ impl Default for SandboxOptions {
             cost_of_strangers: 1,
             page_size: 100,
             max_conduits: 5,
+            conduit_life: Duration::from_secs(72 * 3_600),
+            websocket_listed: Duration::from_secs(60),
+            ended_listed: Duration::from_secs(10 * 86_400),
             latency: Duration::ZERO,
             sample_pace: None,
             require_grants: false,
@@ -153,6 +163,7 @@ impl Sandbox {
         let (world, reports) = World::new(options, address, stop.clone());
         let world = Arc::new(world);
         tokio::spawn(server::serve(listener, Arc::clone(&world)));
+        tokio::spawn(passing::run(Arc::clone(&world)));
         tokio::spawn(news::listen(Arc::clone(&world), reports));
         if let Some(pace) = pace {
             tokio::spawn(news::feed(Arc::clone(&world), pace));

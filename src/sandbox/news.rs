@@ -12,7 +12,9 @@ use super::webhook::Owner;
 use crate::model::subscription::Condition;
 use crate::model::time::Timestamp;
 use crate::model::{catalog, hint};
-use crate::platform::{Content, ENABLED, FAILURES_EXCEEDED, Moment, Subscription, Transport};
+use crate::platform::{
+    Content, ENABLED, FAILURES_EXCEEDED, MODERATOR_REMOVED, Moment, Subscription, Transport, lacks_moderator,
+};
 use crate::samples::{self, Happening, SampleRequest, SampleUser};
 
 /// An event could not be sent.
@@ -153,6 +155,31 @@ pub(super) async fn disconnected(world: &Shared, user_id: &str) {
     };
     send_each(world, outgoing).await;
     tell_of_grants(world, hint::REVOKE, user_id).await;
+}
+
+/// A user is no moderator of a channel any more: subscriptions that needed it end. False if the user was none.
+pub(super) async fn moderator_removed(world: &Shared, channel: &str, user_id: &str) -> bool {
+    let ended: Vec<String> = {
+        let mut state = world.lock();
+        if !state.grants.remove_moderator(channel, user_id) {
+            return false;
+        }
+        let grants = &state.grants;
+        let lacks = |subscription: &&Subscription| {
+            let row = catalog::lookup(&subscription.kind, &subscription.version);
+            let is_moderator = |channel: &str, user: &str| grants.is_moderator(channel, user);
+            let names = |field: &str, id: &str| subscription.condition.get(field) == Some(id);
+            subscription.is_live()
+                && names("broadcaster_user_id", channel)
+                && names("moderator_user_id", user_id)
+                && row.is_some_and(|row| lacks_moderator(row, &subscription.condition, is_moderator))
+        };
+        state.subscriptions.iter().filter(lacks).map(|subscription| subscription.id.clone()).collect()
+    };
+    for id in ended {
+        revoke(world, &id, MODERATOR_REMOVED).await;
+    }
+    true
 }
 
 fn recount(world: &Shared, state: &mut State, user_id: &str) {

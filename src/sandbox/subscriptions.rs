@@ -1,6 +1,7 @@
 //! The table of subscriptions.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
 
 use crate::model::subscription::SubscriptionKey;
 use crate::platform::{CONDUIT_DELETED, Moment, REVOKED, Subscription, Transport};
@@ -12,6 +13,17 @@ pub(super) struct Subscriptions {
     serial: u64,
     by_id: HashMap<String, u64>,
     by_key: HashMap<(String, SubscriptionKey), Vec<u64>>,
+    /// When the subscriptions ended that are still listed.
+    ended: BTreeMap<u64, Instant>,
+}
+
+/// Notes whether a subscription has ended.
+fn note(ended: &mut BTreeMap<u64, Instant>, serial: u64, subscription: &Subscription) {
+    if subscription.is_live() {
+        ended.remove(&serial);
+    } else {
+        ended.entry(serial).or_insert_with(Instant::now);
+    }
 }
 
 fn key_of(subscription: &Subscription) -> (String, SubscriptionKey) {
@@ -29,6 +41,7 @@ impl Subscriptions {
     pub(super) fn remove(&mut self, id: &str) -> Option<Subscription> {
         let serial = self.by_id.remove(id)?;
         let subscription = self.rows.remove(&serial)?;
+        self.ended.remove(&serial);
         let key = key_of(&subscription);
         if let Some(equal) = self.by_key.get_mut(&key) {
             equal.retain(|other| *other != serial);
@@ -84,8 +97,10 @@ impl Subscriptions {
 
     /// Gives a subscription another status; returns it.
     pub(super) fn set_status(&mut self, id: &str, status: &str) -> Option<&Subscription> {
-        let subscription = self.get_mut(id)?;
+        let serial = *self.by_id.get(id)?;
+        let subscription = self.rows.get_mut(&serial)?;
         status.clone_into(&mut subscription.status);
+        note(&mut self.ended, serial, subscription);
         Some(subscription)
     }
 
@@ -99,8 +114,9 @@ impl Subscriptions {
     /// Ends the enabled subscriptions for which `needs` holds; returns them.
     pub(super) fn revoke(&mut self, needs: impl Fn(&Subscription) -> bool) -> Vec<Subscription> {
         let mut ended = Vec::new();
-        for subscription in self.rows.values_mut().filter(|s| s.is_live() && needs(s)) {
+        for (serial, subscription) in self.rows.iter_mut().filter(|(_, s)| s.is_live() && needs(s)) {
             REVOKED.clone_into(&mut subscription.status);
+            note(&mut self.ended, *serial, subscription);
             ended.push(subscription.clone());
         }
         ended
@@ -109,20 +125,35 @@ impl Subscriptions {
     /// A conduit is gone, and what pointed to it is dead.
     pub(super) fn end_conduit(&mut self, conduit: &str) {
         let points = |s: &Subscription| matches!(&s.transport, Transport::Conduit(id) if id == conduit);
-        for subscription in self.rows.values_mut().filter(|s| s.is_live() && points(s)) {
+        for (serial, subscription) in self.rows.iter_mut().filter(|(_, s)| s.is_live() && points(s)) {
             CONDUIT_DELETED.clone_into(&mut subscription.status);
+            note(&mut self.ended, *serial, subscription);
         }
     }
 
     /// A session has ended with this status, and so have its subscriptions.
     pub(super) fn end_session(&mut self, session: &str, status: &str, now: Moment) {
-        for subscription in self.rows.values_mut().filter(|subscription| subscription.is_live()) {
+        for (serial, subscription) in self.rows.iter_mut().filter(|(_, s)| s.is_live()) {
             if let Transport::Websocket { session_id, disconnected_at, .. } = &mut subscription.transport
                 && session_id == session
             {
                 *disconnected_at = Some(now);
                 status.clone_into(&mut subscription.status);
+                note(&mut self.ended, *serial, subscription);
             }
+        }
+    }
+
+    /// Takes out of the list what ended so long ago; WebSockets have a time of their own.
+    pub(super) fn forget_ended(&mut self, now: Instant, websocket: Duration, others: Duration) {
+        let is_over = |(serial, ended): (&u64, &Instant)| {
+            let row = self.rows.get(serial)?;
+            let life = if session_of(row).is_some() { websocket } else { others };
+            (now.saturating_duration_since(*ended) >= life).then(|| row.id.clone())
+        };
+        let over: Vec<String> = self.ended.iter().filter_map(is_over).collect();
+        for id in over {
+            self.remove(&id);
         }
     }
 

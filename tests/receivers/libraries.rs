@@ -31,7 +31,9 @@ struct Library {
     child: Option<Child>,
 }
 
-/// twurple throws when it meets a notice that is newer than its release; and it takes a null for a list.
+/// twurple 8 throws "Unknown chat notification type" for a notice that is newer than its release: those that Twitch added in
+/// June 2026 and later, and those that live messages have and the pages lack. For the version 1 of an automatic redemption it
+/// groups `message.emotes` without looking whether the list is null, as it is when the message has no emotes.
 const TWURPLE_LACKS: &[(&str, &str)] = &[
     ("channel.chat.notification", r#""notice_type":"modiversary""#),
     ("channel.chat.notification", r#""notice_type":"shared_chat_modiversary""#),
@@ -46,7 +48,9 @@ const TWURPLE_LACKS: &[(&str, &str)] = &[
     ("channel.channel_points_automatic_reward_redemption.add", r#""emotes":null"#),
 ];
 
-/// TwitchIO reads other members than Twitch sends here.
+/// TwitchIO 3.3 sets `custom_power_up` on an object whose `__slots__` lack the name. For the begin, progress and end of a charity
+/// campaign it reads `broadcaster_user_id`, where Twitch's table, twurple and pyTwitchAPI have `broadcaster_id`. Of a canceled
+/// unban request it reads `moderator_user_id` without looking whether the member is there, which Twitch leaves out then.
 const TWITCHIO_LACKS: &[(&str, &str)] = &[
     ("channel.bits.use", r#""custom_power_up":{"#),
     ("channel.charity_campaign.", r#""broadcaster_id":"#),

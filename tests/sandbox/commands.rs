@@ -72,6 +72,7 @@ async fn sessions_shards_subscriptions_and_grants_change_on_demand() {
         (&["revoke", "stream.online"], "no live subscription fits"),
         (&["revoke", "stream.online", "--status", "enabled"], "not a status that ends a subscription"),
         (&["grant", "missing_ann"], "there is no user missing_ann"),
+        (&["moderator", "bot", "ann", "--remove"], "bot is not a moderator of ann"),
         (&["grant", "ann", "nonsense"], "no subscription type needs the scope `nonsense`"),
         (&["revoke"], "required"),
     ] {
@@ -98,6 +99,10 @@ async fn sessions_shards_subscriptions_and_grants_change_on_demand() {
             return message["payload"].clone();
         }
     };
+    let printed = client.command(&["moderator", "bot", "ann"]).await.unwrap();
+    assert_eq!(printed, "bot is a moderator of ann\n");
+    let printed = client.command(&["moderator", "bot", "ann", "--remove"]).await.unwrap();
+    assert_eq!(printed, "bot is not a moderator of ann any more\n");
     let printed = client.command(&["grant", "ann", "bits:read"]).await.unwrap();
     assert_eq!(printed, "ann has granted bits:read\n");
     assert_eq!(heard("user.authorization.grant").await["event"]["user_login"], "ann");

@@ -296,3 +296,86 @@ async fn a_bot_needs_the_broadcasters_leave_or_a_moderators_place() {
     client.sandbox.set_moderator("ann", "bot");
     assert_eq!(client.create(chat).await.0, 202);
 }
+
+#[tokio::test]
+async fn a_moderators_type_needs_a_moderator_of_the_channel() {
+    let client = Client::new(SandboxOptions { require_grants: true, ..quick() }).await;
+    let conduit = client.conduit(1).await;
+    let (mut socket, welcome) = open(&client.sandbox.eventsub_url()).await;
+    client.bind(&conduit, "0", &session_of(&welcome)).await;
+    let (ann, bot) = (client.sandbox.user_id("ann").unwrap(), client.sandbox.user_id("bot").unwrap());
+    let follow = |moderator: &str| {
+        json!({"type": "channel.follow", "version": "2",
+        "condition": {"broadcaster_user_id": ann, "moderator_user_id": moderator},
+        "transport": {"method": "conduit", "conduit_id": conduit}})
+    };
+    client.sandbox.grant("ann", &["moderator:read:followers"]).await;
+    client.sandbox.grant("bot", &["moderator:read:followers"]).await;
+    let (status, answer) = client.create(follow(&bot)).await;
+    assert_eq!(
+        (status, &answer["message"]),
+        (403, &json!("subscription missing proper authorization")),
+        "{answer}"
+    );
+    assert_eq!(client.create(follow(&ann)).await.0, 202, "the owner of a channel moderates it");
+    client.sandbox.set_moderator("ann", "bot");
+    assert_eq!(client.create(follow(&bot)).await.0, 202);
+    client.sandbox.remove_moderator("ann", "bot").await;
+    let revocation = loop {
+        let message = next(&mut socket).await.unwrap();
+        if message["metadata"]["message_type"] == "revocation" {
+            break message["payload"]["subscription"].clone();
+        }
+    };
+    assert_eq!(
+        (&revocation["status"], &revocation["condition"]["moderator_user_id"]),
+        (&json!("moderator_removed"), &json!(bot))
+    );
+    let ended = client.sandbox.subscriptions();
+    assert_eq!(ended.iter().filter(|subscription| subscription.status == "enabled").count(), 1);
+}
+
+#[tokio::test]
+async fn what_has_ended_leaves_the_list_after_a_while() {
+    let options = SandboxOptions {
+        websocket_listed: Duration::from_millis(300),
+        ended_listed: Duration::from_secs(600),
+        ..quick()
+    };
+    let client = Client::new(options).await;
+    let token = client.user_token("ann", "user:read:chat").await;
+    let ann = client.sandbox.user_id("ann").unwrap();
+    let (socket, welcome) = open(&client.sandbox.eventsub_url()).await;
+    let chat = json!({"broadcaster_user_id": ann, "user_id": ann});
+    let body = on_session("channel.chat.message", "1", &chat, &session_of(&welcome));
+    assert_eq!(client.create_as(&token, body).await.0, 202);
+    let conduit = client.conduit(1).await;
+    let (_, answer) = client.create(online(&conduit, &ann)).await;
+    let other = answer["data"][0]["id"].as_str().unwrap().to_owned();
+    client.sandbox.revoke_subscription(&other, "user_removed").await;
+    drop(socket);
+    let statuses = |sandbox: &Sandbox| {
+        sandbox.subscriptions().into_iter().map(|subscription| subscription.status).collect::<Vec<_>>()
+    };
+    let is_listed = |sandbox: &Sandbox| statuses(sandbox) == ["websocket_disconnected", "user_removed"];
+    assert!(client.sandbox.wait_for(LIMIT, is_listed).await, "{:?}", statuses(&client.sandbox));
+    let is_gone = |sandbox: &Sandbox| statuses(sandbox) == ["user_removed"];
+    assert!(client.sandbox.wait_for(LIMIT, is_gone).await, "{:?}", statuses(&client.sandbox));
+}
+
+#[tokio::test]
+async fn a_conduit_without_an_enabled_shard_is_deleted_in_time() {
+    let life = Duration::from_millis(500);
+    let client = Client::new(SandboxOptions { conduit_life: life, ..quick() }).await;
+    let (bound, unbound) = (client.conduit(1).await, client.conduit(1).await);
+    let (socket, welcome) = open(&client.sandbox.eventsub_url()).await;
+    client.bind(&bound, "0", &session_of(&welcome)).await;
+    assert_eq!(client.create(online(&bound, "1")).await.0, 202);
+    let ids = |sandbox: &Sandbox| sandbox.conduits().into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+    let is_deleted = |sandbox: &Sandbox| !ids(sandbox).contains(&unbound);
+    assert!(client.sandbox.wait_for(LIMIT, is_deleted).await);
+    assert_eq!(ids(&client.sandbox), [bound], "its shard is enabled");
+    drop(socket);
+    assert!(client.sandbox.wait_for(LIMIT, |sandbox| sandbox.conduits().is_empty()).await);
+    assert_eq!(client.sandbox.subscriptions()[0].status, "conduit_deleted");
+}
