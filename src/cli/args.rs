@@ -490,6 +490,9 @@ pub struct SandboxArgs {
     /// Refuse subscriptions whose users have not granted what they need; `eventsubd authorize` asks them
     #[arg(long)]
     pub require_grants: bool,
+    /// Only these users exist; otherwise every login but `missing_…`, and every id
+    #[arg(long = "user", value_name = "LOGIN", num_args = 1..)]
+    pub users: Vec<String>,
     /// Something to do with a sandbox that runs already
     #[command(subcommand)]
     pub command: Option<SandboxCommand>,

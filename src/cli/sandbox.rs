@@ -20,7 +20,7 @@ use crate::daemon::{SANDBOX_SECRET, USER_AGENT, connections};
 use crate::model::connect;
 use crate::model::invocation::Invocation;
 use crate::model::text::chain;
-use crate::sandbox::{Sandbox, SandboxOptions};
+use crate::sandbox::{Sandbox, SandboxOptions, Users};
 
 /// Default address of a sandbox.
 const DEFAULT: &str = "127.0.0.1:8790";
@@ -142,7 +142,10 @@ fn lines(answer: &Value) -> String {
 }
 
 async fn listen(args: &Args, flags: &SandboxArgs) -> Result<u8, Failure> {
-    let options = options(flags.listen, flags.pace, flags.require_grants)?;
+    let mut options = options(flags.listen, flags.pace, flags.require_grants)?;
+    if !flags.users.is_empty() {
+        options.users = Users::only(&flags.users);
+    }
     let sandbox = Sandbox::start(options).await.map_err(|error| {
         Failure::new(format!("cannot listen on {}", flags.listen))
             .caused_by(&error)

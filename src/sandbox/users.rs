@@ -11,6 +11,22 @@ pub enum Users {
     Listed(Vec<(String, String)>),
 }
 
+impl Users {
+    /// These logins and no others. An id is made from its login, as with [`Users::Any`].
+    pub fn only(logins: &[String]) -> Self {
+        let user = |login: &String| (made_id(&login.to_ascii_lowercase()), login.to_ascii_lowercase());
+        Self::Listed(logins.iter().map(user).collect())
+    }
+}
+
+fn made_id(login: &str) -> String {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in login.bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    (100_000_000 + hash % 900_000_000_000).to_string()
+}
+
 /// Users by id. With [`Users::Any`] an id gets its login when somebody asks for the login.
 #[derive(Debug)]
 pub(super) struct Directory {
@@ -34,11 +50,7 @@ impl Directory {
             Users::Listed(users) => users.iter().find(|(_, l)| *l == login).map(|(id, _)| id.clone()),
             Users::Any if login.starts_with("missing_") || login.is_empty() => None,
             Users::Any => {
-                let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-                for byte in login.bytes() {
-                    hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-                }
-                let id = (100_000_000 + hash % 900_000_000_000).to_string();
+                let id = made_id(&login);
                 self.logins.insert(id.clone(), login);
                 Some(id)
             }

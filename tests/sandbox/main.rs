@@ -175,6 +175,22 @@ async fn users_exist_or_are_left_out() {
 }
 
 #[tokio::test]
+async fn only_users_that_are_named_exist() {
+    let any = Client::new(quick()).await.sandbox.user_id("ann").unwrap();
+    let users = Users::only(&["Ann".to_owned(), "bob".to_owned()]);
+    let client = Client::new(SandboxOptions { users, ..quick() }).await;
+    let conduit = client.conduit(1).await;
+    let ann = client.sandbox.user_id("ann").unwrap();
+    assert_eq!(ann, any, "an id is made from its login");
+    let (_, found) = client.get("/helix/users?login=ann&login=carol&id=41001").await;
+    assert_eq!(found["data"].as_array().unwrap().len(), 1, "{found}");
+    assert_eq!(client.create(online(&conduit, &ann)).await.0, 202);
+    let (status, refused) = client.create(online(&conduit, "41001")).await;
+    let message = "user in the condition does not exist: broadcaster_user_id";
+    assert_eq!((status, &refused["message"]), (400, &json!(message)));
+}
+
+#[tokio::test]
 async fn subscriptions_are_refused_for_every_documented_reason() {
     let options = SandboxOptions { require_grants: true, max_total_cost: 2, ..quick() };
     let client = Client::new(options).await;
