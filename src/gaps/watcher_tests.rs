@@ -648,7 +648,6 @@ fn check(steps: &[Step]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
     /// For any interleaving of losses, looks, sleeps and restarts: every event that did not arrive lies within a gap, and
     /// no gap begins before what was known, less the keepalive and what a crash forgets.
     #[test]

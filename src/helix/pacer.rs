@@ -377,6 +377,7 @@ mod tests {
     }
 
     proptest! {
+        // Each case simulates two minutes, a millisecond at a time.
         #![proptest_config(ProptestConfig::with_cases(48))]
         /// Background requests leave half of the bucket, use what comes in, and never delay others.
         #[test]

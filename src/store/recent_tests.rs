@@ -156,6 +156,7 @@ impl Reader {
 }
 
 proptest! {
+    // Each case opens a database on disk.
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
     #[test]
     fn a_worker_misses_nothing_wherever_it_reads(steps in prop::collection::vec(step(), 1..80)) {

@@ -127,6 +127,7 @@ impl World {
 }
 
 proptest! {
+    // Each case opens a database on disk.
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
     /// For every change of the wall clock: events younger than `retain` stay, and lost events are counted exactly.
     #[test]

@@ -855,6 +855,7 @@ async fn events_are_counted_once_over_a_stop_a_crash_and_an_older_format() {
 }
 
 proptest! {
+    // Each case opens databases on disk and syncs every commit.
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
     #[test]
     fn the_store_does_what_the_model_does_with_reopen_at_any_step(

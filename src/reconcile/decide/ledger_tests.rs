@@ -254,7 +254,6 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
     /// Whatever we and others do: planning from what is known deletes nothing that a fresh list would keep, and the
     /// next comparison has only to mend what others did.
     #[test]
