@@ -112,6 +112,7 @@ const PURE: &[&str] = &[
     "sandbox/edit",
     "reconcile/decide",
     "reconcile/bind/hooks",
+    "reconcile/bind/schedule",
     "reconcile/bind/shards",
     "reconcile/preview/limits",
     "reconcile/preview/render",

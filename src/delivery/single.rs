@@ -142,7 +142,7 @@ impl SingleWorker {
             run.sending.during(self.worker.count_backlog()).await;
             self.show(run);
             self.keep_place(run);
-            let due = run.window.next_due(run.begun.elapsed()).map(|due| run.begun + due);
+            let due = run.window.poll_timeout(run.begun.elapsed()).map(|due| run.begun + due);
             tokio::select! {
                 biased;
                 () = stop.soon.cancelled() => return Some(()),
@@ -227,7 +227,7 @@ impl SingleWorker {
     }
 
     fn send(&self, run: &mut Run) {
-        while let Some(ticket) = run.window.next(run.begun.elapsed()) {
+        while let Some(ticket) = run.window.poll_next(run.begun.elapsed()) {
             let failures = run.window.failures(ticket);
             let Some(held) = run.events.get_mut(&ticket) else { continue };
             let attempt = Attempt { failures, new_id: held.new_id.clone(), now: SystemTime::now() };
@@ -247,16 +247,16 @@ impl SingleWorker {
         let now = run.begun.elapsed();
         let end = match outcome {
             Outcome::Done => {
-                run.window.proved(ticket);
+                run.window.handle_proof(ticket);
                 Some(End::Delivered)
             }
             Outcome::DoneWithin(allowance) => {
-                run.window.proved(ticket);
-                run.window.allowed(allowance, now);
+                run.window.handle_proof(ticket);
+                run.window.handle_allowance(allowance, now);
                 Some(End::Delivered)
             }
             Outcome::Rejected(failure) => {
-                run.window.proved(ticket);
+                run.window.handle_proof(ticket);
                 self.log(
                     run,
                     ticket,
@@ -318,7 +318,7 @@ impl SingleWorker {
         run.news.problem = Some(error.clone());
         run.news.works_again = false;
         let now = run.begun.elapsed();
-        let decision = run.window.failed(ticket, cause, now, self.worker.limits(), fastrand::f64());
+        let decision = run.window.handle_failure(ticket, cause, now, self.worker.limits(), fastrand::f64());
         if matches!(decision, Decision::Wait(_)) {
             Failures::add(&mut run.events.get_mut(&ticket)?.failures, failure);
             return None;
@@ -360,7 +360,7 @@ impl SingleWorker {
                 sending.during(self.worker.resent(id, Err(why))).await?;
             }
         }
-        run.window.done(ticket);
+        run.window.handle_done(ticket);
         run.close(ticket);
         run.is_progress = true;
         let is_delivered = matches!(end, End::Delivered);

@@ -152,7 +152,7 @@ impl Window {
 
     /// The next item to send, which then counts as out. `None` while as many are out as the sink takes, or the
     /// receiver takes nothing.
-    pub fn next(&mut self, now: Duration) -> Option<Ticket> {
+    pub fn poll_next(&mut self, now: Duration) -> Option<Ticket> {
         while let Some(&(due, ticket)) = self.waiting.first()
             && due <= now
         {
@@ -194,19 +194,19 @@ impl Window {
     }
 
     /// Records that the receiver works: it has taken this event, or refused it for good.
-    pub fn proved(&mut self, ticket: Ticket) {
+    pub fn handle_proof(&mut self, ticket: Ticket) {
         if let Some(State::Out(round)) = self.items.get(&ticket).map(|item| &item.state) {
             self.gate.proved(*round);
         }
     }
 
     /// Records how many more requests the receiver takes.
-    pub fn allowed(&mut self, allowance: Allowance, now: Duration) {
+    pub fn handle_allowance(&mut self, allowance: Allowance, now: Duration) {
         self.gate.allowed(allowance, now, self.out.saturating_sub(1));
     }
 
     /// Removes an item that the sink has, or that is a dead letter now.
-    pub fn done(&mut self, ticket: Ticket) {
+    pub fn handle_done(&mut self, ticket: Ticket) {
         let Some(item) = self.items.remove(&ticket) else { return };
         self.failing -= usize::from(item.failures > 0);
         self.probe = self.probe.filter(|probe| *probe != ticket);
@@ -234,8 +234,8 @@ impl Window {
         }
     }
 
-    /// Handles a failed attempt. An item that is to be given up stays out until it is [`Self::done`].
-    pub fn failed(
+    /// Handles a failed attempt. An item that is to be given up stays out until it is [`Self::handle_done`].
+    pub fn handle_failure(
         &mut self,
         ticket: Ticket,
         cause: Cause,
@@ -309,7 +309,7 @@ impl Window {
     }
 
     /// Returns the time at which the next item may go, if it waits for time only.
-    pub fn next_due(&self, now: Duration) -> Option<Duration> {
+    pub fn poll_timeout(&self, now: Duration) -> Option<Duration> {
         let waiting = self.waiting.first().map(|(due, _)| *due);
         match self.gate.closed_until(now) {
             Some(until) if !self.ready.is_empty() => Some(until),
@@ -321,7 +321,7 @@ impl Window {
     /// Returns the time of the next attempt, if something has failed or the receiver wants a pause.
     pub fn next_try(&self, now: Duration) -> Option<Duration> {
         let waits = self.failing() || self.is_paused(now);
-        let due = self.next_due(now).or_else(|| self.gate.closed_until(now));
+        let due = self.poll_timeout(now).or_else(|| self.gate.closed_until(now));
         due.filter(|due| waits && *due > now)
     }
 
@@ -391,13 +391,16 @@ mod tests {
         let mut window = Window::new(1, Seq(0));
         let first = window.add(Origin::Stored(Seq(1)), 7);
         window.add(Origin::Stored(Seq(2)), 8);
-        assert_eq!(window.next(Duration::ZERO), Some(first));
-        assert_eq!(window.next(Duration::ZERO), None);
-        assert!(matches!(window.failed(first, Cause::Event, Duration::ZERO, LIMITS, 1.0), Decision::Wait(_)));
-        assert_eq!(window.next(Duration::ZERO), None, "nobody overtakes");
-        let due = window.next_due(Duration::ZERO).unwrap();
-        assert_eq!(window.next(due), Some(first));
-        window.done(first);
+        assert_eq!(window.poll_next(Duration::ZERO), Some(first));
+        assert_eq!(window.poll_next(Duration::ZERO), None);
+        assert!(matches!(
+            window.handle_failure(first, Cause::Event, Duration::ZERO, LIMITS, 1.0),
+            Decision::Wait(_)
+        ));
+        assert_eq!(window.poll_next(Duration::ZERO), None, "nobody overtakes");
+        let due = window.poll_timeout(Duration::ZERO).unwrap();
+        assert_eq!(window.poll_next(due), Some(first));
+        window.handle_done(first);
         assert_eq!(window.place(), Place::from(Seq(1)));
     }
 
@@ -407,15 +410,15 @@ mod tests {
         let bad = window.add(Origin::Stored(Seq(11)), 1);
         let good = window.add(Origin::Stored(Seq(12)), 2);
         window.add(Origin::Stored(Seq(13)), 1);
-        assert_eq!(window.next(Duration::ZERO), Some(bad));
-        assert_eq!(window.next(Duration::ZERO), Some(good));
-        assert_eq!(window.next(Duration::ZERO), None, "13 is behind 11");
-        window.done(good);
-        window.failed(bad, Cause::Event, Duration::ZERO, LIMITS, 1.0);
+        assert_eq!(window.poll_next(Duration::ZERO), Some(bad));
+        assert_eq!(window.poll_next(Duration::ZERO), Some(good));
+        assert_eq!(window.poll_next(Duration::ZERO), None, "13 is behind 11");
+        window.handle_done(good);
+        window.handle_failure(bad, Cause::Event, Duration::ZERO, LIMITS, 1.0);
         assert_eq!(window.place(), Place { cursor: Seq(10), done: vec![Seq(12)] });
         window.retry_now(false);
-        assert_eq!(window.next(Duration::ZERO), Some(bad));
-        window.done(bad);
+        assert_eq!(window.poll_next(Duration::ZERO), Some(bad));
+        window.handle_done(bad);
         assert_eq!(window.place(), Place::from(Seq(12)));
     }
 
@@ -425,8 +428,8 @@ mod tests {
         let open = window.add(Origin::Stored(Seq(6)), 1);
         window.add_done(Seq(7));
         assert_eq!(window.place(), Place { cursor: Seq(5), done: vec![Seq(7)] });
-        window.next(Duration::ZERO);
-        window.done(open);
+        window.poll_next(Duration::ZERO);
+        window.handle_done(open);
         assert_eq!(window.place(), Place::from(Seq(7)));
     }
 
@@ -436,24 +439,28 @@ mod tests {
         let [first, second, third] = [1, 2, 3].map(|seq| window.add(Origin::Stored(Seq(seq)), seq));
         let now = Duration::ZERO;
         for ticket in [first, second] {
-            assert_eq!(window.next(now), Some(ticket));
+            assert_eq!(window.poll_next(now), Some(ticket));
         }
-        let failed = window.failed(second, Cause::Receiver, now, LIMITS, 1.0);
+        let failed = window.handle_failure(second, Cause::Receiver, now, LIMITS, 1.0);
         assert_eq!(failed, Decision::Wait(Duration::from_millis(500)));
-        window.proved(first);
-        window.done(first);
-        assert_eq!(window.next(now), None, "the third waits as well");
-        let due = window.next_due(now).unwrap();
+        window.handle_proof(first);
+        window.handle_done(first);
+        assert_eq!(window.poll_next(now), None, "the third waits as well");
+        let due = window.poll_timeout(now).unwrap();
         assert_eq!(window.next_try(now), Some(due));
-        assert_eq!(window.next(due), Some(second));
-        assert_eq!((window.next(due), window.next_due(due)), (None, None), "one event shows how it is");
-        window.failed(second, Cause::Receiver, due, LIMITS, 1.0);
-        assert_eq!(window.next_due(due), Some(due + Duration::from_secs(1)), "pauses grow");
+        assert_eq!(window.poll_next(due), Some(second));
+        assert_eq!(
+            (window.poll_next(due), window.poll_timeout(due)),
+            (None, None),
+            "one event shows how it is"
+        );
+        window.handle_failure(second, Cause::Receiver, due, LIMITS, 1.0);
+        assert_eq!(window.poll_timeout(due), Some(due + Duration::from_secs(1)), "pauses grow");
         window.retry_now(false);
-        assert_eq!(window.next(due), Some(second));
-        window.proved(second);
-        window.done(second);
-        assert_eq!(window.next(due), Some(third));
+        assert_eq!(window.poll_next(due), Some(second));
+        window.handle_proof(second);
+        window.handle_done(second);
+        assert_eq!(window.poll_next(due), Some(third));
         assert!(!window.failing());
     }
 
@@ -467,12 +474,12 @@ mod tests {
         while !window.is_empty() {
             attempts += 1;
             assert!(attempts < 500, "it ends");
-            let Some(ticket) = window.next(now) else {
-                now = window.next_due(now).expect("time helps");
+            let Some(ticket) = window.poll_next(now) else {
+                now = window.poll_timeout(now).expect("time helps");
                 continue;
             };
-            if window.failed(ticket, Cause::Receiver, now, LIMITS, 1.0) == Decision::GiveUp {
-                window.done(ticket);
+            if window.handle_failure(ticket, Cause::Receiver, now, LIMITS, 1.0) == Decision::GiveUp {
+                window.handle_done(ticket);
                 given_up += 1;
             }
         }
@@ -485,12 +492,12 @@ mod tests {
         let mut window = Window::new(4, Seq(0));
         let [first, second] = [1, 2].map(|seq| window.add(Origin::Stored(Seq(seq)), seq));
         for ticket in [first, second] {
-            assert_eq!(window.next(Duration::ZERO), Some(ticket));
+            assert_eq!(window.poll_next(Duration::ZERO), Some(ticket));
         }
         assert_eq!(window.held_up_by(), None, "nothing has failed");
-        window.failed(second, Cause::Receiver, Duration::ZERO, LIMITS, 1.0);
+        window.handle_failure(second, Cause::Receiver, Duration::ZERO, LIMITS, 1.0);
         assert_eq!(window.held_up_by(), Some(second));
-        window.done(second);
+        window.handle_done(second);
         assert_eq!(window.held_up_by(), None);
     }
 
@@ -546,7 +553,7 @@ mod tests {
                     }
                     _ => {}
                 }
-                while let Some(ticket) = window.next(now) {
+                while let Some(ticket) = window.poll_next(now) {
                     let lane = lanes[tickets[&ticket].0 as usize - 1];
                     let others: HashSet<u64> = out.iter().map(|(t, _)| lanes[tickets[t].0 as usize - 1]).collect();
                     prop_assert!(!others.contains(&lane), "two of a lane are out");
@@ -557,7 +564,7 @@ mod tests {
                 prop_assert!(out.len() <= concurrency);
                 prop_assert_eq!(out.len(), window.out());
                 if out.is_empty() {
-                    let Some(due) = window.next_due(now) else { break };
+                    let Some(due) = window.poll_timeout(now) else { break };
                     prop_assert!(due > now);
                     now = due;
                     continue;
@@ -567,7 +574,7 @@ mod tests {
                 is_suspect &= sent != round || matches!(fate, Fate::Fails(Cause::Receiver));
                 let is_done = match fate {
                     Fate::Done | Fate::Refused => {
-                        window.proved(ticket);
+                        window.handle_proof(ticket);
                         true
                     }
                     Fate::Fails(cause) => {
@@ -576,11 +583,11 @@ mod tests {
                             Cause::Wish(wait) => paused_until = paused_until.max(now + respected(wait)),
                             Cause::Event | Cause::Receiver => {}
                         }
-                        window.failed(ticket, cause, now, LIMITS, jitter) == Decision::GiveUp
+                        window.handle_failure(ticket, cause, now, LIMITS, jitter) == Decision::GiveUp
                     }
                 };
                 if is_done {
-                    window.done(ticket);
+                    window.handle_done(ticket);
                     done.push(tickets[&ticket]);
                 }
                 let place = window.place();
@@ -652,12 +659,12 @@ mod tests {
         let mut sent: BTreeSet<(Duration, Ticket)> = BTreeSet::new();
         let mut paused_until = Duration::ZERO;
         for _ in 0..10_000 {
-            while let Some(ticket) = window.next(now) {
+            while let Some(ticket) = window.poll_next(now) {
                 assert!(now >= paused_until, "sent at {now:?}, asked not to before {paused_until:?}");
                 sent.insert((now + LATENCY, ticket));
             }
             let answer = sent.first().map(|(at, _)| *at);
-            let Some(next) = answer.into_iter().chain(window.next_due(now)).min() else { return now };
+            let Some(next) = answer.into_iter().chain(window.poll_timeout(now)).min() else { return now };
             now = next;
             while let Some((at, ticket)) = sent.first().copied()
                 && at <= now
@@ -665,17 +672,17 @@ mod tests {
                 sent.pop_first();
                 let (status, headers, body) = discord.answer(now);
                 if classify(status) == Verdict::Accepted {
-                    window.proved(ticket);
+                    window.handle_proof(ticket);
                     if let Some(allowance) = allowance(&headers) {
-                        window.allowed(allowance, now);
+                        window.handle_allowance(allowance, now);
                     }
-                    window.done(ticket);
+                    window.handle_done(ticket);
                     continue;
                 }
                 let wait =
                     wish(&headers, body.as_bytes(), std::time::UNIX_EPOCH).expect("it asks for a pause");
                 paused_until = paused_until.max(now + wait);
-                window.failed(ticket, Cause::Wish(wait), now, LIMITS, 0.5);
+                window.handle_failure(ticket, Cause::Wish(wait), now, LIMITS, 0.5);
             }
         }
         panic!("it does not end");

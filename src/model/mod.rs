@@ -38,4 +38,5 @@ pub mod tally;
 pub mod template;
 pub mod text;
 pub mod time;
+pub mod timers;
 pub mod webhook;

@@ -1,5 +1,5 @@
 //! The task that binds sessions to their shards within the 10 seconds, and watches that they stay
-//! bound. It never waits behind creates.
+//! bound. Creates never hold it up.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::hooks::Hooks;
 use super::reach::Prover;
+use super::schedule::Schedule;
 use super::shards::{BindTimes, Mismatch, Shards};
 use crate::helix::{HelixError, ShardRow, Transport};
 use crate::model::pulse::Pulse;
@@ -30,18 +31,6 @@ use crate::telemetry::Publish;
 
 /// Calls in hand at most; what comes due meanwhile goes together into the next one.
 const CALLS: usize = 4;
-
-/// Shards whose bindings are published at once.
-const FEW_SHARDS: usize = 100;
-
-/// Least pause between two publications of the bindings of more shards.
-const PUBLISH_PAUSE: Duration = Duration::from_millis(20);
-
-/// From a hint to the look that it leads to.
-const HINT_PAUSE: Duration = Duration::from_secs(1);
-
-/// From one look to the next that the end of a session causes.
-const LOST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Time that a stop leaves to the look that the end of the sessions has caused.
 const LAST_LOOK: Duration = Duration::from_millis(500);
@@ -119,70 +108,53 @@ impl<A: Api> Binder<A> {
         };
         let mut calls: FuturesUnordered<BoxFuture<'static, Call>> = FuturesUnordered::new();
         let mut look: OptionFuture<BoxFuture<'static, Look>> = None.into();
-        let mut looking = false;
-        let mut next_look = Instant::now() + self.poll_pause();
-        let mut last_look = Instant::now();
-        let mut next_publication = Instant::now();
-        self.update(&mut state);
-        let mut is_lost = false;
+        let mut schedule = Schedule::new(self.poll_pause(), self.options.shard_poll.1, now());
+        self.handle_target(&mut state);
         loop {
             self.pulse.beat();
             while calls.len() < CALLS {
-                let asked = state.due();
+                let asked = state.poll_due();
                 let Some(target) = state.shards.target().filter(|_| !asked.is_empty()) else { break };
                 let prove = target.webhook.clone().map(|webhook| (self.prover.clone(), webhook));
                 calls.push(Box::pin(bind(self.api.clone(), target.conduit_id.clone(), asked, prove)));
             }
-            let now = Instant::now();
-            // Each publication wakes every shard: with thousands of them, several answers share one.
-            let is_published = state.shards.len() <= FEW_SHARDS || now >= next_publication;
-            if is_published {
+            if schedule.poll_publish(state.shards.len(), now()) {
                 self.publish(&mut state);
-                next_publication = now + PUBLISH_PAUSE;
             }
-            // A session is over: only now does the list still tell whether somebody had taken the shard before.
-            if std::mem::take(&mut is_lost) && now >= last_look + LOST_PAUSE {
-                next_look = now;
+            if let Some(at) = state.hooks.poll_timeout() {
+                schedule.expect_callbacks(at);
             }
-            if let Some(look) = state.hooks.next_look() {
-                next_look = next_look.min(Instant::from_std(look).max(last_look + HINT_PAUSE));
+            if schedule.poll_look(self.poll_pause(), now())
+                && let Some(target) = state.shards.target()
+            {
+                let list = list(self.api.clone(), target.conduit_id.clone());
+                look = Some(Box::pin(list) as BoxFuture<'_, _>).into();
+                schedule.start_look();
             }
-            if !looking && now >= next_look {
-                if let Some(target) = state.shards.target() {
-                    look =
-                        Some(Box::pin(list(self.api.clone(), target.conduit_id.clone())) as BoxFuture<'_, _>)
-                            .into();
-                    looking = true;
-                }
-                next_look = now + self.poll_pause();
-                last_look = now;
-            }
-            let retry =
-                if calls.len() < CALLS { state.shards.next_due().map(Instant::from_std) } else { None };
-            // A look that takes long, for want of a token, is awaited; when it is over the next one may be due.
-            let look_at = if looking { now + self.options.shard_poll.1 } else { next_look };
-            let publication = (!is_published).then_some(next_publication);
-            let wake = [retry, state.unbound_warning_at(self.options.unbound_warning), publication];
-            let wake = wake.into_iter().flatten().min().map_or(look_at, |wake| wake.min(look_at));
+            schedule.set_retry(state.shards.poll_timeout().filter(|_| calls.len() < CALLS));
+            schedule.set_warning(state.unbound_warning_at(self.options.unbound_warning));
             tokio::select! {
                 () = cancel.cancelled() => {
-                    if looking && let Ok(Some(rows)) = timeout(LAST_LOOK, &mut look).await {
+                    if schedule.is_looking() && let Ok(Some(rows)) = timeout(LAST_LOOK, &mut look).await {
                         self.handle_list(&mut state, rows);
                         self.publish(&mut state);
                     }
                     return;
                 }
-                Ok(()) = self.target.changed() => is_lost |= self.update(&mut state),
-                Ok(()) = self.sessions.changed() => is_lost |= self.update(&mut state),
+                Ok(()) = self.target.changed() => if self.handle_target(&mut state) {
+                    schedule.handle_lost_session(now());
+                },
+                Ok(()) = self.sessions.changed() => if self.handle_target(&mut state) {
+                    schedule.handle_lost_session(now());
+                },
                 Some(call) = calls.next() => self.handle_answers(&mut state, call),
-                Some(rows) = &mut look, if looking => {
-                    looking = false;
+                Some(rows) = &mut look, if schedule.is_looking() => {
+                    schedule.handle_look_end();
                     look = None.into();
                     self.handle_list(&mut state, rows);
                 }
-                // Only a hint: what it says is looked up, a moment later and not at every one.
-                () = self.hints.shards.notified() => next_look = next_look.min(Instant::now() + HINT_PAUSE),
-                () = sleep_until(wake) => {}
+                () = self.hints.shards.notified() => schedule.handle_hint(now()),
+                () = sleep_until(Instant::from_std(schedule.poll_timeout(now()))) => {}
             }
         }
     }
@@ -192,12 +164,12 @@ impl<A: Api> Binder<A> {
         least + most.saturating_sub(least).mul_f64(fastrand::f64())
     }
 
-    /// Takes the newest target and sessions; returns whether a session that was bound is over.
-    fn update(&mut self, state: &mut State) -> bool {
+    /// Handles the newest target and sessions; returns whether a session that was bound is over.
+    fn handle_target(&mut self, state: &mut State) -> bool {
         let target = self.target.borrow_and_update().clone();
         let sessions = self.sessions.borrow_and_update().clone();
-        state.hooks.update(target.as_ref(), Instant::now().into_std());
-        state.shards.update(target.as_ref(), &sessions)
+        state.hooks.handle_target(target.as_ref(), now());
+        state.shards.handle_target(target.as_ref(), &sessions)
     }
 
     fn handle_answers(&self, state: &mut State, (conduit, asked, answers): Call) {
@@ -227,11 +199,11 @@ impl<A: Api> Binder<A> {
                                     );
                                 }
                             }
-                            state.answered(&conduit, shard, &transport, answer.as_ref().copied(), now);
+                            state.handle_answer(&conduit, shard, &transport, answer.as_ref().copied(), now);
                         }
                         None => {
                             let refused = Refused::Other("twitch's answer does not name this shard".into());
-                            state.answered(&conduit, shard, &transport, Err(&refused), now);
+                            state.handle_answer(&conduit, shard, &transport, Err(&refused), now);
                         }
                     }
                 }
@@ -246,7 +218,7 @@ impl<A: Api> Binder<A> {
                 );
                 let refused = Refused::Other(text.into());
                 for (shard, transport) in &asked {
-                    state.answered(&conduit, *shard, transport, Err(&refused), now);
+                    state.handle_answer(&conduit, *shard, transport, Err(&refused), now);
                 }
                 if let BindError::Api(error) = &failure {
                     self.suspect(error);
@@ -268,13 +240,14 @@ impl<A: Api> Binder<A> {
                 return;
             }
         };
-        for shard in state.hooks.listed(&conduit, &rows, asked_at.into_std(), Instant::now().into_std()) {
+        for shard in state.hooks.handle_list(&conduit, &rows, asked_at.into_std(), Instant::now().into_std())
+        {
             tracing::info!(shard = shard.0, conduit_id = &*conduit, "shard calls");
         }
         if state.hooks.is_active() {
             return;
         }
-        for mismatch in state.shards.compare(&conduit, &rows, asked_at.into_std()) {
+        for mismatch in state.shards.handle_list(&conduit, &rows, asked_at.into_std()) {
             match mismatch {
                 Mismatch::Taken(shard) => {
                     tracing::warn!(
@@ -327,7 +300,11 @@ impl<A: Api> Binder<A> {
     }
 }
 
-/// Callbacks are proved before Twitch is told of them.
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+/// Proves a callback before Twitch is told of it, and binds.
 async fn bind<A: Api>(
     api: A,
     conduit: Arc<str>,
@@ -359,16 +336,16 @@ struct State {
 
 impl State {
     /// Shards that must be bound now.
-    fn due(&mut self) -> Asked {
-        let now = Instant::now().into_std();
+    fn poll_due(&mut self) -> Asked {
+        let now = now();
         if self.hooks.is_active() {
-            return self.hooks.due(now);
+            return self.hooks.poll_due(now);
         }
-        let due = self.shards.due(now).into_iter();
+        let due = self.shards.poll_due(now).into_iter();
         due.map(|(shard, session)| (shard, Transport::Session(session))).collect()
     }
 
-    fn answered(
+    fn handle_answer(
         &mut self,
         conduit: &str,
         shard: ShardId,
@@ -377,9 +354,9 @@ impl State {
         now: std::time::Instant,
     ) {
         if let Transport::Session(session) = transport {
-            return self.shards.answered(conduit, shard, session, answer, now);
+            return self.shards.handle_answer(conduit, shard, session, answer, now);
         }
-        self.hooks.answered(shard, transport, answer.map_err(Refused::message), now);
+        self.hooks.handle_answer(shard, transport, answer.map_err(Refused::message), now);
     }
 
     /// A shard that calls may still have its socket while it is moved.
@@ -413,9 +390,9 @@ impl State {
     }
 
     /// When the warning about unbound shards is due next.
-    fn unbound_warning_at(&self, warning: Duration) -> Option<Instant> {
+    fn unbound_warning_at(&self, warning: Duration) -> Option<std::time::Instant> {
         let next = self.unbound_since? + warning;
-        Some(self.unbound_logged.map_or(next, |logged| logged + UNBOUND_REPEATED))
+        Some(self.unbound_logged.map_or(next, |logged| logged + UNBOUND_REPEATED).into_std())
     }
 
     fn report(&mut self, warning: Duration) -> ShardReport {

@@ -73,8 +73,8 @@ impl Hooks {
         Self { times, ..Self::default() }
     }
 
-    /// Takes the newest target; on another conduit or with another callback everything is looked at anew.
-    pub(in crate::reconcile) fn update(&mut self, target: Option<&ShardTarget>, now: Instant) {
+    /// Handles the newest target; on another conduit or with another callback everything is looked at anew.
+    pub(in crate::reconcile) fn handle_target(&mut self, target: Option<&ShardTarget>, now: Instant) {
         let conduit = target.map(|target| target.conduit_id.clone());
         if self.conduit != conduit {
             self.keys = None;
@@ -108,8 +108,8 @@ impl Hooks {
         !self.slots.is_empty()
     }
 
-    /// Takes Twitch's list, which was asked for at `asked_at`, and says which shards came to deliver.
-    pub(in crate::reconcile) fn listed(
+    /// Handles Twitch's list, which was asked for at `asked_at`, and says which shards came to deliver.
+    pub(in crate::reconcile) fn handle_list(
         &mut self,
         conduit: &str,
         rows: &[ShardRow],
@@ -164,7 +164,7 @@ impl Hooks {
     }
 
     /// Shards that must get their callback now; each counts as asked for from here on.
-    pub(in crate::reconcile) fn due(&mut self, now: Instant) -> Vec<(ShardId, Transport)> {
+    pub(in crate::reconcile) fn poll_due(&mut self, now: Instant) -> Vec<(ShardId, Transport)> {
         let Some(key) = &self.key else { return Vec::new() };
         if self.slots.values().any(|slot| matches!(slot.state, State::Unknown { .. })) {
             return Vec::new();
@@ -195,8 +195,8 @@ impl Hooks {
         due
     }
 
-    /// Takes Twitch's answer for one shard; one about another callback says nothing.
-    pub(in crate::reconcile) fn answered(
+    /// Handles Twitch's answer for one shard; one about another callback says nothing.
+    pub(in crate::reconcile) fn handle_answer(
         &mut self,
         shard: ShardId,
         asked: &Transport,
@@ -224,7 +224,7 @@ impl Hooks {
     }
 
     /// When to look at Twitch's list, or at what is due.
-    pub(in crate::reconcile) fn next_look(&self) -> Option<Instant> {
+    pub(in crate::reconcile) fn poll_timeout(&self) -> Option<Instant> {
         let next = |slot: &Slot| match slot.state {
             State::Unknown { .. } => Some(slot.since),
             State::Asked | State::Pending => Some(slot.since + LOOK),
@@ -344,21 +344,21 @@ mod tests {
     fn new_shards_get_their_callbacks_and_wait_for_the_challenge() {
         let now = Instant::now();
         let mut hooks = Hooks::new(RetryTimes::default());
-        hooks.update(Some(&target(2, "0123456789")), now);
-        assert!(hooks.due(now).is_empty(), "the list has not been read");
-        hooks.listed("c", &[], now, now);
-        let due = hooks.due(now);
+        hooks.handle_target(Some(&target(2, "0123456789")), now);
+        assert!(hooks.poll_due(now).is_empty(), "the list has not been read");
+        hooks.handle_list("c", &[], now, now);
+        let due = hooks.poll_due(now);
         assert_eq!(numbers(&due), [0, 1]);
         assert!(callback(&due[1].1).ends_with("&shard=1"));
-        assert!(hooks.due(now).is_empty());
-        hooks.answered(ShardId(0), &due[0].1, Ok(()), now);
-        hooks.answered(ShardId(1), &due[1].1, Err("bad callback"), now);
+        assert!(hooks.poll_due(now).is_empty());
+        hooks.handle_answer(ShardId(0), &due[0].1, Ok(()), now);
+        hooks.handle_answer(ShardId(1), &due[1].1, Err("bad callback"), now);
         let rows = [row(0, "enabled", Some(callback(&due[0].1)))];
-        assert_eq!(hooks.listed("c", &rows, now, now), [ShardId(0)]);
+        assert_eq!(hooks.handle_list("c", &rows, now, now), [ShardId(0)]);
         assert_eq!((hooks.delivering(), hooks.all_enabled()), (1, false));
-        let retry = hooks.next_look().unwrap();
-        assert!(hooks.due(retry - Duration::from_millis(1)).is_empty());
-        assert_eq!(numbers(&hooks.due(retry)), [1]);
+        let retry = hooks.poll_timeout().unwrap();
+        assert!(hooks.poll_due(retry - Duration::from_millis(1)).is_empty());
+        assert_eq!(numbers(&hooks.poll_due(retry)), [1]);
         assert_eq!(hooks.keys().unwrap().len(), 1);
     }
 
@@ -366,18 +366,18 @@ mod tests {
     fn a_challenge_that_does_not_come_is_asked_for_again_with_growing_pauses() {
         let mut now = Instant::now();
         let mut hooks = Hooks::new(RetryTimes::default());
-        hooks.update(Some(&target(1, "0123456789")), now);
-        hooks.listed("c", &[], now, now);
+        hooks.handle_target(Some(&target(1, "0123456789")), now);
+        hooks.handle_list("c", &[], now, now);
         let mut last = Duration::ZERO;
         for _ in 0..4 {
-            let due = hooks.due(now);
+            let due = hooks.poll_due(now);
             assert_eq!(numbers(&due), [0]);
-            hooks.answered(ShardId(0), &due[0].1, Ok(()), now);
+            hooks.handle_answer(ShardId(0), &due[0].1, Ok(()), now);
             let rows = [row(0, PENDING, Some(callback(&due[0].1)))];
-            hooks.listed("c", &rows, now, now);
+            hooks.handle_list("c", &rows, now, now);
             now += CHALLENGE;
-            hooks.listed("c", &rows, now, now);
-            let retry = hooks.next_look().unwrap();
+            hooks.handle_list("c", &rows, now, now);
+            let retry = hooks.poll_timeout().unwrap();
             assert!(retry - now > last, "{:?}", retry - now);
             last = retry - now;
             now = retry;
@@ -388,34 +388,34 @@ mod tests {
     fn shards_that_deliver_are_moved_by_halves_and_a_lonely_one_with_a_stand_in() {
         let now = Instant::now();
         let mut hooks = Hooks::new(RetryTimes::default());
-        hooks.update(Some(&target(4, "0123456789")), now);
+        hooks.handle_target(Some(&target(4, "0123456789")), now);
         let sockets: Vec<ShardRow> = (0..4).map(|n| row(n, "enabled", None)).collect();
-        hooks.listed("c", &sockets, now, now);
-        let due = hooks.due(now);
+        hooks.handle_list("c", &sockets, now, now);
+        let due = hooks.poll_due(now);
         assert_eq!(numbers(&due), [0, 1]);
         for (shard, asked) in &due {
-            hooks.answered(*shard, asked, Ok(()), now);
+            hooks.handle_answer(*shard, asked, Ok(()), now);
         }
-        assert!(hooks.due(now).is_empty(), "the others stay while these wait");
+        assert!(hooks.poll_due(now).is_empty(), "the others stay while these wait");
         let mut rows = sockets.clone();
         for (shard, asked) in &due {
             rows[shard.0 as usize] = row(shard.0, "enabled", Some(callback(asked)));
         }
-        hooks.listed("c", &rows, now, now);
-        assert_eq!(numbers(&hooks.due(now)), [2, 3]);
+        hooks.handle_list("c", &rows, now, now);
+        assert_eq!(numbers(&hooks.poll_due(now)), [2, 3]);
 
         let mut hooks = Hooks::new(RetryTimes::default());
-        hooks.update(Some(&target(1, "0123456789")), now);
-        hooks.listed("c", &sockets[..1], now, now);
-        assert!(hooks.due(now).is_empty() && hooks.wants_stand_in());
-        hooks.update(Some(&target(2, "0123456789")), now);
-        hooks.listed("c", &sockets[..1], now, now);
-        let due = hooks.due(now);
+        hooks.handle_target(Some(&target(1, "0123456789")), now);
+        hooks.handle_list("c", &sockets[..1], now, now);
+        assert!(hooks.poll_due(now).is_empty() && hooks.wants_stand_in());
+        hooks.handle_target(Some(&target(2, "0123456789")), now);
+        hooks.handle_list("c", &sockets[..1], now, now);
+        let due = hooks.poll_due(now);
         assert_eq!(numbers(&due), [1]);
-        hooks.answered(ShardId(1), &due[0].1, Ok(()), now);
+        hooks.handle_answer(ShardId(1), &due[0].1, Ok(()), now);
         let rows = [sockets[0].clone(), row(1, "enabled", Some(callback(&due[0].1)))];
-        hooks.listed("c", &rows, now, now);
-        assert_eq!(numbers(&hooks.due(now)), [0]);
+        hooks.handle_list("c", &rows, now, now);
+        assert_eq!(numbers(&hooks.poll_due(now)), [0]);
         assert!(hooks.wants_stand_in(), "until the first one delivers");
     }
 
@@ -423,15 +423,15 @@ mod tests {
     fn another_secret_moves_them_and_a_foreign_answer_says_nothing() {
         let now = Instant::now();
         let mut hooks = Hooks::new(RetryTimes::default());
-        hooks.update(Some(&target(2, "0123456789")), now);
-        hooks.listed("c", &[], now, now);
-        let due = hooks.due(now);
-        hooks.update(Some(&target(2, "abcdefghij")), now);
-        hooks.answered(ShardId(0), &due[0].1, Ok(()), now);
+        hooks.handle_target(Some(&target(2, "0123456789")), now);
+        hooks.handle_list("c", &[], now, now);
+        let due = hooks.poll_due(now);
+        hooks.handle_target(Some(&target(2, "abcdefghij")), now);
+        hooks.handle_answer(ShardId(0), &due[0].1, Ok(()), now);
         let rows: Vec<ShardRow> = due.iter().map(|(id, t)| row(id.0, "enabled", Some(callback(t)))).collect();
-        assert!(hooks.listed("other", &rows, now, now).is_empty());
-        hooks.listed("c", &rows, now, now);
-        assert_eq!(numbers(&hooks.due(now)), [0], "one half first");
+        assert!(hooks.handle_list("other", &rows, now, now).is_empty());
+        hooks.handle_list("c", &rows, now, now);
+        assert_eq!(numbers(&hooks.poll_due(now)), [0], "one half first");
     }
 
     #[test]
@@ -439,21 +439,21 @@ mod tests {
         let now = Instant::now();
         let at = |seconds| now + Duration::from_secs(seconds);
         let mut hooks = Hooks::new(RetryTimes::default());
-        hooks.update(Some(&target(2, "0123456789")), now);
-        hooks.listed("c", &[], now, now);
-        let due = hooks.due(now);
+        hooks.handle_target(Some(&target(2, "0123456789")), now);
+        hooks.handle_list("c", &[], now, now);
+        let due = hooks.poll_due(now);
         let own: Vec<ShardRow> = due.iter().map(|(id, t)| row(id.0, "enabled", Some(callback(t)))).collect();
         for (shard, asked) in &due {
-            hooks.answered(*shard, asked, Ok(()), now);
+            hooks.handle_answer(*shard, asked, Ok(()), now);
         }
-        hooks.listed("c", &own, at(10), at(10));
+        hooks.handle_list("c", &own, at(10), at(10));
         let of = |hooks: &Hooks, shard: usize| hooks.tenures().nth(shard).expect("a shard").1;
         let tenure = of(&hooks, 0).present.expect("bound");
         assert_eq!((tenure.bound_at, tenure.seen_at, tenure.found), (at(10), Some(at(10)), false));
         let mut rows = own.clone();
         rows[0].status = "notification_failures_exceeded".into();
         rows[1].callback = Some("https://b.example/e".into());
-        hooks.listed("c", &rows, at(20), at(20));
+        hooks.handle_list("c", &rows, at(20), at(20));
         for (shard, why) in [(0, Unbound::Disabled), (1, Unbound::Taken)] {
             let binding = of(&hooks, shard);
             assert_eq!((binding.present, binding.unbound), (None, Some(why)));
@@ -462,12 +462,12 @@ mod tests {
 
         // Another process that starts finds them, and a new secret moves them.
         let mut hooks = Hooks::new(RetryTimes::default());
-        hooks.update(Some(&target(2, "0123456789")), now);
-        hooks.listed("c", &own, now, now);
+        hooks.handle_target(Some(&target(2, "0123456789")), now);
+        hooks.handle_list("c", &own, now, now);
         assert!(of(&hooks, 1).present.expect("bound").found);
-        hooks.update(Some(&target(2, "abcdefghij")), now);
-        hooks.listed("c", &own, at(1), at(1));
-        hooks.due(at(1));
+        hooks.handle_target(Some(&target(2, "abcdefghij")), now);
+        hooks.handle_list("c", &own, at(1), at(1));
+        hooks.poll_due(at(1));
         assert!(of(&hooks, 0).present.is_some() && of(&hooks, 1).present.is_some());
     }
 }

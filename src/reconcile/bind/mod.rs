@@ -3,4 +3,5 @@
 pub(super) mod binder;
 pub(super) mod hooks;
 pub(super) mod reach;
+pub(super) mod schedule;
 pub(super) mod shards;

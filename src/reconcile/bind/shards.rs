@@ -91,9 +91,13 @@ impl Shards {
         self.target.as_ref()
     }
 
-    /// Takes the newest target and sessions. On another conduit everything is bound anew. Returns whether a session
+    /// Handles the newest target and sessions. On another conduit everything is bound anew. Returns whether a session
     /// that was bound is over.
-    pub(in crate::reconcile) fn update(&mut self, target: Option<&ShardTarget>, sessions: &Sessions) -> bool {
+    pub(in crate::reconcile) fn handle_target(
+        &mut self,
+        target: Option<&ShardTarget>,
+        sessions: &Sessions,
+    ) -> bool {
         let conduit = |target: Option<&ShardTarget>| target.map(|target| target.conduit_id.clone());
         if conduit(target) != conduit(self.target.as_ref()) {
             for (shard, slot) in &mut self.slots {
@@ -128,7 +132,7 @@ impl Shards {
     }
 
     /// Shards that must be bound now; each counts as asked for from here on.
-    pub(in crate::reconcile) fn due(&mut self, now: Instant) -> Vec<(ShardId, SessionId)> {
+    pub(in crate::reconcile) fn poll_due(&mut self, now: Instant) -> Vec<(ShardId, SessionId)> {
         let mut due = Vec::new();
         for (shard, slot) in &mut self.slots {
             let now_due = match &slot.state {
@@ -145,7 +149,7 @@ impl Shards {
     }
 
     /// When the next retry is due.
-    pub(in crate::reconcile) fn next_due(&self) -> Option<Instant> {
+    pub(in crate::reconcile) fn poll_timeout(&self) -> Option<Instant> {
         self.slots
             .values()
             .filter_map(|slot| match slot.state {
@@ -155,9 +159,9 @@ impl Shards {
             .min()
     }
 
-    /// Takes Twitch's answer for one shard. One that is about another conduit or a session that was
+    /// Handles Twitch's answer for one shard. One that is about another conduit or a session that was
     /// replaced meanwhile says nothing.
-    pub(in crate::reconcile) fn answered(
+    pub(in crate::reconcile) fn handle_answer(
         &mut self,
         conduit: &str,
         shard: ShardId,
@@ -190,9 +194,9 @@ impl Shards {
         }
     }
 
-    /// Compares with Twitch's list, which was asked for at `asked_at`. Shards that were bound
+    /// Handles Twitch's list, which was asked for at `asked_at`. Shards that were bound
     /// shortly before are left out, since the list may be older than the binding.
-    pub(in crate::reconcile) fn compare(
+    pub(in crate::reconcile) fn handle_list(
         &mut self,
         conduit: &str,
         rows: &[ShardRow],
@@ -314,9 +318,9 @@ mod tests {
 
     fn bound(of: &[(u32, &str)], now: Instant) -> Shards {
         let mut shards = Shards::new(TIMES);
-        shards.update(Some(&target("c", 9)), &sessions(of, now));
-        for (shard, session) in shards.due(now) {
-            shards.answered("c", shard, &session, Ok(()), now);
+        shards.handle_target(Some(&target("c", 9)), &sessions(of, now));
+        for (shard, session) in shards.poll_due(now) {
+            shards.handle_answer("c", shard, &session, Ok(()), now);
         }
         assert_eq!(shards.bound() as usize, of.len());
         shards
@@ -335,36 +339,36 @@ mod tests {
     fn sessions_are_asked_for_once_and_again_after_a_failure() {
         let now = Instant::now();
         let mut shards = Shards::new(TIMES);
-        shards.update(None, &sessions(&[(0, "a")], now));
-        assert!(shards.due(now).is_empty(), "no conduit yet");
-        shards.update(Some(&target("c", 1)), &sessions(&[(0, "a"), (1, "beyond")], now));
-        let asked = shards.due(now);
+        shards.handle_target(None, &sessions(&[(0, "a")], now));
+        assert!(shards.poll_due(now).is_empty(), "no conduit yet");
+        shards.handle_target(Some(&target("c", 1)), &sessions(&[(0, "a"), (1, "beyond")], now));
+        let asked = shards.poll_due(now);
         assert_eq!(asked, [(ShardId(0), SessionId::new("a"))]);
-        assert!(shards.due(now).is_empty());
+        assert!(shards.poll_due(now).is_empty());
         let failed = Refused::Other("no network".into());
-        shards.answered("c", asked[0].0, &asked[0].1, Err(&failed), now);
+        shards.handle_answer("c", asked[0].0, &asked[0].1, Err(&failed), now);
         assert!(matches!(shards.bindings()[&ShardId(0)].outcome, BindOutcome::Failed(_)));
-        assert_eq!(shards.next_due(), Some(now + TIMES.retry));
+        assert_eq!(shards.poll_timeout(), Some(now + TIMES.retry));
         let late = now + Duration::from_secs(11);
-        assert_eq!(shards.due(late), asked);
-        shards.answered("c", asked[0].0, &asked[0].1, Err(&failed), late);
-        assert_eq!(shards.next_due(), Some(late + TIMES.late_retry));
+        assert_eq!(shards.poll_due(late), asked);
+        shards.handle_answer("c", asked[0].0, &asked[0].1, Err(&failed), late);
+        assert_eq!(shards.poll_timeout(), Some(late + TIMES.late_retry));
     }
 
     #[test]
     fn answers_about_the_past_say_nothing() {
         let now = Instant::now();
         let mut shards = Shards::new(TIMES);
-        shards.update(Some(&target("c", 1)), &sessions(&[(0, "a")], now));
-        let asked = shards.due(now);
-        shards.update(Some(&target("c", 1)), &sessions(&[(0, "b")], now));
-        shards.answered("c", ShardId(0), &asked[0].1, Ok(()), now);
+        shards.handle_target(Some(&target("c", 1)), &sessions(&[(0, "a")], now));
+        let asked = shards.poll_due(now);
+        shards.handle_target(Some(&target("c", 1)), &sessions(&[(0, "b")], now));
+        shards.handle_answer("c", ShardId(0), &asked[0].1, Ok(()), now);
         assert_eq!(shards.bound(), 0);
-        let asked = shards.due(now);
-        shards.update(Some(&target("d", 1)), &sessions(&[(0, "b")], now));
-        shards.answered("c", ShardId(0), &asked[0].1, Ok(()), now);
+        let asked = shards.poll_due(now);
+        shards.handle_target(Some(&target("d", 1)), &sessions(&[(0, "b")], now));
+        shards.handle_answer("c", ShardId(0), &asked[0].1, Ok(()), now);
         assert_eq!(shards.bound(), 0);
-        assert_eq!(shards.due(now).len(), 1, "bound anew on the new conduit");
+        assert_eq!(shards.poll_due(now).len(), 1, "bound anew on the new conduit");
     }
 
     #[test]
@@ -379,9 +383,9 @@ mod tests {
             ShardRow { callback: Some("https://x".into()), ..row(4, "enabled", None) },
             row(7, "enabled", Some("not ours")),
         ];
-        assert_eq!(shards.clone().compare("c", &rows, now), [], "the list is older than the bindings");
-        assert_eq!(shards.clone().compare("other", &rows, later), []);
-        let found = shards.compare("c", &rows, later);
+        assert_eq!(shards.clone().handle_list("c", &rows, now), [], "the list is older than the bindings");
+        assert_eq!(shards.clone().handle_list("other", &rows, later), []);
+        let found = shards.handle_list("c", &rows, later);
         assert_eq!(
             found,
             [
@@ -392,7 +396,7 @@ mod tests {
             ]
         );
         assert_eq!(shards.bindings()[&ShardId(2)].outcome, BindOutcome::SessionGone);
-        let again: Vec<u32> = shards.due(later).iter().map(|(shard, _)| shard.0).collect();
+        let again: Vec<u32> = shards.poll_due(later).iter().map(|(shard, _)| shard.0).collect();
         assert_eq!(again, [1, 3, 4]);
     }
 
@@ -402,9 +406,9 @@ mod tests {
         let (later, end) = (now + Duration::from_secs(60), now + Duration::from_secs(120));
         let mut shards = bound(&[(0, "a"), (1, "b")], now);
         let rows = [row(0, "enabled", Some("a")), row(1, "enabled", Some("b"))];
-        shards.compare("c", &rows, later);
+        shards.handle_list("c", &rows, later);
         let rows = [row(0, "enabled", Some("a")), row(1, "enabled", Some("foreign"))];
-        shards.compare("c", &rows, end);
+        shards.handle_list("c", &rows, end);
         let of =
             |shards: &Shards, shard| shards.tenures().find(|(id, _)| *id == ShardId(shard)).expect("known").1;
         assert_eq!(of(&shards, 0).present.expect("bound").seen_at, Some(end));
@@ -413,10 +417,10 @@ mod tests {
         assert_eq!(stolen.past.expect("it was bound").seen_at, Some(later));
 
         // The session ends; Twitch still names it, so that the binding was ours to its end.
-        assert!(shards.update(Some(&target("c", 2)), &sessions(&[(1, "b")], now)));
-        assert!(!shards.update(Some(&target("c", 2)), &sessions(&[(0, "n"), (1, "b")], end)));
+        assert!(shards.handle_target(Some(&target("c", 2)), &sessions(&[(1, "b")], now)));
+        assert!(!shards.handle_target(Some(&target("c", 2)), &sessions(&[(0, "n"), (1, "b")], end)));
         let over = end + Duration::from_secs(1);
-        shards.compare("c", &[row(0, "websocket_disconnected", Some("a"))], over);
+        shards.handle_list("c", &[row(0, "websocket_disconnected", Some("a"))], over);
         let past = of(&shards, 0).past.expect("it was bound");
         assert_eq!((past.session_id, past.seen_at), (Some(SessionId::new("a")), Some(over)));
     }
@@ -425,11 +429,11 @@ mod tests {
     fn an_older_session_of_ours_is_no_theft() {
         let now = Instant::now();
         let mut shards = bound(&[(0, "a")], now);
-        shards.update(Some(&target("c", 1)), &sessions(&[(0, "b")], now));
-        for (shard, session) in shards.due(now) {
-            shards.answered("c", shard, &session, Ok(()), now);
+        shards.handle_target(Some(&target("c", 1)), &sessions(&[(0, "b")], now));
+        for (shard, session) in shards.poll_due(now) {
+            shards.handle_answer("c", shard, &session, Ok(()), now);
         }
-        let found = shards.compare("c", &[row(0, "enabled", Some("a"))], now + Duration::from_secs(60));
+        let found = shards.handle_list("c", &[row(0, "enabled", Some("a"))], now + Duration::from_secs(60));
         assert_eq!(found, [Mismatch::Lost(ShardId(0))]);
     }
 }

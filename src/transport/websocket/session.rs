@@ -1,5 +1,5 @@
-//! The life of one shard's connection, without any I/O: what happened goes in, with the time; what
-//! to do comes out. ◆
+//! State machine of one shard's connection, without any I/O: `handle_*` take events and the time, `poll_*` return what
+//! to do and when. ◆
 //!
 //! At most two sockets exist at once: the current one, and either its successor on the way to its
 //! welcome or its predecessor, read until the successor is bound and a little longer. The successor takes over only once
@@ -7,8 +7,9 @@
 //! WebSocket Events", "Reconnect message").
 
 mod follow;
-mod step;
+mod handle;
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use http::Uri;
@@ -17,6 +18,7 @@ use crate::model::backoff::Backoff;
 use crate::model::shard::{Binding, LiveSession, SessionId};
 use crate::model::status::ShardState;
 use crate::model::tally::ReconnectCause;
+use crate::model::timers::Timers;
 
 /// Time limits; tests shorten them.
 #[derive(Clone, Debug)]
@@ -41,7 +43,7 @@ pub struct Timings {
     /// every session and drops it at once is not asked again without a pause.
     pub stable: Duration,
     /// Longest pause before a reconnect that Twitch asks for, if it asks again and again: 20 s. It waits 30 s.
-    pub longest_wish: Duration,
+    pub longest_delay: Duration,
     /// From our close frame to the end of the connection: 1 s.
     pub drain: Duration,
 }
@@ -58,7 +60,7 @@ impl Default for Timings {
             backoff: Backoff::new(seconds(1), seconds(60)),
             first: seconds(1),
             stable: seconds(60),
-            longest_wish: seconds(20),
+            longest_delay: seconds(20),
             drain: seconds(1),
         }
     }
@@ -68,62 +70,71 @@ impl Default for Timings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId(pub u64);
 
-/// What happened.
+/// Everything that changes a session, but for time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Input {
-    /// A new connection may be opened now; only answered while [`Session::wants_connection`].
+pub enum Event {
+    /// A new connection may be opened; ignored unless [`Session::wants_connection`].
     MayConnect,
-    /// A welcome came.
+    /// Twitch's welcome on a socket.
     Welcome {
-        /// On this socket.
         socket: SocketId,
-        /// The session's id.
         session_id: SessionId,
-        /// Its keepalive timeout.
+        /// The session's keepalive timeout.
         keepalive: Duration,
     },
-    /// Anything else came: the connection is alive.
-    Heard(SocketId),
+    /// Any other message on a socket, which shows that the connection works.
+    Received(SocketId),
     /// Twitch asks for a reconnect.
     Reconnect {
-        /// On this socket.
         socket: SocketId,
-        /// Where to.
+        /// The address that Twitch gave.
         url: Option<Box<str>>,
     },
     /// A socket could not be opened, broke or was closed.
     Ended {
-        /// Which.
         socket: SocketId,
-        /// Why.
         cause: ReconnectCause,
-        /// Why, for a person.
+        /// The cause in words.
         why: Box<str>,
     },
-    /// The reconciler's last word on the shard's binding; none while there is none.
+    /// The reconciler's newest result for the shard; `None` while there is none.
     Binding(Option<Binding>),
-    /// The shard belongs to another conduit now: its binding counts no more.
+    /// The shard belongs to another conduit now, so its binding no longer counts.
     Unbound,
-    /// Time has passed.
-    Tick,
 }
 
-/// What to do.
+/// Actions for the driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Open a socket.
     Connect {
-        /// Its name.
         socket: SocketId,
-        /// Where to: as given, or the configured address when none.
+        /// `None` means the configured address.
         url: Option<Box<str>>,
     },
-    /// Close a socket; what it still delivers is wanted.
+    /// Close a socket; what it still delivers is stored.
     Close(SocketId),
-    /// Tell the reconciler of the session, or that there is none.
+    /// Publish the session; `None` if there is none.
     Announce(Option<LiveSession>),
     /// Log a warning; `kind` names it for the limit on log lines.
     Warn { kind: &'static str, text: Box<str> },
+}
+
+/// Everything that a session waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// The pause before the next connection.
+    Connect,
+    /// Time limit of the welcome on the socket that is opened.
+    Welcome,
+    /// Time limit of the next message on the current socket.
+    Silence,
+    /// Time limit of the binding of the current session.
+    Bind,
+    /// The pause before a reconnect that Twitch asks for again and again.
+    Reconnect,
+    /// The end of the time for which the predecessor is read on.
+    Overlap,
 }
 
 #[derive(Clone, Debug)]
@@ -131,22 +142,18 @@ struct Live {
     socket: SocketId,
     session: LiveSession,
     keepalive: Duration,
-    heard: Instant,
 }
 
 #[derive(Clone, Debug)]
 struct Opening {
     socket: SocketId,
-    until: Instant,
-    /// To the configured address, not to one that Twitch gave.
+    /// Whether the address is the configured one, not one that Twitch gave.
     fresh: bool,
 }
 
 #[derive(Clone, Debug)]
 enum State {
-    Waiting {
-        until: Instant,
-    },
+    Waiting,
     Opening(Opening),
     Live(Live),
     /// Twitch asked for a reconnect: the successor is being opened.
@@ -158,91 +165,93 @@ enum State {
     Overlapping {
         current: Live,
         old: SocketId,
-        until: Instant,
     },
 }
 
-/// A reconnect that Twitch asked for, and that waits.
+/// A reconnect that Twitch asked for, and that waits for [`Timer::Reconnect`].
 #[derive(Clone, Debug)]
-struct Wish {
+struct DelayedReconnect {
     socket: SocketId,
     url: Option<Box<str>>,
-    at: Instant,
 }
 
-/// The machine.
+/// State machine of one shard's connection.
 #[derive(Clone, Debug)]
 pub struct Session {
     timings: Timings,
     base: Uri,
     state: State,
+    timers: Timers<Timer>,
+    outputs: VecDeque<Output>,
     next_socket: u64,
-    /// Attempts since the last good binding.
+    /// Attempts since the last binding that lasted.
     attempts: u32,
     bound: bool,
     bound_since: Option<Instant>,
-    bind_until: Option<Instant>,
-    wish: Option<Wish>,
+    delayed: Option<DelayedReconnect>,
     /// Reconnects that Twitch asked for without a longer break, and the last of them.
-    wishes: u32,
-    wished_at: Option<Instant>,
+    requested: u32,
+    requested_at: Option<Instant>,
     losses: u64,
     reconnects: u64,
-    /// Why connections were made anew, until somebody takes it.
-    causes: Vec<ReconnectCause>,
+    /// Causes of new connections that were not polled yet.
+    causes: VecDeque<ReconnectCause>,
     problem: Option<Box<str>>,
 }
 
 impl Session {
-    /// A shard without a connection, which wants one now. `base` is the configured address.
+    /// Creates a session that wants a connection now. `base` is the configured address.
     pub fn new(base: Uri, timings: Timings, now: Instant) -> Self {
+        let mut timers = Timers::default();
+        timers.set(Timer::Connect, now);
         Self {
             timings,
             base,
-            state: State::Waiting { until: now },
+            state: State::Waiting,
+            timers,
+            outputs: VecDeque::new(),
             next_socket: 0,
             attempts: 0,
             bound: false,
             bound_since: None,
-            bind_until: None,
-            wish: None,
-            wishes: 0,
-            wished_at: None,
+            delayed: None,
+            requested: 0,
+            requested_at: None,
             losses: 0,
             reconnects: 0,
-            causes: Vec::new(),
+            causes: VecDeque::new(),
             problem: None,
         }
     }
 
-    /// Whether a connection is to be opened as soon as that is allowed.
-    pub fn wants_connection(&self, now: Instant) -> bool {
-        matches!(self.state, State::Waiting { until } if until <= now)
+    /// Returns the next action for the driver. To be called until `None` after each `handle_*`.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
     }
 
-    /// Whether a connection that was allowed has not got its welcome yet.
+    /// Returns when [`Session::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// Returns the cause of a new connection, each once; failed attempts are among them.
+    pub fn poll_cause(&mut self) -> Option<ReconnectCause> {
+        self.causes.pop_front()
+    }
+
+    /// Returns whether a connection is to be opened as soon as that is allowed.
+    pub fn wants_connection(&self, now: Instant) -> bool {
+        self.timers.is_due(Timer::Connect, now)
+    }
+
+    /// Returns whether a connection that was allowed has not got its welcome yet.
     pub fn is_opening(&self) -> bool {
         matches!(self.state, State::Opening(_))
     }
 
-    /// When a tick is due.
-    pub fn deadline(&self) -> Instant {
-        let silence = |live: &Live| live.heard + live.keepalive + self.timings.keepalive_grace;
-        let own = match &self.state {
-            State::Waiting { until } => *until,
-            State::Opening(opening) => opening.until,
-            State::Live(live) => silence(live),
-            State::Reconnecting { current, next } => silence(current).min(next.until),
-            State::Overlapping { current, until, .. } => silence(current).min(*until),
-        };
-        let bind = self.bind_until.map_or(own, |until| own.min(until));
-        self.wish.as_ref().map_or(bind, |wish| bind.min(wish.at))
-    }
-
-    /// What the shard is doing.
     pub fn shard_state(&self) -> ShardState {
         match &self.state {
-            State::Waiting { .. } => ShardState::Waiting,
+            State::Waiting => ShardState::Waiting,
             State::Opening(_) => ShardState::AwaitingWelcome,
             State::Reconnecting { .. } | State::Overlapping { .. } => ShardState::HandingOver,
             State::Live(_) if self.bound => ShardState::Bound,
@@ -250,27 +259,22 @@ impl Session {
         }
     }
 
-    /// The session that is read.
+    /// Returns the session that is read.
     pub fn session(&self) -> Option<&SessionId> {
         self.live().map(|live| &live.session.session_id)
     }
 
-    /// The socket that is read, and its session.
+    /// Returns the socket that is read, and its session.
     pub fn current(&self) -> Option<(SocketId, &SessionId)> {
         self.live().map(|live| (live.socket, &live.session.session_id))
     }
 
-    /// Connections lost, and server-asked reconnects.
+    /// Returns the number of lost connections, and of reconnects that Twitch asked for.
     pub fn counts(&self) -> (u64, u64) {
         (self.losses, self.reconnects)
     }
 
-    /// Why connections were made anew since the last call; attempts that failed are among them.
-    pub fn take_causes(&mut self) -> Vec<ReconnectCause> {
-        std::mem::take(&mut self.causes)
-    }
-
-    /// Why it is not delivering, or what happened last.
+    /// Returns why the session is not delivering, or its last problem.
     pub fn problem(&self) -> Option<&str> {
         self.problem.as_deref()
     }
@@ -280,16 +284,7 @@ impl Session {
             State::Live(live)
             | State::Reconnecting { current: live, .. }
             | State::Overlapping { current: live, .. } => Some(live),
-            State::Waiting { .. } | State::Opening(_) => None,
-        }
-    }
-
-    fn live_mut(&mut self) -> Option<&mut Live> {
-        match &mut self.state {
-            State::Live(live)
-            | State::Reconnecting { current: live, .. }
-            | State::Overlapping { current: live, .. } => Some(live),
-            State::Waiting { .. } | State::Opening(_) => None,
+            State::Waiting | State::Opening(_) => None,
         }
     }
 }

@@ -11,24 +11,38 @@ fn session(now: Instant) -> Session {
     Session::new(URL.parse().unwrap(), Timings::default(), now)
 }
 
+fn step(session: &mut Session, event: Event, now: Instant, dice: f64) -> Vec<Output> {
+    session.handle_event(event, now, dice);
+    std::iter::from_fn(|| session.poll_output()).collect()
+}
+
+fn timeout(session: &mut Session, now: Instant, dice: f64) -> Vec<Output> {
+    session.handle_timeout(now, dice);
+    std::iter::from_fn(|| session.poll_output()).collect()
+}
+
+fn causes(session: &mut Session) -> Vec<ReconnectCause> {
+    std::iter::from_fn(|| session.poll_cause()).collect()
+}
+
 fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-fn welcome(socket: u64, id: &str) -> Input {
-    Input::Welcome { socket: SocketId(socket), session_id: SessionId::new(id), keepalive: seconds(30) }
+fn welcome(socket: u64, id: &str) -> Event {
+    Event::Welcome { socket: SocketId(socket), session_id: SessionId::new(id), keepalive: seconds(30) }
 }
 
-fn bound(id: &str) -> Input {
-    Input::Binding(Some(Binding { session_id: SessionId::new(id), outcome: BindOutcome::Bound }))
+fn bound(id: &str) -> Event {
+    Event::Binding(Some(Binding { session_id: SessionId::new(id), outcome: BindOutcome::Bound }))
 }
 
-fn reconnect(socket: u64, url: &str) -> Input {
-    Input::Reconnect { socket: SocketId(socket), url: Some(url.into()) }
+fn reconnect(socket: u64, url: &str) -> Event {
+    Event::Reconnect { socket: SocketId(socket), url: Some(url.into()) }
 }
 
-fn ended(socket: u64) -> Input {
-    Input::Ended { socket: SocketId(socket), cause: ReconnectCause::Broken, why: "closed (1006)".into() }
+fn ended(socket: u64) -> Event {
+    Event::Ended { socket: SocketId(socket), cause: ReconnectCause::Broken, why: "closed (1006)".into() }
 }
 
 fn connect(socket: u64, url: Option<&str>) -> Output {
@@ -43,11 +57,11 @@ fn close(socket: u64) -> Output {
 fn delivering(now: Instant) -> Session {
     let mut session = session(now);
     assert!(session.wants_connection(now));
-    assert_eq!(session.step(Input::MayConnect, now, 0.5), [connect(1, None)]);
-    let announced = session.step(welcome(1, "a"), now, 0.5);
+    assert_eq!(step(&mut session, Event::MayConnect, now, 0.5), [connect(1, None)]);
+    let announced = step(&mut session, welcome(1, "a"), now, 0.5);
     assert!(matches!(&announced[..], [Output::Announce(Some(live))] if live.session_id.as_str() == "a"));
     assert_eq!(session.shard_state(), ShardState::AwaitingBinding);
-    assert_eq!(session.step(bound("a"), now, 0.5), []);
+    assert_eq!(step(&mut session, bound("a"), now, 0.5), []);
     assert_eq!(session.shard_state(), ShardState::Bound);
     session
 }
@@ -57,28 +71,28 @@ fn a_reconnect_with_the_same_id_hands_over_without_binding_again() {
     let now = Instant::now();
     let mut session = delivering(now);
     let url = "wss://cell-b.eventsub.wss.twitch.tv/ws?challenge=0f3c&id=a";
-    assert_eq!(session.step(reconnect(1, url), now, 0.5), [connect(2, Some(url))]);
-    assert_eq!(session.step(reconnect(1, url), now, 0.5), [], "asked twice");
-    assert_eq!(session.step(welcome(2, "a"), now, 0.5), [], "the old one is read a little longer");
+    assert_eq!(step(&mut session, reconnect(1, url), now, 0.5), [connect(2, Some(url))]);
+    assert_eq!(step(&mut session, reconnect(1, url), now, 0.5), [], "asked twice");
+    assert_eq!(step(&mut session, welcome(2, "a"), now, 0.5), [], "the old one is read a little longer");
     assert_eq!(session.shard_state(), ShardState::HandingOver);
-    assert_eq!(session.deadline(), now + seconds(2));
-    assert_eq!(session.step(Input::Tick, now + seconds(2), 0.5), [close(1)]);
+    assert_eq!(session.poll_timeout().unwrap(), now + seconds(2));
+    assert_eq!(timeout(&mut session, now + seconds(2), 0.5), [close(1)]);
     assert_eq!(session.shard_state(), ShardState::Bound);
-    assert_eq!(session.step(ended(1), now + seconds(2), 0.5), [], "its end is expected");
+    assert_eq!(step(&mut session, ended(1), now + seconds(2), 0.5), [], "its end is expected");
     assert_eq!(session.counts(), (0, 1));
-    assert_eq!(session.take_causes(), [ReconnectCause::Requested]);
+    assert_eq!(causes(&mut session), [ReconnectCause::Requested]);
 }
 
 #[test]
 fn a_new_id_is_bound_before_the_old_socket_is_closed() {
     let now = Instant::now();
     let mut session = delivering(now);
-    session.step(reconnect(1, "wss://x.wss.twitch.tv/ws"), now, 0.5);
-    let out = session.step(welcome(2, "b"), now, 0.5);
+    step(&mut session, reconnect(1, "wss://x.wss.twitch.tv/ws"), now, 0.5);
+    let out = step(&mut session, welcome(2, "b"), now, 0.5);
     assert!(matches!(&out[..], [Output::Announce(Some(live))] if live.session_id.as_str() == "b"));
-    assert_eq!(session.step(bound("a"), now, 0.5), [], "an old answer");
-    assert_eq!(session.step(bound("b"), now, 0.5), []);
-    assert_eq!(session.step(Input::Tick, now + seconds(2), 0.5), [close(1)]);
+    assert_eq!(step(&mut session, bound("a"), now, 0.5), [], "an old answer");
+    assert_eq!(step(&mut session, bound("b"), now, 0.5), []);
+    assert_eq!(timeout(&mut session, now + seconds(2), 0.5), [close(1)]);
     assert_eq!(session.shard_state(), ShardState::Bound);
 }
 
@@ -86,17 +100,17 @@ fn a_new_id_is_bound_before_the_old_socket_is_closed() {
 fn an_address_that_fails_or_is_foreign_leads_to_a_fresh_connection() {
     let now = Instant::now();
     let mut session = delivering(now);
-    session.step(reconnect(1, "wss://x.wss.twitch.tv/ws"), now, 0.5);
-    assert_eq!(session.step(ended(2), now, 0.5), [connect(3, None)]);
-    assert_eq!(session.step(ended(3), now, 0.5), [], "the old one is read to its end");
+    step(&mut session, reconnect(1, "wss://x.wss.twitch.tv/ws"), now, 0.5);
+    assert_eq!(step(&mut session, ended(2), now, 0.5), [connect(3, None)]);
+    assert_eq!(step(&mut session, ended(3), now, 0.5), [], "the old one is read to its end");
     assert_eq!(session.shard_state(), ShardState::Bound);
 
     let mut session = delivering(now);
-    let out = session.step(reconnect(1, "wss://evil.example/ws"), now, 0.5);
+    let out = step(&mut session, reconnect(1, "wss://evil.example/ws"), now, 0.5);
     assert!(matches!(&out[0], Output::Warn { text, .. } if text.contains("not its own")), "{out:?}");
     assert_eq!(out[1..], [connect(2, None)]);
     assert!(session.problem().unwrap().contains("not its own"));
-    let out = session.step(ended(1), now, 0.5);
+    let out = step(&mut session, ended(1), now, 0.5);
     assert_eq!(out, [Output::Announce(None)]);
     assert_eq!(session.shard_state(), ShardState::AwaitingWelcome, "the successor goes on alone");
 }
@@ -105,13 +119,13 @@ fn an_address_that_fails_or_is_foreign_leads_to_a_fresh_connection() {
 fn silence_is_death_after_the_grace() {
     let now = Instant::now();
     let mut session = delivering(now);
-    session.step(Input::Heard(SocketId(1)), now + seconds(20), 0.5);
-    assert_eq!(session.deadline(), now + seconds(55));
-    assert_eq!(session.step(Input::Tick, now + seconds(54), 0.5), []);
-    assert_eq!(session.step(Input::Tick, now + seconds(55), 0.5), [close(1), Output::Announce(None)]);
+    step(&mut session, Event::Received(SocketId(1)), now + seconds(20), 0.5);
+    assert_eq!(session.poll_timeout().unwrap(), now + seconds(55));
+    assert_eq!(timeout(&mut session, now + seconds(54), 0.5), []);
+    assert_eq!(timeout(&mut session, now + seconds(55), 0.5), [close(1), Output::Announce(None)]);
     assert_eq!(session.counts().0, 1);
-    assert_eq!(session.take_causes(), [ReconnectCause::Keepalive]);
-    assert_eq!(session.take_causes(), [], "each is told once");
+    assert_eq!(causes(&mut session), [ReconnectCause::Keepalive]);
+    assert_eq!(causes(&mut session), [], "each is told once");
     assert!(session.problem().unwrap().contains("silent"));
 }
 
@@ -121,24 +135,24 @@ fn only_a_binding_that_lasts_resets_the_backoff() {
     let mut session = session(now);
     let mut pauses = Vec::new();
     for socket in 1..=9 {
-        assert_eq!(session.step(Input::MayConnect, now, 1.0), [connect(socket, None)]);
-        session.step(welcome(socket, "x"), now, 1.0);
-        session.step(ended(socket), now, 1.0);
-        pauses.push((session.deadline() - now).as_secs());
-        now = session.deadline();
+        assert_eq!(step(&mut session, Event::MayConnect, now, 1.0), [connect(socket, None)]);
+        step(&mut session, welcome(socket, "x"), now, 1.0);
+        step(&mut session, ended(socket), now, 1.0);
+        pauses.push((session.poll_timeout().unwrap() - now).as_secs());
+        now = session.poll_timeout().unwrap();
     }
     assert_eq!(pauses, [1, 1, 2, 4, 8, 16, 32, 60, 60]);
-    session.step(Input::MayConnect, now, 1.0);
-    session.step(welcome(10, "y"), now, 1.0);
-    session.step(bound("y"), now, 1.0);
-    session.step(ended(10), now + seconds(59), 1.0);
-    assert_eq!(session.deadline(), now + seconds(119), "bound, and dropped too soon");
-    now = session.deadline();
-    session.step(Input::MayConnect, now, 1.0);
-    session.step(welcome(11, "z"), now, 1.0);
-    session.step(bound("z"), now, 1.0);
-    session.step(ended(11), now + seconds(60), 0.0);
-    assert_eq!(session.deadline(), now + seconds(60), "at once");
+    step(&mut session, Event::MayConnect, now, 1.0);
+    step(&mut session, welcome(10, "y"), now, 1.0);
+    step(&mut session, bound("y"), now, 1.0);
+    step(&mut session, ended(10), now + seconds(59), 1.0);
+    assert_eq!(session.poll_timeout().unwrap(), now + seconds(119), "bound, and dropped too soon");
+    now = session.poll_timeout().unwrap();
+    step(&mut session, Event::MayConnect, now, 1.0);
+    step(&mut session, welcome(11, "z"), now, 1.0);
+    step(&mut session, bound("z"), now, 1.0);
+    step(&mut session, ended(11), now + seconds(60), 0.0);
+    assert_eq!(session.poll_timeout().unwrap(), now + seconds(60), "at once");
 }
 
 #[test]
@@ -149,17 +163,21 @@ fn reconnects_without_end_are_followed_with_growing_pauses_and_a_warning() {
     let (mut pauses, mut warnings) = (Vec::new(), 0);
     for socket in 1..=12 {
         let asked = now;
-        let mut out = session.step(reconnect(socket, "wss://x.wss.twitch.tv/ws"), now, 0.5);
-        assert_eq!(session.step(reconnect(socket, "wss://y.wss.twitch.tv/ws"), now, 0.5), [], "asked twice");
+        let mut out = step(&mut session, reconnect(socket, "wss://x.wss.twitch.tv/ws"), now, 0.5);
+        assert_eq!(
+            step(&mut session, reconnect(socket, "wss://y.wss.twitch.tv/ws"), now, 0.5),
+            [],
+            "asked twice"
+        );
         if let [Output::Warn { kind: "reconnect storm", text }] = &out[..] {
             assert!(text.contains(&format!("{socket} times")), "{text}");
             warnings += 1;
             assert!(session.session().is_some(), "the session is read meanwhile");
-            session.step(Input::Heard(SocketId(socket)), now, 0.5);
+            step(&mut session, Event::Received(SocketId(socket)), now, 0.5);
             // The end of the last handover may come before the next one.
             for _ in 0..2 {
-                now = session.deadline();
-                out = session.step(Input::Tick, now, 0.5);
+                now = session.poll_timeout().unwrap();
+                out = timeout(&mut session, now, 0.5);
                 if out.iter().any(|output| matches!(output, Output::Connect { .. })) {
                     break;
                 }
@@ -168,14 +186,14 @@ fn reconnects_without_end_are_followed_with_growing_pauses_and_a_warning() {
         out.retain(|output| !matches!(output, Output::Close(_)));
         assert_eq!(out, [connect(socket + 1, Some("wss://x.wss.twitch.tv/ws"))]);
         pauses.push((now - asked).as_secs());
-        session.step(welcome(socket + 1, "a"), now, 0.5);
+        step(&mut session, welcome(socket + 1, "a"), now, 0.5);
     }
     assert_eq!(pauses, [0, 0, 0, 1, 2, 4, 8, 16, 20, 20, 20, 20]);
     assert_eq!(warnings, 9);
     now = start + seconds(3_600);
-    session.step(Input::Heard(SocketId(13)), now, 0.5);
-    session.step(Input::Tick, now, 0.5);
-    let out = session.step(reconnect(13, "wss://x.wss.twitch.tv/ws"), now, 0.5);
+    step(&mut session, Event::Received(SocketId(13)), now, 0.5);
+    timeout(&mut session, now, 0.5);
+    let out = step(&mut session, reconnect(13, "wss://x.wss.twitch.tv/ws"), now, 0.5);
     assert_eq!(out, [connect(14, Some("wss://x.wss.twitch.tv/ws"))], "an hour later all is calm");
 }
 
@@ -183,24 +201,25 @@ fn reconnects_without_end_are_followed_with_growing_pauses_and_a_warning() {
 fn a_session_that_is_not_bound_is_given_up_and_says_why() {
     let now = Instant::now();
     let mut session = session(now);
-    session.step(Input::MayConnect, now, 0.5);
-    session.step(welcome(1, "a"), now, 0.5);
+    step(&mut session, Event::MayConnect, now, 0.5);
+    step(&mut session, welcome(1, "a"), now, 0.5);
     let failed = BindOutcome::Failed("503".into());
-    session.step(
-        Input::Binding(Some(Binding { session_id: SessionId::new("a"), outcome: failed })),
+    step(
+        &mut session,
+        Event::Binding(Some(Binding { session_id: SessionId::new("a"), outcome: failed })),
         now,
         0.5,
     );
-    assert_eq!(session.step(Input::Tick, now + seconds(30), 0.5), [close(1), Output::Announce(None)]);
+    assert_eq!(timeout(&mut session, now + seconds(30), 0.5), [close(1), Output::Announce(None)]);
     assert!(session.problem().unwrap().contains("not bound in time: 503"), "{:?}", session.problem());
 
-    session.step(Input::MayConnect, now + seconds(40), 0.5);
-    session.step(welcome(2, "b"), now + seconds(40), 0.5);
+    step(&mut session, Event::MayConnect, now + seconds(40), 0.5);
+    step(&mut session, welcome(2, "b"), now + seconds(40), 0.5);
     let gone = Binding { session_id: SessionId::new("b"), outcome: BindOutcome::SessionGone };
-    let out = session.step(Input::Binding(Some(gone)), now + seconds(41), 0.5);
+    let out = step(&mut session, Event::Binding(Some(gone)), now + seconds(41), 0.5);
     assert_eq!(out, [close(2), Output::Announce(None)]);
     assert_eq!(session.shard_state(), ShardState::Waiting);
-    assert_eq!(session.take_causes(), [ReconnectCause::NotBound, ReconnectCause::SessionGone]);
+    assert_eq!(causes(&mut session), [ReconnectCause::NotBound, ReconnectCause::SessionGone]);
 }
 
 /// What a world may do to the machine.
@@ -263,13 +282,14 @@ proptest! {
             let input = match act {
                 Act::Pass(ms) => {
                     now += Duration::from_millis(ms);
-                    Some(Input::Tick)
+                    world.apply(timeout(&mut session, now, jitter))?;
+                    None
                 }
                 Act::Welcome(n, id) => nth(&world, n).map(|socket| {
                     world.open.insert(socket, true);
                     welcome(socket, &format!("s{id}"))
                 }),
-                Act::Heard(n) => nth(&world, n).map(|socket| Input::Heard(SocketId(socket))),
+                Act::Heard(n) => nth(&world, n).map(|socket| Event::Received(SocketId(socket))),
                 Act::Reconnect(n, good) => nth(&world, n).map(|socket| {
                     reconnect(socket, if good { "wss://c.wss.twitch.tv/ws" } else { "wss://evil.example/" })
                 }),
@@ -284,15 +304,15 @@ proptest! {
                         1 => BindOutcome::Failed("x".into()),
                         _ => BindOutcome::Bound,
                     };
-                    Some(Input::Binding(Some(Binding { session_id, outcome })))
+                    Some(Event::Binding(Some(Binding { session_id, outcome })))
                 }
-                Act::Unbound => Some(Input::Unbound),
+                Act::Unbound => Some(Event::Unbound),
             };
             if let Some(input) = input {
-                world.apply(session.step(input, now, jitter))?;
+                world.apply(step(&mut session, input, now, jitter))?;
             }
             if session.wants_connection(now) {
-                world.apply(session.step(Input::MayConnect, now, jitter))?;
+                world.apply(step(&mut session, Event::MayConnect, now, jitter))?;
             }
             prop_assert!(world.open.len() <= 2, "{world:?}");
             // What the reconciler believes is what is read.
@@ -307,10 +327,10 @@ proptest! {
         // Left alone, it never stands still: within two minutes it tries a new connection.
         let sockets = session.next_socket;
         for _ in 0..20 {
-            now = now.max(session.deadline());
-            world.apply(session.step(Input::Tick, now, jitter))?;
+            now = now.max(session.poll_timeout().unwrap());
+            world.apply(timeout(&mut session, now, jitter))?;
             if session.wants_connection(now) {
-                world.apply(session.step(Input::MayConnect, now, jitter))?;
+                world.apply(step(&mut session, Event::MayConnect, now, jitter))?;
             }
         }
         prop_assert!(session.next_socket > sockets + 2, "{session:?}");

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, warn};
 
 use super::options::PoolOptions;
-use super::session::{Input, Output, Session, SocketId, Timings};
+use super::session::{Event, Output, Session, SocketId, Timings};
 use super::socket::{News, Shared, Socket};
 use crate::model::shard::{Bindings, Life, Lives, Sessions, ShardId, ShardTarget};
 use crate::model::signs::Signs;
@@ -68,13 +68,13 @@ impl Shard {
             }
             self.show(&mut running);
             let wants = running.session.wants_connection(now());
-            let deadline = Instant::from_std(running.session.deadline());
-            let input = tokio::select! {
+            let timeout = running.session.poll_timeout().map(Instant::from_std);
+            let event = tokio::select! {
                 biased;
                 () = cancel.cancelled() => break,
-                Some((socket, news)) = news.recv() => self.read(&mut running, socket, news),
+                Some((socket, news)) = news.recv() => Some(self.read(&mut running, socket, news)),
                 Ok(()) = self.bindings.changed() => {
-                    Input::Binding(self.bindings.borrow_and_update().get(&self.id).cloned())
+                    Some(Event::Binding(self.bindings.borrow_and_update().get(&self.id).cloned()))
                 }
                 Ok(()) = self.target.changed() => {
                     let conduit = self.target.borrow_and_update().as_ref().map(|t| t.conduit_id.clone());
@@ -82,18 +82,22 @@ impl Shard {
                         continue;
                     }
                     running.conduit = conduit;
-                    Input::Unbound
+                    Some(Event::Unbound)
                 }
                 Ok(permit) = Arc::clone(&self.connects).acquire_owned(), if wants => {
                     running.permit = Some(permit);
-                    Input::MayConnect
+                    Some(Event::MayConnect)
                 }
-                () = tokio::time::sleep_until(deadline), if !wants => Input::Tick,
+                () = sleep_until(timeout), if !wants => None,
             };
-            for output in running.session.step(input, now(), fastrand::f64()) {
+            match event {
+                Some(event) => running.session.handle_event(event, now(), fastrand::f64()),
+                None => running.session.handle_timeout(now(), fastrand::f64()),
+            }
+            while let Some(output) = running.session.poll_output() {
                 self.perform(&mut running, output, &news_in);
             }
-            for cause in running.session.take_causes() {
+            while let Some(cause) = running.session.poll_cause() {
                 self.shared.intake.send_modify(|intake| *intake.reconnects.entry(cause).or_default() += 1);
             }
         }
@@ -108,18 +112,18 @@ impl Shard {
         self.statuses.send_modify(|statuses| drop(statuses.remove(&self.id)));
     }
 
-    fn read(&self, running: &mut Running, socket: SocketId, news: News) -> Input {
+    fn read(&self, running: &mut Running, socket: SocketId, news: News) -> Event {
         match news {
-            News::Welcome { session_id, keepalive } => Input::Welcome { socket, session_id, keepalive },
-            News::Heard(events) => {
+            News::Welcome { session_id, keepalive } => Event::Welcome { socket, session_id, keepalive },
+            News::Received(events) => {
                 running.events += events;
-                Input::Heard(socket)
+                Event::Received(socket)
             }
             News::Reconnect(url) => {
                 if let Some(left_out) = self.shared.log.permit("reconnect", now()) {
                     info!(left_out, "Twitch asks for a reconnect");
                 }
-                Input::Reconnect { socket, url }
+                Event::Reconnect { socket, url }
             }
             News::Ended { events, cause, why } => {
                 running.events += events;
@@ -127,7 +131,7 @@ impl Shard {
                 if !expected {
                     warn!(error = %why, "connection ended");
                 }
-                Input::Ended { socket, cause, why }
+                Event::Ended { socket, cause, why }
             }
         }
     }
@@ -223,6 +227,13 @@ fn publish_entry<T: PartialEq + Clone>(
         }
         true
     });
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn now() -> std::time::Instant {

@@ -59,7 +59,7 @@ pub(super) enum News {
         keepalive: Duration,
     },
     /// It is alive; so many notifications since the last report.
-    Heard(u64),
+    Received(u64),
     /// Twitch asks for a reconnect.
     Reconnect(Option<Box<str>>),
     /// It is over.
@@ -79,7 +79,7 @@ impl fmt::Display for News {
             Self::Welcome { session_id, keepalive } => {
                 write!(f, "welcome, session {session_id}, keepalive {} s", keepalive.as_secs())
             }
-            Self::Heard(events) => write!(f, "alive, events since the last report: {events}"),
+            Self::Received(events) => write!(f, "alive, events since the last report: {events}"),
             Self::Reconnect(Some(_)) => f.write_str("asked to reconnect"),
             Self::Reconnect(None) => f.write_str("asked to reconnect, without an address"),
             Self::Ended { why, .. } => write!(f, "ended: {why}"),
@@ -329,7 +329,7 @@ impl Socket {
         seen.next = now + seen.pause;
         self.count(seen);
         self.record_events(seen);
-        self.tell(News::Heard(std::mem::take(&mut seen.events))).await;
+        self.tell(News::Received(std::mem::take(&mut seen.events))).await;
     }
 
     async fn tell(&self, news: News) {
