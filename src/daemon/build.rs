@@ -23,7 +23,7 @@ use crate::auth::{Keeper, Outward};
 use crate::config::{self, Config};
 use crate::delivery::{DeliveryOptions, delivery};
 use crate::gaps::{GapSources, gaps};
-use crate::helix::{Helix, HelixOptions};
+use crate::helix::Helix;
 use crate::invite::{InviteListener, Invites, OnGrant};
 use crate::model::hint::Hint;
 use crate::model::status::ConfigStatus;
@@ -68,7 +68,7 @@ impl Daemon {
         let (keeper, tokens) = Keeper::new(http.clone(), inputs.token, inputs.credentials);
         let token = tokens.status();
         let keeper_tokens = tokens.clone();
-        let mut helix_options = HelixOptions::new(config.twitch.api_url.clone());
+        let mut helix_options = options::helix(&config);
         if let Some(tune) = options.tuning.helix {
             tune(&mut helix_options);
         }

@@ -12,7 +12,7 @@ use super::{options, parts};
 use crate::auth::{HttpError, Keeper, Outward};
 use crate::config::Config;
 use crate::delivery::{self, DeliveryOptions, SinkOptions};
-use crate::helix::{Helix, HelixOptions};
+use crate::helix::Helix;
 use crate::model::event::{Event, Seq, StoredEvent};
 use crate::model::route::SinkName;
 use crate::model::status::TokenStatus;
@@ -39,7 +39,7 @@ pub fn one_shot_api(
     let (keeper, tokens) = Keeper::new(http.clone(), token_options, credentials);
     tokio::spawn(keeper.run(cancel.clone()));
     let status = tokens.status();
-    Ok((Helix::new(http, HelixOptions::new(config.twitch.api_url.clone()), tokens), status))
+    Ok((Helix::new(http, options::helix(config), tokens), status))
 }
 
 /// Returns the desired state for `plan`. If there is no webhook secret yet, a temporary one stands in for it.

@@ -7,6 +7,7 @@ use crate::admission::BoundAddress;
 use crate::auth::{Credentials, Outward, TokenOptions};
 use crate::config::{Config, ShardTransport};
 use crate::delivery::SinkOptions;
+use crate::helix::HelixOptions;
 use crate::invite::{self, InviteError, InviteOptions};
 use crate::model::secret::Secret;
 use crate::model::shard::WebhookTarget;
@@ -52,6 +53,10 @@ pub(super) fn token(config: &Config) -> TokenOptions {
         auth_url: config.twitch.auth_url.clone(),
         validate_interval: config.twitch.validate_interval,
     }
+}
+
+pub(super) fn helix(config: &Config) -> HelixOptions {
+    HelixOptions { timeout: config.twitch.timeout, ..HelixOptions::new(config.twitch.api_url.clone()) }
 }
 
 pub(super) fn pool(config: &Config, outward: Outward, timings: Timings) -> PoolOptions {

@@ -96,6 +96,8 @@ keys! {
         api_url: String = HTTP.or(r#""https://api.twitch.tv/helix""#).needs_restart();
         /// where shards connect to
         eventsub_url: String = WEBSOCKET.or(r#""wss://eventsub.wss.twitch.tv/ws""#);
+        /// how long Twitch's API may take to answer one request; longer where the way to it is slow
+        timeout: Duration = time("1s", "5m").or(r#""15s""#).needs_restart();
         /// how often the token is validated; Twitch asks for once an hour
         validate_interval: Duration = time("1m", "1h").or(r#""1h""#);
         /// whether the daemon keeps subscriptions of its own that tell it of grants and of disabled shards
