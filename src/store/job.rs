@@ -104,6 +104,15 @@ fn mismatch() -> StoreError {
 }
 
 impl Job {
+    /// Bytes of payload that are written.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Append { event, .. } => event.payload.len(),
+            Self::Sink(SinkJob::DeadLetter { event, .. }, _) => event.event.payload.len(),
+            _ => 0,
+        }
+    }
+
     /// Sends the outcome to the caller.
     pub(super) fn answer(self, done: Done) {
         match self {

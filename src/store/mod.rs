@@ -49,7 +49,7 @@ pub use crate::model::sink::StartAt;
 use crate::model::time::Timestamp;
 
 /// The usual [`StoreOptions::recent_bytes`].
-const RECENT_BYTES: usize = 8 << 20;
+const RECENT_BYTES: usize = 6 << 20;
 
 /// Tells the wall-clock time.
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;

@@ -90,13 +90,22 @@ impl ReaderThread {
     ) -> io::Result<()> {
         thread::Builder::new().name("store-reader".to_owned()).spawn(move || {
             let guard = super::guard::DeathNotice::new("reader", died);
+            let mut has_read = false;
             loop {
                 pulse.rest();
                 let request = requests.recv_timeout(IDLE);
                 pulse.beat();
                 match request {
-                    Ok(request) => answer(&connection, &pending, request),
-                    Err(RecvTimeoutError::Timeout) => {}
+                    Ok(request) => {
+                        answer(&connection, &pending, request);
+                        has_read = true;
+                    }
+                    Err(RecvTimeoutError::Timeout) => {
+                        if std::mem::take(&mut has_read) {
+                            // If that fails, the pages only stay in memory.
+                            let _ = connection.execute_batch("PRAGMA shrink_memory");
+                        }
+                    }
                     Err(RecvTimeoutError::Disconnected) => break,
                 }
             }

@@ -132,6 +132,9 @@ const FORMAT: u32 = MIGRATIONS.len() as u32;
 /// that was not clean. About a second for each half GiB.
 const ALWAYS_CHECK: u64 = 64 << 20;
 
+/// Pages that a connection for reading keeps, in KiB.
+const READ_CACHE: i32 = 500;
+
 /// Bytes of a page, which is SQLite's default.
 const PAGE_SIZE: u64 = 4_096;
 
@@ -166,6 +169,8 @@ pub(super) fn open_read_only(path: &Path) -> Result<Connection, StoreError> {
     let connection = Connection::open_with_flags(path, flags).map_err(|e| classify(path, e))?;
     connection.busy_timeout(Duration::from_secs(5)).map_err(|e| classify(path, e))?;
     connection.set_prepared_statement_cache_capacity(16);
+    // Events are read in order, each page once.
+    connection.pragma_update(None, "cache_size", -READ_CACHE).map_err(|e| classify(path, e))?;
     let format = identify(&connection, path)?;
     if format == 0 {
         return Err(StoreError::Missing { path: path.to_owned() });

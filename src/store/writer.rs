@@ -35,8 +35,14 @@ use crate::model::route::SinkName;
 use crate::model::status::{ClockSet, StoreStatus};
 use crate::model::time::Timestamp;
 
-/// Commands in one transaction.
+/// Commands in one transaction, and the bytes of payload above which it gets no more.
 const BATCH: usize = 4_096;
+const BATCH_BYTES: usize = 1 << 20;
+/// Pages that the connection keeps, in KiB: those of a full transaction have to fit, as what does not is written to the log
+/// early, and again.
+const CACHE: i32 = 3_000;
+/// Number of stored events after which an idle writer gives the memory of its pages back.
+const BURST: u64 = 1_000;
 /// Rows of one slice of retention while there is other work.
 const SLICE: u64 = 500;
 /// Period of retention while events are written, and of all checks while something is wrong.
@@ -120,6 +126,8 @@ pub(super) struct Writer {
     grace: Option<Instant>,
     /// Time of the next check without a request.
     idle_at: Instant,
+    /// The newest event when memory was last given back.
+    shrunk_at: Seq,
     _lock: File,
 }
 
@@ -175,9 +183,8 @@ impl Writer {
         };
         events::payloads(&connection, stored, HAPPENINGS, known).map_err(&read)?;
         let pending = counts::recount(&mut connection, opened).map_err(&read)?;
-        // Now that everything was read once: a full batch of events has to fit, as what does not is written to the
-        // log early, and again.
-        connection.pragma_update(None, "cache_size", -8_000).map_err(&read)?;
+        // Now that everything was read once.
+        connection.pragma_update(None, "cache_size", -CACHE).map_err(&read)?;
         let (last_seq_tx, last_seq) = watch::channel(newest);
         let (status_tx, status_rx) = watch::channel(status.clone());
         let (refusing_tx, refusing) = watch::channel(None);
@@ -219,6 +226,7 @@ impl Writer {
             recent: Recent::new(newest, options.recent_bytes),
             grace: None,
             idle_at: opened + BUSY,
+            shrunk_at: newest,
             _lock: lock,
         };
         let pulse = writer.pulse.clone();
@@ -285,11 +293,7 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
-            while batch.len() < BATCH
-                && let Ok(command) = queue.try_recv()
-            {
-                batch.push(command);
-            }
+            fill(&mut batch, queue);
             batch.retain(|command| !self.is_wake(command));
             if batch.is_empty() {
                 self.handle_wakeup();
@@ -641,8 +645,20 @@ impl Writer {
 
     fn idle(&mut self) {
         self.check();
+        self.give_memory_back();
         let is_quiet = self.status.problem.is_none() && self.retained_at.is_some();
         self.idle_at = Instant::now() + if is_quiet { IDLE } else { BUSY };
+    }
+
+    /// Frees the pages that a burst of events has left in memory, once it is over.
+    fn give_memory_back(&mut self) {
+        if self.grace.is_some() {
+            return;
+        }
+        if self.next > self.shrunk_at.0 + BURST {
+            let _ = self.connection.execute_batch("PRAGMA shrink_memory");
+        }
+        self.shrunk_at = Seq(self.next - 1);
     }
 
     fn check(&mut self) {
@@ -810,6 +826,18 @@ impl Writer {
             published.clone_from(status);
             changed
         });
+    }
+}
+
+/// Adds what lies in the queue, as far as one transaction takes it.
+fn fill(batch: &mut Vec<Command>, queue: &Receiver<Command>) {
+    let mut bytes: usize = batch.iter().map(|command| command.job.bytes()).sum();
+    while batch.len() < BATCH
+        && bytes < BATCH_BYTES
+        && let Ok(command) = queue.try_recv()
+    {
+        bytes += command.job.bytes();
+        batch.push(command);
     }
 }
 
