@@ -265,10 +265,6 @@ impl Program {
             .arg("--state-dir")
             .arg(home.path("state"));
         command.env("RUST_LOG", "warn").stdin(Stdio::null()).stdout(Stdio::null());
-        // As the systemd units have it.
-        let allocator =
-            ["MALLOC_ARENA_MAX=2", "MALLOC_MMAP_THRESHOLD_=131072", "MALLOC_TRIM_THRESHOLD_=131072"];
-        command.envs(allocator.iter().filter_map(|setting| setting.split_once('=')));
         Self(command.spawn().unwrap())
     }
 

@@ -3,6 +3,7 @@
 //! One file per command. Data goes to stdout, all else to stderr. The commands decide nothing about what the daemon
 //! does. Flags are defined once, in [`args`]: help, man pages and completions come from there.
 
+mod allocator;
 mod apply;
 pub mod args;
 mod authorize;

@@ -14,7 +14,7 @@ use super::progress::ProgressLine;
 use super::short::{Look, ShortLines};
 use super::target::own_options;
 use super::term::{self, Failure};
-use super::{BAD_CONFIG, FAILED, REFUSED, built_in, sandbox};
+use super::{BAD_CONFIG, FAILED, REFUSED, allocator, built_in, sandbox};
 use crate::admin::Control;
 use crate::admission::raise_descriptor_limit;
 use crate::config;
@@ -26,7 +26,8 @@ use crate::transport::webhook::Sockets;
 
 /// `eventsubd run`
 pub(super) fn run(args: &Args, flags: &RunArgs) -> Result<u8, Failure> {
-    // First of all, because it reads and clears the environment, which is safe only with a single thread.
+    allocator::restart_with_settings();
+    // Before anything else, because it reads and clears the environment, which is safe only with a single thread.
     let sockets = Arc::new(Sockets::from_env());
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -39,8 +39,9 @@ const LINES: usize = 50;
 const LINE: usize = 4 << 10;
 /// The longest value of a variable, in bytes. Linux refuses to start a program with one of 128 KiB.
 const VARIABLE: usize = 32 << 10;
-/// Variables of the daemon's environment that a program must not get: secrets, and those from systemd.
-const PRIVATE: [&str; 8] = [
+/// Variables of the daemon's environment that a program must not get: secrets, those from systemd, and settings that only
+/// suit the daemon.
+const PRIVATE: [&str; 11] = [
     "CREDENTIALS_DIRECTORY",
     "NOTIFY_SOCKET",
     "WATCHDOG_PID",
@@ -49,6 +50,9 @@ const PRIVATE: [&str; 8] = [
     "LISTEN_FDS",
     "LISTEN_FDNAMES",
     "RUST_LOG",
+    "MALLOC_ARENA_MAX",
+    "MALLOC_MMAP_THRESHOLD_",
+    "MALLOC_TRIM_THRESHOLD_",
 ];
 
 /// The sink.
