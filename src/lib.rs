@@ -11,6 +11,8 @@ pub mod admin;
 pub mod admission;
 pub mod auth;
 pub mod cli;
+#[cfg(feature = "nats")]
+pub mod cluster;
 pub mod config;
 pub mod daemon;
 pub mod delivery;

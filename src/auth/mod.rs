@@ -9,6 +9,8 @@ mod device;
 mod exchange;
 mod http;
 mod keeper;
+#[cfg(feature = "nats")]
+mod nats;
 pub mod oauth;
 mod outward;
 mod proxy;
@@ -19,6 +21,8 @@ pub use self::code::{CodeError, CodeGrant};
 pub use self::device::{DeviceError, DeviceGrant};
 pub use self::http::{BodyError, HttpError, http_client, read_bounded, read_start, tls_config, unix_client};
 pub use self::keeper::Keeper;
+#[cfg(feature = "nats")]
+pub use self::nats::{NatsServers, NatsServersError, explain_nats, nats_masking};
 pub use self::outward::{Connection, Outward, explain};
 pub use self::proxy::{Proxies, Proxy, ProxyError};
 pub use self::tokens::{AccessToken, Credentials, Rejected, TokenError, TokenOptions, Tokens};

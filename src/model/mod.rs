@@ -6,6 +6,7 @@ pub mod backoff;
 pub mod broadcaster;
 pub mod catalog;
 pub mod choice;
+pub mod cluster;
 pub mod connect;
 pub mod event;
 #[cfg(test)]

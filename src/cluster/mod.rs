@@ -1,0 +1,19 @@
+//! Several hosts with one file, over NATS JetStream: one of them leads, the others stand by.
+//!
+//! Owns this host's presence, the lease, and the values that a new leader takes over. It never talks to Twitch: it says
+//! who may ([`Leadership`](crate::model::cluster::Leadership), [`Gate`]). At a crash the keys of this process end after
+//! three seconds, and another host leads.
+
+mod gate;
+mod lease;
+#[cfg(test)]
+mod lease_tests;
+mod nats;
+mod presence;
+mod run;
+mod term;
+mod values;
+
+pub use self::gate::Gate;
+pub use self::nats::{ClusterError, NatsReport, examine_nats};
+pub use self::run::{Cluster, ClusterHandle, HostFacts, SaveError, cluster};

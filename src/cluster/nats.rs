@@ -1,0 +1,374 @@
+//! The bucket in NATS JetStream: one connection, and the few operations that the cluster needs.
+//!
+//! A key is written with a plain publish, as the library's own update of a key drops its time to live.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::jetstream::context::{Context, PublishErrorKind};
+use async_nats::jetstream::kv::{self, Operation, Store, Watch};
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::LastRawMessageErrorKind;
+use async_nats::{Client, ClientError, ConnectOptions, Event, HeaderMap, ServerError, header};
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::lease::Answer;
+use crate::auth::{NatsServers, NatsServersError, explain_nats, nats_masking};
+use crate::model::cluster::ClusterOptions;
+use crate::model::masking::Masking;
+use crate::model::text::one_line;
+
+/// The oldest server: times to live of single keys, and what later steps need.
+const OLDEST: (u32, u32) = (2, 12);
+/// A frozen server is noticed after two of these.
+const PING: Duration = Duration::from_secs(1);
+/// Time limit of connecting.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// Time limit of one request.
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+/// Longest pause between two attempts to connect.
+const RECONNECT: Duration = Duration::from_secs(1);
+/// How long the server keeps the marker of a key that has ended.
+const MARKERS: Duration = Duration::from_secs(60);
+/// The longest text of a server in a message.
+const LONGEST: usize = 300;
+
+const KV_OPERATION: &str = "KV-Operation";
+const MARKER_REASON: &str = "Nats-Marker-Reason";
+
+/// Why the cluster cannot work with this NATS.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClusterError {
+    /// The settings cannot be used.
+    #[error("`cluster.nats` or `cluster.credentials`: {0}")]
+    Settings(NatsServersError),
+    /// No server answers.
+    #[error("cannot connect to NATS at {servers}: {why}")]
+    Away { servers: String, why: String },
+    /// The server is too old.
+    #[error("the NATS server at {servers} has version {version}, and `[cluster]` needs 2.12 or newer")]
+    Old { servers: String, version: String },
+    /// The bucket cannot be made or used.
+    #[error("the bucket `{bucket}` cannot be used: {why}")]
+    Bucket { bucket: String, why: String },
+}
+
+impl ClusterError {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Settings(_) => "correct it, then restart the daemon",
+            Self::Away { .. } => {
+                "it connects by itself once NATS is there; look at `systemctl status nats-server` on its hosts"
+            }
+            Self::Old { .. } => {
+                "distributions have older ones (Debian 12: 2.9); take the .deb or the container image of \
+                 https://github.com/nats-io/nats-server/releases"
+            }
+            Self::Bucket { .. } => {
+                "JetStream must be on (`jetstream {}` in the server's configuration), and the user must be allowed to use \
+                 it; docs/several-hosts.md lists the subjects"
+            }
+        }
+    }
+}
+
+/// What is known of the NATS that a cluster would use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NatsReport {
+    /// Addresses, for people.
+    pub servers: String,
+    pub version: String,
+    /// Copies of the bucket; `None` if there is no bucket yet.
+    pub replicas: Option<usize>,
+    /// The server's clock less ours, in milliseconds; `None` if it was not told.
+    pub clock_ahead: Option<i64>,
+}
+
+/// State of the connection.
+#[derive(Debug)]
+struct Link {
+    masking: Masking,
+    problem: Mutex<Option<String>>,
+    changed: Arc<Notify>,
+}
+
+impl Link {
+    fn handle(&self, event: &Event) {
+        let problem = match event {
+            Event::Connected => None,
+            Event::Disconnected => Some("the connection is lost".to_owned()),
+            Event::ServerError(ServerError::AuthorizationViolation) => {
+                Some("it refuses the user, the password or the credentials file".to_owned())
+            }
+            Event::ServerError(ServerError::Other(text)) => Some(self.said(text)),
+            Event::ClientError(ClientError::Other(text)) => Some(self.said(&explain_nats(text))),
+            _ => return,
+        };
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+        self.changed.notify_one();
+    }
+
+    /// A server's words, fit for a message.
+    fn said(&self, text: &str) -> String {
+        one_line(self.masking.hide(text).trim(), LONGEST)
+    }
+
+    fn problem(&self) -> Option<String> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A connection that keeps itself up.
+#[derive(Clone, Debug)]
+pub(super) struct Connection {
+    client: Client,
+    link: Arc<Link>,
+    servers: String,
+    count: usize,
+}
+
+impl Connection {
+    /// Begins to connect. `changed` is notified when the connection comes or goes.
+    pub(super) async fn start(
+        options: &ClusterOptions,
+        tls: rustls::ClientConfig,
+        changed: Arc<Notify>,
+    ) -> Result<Self, ClusterError> {
+        Self::connect(options, tls, changed, ConnectOptions::retry_on_initial_connect).await
+    }
+
+    async fn connect(
+        options: &ClusterOptions,
+        tls: rustls::ClientConfig,
+        changed: Arc<Notify>,
+        tune: fn(ConnectOptions) -> ConnectOptions,
+    ) -> Result<Self, ClusterError> {
+        let credentials = options.credentials.as_ref();
+        let servers = NatsServers::new(&options.nats, credentials).map_err(ClusterError::Settings)?;
+        let masking = nats_masking(&options.nats, credentials);
+        let link = Arc::new(Link { masking, problem: Mutex::default(), changed });
+        let events = Arc::clone(&link);
+        let connect = ConnectOptions::new()
+            .name(format!("eventsubd {}", options.host))
+            .ping_interval(PING)
+            .connection_timeout(CONNECT_LIMIT)
+            .reconnect_delay_callback(|attempts| RECONNECT.mul_f64((attempts as f64 / 10.0).min(1.0)))
+            .tls_client_config(tls)
+            .event_callback(move |event| {
+                events.handle(&event);
+                async {}
+            });
+        let connect = tune(servers.open(connect).map_err(ClusterError::Settings)?);
+        let names = servers.names();
+        let client = connect.connect(servers.addresses().to_vec()).await.map_err(|error| {
+            ClusterError::Away { servers: names.clone(), why: link.said(&explain_nats(&error.to_string())) }
+        })?;
+        Ok(Self { client, link, servers: names, count: servers.addresses().len() })
+    }
+
+    /// Why NATS does not answer; `None` while it is connected.
+    pub(super) fn problem(&self) -> Option<ClusterError> {
+        if self.client.connection_state() == State::Connected {
+            return None;
+        }
+        let why = self.link.problem().unwrap_or_else(|| "no answer yet".to_owned());
+        Some(ClusterError::Away { servers: self.servers.clone(), why })
+    }
+
+    /// Version of the server, while one is connected.
+    pub(super) fn version(&self) -> Option<String> {
+        let version = self.client.server_info().version;
+        (!version.is_empty()).then_some(version)
+    }
+
+    fn check_version(&self) -> Result<String, ClusterError> {
+        let version = self.version().unwrap_or_default();
+        let mut numbers = version.split('.').map_while(|part| part.parse::<u32>().ok());
+        let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        if found < OLDEST {
+            let version = one_line(&version, LONGEST);
+            return Err(ClusterError::Old { servers: self.servers.clone(), version });
+        }
+        Ok(version)
+    }
+
+    fn replicas(&self, options: &ClusterOptions) -> usize {
+        let servers = self.count.max(self.client.server_info().connect_urls.len());
+        options.replicas.unwrap_or(if servers >= 3 { 3 } else { 1 })
+    }
+}
+
+/// One change of a key.
+#[derive(Clone, Debug)]
+pub(super) struct KeyChange {
+    pub(super) key: String,
+    pub(super) revision: u64,
+    /// `None` means that the key has ended.
+    pub(super) value: Option<Bytes>,
+    /// Whether all that there was before has been told.
+    pub(super) is_current: bool,
+}
+
+/// A key as the leader of the stream has it: the revision, and the value while there is one.
+pub(super) type KeyState = (u64, Option<Bytes>);
+
+/// The bucket of the cluster.
+#[derive(Clone, Debug)]
+pub(super) struct Bucket {
+    context: Context,
+    store: Store,
+}
+
+impl Bucket {
+    /// Opens the bucket, or makes it. The server is checked before.
+    pub(super) async fn open(connection: Connection, options: ClusterOptions) -> Result<Self, ClusterError> {
+        if let Some(away) = connection.problem() {
+            return Err(away);
+        }
+        connection.check_version()?;
+        let mut context = async_nats::jetstream::new(connection.client.clone());
+        context.set_timeout(ANSWER_LIMIT);
+        let failed = |why: String| ClusterError::Bucket {
+            bucket: options.name.clone(),
+            why: connection.link.said(&why),
+        };
+        let store = match context.get_key_value(&options.name).await {
+            Ok(store) => store,
+            Err(_) => {
+                let config = kv::Config {
+                    bucket: options.name.clone(),
+                    description: "eventsubd: leader, hosts and what a leader remembers".to_owned(),
+                    history: 1,
+                    num_replicas: connection.replicas(&options),
+                    limit_markers: Some(MARKERS),
+                    ..kv::Config::default()
+                };
+                context.create_key_value(config).await.map_err(|error| failed(chain(&error)))?
+            }
+        };
+        let config = &store.stream.cached_info().config;
+        if !config.allow_message_ttl || config.subject_delete_marker_ttl.is_none() {
+            return Err(failed("it was made by another program; choose another `cluster.name`".to_owned()));
+        }
+        Ok(Self { context, store })
+    }
+
+    fn subject(&self, key: &str) -> String {
+        format!("$KV.{}.{key}", self.store.name)
+    }
+
+    /// Writes a key if its last revision is the expected one. With a time to live it ends after that.
+    pub(super) async fn put(
+        &self,
+        key: String,
+        value: Bytes,
+        ttl: Option<Duration>,
+        expected: u64,
+    ) -> Answer {
+        let mut headers = HeaderMap::new();
+        if let Some(ttl) = ttl {
+            headers.insert(header::NATS_MESSAGE_TTL, format!("{}s", ttl.as_secs()).as_str());
+        }
+        self.publish(&key, headers, value, expected).await
+    }
+
+    /// Ends a key if its last revision is the expected one.
+    pub(super) async fn purge(&self, key: String, expected: u64) -> Answer {
+        let mut headers = HeaderMap::new();
+        headers.insert(KV_OPERATION, "PURGE");
+        headers.insert(header::NATS_ROLLUP, "sub");
+        headers.insert(header::NATS_MESSAGE_TTL, format!("{}s", MARKERS.as_secs()).as_str());
+        self.publish(&key, headers, Bytes::new(), expected).await
+    }
+
+    async fn publish(&self, key: &str, mut headers: HeaderMap, value: Bytes, expected: u64) -> Answer {
+        headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string().as_str());
+        let sent =
+            async { self.context.publish_with_headers(self.subject(key), headers, value).await?.await };
+        match tokio::time::timeout(ANSWER_LIMIT, sent).await {
+            Ok(Ok(ack)) => Answer::Done(ack.sequence),
+            Ok(Err(error)) if error.kind() == PublishErrorKind::WrongLastSequence => Answer::Refused,
+            Ok(Err(error)) => {
+                tracing::debug!(key, %error, "a key could not be written");
+                Answer::Unknown
+            }
+            Err(_) => Answer::Unknown,
+        }
+    }
+
+    /// Reads a key from the leader of the stream; `None` if it does not answer.
+    pub(super) async fn read(&self, key: &str) -> Option<KeyState> {
+        let subject = self.subject(key);
+        let read = self.store.stream.get_last_raw_message_by_subject(&subject);
+        match tokio::time::timeout(ANSWER_LIMIT, read).await.ok()? {
+            Ok(message) => {
+                let is_end = is_end(&message);
+                Some((message.sequence, (!is_end).then_some(message.payload)))
+            }
+            Err(error) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => Some((0, None)),
+            Err(_) => None,
+        }
+    }
+
+    /// Every change of a key, beginning with the last one of each.
+    pub(super) async fn watch(&self) -> Option<Watch> {
+        let watch = self.store.watch_with_history(">");
+        tokio::time::timeout(ANSWER_LIMIT, watch).await.ok()?.ok()
+    }
+}
+
+fn is_end(message: &StreamMessage) -> bool {
+    let operation = message.headers.get(KV_OPERATION).map(header::HeaderValue::as_str);
+    matches!(operation, Some("DEL" | "PURGE")) || message.headers.get(MARKER_REASON).is_some()
+}
+
+/// A change as the cluster takes it.
+pub(super) fn change(entry: kv::Entry) -> KeyChange {
+    KeyChange {
+        key: entry.key,
+        revision: entry.revision,
+        value: (entry.operation == Operation::Put).then_some(entry.value),
+        is_current: entry.seen_current,
+    }
+}
+
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    crate::model::text::chain(error)
+}
+
+/// Connects once and looks; makes and changes nothing.
+///
+/// # Errors
+/// No server answers, it is too old, or JetStream cannot be used.
+pub async fn examine_nats(
+    options: &ClusterOptions,
+    tls: rustls::ClientConfig,
+) -> Result<NatsReport, ClusterError> {
+    let connection = Connection::connect(options, tls, Arc::default(), |options| options).await?;
+    let version = connection.check_version()?;
+    let failed =
+        |why: String| ClusterError::Bucket { bucket: options.name.clone(), why: connection.link.said(&why) };
+    let mut context = async_nats::jetstream::new(connection.client.clone());
+    context.set_timeout(ANSWER_LIMIT);
+    context.query_account().await.map_err(|error| failed(chain(&error)))?;
+    let replicas = match context.get_stream(format!("KV_{}", options.name)).await {
+        Ok(stream) => Some(stream.cached_info().config.num_replicas),
+        Err(_) => None,
+    };
+    let clock_ahead = clock_ahead(&context, &options.name).await;
+    Ok(NatsReport { servers: connection.servers.clone(), version, replicas, clock_ahead })
+}
+
+/// The clock of the stream's leader, from its answer about the bucket.
+async fn clock_ahead(context: &Context, bucket: &str) -> Option<i64> {
+    let before = std::time::SystemTime::now();
+    let answer: serde_json::Value = context.request(format!("STREAM.INFO.KV_{bucket}"), &()).await.ok()?;
+    let after = std::time::SystemTime::now();
+    let theirs: jiff::Timestamp = answer["ts"].as_str()?.parse().ok()?;
+    let ours = before + after.duration_since(before).ok()? / 2;
+    let ours = jiff::Timestamp::try_from(ours).ok()?;
+    Some(theirs.as_millisecond() - ours.as_millisecond())
+}

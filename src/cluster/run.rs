@@ -1,0 +1,685 @@
+//! The driver: keeps the keys of this host, watches those of the others, and writes the shared values.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::gate::Gate;
+use super::lease::{Answer, Holder, Lease, Moment, Seen, Times, Write};
+use super::nats::{Bucket, ClusterError, Connection, KeyChange, KeyState, change};
+use super::presence::{HostValue, Hosts};
+use super::term::Terms;
+use super::values::{GAPS, Group, GroupWrite, PLACES, SharedValues};
+use crate::model::cluster::{ClusterOptions, ClusterStatus, Leadership, Role};
+use crate::model::text::{chain, duration};
+use crate::model::time::Timestamp;
+use crate::store::since_boot;
+use crate::telemetry::Publish;
+
+/// The key of the lease of the leader.
+const LEADER: &str = "leader";
+/// How the keys of hosts begin.
+const HOST: &str = "host.";
+/// Pause after a bucket that could not be opened, and after a watch that ended.
+const REOPEN: Duration = Duration::from_secs(1);
+/// How often the status is worked out anew when nothing happens.
+const LOOK: Duration = Duration::from_secs(1);
+/// Changes of keys that wait for the task.
+const CHANGES: usize = 256;
+
+/// What this host tells the others of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostFacts {
+    /// Fingerprint of the file, without what belongs to one host.
+    pub fingerprint: String,
+    /// Shards whose sockets are open here.
+    pub shards: Vec<u32>,
+    /// Sinks that are worked here.
+    pub sinks: Vec<String>,
+}
+
+/// The shared values could not be written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SaveError {
+    /// This host does not lead, or does not any more.
+    #[error("this host does not lead the cluster any more")]
+    NotLeading,
+    /// NATS has not answered; the write may have been carried out.
+    #[error("NATS did not answer")]
+    NoAnswer,
+    /// The task has ended.
+    #[error("the daemon is stopping")]
+    Stopping,
+}
+
+enum Request {
+    Load { prefix: String, reply: oneshot::Sender<Option<Vec<(String, String)>>> },
+    Save { changes: Vec<(String, Option<String>)>, reply: oneshot::Sender<Result<(), SaveError>> },
+    Resign { reply: oneshot::Sender<()> },
+}
+
+/// Asks the task; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ClusterHandle {
+    /// Orders for the parts that only the leader runs.
+    pub leadership: watch::Receiver<Leadership>,
+    pub status: watch::Receiver<ClusterStatus>,
+    pub gate: Gate,
+    requests: mpsc::Sender<Request>,
+}
+
+impl ClusterHandle {
+    /// The shared values whose names begin with `prefix`; `None` if they are not known, as NATS was never reached.
+    pub async fn load(&self, prefix: &str) -> Option<Vec<(String, String)>> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Load { prefix: prefix.to_owned(), reply }).await.ok()?;
+        answer.await.ok()?
+    }
+
+    /// Changes shared values, if this host leads; a name without a value is removed.
+    ///
+    /// # Errors
+    /// See [`SaveError`].
+    pub async fn save(&self, changes: Vec<(String, Option<String>)>) -> Result<(), SaveError> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Save { changes, reply };
+        self.requests.send(request).await.map_err(|_| SaveError::Stopping)?;
+        answer.await.unwrap_or(Err(SaveError::Stopping))
+    }
+
+    /// Says that this host is leaving, and gives the lease up if it has it. Returns once it is given up.
+    pub async fn resign(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.requests.send(Request::Resign { reply }).await.is_ok() {
+            // An error is the end of the task, and with it of the lease.
+            let _ = answer.await;
+        }
+    }
+}
+
+/// The task; see [`cluster`].
+#[derive(Debug)]
+pub struct Cluster {
+    options: ClusterOptions,
+    tls: rustls::ClientConfig,
+    holder: Holder,
+    facts: watch::Receiver<HostFacts>,
+    /// What this host remembered before the cluster had any values.
+    own_values: Vec<(String, String)>,
+    requests: mpsc::Receiver<Request>,
+    leadership: watch::Sender<Leadership>,
+    status: watch::Sender<ClusterStatus>,
+    gate: Gate,
+}
+
+/// Builds the task; nothing happens until it is run.
+///
+/// `instance` names the state directory. `own_values` are what the first leader of a new cluster gives it.
+pub fn cluster(
+    options: ClusterOptions,
+    tls: rustls::ClientConfig,
+    instance: String,
+    facts: watch::Receiver<HostFacts>,
+    own_values: Vec<(String, String)>,
+) -> (Cluster, ClusterHandle) {
+    let (leadership, leadership_out) = watch::channel(Leadership::default());
+    let status =
+        ClusterStatus { name: options.name.clone(), host: options.host.clone(), ..ClusterStatus::default() };
+    let (status, status_out) = watch::channel(status);
+    let (requests_in, requests) = mpsc::channel(16);
+    let gate = Gate::default();
+    let run = uuid::Uuid::new_v4().to_string();
+    let holder = Holder { instance, run };
+    let handle = ClusterHandle {
+        leadership: leadership_out,
+        status: status_out,
+        gate: gate.clone(),
+        requests: requests_in,
+    };
+    let task = Cluster { options, tls, holder, facts, own_values, requests, leadership, status, gate };
+    (task, handle)
+}
+
+impl Cluster {
+    /// Runs until cancelled. The keys of this host are not removed: see [`ClusterHandle::resign`].
+    pub async fn run(self, cancel: CancellationToken) {
+        let changed = Arc::new(Notify::new());
+        let Cluster { options, tls, .. } = &self;
+        let connection = Connection::start(options, tls.clone(), Arc::clone(&changed)).await;
+        Driver::new(self, connection).run(changed, cancel).await;
+    }
+}
+
+fn now() -> Moment {
+    Duration::from_millis(since_boot())
+}
+
+fn wall() -> Timestamp {
+    Timestamp(SystemTime::now())
+}
+
+/// Which of the two leases of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    Host,
+    Leader,
+}
+
+/// The end of something that was started.
+enum Done {
+    Opened(Result<Arc<Bucket>, ClusterError>),
+    Written(Which, Answer),
+    Read(Which, Option<Seen>),
+    /// A write of shared values; the state of its key if it was refused.
+    Saved(GroupWrite, Answer, Option<KeyState>),
+}
+
+/// The writes of one [`Request::Save`], or of a claim.
+struct Save {
+    /// Under which lease.
+    epoch: u64,
+    writes: Vec<GroupWrite>,
+    /// `None` for a claim.
+    reply: Option<oneshot::Sender<Result<(), SaveError>>>,
+    /// For a claim, the lease under which the places were written last, and whether that leader had the same file. Taken
+    /// before the write: the watch may tell of the write itself before its answer comes.
+    before: Option<(u64, bool)>,
+}
+
+/// Aborts the task that reads the watch.
+struct Watching(JoinHandle<()>);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+struct Driver {
+    options: ClusterOptions,
+    holder: Holder,
+    facts: watch::Receiver<HostFacts>,
+    own_values: Vec<(String, String)>,
+    requests: mpsc::Receiver<Request>,
+    leadership: watch::Sender<Leadership>,
+    status: watch::Sender<ClusterStatus>,
+    gate: Gate,
+    connection: Result<Connection, ClusterError>,
+    bucket: Option<Arc<Bucket>>,
+    /// Why there is no bucket.
+    failure: Option<ClusterError>,
+    watching: Option<Watching>,
+    /// The other end of the watch.
+    told: mpsc::Receiver<KeyChange>,
+    /// Whether all keys that there were at the start are known.
+    is_synced: bool,
+    host: Lease,
+    leader: Lease,
+    hosts: Hosts,
+    values: SharedValues,
+    /// Count of changes of shared values by others.
+    known: u64,
+    terms: Terms,
+    save: Option<Save>,
+    is_leaving: bool,
+    resigning: Vec<oneshot::Sender<()>>,
+    since: Timestamp,
+    /// Fingerprint of the file in force.
+    fingerprint: String,
+    running: FuturesUnordered<BoxFuture<'static, Done>>,
+}
+
+impl Driver {
+    fn new(task: Cluster, connection: Result<Connection, ClusterError>) -> Self {
+        let Cluster { options, holder, facts, own_values, requests, leadership, status, gate, .. } = task;
+        let at = now();
+        let host = Lease::new(holder.clone(), Times::DEFAULT, at);
+        let mut leader = Lease::new(holder.clone(), Times::DEFAULT, at);
+        // Only a host whose name is its own may lead.
+        leader.resign(at);
+        let (_, told) = mpsc::channel(1);
+        let fingerprint = facts.borrow().fingerprint.clone();
+        Self {
+            options,
+            holder,
+            facts,
+            own_values,
+            requests,
+            leadership,
+            status,
+            gate,
+            connection,
+            bucket: None,
+            failure: None,
+            watching: None,
+            told,
+            is_synced: false,
+            host,
+            leader,
+            hosts: Hosts::default(),
+            values: SharedValues::default(),
+            known: 0,
+            terms: Terms::default(),
+            save: None,
+            is_leaving: false,
+            resigning: Vec::new(),
+            since: wall(),
+            fingerprint,
+            running: FuturesUnordered::new(),
+        }
+    }
+
+    async fn run(mut self, changed: Arc<Notify>, cancel: CancellationToken) {
+        if let Err(failure) = &self.connection {
+            error!(error = chain(failure), "the cluster cannot be used; this host stands by");
+        }
+        self.open_bucket(Duration::ZERO);
+        loop {
+            self.act();
+            self.publish();
+            let pause = self.next_poll().saturating_sub(now());
+            tokio::select! {
+                () = cancel.cancelled() => break,
+                Some(done) = self.running.next() => self.handle(done),
+                Some(change) = self.told.recv() => self.handle_change(change),
+                // One save after the other.
+                Some(request) = self.requests.recv(), if self.save.is_none() => self.handle_request(request),
+                Ok(()) = self.facts.changed() => self.handle_facts(),
+                () = changed.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        self.gate.open_until(None);
+    }
+
+    fn open_bucket(&mut self, pause: Duration) {
+        let Ok(connection) = &self.connection else { return };
+        let (connection, options) = (connection.clone(), self.options.clone());
+        self.running.push(Box::pin(async move {
+            tokio::time::sleep(pause).await;
+            Done::Opened(Bucket::open(connection, options).await.map(Arc::new))
+        }));
+    }
+
+    fn next_poll(&self) -> Moment {
+        let soon = now() + LOOK;
+        let Some(_) = self.bucket else { return soon };
+        let end = self.leader.good_until().filter(|end| *end > now());
+        [self.host.next_poll(), self.leader.next_poll(), end].into_iter().flatten().fold(soon, Moment::min)
+    }
+
+    /// Starts what is due.
+    fn act(&mut self) {
+        let Some(bucket) = self.bucket.clone() else { return };
+        let at = now();
+        if self.watching.as_ref().is_none_or(|watching| watching.0.is_finished()) {
+            let (changes, told) = mpsc::channel(CHANGES);
+            self.told = told;
+            self.watching = Some(Watching(tokio::spawn(watch_keys(Arc::clone(&bucket), changes))));
+        }
+        if self.host.epoch(at).is_some() && !self.is_leaving {
+            self.leader.contend(at);
+        } else if !self.is_leaving && self.host.is_taken() {
+            self.leader.resign(at);
+        }
+        if let Some(write) = self.host.poll(at) {
+            let value = self.host_value();
+            self.start(&bucket, Which::Host, write, value);
+        }
+        if let Some(write) = self.leader.poll(at) {
+            let value = json(&self.holder);
+            self.start(&bucket, Which::Leader, write, value);
+        }
+        if self.save.is_none() && self.is_synced && self.terms.must_claim(self.leader.epoch(at)) {
+            self.claim();
+        }
+        if self.is_leaving && self.leader.is_given_up() {
+            for reply in self.resigning.drain(..) {
+                // Whoever asked may have given up waiting.
+                let _ = reply.send(());
+            }
+        }
+    }
+
+    fn key(&self, which: Which) -> String {
+        match which {
+            Which::Host => format!("{HOST}{}", self.options.host),
+            Which::Leader => LEADER.to_owned(),
+        }
+    }
+
+    fn lease(&mut self, which: Which) -> &mut Lease {
+        match which {
+            Which::Host => &mut self.host,
+            Which::Leader => &mut self.leader,
+        }
+    }
+
+    fn start(&self, bucket: &Arc<Bucket>, which: Which, write: Write, value: Bytes) {
+        let (bucket, key) = (Arc::clone(bucket), self.key(which));
+        self.running.push(Box::pin(async move {
+            let answer = match write {
+                Write::Put { expected } => bucket.put(key, value, Some(Times::DEFAULT.ttl), expected).await,
+                Write::Purge { expected } => bucket.purge(key, expected).await,
+            };
+            Done::Written(which, answer)
+        }));
+    }
+
+    fn host_value(&self) -> Bytes {
+        let facts = self.facts.borrow();
+        json(&HostValue {
+            holder: self.holder.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            fingerprint: self.fingerprint.clone(),
+            since: self.since,
+            leaving: self.is_leaving,
+            shards: facts.shards.clone(),
+            sinks: facts.sinks.clone(),
+        })
+    }
+
+    fn handle(&mut self, done: Done) {
+        match done {
+            Done::Opened(Ok(bucket)) => {
+                info!(bucket = self.options.name, host = self.options.host, "joined the cluster");
+                self.bucket = Some(bucket);
+                self.failure = None;
+            }
+            Done::Opened(Err(failure)) => {
+                if self.failure.as_ref() != Some(&failure) {
+                    warn!(error = chain(&failure), "the cluster cannot be used; this host stands by");
+                }
+                self.failure = Some(failure);
+                self.open_bucket(REOPEN);
+            }
+            Done::Written(which, answer) => {
+                let at = now();
+                self.lease(which).handle_answer(answer, at);
+                if answer == Answer::Refused
+                    && let Some(bucket) = self.bucket.clone()
+                {
+                    let key = self.key(which);
+                    self.running.push(Box::pin(async move {
+                        Done::Read(which, bucket.read(&key).await.map(|state| seen(&state)))
+                    }));
+                }
+            }
+            Done::Read(which, Some(seen)) => {
+                let at = now();
+                self.lease(which).handle_read(seen, at);
+            }
+            Done::Read(_, None) => {}
+            Done::Saved(write, answer, state) => self.handle_saved(write, answer, state.as_ref()),
+        }
+    }
+
+    fn handle_change(&mut self, change: KeyChange) {
+        let at = now();
+        self.is_synced |= change.is_current;
+        let KeyChange { key, revision, value, .. } = change;
+        let state = (revision, value);
+        if key == LEADER {
+            self.leader.handle_watch(seen(&state), at);
+        } else if let Some(name) = key.strip_prefix(HOST) {
+            if *name == self.options.host {
+                self.host.handle_watch(seen(&state), at);
+            }
+            match state.1.as_deref().and_then(|value| serde_json::from_slice(value).ok()) {
+                Some(value) => self.hosts.handle_value(name, revision, value, (at, wall())),
+                None => self.hosts.handle_end(name, revision),
+            }
+        } else if SharedValues::has(&key) {
+            self.take_group(&key, &state);
+        }
+    }
+
+    fn take_group(&mut self, key: &str, (revision, value): &KeyState) {
+        let group = value.as_deref().and_then(|value| serde_json::from_slice::<Group>(value).ok());
+        if self.values.insert(key, *revision, group.unwrap_or_default()) && key != GAPS {
+            self.known += 1;
+        }
+    }
+
+    fn handle_facts(&mut self) {
+        let fingerprint = self.facts.borrow_and_update().fingerprint.clone();
+        self.host.renew_now(now());
+        if fingerprint != self.fingerprint {
+            self.fingerprint = fingerprint;
+            self.terms.handle_new_file();
+        }
+    }
+
+    fn handle_request(&mut self, request: Request) {
+        let at = now();
+        match request {
+            // Whoever asked may have given up waiting.
+            Request::Load { prefix, reply } => {
+                let _ = reply.send(self.is_synced.then(|| self.values.load(&prefix)));
+            }
+            Request::Save { changes, reply } => {
+                let epoch = self.leader.epoch(at).filter(|epoch| self.terms.leads(Some(*epoch)));
+                match epoch {
+                    Some(epoch) => {
+                        let writes = self.values.writes(changes, epoch, &self.fingerprint);
+                        self.save = Some(Save { epoch, writes, reply: Some(reply), before: None });
+                        self.save_next();
+                    }
+                    None => drop(reply.send(Err(SaveError::NotLeading))),
+                }
+            }
+            Request::Resign { reply } => {
+                self.is_leaving = true;
+                self.leader.resign(at);
+                self.host.renew_now(at);
+                self.resigning.push(reply);
+            }
+        }
+    }
+
+    /// Writes the places under the new lease, with what this host remembers if the cluster has nothing yet.
+    fn claim(&mut self) {
+        let Some(epoch) = self.leader.epoch(now()) else { return };
+        let fingerprint = self.fingerprint.clone();
+        let mut writes = if self.values.get(PLACES).is_some() {
+            Vec::new()
+        } else {
+            let own = self.own_values.iter().map(|(name, value)| (name.clone(), Some(value.clone())));
+            self.values.writes(own.collect(), epoch, &fingerprint)
+        };
+        if !writes.iter().any(|write| write.key == PLACES) {
+            let (expected, group) =
+                self.values.get(PLACES).map_or_else(Default::default, |(r, group)| (r, group.clone()));
+            let group = Group { epoch, fingerprint, ..group };
+            writes.push(GroupWrite { key: PLACES.to_owned(), expected, group });
+        }
+        let before = self.values.get(PLACES);
+        let before = before.map(|(_, group)| (group.epoch, group.fingerprint == self.fingerprint));
+        self.save = Some(Save { epoch, writes, reply: None, before });
+        self.save_next();
+    }
+
+    /// Starts the next write of the save in hand, or ends it.
+    fn save_next(&mut self) {
+        let at = now();
+        let Some(save) = &mut self.save else { return };
+        if self.leader.epoch(at) != Some(save.epoch) {
+            return self.end_save(Err(SaveError::NotLeading));
+        }
+        if save.writes.is_empty() {
+            return self.end_save(Ok(()));
+        }
+        let Some(bucket) = self.bucket.clone() else { return };
+        let write = save.writes.remove(0);
+        self.running.push(Box::pin(async move {
+            let GroupWrite { key, expected, group } = &write;
+            let answer = bucket.put(key.clone(), json(group), None, *expected).await;
+            let state = if answer == Answer::Refused { bucket.read(key).await } else { None };
+            Done::Saved(write, answer, state)
+        }));
+    }
+
+    fn end_save(&mut self, outcome: Result<(), SaveError>) {
+        if let Some(Save { reply: Some(reply), .. }) = self.save.take() {
+            // Whoever asked may have been cancelled.
+            let _ = reply.send(outcome);
+        }
+    }
+
+    fn handle_saved(&mut self, write: GroupWrite, answer: Answer, state: Option<&KeyState>) {
+        let Some(save) = &self.save else { return };
+        let (is_claim, epoch) = (save.reply.is_none(), save.epoch);
+        match answer {
+            Answer::Done(revision) => {
+                if is_claim && write.key == PLACES {
+                    let before = save.before;
+                    self.terms.handle_claim(epoch, before, now());
+                }
+                self.values.insert(&write.key, revision, write.group);
+                self.save_next();
+            }
+            Answer::Refused => {
+                if let Some(state) = state {
+                    self.take_group(&write.key, state);
+                }
+                let known = self.values.get(&write.key).map(|(revision, group)| (revision, group.epoch));
+                match known {
+                    // A later leader has written: this lease is over, whatever the clock says.
+                    Some((_, newer)) if newer > epoch => self.end_save(Err(SaveError::NotLeading)),
+                    _ if is_claim => self.end_save(Ok(())),
+                    // The answer to a write of ours was lost.
+                    Some((revision, _)) if state.is_some() => {
+                        let again = GroupWrite { expected: revision, ..write };
+                        self.save.iter_mut().for_each(|save| save.writes.insert(0, again.clone()));
+                        self.save_next();
+                    }
+                    _ => self.end_save(Err(SaveError::NoAnswer)),
+                }
+            }
+            // A claim is tried again as long as the lease is held.
+            Answer::Unknown => self.end_save(Err(SaveError::NoAnswer)),
+        }
+    }
+
+    fn publish(&mut self) {
+        let at = now();
+        let epoch = self.leader.epoch(at);
+        let role_before = self.terms.role();
+        if self.terms.update(epoch, self.leader.is_taken(), self.is_leaving) {
+            self.log_role(role_before);
+        }
+        let leads = self.terms.role() == Role::Leader;
+        self.gate.open_until(self.leader.good_until().filter(|_| leads));
+        let no_deletes = self.no_deletes(at);
+        let leader = if leads {
+            Some(self.options.host.clone())
+        } else {
+            let holder = self.leader.holder().filter(|_| self.leader.is_taken());
+            holder.and_then(|holder| self.hosts.name_of(holder)).map(str::to_owned)
+        };
+        let failure = self.failure();
+        let new = ClusterStatus {
+            name: self.options.name.clone(),
+            host: self.options.host.clone(),
+            role: self.terms.role(),
+            connected: failure.is_none(),
+            nats_version: self.connection.as_ref().ok().and_then(Connection::version),
+            takeovers: self.terms.takeovers(),
+            hosts: self.hosts.statuses(&self.fingerprint, leader.as_deref(), at),
+            leader,
+            no_deletes: no_deletes.clone(),
+            problem: failure.as_ref().map(|(problem, _)| problem.clone()),
+            hint: failure.map(|(_, hint)| hint),
+        };
+        self.status.publish(new);
+        let orders = Leadership {
+            role: self.terms.role(),
+            term: self.terms.term(),
+            no_deletes: no_deletes.map(Into::into),
+            known: self.known,
+        };
+        self.leadership.publish(orders);
+    }
+
+    fn no_deletes(&self, at: Moment) -> Option<String> {
+        let differing = self.hosts.differing(&self.fingerprint, at);
+        if !differing.is_empty() {
+            return Some(format!("the file of {} is another one than here", differing.join(", ")));
+        }
+        let until = self.terms.cautious_until(at)?;
+        Some(format!(
+            "the leader before had another file; for {} nothing is deleted, as it may come back",
+            duration(until.saturating_sub(at))
+        ))
+    }
+
+    /// The problem and what to do about it.
+    fn failure(&self) -> Option<(String, String)> {
+        let host = &self.options.host;
+        let failure = match &self.connection {
+            Err(failure) => Some(failure.clone()),
+            Ok(connection) => connection.problem().or_else(|| self.failure.clone()),
+        };
+        if let Some(failure) = failure {
+            return Some((failure.to_string(), failure.hint().to_owned()));
+        }
+        if self.host.is_doubled() || self.leader.is_doubled() {
+            return Some((
+                format!("another daemon runs as {host} with a copy of this state directory"),
+                "stop one of them; give each host a state directory of its own, never a copy".to_owned(),
+            ));
+        }
+        if self.host.is_taken() {
+            return Some((
+                format!("another host is called {host} too, so this one does not take part"),
+                "give each host a name of its own: `host` in `[cluster]`, or EVENTSUBD_CLUSTER__HOST"
+                    .to_owned(),
+            ));
+        }
+        None
+    }
+
+    fn log_role(&self, before: Role) {
+        let term = self.terms.term();
+        match self.terms.role() {
+            Role::Leader if before == Role::CutOff => info!(term, "this host leads again"),
+            Role::Leader => info!(term, "this host leads now"),
+            Role::Standby => info!(term, "this host does not lead any more; it stands by"),
+            Role::CutOff => warn!(
+                "the lease cannot be renewed: this host keeps its sockets, and changes nothing at Twitch until NATS answers"
+            ),
+        }
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Bytes {
+    serde_json::to_vec(value).expect("texts and numbers always make JSON").into()
+}
+
+/// A state of a key whose value names its holder.
+fn seen((revision, value): &KeyState) -> Seen {
+    // A value that cannot be read is held by somebody unknown.
+    let unknown = || Holder { instance: String::new(), run: String::new() };
+    let holder = value.as_deref().map(|value| serde_json::from_slice(value).unwrap_or_else(|_| unknown()));
+    Seen { revision: *revision, holder }
+}
+
+/// Reads the watch until it ends; then another one is begun.
+async fn watch_keys(bucket: Arc<Bucket>, changes: mpsc::Sender<KeyChange>) {
+    if let Some(mut watch) = bucket.watch().await {
+        while let Some(Ok(entry)) = watch.next().await {
+            if changes.send(change(entry)).await.is_err() {
+                return;
+            }
+        }
+    }
+    tokio::time::sleep(REOPEN).await;
+}

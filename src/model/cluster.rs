@@ -1,0 +1,117 @@
+//! Several hosts with one file: settings, and which of them leads.
+
+use serde::{Deserialize, Serialize};
+
+use super::secret::Secret;
+use super::time::Timestamp;
+
+/// Settings of `[cluster]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterOptions {
+    /// Addresses of the NATS servers, separated by commas; may hold a login.
+    pub nats: Secret,
+    /// Text of a NATS credentials file.
+    pub credentials: Option<Secret>,
+    /// Name of the bucket: several clusters can share one NATS.
+    pub name: String,
+    /// Name of this host.
+    pub host: String,
+    /// Copies of the bucket. `None` means 3 with three servers or more, else 1.
+    pub replicas: Option<usize>,
+}
+
+/// The part that this host plays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Another host leads, or none: this one writes nothing to Twitch.
+    #[default]
+    Standby,
+    /// This host alone talks to Twitch.
+    Leader,
+    /// This host has led, cannot reach NATS, and does not know of a successor. It keeps its sockets and changes nothing at
+    /// Twitch.
+    CutOff,
+}
+
+/// Orders for the parts that only the leader runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    pub role: Role,
+    /// Number of the term: another one if another host may have led in between.
+    pub term: u64,
+    /// Why nothing may be deleted at Twitch; `None` if deletes are allowed.
+    pub no_deletes: Option<Box<str>>,
+    /// Count of changes of the remembered values by other hosts.
+    pub known: u64,
+}
+
+/// State of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostState {
+    /// It gives signs of life.
+    Up,
+    /// It is stopping.
+    Leaving,
+    /// It gives no sign of life.
+    Down,
+}
+
+impl HostState {
+    /// All states.
+    pub const ALL: [Self; 3] = [Self::Up, Self::Leaving, Self::Down];
+
+    /// Its name in lists and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Leaving => "leaving",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// A host of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostStatus {
+    pub name: String,
+    pub state: HostState,
+    pub leader: bool,
+    /// Version of the daemon.
+    pub version: String,
+    /// Start of the daemon; for a host that is down, the time of its last sign of life.
+    pub since: Timestamp,
+    /// Numbers of the shards whose sockets it has.
+    pub shards: Vec<u32>,
+    /// Names of the sinks that it works.
+    pub sinks: Vec<String>,
+    /// Whether its file is another one than that of the host which says so.
+    pub file_differs: bool,
+}
+
+/// State of the cluster, as this host sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    /// `cluster.name`.
+    pub name: String,
+    /// Name of this host.
+    pub host: String,
+    pub role: Role,
+    /// Name of the leader, if one is known.
+    pub leader: Option<String>,
+    /// Whether NATS answers.
+    pub connected: bool,
+    /// Version of the NATS server.
+    pub nats_version: Option<String>,
+    /// Times that this host became the leader.
+    pub takeovers: u64,
+    /// Every host that was seen since the start, by name.
+    pub hosts: Vec<HostStatus>,
+    /// Why nothing is deleted at Twitch; `None` if deletes are allowed.
+    pub no_deletes: Option<String>,
+    /// Current problem.
+    pub problem: Option<String>,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
