@@ -24,6 +24,7 @@ enum Stage {
 pub(super) fn apply(args: &Args, flags: &ApplyArgs) -> Result<u8, Failure> {
     let (status, stage) = block_on(async {
         let connection = Connection::open(args).await?;
+        refuse_on_standby(&connection.status().await?)?;
         let path = if flags.allow_deletes { "/apply?allow_deletes=true" } else { "/apply" };
         let (_, body) = connection.post(path).await?;
         let Applied { ticket, pid } = parse(&body)?;
@@ -64,6 +65,16 @@ pub(super) fn apply(args: &Args, flags: &ApplyArgs) -> Result<u8, Failure> {
                 .hint("the daemon goes on by itself: see `eventsubd status`"))
         }
     }
+}
+
+/// Only the leader of a cluster writes to Twitch.
+fn refuse_on_standby(status: &Status) -> Result<(), Failure> {
+    let Some(cluster) = status.cluster.as_ref().filter(|_| status.stands_by()) else { return Ok(()) };
+    let failure = Failure::new("this host does not lead the cluster, and changes nothing at Twitch");
+    Err(match &cluster.leader {
+        Some(leader) => failure.hint(format!("run the same command on {leader}, which leads")),
+        None => failure.hint("no host leads now: see `eventsubd hosts`").code(TEMPORARY),
+    })
 }
 
 fn stage(status: &Status, ticket: u64) -> Stage {

@@ -119,6 +119,10 @@ pub enum Command {
     ///
     /// Reads the store, whether the daemon runs or not. A gap begins when delivery is last known to have worked.
     Gaps(GapsArgs),
+    /// List the hosts that work together, with the leader and what each has
+    ///
+    /// Needs `[cluster]` in the configuration.
+    Hosts(HostsArgs),
     /// Have users allow the application what the configured subscriptions need of them
     ///
     /// It prints an address and a code for each user, waits until they have allowed it, and forgets their token:
@@ -291,6 +295,14 @@ pub struct GapsArgs {
     /// Only gaps told since then: an RFC 3339 time, or how long ago, for example `7d`
     #[arg(long, value_name = "TIME")]
     pub since: Option<String>,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `hosts`.
+#[derive(Debug, clap::Args)]
+pub struct HostsArgs {
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,

@@ -135,6 +135,10 @@ fn parts(config: &Config) -> Vec<Line> {
         };
         lines.push(line("authorize", Mark::Good, format!("{} -> {who}", page.redirect_uri)));
     }
+    if let Some(cluster) = &config.cluster {
+        let host = cluster.host.as_deref().unwrap_or("named as this machine");
+        lines.push(line("cluster", Mark::Good, format!("{}, this host is {host}", cluster.name)));
+    }
     if let Some(admin) = &config.admin {
         let who = if admin.token.is_some() { "clients with the token" } else { "this machine" };
         lines.push(line("admin", Mark::Good, format!("http://{}/ for {who}", admin.listen)));

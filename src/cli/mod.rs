@@ -15,6 +15,7 @@ mod control;
 mod events;
 mod exit;
 mod gaps;
+mod hosts;
 mod init;
 mod invite;
 mod letters;
@@ -74,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::LogLevel(log_level) => control::log_level(&args, log_level),
         Command::Events(events) => events::run(&args, events),
         Command::Gaps(flags) => gaps::run(&args, flags),
+        Command::Hosts(flags) => hosts::run(&args, flags),
         Command::Authorize(authorize) => authorize::run(&args, authorize),
         Command::Replay(replay) => letters::replay(&args, replay),
         Command::DeadLetters(command) => letters::run(&args, command),

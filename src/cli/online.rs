@@ -72,10 +72,40 @@ pub(super) async fn online(config: &Config, options: &LoadOptions) -> (Vec<Line>
             callback(&mut found, config).await;
             invites(&mut found, config, &outward).await;
             sinks(&mut found, config, &outward).await;
+            #[cfg(feature = "nats")]
+            cluster(&mut found, config, &outward).await;
         }
         Err(error) => found.bad("connections", error.to_string(), FAILED),
     }
     (found.lines, found.code)
+}
+
+/// Clocks that differ by more are a remark: the times of leases are the servers'.
+#[cfg(feature = "nats")]
+const CLOCKS: i64 = 500;
+
+/// Checks the NATS servers of `[cluster]`.
+#[cfg(feature = "nats")]
+async fn cluster(found: &mut Findings, config: &Config, outward: &Outward) {
+    let Some(outcome) = daemon::try_cluster(config, outward).await else { return };
+    let report = match outcome {
+        Ok(report) => report,
+        Err(error) => return found.bad("cluster", format!("{error}; {}", error.hint()), FAILED),
+    };
+    let bucket = match report.replicas {
+        Some(1) => "the bucket has 1 copy".to_owned(),
+        Some(replicas) => format!("the bucket has {replicas} copies"),
+        None => "the bucket is made by the first daemon".to_owned(),
+    };
+    found.good("cluster", format!("NATS {} at {}; {bucket}", report.version, report.servers));
+    if let Some(ahead) = report.clock_ahead.filter(|ahead| ahead.abs() > CLOCKS) {
+        let direction = if ahead > 0 { "ahead of" } else { "behind" };
+        let by = format!("{}.{} s", ahead.abs() / 1_000, ahead.abs() % 1_000 / 100);
+        found.remark(
+            "cluster",
+            format!("the clock of NATS is {by} {direction} this machine's: set both by NTP"),
+        );
+    }
 }
 
 /// Checks proxies, CA certificates, and whether Twitch's addresses belong together.

@@ -12,6 +12,7 @@ use super::args::{Args, StatusArgs};
 use super::control::{Connection, block_on};
 use super::exit::exit_code;
 use super::term::{self, Failure, masked};
+use crate::model::cluster::{ClusterStatus, HostState, Role};
 use crate::model::grants;
 use crate::model::status::{
     GrantStatus, Health, ShardStatus, SinkStatus, Status, SubscriptionEntry, SubscriptionState, TokenState,
@@ -143,6 +144,9 @@ fn render(status: &Status, colour: bool, listed: &[SubscriptionEntry]) -> String
     line(format!("config         {}", config(status)));
     let sandbox = if status.config.sandbox { ", of the sandbox" } else { "" };
     line(format!("state          {}{sandbox}", status.config.state_directory));
+    if let Some(cluster) = &status.cluster {
+        line(format!("cluster        {}", hosts(cluster)));
+    }
     line(format!("token          {}", token(status)));
     line(format!("api            {}", api(status)));
     line(format!("conduit        {}", conduit(status)));
@@ -216,6 +220,30 @@ fn render(status: &Status, colour: bool, listed: &[SubscriptionEntry]) -> String
         line("  `eventsubd status --subscriptions` lists all of them".to_owned());
     }
     out.into_inner()
+}
+
+/// The cluster in one line; `eventsubd hosts` has the table.
+fn hosts(cluster: &ClusterStatus) -> String {
+    let leader = match (&cluster.leader, cluster.role) {
+        (_, Role::Leader) => format!("{} (this host) leads", cluster.host),
+        (Some(leader), _) => format!("{leader} leads, {} (this host) stands by", cluster.host),
+        (None, _) => format!("no host leads, {} (this host) stands by", cluster.host),
+    };
+    let up = cluster.hosts.iter().filter(|host| host.state == HostState::Up).count();
+    let mut text = format!("{leader}; {up} of {} up", counted(cluster.hosts.len() as u64, "host"));
+    if let Some(version) = &cluster.nats_version {
+        let _ = write!(text, "; NATS {version}{}", if cluster.connected { "" } else { ", away" });
+    }
+    let differing: Vec<&str> = cluster
+        .hosts
+        .iter()
+        .filter(|host| host.file_differs && host.state != HostState::Down)
+        .map(|host| host.name.as_str())
+        .collect();
+    if !differing.is_empty() {
+        let _ = write!(text, "; another file on {}", differing.join(", "));
+    }
+    text
 }
 
 fn grant_line(user: &GrantStatus) -> String {

@@ -14,7 +14,7 @@ use crate::model::subscription::{FieldValue, SubscriptionSpec};
 use super::keys::schema::Key;
 use super::keys::table;
 use super::keys::typed::Section;
-use super::settings::{Admin, Authorize, Config, Webhook};
+use super::settings::{Admin, Authorize, Cluster, Config, Webhook};
 
 /// One difference between two configurations.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,6 +88,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     changes.extend(keys(&old.store, &new.store));
     let path = |path: &Path| path.display().to_string();
     changes.extend(Change::of("state.directory", path(&old.state_directory), path(&new.state_directory)));
+    changes.extend(cluster(old.cluster.as_ref(), new.cluster.as_ref()));
     changes.extend(admin(old.admin.as_ref(), new.admin.as_ref()));
     changes.extend(Change::of("admin.socket", path(&old.socket), path(&new.socket)));
     changes.extend(keys(&old.log, &new.log));
@@ -118,6 +119,29 @@ fn webhook(old: Option<&Webhook>, new: Option<&Webhook>) -> Option<Change> {
         keys.push("tls");
     }
     (!keys.is_empty()).then_some(Change::Webhook { keys })
+}
+
+fn cluster(old: Option<&Cluster>, new: Option<&Cluster>) -> Vec<Change> {
+    let (old, new) = match (old, new) {
+        (Some(old), Some(new)) => (old, new),
+        (old, new) => {
+            let word = |cluster: Option<&Cluster>| if cluster.is_some() { "set" } else { "unset" };
+            return Change::of("cluster.nats", word(old), word(new)).into_iter().collect();
+        }
+    };
+    // Servers may be written with a login.
+    let another = |changed: bool| if changed { "another one" } else { "one" };
+    let secret = |path, changed| Change::of(path, another(false), another(changed));
+    let or_unset = |text: Option<String>| text.unwrap_or_else(|| "unset".to_owned());
+    let replicas = |cluster: &Cluster| or_unset(cluster.replicas.map(|replicas| replicas.to_string()));
+    let changes = [
+        secret("cluster.nats", old.nats != new.nats),
+        secret("cluster.credentials", old.credentials != new.credentials),
+        Change::of("cluster.name", &*old.name, &*new.name),
+        Change::of("cluster.host", or_unset(old.host.clone()), or_unset(new.host.clone())),
+        Change::of("cluster.replicas", replicas(old), replicas(new)),
+    ];
+    changes.into_iter().flatten().collect()
 }
 
 fn admin(old: Option<&Admin>, new: Option<&Admin>) -> impl Iterator<Item = Change> {

@@ -38,9 +38,9 @@ use self::report::diagnostic::quote;
 pub use self::report::diagnostic::{Diagnostic, Level, Location, Related};
 use self::report::problems::{At, Problems};
 pub use self::section::directories::{sandbox_folder, unit_directories};
-use self::section::{admin, authorize, directories, secrets, sinks, webhook};
+use self::section::{admin, authorize, cluster, directories, secrets, sinks, webhook};
 pub use self::settings::{
-    Admin, Application, Authorize, Conduit, Config, Format, Listen, Log, LogFormat, Method, Policy,
+    Admin, Application, Authorize, Cluster, Conduit, Config, Format, Listen, Log, LogFormat, Method, Policy,
     Reconcile, ShardTransport, SinkKind, SinkOptions, Store, TlsFiles, Transport, Twitch, Webhook,
 };
 use self::subscription::expand;
@@ -233,6 +233,13 @@ fn build(bytes: Vec<u8>, around: &Around<'_>, problems: &mut Problems) -> Option
         local: options.sandbox || url::of_this_machine(&sections.twitch.api_url),
     };
     let webhook = webhook::build(&sections.webhook, &webhook_around, problems);
+    let cluster_around = cluster::Around {
+        layers: &layers,
+        folder,
+        webhook: webhook.as_ref(),
+        is_built_in: is_built_in(SinkType::Nats),
+    };
+    let cluster = cluster::find(&sections.cluster, &cluster_around, problems);
 
     let authorize = authorize::build(
         &sections.authorize,
@@ -284,6 +291,8 @@ fn build(bytes: Vec<u8>, around: &Around<'_>, problems: &mut Problems) -> Option
         store: sections.store,
         state_directory,
         socket,
+        // The sandbox inside this process has no other hosts.
+        cluster: cluster.filter(|_| !options.sandbox),
         admin,
         log: sections.log,
     })

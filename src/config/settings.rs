@@ -35,6 +35,8 @@ pub struct Config {
     pub state_directory: PathBuf,
     /// The control socket.
     pub socket: PathBuf,
+    /// Set if several hosts work together.
+    pub cluster: Option<Cluster>,
     /// The admin endpoint, if it is on.
     pub admin: Option<Admin>,
     pub log: Log,
@@ -71,6 +73,19 @@ pub struct Authorize {
     pub redirect_uri: String,
     /// `None` means that the webhook's listener serves it.
     pub listen: Option<SocketAddr>,
+}
+
+/// `[cluster]`: several hosts with the same file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    /// URLs of NATS servers, separated by commas.
+    pub nats: Secret,
+    /// Text of the credentials file.
+    pub credentials: Option<Secret>,
+    pub name: String,
+    /// `None` means the name of the machine.
+    pub host: Option<String>,
+    pub replicas: Option<usize>,
 }
 
 /// `[admin]`: the admin endpoint.

@@ -17,7 +17,7 @@ use super::status::Sources;
 use super::systemd::{LivenessCounters, Notifier};
 use super::webhook_secret::SecretFile;
 use super::webhooks::{self, Webhooks};
-use super::{BuildError, Daemon, DaemonOptions, Owner, memory, options};
+use super::{BuildError, Daemon, DaemonOptions, FactSources, Owner, cluster, memory, options};
 use crate::admin::{ControlSocket, Endpoint};
 use crate::auth::{Keeper, Outward};
 use crate::config::{self, Config};
@@ -50,6 +50,7 @@ impl Daemon {
         if options.load.sandbox {
             memory::forget_twitch(&store).await.map_err(BuildError::Store)?;
         }
+        let joined = cluster::join(&config, &store, &http).await.map_err(BuildError::Store)?;
         let (webhook_tx, webhook_options) = watch::channel(None);
         let retire_after = options.tuning.retire_after.unwrap_or(webhooks::RETIRE_AFTER);
         let file = SecretFile::new(&config.state_directory);
@@ -69,6 +70,7 @@ impl Daemon {
         let token = tokens.status();
         let keeper_tokens = tokens.clone();
         let mut helix_options = options::helix(&config);
+        helix_options.may_send = joined.as_ref().map(|(_, link)| link.may_send());
         if let Some(tune) = options.tuning.helix {
             tune(&mut helix_options);
         }
@@ -78,12 +80,16 @@ impl Daemon {
         let api = helix.status();
         let mut reconcile_options = ReconcileOptions::new(config.application.client_id.clone());
         reconcile_options.invocation = options.invocation.clone();
+        reconcile_options.leadership = joined.as_ref().map(|(_, link)| link.leadership());
         if let Some(tune) = options.tuning.reconcile {
             tune(&mut reconcile_options);
         }
         // The pool needs the reconciler's values and the reconciler the pool's: this one is handed on.
         let (sessions_tx, sessions) = watch::channel(Default::default());
-        let memory = Arc::new(memory::StoreMemory(store.clone()));
+        let memory = match &joined {
+            Some((_, link)) => link.memory(store.clone()),
+            None => Arc::new(memory::StoreMemory(store.clone())),
+        };
         let (reconciler, reconcile) =
             reconciler(&helix, memory, reach, inputs.desired, sessions, reconcile_options);
         let (pool, pool_handle) = pool(
@@ -111,9 +117,20 @@ impl Daemon {
             reconcile: reconcile.status.clone(),
             subscriptions: reconcile.subscriptions.clone(),
             lapses: reconcile.lapses.clone(),
+            hosts: joined.as_ref().map(|(_, link)| link.gap_hosts(store.clone())),
         };
         let (gaps, gaps_status) = gaps(store.clone(), gap_sources);
 
+        let cluster_status = joined.as_ref().map(|(_, link)| link.status());
+        let cluster = joined.map(|(task, link)| {
+            let sources = FactSources {
+                fingerprint: inputs.fingerprint,
+                shards: pool_handle.shards.clone(),
+                hooks: reconcile.hooks.clone(),
+                sinks: delivery_handle.status.clone(),
+            };
+            (task, link, sources)
+        });
         let sources = Sources {
             started_at: Timestamp(SystemTime::now()),
             config: inputs.config,
@@ -134,6 +151,7 @@ impl Daemon {
             admin: inputs.admin,
             admin_counts,
             hanging,
+            cluster: cluster_status,
         };
         let log = options.log.clone();
         let children = delivery_options.children.clone();
@@ -157,6 +175,7 @@ impl Daemon {
             gaps,
             reloader,
             webhook,
+            cluster,
             reload_requests,
             socket,
             endpoint,

@@ -23,6 +23,18 @@ impl Memory for StoreMemory {
 const OF_TWITCH: [&str; 6] =
     ["callback_urls:", "compared:", "conduit_id:", "conduit_intent:", "deletes_held:", "gaps."];
 
+/// Names, or how they begin, of what the hosts of a cluster share.
+#[cfg(feature = "nats")]
+pub(super) const OF_HOSTS: [&str; 7] = [
+    "callback_urls:",
+    "compared:",
+    "conduit_id:",
+    "conduit_intent:",
+    "deletes_held:",
+    "gaps.memory",
+    "login:",
+];
+
 /// Forgets conduit, URLs and gaps: the sandbox inside starts empty each time, and nothing happens in it while it
 /// does not run.
 pub(super) async fn forget_twitch(store: &Store) -> Result<(), StoreError> {

@@ -6,6 +6,11 @@
 //! it makes no decision that belongs to a part. At a crash the store holds all that was accepted.
 
 mod build;
+#[cfg(feature = "nats")]
+mod cluster;
+#[cfg(not(feature = "nats"))]
+#[path = "cluster_absent.rs"]
+mod cluster;
 mod connect;
 mod doctor;
 mod handle;
@@ -33,6 +38,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+#[cfg(feature = "nats")]
+pub use cluster::try_cluster;
 pub use connect::{connections, connections_to_twitch};
 pub use doctor::{CallbackReport, examine_callback};
 pub use handle::DaemonHandle;
@@ -44,6 +51,7 @@ pub use reach::Caller;
 pub use webhook_secret::SecretFileError;
 pub use webhooks::WebhookError;
 
+use self::cluster::{ClusterLink, ClusterTask, FactSources};
 use self::reload::{Reloader, Request};
 use self::systemd::{LivenessCounters, Notifier};
 use self::watchdog::Hanging;
@@ -191,6 +199,8 @@ pub struct Daemon {
     gaps: Gaps,
     reloader: Reloader,
     webhook: Webhook,
+    /// The cluster, if the configuration has one.
+    cluster: Option<(ClusterTask, ClusterLink, FactSources)>,
     reload_requests: mpsc::Receiver<Request>,
     socket: ControlSocket,
     endpoint: Endpoint,

@@ -1,6 +1,9 @@
 //! Maps the configuration to the options of each part. No other file does.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
 
 use crate::admin::{EndpointError, EndpointOptions, bind_endpoint};
 use crate::admission::BoundAddress;
@@ -9,9 +12,11 @@ use crate::config::{Config, ShardTransport};
 use crate::delivery::SinkOptions;
 use crate::helix::HelixOptions;
 use crate::invite::{self, InviteError, InviteOptions};
+#[cfg(feature = "nats")]
+use crate::model::cluster::ClusterOptions;
 use crate::model::secret::Secret;
 use crate::model::shard::WebhookTarget;
-use crate::model::webhook::WebhookKeys;
+use crate::model::webhook::{WebhookKey, WebhookKeys};
 use crate::reconcile::Desired;
 use crate::store::StoreOptions;
 use crate::transport::websocket::{PoolOptions, Timings};
@@ -116,4 +121,69 @@ pub(super) fn invites(
 
 pub(super) fn sinks(config: &Config) -> Arc<[SinkOptions]> {
     config.sinks.values().cloned().collect()
+}
+
+/// Where Linux has the name of the machine.
+#[cfg(feature = "nats")]
+const HOST_NAME: &str = "/proc/sys/kernel/hostname";
+
+/// Returns the options of the cluster; `None` without one.
+#[cfg(feature = "nats")]
+pub(super) fn cluster(config: &Config) -> Option<ClusterOptions> {
+    let cluster = config.cluster.as_ref()?;
+    let host = cluster.host.clone().unwrap_or_else(|| {
+        let name = std::fs::read_to_string(HOST_NAME).unwrap_or_default();
+        let name = name.trim().trim_matches('.');
+        let known = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.') { c } else { '-' };
+        if name.is_empty() { "host".to_owned() } else { name.chars().map(known).collect() }
+    });
+    Some(ClusterOptions {
+        nats: cluster.nats.clone(),
+        credentials: cluster.credentials.clone(),
+        name: cluster.name.clone(),
+        host,
+        replicas: cluster.replicas,
+    })
+}
+
+/// A hash that is the same on every host, unlike the standard library's.
+struct StableHasher(Sha256);
+
+impl Hasher for StableHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        u64::from_be_bytes(self.0.clone().finalize().first_chunk().copied().unwrap_or_default())
+    }
+}
+
+/// Returns a fingerprint of what all hosts of a cluster must have in common: everything that decides what is made and
+/// deleted at Twitch, and which events go to which sinks.
+pub(super) fn fingerprint(config: &Config) -> String {
+    let mut hasher = StableHasher(Sha256::new());
+    let Config { application, reconcile, transport, conduit, twitch, webhook, .. } = config;
+    application.client_id.hash(&mut hasher);
+    (reconcile.policy.name(), reconcile.max_delete.to_bits(), reconcile.interval).hash(&mut hasher);
+    (transport.method.name(), conduit.shard_transport.name(), conduit.shards, &conduit.id).hash(&mut hasher);
+    twitch.watch_grants.hash(&mut hasher);
+    let key = webhook.as_ref().and_then(|webhook| WebhookKey::new(webhook.secret.clone()?).ok());
+    (webhook.as_ref().map(|webhook| &webhook.callback), key.map(|key| key.id.to_string())).hash(&mut hasher);
+    // Their order does not matter.
+    let mut subscriptions: Vec<u64> = config
+        .subscriptions
+        .iter()
+        .map(|subscription| {
+            let mut hasher = StableHasher(Sha256::new());
+            subscription.hash(&mut hasher);
+            hasher.finish()
+        })
+        .collect();
+    subscriptions.sort_unstable();
+    subscriptions.hash(&mut hasher);
+    for (name, sink) in &config.sinks {
+        (name.as_str(), sink.kind.name(), &sink.types, sink.format.name()).hash(&mut hasher);
+    }
+    format!("{:016x}", hasher.finish())
 }

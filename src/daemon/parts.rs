@@ -103,6 +103,7 @@ pub(super) struct PartOptions {
     sinks: Arc<[SinkOptions]>,
     admin: Option<EndpointOptions>,
     invites: Option<InviteOptions>,
+    fingerprint: String,
 }
 
 impl PartOptions {
@@ -125,6 +126,7 @@ impl PartOptions {
             sinks: options::sinks(config),
             admin,
             invites,
+            fingerprint: options::fingerprint(config),
         }
     }
 }
@@ -140,6 +142,7 @@ pub(super) struct Publishers {
     sinks: watch::Sender<Arc<[SinkOptions]>>,
     admin: watch::Sender<Option<EndpointOptions>>,
     invites: watch::Sender<Option<InviteOptions>>,
+    fingerprint: watch::Sender<String>,
 }
 
 /// The options as each part receives them.
@@ -152,12 +155,14 @@ pub(super) struct Inputs {
     pub(super) sinks: watch::Receiver<Arc<[SinkOptions]>>,
     pub(super) admin: watch::Receiver<Option<EndpointOptions>>,
     pub(super) invites: watch::Receiver<Option<InviteOptions>>,
+    /// See [`options::fingerprint`].
+    pub(super) fingerprint: watch::Receiver<String>,
 }
 
 impl Publishers {
     /// Publishes the options of the first configuration.
     pub(super) fn new(status: ConfigStatus, options: PartOptions) -> (Self, Inputs) {
-        let PartOptions { credentials, token, pool, desired, sinks, admin, invites } = options;
+        let PartOptions { credentials, token, pool, desired, sinks, admin, invites, fingerprint } = options;
         let (config_in, config) = watch::channel(status);
         let (credentials_in, credentials) = watch::channel(credentials);
         let (token_in, token) = watch::channel(token);
@@ -166,6 +171,7 @@ impl Publishers {
         let (sinks_in, sinks) = watch::channel(sinks);
         let (admin_in, admin) = watch::channel(admin);
         let (invites_in, invites) = watch::channel(invites);
+        let (fingerprint_in, fingerprint) = watch::channel(fingerprint);
         let publishers = Self {
             config: config_in,
             credentials: credentials_in,
@@ -175,19 +181,21 @@ impl Publishers {
             sinks: sinks_in,
             admin: admin_in,
             invites: invites_in,
+            fingerprint: fingerprint_in,
         };
-        (publishers, Inputs { config, credentials, token, pool, desired, sinks, admin, invites })
+        (publishers, Inputs { config, credentials, token, pool, desired, sinks, admin, invites, fingerprint })
     }
 
     /// Publishes the options of another configuration; parts whose options are the same are not notified.
     pub(super) fn publish(&self, options: PartOptions) {
-        let PartOptions { credentials, token, pool, desired, sinks, admin, invites } = options;
+        let PartOptions { credentials, token, pool, desired, sinks, admin, invites, fingerprint } = options;
         self.credentials.publish(credentials);
         self.token.publish(token);
         self.pool.send_replace(pool);
         self.sinks.publish(sinks);
         self.admin.publish(admin);
         self.invites.publish(invites);
+        self.fingerprint.publish(fingerprint);
         self.desired.send_replace(desired);
     }
 

@@ -22,6 +22,11 @@ impl Daemon {
         let rest = CancellationToken::new();
         let handle = self.handle.clone();
 
+        let (cluster_end, mut cluster_tasks) = (CancellationToken::new(), Tasks::default());
+        let cluster = self.cluster.map(|(task, link, sources)| {
+            cluster_tasks.spawn("cluster", task.run(sources, cluster_end.clone()));
+            link
+        });
         let mut intake_tasks = Tasks::default();
         let mut api_tasks = Tasks::default();
         let mut rest_tasks = Tasks::default();
@@ -55,6 +60,7 @@ impl Daemon {
             error = self.store.failed() => Exit::Failed(format!("the event store ended: {error}")),
             ended = intake_tasks.ended() => failed(ended),
             ended = api_tasks.ended() => failed(ended),
+            ended = cluster_tasks.ended() => failed(ended),
             ended = rest_tasks.ended() => failed(ended),
         };
         if let Exit::Failed(what) = &exit {
@@ -62,7 +68,18 @@ impl Daemon {
         }
         self.notifier.stopping();
 
-        let stopping = Stopping { intake, intake_tasks, api, api_tasks, rest, rest_tasks, store: self.store };
+        let stopping = Stopping {
+            intake,
+            intake_tasks,
+            api,
+            api_tasks,
+            cluster,
+            cluster_end,
+            cluster_tasks,
+            rest,
+            rest_tasks,
+            store: self.store,
+        };
         if !stopping.stop(at_once).await && exit == Exit::Stopped {
             exit = Exit::Failed("stopped at once on a second signal".to_owned());
         }

@@ -1,4 +1,4 @@
-//! Stopping, which follows the way of an event: from the sockets to the store.
+//! Stopping, which follows the way of an event: from the sockets to the store. A host of a cluster hands over first.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::cluster::ClusterLink;
 use super::tasks::Tasks;
 use crate::store::Store;
 
@@ -20,6 +21,10 @@ pub(super) struct Stopping {
     pub(super) intake_tasks: Tasks,
     pub(super) api: CancellationToken,
     pub(super) api_tasks: Tasks,
+    /// The cluster, if there is one.
+    pub(super) cluster: Option<ClusterLink>,
+    pub(super) cluster_end: CancellationToken,
+    pub(super) cluster_tasks: Tasks,
     pub(super) rest: CancellationToken,
     pub(super) rest_tasks: Tasks,
     pub(super) store: Store,
@@ -48,10 +53,20 @@ impl Stopping {
     async fn in_order(&mut self, begun: Instant) -> Vec<&'static str> {
         let mut cut = Vec::new();
         let deadline = begun + STOP_LIMIT;
+        let mut intake_end = begun + INTAKE_LIMIT;
+        if let Some(cluster) = &self.cluster {
+            // The next leader takes the shards from the open sockets, so that nothing is missed.
+            self.api.cancel();
+            cut.extend(self.api_tasks.join(intake_end).await);
+            cluster.hand_over().await;
+            intake_end = Instant::now() + INTAKE_LIMIT;
+        }
         self.intake.cancel();
-        cut.extend(self.intake_tasks.join(begun + INTAKE_LIMIT).await);
+        cut.extend(self.intake_tasks.join(intake_end.min(deadline)).await);
         self.api.cancel();
         cut.extend(self.api_tasks.join(deadline).await);
+        self.cluster_end.cancel();
+        cut.extend(self.cluster_tasks.join(deadline).await);
         self.rest.cancel();
         cut.extend(self.rest_tasks.join(deadline).await);
         match tokio::time::timeout_at(deadline + Duration::from_secs(1), self.store.close()).await {

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::watchdog::Hanging;
 use crate::admin::EndpointOptions;
 use crate::admission::Counts;
+use crate::model::cluster::{ClusterStatus, Role};
 use crate::model::route::SinkName;
 use crate::model::shard::ShardId;
 use crate::model::status::{
@@ -21,6 +22,8 @@ use crate::model::time::Timestamp;
 use crate::reconcile::InUse;
 use crate::store::IntakeCounts;
 use crate::transport::webhook::WebhookHandle;
+
+const NO_TOKEN: &str = "there is no valid token";
 
 /// Lag from which a sink is a problem.
 const LAG_ALARM: Duration = Duration::from_secs(300);
@@ -52,6 +55,8 @@ pub(super) struct Sources {
     pub(super) admin: watch::Receiver<Option<EndpointOptions>>,
     pub(super) admin_counts: watch::Receiver<Option<Counts>>,
     pub(super) hanging: watch::Receiver<Hanging>,
+    /// The cluster, if there is one.
+    pub(super) cluster: Option<watch::Receiver<ClusterStatus>>,
 }
 
 impl Sources {
@@ -97,6 +102,7 @@ impl Sources {
             webhook: copy(&self.webhook.status),
             store: copy(&self.store),
             sinks: sinks(copy(&self.sinks)),
+            cluster: self.cluster.as_ref().map(copy),
             admin: copy(&self.admin).and_then(|admin| {
                 let listen = admin.listener().address()?.to_string();
                 let status = AdminStatus { listen, token: admin.has_token(), ..AdminStatus::default() };
@@ -133,20 +139,42 @@ fn copy<T: Clone>(value: &watch::Receiver<T>) -> T {
 /// Fills in `ready`, `converged` and `problems` from the other fields. `called` is whether webhook subscriptions
 /// exist.
 fn judge(status: &mut Status, called: bool, hanging: &Hanging) {
-    status.not_ready = not_ready(status, called && status.webhook.is_some());
+    let stands_by = status.stands_by();
+    status.not_ready = match &status.cluster {
+        Some(cluster) if cluster.role == Role::Standby => not_ready_to_stand_by(status, cluster),
+        _ => not_ready(status, called && status.webhook.is_some()),
+    };
     status.ready = status.not_ready.is_empty();
     let target = status.reconcile.conduit.as_ref().map_or(0, |c| c.shard_count as usize);
     let bound_shards = status.shards.iter().filter(|shard| shard.state.delivers()).count();
     let reconciled = status.reconcile.generation == status.config.generation;
-    status.converged = status.ready && reconciled && status.reconcile.converged && bound_shards >= target;
+    let matches = reconciled && status.reconcile.converged && bound_shards >= target;
+    // Whether Twitch matches the file is the leader's to tell.
+    status.converged = status.ready && (stands_by || matches);
     status.problems = problems(status, hanging);
+}
+
+/// Returns the reasons for not being ready on a host that stands by: it stores what webhooks bring.
+fn not_ready_to_stand_by(status: &Status, cluster: &ClusterStatus) -> Vec<String> {
+    let mut found = Vec::new();
+    if !has_token(status) {
+        found.push(NO_TOKEN.to_owned());
+    }
+    if cluster.leader.is_none() && status.webhook.is_none() {
+        found.push("no host leads the cluster".to_owned());
+    }
+    found
+}
+
+fn has_token(status: &Status) -> bool {
+    matches!(status.token.state, TokenState::Valid | TokenState::Renewing)
 }
 
 /// Returns the reasons for not being ready.
 fn not_ready(status: &Status, called: bool) -> Vec<String> {
     let mut found = Vec::new();
-    if !matches!(status.token.state, TokenState::Valid | TokenState::Renewing) {
-        found.push("there is no valid token".to_owned());
+    if !has_token(status) {
+        found.push(NO_TOKEN.to_owned());
     }
     if !called && !status.shards.iter().any(|shard| shard.state.delivers()) {
         found.push("no shard delivers events".to_owned());
@@ -186,6 +214,22 @@ fn problems(status: &Status, hanging: &Hanging) -> Vec<Problem> {
             &message,
             "events keep their age, and none is removed for it; if nobody has set it, look at `timedatectl`",
         );
+    }
+    if let Some(cluster) = &status.cluster {
+        if let (Some(problem), Some(hint)) = (&cluster.problem, &cluster.hint) {
+            add("cluster", problem, hint);
+        }
+        if cluster.role == Role::CutOff {
+            add(
+                "cluster",
+                "this host has led, and cannot renew its lease: it keeps its sockets, and changes nothing at Twitch",
+                "it goes on once NATS answers; events are stored and delivered meanwhile",
+            );
+        }
+        if let Some(why) = &cluster.no_deletes {
+            let hint = "make the file the same on all hosts, and run `eventsubd reload` on each";
+            add("cluster", &format!("nothing is deleted at Twitch: {why}"), hint);
+        }
     }
     if let Some(problem) = status.webhook.as_ref().and_then(|webhook| webhook.problem.as_ref()) {
         add("webhook", problem, "");
@@ -344,6 +388,10 @@ mod tests {
               events wait in the sockets until the store can be written again; it tries by itself
             clock: the clock of this machine was set ahead by 3 days at 2026-11-02T08:13:27.000Z
               events keep their age, and none is removed for it; if nobody has set it, look at `timedatectl`
+            cluster: cannot connect to NATS at n1:4222: connection refused
+              it connects by itself once NATS is there
+            cluster: nothing is deleted at Twitch: the file of web-2 is another one than here
+              make the file the same on all hosts, and run `eventsubd reload` on each
             webhook: the certificate could not be read again: no such file
             token: the token endpoint cannot be reached: no answer in time
               it tries again by itself; check the network if this lasts

@@ -147,7 +147,7 @@ fn has_started(status: &Status) -> bool {
     let failed = status.reconcile.problem.is_some() && token.mints > 0;
     let reconcile = &status.reconcile;
     let matched = reconcile.generation > 0 || reconcile.remembered.is_some();
-    matched || token.state == TokenState::Unavailable || failed
+    matched || status.stands_by() || token.state == TokenState::Unavailable || failed
 }
 
 /// Returns the status line: the worst problem first, then counts.
@@ -166,7 +166,12 @@ fn status_line(status: &Status, up: bool) -> String {
         parts.push(one_line(&format!("{}: {}", problem.part, problem.message), PROBLEM));
     }
     let counts = &status.subscription_counts;
-    if counts.total > 0 {
+    if status.stands_by() {
+        let leader = status.cluster.as_ref().and_then(|cluster| cluster.leader.as_deref());
+        parts.push(
+            leader.map_or_else(|| "standing by".to_owned(), |leader| format!("standing by for {leader}")),
+        );
+    } else if counts.total > 0 {
         parts.push(format!("{} of {} subscriptions enabled", counts.enabled, counts.total));
     } else if up {
         parts.push("no subscriptions".to_owned());

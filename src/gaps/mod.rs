@@ -12,4 +12,4 @@ mod sights;
 mod timeline;
 mod watcher;
 
-pub use self::run::{GapSources, Gaps, gaps};
+pub use self::run::{GapHosts, GapSources, Gaps, SharedText, gaps};

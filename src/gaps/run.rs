@@ -1,6 +1,7 @@
 //! The driver: watches, tells the store, keeps the memory.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::{BoxFuture, OptionFuture};
@@ -14,6 +15,7 @@ use super::memory::{NAME, Recalled, Row};
 use super::sights::{BEFORE_BOOT, Published, Sights};
 use super::timeline::Timeline;
 use super::watcher::{Gap, Memory, Moment, Watcher};
+use crate::model::cluster::{Leadership, Role};
 use crate::model::event::{Event, GAP};
 use crate::model::lapse::Lapses;
 use crate::model::route::SinkName;
@@ -45,6 +47,30 @@ pub struct GapSources {
     pub reconcile: watch::Receiver<ReconcileStatus>,
     pub subscriptions: watch::Receiver<Subscriptions>,
     pub lapses: Lapses,
+    /// The other hosts; `None` without a cluster.
+    pub hosts: Option<GapHosts>,
+}
+
+/// Several hosts: only the one that leads watches, and the next one goes on from what it knew.
+#[derive(Clone)]
+pub struct GapHosts {
+    pub leadership: watch::Receiver<Leadership>,
+    pub memory: Arc<dyn SharedText>,
+}
+
+/// A text that all hosts share.
+pub trait SharedText: Send + Sync {
+    /// Reads it; `None` if there is none, or it cannot be read.
+    fn load(&self) -> BoxFuture<'static, Option<String>>;
+
+    /// Replaces it; returns whether it is stored.
+    fn save(&self, text: String) -> BoxFuture<'static, bool>;
+}
+
+impl std::fmt::Debug for GapHosts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GapHosts").field("leadership", &self.leadership).finish_non_exhaustive()
+    }
 }
 
 /// The task; see [`gaps`].
@@ -79,6 +105,8 @@ const RECENT: usize = 20;
 enum Job {
     Tell(Event),
     Keep(Row),
+    /// Reads what the leader before this host knew.
+    Recall,
     FindLosses,
     /// Forgets losses that were told.
     ForgetLosses(Vec<String>),
@@ -87,12 +115,25 @@ enum Job {
 enum Done {
     Told,
     Kept(Result<Row, StoreError>),
+    /// The other hosts may not have it: this one does not lead now, or NATS does not answer.
+    NotShared,
+    Recalled(Option<Row>),
     /// The losses, and their names.
     Losses(Vec<Told>, Vec<String>),
     Closed,
 }
 
+/// Whether this host watches, or another one does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Watch {
+    Here,
+    /// It will, once what the leader before knew is read.
+    Recalling,
+    Elsewhere,
+}
+
 struct Driver {
+    watch: Watch,
     store: Store,
     sources: GapSources,
     watcher: Watcher,
@@ -118,8 +159,15 @@ fn wall() -> u64 {
 
 async fn run(gaps: Gaps, cancel: CancellationToken) {
     let Gaps { store, sources, status: publish } = gaps;
-    let Some(recalled) = recall(&store, &cancel).await else { return };
+    let recalled = match &sources.hosts {
+        Some(_) => None,
+        None => match recall(&store, &cancel).await {
+            Some(recalled) => recalled,
+            None => return,
+        },
+    };
     let mut driver = Driver {
+        watch: if sources.hosts.is_some() { Watch::Elsewhere } else { Watch::Here },
         watcher: Watcher::new(recalled.as_ref().map(|recalled| recalled.memory.clone())),
         recalled: recalled.map(|recalled| (recalled.memory.known, recalled.known_at)),
         sights: Sights::default(),
@@ -139,6 +187,7 @@ async fn run(gaps: Gaps, cancel: CancellationToken) {
     let mut job: OptionFuture<BoxFuture<'static, Done>> = None.into();
     let mut is_busy = false;
     loop {
+        driver.follow_leadership();
         driver.observe();
         driver.publish(&publish);
         if !is_busy && let Some(next) = driver.jobs.pop_front() {
@@ -161,15 +210,29 @@ async fn run(gaps: Gaps, cancel: CancellationToken) {
             Ok(()) = sources.webhook.changed() => {}
             Ok(()) = sources.in_use.changed() => {}
             Ok(()) = sources.reconcile.changed() => {}
+            () = changed(sources.hosts.as_mut()) => {}
             _ = losses.tick() => driver.jobs.push_back(Job::FindLosses),
             _ = keep.tick() => driver.keep(),
-            _ = look.tick() => {}
+            _ = look.tick() => {
+                // The next leader may have to go on from here at any time.
+                if driver.sources.hosts.is_some() && driver.kept.is_none() {
+                    driver.keep();
+                }
+            }
         }
     }
     if is_busy && let Some(done) = job.await {
         driver.handle(done);
     }
     driver.end().await;
+}
+
+/// Resolves when the leadership has changed; never without other hosts.
+async fn changed(hosts: Option<&mut GapHosts>) {
+    let Some(hosts) = hosts else { return std::future::pending().await };
+    if hosts.leadership.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 async fn recall(store: &Store, cancel: &CancellationToken) -> Option<Option<Recalled>> {
@@ -194,7 +257,35 @@ async fn recall(store: &Store, cancel: &CancellationToken) -> Option<Option<Reca
 }
 
 impl Driver {
+    /// Begins to watch once this host leads, from what the leader before knew; ends when another host does.
+    fn follow_leadership(&mut self) {
+        let Some(hosts) = &mut self.sources.hosts else { return };
+        let leads = hosts.leadership.borrow_and_update().role != Role::Standby;
+        match self.watch {
+            Watch::Elsewhere if leads => {
+                self.watch = Watch::Recalling;
+                self.jobs.push_front(Job::Recall);
+            }
+            Watch::Here | Watch::Recalling if !leads => {
+                self.watch = Watch::Elsewhere;
+                self.forget(None);
+            }
+            _ => {}
+        }
+    }
+
+    fn forget(&mut self, recalled: Option<Recalled>) {
+        self.watcher = Watcher::new(recalled.as_ref().map(|recalled| recalled.memory.clone()));
+        self.recalled = recalled.map(|recalled| (recalled.memory.known, recalled.known_at));
+        self.sights = Sights::default();
+        self.matched = (None, None);
+        self.kept = None;
+    }
+
     fn observe(&mut self) {
+        if self.watch != Watch::Here {
+            return;
+        }
         let (here, now) = (Instant::now().into_std(), moment(since_boot()));
         self.line.note(here, now);
         let (conduit, is_idle, finished) = {
@@ -287,7 +378,7 @@ impl Driver {
 
     /// Has the memory stored if it says something new.
     fn keep(&mut self) {
-        let Some(memory) = self.watcher.memory() else { return };
+        let Some(memory) = self.watcher.memory().filter(|_| self.watch == Watch::Here) else { return };
         let is_new = self.kept.as_ref().is_none_or(|kept| {
             // Only what calls is taken for delivering as long as we lived.
             let alive = if self.watcher.is_called() { memory.alive } else { kept.alive };
@@ -307,8 +398,24 @@ impl Driver {
 
     fn start(&self, job: Job) -> BoxFuture<'static, Done> {
         let store = self.store.clone();
+        let shared = self.sources.hosts.as_ref().map(|hosts| Arc::clone(&hosts.memory));
         Box::pin(async move {
             match job {
+                Job::Recall => {
+                    let text = match shared {
+                        Some(shared) => shared.load().await,
+                        None => None,
+                    };
+                    Done::Recalled(text.and_then(|text| serde_json::from_str(&text).ok()))
+                }
+                Job::Keep(row) if shared.is_some() => {
+                    let text = serde_json::to_string(&row).unwrap_or_default();
+                    let is_saved = match shared {
+                        Some(shared) => shared.save(text).await,
+                        None => false,
+                    };
+                    if is_saved { Done::Kept(Ok(row)) } else { Done::NotShared }
+                }
                 Job::Tell(event) => match store.push(event).await {
                     Ok(receipt) => receipt.stored().await.map_or(Done::Closed, |_| Done::Told),
                     Err(_) => Done::Closed,
@@ -331,7 +438,13 @@ impl Driver {
     /// False once the store has gone.
     fn handle(&mut self, done: Done) -> bool {
         match done {
-            Done::Told => {}
+            Done::Told | Done::NotShared => {}
+            Done::Recalled(row) if self.watch == Watch::Recalling => {
+                let boot = (self.ticks)().boot;
+                self.forget(row.map(|row| row.recall(&boot, moment(since_boot()), wall())));
+                self.watch = Watch::Here;
+            }
+            Done::Recalled(_) => {}
             Done::Kept(Ok(row)) => self.kept = Some(row.memory),
             // The next round tries again; after a crash a gap is told as longer until then.
             Done::Kept(Err(error)) => {
@@ -352,6 +465,9 @@ impl Driver {
 
     /// Tells what is over, and stores what the next start goes on from.
     async fn end(mut self) {
+        if self.watch != Watch::Here {
+            return;
+        }
         self.observe();
         let now = moment(since_boot());
         for gap in self.watcher.finish(now) {

@@ -165,6 +165,9 @@ impl Sender {
         let outcome =
             self.attempts(request, pulse, background).await.map_err(|error| self.with_url(request, error));
         pulse.beat();
+        if matches!(outcome, Err(HelixError::StandingBy)) {
+            return outcome;
+        }
         let problem = outcome.as_ref().err().filter(|error| error.is_outage()).map(ToString::to_string);
         if problem.is_some() || outcome.is_ok() {
             self.status.send_if_modified(|status| {
@@ -211,6 +214,10 @@ impl Sender {
         background: Option<&Background>,
     ) -> Result<Vec<u8>, HelixError> {
         let flight = self.pace(request.call, pulse, background).await;
+        // After all waiting: a process that was stopped meanwhile must not send what another host does by now.
+        if self.options.may_send.as_ref().is_some_and(|may_send| !(may_send.0)()) {
+            return Err(HelixError::StandingBy);
+        }
         let answer = tokio::time::timeout(self.options.timeout, self.exchange(request, token)).await;
         let answer = answer.unwrap_or_else(|_| {
             let message =

@@ -47,6 +47,9 @@ pub enum HelixError {
     /// An answer that cannot be understood.
     #[error("Twitch's answer cannot be understood: {message}")]
     Garbled { message: Box<str> },
+    /// Nothing was sent: another host of the cluster may be sending.
+    #[error("this host does not lead the cluster now")]
+    StandingBy,
     /// No token is available.
     #[error("there is no token")]
     Token(#[source] TokenError),
@@ -68,9 +71,11 @@ impl HelixError {
     pub fn kind(&self) -> HelixErrorKind {
         match self {
             Self::Unauthorized { .. } | Self::Token(_) => HelixErrorKind::Credentials,
-            Self::RateLimited | Self::Outage { .. } | Self::Unreachable { .. } | Self::Garbled { .. } => {
-                HelixErrorKind::Unavailable
-            }
+            Self::RateLimited
+            | Self::Outage { .. }
+            | Self::Unreachable { .. }
+            | Self::Garbled { .. }
+            | Self::StandingBy => HelixErrorKind::Unavailable,
             Self::Invalid { .. }
             | Self::Forbidden { .. }
             | Self::NotFound { .. }

@@ -22,7 +22,7 @@ use self::answer::{Bound, Page, PageRows};
 pub use self::client::Background;
 use self::client::Sender;
 pub use self::error::{HelixError, HelixErrorKind};
-pub use self::options::HelixOptions;
+pub use self::options::{HelixOptions, MaySend};
 use self::request::{Call, Request};
 pub use self::request::{MAX_GRANTS, MAX_SHARDS, MAX_USERS};
 pub use self::types::{

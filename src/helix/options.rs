@@ -1,5 +1,7 @@
 //! Settings of the client.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Settings of the client.
@@ -18,6 +20,18 @@ pub struct HelixOptions {
     pub timeout: Duration,
     /// Time in which an empty rate limit bucket is full again: 60 s ("Twitch API Concepts").
     pub refill_window: Duration,
+    /// Looked at right before each request; `None` means that all may be sent.
+    pub may_send: Option<MaySend>,
+}
+
+/// Whether this process may send requests now.
+#[derive(Clone)]
+pub struct MaySend(pub Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl fmt::Debug for MaySend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MaySend")
+    }
 }
 
 impl HelixOptions {
@@ -30,6 +44,7 @@ impl HelixOptions {
             reserve: 20,
             timeout: Duration::from_secs(15),
             refill_window: Duration::from_secs(60),
+            may_send: None,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cluster::{ClusterStatus, HostState, HostStatus, Role};
 use super::event::Seq;
 use super::obstacle::Obstacle;
 use super::rate::Rate;
@@ -234,6 +235,7 @@ pub(crate) fn status() -> Status {
             problem: Some("no space left on device".to_owned()),
             next_try: Some(after(12)),
         }],
+        cluster: Some(cluster(after(0))),
         admin: Some(AdminStatus {
             listen: "127.0.0.1:9464".to_owned(),
             token: true,
@@ -248,6 +250,36 @@ pub(crate) fn status() -> Status {
         vec![entry("1", SubscriptionState::Enabled), entry("2", SubscriptionState::Parked), own];
     status.set_subscriptions(subscriptions.into());
     status
+}
+
+/// Returns a cluster of three hosts, of which one is down and one has another file.
+fn cluster(now: Timestamp) -> ClusterStatus {
+    let host = |name: &str, state, since: u64| HostStatus {
+        name: name.to_owned(),
+        state,
+        leader: false,
+        version: "0.1.0".to_owned(),
+        since: Timestamp::from_unix_millis(now.unix_millis() - since * 1_000),
+        shards: vec![0, 1],
+        sinks: vec!["log".to_owned()],
+        file_differs: false,
+    };
+    let leader = HostStatus { leader: true, ..host("web-1", HostState::Up, 93_600) };
+    let other = HostStatus { file_differs: true, ..host("web-2", HostState::Up, 3_600) };
+    let down = host("web-3", HostState::Down, 60);
+    ClusterStatus {
+        name: "eventsubd".to_owned(),
+        host: "web-1".to_owned(),
+        role: Role::Leader,
+        leader: Some("web-1".to_owned()),
+        connected: true,
+        nats_version: Some("2.12.8".to_owned()),
+        takeovers: 1,
+        hosts: vec![leader, other, down],
+        no_deletes: Some("the file of web-2 is another one than here".to_owned()),
+        problem: Some("cannot connect to NATS at n1:4222: connection refused".to_owned()),
+        hint: Some("it connects by itself once NATS is there".to_owned()),
+    }
 }
 
 /// Returns the status of the same daemon without problems.
@@ -272,7 +304,7 @@ pub(crate) fn healthy() -> Status {
     for shard in &mut status.shards {
         (shard.state, shard.problem) = (ShardState::Bound, None);
     }
-    status.webhook = None;
+    (status.webhook, status.cluster) = (None, None);
     for sink in &mut status.sinks {
         (sink.state, sink.problem, sink.cursor) = (SinkState::Idle, None, Seq(12));
         sink.next_try = None;

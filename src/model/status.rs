@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::cluster::{ClusterStatus, Role};
 use super::event::Seq;
 use super::grants::Scopes;
 use super::obstacle::Obstacle;
@@ -74,6 +75,9 @@ pub struct Status {
     pub store: StoreStatus,
     /// Sinks of the configuration.
     pub sinks: Vec<SinkStatus>,
+    /// The hosts that work together, if there is a `[cluster]`.
+    #[serde(default)]
+    pub cluster: Option<ClusterStatus>,
     /// The admin endpoint, if there is one.
     #[serde(default)]
     pub admin: Option<AdminStatus>,
@@ -104,8 +108,20 @@ impl Status {
         self.subscriptions = subscriptions;
     }
 
+    /// Whether another host of the cluster does the work at Twitch, or shall.
+    pub fn stands_by(&self) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.role != Role::Leader)
+    }
+
     /// The verdict on the whole, with a sentence that the command line and the page show.
     pub fn verdict(&self) -> (Health, String) {
+        if let Some(cluster) = self.cluster.as_ref().filter(|cluster| cluster.role == Role::Standby)
+            && self.ready
+            && self.problems.is_empty()
+        {
+            let leader = cluster.leader.as_deref().unwrap_or("another host");
+            return (Health::Good, format!("standing by: {leader} leads"));
+        }
         match (self.converged, self.ready, self.problems.len()) {
             (true, _, 0) => (Health::Good, "all is well".to_owned()),
             (true, _, problems) => {

@@ -11,6 +11,8 @@
 //! the intent that was saved before it was made.
 //!
 //! What is parked, and why, is not remembered over a restart: each is tried once more.
+//!
+//! Of several hosts only the leader runs. The others show what is wanted, so that their sinks know what goes where.
 
 mod api;
 mod bind;
@@ -49,6 +51,7 @@ pub use self::preview::{Preview, PreviewConduit, PreviewError, preview};
 use self::run::engine::{self, Engine};
 use crate::helix::Helix;
 use crate::model::backoff::Backoff;
+use crate::model::cluster::Leadership;
 use crate::model::hint::Hint;
 use crate::model::invocation::Invocation;
 use crate::model::lapse::Lapses;
@@ -123,6 +126,8 @@ pub struct ReconcileOptions {
     pub drain: Duration,
     /// How the log tells people to run commands.
     pub invocation: Invocation,
+    /// Whether this host leads its cluster. `None` means that there are no other hosts.
+    pub leadership: Option<watch::Receiver<Leadership>>,
 }
 
 impl ReconcileOptions {
@@ -147,6 +152,7 @@ impl ReconcileOptions {
             small_list: 2,
             drain: seconds(3),
             invocation: Invocation::default(),
+            leadership: None,
         }
     }
 }

@@ -29,6 +29,11 @@ const TABLES: &[(&str, &str, &str)] = &[
     ("authorize", "[authorize]", "The page that invites of `eventsubd authorize --link` lead to."),
     ("store", "[store]", "How long events are kept."),
     ("state", "[state]", "The directory of events, dead letters and the id of the conduit."),
+    (
+        "cluster",
+        "[cluster]",
+        "Several hosts with one file, joined by NATS JetStream: one leads, the others stand by.",
+    ),
     ("admin", "[admin]", "The control socket, which commands use."),
     ("log", "[log]", "Level and format of the log."),
 ];

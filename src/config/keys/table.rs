@@ -252,6 +252,19 @@ keys! {
         directory: Option<String> = PATH.needs_restart();
     }
 
+    "cluster" => pub(in crate::config) Cluster {
+        /// addresses of NATS servers, with commas between them, that join hosts with the same file; off when left out
+        nats: Option<Secret> = TEXT.needs_restart();
+        /// a NATS credentials file
+        credentials: Option<String> = PATH.needs_restart();
+        /// the name of the bucket in NATS; clusters that share one NATS need different ones
+        name: String = TEXT.or(r#""eventsubd""#).needs_restart();
+        /// the name of this host, which no other host has; the host's own name when left out
+        host: Option<String> = TEXT.needs_restart();
+        /// how many NATS servers keep a copy of the bucket; 3 with three servers or more, else 1, when left out
+        replicas: Option<usize> = integer(1, 5).needs_restart();
+    }
+
     "admin" => pub(in crate::config) Admin {
         /// the address of the admin endpoint with its page; off when left out, and this machine only without a token
         listen: Option<SocketAddr> = ADDRESS;
@@ -350,6 +363,7 @@ mod tests {
                 "authorize",
                 "store",
                 "state",
+                "cluster",
                 "admin",
                 "log"
             ]

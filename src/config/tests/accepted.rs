@@ -102,6 +102,7 @@ fn defaults() {
             },
             state_directory: "/home/me/.local/state/eventsubd",
             socket: "/home/me/.local/state/eventsubd/control.sock",
+            cluster: None,
             admin: None,
             log: Log {
                 level: "info",
@@ -290,6 +291,7 @@ format = "json"
             },
             state_directory: "/var/lib/eventsubd",
             socket: "/run/eventsubd/control.sock",
+            cluster: None,
             admin: Some(
                 Admin {
                     listen: [::]:9464,

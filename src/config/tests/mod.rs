@@ -3,6 +3,7 @@
 mod accepted;
 mod admin;
 mod authorize;
+mod cluster;
 mod diff;
 mod environment;
 mod files;

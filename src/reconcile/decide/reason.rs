@@ -100,6 +100,7 @@ pub(in crate::reconcile) fn of_failure<'a>(
         | HelixError::Outage { .. }
         | HelixError::Unreachable { .. }
         | HelixError::Garbled { .. }
+        | HelixError::StandingBy
         | HelixError::Token(_) => return None,
     })
 }

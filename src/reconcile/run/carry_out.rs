@@ -30,14 +30,14 @@ impl<A: Api> Engine<A> {
         prepared: Prepared,
         stopped: impl Future<Output = ()>,
     ) -> Result<RunEnd, RunError> {
-        let Prepared { places, wanted, planned, mut costs, keys } = prepared;
+        let Prepared { places, wanted, planned, mut costs, keys, withheld } = prepared;
         let job = Job {
             api: &self.api,
             place: &places.current,
             concurrency: self.options.concurrency,
             drain: self.options.drain,
         };
-        let mut tally = Tally::default();
+        let mut tally = Tally { left: withheld as u64, ..Tally::default() };
         // Some were parked by the plan already.
         let before = planned.park.len();
         let (tables, lists, out) = (&mut self.tables, &mut self.lists, &mut self.out);

@@ -40,7 +40,8 @@ pub(in crate::reconcile) struct Engine<A> {
     pub(super) is_compare_due: bool,
     /// The list has been read in the background; the next run compares with it.
     pub(super) is_read: bool,
-    pulse: Pulse,
+    pub(super) memory: MemoryHandle,
+    pub(super) pulse: Pulse,
     binder: Option<Binder<A>>,
 }
 
@@ -103,7 +104,8 @@ pub(in crate::reconcile) fn build<A: Api>(
     let engine = Engine {
         api: api.with_pulse(&pulse),
         places: PlaceRegistry::new(memory.clone(), reach, target, report.clone(), &options),
-        tables: Tables::new(memory, &options),
+        tables: Tables::new(memory.clone(), &options),
+        memory,
         wake_ups: WakeUps::new(Sources { desired, requests, report, hints, trouble }, &options),
         lists: Lists::default(),
         is_compare_due: false,
@@ -125,7 +127,7 @@ impl<A: Api> Engine<A> {
         let guard = stop.clone().drop_guard();
         let mut binder = tokio::spawn(binder.run(stop));
         tokio::select! {
-            () = self.main(&cancel) => {}
+            () = self.take_turns(&cancel) => {}
             ended = &mut binder => {
                 let error = ended.err().map(|error| error.to_string());
                 tracing::error!(error, "the task that binds shards ended");
@@ -138,7 +140,7 @@ impl<A: Api> Engine<A> {
         }
     }
 
-    async fn main(&mut self, cancel: &CancellationToken) {
+    pub(super) async fn main(&mut self, cancel: &CancellationToken) {
         while let Err(error) = self.recall().await {
             self.pulse.beat();
             let pause = self.wake_ups.record_failure();

@@ -7,6 +7,7 @@ mod lists;
 pub(super) mod observe;
 pub(super) mod out;
 mod places;
+mod standby;
 pub(super) mod tables;
 mod wakeups;
 
@@ -60,6 +61,8 @@ struct Prepared {
     costs: Costs,
     /// The secrets that subscriptions call us with.
     keys: BTreeSet<KeyId>,
+    /// Number of deletes that are left out of the plan.
+    withheld: usize,
 }
 
 impl<A: Api> Engine<A> {
@@ -178,7 +181,8 @@ impl<A: Api> Engine<A> {
             tracing::warn!(error = why, "the callback cannot be reached; nothing is created");
             self.out.warn(format!("the callback cannot be reached, so nothing is created: {why}"));
         }
-        let planned = decided.planned;
+        let mut planned = decided.planned;
+        let withheld = self.withhold_deletes(&mut planned.plan);
         self.out.show_grants(self.tables.grants_of_absent(&wanted, &planned));
         self.tables.apply_plan(&wanted, &planned, &mut self.out);
         self.out.record_list(self.lists.begun());
@@ -194,7 +198,7 @@ impl<A: Api> Engine<A> {
         if planned.plan.actions.iter().any(Action::is_create) && !places.current.is_webhook() {
             self.places.await_shards().await;
         }
-        Ok(Some(Prepared { places, wanted, planned, costs, keys }))
+        Ok(Some(Prepared { places, wanted, planned, costs, keys, withheld }))
     }
 
     /// Sees to a list to plan from. Returns whether it has just been read; `None` if nothing is known, and nothing has

@@ -119,6 +119,15 @@ impl Out {
         }
     }
 
+    /// Forgets how things were when this host last led, or what it never knew.
+    pub(in crate::reconcile) fn begin_term(&mut self) {
+        let status = &mut self.status;
+        (status.generation, status.remembered, status.converged) = (0, None, false);
+        (status.conduit, status.problem, status.problem_kind) = (None, None, None);
+        (status.deletes_held, status.warnings) = (None, Vec::new());
+        self.shown = None;
+    }
+
     /// Forgets the warnings of the run before.
     pub(in crate::reconcile) fn begin_run(&mut self) {
         self.warnings.clear();

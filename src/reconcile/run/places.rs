@@ -37,6 +37,8 @@ pub(in crate::reconcile) struct PreparedPlaces {
 /// Our places, and the shards' share in them: what is remembered, which shards there shall be, how they are.
 #[derive(Debug)]
 pub(in crate::reconcile) struct PlaceRegistry {
+    memory: MemoryHandle,
+    client_id: String,
     remembered: RememberedPlaces,
     target: watch::Sender<Option<ShardTarget>>,
     /// When the target last changed.
@@ -56,7 +58,9 @@ impl PlaceRegistry {
         options: &ReconcileOptions,
     ) -> Self {
         Self {
-            remembered: RememberedPlaces::new(memory, options.client_id.clone()),
+            remembered: RememberedPlaces::new(memory.clone(), options.client_id.clone()),
+            memory,
+            client_id: options.client_id.clone(),
             target,
             target_at: Instant::now(),
             report,
@@ -67,6 +71,16 @@ impl PlaceRegistry {
 
     pub(in crate::reconcile) async fn recall(&mut self) -> Result<(), MemoryError> {
         self.remembered.recall().await
+    }
+
+    /// Forgets what is remembered, so that it is read again.
+    pub(in crate::reconcile) fn forget(&mut self) {
+        self.remembered = RememberedPlaces::new(self.memory.clone(), self.client_id.clone());
+    }
+
+    /// Has all sockets closed: another host has its own.
+    pub(in crate::reconcile) fn close_sockets(&mut self) {
+        self.target.send_if_modified(|target| target.take().is_some());
     }
 
     /// Forgets earlier proofs that the callback can be reached.

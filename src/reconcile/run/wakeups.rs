@@ -129,6 +129,34 @@ impl WakeUps {
         self.sources.report.borrow_and_update().warnings.clone()
     }
 
+    /// Notified when a run should come soon.
+    pub(in crate::reconcile) fn trouble(&self) -> Arc<Notify> {
+        Arc::clone(&self.sources.trouble)
+    }
+
+    /// Has a run follow at once: this host leads now. The shards are looked at too, as another host may have had them.
+    pub(in crate::reconcile) fn begin_term(&mut self) {
+        self.failures = 0;
+        self.listed = None;
+        self.next_run = Instant::now();
+        self.sources.hints.shards.notify_one();
+    }
+
+    /// Takes all requests without a run: another host leads. Returns the number of the last one.
+    pub(in crate::reconcile) fn take_requests(&mut self) -> u64 {
+        self.seen.1 = *self.sources.requests.borrow_and_update();
+        self.seen.1.asked
+    }
+
+    /// Resolves once the configuration has changed, or something is asked.
+    pub(in crate::reconcile) async fn asked_or_edited(&mut self) {
+        tokio::select! {
+            Ok(()) = self.sources.desired.changed() => {}
+            Ok(()) = self.sources.requests.changed() => {}
+            else => std::future::pending().await,
+        }
+    }
+
     /// Begins a run: takes what is asked now.
     pub(in crate::reconcile) fn begin_run(&mut self) -> Order {
         let desired = self.sources.desired.borrow_and_update().clone();

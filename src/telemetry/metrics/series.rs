@@ -5,6 +5,7 @@ use std::time::UNIX_EPOCH;
 
 use super::encode::{Encoder, Format};
 use super::table;
+use crate::model::cluster::{ClusterStatus, HostState, Role};
 use crate::model::obstacle::Obstacle;
 use crate::model::status::{
     GapReason, ShardState, SinkStatus, Status, SubscriptionState, TokenState, WebhookStatus,
@@ -53,6 +54,9 @@ pub fn render(status: &Status, format: Format) -> String {
     shards(&mut out, status);
     intake(&mut out, status);
     gaps(&mut out, status);
+    if let Some(cluster) = &status.cluster {
+        self::cluster(&mut out, cluster);
+    }
     if let Some(webhook) = &status.webhook {
         self::webhook(&mut out, webhook);
     }
@@ -206,6 +210,15 @@ fn gaps(out: &mut Encoder, status: &Status) {
     }
     let open = status.gaps.open.map_or(0.0, |open| status.now.since(open.since).as_secs_f64());
     out.one(&table::GAP_OPEN, open);
+}
+
+fn cluster(out: &mut Encoder, cluster: &ClusterStatus) {
+    out.one(&table::CLUSTER_LEADER, u8::from(cluster.role == Role::Leader));
+    let mut hosts = out.family(&table::CLUSTER_HOSTS);
+    for state in HostState::ALL {
+        hosts.add(&[state.name()], cluster.hosts.iter().filter(|host| host.state == state).count());
+    }
+    out.one(&table::CLUSTER_TAKEOVERS, cluster.takeovers);
 }
 
 fn webhook(out: &mut Encoder, webhook: &WebhookStatus) {

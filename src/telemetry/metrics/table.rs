@@ -151,6 +151,13 @@ metrics! {
     GAP_OPEN: Gauge "eventsubd_gap_open_seconds" ("seconds") []
         "How long events may have been missed by now; 0 while none are";
 
+    CLUSTER_LEADER: Gauge "eventsubd_cluster_leader" ("") []
+        "1 on the host that leads the cluster; absent without `[cluster]`";
+    CLUSTER_HOSTS: Gauge "eventsubd_cluster_hosts" ("") ["state"]
+        "Hosts of the cluster that this one has seen, by state";
+    CLUSTER_TAKEOVERS: Counter "eventsubd_cluster_takeovers" ("") []
+        "Times that this host began to lead the cluster";
+
     WEBHOOK_REQUESTS: Counter "eventsubd_webhook_requests" ("") []
         "Requests answered by the webhook listener";
     WEBHOOK_CHALLENGES: Counter "eventsubd_webhook_challenges" ("") []

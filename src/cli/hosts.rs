@@ -1,0 +1,92 @@
+//! `eventsubd hosts`: the hosts of the cluster, as the daemon on this one sees them.
+
+use serde::Serialize;
+
+use super::args::{Args, HostsArgs};
+use super::control::{Connection, block_on};
+use super::term::{self, Failure, masked};
+use crate::model::cluster::{HostState, HostStatus};
+use crate::model::text::duration;
+use crate::model::time::Timestamp;
+
+#[derive(Serialize)]
+struct Document<'a> {
+    hosts: &'a [HostStatus],
+}
+
+/// `eventsubd hosts`
+pub(super) fn run(args: &Args, flags: &HostsArgs) -> Result<u8, Failure> {
+    let status = block_on(async { Connection::open(args).await?.status().await })?;
+    let Some(cluster) = status.cluster else {
+        return Err(Failure::new("this daemon works alone: its configuration has no `[cluster]`")
+            .hint("docs/several-hosts.md says how hosts are joined"));
+    };
+    if flags.json {
+        return term::write_json(&Document { hosts: &cluster.hosts });
+    }
+    if let Some(problem) = &cluster.problem {
+        args.say(&format!("error: {problem}; the hosts are as they were last seen"));
+    }
+    args.print(&table(&cluster.hosts, status.now))
+}
+
+fn table(hosts: &[HostStatus], now: Timestamp) -> String {
+    let head = ["HOST", "STATE", "VERSION", "FOR", "SHARDS", "SINKS", "FILE"].map(str::to_owned);
+    let rows = hosts.iter().map(|host| row(host, now));
+    let rows: Vec<[String; 7]> = std::iter::once(head).chain(rows).collect();
+    let mut widths = [0; 7];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for row in &rows {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text.push_str(&masked(cells.join("  ").trim_end()));
+        text.push('\n');
+    }
+    text
+}
+
+fn row(host: &HostStatus, now: Timestamp) -> [String; 7] {
+    let state = match (host.state, host.leader) {
+        (HostState::Up, true) => "leads",
+        (HostState::Up, false) => "stands by",
+        (state, _) => state.name(),
+    };
+    let shards: Vec<String> = host.shards.iter().take(5).map(u32::to_string).collect();
+    let more = if host.shards.len() > shards.len() { ", …" } else { "" };
+    let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
+    [
+        host.name.clone(),
+        state.to_owned(),
+        host.version.clone(),
+        duration(now.since(host.since)),
+        or_dash(format!("{}{more}", shards.join(", "))),
+        or_dash(host.sinks.join(", ")),
+        if host.file_differs { "differs" } else { "same" }.to_owned(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+    use crate::model::example;
+
+    #[test]
+    fn hosts_are_a_table() {
+        let status = example::status();
+        let cluster = status.cluster.expect("the example has one");
+        expect![[r#"
+            HOST   STATE      VERSION  FOR        SHARDS  SINKS  FILE
+            web-1  leads      0.1.0    1 day 2 h  0, 1    log    same
+            web-2  stands by  0.1.0    1 h        0, 1    log    differs
+            web-3  down       0.1.0    1 min      0, 1    log    same
+        "#]]
+        .assert_eq(&table(&cluster.hosts, status.now));
+    }
+}

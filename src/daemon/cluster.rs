@@ -1,0 +1,242 @@
+//! The cluster, wired to the other parts: which values it shares, what it tells of this host, how it hands over.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::memory::{OF_HOSTS, StoreMemory};
+use super::options;
+use crate::auth::Outward;
+use crate::cluster::{Cluster, ClusterError, ClusterHandle, HostFacts, NatsReport, cluster, examine_nats};
+use crate::config::Config;
+use crate::gaps::{GapHosts, SharedText};
+use crate::helix::MaySend;
+use crate::model::cluster::{ClusterStatus, HostState, Leadership};
+use crate::model::route::SinkName;
+use crate::model::shard::ShardId;
+use crate::model::status::{ShardStatus, SinkStatus};
+use crate::model::text::chain;
+use crate::reconcile::{Memory, MemoryError};
+use crate::store::{Store, StoreError};
+use crate::telemetry::Publish;
+
+/// Setting that names the state directory.
+const INSTANCE: &str = "cluster.instance";
+/// Time in which a lease can be given up.
+const RESIGN: Duration = Duration::from_secs(1);
+/// Time in which the next leader is expected to have bound its shards; the sockets stay open meanwhile.
+const HANDOVER: Duration = Duration::from_secs(3);
+
+/// Time for which sockets are read on after the next leader has bound its own.
+const READ_ON: Duration = Duration::from_millis(500);
+
+/// Evidence of what this host has.
+#[derive(Clone, Debug)]
+pub(super) struct FactSources {
+    pub(super) fingerprint: watch::Receiver<String>,
+    pub(super) shards: watch::Receiver<BTreeMap<ShardId, ShardStatus>>,
+    pub(super) hooks: watch::Receiver<BTreeMap<ShardId, ShardStatus>>,
+    pub(super) sinks: watch::Receiver<BTreeMap<SinkName, SinkStatus>>,
+}
+
+/// The task of the cluster, with what this host tells of itself.
+#[derive(Debug)]
+pub(super) struct ClusterTask {
+    task: Cluster,
+    facts: watch::Sender<HostFacts>,
+}
+
+/// The cluster that this host belongs to; cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct ClusterLink(ClusterHandle);
+
+/// Joins the cluster that the configuration names, once the task runs.
+pub(super) async fn join(
+    config: &Config,
+    store: &Store,
+    outward: &Outward,
+) -> Result<Option<(ClusterTask, ClusterLink)>, StoreError> {
+    let Some(options) = options::cluster(config) else { return Ok(None) };
+    let mut known = store.settings("").await?;
+    let instance = known.iter().find(|(name, _)| name == INSTANCE).map(|(_, value)| value.clone());
+    let instance = match instance {
+        Some(instance) => instance,
+        None => {
+            let new = uuid::Uuid::new_v4().to_string();
+            store.set_settings(vec![(INSTANCE.to_owned(), Some(new.clone()))]).await?;
+            new
+        }
+    };
+    known.retain(|(name, _)| OF_HOSTS.iter().any(|prefix| name.starts_with(prefix)));
+    let facts = HostFacts { fingerprint: options::fingerprint(config), ..HostFacts::default() };
+    let (facts, told) = watch::channel(facts);
+    let (task, handle) = cluster(options, (**outward.tls()).clone(), instance, told, known);
+    Ok(Some((ClusterTask { task, facts }, ClusterLink(handle))))
+}
+
+impl ClusterTask {
+    /// Runs until cancelled.
+    pub(super) async fn run(self, sources: FactSources, cancel: CancellationToken) {
+        let Self { task, facts } = self;
+        tokio::select! {
+            () = task.run(cancel) => {}
+            () = tell(sources, facts) => {}
+        }
+    }
+}
+
+/// Keeps up to date what this host tells of itself.
+async fn tell(mut sources: FactSources, facts: watch::Sender<HostFacts>) {
+    loop {
+        let shards: BTreeSet<u32> = delivering(&sources.shards.borrow_and_update());
+        let hooks: BTreeSet<u32> = delivering(&sources.hooks.borrow_and_update());
+        let sinks = sources.sinks.borrow_and_update().keys().map(ToString::to_string).collect();
+        let new = HostFacts {
+            fingerprint: sources.fingerprint.borrow_and_update().clone(),
+            shards: shards.union(&hooks).copied().collect(),
+            sinks,
+        };
+        facts.publish(new);
+        tokio::select! {
+            Ok(()) = sources.fingerprint.changed() => {}
+            Ok(()) = sources.shards.changed() => {}
+            Ok(()) = sources.hooks.changed() => {}
+            Ok(()) = sources.sinks.changed() => {}
+            else => std::future::pending().await,
+        }
+    }
+}
+
+fn delivering(shards: &BTreeMap<ShardId, ShardStatus>) -> BTreeSet<u32> {
+    shards.values().filter(|shard| shard.state.delivers()).map(|shard| shard.shard.0).collect()
+}
+
+impl ClusterLink {
+    pub(super) fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.0.leadership.clone()
+    }
+
+    pub(super) fn status(&self) -> watch::Receiver<ClusterStatus> {
+        self.0.status.clone()
+    }
+
+    /// Whether requests may go to Twitch from here.
+    pub(super) fn may_send(&self) -> MaySend {
+        let gate = self.0.gate.clone();
+        MaySend(Arc::new(move || gate.is_open()))
+    }
+
+    /// The memory that the hosts share. What is known of it stays in the store of this host, for a start without NATS.
+    pub(super) fn memory(&self, store: Store) -> Arc<dyn Memory> {
+        Arc::new(SharedMemory { cluster: self.0.clone(), local: StoreMemory(store) })
+    }
+
+    /// The other hosts, for the watch over gaps.
+    pub(super) fn gap_hosts(&self, store: Store) -> GapHosts {
+        let memory = Arc::new(SharedMemory { cluster: self.0.clone(), local: StoreMemory(store) });
+        GapHosts { leadership: self.leadership(), memory: Arc::new(GapText(memory)) }
+    }
+
+    /// Gives the lease up, and waits until another host has bound its shards, if there is one.
+    pub(super) async fn hand_over(&self) {
+        let deadline = Instant::now() + HANDOVER;
+        if timeout(RESIGN, self.0.resign()).await.is_err() {
+            warn!("the lease could not be given up; another host leads once it has ended");
+        }
+        let mut status = self.0.status.clone();
+        let (own, hosts) = (status.borrow().host.clone(), status.borrow().hosts.clone());
+        let own_shards = hosts.iter().find(|host| host.name == own).map_or(0, |host| host.shards.len());
+        if !hosts.iter().any(|host| host.name != own && host.state == HostState::Up) || own_shards == 0 {
+            return;
+        }
+        let shards = own_shards.max(1);
+        let is_over = |status: &ClusterStatus| {
+            status.hosts.iter().any(|host| host.leader && host.name != own && host.shards.len() >= shards)
+        };
+        match timeout_at(deadline, status.wait_for(is_over)).await {
+            Ok(Ok(status)) => info!(leader = status.leader, "handed over"),
+            Ok(Err(_)) => return,
+            Err(_) => warn!("no other host has bound the shards yet"),
+        }
+        // Twitch may still deliver what it had routed to the old sessions.
+        tokio::time::sleep(READ_ON).await;
+    }
+}
+
+/// See [`ClusterLink::memory`].
+struct SharedMemory {
+    cluster: ClusterHandle,
+    local: StoreMemory,
+}
+
+impl SharedMemory {
+    /// Makes the store of this host hold the same values, as far as they differ.
+    async fn copy(&self, prefix: &str, values: &[(String, String)]) -> Result<(), MemoryError> {
+        let shared: BTreeMap<&str, &str> =
+            values.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let local = self.local.load(prefix).await?;
+        let known: BTreeMap<&str, &str> =
+            local.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let mut changes: Vec<(String, Option<String>)> = Vec::new();
+        for (name, value) in &shared {
+            if known.get(name) != Some(value) {
+                changes.push(((*name).to_owned(), Some((*value).to_owned())));
+            }
+        }
+        let gone = known.keys().filter(|name| !shared.contains_key(*name));
+        changes.extend(gone.map(|name| ((*name).to_owned(), None)));
+        if changes.is_empty() { Ok(()) } else { self.local.save(changes).await }
+    }
+}
+
+impl Memory for SharedMemory {
+    fn load(&self, prefix: &str) -> BoxFuture<'_, Result<Vec<(String, String)>, MemoryError>> {
+        let prefix = prefix.to_owned();
+        Box::pin(async move {
+            let Some(values) = self.cluster.load(&prefix).await else {
+                return self.local.load(&prefix).await;
+            };
+            if let Err(error) = self.copy(&prefix, &values).await {
+                warn!(error = chain(&error), "what the cluster knows could not be stored on this host");
+            }
+            Ok(values)
+        })
+    }
+
+    fn save(&self, changes: Vec<(String, Option<String>)>) -> BoxFuture<'_, Result<(), MemoryError>> {
+        Box::pin(async move {
+            self.cluster.save(changes.clone()).await.map_err(|error| MemoryError(Box::new(error)))?;
+            self.local.save(changes).await
+        })
+    }
+}
+
+/// The memory of the watch over gaps.
+struct GapText(Arc<SharedMemory>);
+
+/// Its name.
+const GAPS: &str = "gaps.memory";
+
+impl SharedText for GapText {
+    fn load(&self) -> BoxFuture<'static, Option<String>> {
+        let memory = Arc::clone(&self.0);
+        Box::pin(async move { memory.load(GAPS).await.ok()?.pop().map(|(_, text)| text) })
+    }
+
+    fn save(&self, text: String) -> BoxFuture<'static, bool> {
+        let memory = Arc::clone(&self.0);
+        Box::pin(async move { memory.save(vec![(GAPS.to_owned(), Some(text))]).await.is_ok() })
+    }
+}
+
+/// Connects to the NATS servers of the configuration and looks; `None` without `[cluster]`.
+pub async fn try_cluster(config: &Config, outward: &Outward) -> Option<Result<NatsReport, ClusterError>> {
+    let options = options::cluster(config)?;
+    Some(examine_nats(&options, (**outward.tls()).clone()).await)
+}

@@ -1,0 +1,73 @@
+//! A build without NATS has no cluster, and no value of its types. The configuration refuses `[cluster]` then.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Outward;
+use crate::config::Config;
+use crate::gaps::GapHosts;
+use crate::helix::MaySend;
+use crate::model::cluster::{ClusterStatus, Leadership};
+use crate::model::route::SinkName;
+use crate::model::shard::ShardId;
+use crate::model::status::{ShardStatus, SinkStatus};
+use crate::reconcile::Memory;
+use crate::store::{Store, StoreError};
+
+#[derive(Clone, Debug)]
+#[expect(dead_code, reason = "only a cluster reads them")]
+pub(super) struct FactSources {
+    pub(super) fingerprint: watch::Receiver<String>,
+    pub(super) shards: watch::Receiver<BTreeMap<ShardId, ShardStatus>>,
+    pub(super) hooks: watch::Receiver<BTreeMap<ShardId, ShardStatus>>,
+    pub(super) sinks: watch::Receiver<BTreeMap<SinkName, SinkStatus>>,
+}
+
+#[derive(Debug)]
+pub(super) enum ClusterTask {}
+
+#[derive(Clone, Debug)]
+pub(super) enum ClusterLink {}
+
+pub(super) async fn join(
+    _config: &Config,
+    _store: &Store,
+    _outward: &Outward,
+) -> Result<Option<(ClusterTask, ClusterLink)>, StoreError> {
+    std::future::ready(Ok(None)).await
+}
+
+impl ClusterTask {
+    pub(super) async fn run(self, _sources: FactSources, _cancel: CancellationToken) {
+        match self {}
+    }
+}
+
+impl ClusterLink {
+    pub(super) fn leadership(&self) -> watch::Receiver<Leadership> {
+        match *self {}
+    }
+
+    pub(super) fn status(&self) -> watch::Receiver<ClusterStatus> {
+        match *self {}
+    }
+
+    pub(super) fn may_send(&self) -> MaySend {
+        match *self {}
+    }
+
+    pub(super) fn memory(&self, _store: Store) -> Arc<dyn Memory> {
+        match *self {}
+    }
+
+    pub(super) fn gap_hosts(&self, _store: Store) -> GapHosts {
+        match *self {}
+    }
+
+    pub(super) async fn hand_over(&self) {
+        match *self {}
+    }
+}
