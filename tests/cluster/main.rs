@@ -1,0 +1,412 @@
+//! Several daemons as programs, on real NATS servers, against one stand-in for Twitch: whoever dies, one leads, and nothing
+//! is made anew or deleted.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod servers;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{EXE, SECRET, WAIT, ids, output, quick, text};
+use eventsubd::model::cluster::{HostState, Role};
+use eventsubd::model::status::Status;
+use eventsubd::sandbox::Sandbox;
+use rustix::process::{Pid, Signal, kill_process};
+use servers::{NEWEST, OLDEST, Servers};
+
+const FILE: &str =
+    "[[subscription]]\ntype = [\"stream.online\", \"stream.offline\"]\nbroadcaster = [\"ann\", \"bob\"]\n";
+
+/// A host: a folder with a file, a state directory, and a daemon while it runs.
+struct Host {
+    folder: tempfile::TempDir,
+    child: Option<Child>,
+}
+
+impl Host {
+    /// Writes its file; nothing is started.
+    fn new(sandbox: &Sandbox, nats: &str, name: &str, file: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let host = Self { folder, child: None };
+        host.configure(sandbox, nats, name, file);
+        host
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn configure(&self, sandbox: &Sandbox, nats: &str, name: &str, file: &str) {
+        let mut config = "[twitch]\nclient_secret_file = \"secret\"\nwatch_grants = false\n".to_owned();
+        for line in sandbox.twitch_block().lines().skip(1).filter(|line| !line.starts_with('#')) {
+            writeln!(config, "{line}").unwrap();
+        }
+        writeln!(
+            config,
+            "\n[transport.conduit]\nshards = 2\nkeepalive = \"10s\"\n\n[cluster]\nnats = \"{nats}\"\nhost = \"{name}\"\n\n\
+             {file}\n[sink.log]\ntype = \"file\"\npath = \"{}\"",
+            self.path("events.jsonl").display()
+        )
+        .unwrap();
+        fs::write(self.path("config.toml"), config).unwrap();
+        fs::write(self.path("secret"), SECRET).unwrap();
+        for name in ["config.toml", "secret"] {
+            fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o600)).unwrap();
+        }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(EXE);
+        command.args(arguments).arg("--config").arg(self.path("config.toml"));
+        command.arg("--state-dir").arg(self.path("state")).env_clear().env("PATH", "/usr/bin:/bin");
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn start(&mut self) {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
+        let mut command = self.command(&["run"]);
+        self.child = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(self.child.as_ref().unwrap()), signal).unwrap();
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// `None` while no daemon answers.
+    async fn status(&self) -> Option<Status> {
+        let answer = output(self.command(&["status", "--json"])).await;
+        answer.status.success().then(|| serde_json::from_slice(&answer.stdout).expect("a status"))
+    }
+
+    async fn until(&self, what: &str, mut like: impl FnMut(&Status) -> bool) -> Status {
+        let begun = Instant::now();
+        loop {
+            let status = self.status().await;
+            if let Some(status) = &status
+                && like(status)
+            {
+                return status.clone();
+            }
+            assert!(begun.elapsed() < WAIT, "never: {what}; {status:#?}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn leads(&self) -> Status {
+        self.until("it leads, and Twitch matches the file", |status| {
+            role(status) == Role::Leader && status.converged
+        })
+        .await
+    }
+
+    async fn stands_by(&self) -> Status {
+        self.until("it stands by", |status| {
+            let has_leader = status.cluster.as_ref().is_some_and(|cluster| cluster.leader.is_some());
+            role(status) == Role::Standby && has_leader && status.ready
+        })
+        .await
+    }
+
+    /// The ids of the events that its sink has written.
+    fn events(&self) -> Vec<String> {
+        ids(&fs::read(self.path("events.jsonl")).unwrap_or_default())
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn role(status: &Status) -> Role {
+    status.cluster.as_ref().expect("a cluster").role
+}
+
+/// What must not happen when the leader changes.
+fn made_and_deleted(sandbox: &Sandbox) -> (u64, u64, usize) {
+    let stats = sandbox.stats();
+    (stats.creates, stats.deletes, sandbox.conduits().len())
+}
+
+/// Sends an event, and waits until one of these hosts has written it.
+async fn arrives(sandbox: &Sandbox, hosts: &[&Host]) {
+    let written = || hosts.iter().map(|host| host.events().len()).sum::<usize>();
+    let (before, begun) = (written(), Instant::now());
+    sandbox.trigger("stream.online", Some("ann")).await.unwrap();
+    while written() == before {
+        let logs: Vec<String> = hosts.iter().map(|host| host.log()).collect();
+        assert!(begun.elapsed() < WAIT, "the event never arrives: {logs:#?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A leader, and hosts that stand by.
+async fn hosts<const N: usize>(sandbox: &Sandbox, nats: &str) -> [Host; N] {
+    let mut hosts = std::array::from_fn(|n| Host::new(sandbox, nats, &format!("web-{}", n + 1), FILE));
+    for (n, host) in hosts.iter_mut().enumerate() {
+        host.start();
+        if n == 0 {
+            host.leads().await
+        } else {
+            host.stands_by().await
+        };
+    }
+    hosts
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_leader_is_followed_and_nothing_is_made_anew() {
+    let servers = Servers::start(OLDEST, 3);
+    let sandbox = Sandbox::start(quick()).await.unwrap();
+    let [mut first, mut second, third] = hosts(&sandbox, &servers.urls()).await;
+    arrives(&sandbox, &[&first]).await;
+    let before = made_and_deleted(&sandbox);
+    assert_eq!(before.0, 4);
+
+    let answer = output(third.command(&["hosts"])).await;
+    let table = text(&answer.stdout);
+    assert!(table.contains("web-1  leads") && table.contains("web-3  stands by"), "{table}");
+    let answer = output(third.command(&["apply"])).await;
+    assert!(text(&answer.stderr).contains("run the same command on web-1"), "{}", text(&answer.stderr));
+
+    first.kill();
+    let begun = Instant::now();
+    let (next, other) = loop {
+        let roles = [second.status().await, third.status().await].map(|status| status.map(|s| role(&s)));
+        match roles {
+            [Some(Role::Leader), _] => break (&second, &third),
+            [_, Some(Role::Leader)] => break (&third, &second),
+            _ => assert!(begun.elapsed() < WAIT, "nobody leads: {}{}", second.log(), third.log()),
+        }
+    };
+    next.leads().await;
+    let status = next.until("the gap is told", |status| !status.gaps.recent.is_empty()).await;
+    let gap = status.gaps.recent[0];
+    assert!(gap.to.since(gap.from) < Duration::from_secs(60), "{gap:?}");
+    arrives(&sandbox, &[next]).await;
+    let status = other.stands_by().await;
+    assert!(status.gaps.recent.is_empty() && status.gaps.open.is_none(), "{:?}", status.gaps);
+    assert_eq!(made_and_deleted(&sandbox), before, "{}", next.log());
+
+    // The old one comes back, and stands by.
+    first.start();
+    first.stands_by().await;
+    let status = next.leads().await;
+    let cluster = status.cluster.unwrap();
+    assert_eq!(cluster.takeovers, 1);
+    assert!(cluster.hosts.iter().all(|host| host.state == HostState::Up), "{:?}", cluster.hosts);
+    arrives(&sandbox, &[next]).await;
+    assert_eq!(made_and_deleted(&sandbox), before);
+    second.kill();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_was_stopped_for_a_while_does_not_lead_any_more() {
+    let servers = Servers::start(OLDEST, 1);
+    let sandbox = Sandbox::start(quick()).await.unwrap();
+    let [first, second] = hosts(&sandbox, &servers.urls()).await;
+    let before = made_and_deleted(&sandbox);
+    first.signal(Signal::STOP);
+    second.leads().await;
+    arrives(&sandbox, &[&second]).await;
+    first.signal(Signal::CONT);
+    first.stands_by().await;
+    arrives(&sandbox, &[&second]).await;
+    let status = second.leads().await;
+    assert_eq!(status.cluster.unwrap().takeovers, 1, "it went on leading");
+    assert_eq!(made_and_deleted(&sandbox), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_stops_hands_over_without_losing_an_event() {
+    let servers = Servers::start(NEWEST, 1);
+    let sandbox = Sandbox::start(quick()).await.unwrap();
+    let [mut first, second] = hosts(&sandbox, &servers.urls()).await;
+    let before = made_and_deleted(&sandbox);
+    first.signal(Signal::TERM);
+    let (mut sent, begun) = (0, Instant::now());
+    while first.child.as_mut().unwrap().try_wait().unwrap().is_none() {
+        assert!(begun.elapsed() < WAIT, "the daemon does not end: {}", first.log());
+        sandbox.trigger("stream.online", Some("bob")).await.unwrap();
+        sent += 1;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    second.leads().await;
+    // What a sink had not got when the daemon ended, it gets after the restart.
+    first.start();
+    let begun = Instant::now();
+    loop {
+        let mut all = [first.events(), second.events()].concat();
+        all.sort();
+        all.dedup();
+        if all.len() == sent {
+            break;
+        }
+        assert!(begun.elapsed() < WAIT, "{} of {sent}: {}{}", all.len(), first.log(), second.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(sent > 0 && first.log().contains("handed over"), "{}", first.log());
+    assert_eq!(made_and_deleted(&sandbox), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nats_may_lose_a_server_and_may_be_away() {
+    let mut servers = Servers::start(OLDEST, 3);
+    let sandbox = Sandbox::start(quick()).await.unwrap();
+    let [first, second] = hosts(&sandbox, &servers.urls()).await;
+    let before = made_and_deleted(&sandbox);
+    // One of them led the bucket.
+    for index in 0..servers.count() {
+        servers.kill(index);
+        arrives(&sandbox, &[&first, &second]).await;
+        servers.run(index);
+        let begun = Instant::now();
+        loop {
+            let all = [first.status().await.unwrap(), second.status().await.unwrap()];
+            let leaders =
+                all.iter().filter(|status| role(status) == Role::Leader && status.converged).count();
+            let connected = all.iter().all(|status| status.cluster.as_ref().unwrap().connected);
+            if leaders == 1 && connected {
+                break;
+            }
+            assert!(begun.elapsed() < WAIT, "nobody leads: {}{}", first.log(), second.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    assert_eq!(made_and_deleted(&sandbox), before);
+
+    let leader = if role(&first.status().await.unwrap()) == Role::Leader { &first } else { &second };
+    let takeovers = leader.status().await.unwrap().cluster.unwrap().takeovers;
+    (0..servers.count()).for_each(|index| servers.kill(index));
+    let status = leader.until("it is cut off", |status| role(status) == Role::CutOff).await;
+    assert!(status.ready, "{:?}", status.not_ready);
+    assert!(status.problems.iter().any(|problem| problem.part == "cluster"), "{:?}", status.problems);
+    let binds = sandbox.stats().binds;
+    arrives(&sandbox, &[leader]).await;
+    (0..servers.count()).for_each(|index| servers.run(index));
+    let begun = Instant::now();
+    let next = loop {
+        let all = [first.status().await.unwrap(), second.status().await.unwrap()];
+        match all.map(|status| role(&status)) {
+            [Role::Leader, _] => break &first,
+            [_, Role::Leader] => break &second,
+            _ => assert!(begun.elapsed() < WAIT, "nobody leads: {}{}", first.log(), second.log()),
+        }
+    };
+    let status = next.leads().await;
+    if std::ptr::eq(next, leader) {
+        assert_eq!(status.cluster.unwrap().takeovers, takeovers, "its term went on");
+        assert_eq!(sandbox.stats().binds, binds, "its sockets stayed bound");
+    }
+    arrives(&sandbox, &[&first, &second]).await;
+    assert_eq!(made_and_deleted(&sandbox), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_deleted_while_files_differ() {
+    let servers = Servers::start(OLDEST, 1);
+    let sandbox = Sandbox::start(quick()).await.unwrap();
+    let [first, second] = hosts(&sandbox, &servers.urls()).await;
+    let shorter = FILE.replace(", \"bob\"", "");
+    first.configure(&sandbox, &servers.urls(), "web-1", &shorter);
+    assert!(output(first.command(&["reload"])).await.status.success());
+    let held = |status: &Status| {
+        status
+            .problems
+            .iter()
+            .any(|problem| problem.message.contains("would be deleted, and nothing is deleted"))
+    };
+    let status = first.until("deletes wait", held).await;
+    assert!(!status.converged && status.cluster.unwrap().no_deletes.unwrap().contains("web-2"));
+    second.until("it says so too", |status| status.cluster.as_ref().unwrap().no_deletes.is_some()).await;
+    assert_eq!(sandbox.stats().deletes, 0);
+
+    second.configure(&sandbox, &servers.urls(), "web-2", &shorter);
+    assert!(output(second.command(&["reload"])).await.status.success());
+    first.leads().await;
+    assert_eq!(sandbox.stats().deletes, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_with_another_file_than_the_one_before_deletes_nothing_at_first() {
+    let servers = Servers::start(OLDEST, 1);
+    let sandbox = Sandbox::start(quick()).await.unwrap();
+    let mut first = Host::new(&sandbox, &servers.urls(), "web-1", FILE);
+    first.start();
+    first.leads().await;
+    first.kill();
+    let mut second = Host::new(&sandbox, &servers.urls(), "web-2", &FILE.replace(", \"bob\"", ""));
+    second.start();
+    let held = |status: &Status| {
+        role(status) == Role::Leader
+            && status
+                .problems
+                .iter()
+                .any(|problem| problem.message.contains("the leader before had another file"))
+    };
+    second.until("it waits", held).await;
+    assert_eq!(sandbox.stats().deletes, 0);
+    // A person who has this file loaded here wants it.
+    second.configure(&sandbox, &servers.urls(), "web-2", &FILE.replace("\"ann\", ", ""));
+    assert!(output(second.command(&["reload"])).await.status.success());
+    second.leads().await;
+    assert_eq!(sandbox.stats().deletes, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_host_of_one_name_takes_no_part() {
+    let servers = Servers::start(OLDEST, 1);
+    let sandbox = Sandbox::start(quick()).await.unwrap();
+    let [mut first] = hosts(&sandbox, &servers.urls()).await;
+    let mut double = Host::new(&sandbox, &servers.urls(), "web-1", FILE);
+    double.start();
+    let refused = |status: &Status| {
+        status.problems.iter().any(|problem| problem.message.contains("another host is called web-1 too"))
+    };
+    double.until("it is refused", refused).await;
+    assert_eq!(role(&first.leads().await), Role::Leader);
+    // Once the first has gone, the name is free.
+    first.kill();
+    double.leads().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_server_is_refused() {
+    let old = ["/usr/sbin/nats-server", "/usr/bin/nats-server"].map(PathBuf::from);
+    let old =
+        old.into_iter().find(|path| path.exists()).expect("Debian's nats-server is installed by tests/run");
+    let servers = Servers::start_program(old, 1);
+    let sandbox = Sandbox::start(quick()).await.unwrap();
+    let mut host = Host::new(&sandbox, &servers.urls(), "web-1", FILE);
+    host.start();
+    let refused = |status: &Status| {
+        status.problems.iter().any(|problem| {
+            problem.message.contains("and `[cluster]` needs 2.12 or newer")
+                && problem.hint.contains("https://github.com/nats-io/nats-server/releases")
+        })
+    };
+    let status = host.until("it is refused", refused).await;
+    assert!(!status.ready && role(&status) == Role::Standby);
+    let answer = output(host.command(&["check", "--online"])).await;
+    assert!(text(&answer.stdout).contains("needs 2.12 or newer"), "{}", text(&answer.stdout));
+    assert_eq!(made_and_deleted(&sandbox), (0, 0, 0));
+}

@@ -1,0 +1,113 @@
+//! NATS servers of a cluster, from the packages that `tests/run` installs.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use super::WAIT;
+
+/// The oldest server that is allowed.
+pub(super) const OLDEST: &str = "oldest/site-packages/bin/nats-server";
+pub(super) const NEWEST: &str = "newest/site-packages/bin/nats-server";
+
+/// Servers that know each other; they are killed when this goes.
+pub(super) struct Servers {
+    folder: tempfile::TempDir,
+    program: PathBuf,
+    ports: Vec<(u16, u16)>,
+    children: Vec<Option<Child>>,
+}
+
+fn free_ports(number: usize) -> Vec<(u16, u16)> {
+    let listeners: Vec<_> = (0..2 * number).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+    listeners.chunks(2).map(|pair| (port(&pair[0]), port(&pair[1]))).collect()
+}
+
+impl Servers {
+    /// So many servers of this release.
+    pub(super) fn start(program: &str, number: usize) -> Self {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster").join(program);
+        assert!(program.exists(), "{} is installed by tests/run", program.display());
+        Self::start_program(program, number)
+    }
+
+    /// So many servers of this program.
+    pub(super) fn start_program(program: PathBuf, number: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut servers = Self { folder, program, ports: Vec::new(), children: Vec::new() };
+        // Another process may take a port meanwhile: then other ones are tried.
+        let begun = Instant::now();
+        loop {
+            servers.ports = free_ports(number);
+            servers.children = (0..number).map(|_| None).collect();
+            (0..number).for_each(|index| servers.run(index));
+            if (0..number).all(|index| servers.listens(index)) {
+                return servers;
+            }
+            assert!(begun.elapsed() < WAIT, "the NATS servers do not start");
+        }
+    }
+
+    /// Starts a server, with what it had stored.
+    pub(super) fn run(&mut self, index: usize) {
+        let (port, cluster) = self.ports[index];
+        let mut command = Command::new(&self.program);
+        command
+            .args(["--jetstream", "--addr", "127.0.0.1", "--port", &port.to_string()])
+            .args(["--name", &format!("n{index}"), "--store_dir"])
+            .arg(self.folder.path().join(format!("store-{index}")))
+            .env("PATH", "/usr/local/sbin:/usr/sbin:/usr/local/bin:/usr/bin")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(self.folder.path().join(format!("log-{index}"))).unwrap());
+        if self.ports.len() > 1 {
+            let routes: Vec<String> =
+                self.ports.iter().map(|(_, cluster)| format!("nats://127.0.0.1:{cluster}")).collect();
+            command
+                .args(["--cluster_name", "test", "--cluster", &format!("nats://127.0.0.1:{cluster}")])
+                .args(["--routes", &routes.join(",")]);
+        }
+        self.children[index] = Some(command.spawn().expect("the NATS server starts"));
+    }
+
+    fn listens(&mut self, index: usize) -> bool {
+        let begun = Instant::now();
+        loop {
+            let ended = self.children[index].as_mut().is_none_or(|child| child.try_wait().unwrap().is_some());
+            if ended || begun.elapsed() > WAIT {
+                return false;
+            }
+            if TcpStream::connect(("127.0.0.1", self.ports[index].0)).is_ok() {
+                return true;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+
+    pub(super) fn kill(&mut self, index: usize) {
+        if let Some(mut child) = self.children[index].take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// The value of `nats` for them.
+    pub(super) fn urls(&self) -> String {
+        let urls: Vec<String> =
+            self.ports.iter().map(|(port, _)| format!("nats://127.0.0.1:{port}")).collect();
+        urls.join(",")
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.ports.len()
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        (0..self.count()).for_each(|index| self.kill(index));
+    }
+}
