@@ -7,9 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use eventsubd::auth::{Credentials, Keeper, Outward, Proxies, TokenOptions, tls_config};
+use eventsubd::daemon::Caller;
 use eventsubd::helix::{Helix, HelixOptions};
 use eventsubd::model::secret::Secret;
 use eventsubd::model::status::TokenState;
+use eventsubd::model::webhook::{Callback, WebhookKey};
+use eventsubd::reconcile::Reach;
 use eventsubd::transport::websocket::try_welcome;
 use futures_util::SinkExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -219,6 +222,32 @@ async fn this_machine_is_reached_without_the_proxy() {
     let session = try_welcome(&outward, &format!("ws://{greeter}/ws"), WAIT).await.unwrap();
     assert_eq!(session.as_str(), "greeted");
     assert!(heads.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn whatever_is_away_is_named_with_its_address_and_port() {
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let sentence = format!("cannot connect to {address}: connection refused");
+    let outward = outward(&[]);
+
+    let websocket = try_welcome(&outward, &format!("ws://{address}/ws"), WAIT).await.unwrap_err();
+    assert!(websocket.ends_with(&sentence), "{websocket}");
+
+    let reached = outward.reach(&format!("https://{address}/hook").parse().unwrap()).await.unwrap_err();
+    assert_eq!(reached, sentence);
+
+    let http = &outward;
+    let refused = http.client().get(format!("http://{address}/helix?secret=x")).send().await.unwrap_err();
+    assert_eq!(http.explain(&refused), sentence);
+
+    let key = WebhookKey::new(Secret::new("0123456789abcdef")).unwrap();
+    let url = format!("http://{address}/eventsub");
+    let callback = Callback { url: url.as_str().into(), key: key.id, shard: None };
+    let proved = Caller::new(http.clone()).prove(&callback, &key).await.unwrap_err();
+    let expected = format!(
+        "{url}: nothing answers there: is the proxy running, and port 443 open to the outside? ({sentence})"
+    );
+    assert_eq!(proved, expected);
 }
 
 #[tokio::test]

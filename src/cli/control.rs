@@ -80,7 +80,7 @@ impl Connection {
             Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 "no process listens on it".to_owned()
             }
-            Some(error) => error.to_string(),
+            Some(error) => connect::reason(&error),
             None => String::new(),
         };
         let own = places.own().paths.socket.display();

@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::io;
+use std::time::Duration;
 
 use rustls::{AlertDescription, CertificateError};
 
@@ -13,6 +14,11 @@ use super::text::chain;
 /// `cannot connect to HOST:PORT[ through PROXY]: REASON`
 pub fn cannot_connect(to: &str, through: Option<&str>, error: &(dyn Error + 'static)) -> String {
     format!("cannot connect to {}: {}", place(to, through), reason(error))
+}
+
+/// `cannot connect to HOST:PORT: no answer in 10 seconds`
+pub fn silent(to: &str, limit: Duration) -> String {
+    format!("cannot connect to {to}: no answer in {} seconds", limit.as_secs())
 }
 
 /// `the connection to HOST:PORT[ through PROXY] broke: REASON`

@@ -22,6 +22,7 @@ use super::super::format::Format;
 use super::super::outgoing::Attempt;
 use super::super::retry::Outcome;
 use super::{Single, printable};
+use crate::model::connect::{broke, cannot_connect, silent};
 use crate::model::event::{Event, StoredEvent};
 use crate::model::masking::Masking;
 use crate::model::secret::Secret;
@@ -162,7 +163,7 @@ async fn drive(
             Ok(MqttEvent::Incoming(Packet::PubComp(ack))) => acknowledge(&mut locked(), ack.pkid),
             Ok(_) => {}
             Err(error) => {
-                let why = explain(&address, &masking, &error);
+                let why = explain(&address, &masking, &error, ready.is_none());
                 locked().end(&why);
                 if let Some(ready) = ready.take() {
                     let _ = ready.send(Err(why));
@@ -180,8 +181,12 @@ fn acknowledge(waiting: &mut Waiting, id: u16) {
 }
 
 /// The failure in words. A broker or a library may repeat a secret.
-fn explain(address: &str, masking: &Masking, error: &ConnectionError) -> String {
+fn explain(address: &str, masking: &Masking, error: &ConnectionError, was_connected: bool) -> String {
     let said = |error: &dyn std::fmt::Display| printable(&masking.hide(&error.to_string()));
+    let failed = |error: &(dyn std::error::Error + 'static)| {
+        let words = if was_connected { broke } else { cannot_connect };
+        printable(&masking.hide(&words(address, None, error)))
+    };
     match error {
         ConnectionError::ConnectionRefused(
             ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized,
@@ -190,12 +195,11 @@ fn explain(address: &str, masking: &Masking, error: &ConnectionError) -> String 
             format!("{address} says that it is unavailable")
         }
         ConnectionError::ConnectionRefused(_) => format!("{address} refuses the connection"),
-        ConnectionError::Io(error) | ConnectionError::MqttState(StateError::Io(error)) => {
-            format!("{address}: {}", said(error))
-        }
-        ConnectionError::Tls(error) => format!("{address}: {}", said(error)),
+        ConnectionError::Io(error) | ConnectionError::MqttState(StateError::Io(error)) => failed(error),
+        ConnectionError::Tls(error) => failed(error),
+        ConnectionError::NetworkTimeout if !was_connected => silent(address, CONNECT_LIMIT),
         ConnectionError::NetworkTimeout | ConnectionError::FlushTimeout => {
-            format!("{address} does not answer")
+            format!("no answer from {address} in time")
         }
         ConnectionError::MqttState(StateError::ConnectionAborted) => {
             format!("{address} closed the connection")
@@ -294,7 +298,7 @@ impl Mqtt {
         match tokio::time::timeout(CONNECT_LIMIT, connected).await {
             Ok(Ok(Ok(()))) => {}
             Ok(Ok(Err(error))) => return Err(error),
-            Ok(Err(_)) | Err(_) => return Err(format!("{address} does not answer")),
+            Ok(Err(_)) | Err(_) => return Err(silent(&address, CONNECT_LIMIT)),
         }
         info!(address, "connected to the MQTT broker");
         *slot = Some(Arc::clone(&link));
@@ -382,8 +386,11 @@ mod tests {
         let tls = crate::delivery::tests::options().tls;
         let sink = Mqtt::new(options, Format::Eventsub, tls).unwrap();
         let error = std::io::Error::other("no hunter2hunter2, no opensesame99, no entry");
-        let words = explain("localhost:1883", &sink.masking, &ConnectionError::Io(error));
-        assert!(words.starts_with("localhost:1883: ") && words.ends_with("no entry"), "{words}");
+        let words = explain("localhost:1883", &sink.masking, &ConnectionError::Io(error), false);
+        assert!(
+            words.starts_with("cannot connect to localhost:1883: ") && words.ends_with("no entry"),
+            "{words}"
+        );
         assert!(!words.contains("hunter2") && !words.contains("opensesame"), "{words}");
     }
 

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use percent_encoding::percent_decode_str;
+use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tracing::{info, warn};
 
@@ -19,7 +20,7 @@ use super::super::format::Format;
 use super::super::outgoing::{Attempt, Envelope};
 use super::super::retry::Outcome;
 use super::{Single, printable};
-use crate::model::connect::address;
+use crate::model::connect::{address, reason, silent};
 use crate::model::event::StoredEvent;
 use crate::model::masking::Masking;
 use crate::model::route::SinkName;
@@ -34,6 +35,8 @@ const IN_FLIGHT: usize = 256;
 const ACK_LIMIT: Duration = Duration::from_secs(10);
 /// The longest subject, in bytes. Servers close the connection when a line of their protocol is longer than 4 KiB.
 const SUBJECT: usize = 2_000;
+/// The library's words for every failure below the protocol.
+const IO_ERROR: &str = "io error";
 /// Time limit of connecting.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Time for which a stream that we create knows message ids: longer than most outages of a server.
@@ -60,6 +63,8 @@ struct Link {
     sink: SinkName,
     /// The servers, without user and password.
     servers: String,
+    /// Their hosts and ports.
+    targets: Vec<(String, u16)>,
     masking: Masking,
     /// The reason for which there is no connection.
     problem: Mutex<Option<String>>,
@@ -71,7 +76,24 @@ impl Link {
         self.problem.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn handle(&self, event: &Event) {
+    /// Finds the cause of a failed attempt that the library calls an I/O error and nothing more.
+    async fn cause(&self, event: &Event) -> Option<String> {
+        let Event::ClientError(ClientError::Other(text)) = event else { return None };
+        if !text.eq_ignore_ascii_case(IO_ERROR) {
+            return None;
+        }
+        for (host, port) in &self.targets {
+            let connecting = TcpStream::connect((host.as_str(), *port));
+            match tokio::time::timeout(CONNECT_LIMIT, connecting).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return Some(reason(&error)),
+                Err(_) => return Some("no answer in time".to_owned()),
+            }
+        }
+        None
+    }
+
+    fn handle(&self, event: &Event, cause: Option<String>) {
         let now = Instant::now();
         let permit = |kind| self.log.permit(kind, now);
         let sink = &self.sink;
@@ -92,7 +114,8 @@ impl Link {
                 format!("{} reports an error: {}", self.servers, self.said(text))
             }
             Event::ClientError(ClientError::Other(text)) => {
-                format!("cannot connect to {}: {}", self.servers, self.said(&why(text)))
+                let cause = cause.unwrap_or_else(|| self.said(&why(text)));
+                format!("cannot connect to {}: {cause}", self.servers)
             }
             Event::LameDuckMode => format!("{} is about to stop", self.servers),
             Event::ClientError(_) | Event::Draining | Event::Closed => {
@@ -126,6 +149,7 @@ fn why(text: &str) -> String {
         ("invalid peer certificate", "its certificate cannot be used"),
         ("tls", "TLS failed"),
         ("authorization violation", "it refuses the user, the password or the credentials file"),
+        (IO_ERROR, "the connection broke"),
     ];
     let known = words.iter().find(|(part, _)| lower.contains(part));
     known.map_or_else(|| text.to_owned(), |(_, words)| (*words).to_owned())
@@ -190,6 +214,7 @@ impl Nats {
         let link = Arc::new(Link {
             sink: name,
             servers: addresses.join(", "),
+            targets: servers.iter().map(|server| (server.host().to_owned(), server.port())).collect(),
             masking,
             problem: Mutex::default(),
             log: LogLimit::default(),
@@ -211,9 +236,7 @@ impl Nats {
             Ok(Err(error)) => {
                 Err(format!("cannot connect to {servers}: {}", self.link.said(&why(&error.to_string()))))
             }
-            Err(_) => {
-                Err(format!("cannot connect to {servers}: no answer in {} seconds", CONNECT_LIMIT.as_secs()))
-            }
+            Err(_) => Err(silent(servers, CONNECT_LIMIT)),
         }
     }
 
@@ -224,8 +247,11 @@ impl Nats {
             .connection_timeout(CONNECT_LIMIT)
             .tls_client_config(self.tls.clone())
             .event_callback(move |event| {
-                link.handle(&event);
-                async {}
+                let link = Arc::clone(&link);
+                async move {
+                    let cause = link.cause(&event).await;
+                    link.handle(&event, cause);
+                }
             });
         let options = if self.options.discover { options } else { options.ignore_discovered_servers() };
         let options = match &self.login {
@@ -256,10 +282,15 @@ impl Nats {
         self.context
             .get_or_try_init(|| async {
                 let options = self.connect_options().map_err(|error| error.to_string())?;
-                let client =
-                    options.retry_on_initial_connect().connect(self.servers.clone()).await.map_err(
-                        |error| format!("cannot connect to {}: {}", self.link.servers, error.kind()),
-                    )?;
+                let client = options.retry_on_initial_connect().connect(self.servers.clone()).await.map_err(
+                    |error| {
+                        format!(
+                            "cannot connect to {}: {}",
+                            self.link.servers,
+                            self.link.said(&why(&error.to_string()))
+                        )
+                    },
+                )?;
                 let mut context = async_nats::jetstream::new(client);
                 context.set_timeout(ACK_LIMIT);
                 Ok(context)
@@ -314,7 +345,14 @@ impl Nats {
                     "no stream takes the subject {subject}: make one, or name one with `stream` to have it made"
                 )),
             },
-            kind => Outcome::unavailable(format!("{} did not take the event: {kind}", self.link.servers)),
+            // Without a connection, the reason for that is the real one.
+            kind => {
+                let problem = self.link.problem().clone();
+                Outcome::unavailable(
+                    problem
+                        .unwrap_or_else(|| format!("{} did not take the event: {kind}", self.link.servers)),
+                )
+            }
         }
     }
 
@@ -437,17 +475,17 @@ mod tests {
         let other = |text: &str| Event::ServerError(ServerError::Other(text.to_owned()));
         let problem = || link.problem().clone().unwrap_or_default();
         for text in ["bad login me:p@ssword-9-of-the-bus", "no: P@SSWORD-9", "\u{1b}[31mword-9-of\n"] {
-            link.handle(&other(text));
+            link.handle(&other(text), None);
             let said = problem().to_ascii_lowercase();
             assert!(said.contains("[secret]") && !said.contains("word-9"), "{said}");
             assert!(!said.contains(char::is_control), "{said:?}");
         }
-        link.handle(&other("maximum \u{1b}[31mconnections\nexceeded"));
+        link.handle(&other("maximum \u{1b}[31mconnections\nexceeded"), None);
         assert!(!problem().contains(char::is_control), "{:?}", problem());
         let refused = "IO error: Connection refused (os error 111)".to_owned();
-        link.handle(&Event::ClientError(ClientError::Other(refused)));
+        link.handle(&Event::ClientError(ClientError::Other(refused)), None);
         assert_eq!(problem(), "cannot connect to n1:4222, n2:4222: connection refused");
-        link.handle(&Event::Connected);
+        link.handle(&Event::Connected, None);
         assert_eq!(problem(), "");
     }
 

@@ -20,6 +20,7 @@ use super::super::format::Format;
 use super::super::outgoing::{Attempt, Envelope};
 use super::super::retry::Outcome;
 use super::{Single, printable};
+use crate::model::connect::{broke, cannot_connect, silent};
 use crate::model::event::{Event, StoredEvent};
 use crate::model::masking::Masking;
 use crate::model::sink::{RedisOptions, RedisTarget};
@@ -127,14 +128,14 @@ impl Redis {
         }
         let address = self.address();
         let connecting = tokio::time::timeout(CONNECT_LIMIT, self.connect(&address)).await;
-        let link = connecting.map_err(|_| format!("{address} does not answer"))??;
+        let link = connecting.map_err(|_| silent(&address, CONNECT_LIMIT))??;
         info!(address, "connected to Redis");
         *slot = Some(link.clone());
         Ok(link)
     }
 
     async fn connect(&self, address: &str) -> Result<Link, String> {
-        let failed = |error: std::io::Error| format!("cannot connect to {address}: {error}");
+        let failed = |error: std::io::Error| cannot_connect(address, None, &error);
         let stream = TcpStream::connect(address).await.map_err(failed)?;
         // An event is one small packet; it must not wait for another one.
         let _ = stream.set_nodelay(true);
@@ -174,7 +175,7 @@ impl Redis {
             _ if error.code() == Some("NOAUTH") => {
                 format!("{address} asks for a password: put it into `url`")
             }
-            ErrorKind::IoError => format!("{address}: {}", printable(&error.to_string())),
+            ErrorKind::IoError => printable(&broke(&address, None, error)),
             _ => match error.code() {
                 Some(code) => format!("{address} answered {} {said}", printable(code)),
                 None => format!("{address}: {}", printable(&error.to_string())),

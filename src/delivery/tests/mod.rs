@@ -16,6 +16,7 @@ use self::bench::{Bench, WAIT, event, numbers, open, sink};
 use super::*;
 use crate::model::event::{Event, Seq};
 use crate::model::route::SinkName;
+use crate::model::secret::Secret;
 use crate::model::status::SinkState;
 use crate::store::StartAt;
 
@@ -36,6 +37,57 @@ pub(super) fn client() -> reqwest::Client {
 
 pub(in crate::delivery) fn options() -> DeliveryOptions {
     DeliveryOptions::new(client(), tls())
+}
+
+/// An address of this machine on which nothing listens.
+fn deaf() -> std::net::SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+#[tokio::test]
+async fn a_sink_whose_receiver_is_away_says_so_in_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = deaf();
+    let url = |scheme: &str| Secret::new(format!("{scheme}://ann:s3cret-of-ann@{address}"));
+    let http = HttpOptions {
+        url: url("http"),
+        method: ::http::Method::POST,
+        headers: vec![],
+        body: HttpBody::Eventsub(None),
+        timeout: Duration::from_secs(10),
+        concurrency: 1,
+    };
+    let kinds = [
+        SinkKind::Http(http),
+        #[cfg(feature = "nats")]
+        SinkKind::Nats(NatsOptions {
+            url: url("nats"),
+            subject: "events".into(),
+            stream: None,
+            credentials: None,
+            discover: false,
+        }),
+        #[cfg(feature = "mqtt")]
+        SinkKind::Mqtt(MqttOptions {
+            url: url("mqtt"),
+            topic: "events".into(),
+            qos: 1,
+            retain: false,
+            credentials: None,
+        }),
+        #[cfg(feature = "redis")]
+        SinkKind::Redis(RedisOptions { url: url("redis"), target: RedisTarget::Channel("events".into()) }),
+    ];
+    let sinks: Vec<SinkOptions> = kinds.into_iter().map(|kind| sink(kind.name(), kind)).collect();
+    let bench = Bench::start(open(folder.path()), &sinks, options()).await;
+    bench.push(0..1, "stream.online").await;
+    let sentence = format!("cannot connect to {address}: connection refused");
+    for sink in &sinks {
+        let name = sink.name.as_str();
+        let status = bench.status(name, |status| status.problem.is_some()).await;
+        assert_eq!(status.problem.as_ref(), Some(&sentence), "{name}");
+    }
+    bench.end().await;
 }
 
 /// Standard output of a test, which can be made to fail.
