@@ -55,11 +55,8 @@ static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
         Some(text) if !value.is_safe() => escape_formatter(out, state, &Value::from(lines(text))),
         _ => escape_formatter(out, state, value),
     });
-    for (name, text) in [
-        ("page.html", include_str!("page.html")),
-        ("login.html", include_str!("login.html")),
-        ("message.html", include_str!("message.html")),
-    ] {
+    for (name, text) in [("page.html", include_str!("page.html")), ("small.html", include_str!("small.html"))]
+    {
         environment.add_template(name, text).expect("the templates are tested");
     }
     environment
@@ -96,12 +93,12 @@ fn render(name: &str, context: Value) -> Html<String> {
 
 /// Renders the login form.
 pub(super) fn login(wrong: bool) -> Html<String> {
-    render("login.html", context! { wrong })
+    render("small.html", context! { title => "Log in", text => (), wrong })
 }
 
 /// Renders the answer to a form that could not be carried out.
 pub(super) fn message(text: &str) -> Html<String> {
-    render("message.html", context! { text })
+    render("small.html", context! { title => "Not done", text, wrong => false })
 }
 
 /// The part of the page's query that is about dead letters and about a change that was made.
