@@ -43,7 +43,7 @@ pub(super) fn run(args: &Args, flags: &CheckArgs) -> Result<u8, Failure> {
             parts.extend(owner(&options, &loaded.config));
             // Within the service everything has been tried already.
             if own_options(args).env.get("STATE_DIRECTORY").is_none() {
-                parts.extend(service::remarks(&options.path, &loaded.config));
+                parts.extend(service::remarks(&options.path, &loaded));
             }
             let valid = parts.iter().all(|line| line.mark != Mark::Bad);
             let (errors, warnings, hints) = (vec![], loaded.warnings, hints(&loaded.config));

@@ -3,6 +3,8 @@
 //! Every path that a key names goes through [`Folder`], so that a check of a text alone touches no disk. A path that
 //! leads nowhere may be a secret in the wrong place, and is not shown unless it reads like a path.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs::{File, Metadata};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -76,6 +78,8 @@ pub(super) struct Folder {
     path: PathBuf,
     /// Whether files may be read.
     open: bool,
+    /// The files that were read.
+    used: RefCell<BTreeSet<PathBuf>>,
 }
 
 impl Folder {
@@ -84,12 +88,12 @@ impl Folder {
         let parent = file.parent().unwrap_or(Path::new(""));
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
         let path = std::path::absolute(parent).unwrap_or_else(|_| parent.to_owned());
-        Self { path, open: true }
+        Self { path, open: true, used: RefCell::default() }
     }
 
     /// A folder whose files all seem to be missing.
     pub(super) fn closed() -> Self {
-        Self { path: PathBuf::from("/"), open: false }
+        Self { path: PathBuf::from("/"), open: false, used: RefCell::default() }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -101,6 +105,11 @@ impl Folder {
         self.path.join(text)
     }
 
+    /// Returns the files that were read.
+    pub(super) fn into_used(self) -> Vec<PathBuf> {
+        self.used.into_inner().into_iter().collect()
+    }
+
     /// Returns whether files may be read.
     pub(super) fn is_open(&self) -> bool {
         self.open
@@ -110,7 +119,9 @@ impl Folder {
     pub(super) fn read(&self, text: &str, limit: u64) -> Result<(Vec<u8>, Access), Unreadable> {
         let path = self.join(text);
         let found = if self.open {
-            read(&path, limit)
+            read(&path, limit).inspect(|_| {
+                self.used.borrow_mut().insert(path.clone());
+            })
         } else {
             Err(Unreadable::new(&path, &ErrorKind::NotFound.into()))
         };

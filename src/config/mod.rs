@@ -22,6 +22,7 @@ mod subscription;
 mod tests;
 
 use std::fmt;
+use std::path::PathBuf;
 
 pub use self::diff::{Change, diff};
 use self::files::{Access, Folder};
@@ -56,6 +57,8 @@ pub struct Loaded {
     pub config: Config,
     /// Sorted by position.
     pub warnings: Vec<Diagnostic>,
+    /// The files that keys name and that were read: secrets and lists.
+    pub files: Vec<PathBuf>,
 }
 
 /// All problems of a configuration that cannot be used.
@@ -146,11 +149,11 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, ConfigErrors> {
 /// [`load`] for a build that has these types of sinks.
 fn load_with(options: &LoadOptions, is_built_in: fn(SinkType) -> bool) -> Result<Loaded, ConfigErrors> {
     let mut problems = Problems::new();
+    let folder = Folder::of(&options.path);
     let config = read(options, &mut problems).and_then(|(bytes, access)| {
-        let folder = Folder::of(&options.path);
         build(bytes, &Around { options, access, folder: &folder, is_built_in }, &mut problems)
     });
-    finish(config, problems)
+    finish(config, problems, folder)
 }
 
 /// Checks the text of a configuration alone: no file that it names and no variable is looked at, so that files which
@@ -171,15 +174,15 @@ pub fn check_text(text: &[u8]) -> Result<Loaded, ConfigErrors> {
     let around =
         Around { options: &options, access: Access::PRIVATE, folder: &folder, is_built_in: |_| true };
     let config = build(text.to_vec(), &around, &mut problems);
-    finish(config, problems)
+    finish(config, problems, folder)
 }
 
 /// The configuration if it has no error, with all that was found.
-fn finish(config: Option<Config>, problems: Problems) -> Result<Loaded, ConfigErrors> {
+fn finish(config: Option<Config>, problems: Problems, folder: Folder) -> Result<Loaded, ConfigErrors> {
     let config = config.filter(|_| problems.is_clean());
     let (mut errors, warnings) = problems.into_sorted();
     match config {
-        Some(config) => Ok(Loaded { config, warnings }),
+        Some(config) => Ok(Loaded { config, warnings, files: folder.into_used() }),
         None => {
             if errors.is_empty() {
                 errors.push(Diagnostic::new(Level::Error, "the configuration could not be read"));
