@@ -18,6 +18,8 @@ use eventsubd::sandbox::SandboxOptions;
 use http::header::{COOKIE, LOCATION, SET_COOKIE};
 use reqwest::{Response, Url};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 const FOLLOWS: &str = "[[subscription]]\ntype = \"channel.follow\"\nbroadcaster = [\"ann\", \"bob\"]\n\
                        [[subscription]]\ntype = \"channel.poll.begin\"\nbroadcaster = \"ann\"\n";
@@ -272,7 +274,7 @@ async fn forged_stolen_and_used_returns_have_no_effect_and_nothing_secret_is_log
     let foreign = visitor.http.post(&uri).header("origin", "https://evil.example");
     let foreign = foreign.form(&[("invite", &away.invite)]).send().await.unwrap();
     assert_eq!(foreign.status(), 400);
-    let huge = visitor.post(&uri, &[("invite", &"x".repeat(1 << 20))]).await;
+    let huge = visitor.post(&uri, &[("invite", &"x".repeat(8 << 10))]).await;
     assert_eq!(huge.status(), 413);
     assert_eq!(visitor.open(&uri.replace("/authorize", "/other"), "").await.0, 404);
     let mut statuses = BTreeSet::new();
@@ -341,6 +343,45 @@ async fn the_listener_of_webhooks_serves_the_page_and_a_reload_moves_it() {
     let check = output(command(&home, &["authorize", "--link"])).await;
     assert_eq!(check.status.code(), Some(78));
     assert!(text(&check.stderr).contains("`authorize.redirect_uri` is missing"), "{}", text(&check.stderr));
+    daemon.end().await;
+}
+
+/// Sends a request over a connection that stays open; returns the first line of the answer.
+async fn ask(stream: &mut TcpStream, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut read = String::new();
+    let mut buffer = vec![0; 16 << 10];
+    while !read.contains("</html>") {
+        let count = tokio::time::timeout(WAIT, stream.read(&mut buffer)).await.expect("in time").unwrap();
+        assert!(count > 0, "the connection ended: {read}");
+        read += &text(&buffer[..count]);
+    }
+    read.lines().next().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_who_hold_connections_keep_no_invited_user_out() {
+    let (home, uri) = home().await;
+    let daemon = home.start().await;
+    daemon.converged().await;
+    let link = links(&home, &["--user", "ann"]).await.remove(0);
+    let path = link.strip_prefix(uri.strip_suffix("/authorize").unwrap()).unwrap();
+    let address = ("127.0.0.1", Url::parse(&uri).unwrap().port().unwrap());
+    let mut invited = TcpStream::connect(address).await.unwrap();
+    assert_eq!(ask(&mut invited, path).await, "HTTP/1.1 200 OK");
+    let mut strangers = Vec::new();
+    for _ in 0..400 {
+        strangers.push(TcpStream::connect(address).await.unwrap());
+    }
+    assert_eq!(ask(strangers.last_mut().unwrap(), "/authorize").await, "HTTP/1.1 404 Not Found");
+    assert_eq!(ask(&mut invited, path).await, "HTTP/1.1 200 OK", "it made room for nobody");
+    let mut ended = 0;
+    for stranger in &mut strangers[..100] {
+        let read = tokio::time::timeout(WAIT, stranger.read(&mut [0; 1])).await.expect("in time");
+        ended += usize::from(matches!(read, Ok(0) | Err(_)));
+    }
+    assert_eq!(ended, 100, "the oldest strangers made room");
     daemon.end().await;
 }
 

@@ -162,6 +162,30 @@ impl<'a> Parts<'a> {
 }
 
 impl View {
+    /// Whether only somebody with an invite sees this.
+    pub(super) fn is_for_invited(&self) -> bool {
+        match self {
+            Self::NoInvite
+            | Self::UnknownInvite
+            | Self::ExpiredInvite
+            | Self::Stale
+            | Self::OtherBrowser
+            | Self::TooMany
+            | Self::Malformed => false,
+            Self::SignIn { .. }
+            | Self::Ask { .. }
+            | Self::Nothing { .. }
+            | Self::Done { .. }
+            | Self::Missing { .. }
+            | Self::WrongUser { .. }
+            | Self::Declined { .. }
+            | Self::Code
+            | Self::Client
+            | Self::TwitchAway { .. }
+            | Self::Starting => true,
+        }
+    }
+
     fn parts(&self) -> Parts<'_> {
         const CONNECT: &str = "Connect with Twitch";
         const AGAIN: &str = "Try again";

@@ -6,13 +6,13 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::request::MAX_FORM;
-use super::work::{InviteOptions, Invites};
+use super::work::{InviteOptions, Invited, Invites};
 use crate::admission::{BoundAddress, ClientConnection, Limits, Phase, Serving, serve};
 
 /// Bounds for connections. Idle ones are kept for longer than proxies keep theirs.
@@ -108,8 +108,13 @@ async fn handle(
     }
     let (head, body) = request.into_parts();
     let Ok(body) = axum::body::to_bytes(body, MAX_FORM).await else {
-        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+        // The rest of the body stays unread.
+        return (StatusCode::PAYLOAD_TOO_LARGE, [(header::CONNECTION, "close")]).into_response();
     };
     via.connection.enter(Phase::Answer);
-    invites.answer(&Request::from_parts(head, body)).await.map(Body::from)
+    let answer = invites.answer(&Request::from_parts(head, body)).await;
+    if answer.extensions().get::<Invited>().is_some() {
+        via.connection.prove();
+    }
+    answer.map(Body::from)
 }

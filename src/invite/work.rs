@@ -144,6 +144,10 @@ struct State {
     shown: Bucket,
 }
 
+/// Marks an answer to somebody who has an invite, or comes back from a visit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Invited;
+
 /// A page, and the visit whose cookie ends with it.
 struct Shown {
     view: View,
@@ -194,12 +198,18 @@ impl Invites {
             Some(Asked::Show { invite: None }) => View::NoInvite.into(),
             Some(Asked::Show { invite: Some(invite) }) => inner.show(&options, &invite).into(),
             Some(Asked::Begin { invite }) => match inner.begin(&options, &invite) {
-                Ok(answer) => return answer,
+                Ok(mut answer) => {
+                    answer.extensions_mut().insert(Invited);
+                    return answer;
+                }
                 Err(view) => (*view).into(),
             },
             Some(Asked::Return(returned)) => inner.come_back(&options, returned).await,
         };
         let mut answer = page::render(&shown.view, options.asker());
+        if shown.view.is_for_invited() {
+            answer.extensions_mut().insert(Invited);
+        }
         if let Some(cookie) = shown.ended.and_then(|state| options.cookie(&state, "")) {
             answer.headers_mut().append(SET_COOKIE, cookie);
         }
