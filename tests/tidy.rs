@@ -570,17 +570,8 @@ fn no_message_of_a_command_bypasses_the_function_that_completes_its_commands() {
 /// Files and folders that may name each other, and why.
 const CIRCLES: &[(&[&str], &str)] = &[
     (&["sandbox"], "every handler names the world's state, which names the handlers' types"),
-    (
-        &["model/status", "model/subscriptions"],
-        "the status has the list, whose entries have states of the status",
-    ),
     (&["admin"], "`Control`, the handlers' state and the connection stand in the files that serve them"),
-    (
-        &["delivery"],
-        "`DeliveryOptions`, `Skipped` and `Printer` stand in files that use those which need them",
-    ),
     (&["reconcile"], "`Desired`, the options and the handle stand in mod.rs, which builds the engine"),
-    (&["store"], "the options and the records stand in mod.rs, beside what makes them"),
 ];
 
 /// Whether all files of a circle are among these files, or in these folders.

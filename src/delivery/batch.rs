@@ -13,10 +13,9 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{Span, debug, error, info, warn};
 
-use super::handle::Skipped;
 use super::retry::{Decision, Failure, decide};
 use super::sink::Lines;
-use super::worker::{Command, Failures, Worker};
+use super::worker::{Command, Failures, Skipped, Worker};
 use crate::model::event::{Seq, StoredEvent};
 use crate::model::status::SinkState;
 use crate::model::time::Timestamp;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::worker::Command;
+use super::worker::{Command, Skipped};
 use super::{SinkOptions, make};
 use crate::model::event::{Event, Seq, Since};
 use crate::model::route::{Routes, SinkName};
@@ -32,15 +32,6 @@ pub enum ResendError {
     /// There is nothing to skip.
     #[error("nothing holds up sink {0}: no event of it has failed")]
     NothingFailed(SinkName),
-}
-
-/// An event that a person had skipped.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Skipped {
-    /// The number of the event in the store.
-    pub seq: Seq,
-    /// Type of the event.
-    pub subscription_type: String,
 }
 
 /// A request to the supervisor.

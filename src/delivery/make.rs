@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::preview::Printer;
+use super::options::DeliveryOptions;
+use super::printer::Printer;
 use super::select::Selector;
 #[cfg(feature = "mqtt")]
 use super::sink::Mqtt;
@@ -12,7 +13,7 @@ use super::sink::Nats;
 #[cfg(feature = "redis")]
 use super::sink::Redis;
 use super::sink::{Command, File, Http, Lines, Single, Stdout};
-use super::{DeliveryOptions, HttpBody, SinkKind, SinkOptions};
+use super::{HttpBody, SinkKind, SinkOptions};
 use crate::model::route::{SinkName, Unasked};
 
 /// The reason for which a sink cannot work as configured.

@@ -12,8 +12,10 @@ pub mod format;
 pub mod gate;
 mod handle;
 mod make;
+mod options;
 pub mod outgoing;
 mod preview;
+mod printer;
 mod receiver;
 pub mod retry;
 pub mod select;
@@ -35,51 +37,20 @@ use tokio::time::Instant;
 
 pub use self::check::{check_sinks, try_connections};
 pub use self::children::Children;
-pub use self::handle::{DeliveryHandle, ResendError, Skipped};
+pub use self::handle::{DeliveryHandle, ResendError};
 pub use self::make::SinkError;
+pub use self::options::DeliveryOptions;
 pub use self::preview::{preview, try_out};
 pub use self::sink::OpenStdout;
 pub use self::supervisor::Delivery;
+pub use self::worker::Skipped;
 use self::worker::Statuses;
-use crate::auth::Proxies;
 use crate::model::route::Routes;
 pub use crate::model::sink::{
     CommandOptions, FileOptions, HttpBody, HttpOptions, MqttOptions, NatsOptions, RedisOptions, RedisTarget,
     SinkKind, SinkOptions,
 };
 use crate::store::Store;
-
-/// Settings that all sinks share.
-#[derive(Clone)]
-pub struct DeliveryOptions {
-    /// Output of `stdout` sinks.
-    pub stdout: OpenStdout,
-    /// HTTP client of `http` sinks. Must not follow redirects.
-    pub http: reqwest::Client,
-    /// TLS settings of sinks that connect to a broker.
-    pub tls: rustls::ClientConfig,
-    /// The running programs of `command` sinks.
-    pub children: Children,
-    /// Print what sinks that reach outside would get, instead of sending it.
-    pub print: bool,
-    /// The proxies that HTTP sinks go through, for messages; NATS sinks connect directly.
-    pub proxies: Proxies,
-}
-
-impl DeliveryOptions {
-    /// With the process's own standard output.
-    pub fn new(http: reqwest::Client, tls: rustls::ClientConfig) -> Self {
-        let stdout: OpenStdout = Arc::new(|| Box::new(std::io::stdout()));
-        let (children, proxies) = (Children::default(), Proxies::default());
-        Self { stdout, http, tls, children, print: false, proxies }
-    }
-}
-
-impl std::fmt::Debug for DeliveryOptions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("DeliveryOptions")
-    }
-}
 
 /// Builds the delivery; nothing happens until it is run.
 ///

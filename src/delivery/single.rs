@@ -12,14 +12,13 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::format::Broadcaster;
-use super::handle::Skipped;
 use super::outgoing::{Attempt, Replay, replayed_id};
 use super::retry::{Decision, Failure, Outcome};
 use super::sending::{AttemptId, Sending};
 use super::sink::Single;
 use super::sleep_until;
 use super::window::{Cause, Origin, Place, Ticket, Window};
-use super::worker::{Command, DEAD_LETTERS, Failures, Worker};
+use super::worker::{Command, DEAD_LETTERS, Failures, Skipped, Worker};
 use crate::model::event::{MessageId, Seq, StoredEvent};
 use crate::model::status::SinkState;
 use crate::model::time::Timestamp;

@@ -11,7 +11,6 @@ use tracing::warn;
 
 use super::SinkOptions;
 use super::backlog::Backlog;
-use super::handle::Skipped;
 use super::retry::{Failure, RetryLimits};
 use super::select::Selector;
 use super::window::Place;
@@ -60,6 +59,15 @@ impl Stop {
         }
         tokio::time::timeout(limit, work).await.ok()
     }
+}
+
+/// An event that a person had skipped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// The number of the event in the store.
+    pub seq: Seq,
+    /// Type of the event.
+    pub subscription_type: String,
 }
 
 /// Commands to a running worker.

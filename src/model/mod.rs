@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod choice;
 pub mod cluster;
 pub mod connect;
+pub mod entry;
 pub mod event;
 #[cfg(test)]
 pub(crate) mod example;

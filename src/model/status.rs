@@ -12,14 +12,13 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::cluster::{ClusterStatus, Role};
+pub use super::entry::{SubscriptionEntry, SubscriptionState};
 use super::event::Seq;
 use super::grants::Scopes;
-use super::obstacle::Obstacle;
 use super::rate::Rate;
 use super::route::SinkName;
 use super::shard::{SessionId, ShardId};
-use super::subscription::{SubscriptionId, SubscriptionKey};
-use super::subscriptions::{LoginNames, SubscriptionCounts, Subscriptions};
+use super::subscriptions::{SubscriptionCounts, Subscriptions};
 use super::tally::{Durations, ReconnectCause};
 use super::text::counted;
 use super::time::Timestamp;
@@ -373,46 +372,6 @@ impl HeldDeletes {
             ),
         }
     }
-}
-
-/// State of one subscription of the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SubscriptionState {
-    /// Twitch delivers its events.
-    Enabled,
-    /// Not examined yet, or to be created in this run or the next.
-    Pending,
-    /// Cannot be created now; retried slowly and on reload.
-    Parked,
-}
-
-/// One subscription of the file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SubscriptionEntry {
-    /// Type, version and condition; unresolved logins are written as `@login`.
-    #[serde(flatten)]
-    pub key: SubscriptionKey,
-    /// Whether it is enabled, pending or parked.
-    pub state: SubscriptionState,
-    /// Twitch's id, when there is one.
-    pub id: Option<SubscriptionId>,
-    /// Why it is not enabled, and what to do.
-    pub reason: Option<Box<str>>,
-    /// Kind of obstacle, while it is parked.
-    #[serde(default)]
-    pub obstacle: Option<Obstacle>,
-    /// Time of the next attempt.
-    pub retry_at: Option<Timestamp>,
-    /// Its cost against the client's limit, while it is enabled.
-    #[serde(default)]
-    pub cost: Option<u8>,
-    /// Whether the daemon uses it itself, for news of grants and shards.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub own: bool,
-    /// The logins that the file names it by, where the condition has ids.
-    #[serde(default, skip_serializing_if = "LoginNames::is_empty")]
-    pub logins: LoginNames,
 }
 
 /// State of a WebSocket shard.

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
+pub use super::entry::LoginNames;
+use super::entry::{SubscriptionEntry, SubscriptionState};
 use super::obstacle::Obstacle;
-use super::status::{SubscriptionEntry, SubscriptionState};
 use super::subscription::SubscriptionKey;
 
 /// Entries that share one allocation. A change copies as many while a reader holds them.
@@ -151,51 +152,6 @@ impl FromIterator<SubscriptionEntry> for Subscriptions {
             chunks.push(Arc::new(chunk));
         }
         Self { chunks: Arc::new(chunks), counts: Arc::new(counts) }
-    }
-}
-
-/// The logins that the file names a subscription by, mostly one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum LoginNames {
-    #[default]
-    None,
-    One(Arc<str>),
-    Many(Box<[Arc<str>]>),
-}
-
-impl LoginNames {
-    pub fn as_slice(&self) -> &[Arc<str>] {
-        match self {
-            Self::None => &[],
-            Self::One(name) => std::slice::from_ref(name),
-            Self::Many(names) => names,
-        }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.as_slice().is_empty()
-    }
-}
-
-impl From<Vec<Arc<str>>> for LoginNames {
-    fn from(mut names: Vec<Arc<str>>) -> Self {
-        match names.len() {
-            1 => names.pop().map_or(Self::None, Self::One),
-            0 => Self::None,
-            _ => Self::Many(names.into()),
-        }
-    }
-}
-
-impl Serialize for LoginNames {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.as_slice().serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for LoginNames {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Vec::<Arc<str>>::deserialize(deserializer)?.into())
     }
 }
 

@@ -10,13 +10,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use super::error::StoreError;
 use super::follower::Follower;
 use super::job::{Command, Job, SinkJob};
+use super::loss::LOSS;
 use super::pending::Pending;
 use super::places::{Place, Places};
 use super::reader::{self, ReadRequest, ReaderThread};
 use super::recent::Recent;
 use super::writer::{Published, Writer};
 use super::{
-    Activity, Appended, DeadLetter, DeadLetterFilter, GivenUp, IntakeCounts, Keep, LOSS, Loss, ReplayPart,
+    Activity, Appended, DeadLetter, DeadLetterFilter, GivenUp, IntakeCounts, Keep, Loss, ReplayPart,
     SinkRecord, StartAt, StoreOptions, TypeCount, guard, retention, schema,
 };
 use crate::model::event::{Event, Seq, StoredEvent};

@@ -2,11 +2,17 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::Ticks;
 use super::age::Tick;
+
+/// Tells the wall-clock time.
+pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+
+/// Tells the machine's clock since boot.
+pub type Ticks = Arc<dyn Fn() -> Tick + Send + Sync>;
 
 /// Id of the current boot ("random(4)").
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";

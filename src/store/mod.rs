@@ -17,6 +17,7 @@ mod guard;
 mod handle;
 mod ids;
 mod job;
+mod loss;
 mod machine;
 mod pending;
 mod places;
@@ -34,13 +35,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize};
-
 pub use self::age::Tick;
 pub use self::error::StoreError;
 pub use self::follower::Follower;
 pub use self::handle::{Receipt, Store};
-pub use self::machine::{since_boot, ticks};
+pub use self::loss::Loss;
+pub use self::machine::{Clock, Ticks, since_boot, ticks};
 pub use self::reader::Reader;
 use self::retention::Retention;
 use crate::model::event::{Seq, StoredEvent};
@@ -50,12 +50,6 @@ use crate::model::time::Timestamp;
 
 /// The usual [`StoreOptions::recent_bytes`].
 const RECENT_BYTES: usize = 6 << 20;
-
-/// Tells the wall-clock time.
-pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
-
-/// Tells the machine's clock since boot.
-pub type Ticks = Arc<dyn Fn() -> Tick + Send + Sync>;
 
 /// Settings of a store.
 #[derive(Clone)]
@@ -220,22 +214,6 @@ pub struct ReplayPart {
     pub last: Seq,
     /// Of types that match this glob only, as SQLite understands it: `*` and `?`.
     pub types: Option<String>,
-}
-
-/// Prefix of the names of settings that record losses.
-const LOSS: &str = "loss.";
-
-/// Events that retention removed before a sink had them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Loss {
-    /// The sink.
-    pub sink: SinkName,
-    /// Number of lost events.
-    pub events: u64,
-    /// When the first of them was stored.
-    pub from: Timestamp,
-    /// When the last of them was stored.
-    pub to: Timestamp,
 }
 
 /// Number of events of one type in an hour or a minute.

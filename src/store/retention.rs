@@ -14,9 +14,10 @@ use rusqlite::{Connection, params};
 
 use super::follower::{self, Follower, Followers};
 use super::ids::WINDOW;
+use super::loss::{LOSS, Loss};
 use super::recent::Recent;
 use super::removals::Summary;
-use super::{LOSS, Loss, settings};
+use super::settings;
 use crate::model::event::Seq;
 use crate::model::route::SinkName;
 use crate::model::time::Timestamp;
