@@ -1,7 +1,6 @@
 //! `eventsubd run`: the daemon in the foreground, with its signals.
 
 use std::io::{self, IsTerminal};
-use std::num::NonZero;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
@@ -32,7 +31,6 @@ pub(super) fn run(args: &Args, flags: &RunArgs) -> Result<u8, Failure> {
     let sockets = Arc::new(Sockets::from_env());
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers())
         .enable_all()
         .build()
         .map_err(|error| Failure::new("cannot start the runtime").caused_by(&error))?;
@@ -40,13 +38,6 @@ pub(super) fn run(args: &Args, flags: &RunArgs) -> Result<u8, Failure> {
     // A blocked read of a terminal or a stuck disk must not keep the process alive.
     runtime.shutdown_background();
     code
-}
-
-/// Returns the number of the runtime's threads. The writer of the store takes as much of a processor as they do, and a runtime
-/// wakes a second thread for each event, which finds nothing to do.
-fn workers() -> usize {
-    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-    (processors / 2).max(1)
 }
 
 async fn start(args: &Args, flags: &RunArgs, sockets: Arc<Sockets>) -> Result<u8, Failure> {
