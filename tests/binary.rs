@@ -152,6 +152,35 @@ async fn a_start_that_waits_for_its_store_asks_for_time_and_ends_on_a_signal() {
     assert_eq!(daemon.ended().await.code(), Some(0));
 }
 
+/// The daemon starts itself again with settings of the allocator, and goes on as the same process.
+#[cfg(target_env = "gnu")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_of_the_allocator_are_for_the_daemon_alone() {
+    let home = Home::new(quick()).await;
+    let environment = home.path("environment");
+    home.configure(&format!(
+        "[[subscription]]\ntype = \"stream.online\"\nbroadcaster = \"ann\"\n\n[sink.program]\ntype = \"command\"\n\
+         command = [\"sh\", \"-c\", \"env > {0}.new && mv {0}.new {0}\"]\n",
+        environment.display()
+    ));
+    let mut daemon = Process::start(&home, "info");
+    converged(&home).await;
+    let pid = status(&home).await.pid;
+    assert_eq!(pid, daemon.child.id());
+    let own = fs::read(format!("/proc/{pid}/environ")).unwrap();
+    assert!(text(&own).contains("MALLOC_ARENA_MAX=1\0"), "{}", text(&own));
+    home.sandbox.trigger("stream.online", None).await.unwrap();
+    let begun = Instant::now();
+    while !environment.exists() {
+        assert!(begun.elapsed() < WAIT, "the program of the sink has not run");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let program = fs::read_to_string(environment).unwrap();
+    assert!(program.contains("EVENTSUB_TYPE=stream.online") && !program.contains("MALLOC_"), "{program}");
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ended().await.code(), Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reload_tells_the_outcome() {
     let home = Home::new(quick()).await;
