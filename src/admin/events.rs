@@ -17,7 +17,7 @@ use tracing::debug;
 use super::filter::{Filter, Wanted};
 use super::reading::{EndStream, ReadState};
 use super::tail::{SCAN, SCAN_BYTES, TURN, Tail, UNMATCHED, skipped};
-use crate::model::event::{GAP, Seq};
+use crate::model::event::{OWN_TYPES, Seq};
 use crate::store::Store;
 
 /// Pause between comments that keep the connection alive.
@@ -49,7 +49,8 @@ pub(super) async fn events(
         Ok(parsed) => parsed,
         Err(message) => return (StatusCode::BAD_REQUEST, message + "\n").into_response(),
     };
-    let is_unmatched = !state.control.lists_type(&|kind| filter.takes_type(kind)) && !filter.takes_type(GAP);
+    let is_unmatched = !state.control.lists_type(&|kind| filter.takes_type(kind))
+        && !OWN_TYPES.iter().any(|kind| filter.takes_type(kind));
     let Ok(place) = Arc::clone(&state.tails).try_acquire_owned() else {
         let retry = [(header::RETRY_AFTER, "10")];
         return (StatusCode::SERVICE_UNAVAILABLE, retry, "too many clients follow events\n").into_response();

@@ -505,6 +505,9 @@ pub struct SandboxArgs {
     /// Only these users exist; otherwise every login but `missing_…`, and every id
     #[arg(long = "user", value_name = "LOGIN", num_args = 1..)]
     pub users: Vec<String>,
+    /// Age of what Get Streams and Get Channel Information show; at Twitch a minute or two
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub stream_delay: Option<Duration>,
     /// Something to do with a sandbox that runs already
     #[command(subcommand)]
     pub command: Option<SandboxCommand>,

@@ -6,6 +6,7 @@ use std::io;
 use serde::Serialize;
 
 use super::args::{Args, CheckArgs};
+use super::catch_up;
 use super::control::block_on;
 use super::exit::BAD_CONFIG;
 use super::lines::{Line, Mark, line};
@@ -135,6 +136,7 @@ fn parts(config: &Config) -> Vec<Line> {
         };
         lines.push(line("authorize", Mark::Good, format!("{} -> {who}", page.redirect_uri)));
     }
+    lines.extend(catch_up::asks(config).into_iter().map(|text| line("catch-up", Mark::Good, text)));
     if let Some(cluster) = &config.cluster {
         let host = cluster.host.as_deref().unwrap_or("named as this machine");
         lines.push(line("cluster", Mark::Good, format!("{}, this host is {host}", cluster.name)));

@@ -1,16 +1,19 @@
-//! `eventsubd gaps`: when events may have been missed, as the store has it, whether the daemon runs or not.
+//! `eventsubd gaps`: when events may have been missed, and what was mended, as the store has it, whether the daemon runs or
+//! not.
 
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::time::SystemTime;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::args::{Args, GapsArgs};
 use super::events::time;
 use super::target::open_store;
 use super::term::{Failure, masked};
-use crate::model::event::{Seq, StoredEvent};
-use crate::model::status::GapReason;
+use crate::model::event::{CAUGHT_UP, OWN_TYPES, Seq, StoredEvent};
+use crate::model::status::{GapReason, mended};
 use crate::model::text::{counted, duration};
 use crate::model::time::Timestamp;
 use crate::store::StoreError;
@@ -36,6 +39,25 @@ struct Gap {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     events_lost: Option<u64>,
     subscriptions_total: u64,
+    /// What a catch-up made of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mended: Option<Mended>,
+}
+
+/// A catch-up that is over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Mended {
+    /// Its end.
+    #[serde(rename(deserialize = "to"))]
+    at: Timestamp,
+    /// Events that were stored for this gap and those that were mended with it.
+    events: u64,
+    /// The same by type.
+    #[serde(default)]
+    found: BTreeMap<String, u64>,
+    /// The message ids of the gaps.
+    #[serde(skip_serializing, default)]
+    gaps: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -44,8 +66,31 @@ struct Document {
 }
 
 #[derive(Deserialize)]
-struct Payload {
-    event: Gap,
+struct Payload<T> {
+    event: T,
+}
+
+/// The gaps of the store, with the message ids of their events.
+#[derive(Debug, Default)]
+struct Found {
+    gaps: Vec<Gap>,
+    places: HashMap<String, usize>,
+}
+
+impl Found {
+    fn add(&mut self, stored: &StoredEvent) {
+        if &*stored.event.subscription_type == CAUGHT_UP {
+            let Some(mended) = read::<Mended>(stored) else { return };
+            let places: Vec<usize> =
+                mended.gaps.iter().filter_map(|gap| self.places.get(gap).copied()).collect();
+            for place in places {
+                self.gaps[place].mended = Some(mended.clone());
+            }
+        } else if let Some(gap) = read::<Gap>(stored) {
+            self.places.insert(stored.event.message_id.to_string(), self.gaps.len());
+            self.gaps.push(Gap { seq: stored.seq, ..gap });
+        }
+    }
 }
 
 /// `eventsubd gaps`
@@ -55,13 +100,14 @@ pub(super) fn run(args: &Args, flags: &GapsArgs) -> Result<u8, Failure> {
     let reader = open_store(args, false)?;
     let broken = |error: StoreError| Failure::new("cannot read the event store").caused_by(&error);
     let mut cursor = time.map_or(Ok(Seq(0)), |time| reader.before(time)).map_err(broken)?;
-    let mut gaps = Vec::new();
+    let mut found = Found::default();
     loop {
-        let events = reader.gaps_after(cursor, BATCH).map_err(broken)?;
+        let events = reader.of_types_after(OWN_TYPES, cursor, BATCH).map_err(broken)?;
         let Some(last) = events.last() else { break };
         cursor = last.seq;
-        gaps.extend(events.iter().filter_map(read));
+        events.iter().for_each(|event| found.add(event));
     }
+    let gaps = found.gaps;
     let mut out = io::BufWriter::new(io::stdout().lock());
     let written = if flags.json {
         let json = serde_json::to_string_pretty(&Document { gaps });
@@ -81,12 +127,12 @@ pub(super) fn run(args: &Args, flags: &GapsArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn read(stored: &StoredEvent) -> Option<Gap> {
-    let payload: Payload = serde_json::from_slice(&stored.event.payload).ok()?;
-    Some(Gap { seq: stored.seq, ..payload.event })
+fn read<T: DeserializeOwned>(stored: &StoredEvent) -> Option<T> {
+    let payload: Payload<T> = serde_json::from_slice(&stored.event.payload).ok()?;
+    Some(payload.event)
 }
 
-/// A gap a line: from, to, how long, why, and what is concerned.
+/// A gap a line: from, to, how long, why, what is concerned, and what was mended.
 fn lines(gaps: &[Gap]) -> String {
     gaps.iter().map(line).collect()
 }
@@ -106,7 +152,9 @@ fn line(gap: &Gap) -> String {
         (some, _) => format!(" (shards {})", some.join(", ")),
     };
     let long = duration(gap.to.since(gap.from));
-    format!("{}  {}  {long:>12}  {}\n", gap.from, gap.to, masked(&format!("{reason}{shards}: {concerned}")))
+    let end = gap.mended.as_ref().map_or_else(String::new, |made| format!("; {}", mended(made.events)));
+    let text = masked(&format!("{reason}{shards}: {concerned}{end}"));
+    format!("{}  {}  {long:>12}  {text}\n", gap.from, gap.to)
 }
 
 #[cfg(test)]
@@ -127,6 +175,7 @@ mod tests {
             sink: None,
             events_lost: None,
             subscriptions_total: 2,
+            mended: None,
         };
         let lost = Gap {
             shards: Vec::new(),
@@ -135,13 +184,18 @@ mod tests {
             scope: "sink".to_owned(),
             ..gap("retention")
         };
-        let many = Gap { shards: (0..40).collect(), ..gap("connection_lost") };
+        let made = |events| {
+            let at = Timestamp::from_unix_millis(80_000);
+            Some(Mended { at, events, found: BTreeMap::new(), gaps: Vec::new() })
+        };
+        let many = Gap { shards: (0..40).collect(), mended: made(0), ..gap("connection_lost") };
+        let taken = Gap { mended: made(3), ..gap("shard_taken") };
         expect![[r#"
-            1970-01-01T00:00:01.000Z  1970-01-01T00:01:16.500Z    1 min 15 s  a shard was bound to another session (shard 1): 2 subscriptions
-            1970-01-01T00:00:01.000Z  1970-01-01T00:01:16.500Z    1 min 15 s  the connection to Twitch was lost (shards 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, … 40 in all): 2 subscriptions
+            1970-01-01T00:00:01.000Z  1970-01-01T00:01:16.500Z    1 min 15 s  a shard was bound to another session (shard 1): 2 subscriptions; caught up with 3 events
+            1970-01-01T00:00:01.000Z  1970-01-01T00:01:16.500Z    1 min 15 s  the connection to Twitch was lost (shards 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, … 40 in all): 2 subscriptions; caught up: nothing had changed
             1970-01-01T00:00:01.000Z  1970-01-01T00:01:16.500Z    1 min 15 s  the store removed events before a sink had them: 3 events lost to sink log
             1970-01-01T00:00:01.000Z  1970-01-01T00:01:16.500Z    1 min 15 s  a_reason_of_tomorrow (shard 1): 2 subscriptions
         "#]]
-        .assert_eq(&lines(&[gap("shard_taken"), many, lost, gap("a_reason_of_tomorrow")]));
+        .assert_eq(&lines(&[taken, many, lost, gap("a_reason_of_tomorrow")]));
     }
 }

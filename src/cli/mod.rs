@@ -9,6 +9,7 @@ pub mod args;
 mod authorize;
 mod brief;
 mod built_in;
+mod catch_up;
 mod check;
 mod command;
 mod control;

@@ -9,12 +9,12 @@ use super::args::{Args, PlanArgs};
 use super::control::block_on;
 use super::target::{self, load_options};
 use super::term::{self, Failure};
-use super::{BAD_CONFIG, CHANGES, FAILED, REFUSED, TEMPORARY};
+use super::{BAD_CONFIG, CHANGES, FAILED, REFUSED, TEMPORARY, catch_up};
 use crate::config::{self, Config, LoadOptions};
 use crate::daemon::{self, Owner, ReadOnlyMemory};
 use crate::helix::{Helix, HelixError, HelixErrorKind};
 use crate::model::status::{TokenState, TokenStatus};
-use crate::reconcile::{self, Desired, ErrorKind, PreviewError, RunError};
+use crate::reconcile::{self, Desired, ErrorKind, Preview, PreviewError, RunError};
 use crate::store::{Reader, StoreError};
 
 /// `eventsubd plan`
@@ -29,6 +29,7 @@ pub(super) fn run(args: &Args, flags: &PlanArgs) -> Result<u8, Failure> {
         let desired = desired(&config)?;
         let preview =
             reconcile::preview(&api.helix, Arc::new(memory), &config.application.client_id, &desired).await;
+        let preview = preview.map(|preview| Preview { catch_up: catch_up::asks(&config), ..preview });
         preview.map_err(|PreviewError { error, done }| {
             args.say("✓ credentials accepted");
             for step in done {

@@ -143,6 +143,7 @@ fn lines(answer: &Value) -> String {
 
 async fn listen(args: &Args, flags: &SandboxArgs) -> Result<u8, Failure> {
     let mut options = options(flags.listen, flags.pace, flags.require_grants)?;
+    options.stream_delay = flags.stream_delay.unwrap_or_default();
     if !flags.users.is_empty() {
         options.users = Users::only(&flags.users);
     }

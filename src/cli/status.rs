@@ -16,7 +16,7 @@ use crate::model::cluster::{ClusterStatus, HostState, Role};
 use crate::model::grants;
 use crate::model::status::{
     GrantStatus, Health, ShardStatus, SinkStatus, Status, SubscriptionEntry, SubscriptionState, TokenState,
-    WebhookStatus,
+    WebhookStatus, mended,
 };
 use crate::model::subscriptions::SubscriptionCounts;
 use crate::model::text::{ago, counted, duration, size, word};
@@ -171,6 +171,9 @@ fn render(status: &Status, colour: bool, listed: &[SubscriptionEntry]) -> String
     line(format!("received       {}", received(status)));
     if let Some(gaps) = gaps(status) {
         line(format!("gaps           {gaps}"));
+    }
+    if let Some(catch_up) = status.gaps.catch_up.as_ref() {
+        line(format!("catch-up       {}", catch_up.in_words(status.now)));
     }
     line(format!("store          {}", store(status)));
     for sink in &status.sinks {
@@ -329,10 +332,11 @@ fn gaps(status: &Status) -> Option<String> {
     let last = gaps.recent.first().map(|gap| {
         let long = duration(gap.to.since(gap.from));
         format!(
-            "{}, the last of {long} {}: {}",
+            "{}, the last of {long} {}: {}{}",
             counted(told, "gap"),
             ago(status.now, gap.to),
-            gap.reason.sentence()
+            gap.reason.sentence(),
+            gap.mended.map_or_else(String::new, |events| format!(" ({})", mended(events)))
         )
     });
     let open = gaps.open.map(|open| {

@@ -88,6 +88,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     changes.extend(keys(&old.store, &new.store));
     let path = |path: &Path| path.display().to_string();
     changes.extend(Change::of("state.directory", path(&old.state_directory), path(&new.state_directory)));
+    changes.extend(keys(&old.catch_up, &new.catch_up));
     changes.extend(cluster(old.cluster.as_ref(), new.cluster.as_ref()));
     changes.extend(admin(old.admin.as_ref(), new.admin.as_ref()));
     changes.extend(Change::of("admin.socket", path(&old.socket), path(&new.socket)));

@@ -41,8 +41,8 @@ use self::report::problems::{At, Problems};
 pub use self::section::directories::{sandbox_folder, unit_directories};
 use self::section::{admin, authorize, cluster, directories, secrets, sinks, webhook};
 pub use self::settings::{
-    Admin, Application, Authorize, Cluster, Conduit, Config, Format, Listen, Log, LogFormat, Method, Policy,
-    Reconcile, ShardTransport, SinkKind, SinkOptions, Store, TlsFiles, Transport, Twitch, Webhook,
+    Admin, Application, Authorize, CatchUp, Cluster, Conduit, Config, Format, Listen, Log, LogFormat, Method,
+    Policy, Reconcile, ShardTransport, SinkKind, SinkOptions, Store, TlsFiles, Transport, Twitch, Webhook,
 };
 use self::subscription::expand;
 use self::subscription::login::Logins;
@@ -294,6 +294,7 @@ fn build(bytes: Vec<u8>, around: &Around<'_>, problems: &mut Problems) -> Option
         store: sections.store,
         state_directory,
         socket,
+        catch_up: sections.catch_up,
         // The sandbox inside this process has no other hosts.
         cluster: cluster.filter(|_| !options.sandbox),
         admin,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-pub use super::keys::table::{Conduit, Log, Reconcile, Store, Transport, Twitch};
+pub use super::keys::table::{CatchUp, Conduit, Log, Reconcile, Store, Transport, Twitch};
 pub use crate::model::mode::{LogFormat, Method, Policy, ShardTransport};
 use crate::model::route::SinkName;
 use crate::model::secret::Secret;
@@ -35,6 +35,7 @@ pub struct Config {
     pub state_directory: PathBuf,
     /// The control socket.
     pub socket: PathBuf,
+    pub catch_up: CatchUp,
     /// Set if several hosts work together.
     pub cluster: Option<Cluster>,
     /// The admin endpoint, if it is on.

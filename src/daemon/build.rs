@@ -118,8 +118,10 @@ impl Daemon {
             subscriptions: reconcile.subscriptions.clone(),
             lapses: reconcile.lapses.clone(),
             hosts: joined.as_ref().map(|(_, link)| link.gap_hosts(store.clone())),
+            catch_up: inputs.catch_up,
         };
-        let (gaps, gaps_status) = gaps(store.clone(), gap_sources);
+        let catch_up = options.tuning.catch_up.unwrap_or_default();
+        let (gaps, gaps_status) = gaps(store.clone(), &helix, gap_sources, catch_up);
 
         let cluster_status = joined.as_ref().map(|(_, link)| link.status());
         let cluster = joined.map(|(task, link)| {

@@ -59,7 +59,7 @@ use crate::admin::{ControlSocket, Endpoint, EndpointError, SocketError};
 use crate::auth::{HttpError, Keeper};
 use crate::config::{ConfigErrors, LoadOptions, Loaded};
 use crate::delivery::{Children, Delivery};
-use crate::gaps::Gaps;
+use crate::gaps::{CatchUpTimings, Gaps};
 use crate::helix::HelixOptions;
 use crate::invite::{InviteError, InviteListener};
 use crate::model::invocation::Invocation;
@@ -80,6 +80,8 @@ pub struct Tuning {
     pub helix: Option<fn(&mut HelixOptions)>,
     /// Changes the reconciler's options.
     pub reconcile: Option<fn(&mut ReconcileOptions)>,
+    /// When catch-ups ask, and how old Twitch's answers may be.
+    pub catch_up: Option<CatchUpTimings>,
     /// The time limits of WebSocket sessions.
     pub timings: Timings,
     /// How long a webhook secret that nothing uses any more stays accepted; ten minutes when none.

@@ -10,6 +10,7 @@ use crate::admission::BoundAddress;
 use crate::auth::{Credentials, Outward, TokenOptions};
 use crate::config::{Config, ShardTransport};
 use crate::delivery::SinkOptions;
+use crate::gaps::CatchUpOptions;
 use crate::helix::HelixOptions;
 use crate::invite::{self, InviteError, InviteOptions};
 #[cfg(feature = "nats")]
@@ -117,6 +118,10 @@ pub(super) fn invites(
         (Some(listen), None) => Some(invite::bind(listen)?),
     };
     Ok(Some(InviteOptions::new(&page.redirect_uri, &config.twitch.auth_url, credentials(config), listener)))
+}
+
+pub(super) fn catch_up(config: &Config) -> CatchUpOptions {
+    CatchUpOptions { streams: config.catch_up.streams, channels: config.catch_up.channels }
 }
 
 pub(super) fn sinks(config: &Config) -> Arc<[SinkOptions]> {

@@ -14,6 +14,7 @@ use crate::admission::BoundAddress;
 use crate::auth::{Credentials, Outward, TokenOptions};
 use crate::config::Config;
 use crate::delivery::{self, DeliveryOptions, SinkOptions};
+use crate::gaps::CatchUpOptions;
 use crate::invite::{InviteError, InviteOptions};
 use crate::model::status::ConfigStatus;
 use crate::model::text::chain;
@@ -104,6 +105,7 @@ pub(super) struct PartOptions {
     admin: Option<EndpointOptions>,
     invites: Option<InviteOptions>,
     fingerprint: String,
+    catch_up: CatchUpOptions,
 }
 
 impl PartOptions {
@@ -127,6 +129,7 @@ impl PartOptions {
             admin,
             invites,
             fingerprint: options::fingerprint(config),
+            catch_up: options::catch_up(config),
         }
     }
 }
@@ -143,6 +146,7 @@ pub(super) struct Publishers {
     admin: watch::Sender<Option<EndpointOptions>>,
     invites: watch::Sender<Option<InviteOptions>>,
     fingerprint: watch::Sender<String>,
+    catch_up: watch::Sender<CatchUpOptions>,
 }
 
 /// The options as each part receives them.
@@ -157,12 +161,14 @@ pub(super) struct Inputs {
     pub(super) invites: watch::Receiver<Option<InviteOptions>>,
     /// See [`options::fingerprint`].
     pub(super) fingerprint: watch::Receiver<String>,
+    pub(super) catch_up: watch::Receiver<CatchUpOptions>,
 }
 
 impl Publishers {
     /// Publishes the options of the first configuration.
     pub(super) fn new(status: ConfigStatus, options: PartOptions) -> (Self, Inputs) {
-        let PartOptions { credentials, token, pool, desired, sinks, admin, invites, fingerprint } = options;
+        let PartOptions { credentials, token, pool, desired, sinks, admin, invites, fingerprint, catch_up } =
+            options;
         let (config_in, config) = watch::channel(status);
         let (credentials_in, credentials) = watch::channel(credentials);
         let (token_in, token) = watch::channel(token);
@@ -172,6 +178,7 @@ impl Publishers {
         let (admin_in, admin) = watch::channel(admin);
         let (invites_in, invites) = watch::channel(invites);
         let (fingerprint_in, fingerprint) = watch::channel(fingerprint);
+        let (catch_up_in, catch_up) = watch::channel(catch_up);
         let publishers = Self {
             config: config_in,
             credentials: credentials_in,
@@ -182,13 +189,27 @@ impl Publishers {
             admin: admin_in,
             invites: invites_in,
             fingerprint: fingerprint_in,
+            catch_up: catch_up_in,
         };
-        (publishers, Inputs { config, credentials, token, pool, desired, sinks, admin, invites, fingerprint })
+        let inputs = Inputs {
+            config,
+            credentials,
+            token,
+            pool,
+            desired,
+            sinks,
+            admin,
+            invites,
+            fingerprint,
+            catch_up,
+        };
+        (publishers, inputs)
     }
 
     /// Publishes the options of another configuration; parts whose options are the same are not notified.
     pub(super) fn publish(&self, options: PartOptions) {
-        let PartOptions { credentials, token, pool, desired, sinks, admin, invites, fingerprint } = options;
+        let PartOptions { credentials, token, pool, desired, sinks, admin, invites, fingerprint, catch_up } =
+            options;
         self.credentials.publish(credentials);
         self.token.publish(token);
         self.pool.send_replace(pool);
@@ -196,6 +217,7 @@ impl Publishers {
         self.admin.publish(admin);
         self.invites.publish(invites);
         self.fingerprint.publish(fingerprint);
+        self.catch_up.publish(catch_up);
         self.desired.send_replace(desired);
     }
 

@@ -53,6 +53,10 @@ pub fn cloudevent(event: &Event, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(b",\"datacontenttype\":\"application/json\",\"eventsubversion\":");
     text(&event.subscription_version, out);
+    if event.is_caught_up() {
+        // The specification allows lower-case letters and digits only.
+        out.extend_from_slice(b",\"eventsubdcatchup\":true");
+    }
     out.extend_from_slice(b",\"data\":");
     one_line(&event.payload, out);
     out.push(b'}');
@@ -85,6 +89,9 @@ fn eventsub_line_as(event: &Event, new_id: Option<&MessageId>, out: &mut Vec<u8>
     text(&event.subscription_type, out);
     out.extend_from_slice(b",\"subscription_version\":");
     text(&event.subscription_version, out);
+    if event.is_caught_up() {
+        out.extend_from_slice(b",\"eventsubd\":{\"catch_up\":true}");
+    }
     out.extend_from_slice(b"},\"payload\":");
     one_line(&event.payload, out);
     out.extend_from_slice(b"}\n");
@@ -137,6 +144,17 @@ mod tests {
                 "\n"
             )
         );
+    }
+
+    #[test]
+    fn an_event_of_a_catch_up_is_marked() {
+        let event = Event { message_id: MessageId::new("catch-up-1").unwrap(), ..event("t", "{}") };
+        let line: serde_json::Value = serde_json::from_str(&line(&event)).unwrap();
+        assert_eq!(line["metadata"]["eventsubd"]["catch_up"], true);
+        let mut out = Vec::new();
+        cloudevent(&event, &mut out);
+        let out: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(out["eventsubdcatchup"], true);
     }
 
     #[test]

@@ -20,6 +20,8 @@ const LATE: Duration = Duration::from_secs(5 * 60);
 pub const ORIGINAL_TIMESTAMP: &str = "eventsubd-original-timestamp";
 /// Carries Twitch's own id of a message that a person replays.
 pub const ORIGINAL_MESSAGE_ID: &str = "eventsubd-original-message-id";
+/// Marks an event that a catch-up made.
+pub const CATCH_UP: &str = "eventsubd-catch-up";
 
 /// One attempt to hand an event to its receiver.
 #[derive(Clone, Debug)]

@@ -1,10 +1,12 @@
-//! The event that tells of a gap. ◆
+//! The events that tell of a gap, and of what was mended. ◆
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::watcher::Scope;
-use crate::model::event::{Event, GAP, MessageId};
+use crate::model::event::{CAUGHT_UP, Event, GAP, MessageId};
 use crate::model::route::SinkName;
 use crate::model::status::GapReason;
 use crate::model::subscription::SubscriptionKey;
@@ -78,17 +80,43 @@ pub(super) fn event(told: &Told, id: &str, conduit: Option<&str>, entries: &Subs
         }
     };
     let event = serde_json::value::to_raw_value(&members).ok()?;
-    wrap(id, told.to, conduit, &event)
+    wrap(GAP, id, told.to, conduit, &event)
+}
+
+/// A catch-up that is over, as it is told.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct CatchUp<'a> {
+    pub(super) from: Timestamp,
+    pub(super) to: Timestamp,
+    /// The message ids of the events of the gaps that it mended.
+    pub(super) gaps: &'a [Box<str>],
+    /// Channels that Twitch was asked about.
+    pub(super) channels: u64,
+    /// Events that were stored for it.
+    pub(super) events: u64,
+    /// The same by type.
+    pub(super) found: &'a BTreeMap<&'static str, u64>,
+}
+
+/// Builds the event of a catch-up that is over.
+pub(super) fn caught_up(made: &CatchUp<'_>, id: &str) -> Option<Event> {
+    wrap(CAUGHT_UP, id, made.to, None, &serde_json::value::to_raw_value(made).ok()?)
 }
 
 /// Like a notification of Twitch's, so that whoever reads those can read this.
-fn wrap(id: &str, at: Timestamp, conduit: Option<&str>, event: &RawValue) -> Option<Event> {
+fn wrap(
+    kind: &'static str,
+    id: &str,
+    at: Timestamp,
+    conduit: Option<&str>,
+    event: &RawValue,
+) -> Option<Event> {
     const SUBSCRIPTION: &str = "eventsubd";
     const VERSION: &str = "1";
     let subscription = serde_json::json!({
         "id": SUBSCRIPTION,
         "status": "enabled",
-        "type": GAP,
+        "type": kind,
         "version": VERSION,
         "cost": 0,
         "condition": {},
@@ -98,7 +126,7 @@ fn wrap(id: &str, at: Timestamp, conduit: Option<&str>, event: &RawValue) -> Opt
     Some(Event {
         message_id: MessageId::new(id).ok()?,
         message_timestamp: at.to_string().into(),
-        subscription_type: GAP.into(),
+        subscription_type: kind.into(),
         subscription_version: VERSION.into(),
         subscription_id: SUBSCRIPTION.into(),
         payload: format!(r#"{{"subscription":{subscription},"event":{}}}"#, event.get()).into_bytes().into(),
@@ -155,6 +183,19 @@ mod tests {
         assert_eq!(event["subscriptions"].as_array().expect("a list").len(), LISTED);
         assert_eq!(event["subscriptions"][0]["type"], "stream.online");
         assert_eq!(event["subscriptions_total"], LISTED + 5);
+    }
+
+    #[test]
+    fn what_was_mended_names_its_gaps() {
+        let at = Timestamp::from_unix_millis(1_000);
+        let (gaps, found) = ([Box::from("gap-1")], [("stream.online", 2), ("stream.offline", 1)].into());
+        let made = CatchUp { from: at, to: at, gaps: &gaps, channels: 300, events: 3, found: &found };
+        let event = caught_up(&made, "caught-up-1").expect("an event");
+        assert_eq!(&*event.subscription_type, CAUGHT_UP);
+        assert!(!event.is_caught_up(), "it is not made from what Twitch shows");
+        let payload: serde_json::Value = serde_json::from_slice(&event.payload).expect("JSON");
+        assert_eq!(payload["event"]["gaps"][0], "gap-1");
+        assert_eq!(payload["event"]["found"]["stream.online"], 2);
     }
 
     #[test]

@@ -4,7 +4,10 @@
 //! Owns the memory of how long everything is known to have delivered, which a restart goes on from. After a crash that
 //! memory is up to a few seconds old, so a gap is told as longer than it was, never as shorter. It never asks how things
 //! are: it reads what the parts publish, once a second and at every change.
+//!
+//! `catch_up` mends what can be mended: it asks Twitch for the state of channels, and stores what has changed.
 
+mod catch_up;
 mod event;
 mod memory;
 mod run;
@@ -12,4 +15,5 @@ mod sights;
 mod timeline;
 mod watcher;
 
+pub use self::catch_up::{CatchUpOptions, CatchUpTimings};
 pub use self::run::{GapHosts, GapSources, Gaps, SharedText, gaps};

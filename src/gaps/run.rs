@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::{BoxFuture, OptionFuture};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::catch_up::{self, CatchUp, CatchUpOptions, CatchUpTimings, Due, Published};
 use super::event::{Told, ToldScope, event};
 use super::memory::{NAME, Recalled, Row};
-use super::sights::{BEFORE_BOOT, Published, Sights};
+use super::sights::{self, BEFORE_BOOT, Sights};
 use super::timeline::Timeline;
 use super::watcher::{Gap, Memory, Moment, Watcher};
+use crate::helix::Helix;
 use crate::model::cluster::{Leadership, Role};
 use crate::model::event::{Event, GAP};
 use crate::model::lapse::Lapses;
@@ -47,6 +49,7 @@ pub struct GapSources {
     pub reconcile: watch::Receiver<ReconcileStatus>,
     pub subscriptions: watch::Receiver<Subscriptions>,
     pub lapses: Lapses,
+    pub catch_up: watch::Receiver<CatchUpOptions>,
     /// The other hosts; `None` without a cluster.
     pub hosts: Option<GapHosts>,
 }
@@ -79,12 +82,29 @@ pub struct Gaps {
     store: Store,
     sources: GapSources,
     status: watch::Sender<GapsStatus>,
+    catch_up: CatchUp,
+    to_mend: mpsc::Sender<Due>,
+    mended: watch::Receiver<Published>,
 }
 
 /// Builds the task; nothing happens until it is run.
-pub fn gaps(store: Store, sources: GapSources) -> (Gaps, watch::Receiver<GapsStatus>) {
+pub fn gaps(
+    store: Store,
+    helix: &Helix,
+    sources: GapSources,
+    timings: CatchUpTimings,
+) -> (Gaps, watch::Receiver<GapsStatus>) {
     let (status, published) = watch::channel(GapsStatus::default());
-    (Gaps { store, sources, status }, published)
+    let (to_mend, due) = mpsc::channel(TO_MEND);
+    let read = catch_up::Sources {
+        options: sources.catch_up.clone(),
+        reconcile: sources.reconcile.clone(),
+        webhook: sources.webhook.clone(),
+        in_use: sources.in_use.clone(),
+        subscriptions: sources.subscriptions.clone(),
+    };
+    let (catch_up, mended) = CatchUp::new(store.clone(), helix, read, due, timings);
+    (Gaps { store, sources, status, catch_up, to_mend, mended }, published)
 }
 
 impl Gaps {
@@ -93,6 +113,9 @@ impl Gaps {
         run(self, cancel).await;
     }
 }
+
+/// Gaps that wait for the catch-up to take note of them, which it does at once.
+const TO_MEND: usize = 64;
 
 /// The beginning of a gap is taken so much earlier: for the way of the last message, and for clocks that differ.
 const ALLOWANCE: Duration = Duration::from_secs(1);
@@ -103,7 +126,8 @@ const RECENT: usize = 20;
 /// What the store is asked to do. One thing at a time, and never waited for: a disk that hangs must not make
 /// everything look as if it had stood still.
 enum Job {
-    Tell(Event),
+    /// Stores the event of a gap, and has it mended.
+    Tell(Event, Option<Due>),
     Keep(Row),
     /// Reads what the leader before this host knew.
     Recall,
@@ -147,6 +171,8 @@ struct Driver {
     jobs: VecDeque<Job>,
     kept: Option<Memory>,
     status: GapsStatus,
+    to_mend: mpsc::Sender<Due>,
+    mended: watch::Receiver<Published>,
 }
 
 fn moment(since_boot: u64) -> Moment {
@@ -158,7 +184,19 @@ fn wall() -> u64 {
 }
 
 async fn run(gaps: Gaps, cancel: CancellationToken) {
-    let Gaps { store, sources, status: publish } = gaps;
+    let Gaps { store, sources, status: publish, catch_up, to_mend, mended } = gaps;
+    let catch_up = catch_up.run(cancel.clone());
+    tokio::join!(catch_up, watch(store, sources, publish, to_mend, mended, cancel));
+}
+
+async fn watch(
+    store: Store,
+    sources: GapSources,
+    publish: watch::Sender<GapsStatus>,
+    to_mend: mpsc::Sender<Due>,
+    mended: watch::Receiver<Published>,
+    cancel: CancellationToken,
+) {
     let recalled = match &sources.hosts {
         Some(_) => None,
         None => match recall(&store, &cancel).await {
@@ -179,6 +217,8 @@ async fn run(gaps: Gaps, cancel: CancellationToken) {
         status: GapsStatus::default(),
         store,
         sources,
+        to_mend,
+        mended,
     };
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -211,6 +251,7 @@ async fn run(gaps: Gaps, cancel: CancellationToken) {
             Ok(()) = sources.in_use.changed() => {}
             Ok(()) = sources.reconcile.changed() => {}
             () = changed(sources.hosts.as_mut()) => {}
+            Ok(()) = driver.mended.changed() => {}
             _ = losses.tick() => driver.jobs.push_back(Job::FindLosses),
             _ = keep.tick() => driver.keep(),
             _ = look.tick() => {
@@ -312,7 +353,7 @@ impl Driver {
         let bindings = self.sources.bindings.borrow_and_update().clone();
         let listens = self.sources.webhook.borrow_and_update().is_some();
         let called = self.sources.in_use.borrow_and_update().as_ref().map(|in_use| in_use.subscriptions);
-        let published = Published {
+        let published = sights::Published {
             shards,
             lives: &lives,
             bindings: &bindings,
@@ -369,11 +410,19 @@ impl Driver {
         );
         *self.status.told.entry(told.reason).or_default() += 1;
         self.status.recent.truncate(RECENT - 1);
-        self.status.recent.insert(0, ToldGap { from: told.from, to: told.to, reason: told.reason });
         let conduit = self.sources.reconcile.borrow().conduit.as_ref().map(|conduit| conduit.id.clone());
         let entries = self.sources.subscriptions.borrow().clone();
         let id = format!("gap-{}", uuid::Uuid::new_v4());
-        self.jobs.extend(event(told, &id, conduit.as_deref(), &entries).map(Job::Tell));
+        let (from, to, reason) = (told.from, told.to, told.reason);
+        let recent = ToldGap { id: id.as_str().into(), from, to, reason, mended: None };
+        self.status.recent.insert(0, recent);
+        let due = match &told.scope {
+            ToldScope::Ways(scope) => Some(Due::new(&id, scope)),
+            // Twitch was heard: what the sink lost was stored.
+            ToldScope::Sink(..) => None,
+        };
+        let event = event(told, &id, conduit.as_deref(), &entries);
+        self.jobs.extend(event.map(|event| Job::Tell(event, due)));
     }
 
     /// Has the memory stored if it says something new.
@@ -397,7 +446,7 @@ impl Driver {
     }
 
     fn start(&self, job: Job) -> BoxFuture<'static, Done> {
-        let store = self.store.clone();
+        let (store, to_mend) = (self.store.clone(), self.to_mend.clone());
         let shared = self.sources.hosts.as_ref().map(|hosts| Arc::clone(&hosts.memory));
         Box::pin(async move {
             match job {
@@ -416,10 +465,7 @@ impl Driver {
                     };
                     if is_saved { Done::Kept(Ok(row)) } else { Done::NotShared }
                 }
-                Job::Tell(event) => match store.push(event).await {
-                    Ok(receipt) => receipt.stored().await.map_or(Done::Closed, |_| Done::Told),
-                    Err(_) => Done::Closed,
-                },
+                Job::Tell(event, due) => tell(&store, event, due, &to_mend).await,
                 Job::Keep(row) => match keep(&store, &row).await {
                     Err(StoreError::Closed) => Done::Closed,
                     kept => Done::Kept(kept.map(|()| row)),
@@ -487,7 +533,15 @@ impl Driver {
         info!(gaps = self.status.told.values().sum::<u64>(), "the watch over gaps has ended");
     }
 
-    fn publish(&mut self, publish: &tokio::sync::watch::Sender<GapsStatus>) {
+    fn publish(&mut self, publish: &watch::Sender<GapsStatus>) {
+        {
+            let mended = self.mended.borrow_and_update();
+            self.status.catch_up.clone_from(&mended.under_way);
+            self.status.mended = mended.events;
+            for gap in self.status.recent.iter_mut().filter(|gap| gap.mended.is_none()) {
+                gap.mended = mended.mended.iter().find(|(id, _)| *id == gap.id).map(|(_, events)| *events);
+            }
+        }
         let now = moment(since_boot());
         let open = self.watcher.open().map(|(from, reason)| {
             let since = match self.status.open {
@@ -500,6 +554,19 @@ impl Driver {
         self.status.open = open;
         publish.publish_copy(&self.status);
     }
+}
+
+/// The gap stands before what mends it.
+async fn tell(store: &Store, event: Event, due: Option<Due>, to_mend: &mpsc::Sender<Due>) -> Done {
+    let Ok(receipt) = store.push(event).await else { return Done::Closed };
+    if receipt.stored().await.is_err() {
+        return Done::Closed;
+    }
+    if let Some(due) = due {
+        // At the end nobody mends any more: the next start has a gap of its own.
+        let _ = to_mend.send(due).await;
+    }
+    Done::Told
 }
 
 async fn keep(store: &Store, row: &Row) -> Result<(), StoreError> {

@@ -12,13 +12,15 @@ use super::error::HelixError;
 use super::request::Call;
 use super::status::{excerpt, garbled};
 use super::types::{
-    Conduit, Created, Rows, ShardRefused, ShardRow, SubscriptionList, Transport, User, UserGrants,
+    Channel, Conduit, Created, Rows, ShardRefused, ShardRow, Stream, SubscriptionList, Transport, User,
+    UserGrants,
 };
 use crate::model::json::Members;
 use crate::model::shard::{SessionId, ShardId};
 use crate::model::subscription::{
     Condition, SubscriptionKey, SubscriptionRow, SubscriptionStatus, TransportTarget,
 };
+use crate::model::time::Timestamp;
 
 /// Length of the longest cursor that is sent back.
 const MAX_CURSOR: usize = 4 << 10;
@@ -143,6 +145,46 @@ pub(super) fn parse_grants(body: &[u8]) -> Result<Rows<UserGrants>, HelixError> 
             user: User { id: boxed(&row, "user_id")?, login },
             scopes: row.texts("scopes")?.into_iter().map(Into::into).collect(),
             has_authorized,
+        })
+    })
+}
+
+/// One page of Get Streams.
+pub(super) fn parse_streams(body: &[u8]) -> Result<Page<Rows<Stream>>, HelixError> {
+    let answer = Answer::parse(Call::GetStreams, body)?;
+    let rows = answer.rows(|row| {
+        // Twitch leaves the type empty if it could not find out.
+        match row.text("type")?.as_deref() {
+            Some("live") => {}
+            other => return Err(format!("`type` is `{}`, not `live`", other.unwrap_or_default())),
+        }
+        Ok(Stream {
+            id: boxed(&row, "id")?,
+            user: User { id: boxed(&row, "user_id")?, login: boxed(&row, "user_login")? },
+            user_name: boxed(&row, "user_name")?,
+            started_at: Timestamp::parse(&row.needed_text("started_at")?)
+                .ok_or("`started_at` is not a time")?,
+        })
+    })?;
+    Ok(Page { rows, cursor: answer.cursor()? })
+}
+
+/// The answer of Get Channel Information.
+pub(super) fn parse_channels(body: &[u8]) -> Result<Rows<Channel>, HelixError> {
+    Answer::parse(Call::GetChannels, body)?.rows(|row| {
+        // Texts may be empty, but a missing one must not look like a change.
+        let text = |name: &str| row.needed_text(name).map(Box::from);
+        Ok(Channel {
+            broadcaster: User {
+                id: boxed(&row, "broadcaster_id")?,
+                login: boxed(&row, "broadcaster_login")?,
+            },
+            broadcaster_name: boxed(&row, "broadcaster_name")?,
+            title: text("title")?,
+            language: text("broadcaster_language")?,
+            category_id: text("game_id")?,
+            category_name: text("game_name")?,
+            labels: row.texts("content_classification_labels")?.into_iter().map(Into::into).collect(),
         })
     })
 }
@@ -295,6 +337,8 @@ pub(super) fn rows_in(call: Call, body: &[u8]) -> Result<usize, HelixError> {
                 (0..3).map(|n| (ShardId(n), Transport::Session(SessionId::new("s")))).collect();
             parse_bound(&asked, body)?.iter().filter(|(_, outcome)| outcome.is_ok()).count()
         }
+        Call::GetStreams => parse_streams(body)?.rows.rows.len(),
+        Call::GetChannels => parse_channels(body)?.rows.len(),
         Call::DeleteSubscription => 0,
     })
 }

@@ -77,6 +77,17 @@ const ROWS: &[(Call, &str)] = &[
         r#"{"id":"3","status":"enabled",
             "transport":{"method":"websocket","session_id":"s","connected_at":"2026-11-02T08:15:20.101Z"}}"#,
     ),
+    (
+        Call::GetStreams,
+        r#"{"id":"51234567890","user_id":"41001","user_login":"ann","user_name":"Ann","game_id":"509658",
+            "type":"live","title":"a","started_at":"2026-11-02T08:15:27Z","language":"en","tags":[]}"#,
+    ),
+    (
+        Call::GetChannels,
+        r#"{"broadcaster_id":"41001","broadcaster_login":"ann","broadcaster_name":"Ann",
+            "broadcaster_language":"en","game_id":"509658","game_name":"Just Chatting","title":"a","delay":0,
+            "content_classification_labels":["Gambling"]}"#,
+    ),
 ];
 
 /// The number of rows that were read, and what is said of the others.
@@ -89,6 +100,8 @@ fn read(call: Call, body: &[u8]) -> Result<(usize, Vec<Box<str>>), HelixError> {
         }
         Call::GetShards => parse_shards(body).map(|page| (page.rows.rows.len(), page.rows.unread))?,
         Call::CreateSubscription => parse_created(body).map(|_| (3, Vec::new()))?,
+        Call::GetStreams => parse_streams(body).map(|page| (page.rows.rows.len(), page.rows.unread))?,
+        Call::GetChannels => parse_channels(body).map(|rows| (rows.rows.len(), rows.unread))?,
         call => (parse_conduits(call, body)?.len(), Vec::new()),
     })
 }
@@ -119,7 +132,12 @@ fn a_member_of_any_kind_costs_its_row_at_most_and_the_row_is_named() {
                     assert!(
                         !matches!(
                             call,
-                            Call::GetUsers | Call::GetGrants | Call::GetSubscriptions | Call::GetShards
+                            Call::GetUsers
+                                | Call::GetGrants
+                                | Call::GetSubscriptions
+                                | Call::GetShards
+                                | Call::GetStreams
+                                | Call::GetChannels
                         ),
                         "{case}: {error}"
                     );
@@ -156,6 +174,19 @@ fn an_answer_about_shards_names_each_shard_whatever_its_members_are() {
         tried += 1;
     }
     assert!(tried > 50, "{tried}");
+}
+
+#[test]
+fn a_stream_of_which_twitch_is_not_sure_is_neither_live_nor_left_out() {
+    let row = |kind: &str| {
+        format!(
+            r#"{{"data":[{{"id":"5","user_id":"1","user_login":"ann","user_name":"Ann","type":"{kind}","started_at":"2026-11-02T08:15:27Z"}}]}}"#
+        )
+    };
+    let rows = parse_streams(row("live").as_bytes()).unwrap().rows;
+    assert_eq!((rows.rows.len(), rows.unread.len()), (1, 0));
+    let rows = parse_streams(row("").as_bytes()).unwrap().rows;
+    assert_eq!((rows.rows.len(), rows.unread.len()), (0, 1));
 }
 
 #[test]

@@ -24,9 +24,10 @@ use self::client::Sender;
 pub use self::error::{HelixError, HelixErrorKind};
 pub use self::options::{HelixOptions, MaySend};
 use self::request::{Call, Request};
-pub use self::request::{MAX_GRANTS, MAX_SHARDS, MAX_USERS};
+pub use self::request::{MAX_CHANNELS, MAX_GRANTS, MAX_SHARDS, MAX_USERS};
 pub use self::types::{
-    Conduit, Created, Filter, Rows, ShardRefused, ShardRow, SubscriptionList, Transport, User, UserGrants,
+    Channel, Conduit, Created, Filter, Rows, ShardRefused, ShardRow, Stream, SubscriptionList, Transport,
+    User, UserGrants,
 };
 use crate::auth::{Outward, Tokens};
 use crate::model::pulse::Pulse;
@@ -123,6 +124,40 @@ impl Helix {
         }
         let rows = answer::parse_grants(&self.send(&request::grants(ids)).await?)?;
         self.sender.log_unread(Call::GetGrants, &rows.unread);
+        Ok(rows)
+    }
+
+    /// The live streams of users, at most [`MAX_CHANNELS`]; who is not live is missing. Twitch's answer may be two minutes
+    /// old.
+    ///
+    /// # Errors
+    /// See [`HelixError`].
+    pub async fn streams(&self, user_ids: &[&str]) -> Result<Rows<Stream>, HelixError> {
+        let mut all = Rows::default();
+        // Without a user Twitch lists the streams of the whole world.
+        if user_ids.is_empty() {
+            return Ok(all);
+        }
+        let ask = |after: Option<&str>| request::streams(user_ids, after);
+        let add = |page: Rows<Stream>| {
+            all.rows.extend(page.rows);
+            all.unread.extend(page.unread);
+        };
+        self.pages(Call::GetStreams, ask, answer::parse_streams, add).await?;
+        self.sender.log_unread(Call::GetStreams, &all.unread);
+        Ok(all)
+    }
+
+    /// What the channels of users show, at most [`MAX_CHANNELS`]; unknown ones are missing.
+    ///
+    /// # Errors
+    /// See [`HelixError`].
+    pub async fn channels(&self, user_ids: &[&str]) -> Result<Rows<Channel>, HelixError> {
+        if user_ids.is_empty() {
+            return Ok(Rows::default());
+        }
+        let rows = answer::parse_channels(&self.send(&request::channels(user_ids)).await?)?;
+        self.sender.log_unread(Call::GetChannels, &rows.unread);
         Ok(rows)
     }
 

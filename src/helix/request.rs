@@ -13,6 +13,9 @@ pub const MAX_GRANTS: usize = 10;
 /// Shards in one Update Conduit Shards request (Twitch: "Update Conduit Shards").
 pub const MAX_SHARDS: usize = 100;
 
+/// Channels in one Get Streams or Get Channel Information request (Twitch: "Get Streams", "Get Channel Information").
+pub const MAX_CHANNELS: usize = 100;
+
 /// The verb of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
@@ -35,10 +38,12 @@ pub enum Call {
     UpdateConduit,
     GetShards,
     UpdateShards,
+    GetStreams,
+    GetChannels,
 }
 
 impl Call {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::GetUsers,
         Self::GetGrants,
         Self::GetSubscriptions,
@@ -49,6 +54,8 @@ impl Call {
         Self::UpdateConduit,
         Self::GetShards,
         Self::UpdateShards,
+        Self::GetStreams,
+        Self::GetChannels,
     ];
 
     /// Whether the call may use the reserve: calls that keep events coming must not wait behind ten thousand
@@ -70,6 +77,8 @@ impl Call {
             Self::UpdateConduit => "Update Conduits",
             Self::GetShards => "Get Conduit Shards",
             Self::UpdateShards => "Update Conduit Shards",
+            Self::GetStreams => "Get Streams",
+            Self::GetChannels => "Get Channel Information",
         }
     }
 }
@@ -133,6 +142,21 @@ pub fn users(field: &'static str, values: &[&str]) -> Request {
 pub fn grants(ids: &[&str]) -> Request {
     let query = ids.iter().map(|id| ("user_id", (*id).to_owned())).collect();
     request(Call::GetGrants, Verb::Get, "/authorization/users", query)
+}
+
+/// One page of Get Streams of at most [`MAX_CHANNELS`] users.
+pub fn streams(user_ids: &[&str], after: Option<&str>) -> Request {
+    let mut query: Vec<_> = user_ids.iter().map(|id| ("user_id", (*id).to_owned())).collect();
+    // A page has 20 rows otherwise.
+    query.push(("first", MAX_CHANNELS.to_string()));
+    query.extend(after.map(|cursor| ("after", cursor.to_owned())));
+    request(Call::GetStreams, Verb::Get, "/streams", query)
+}
+
+/// Get Channel Information of at most [`MAX_CHANNELS`] users.
+pub fn channels(user_ids: &[&str]) -> Request {
+    let query = user_ids.iter().map(|id| ("broadcaster_id", (*id).to_owned())).collect();
+    request(Call::GetChannels, Verb::Get, "/channels", query)
 }
 
 /// One page of Get EventSub Subscriptions.

@@ -6,6 +6,7 @@ use crate::model::grants::Scopes;
 use crate::model::secret::Secret;
 use crate::model::shard::{SessionId, ShardId};
 use crate::model::subscription::SubscriptionRow;
+use crate::model::time::Timestamp;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
@@ -22,6 +23,29 @@ pub struct UserGrants {
     pub scopes: Scopes,
     /// `None` if Twitch does not say. A user may have authorized the client without any scope.
     pub has_authorized: Option<bool>,
+}
+
+/// A live stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stream {
+    pub id: Box<str>,
+    pub user: User,
+    /// The user's display name.
+    pub user_name: Box<str>,
+    pub started_at: Timestamp,
+}
+
+/// What a channel shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Channel {
+    pub broadcaster: User,
+    /// The broadcaster's display name.
+    pub broadcaster_name: Box<str>,
+    pub title: Box<str>,
+    pub language: Box<str>,
+    pub category_id: Box<str>,
+    pub category_name: Box<str>,
+    pub labels: Vec<Box<str>>,
 }
 
 /// The rows of an answer, and the rows that could not be read.

@@ -14,8 +14,17 @@ pub const MAX_MESSAGE_ID: usize = 255;
 /// Type of the daemon's own event about a gap, a time in which events may have been missed.
 pub const GAP: &str = "eventsubd.gap";
 
+/// Types of the daemon's own events.
+pub const OWN_TYPES: [&str; 2] = [GAP, CAUGHT_UP];
+
 /// Prefix of the types of the daemon's own events; Twitch has no such type.
 pub const OWN: &str = "eventsubd.";
+
+/// Type of the daemon's own event about what a catch-up has mended.
+pub const CAUGHT_UP: &str = "eventsubd.catch_up";
+
+/// Prefix of the message ids of events that a catch-up made. Twitch's are UUIDs or base64.
+pub const CATCH_UP_ID: &str = "catch-up-";
 
 /// Message type of a revocation, and the name of all revocations in a sink's `types` (Twitch: "Handling Webhook
 /// Events").
@@ -95,6 +104,11 @@ impl Event {
     /// Returns whether Twitch has ended the subscription with this message.
     pub fn is_revocation(&self) -> bool {
         is_revocation(&self.payload)
+    }
+
+    /// Returns whether a catch-up made the event from what Twitch's API shows.
+    pub fn is_caught_up(&self) -> bool {
+        self.message_id.as_str().starts_with(CATCH_UP_ID)
     }
 
     /// Returns Twitch's `message_type`.

@@ -180,11 +180,24 @@ pub(crate) fn status() -> Status {
         gaps: GapsStatus {
             told: [(GapReason::ConnectionLost, 2), (GapReason::DaemonStopped, 1)].into(),
             recent: vec![ToldGap {
+                id: "gap-2f6f0c1e-0000-4000-8000-70a1c2de0101".into(),
                 from: before(3_700),
                 to: before(3_600),
                 reason: GapReason::ConnectionLost,
+                mended: Some(4),
             }],
             open: Some(OpenGap { since: before(60), reason: GapReason::ConnectionLost }),
+            catch_up: Some(CatchUpStatus {
+                since: before(20),
+                gaps: 1,
+                look: 1,
+                channels: 300,
+                asked: 200,
+                found: [("stream.offline".to_owned(), 2), ("stream.online".to_owned(), 5)].into(),
+                next_look: None,
+                problem: None,
+            }),
+            mended: 11,
         },
         webhook: Some(WebhookStatus {
             callback: "https://example.org/eventsub".to_owned(),

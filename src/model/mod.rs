@@ -19,6 +19,7 @@ pub mod hint;
 pub mod invocation;
 pub mod json;
 pub mod lapse;
+pub mod last_known;
 pub mod masking;
 pub mod mode;
 pub mod obstacle;

@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,7 +21,7 @@ use super::route::SinkName;
 use super::shard::{SessionId, ShardId};
 use super::subscriptions::{SubscriptionCounts, Subscriptions};
 use super::tally::{Durations, ReconnectCause};
-use super::text::counted;
+use super::text::{counted, duration};
 use super::time::Timestamp;
 
 /// The whole status, as `status --json` prints it.
@@ -493,17 +494,98 @@ pub struct GapsStatus {
     pub recent: Vec<ToldGap>,
     /// A gap that is not over.
     pub open: Option<OpenGap>,
+    /// The catch-up that is under way.
+    #[serde(default)]
+    pub catch_up: Option<CatchUpStatus>,
+    /// Events that catch-ups made since the start.
+    #[serde(default)]
+    pub mended: u64,
+}
+
+/// A catch-up: Twitch is asked what has changed on channels while events may have been missed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatchUpStatus {
+    /// Its beginning.
+    pub since: Timestamp,
+    /// Number of gaps that it mends; 0 if it only learns how channels are of which nothing is known.
+    pub gaps: u64,
+    /// 1 to 3: Twitch is asked three times, since its answers may be two minutes old. 0 as with `gaps`.
+    pub look: u64,
+    /// Number of channels.
+    pub channels: u64,
+    /// Channels that this look is done with.
+    pub asked: u64,
+    /// Events stored so far, by type.
+    pub found: BTreeMap<String, u64>,
+    /// Time of the next look. `None` while one is under way.
+    pub next_look: Option<Timestamp>,
+    /// Current problem.
+    pub problem: Option<String>,
+}
+
+/// What a catch-up made of a gap, in words.
+pub fn mended(events: u64) -> String {
+    if events == 0 {
+        "caught up: nothing had changed".to_owned()
+    } else {
+        format!("caught up with {}", counted(events, "event"))
+    }
+}
+
+impl CatchUpStatus {
+    /// Its progress in words.
+    pub fn in_words(&self, now: Timestamp) -> String {
+        let mut text = match (self.gaps, self.next_look) {
+            (0, _) => "asking Twitch how new channels are".to_owned(),
+            (_, None) => format!("asking Twitch what has changed during a gap, time {} of 3", self.look),
+            (_, Some(next)) => {
+                let wait = duration(next.since(now));
+                format!("Twitch's answers may have been too old; asking again in {wait}")
+            }
+        };
+        let _ = write!(text, "; {} of {} done", self.asked, counted(self.channels, "channel"));
+        let found: u64 = self.found.values().sum();
+        if found > 0 {
+            let _ = write!(text, ", {} so far", counted(found, "event"));
+        }
+        if let Some(problem) = &self.problem {
+            let _ = write!(text, "; waiting: {problem}");
+        }
+        text
+    }
+}
+
+impl Default for CatchUpStatus {
+    fn default() -> Self {
+        Self {
+            since: Timestamp::from_unix_millis(0),
+            gaps: 0,
+            look: 0,
+            channels: 0,
+            asked: 0,
+            found: BTreeMap::new(),
+            next_look: None,
+            problem: None,
+        }
+    }
 }
 
 /// A gap that was told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToldGap {
+    /// Message id of its event.
+    #[serde(default)]
+    pub id: Box<str>,
     /// Time from which on events may have been missed.
     pub from: Timestamp,
     /// End of that time.
     pub to: Timestamp,
     /// Why events may have been missed.
     pub reason: GapReason,
+    /// Number of events that a catch-up made for it and those around it. `None` means that there was no catch-up, or
+    /// that it is not over.
+    #[serde(default)]
+    pub mended: Option<u64>,
 }
 
 /// A time in which events may have been missed, and that is not over.

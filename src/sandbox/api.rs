@@ -1,5 +1,5 @@
-//! The API: who asks, the rate limit, users (Twitch: "Twitch API Concepts", "Get Users", "Get Authorization By
-//! User").
+//! The API: who asks, the rate limit, users, streams, channels (Twitch: "Twitch API Concepts", "Get Users", "Get
+//! Authorization By User", "Get Streams", "Get Channel Information").
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -15,6 +15,8 @@ use crate::platform::{Answer, Asker, Call, Operation, every_scope};
 pub(super) enum Helix {
     EventSub(Operation),
     Users,
+    Streams,
+    Channels,
     Authorizations,
     Unknown,
 }
@@ -24,6 +26,8 @@ impl Helix {
     pub(super) fn route(self) -> Option<Route> {
         Some(match self {
             Self::Users => Route::Users,
+            Self::Streams => Route::Streams,
+            Self::Channels => Route::Channels,
             Self::EventSub(operation) => match operation {
                 Operation::ListSubscriptions => Route::List,
                 Operation::CreateSubscription => Route::Create,
@@ -57,6 +61,8 @@ pub(super) async fn answer(world: &Shared, helix: Helix, call: &Call) -> Answer 
     let answer = match helix {
         Helix::EventSub(operation) => eventsub::answer(world, operation, &asker, call).await,
         Helix::Users => users(world, &asker, call),
+        Helix::Streams => streams(world, call),
+        Helix::Channels => channels(world, call),
         Helix::Authorizations => authorizations(world, &asker, call),
         Helix::Unknown => Answer::error(404, ""),
     };
@@ -173,6 +179,137 @@ fn users(world: &Shared, asker: &Asker, call: &Call) -> Answer {
         })
         .collect();
     Answer::json(200, &Data { data: rows })
+}
+
+#[derive(Serialize)]
+struct StreamRow<'a> {
+    id: &'a str,
+    user_id: &'a str,
+    user_login: &'a str,
+    user_name: &'a str,
+    game_id: &'a str,
+    game_name: &'a str,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    title: &'a str,
+    tags: [&'a str; 0],
+    viewer_count: u32,
+    started_at: &'a str,
+    language: &'a str,
+    thumbnail_url: &'a str,
+    tag_ids: [&'a str; 0],
+    is_mature: bool,
+}
+
+#[derive(Serialize)]
+struct PageOf<T> {
+    data: Vec<T>,
+    pagination: Pagination,
+}
+
+#[derive(Serialize)]
+struct Pagination {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<String>,
+}
+
+/// The values of a query parameter.
+fn values<'a>(call: &'a Call, name: &'a str) -> impl Iterator<Item = &'a str> {
+    call.query.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+}
+
+fn streams(world: &Shared, call: &Call) -> Answer {
+    world.count(|stats| stats.streams += 1);
+    let mut state = world.lock();
+    let mut asked: Vec<String> = values(call, "user_id").map(str::to_owned).collect();
+    let logins = values(call, "user_login").filter_map(|login| state.users.id_of(login));
+    asked.extend(logins.collect::<Vec<_>>());
+    if asked.len() > 100 {
+        return Answer::error(
+            400,
+            "The number of user_id and user_login query parameters must be at most 100",
+        );
+    }
+    let first = values(call, "first").next().map_or(Ok(20), str::parse::<usize>);
+    let Some(first) = first.ok().filter(|first| (1..=100).contains(first)) else {
+        return Answer::error(400, "The parameter \"first\" was malformed: the value must be from 1 to 100");
+    };
+    let Ok(after) = values(call, "after").next().map_or(Ok(0), str::parse::<usize>) else {
+        return Answer::error(400, "Invalid cursor");
+    };
+    let now = Instant::now();
+    if asked.is_empty() {
+        asked = state.channels.live(now);
+    }
+    let live: Vec<_> = asked
+        .into_iter()
+        .filter_map(|id| {
+            let shown = state.channels.shown(&id, now);
+            let live = shown.live.clone()?;
+            Some((state.users.login_of(&id)?, id, shown, live))
+        })
+        .collect();
+    let page = live.iter().skip(after).take(first).map(|(login, id, shown, live)| StreamRow {
+        id: &live.id,
+        user_id: id,
+        user_login: login,
+        user_name: login,
+        game_id: &shown.category_id,
+        game_name: &shown.category_name,
+        kind: "live",
+        title: &shown.title,
+        tags: [],
+        viewer_count: 1,
+        started_at: &live.started_at,
+        language: &shown.language,
+        thumbnail_url: "",
+        tag_ids: [],
+        is_mature: false,
+    });
+    let cursor = (after + first < live.len()).then(|| (after + first).to_string());
+    Answer::json(200, &PageOf { data: page.collect(), pagination: Pagination { cursor } })
+}
+
+#[derive(Serialize)]
+struct ChannelRow {
+    broadcaster_id: String,
+    broadcaster_login: String,
+    broadcaster_name: String,
+    broadcaster_language: String,
+    game_id: String,
+    game_name: String,
+    title: String,
+    delay: u32,
+    tags: [String; 0],
+    content_classification_labels: Vec<String>,
+    is_branded_content: bool,
+}
+
+fn channels(world: &Shared, call: &Call) -> Answer {
+    world.count(|stats| stats.channels += 1);
+    let asked: Vec<&str> = values(call, "broadcaster_id").collect();
+    if asked.is_empty() || asked.len() > 100 {
+        return Answer::error(400, "The number of broadcaster_id query parameters must be between 1 and 100");
+    }
+    let (state, now) = (world.lock(), Instant::now());
+    let row = |id: &str| {
+        let login = state.users.login_of(id)?;
+        let shown = state.channels.shown(id, now);
+        Some(ChannelRow {
+            broadcaster_id: id.to_owned(),
+            broadcaster_name: login.clone(),
+            broadcaster_login: login,
+            broadcaster_language: shown.language,
+            game_id: shown.category_id,
+            game_name: shown.category_name,
+            title: shown.title,
+            delay: 0,
+            tags: [],
+            content_classification_labels: shown.labels,
+            is_branded_content: false,
+        })
+    };
+    Answer::json(200, &Data { data: asked.into_iter().filter_map(row).collect() })
 }
 
 #[derive(Serialize)]

@@ -143,6 +143,11 @@ impl Sandbox {
         self.world.lock().buckets.reset_lowest(&self.world.options.client_id)
     }
 
+    /// Sets the age of what Get Streams and Get Channel Information show.
+    pub fn set_stream_delay(&self, delay: Duration) {
+        self.world.lock().channels.set_delay(delay);
+    }
+
     /// Deletes a conduit, as Twitch does after 72 hours without a shard.
     pub fn delete_conduit(&self, id: &str) {
         self.world.lock().delete_conduit(id);

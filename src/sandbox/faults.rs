@@ -7,6 +7,10 @@ pub enum Route {
     Validate,
     /// Get Users.
     Users,
+    /// Get Streams.
+    Streams,
+    /// Get Channel Information.
+    Channels,
     List,
     Create,
     Delete,

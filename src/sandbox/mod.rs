@@ -10,6 +10,7 @@ mod api;
 mod auth;
 mod authorize;
 mod buckets;
+mod channels;
 mod command;
 mod conduits;
 mod control;
@@ -93,6 +94,8 @@ pub struct SandboxOptions {
     pub ended_listed: Duration,
     /// Latency of each answer of the API.
     pub latency: Duration,
+    /// Age of what Get Streams and Get Channel Information show; at Twitch a minute or two.
+    pub stream_delay: Duration,
     /// The pause between sample events, which go round all subscriptions; none when unset.
     pub sample_pace: Option<Duration>,
     /// Whether a subscription that needs a scope is refused (403) unless its user granted it. Otherwise
@@ -133,6 +136,7 @@ impl Default for SandboxOptions {
             websocket_listed: Duration::from_secs(60),
             ended_listed: Duration::from_secs(10 * 86_400),
             latency: Duration::ZERO,
+            stream_delay: Duration::ZERO,
             sample_pace: None,
             require_grants: false,
             device_life: Duration::from_secs(1800),

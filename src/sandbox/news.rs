@@ -1,7 +1,7 @@
 //! Messages that the mock makes by itself: events, grants and their end, disabled shards, revocations.
 
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -40,6 +40,8 @@ pub(super) async fn notify(
     subscription: &Subscription,
     event: &str,
 ) -> Result<String, TriggerError> {
+    // What happens on a channel does so whether anybody is told or not.
+    world.lock().channels.record(&subscription.kind, event, Instant::now());
     if subscription.status != ENABLED {
         return Err(TriggerError::NotEnabled(subscription.status.clone()));
     }
@@ -330,6 +332,7 @@ fn next_sample(world: &Shared, last: &mut u64) -> Option<Outgoing> {
     };
     let mut occasion = Occasion::new(world);
     let event = occasion.sample(&mut state, &subscription);
+    state.channels.record(&subscription.kind, &event, Instant::now());
     let content = Content::notification(occasion.now, &subscription, &event);
     send::address(world, &mut state, &subscription, content)
 }

@@ -90,6 +90,8 @@ fn router(world: Shared) -> Router {
     let helix = |helix| at(Target::Helix(helix));
     let api = platform::routes::<Shared>()
         .route("/users", get(helix(Helix::Users)))
+        .route("/streams", get(helix(Helix::Streams)))
+        .route("/channels", get(helix(Helix::Channels)))
         .route("/authorization/users", get(helix(Helix::Authorizations)))
         .method_not_allowed_fallback(helix(Helix::Unknown));
     let auth = Router::new()

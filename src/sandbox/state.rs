@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::SandboxOptions;
 use super::authorize::Codes;
 use super::buckets::Buckets;
+use super::channels::Channels;
 use super::conduits::Conduits;
 use super::device::Devices;
 use super::faults::Faults;
@@ -52,6 +53,7 @@ pub(super) struct State {
     pub(super) sessions: SessionTable,
     pub(super) history: History,
     pub(super) webhook: WebhookOptions,
+    pub(super) channels: Channels,
     /// Latency of the API.
     pub(super) latency: Duration,
     /// Happenings that the samples sent so far have begun, such as a poll.
@@ -115,6 +117,7 @@ impl World {
             sessions: SessionTable::default(),
             history: History::default(),
             webhook: options.webhook.clone(),
+            channels: Channels::new(options.stream_delay),
             latency: options.latency,
             happenings: Happenings::default(),
         };

@@ -11,6 +11,10 @@ pub struct Stats {
     pub validations: u64,
     /// Requests to Get Users.
     pub users: u64,
+    /// Pages of Get Streams.
+    pub streams: u64,
+    /// Requests to Get Channel Information.
+    pub channels: u64,
     /// Pages of subscriptions.
     pub lists: u64,
     /// Attempts to create a subscription.

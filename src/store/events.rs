@@ -88,7 +88,8 @@ pub(super) fn payloads(
 pub(super) fn witness(connection: &Connection) -> rusqlite::Result<Option<Witness>> {
     let found: Option<(u64, u64, String)> = connection
         .query_row(
-            "SELECT elapsed, stored_at, message_timestamp FROM events WHERE type NOT LIKE 'eventsubd.%'
+            "SELECT elapsed, stored_at, message_timestamp FROM events
+             WHERE type NOT LIKE 'eventsubd.%' AND message_id NOT LIKE 'catch-up-%'
              ORDER BY seq DESC LIMIT 1",
             [],
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
@@ -155,19 +156,19 @@ pub(super) fn read_after(
     bounded(statement, after, limit, max_bytes)
 }
 
-/// The events of one type after `after`, oldest first, at most `limit`.
-pub(super) fn of_type_after(
+/// The events of two types after `after`, oldest first, at most `limit`.
+pub(super) fn of_types_after(
     connection: &Connection,
-    kind: &str,
+    [one, other]: [&str; 2],
     after: Seq,
     limit: usize,
 ) -> rusqlite::Result<Vec<StoredEvent>> {
     connection
         .prepare_cached(
             "SELECT seq, message_id, message_timestamp, type, version, subscription_id, stored_at, payload
-             FROM events WHERE seq > ?1 AND type = ?2 AND payload IS NOT NULL ORDER BY seq LIMIT ?3",
+             FROM events WHERE seq > ?1 AND type IN (?2, ?3) AND payload IS NOT NULL ORDER BY seq LIMIT ?4",
         )?
-        .query_map(params![after.0, kind, limit], stored)?
+        .query_map(params![after.0, one, other, limit], stored)?
         .collect()
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::error::StoreError;
 use super::follower::Follower;
-use super::job::{Command, Job, SinkJob};
+use super::job::{Command, Job, Reply, SinkJob};
 use super::loss::LOSS;
 use super::pending::Pending;
 use super::places::{Place, Places};
@@ -22,6 +22,7 @@ use super::{
 };
 use crate::model::event::{Event, Seq, StoredEvent};
 use crate::model::happening;
+use crate::model::last_known::{self, LastKnown, News};
 use crate::model::pulse::Pulse;
 use crate::model::route::SinkName;
 use crate::model::status::StoreStatus;
@@ -44,6 +45,13 @@ impl Receipt {
     pub async fn stored(self) -> Result<Appended, StoreError> {
         self.0.await.unwrap_or(Err(StoreError::Closed))
     }
+}
+
+/// Reads from the payload what the writer, which all events have to pass, does not read.
+fn append(event: Event, reply: Option<Reply<Appended>>, held: bool, bytes: OwnedSemaphorePermit) -> Job {
+    let identity = happening::identity(&event);
+    let news = last_known::news(&event).map(Box::new);
+    Job::Append { event, identity, news, reply, held, _bytes: bytes }
 }
 
 /// The store; cheap to clone.
@@ -131,8 +139,7 @@ impl Store {
             return Err(if self.inner.places.is_closed() { StoreError::Closed } else { StoreError::Full });
         };
         let (reply, answer) = oneshot::channel();
-        let identity = happening::identity(&event);
-        self.send(Job::Append { event, identity, reply: Some(reply), held: false, _bytes: bytes }, place)?;
+        self.send(append(event, Some(reply), false, bytes), place)?;
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
@@ -166,8 +173,7 @@ impl Store {
             .await
             .map_err(|_| StoreError::Closed)?;
         let place = self.place().await?;
-        let identity = happening::identity(&event);
-        self.send(Job::Append { event, identity, reply, held: true, _bytes: bytes }, place)
+        self.send(append(event, reply, true, bytes), place)
     }
 
     fn byte_permits(&self, event: &Event) -> u32 {
@@ -431,6 +437,30 @@ impl Store {
     /// The database cannot be read, or the store was closed.
     pub async fn before(&self, time: Timestamp) -> Result<Seq, StoreError> {
         self.read(|reply| ReadRequest::Before { time, reply }).await
+    }
+
+    /// Returns what is known of each of these broadcasters, in their order.
+    ///
+    /// # Errors
+    /// The database cannot be read, or the store was closed.
+    pub async fn last_known(&self, broadcasters: Vec<Box<str>>) -> Result<Vec<LastKnown>, StoreError> {
+        self.read(|reply| ReadRequest::LastKnown { broadcasters, reply }).await
+    }
+
+    /// Stores what channels are, for which there is no event.
+    ///
+    /// # Errors
+    /// The database cannot be written at present, or the store was closed.
+    pub async fn learn(&self, news: Vec<News>) -> Result<(), StoreError> {
+        self.ask(|reply| Job::Learn { news, reply }).await
+    }
+
+    /// Forgets all channels.
+    ///
+    /// # Errors
+    /// The database cannot be written at present, or the store was closed.
+    pub async fn forget_channels(&self) -> Result<(), StoreError> {
+        self.ask(|reply| Job::ForgetChannels { reply }).await
     }
 
     /// Returns the losses that were not reported yet, each with the name that [`Self::losses_told`] takes.

@@ -7,6 +7,7 @@ use super::error::StoreError;
 use super::follower::Follower;
 use super::{Appended, DeadLetterFilter, GivenUp, ReplayPart, SinkRecord, StartAt, dead_letters, sinks};
 use crate::model::event::{Event, Seq, StoredEvent};
+use crate::model::last_known::News;
 use crate::model::route::SinkName;
 
 /// Channel for the result. A caller that no longer waits is not an error.
@@ -15,10 +16,11 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 /// A request to the writer.
 #[derive(Debug)]
 pub(super) enum Job {
-    /// `identity` is that of what the event is about, if it has one.
+    /// `identity` is that of what the event is about, if it has one; `news` are what it says of a channel.
     Append {
         event: Event,
         identity: Option<Box<str>>,
+        news: Option<Box<News>>,
         reply: Option<Reply<Appended>>,
         held: bool,
         _bytes: OwnedSemaphorePermit,
@@ -40,6 +42,13 @@ pub(super) enum Job {
     },
     Settings {
         changes: Vec<(String, Option<String>)>,
+        reply: Reply<()>,
+    },
+    Learn {
+        news: Vec<News>,
+        reply: Reply<()>,
+    },
+    ForgetChannels {
         reply: Reply<()>,
     },
     LimitPages {
@@ -129,6 +138,8 @@ impl Job {
                 let _ = reply.send(done.copied());
             }
             Self::Settings { reply, .. }
+            | Self::Learn { reply, .. }
+            | Self::ForgetChannels { reply }
             | Self::Retire { reply, .. }
             | Self::LimitPages { reply, .. }
             | Self::Close { reply } => {
@@ -154,6 +165,8 @@ impl Job {
                 let _ = reply.send(Err(error));
             }
             Self::Settings { reply, .. }
+            | Self::Learn { reply, .. }
+            | Self::ForgetChannels { reply }
             | Self::Retire { reply, .. }
             | Self::LimitPages { reply, .. }
             | Self::Close { reply } => {

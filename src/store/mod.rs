@@ -17,6 +17,7 @@ mod guard;
 mod handle;
 mod ids;
 mod job;
+mod last_known;
 mod loss;
 mod machine;
 mod pending;
@@ -115,7 +116,7 @@ pub enum Appended {
     Stored(Seq),
     /// The message id had been stored already.
     Duplicate,
-    /// The same happening had been stored already, under another message id.
+    /// The same happening had been stored already, under another message id or by a catch-up.
     Double,
 }
 

@@ -14,9 +14,11 @@ use super::error::StoreError;
 use super::follower::Follower;
 use super::pending::Pending;
 use super::{
-    Activity, DeadLetter, DeadLetterFilter, TypeCount, counts, dead_letters, events, schema, settings,
+    Activity, DeadLetter, DeadLetterFilter, TypeCount, counts, dead_letters, events, last_known, schema,
+    settings,
 };
-use crate::model::event::{GAP, Seq, StoredEvent};
+use crate::model::event::{Seq, StoredEvent};
+use crate::model::last_known::LastKnown;
 use crate::model::pulse::Pulse;
 use crate::model::route::SinkName;
 use crate::model::time::Timestamp;
@@ -72,6 +74,8 @@ pub(super) enum ReadRequest {
     Hours { from: u64, reply: oneshot::Sender<Result<Vec<TypeCount>, StoreError>> },
     /// Activity of subscriptions, by their ids.
     Activity { ids: Vec<Box<str>>, reply: oneshot::Sender<Result<Vec<Option<Activity>>, StoreError>> },
+    /// What is known of broadcasters.
+    LastKnown { broadcasters: Vec<Box<str>>, reply: oneshot::Sender<Result<Vec<LastKnown>, StoreError>> },
     /// Settings by prefix.
     Settings { prefix: String, reply: oneshot::Sender<Result<Vec<(String, String)>, StoreError>> },
 }
@@ -158,6 +162,10 @@ fn answer(connection: &Connection, pending: &Mutex<Pending>, request: ReadReques
             let read = counts::activity(connection, pending, &ids);
             let _ = reply.send(read.map_err(StoreError::sql("read counts")));
         }
+        ReadRequest::LastKnown { broadcasters, reply } => {
+            let read = last_known::load(connection, &broadcasters);
+            let _ = reply.send(read.map_err(StoreError::sql("read what is known of channels")));
+        }
         ReadRequest::Settings { prefix, reply } => {
             let read = settings::load(connection, &prefix);
             let _ = reply.send(read.map_err(StoreError::sql("read settings")));
@@ -188,12 +196,17 @@ impl Reader {
         events::read_after(&self.connection, after, limit, 16 << 20).map_err(StoreError::sql("read events"))
     }
 
-    /// The events that tell of gaps after `after`, oldest first, at most `limit`.
+    /// The events of these two types after `after`, oldest first, at most `limit`.
     ///
     /// # Errors
     /// The database cannot be read.
-    pub fn gaps_after(&self, after: Seq, limit: usize) -> Result<Vec<StoredEvent>, StoreError> {
-        events::of_type_after(&self.connection, GAP, after, limit).map_err(StoreError::sql("read events"))
+    pub fn of_types_after(
+        &self,
+        types: [&str; 2],
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
+        events::of_types_after(&self.connection, types, after, limit).map_err(StoreError::sql("read events"))
     }
 
     /// The events before `before`, newest first, at most `limit`.

@@ -123,6 +123,21 @@ const MIGRATIONS: &[&str] = &[
         seq INTEGER NOT NULL
     ) STRICT;
 ",
+    // What channels were last known to be: catch-up after a gap compares it with what Twitch says.
+    "
+    CREATE TABLE last_known (
+        broadcaster    TEXT PRIMARY KEY,
+        is_live        INTEGER,
+        stream         TEXT,
+        stream_started INTEGER,
+        stream_since   INTEGER,
+        stream_at      INTEGER,
+        digest         INTEGER,
+        digest_since   INTEGER,
+        digest_at      INTEGER,
+        is_caught_up   INTEGER
+    ) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// The newest format version.

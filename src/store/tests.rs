@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::model::event::{Event, MessageId};
+use crate::model::last_known::{Change, ChannelDigest, LastKnown, News, Source};
 use crate::model::pulse::Pulse;
 use crate::model::status::StoreStatus;
 use crate::model::time::Timestamp;
@@ -99,6 +100,89 @@ async fn what_comes_under_two_ids_is_stored_once_also_after_a_restart() {
     let store = reopen(&options);
     assert_eq!(store.append(online("e", 1, 9001)).await.unwrap(), Appended::Double);
     assert_eq!(store.append(online("f", 2, 9002)).await.unwrap(), Appended::Stored(Seq(4)));
+}
+
+fn of_channel(id: &str, kind: &str, user: u32, members: &str) -> Event {
+    let payload = format!(
+        r#"{{"subscription":{{"condition":{{"broadcaster_user_id":"{user}"}}}},"event":{{"broadcaster_user_id":"{user}",{members}}}}}"#
+    );
+    Event { subscription_type: kind.into(), ..event(id, payload.as_bytes()) }
+}
+
+#[tokio::test]
+async fn what_a_channel_was_last_known_to_be_is_stored_with_its_event() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(&folder);
+    let store = Store::open(options.clone()).unwrap();
+    let ids = || vec![Box::from("1"), Box::from("2")];
+    assert_eq!(store.last_known(ids()).await.unwrap(), [LastKnown::default(), LastKnown::default()]);
+    store.append(of_channel("a", "stream.online", 1, r#""id":"9001""#)).await.unwrap();
+    let live = |known: &LastKnown| known.stream.as_ref().map(|stream| (stream.is_live, stream.id.clone()));
+    let known = store.last_known(ids()).await.unwrap();
+    assert_eq!((live(&known[0]), live(&known[1])), (Some((true, Some("9001".into()))), None));
+
+    // What a catch-up makes is stored once, and Twitch's own event is a double of it, also after a restart.
+    let (online, started) = ("stream.online", r#""id":"9002","started_at":"2026-11-02T09:00:00Z""#);
+    assert_eq!(
+        store.append(of_channel("catch-up-a", online, 2, started)).await.unwrap(),
+        Appended::Stored(Seq(2))
+    );
+    assert_eq!(store.append(of_channel("catch-up-b", online, 2, started)).await.unwrap(), Appended::Double);
+    store.close().await.unwrap();
+    let store = reopen(&options);
+    assert_eq!(store.append(of_channel("b", online, 2, started)).await.unwrap(), Appended::Double);
+    let end = r#""id":"9001""#;
+    assert_eq!(
+        store.append(of_channel("c", "stream.offline", 1, end)).await.unwrap(),
+        Appended::Stored(Seq(3))
+    );
+    assert_eq!(
+        store.append(of_channel("catch-up-c", "stream.offline", 1, end)).await.unwrap(),
+        Appended::Double
+    );
+    let known = store.last_known(ids()).await.unwrap();
+    assert_eq!(live(&known[0]), Some((false, Some("9001".into()))));
+    assert_eq!(live(&known[1]), Some((true, Some("9002".into()))));
+}
+
+#[tokio::test]
+async fn an_update_that_a_catch_up_told_is_stored_once_though_the_type_has_no_identity() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(&folder)).unwrap();
+    let update =
+        |id: &str, title: &str| of_channel(id, "channel.update", 1, &format!(r#""title":"{title}""#));
+    store.append(update("a", "old")).await.unwrap();
+    assert_eq!(store.append(update("catch-up-a", "old")).await.unwrap(), Appended::Double);
+    assert_eq!(store.append(update("catch-up-b", "new")).await.unwrap(), Appended::Stored(Seq(2)));
+    assert_eq!(store.append(update("b", "new")).await.unwrap(), Appended::Double);
+    assert_eq!(store.append(update("c", "new")).await.unwrap(), Appended::Stored(Seq(3)));
+}
+
+#[tokio::test]
+async fn what_is_known_of_65000_channels_takes_at_most_10_mib() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(&folder)).unwrap();
+    let before = store.status().borrow().size;
+    let ids = (0..65_000_u64).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 1_000_000_000).to_string());
+    let ids: Vec<Box<str>> = ids.map(Into::into).collect();
+    for part in ids.chunks(1_000) {
+        let news = part.iter().flat_map(|id| {
+            let online = Change::Online {
+                id: "52012345678".into(),
+                started: 1_790_000_000_000,
+                since: 1_790_000_000_000,
+            };
+            let update = Change::Channel { digest: ChannelDigest(u64::MAX / 3), since: 1_790_000_000_000 };
+            [online, update].map(|change| News { broadcaster: id.clone(), change, source: Source::Answer })
+        });
+        store.learn(news.collect()).await.unwrap();
+    }
+    store.close().await.unwrap();
+    let size = std::fs::metadata(folder.path().join("events.db")).unwrap().len() - before;
+    assert!(size <= 10 << 20, "{size}");
+    let store = reopen(&options(&folder));
+    let known = store.last_known(vec![ids[64_999].clone()]).await.unwrap();
+    assert!(known[0].stream.is_some() && known[0].channel.is_some());
 }
 
 #[tokio::test]

@@ -26,10 +26,12 @@ use super::recent::Recent;
 use super::removals::{Removals, Summary};
 use super::retention::{self, Removed, Retention, SinkLoss};
 use super::{
-    Appended, Clock, IntakeCounts, StoreOptions, Ticks, counts, dead_letters, events, settings, sinks,
+    Appended, Clock, IntakeCounts, StoreOptions, Ticks, counts, dead_letters, events, last_known, settings,
+    sinks,
 };
-use crate::model::event::{Event, Seq, StoredEvent};
+use crate::model::event::{Event, OWN, Seq, StoredEvent};
 use crate::model::happening;
+use crate::model::last_known::News;
 use crate::model::pulse::Pulse;
 use crate::model::route::SinkName;
 use crate::model::status::{ClockSet, StoreStatus};
@@ -559,23 +561,18 @@ impl Writer {
         }
         for command in batch {
             done.push(match &command.job {
-                Job::Append { event, identity, .. } => {
-                    let mark = self.ids.mark(event.message_id.as_str());
-                    let is_new = self.ids.insert(mark);
-                    if is_new {
-                        marks.push(mark);
-                    }
-                    let happening = identity.as_deref().filter(|_| is_new).map(|text| self.ids.mark(text));
-                    if happening.is_some_and(|happening| !self.ids.insert(happening)) {
-                        Done::Appended(Appended::Double)
-                    } else if is_new {
-                        marks.extend(happening);
-                        events::insert(&transaction, self.next, event, now.wall, elapsed)?;
-                        self.next += 1;
-                        Done::Appended(Appended::Stored(Seq(self.next - 1)))
-                    } else {
-                        Done::Appended(Appended::Duplicate)
-                    }
+                Job::Append { event, identity, news, .. } => {
+                    let is_new = is_new(&mut self.ids, event, identity.as_deref(), marks);
+                    let outcome = match is_new {
+                        Ok(()) if is_told(&transaction, news.as_deref(), now.wall)? => Appended::Double,
+                        Ok(()) => {
+                            events::insert(&transaction, self.next, event, now.wall, elapsed)?;
+                            self.next += 1;
+                            Appended::Stored(Seq(self.next - 1))
+                        }
+                        Err(outcome) => outcome,
+                    };
+                    Done::Appended(outcome)
                 }
                 Job::Sink(job, _) => {
                     if let SinkJob::Start { name, follower, .. } = job {
@@ -609,6 +606,16 @@ impl Writer {
                 }
                 Job::Settings { changes, .. } => {
                     settings::save(&transaction, changes)?;
+                    Done::Unit
+                }
+                Job::Learn { news, .. } => {
+                    for news in news {
+                        last_known::apply(&transaction, news, now.wall)?;
+                    }
+                    Done::Unit
+                }
+                Job::ForgetChannels { .. } => {
+                    last_known::clear(&transaction)?;
                     Done::Unit
                 }
                 Job::LimitPages { pages, .. } => {
@@ -763,7 +770,10 @@ impl Writer {
             return;
         }
         let sent = stored.iter().rev().find_map(|command| match &command.job {
-            Job::Append { event, .. } if !event.subscription_type.starts_with("eventsubd.") => {
+            // Events of ours have the time of this machine.
+            Job::Append { event, .. }
+                if !event.subscription_type.starts_with(OWN) && !event.is_caught_up() =>
+            {
                 Timestamp::parse(&event.message_timestamp)
             }
             _ => None,
@@ -839,6 +849,31 @@ fn fill(batch: &mut Vec<Command>, queue: &Receiver<Command>) {
         bytes += command.job.bytes();
         batch.push(command);
     }
+}
+
+/// Adds the event's marks to those that are known, and new ones to `marks`. An error says as what the event is known.
+fn is_new(
+    ids: &mut Ids,
+    event: &Event,
+    identity: Option<&str>,
+    marks: &mut Vec<Mark>,
+) -> Result<(), Appended> {
+    let mark = ids.mark(event.message_id.as_str());
+    if !ids.insert(mark) {
+        return Err(Appended::Duplicate);
+    }
+    marks.push(mark);
+    if let Some(happening) = identity.map(|text| ids.mark(text)) {
+        if !ids.insert(happening) {
+            return Err(Appended::Double);
+        }
+        marks.push(happening);
+    }
+    Ok(())
+}
+
+fn is_told(connection: &Connection, news: Option<&News>, now: u64) -> rusqlite::Result<bool> {
+    news.map_or(Ok(false), |news| Ok(!last_known::apply(connection, news, now)?))
 }
 
 fn reading(clock: &Clock, ticks: &Ticks) -> Reading {

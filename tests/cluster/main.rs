@@ -200,7 +200,7 @@ async fn a_killed_leader_is_followed_and_nothing_is_made_anew() {
     };
     next.leads().await;
     let status = next.until("the gap is told", |status| !status.gaps.recent.is_empty()).await;
-    let gap = status.gaps.recent[0];
+    let gap = &status.gaps.recent[0];
     assert!(gap.to.since(gap.from) < Duration::from_secs(60), "{gap:?}");
     arrives(&sandbox, &[next]).await;
     let status = other.stands_by().await;

@@ -94,6 +94,7 @@ pub fn tuning() -> Tuning {
             options.shard_poll = (Duration::from_millis(300), Duration::from_millis(600));
             options.backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(500));
         }),
+        catch_up: None,
         timings: Timings {
             keepalive_grace: Duration::from_millis(500),
             backoff: Backoff::new(Duration::from_millis(50), Duration::from_millis(500)),

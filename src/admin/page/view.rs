@@ -10,7 +10,7 @@ use super::letters::Letters;
 use super::rows::Table;
 use crate::model::grants;
 use crate::model::invocation::Invocation;
-use crate::model::status::{Health, Problem, ShardStatus, SinkState, SinkStatus, Status, TokenState};
+use crate::model::status::{Health, Problem, ShardStatus, SinkState, SinkStatus, Status, TokenState, mended};
 use crate::model::text::{ago, count, duration, size, word};
 use crate::model::time::Timestamp;
 
@@ -87,6 +87,8 @@ struct Gap {
     to: Option<String>,
     long: String,
     reason: &'static str,
+    /// What a catch-up made of it; `None` if there was none.
+    mended: Option<String>,
 }
 
 /// The gaps that are shown.
@@ -96,12 +98,14 @@ fn gaps(status: &Status) -> Vec<Gap> {
         to: None,
         long: duration(status.now.since(open.since)),
         reason: open.reason.sentence(),
+        mended: None,
     });
     let over = status.gaps.recent.iter().map(|gap| Gap {
         from: gap.from.to_string(),
         to: Some(gap.to.to_string()),
         long: duration(gap.to.since(gap.from)),
         reason: gap.reason.sentence(),
+        mended: gap.mended.map(mended),
     });
     open.chain(over).collect()
 }
@@ -150,6 +154,8 @@ pub(super) struct View<'a> {
     sinks: Vec<Sink>,
     /// The last gaps, newest first; one that is not over stands before them.
     gaps: Vec<Gap>,
+    /// The catch-up that is under way, in words.
+    catch_up: Option<String>,
     groups: Vec<Group>,
     form_key: &'a Option<String>,
     done: &'a Option<String>,
@@ -215,6 +221,7 @@ pub(super) fn view<'a>(status: &'a Status, table: Table<'a>, extras: &'a Extras)
         more_shards,
         sinks: status.sinks.iter().map(|each| sink(each, status.now)).collect(),
         gaps: gaps(status),
+        catch_up: status.gaps.catch_up.as_ref().map(|catch_up| catch_up.in_words(status.now)),
         groups: groups(status),
         form_key: &extras.form_key,
         done: &extras.done,

@@ -30,6 +30,12 @@ const TABLES: &[(&str, &str, &str)] = &[
     ("store", "[store]", "How long events are kept."),
     ("state", "[state]", "The directory of events, dead letters and the id of the conduit."),
     (
+        "catch_up",
+        "[catch_up]",
+        "What is mended after a time in which events may have been missed: Twitch is asked how channels are, and what has \
+         changed is stored as events.",
+    ),
+    (
         "cluster",
         "[cluster]",
         "Several hosts with one file, joined by NATS JetStream: one leads, the others stand by.",

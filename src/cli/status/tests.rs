@@ -25,7 +25,8 @@ fn a_healthy_daemon_prints_a_few_lines() {
         subscriptions  1, 1 enabled; 1 of the daemon's own, for news of grants and shards; cost 1 of 10000
         reconciled     8 min 20 s ago, generation 2
         received       13 events, 12 stored, 1 twice, 3 under two ids, 1 malformed, 2 of unknown types, 1 revocation
-        gaps           events may be missed for 1 min now: the connection to Twitch was lost; 3 gaps, the last of 1 min 40 s 1 h ago: the connection to Twitch was lost
+        gaps           events may be missed for 1 min now: the connection to Twitch was lost; 3 gaps, the last of 1 min 40 s 1 h ago: the connection to Twitch was lost (caught up with 4 events)
+        catch-up       asking Twitch what has changed during a gap, time 1 of 3; 200 of 300 channels done, 7 events so far
         store          12 events, 40.0 KiB of 2.0 GiB, newest 12, 9.0 ms per commit, 1 commit failed
         sink log       file to /var/log/eventsubd/events.jsonl (stream.* channel.raid), idle, 11 delivered (2/min), the last 25 s ago, 3 tries failed
         page           http://127.0.0.1:9464/, needs the token
@@ -54,7 +55,8 @@ fn problems_come_first_and_every_field_is_shown() {
         subscriptions  2, 1 enabled, 1 parked; 1 of the daemon's own, for news of grants and shards; cost 1 of 10000
         reconciled     8 min 20 s ago, generation 2; 1 of 2 changes made
         received       13 events, 12 stored, 1 twice, 3 under two ids, 1 malformed, 2 of unknown types, 1 revocation
-        gaps           events may be missed for 1 min now: the connection to Twitch was lost; 3 gaps, the last of 1 min 40 s 1 h ago: the connection to Twitch was lost
+        gaps           events may be missed for 1 min now: the connection to Twitch was lost; 3 gaps, the last of 1 min 40 s 1 h ago: the connection to Twitch was lost (caught up with 4 events)
+        catch-up       asking Twitch what has changed during a gap, time 1 of 3; 200 of 300 channels done, 7 events so far
         store          12 events, 40.0 KiB of 2.0 GiB, newest 12, 9.0 ms per commit, 1 commit failed
         sink log       file to /var/log/eventsubd/events.jsonl (stream.* channel.raid), retrying, 11 delivered (2/min), the last 25 s ago, next try in 12 s, 1 behind (6 min 40 s), 3 tries failed, 1 dead letter, 5 lost
         page           http://127.0.0.1:9464/, needs the token
@@ -159,10 +161,11 @@ fn the_json_round_trips() {
 }
 
 /// Objects whose keys are no fields.
-const MAPS: [&str; 7] = [
+const MAPS: [&str; 8] = [
     "api.answers",
     "api.answers.*",
     "gaps.told",
+    "gaps.catch_up.found",
     "intake.reconnects",
     "webhook.rejected",
     "parked[].condition",

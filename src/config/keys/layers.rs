@@ -10,8 +10,8 @@ use config::{ConfigError, Map, Source, Value as LayerValue};
 use super::check::Layer;
 use super::schema::Key;
 use super::table::{
-    self, Admin, Application, Authorize, Cluster, Conduit, Log, Reconcile, Sink, State, Store, Transport,
-    Twitch, Webhook,
+    self, Admin, Application, Authorize, CatchUp, Cluster, Conduit, Log, Reconcile, Sink, State, Store,
+    Transport, Twitch, Webhook,
 };
 use super::typed::{Section, Values};
 use super::value::{self, Plain};
@@ -43,6 +43,7 @@ pub(in crate::config) struct Sections {
     pub(in crate::config) authorize: Authorize,
     pub(in crate::config) store: Store,
     pub(in crate::config) state: State,
+    pub(in crate::config) catch_up: CatchUp,
     pub(in crate::config) cluster: Cluster,
     pub(in crate::config) admin: Admin,
     pub(in crate::config) log: Log,
@@ -122,6 +123,7 @@ impl Layers {
             authorize: self.section()?,
             store: self.section()?,
             state: self.section()?,
+            catch_up: self.section()?,
             cluster: self.section()?,
             admin: self.section()?,
             log: self.section()?,

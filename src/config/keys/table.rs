@@ -252,6 +252,15 @@ keys! {
         directory: Option<String> = PATH.needs_restart();
     }
 
+    #[derive(Clone, Debug, PartialEq)]
+    "catch_up" => pub CatchUp {
+        /// after a gap, Get Streams is asked which streams began or ended meanwhile, and `stream.online` and
+        /// `stream.offline` are stored for them
+        streams: bool = FLAG.or("true");
+        /// the same with Get Channel Information for `channel.update`
+        channels: bool = FLAG.or("false");
+    }
+
     "cluster" => pub(in crate::config) Cluster {
         /// addresses of NATS servers, with commas between them, that join hosts with the same file; off when left out
         nats: Option<Secret> = TEXT.needs_restart();
@@ -363,6 +372,7 @@ mod tests {
                 "authorize",
                 "store",
                 "state",
+                "catch_up",
                 "cluster",
                 "admin",
                 "log"

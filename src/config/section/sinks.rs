@@ -10,7 +10,7 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use http::{HeaderName, header};
 
 use crate::model::catalog;
-use crate::model::event::{GAP, REVOCATION};
+use crate::model::event::{OWN_TYPES, REVOCATION};
 use crate::model::route::{SinkName, Unasked};
 use crate::model::script;
 use crate::model::secret::Secret;
@@ -691,7 +691,7 @@ impl Builder<'_> {
                         .hint("for example \"stream.*\" or \"channel.chat.*\"");
                 }
                 Ok(matcher) => {
-                    let ours = matcher.is_match(GAP) || matcher.is_match(REVOCATION);
+                    let ours = is_own(&matcher);
                     if !ours && !catalog::names().any(|name| matcher.is_match(name)) {
                         let diagnostic = self.problems.warning(&at, format!("{shown} matches no known type"));
                         diagnostic.hints.extend(meant_by_glob(text));
@@ -723,11 +723,8 @@ impl Builder<'_> {
                 .hint(format!("add \"{name}\" to the `sinks` of a subscription, or leave `sinks` out there"));
             return;
         }
-        let is_needless = |matcher: &GlobSet| {
-            !matcher.is_match(GAP)
-                && !matcher.is_match(REVOCATION)
-                && !subscribed.iter().any(|name| matcher.is_match(name))
-        };
+        let is_needless =
+            |matcher: &GlobSet| !is_own(matcher) && !subscribed.iter().any(|name| matcher.is_match(name));
         let needless: Vec<String> = matchers
             .iter()
             .filter(|(_, matcher)| is_needless(matcher))
@@ -830,4 +827,9 @@ fn is_program(path: &Path) -> bool {
 fn in_path(name: &str, search: &str) -> Option<PathBuf> {
     let mut folders = search.split(':').filter(|folder| folder.starts_with('/'));
     folders.find_map(|folder| Some(Path::new(folder).join(name)).filter(|path| is_program(path)))
+}
+
+/// Whether it matches events that no subscription has: revocations, and those of the daemon.
+fn is_own(matcher: &GlobSet) -> bool {
+    matcher.is_match(REVOCATION) || OWN_TYPES.iter().any(|kind| matcher.is_match(kind))
 }

@@ -102,6 +102,10 @@ fn defaults() {
             },
             state_directory: "/home/me/.local/state/eventsubd",
             socket: "/home/me/.local/state/eventsubd/control.sock",
+            catch_up: CatchUp {
+                streams: true,
+                channels: false,
+            },
             cluster: None,
             admin: None,
             log: Log {
@@ -291,6 +295,10 @@ format = "json"
             },
             state_directory: "/var/lib/eventsubd",
             socket: "/run/eventsubd/control.sock",
+            catch_up: CatchUp {
+                streams: true,
+                channels: false,
+            },
             cluster: None,
             admin: Some(
                 Admin {

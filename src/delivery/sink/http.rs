@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::super::format::cloudevent;
-use super::super::outgoing::{Attempt, Envelope, ORIGINAL_MESSAGE_ID, ORIGINAL_TIMESTAMP};
+use super::super::outgoing::{Attempt, CATCH_UP, Envelope, ORIGINAL_MESSAGE_ID, ORIGINAL_TIMESTAMP};
 use super::super::receiver::Receiver;
 use super::super::retry::{Failure, Outcome};
 use super::super::verdict::{Verdict, advice, allowance, classify, wish};
@@ -156,6 +156,9 @@ impl Http {
                 }
                 if let Some(original) = envelope.original_timestamp {
                     set(ORIGINAL_TIMESTAMP, original);
+                }
+                if event.is_caught_up() {
+                    set(CATCH_UP, "true");
                 }
                 event.payload.clone()
             }

@@ -380,6 +380,7 @@ impl EventContext {
                 message_timestamp => &*event.message_timestamp,
                 subscription_type => &*event.subscription_type,
                 subscription_version => &*event.subscription_version,
+                eventsubd => context! { catch_up => event.is_caught_up() },
             },
             subscription => part("subscription"),
             event => part("event"),

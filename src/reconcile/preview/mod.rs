@@ -90,6 +90,8 @@ pub struct Preview {
     pub grants: Vec<GrantStatus>,
     /// Subscriptions that the file does not have: the daemon's own.
     pub own: Vec<SubscriptionKey>,
+    /// What Twitch is asked for after a gap.
+    pub catch_up: Vec<String>,
 }
 
 impl Preview {
@@ -212,6 +214,7 @@ pub(super) async fn preview_with<A: Api>(
         logins,
         grants,
         own,
+        catch_up: Vec::new(),
     })
 }
 

@@ -86,6 +86,9 @@ impl Preview {
         for warning in &self.warnings {
             row(YELLOW, "!", warning)?;
         }
+        for line in &self.catch_up {
+            row("", " ", line)?;
+        }
         if self.plan.keep > 0 {
             row("", " ", &format!("keep {}", self.plan.keep))?;
         }

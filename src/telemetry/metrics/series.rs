@@ -210,6 +210,7 @@ fn gaps(out: &mut Encoder, status: &Status) {
     }
     let open = status.gaps.open.map_or(0.0, |open| status.now.since(open.since).as_secs_f64());
     out.one(&table::GAP_OPEN, open);
+    out.one(&table::CATCH_UP_EVENTS, status.gaps.mended);
 }
 
 fn cluster(out: &mut Encoder, cluster: &ClusterStatus) {

@@ -150,6 +150,8 @@ metrics! {
         "Gaps told: times in which events may have been missed";
     GAP_OPEN: Gauge "eventsubd_gap_open_seconds" ("seconds") []
         "How long events may have been missed by now; 0 while none are";
+    CATCH_UP_EVENTS: Counter "eventsubd_catch_up_events" ("") []
+        "Events stored for what Twitch's API showed to have happened during gaps";
 
     CLUSTER_LEADER: Gauge "eventsubd_cluster_leader" ("") []
         "1 on the host that leads the cluster; absent without `[cluster]`";
