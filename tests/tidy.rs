@@ -148,6 +148,7 @@ const PURE: &[&str] = &[
     "gaps/sights",
     "gaps/timeline",
     "gaps/watcher",
+    "cluster/age",
     "cluster/lease",
     "cluster/presence",
     "cluster/term",

@@ -4,6 +4,7 @@
 //! who may ([`Leadership`](crate::model::cluster::Leadership), [`Gate`]). At a crash the keys of this process end after
 //! three seconds, and another host leads.
 
+mod age;
 mod gate;
 mod lease;
 #[cfg(test)]

@@ -208,6 +208,8 @@ pub(super) struct KeyChange {
     pub(super) revision: u64,
     /// `None` means that the key has ended.
     pub(super) value: Option<Bytes>,
+    /// When the servers had it, by their clock: milliseconds since 1970.
+    pub(super) date: u64,
     /// Whether all that there was before has been told.
     pub(super) is_current: bool,
 }
@@ -331,6 +333,7 @@ pub(super) fn change(entry: kv::Entry) -> KeyChange {
         key: entry.key,
         revision: entry.revision,
         value: (entry.operation == Operation::Put).then_some(entry.value),
+        date: u64::try_from(entry.created.unix_timestamp_nanos() / 1_000_000).unwrap_or(0),
         is_current: entry.seen_current,
     }
 }

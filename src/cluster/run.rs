@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::age::Age;
 use super::gate::Gate;
 use super::lease::{Answer, Holder, Lease, Moment, Seen, Times, Write};
 use super::nats::{Bucket, ClusterError, Connection, KeyChange, KeyState, change};
@@ -61,9 +62,21 @@ pub enum SaveError {
 }
 
 enum Request {
-    Load { prefix: String, reply: oneshot::Sender<Option<Vec<(String, String)>>> },
-    Save { changes: Vec<(String, Option<String>)>, reply: oneshot::Sender<Result<(), SaveError>> },
-    Resign { reply: oneshot::Sender<()> },
+    Load {
+        prefix: String,
+        reply: oneshot::Sender<Option<Vec<(String, String)>>>,
+    },
+    /// The age of what the watch over gaps knows.
+    GapAge {
+        reply: oneshot::Sender<Option<Duration>>,
+    },
+    Save {
+        changes: Vec<(String, Option<String>)>,
+        reply: oneshot::Sender<Result<(), SaveError>>,
+    },
+    Resign {
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// Asks the task; cheap to clone.
@@ -81,6 +94,14 @@ impl ClusterHandle {
     pub async fn load(&self, prefix: &str) -> Option<Vec<(String, String)>> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(Request::Load { prefix: prefix.to_owned(), reply }).await.ok()?;
+        answer.await.ok()?
+    }
+
+    /// The time since the shared memory of the watch over gaps was written, by the clock of the NATS servers; `None` if
+    /// there is none.
+    pub async fn gap_age(&self) -> Option<Duration> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::GapAge { reply }).await.ok()?;
         answer.await.ok()?
     }
 
@@ -225,6 +246,7 @@ struct Driver {
     leader: Lease,
     hosts: Hosts,
     values: SharedValues,
+    gap_age: Age,
     /// Count of changes of shared values by others.
     known: u64,
     terms: Terms,
@@ -266,6 +288,7 @@ impl Driver {
             leader,
             hosts: Hosts::default(),
             values: SharedValues::default(),
+            gap_age: Age::default(),
             known: 0,
             terms: Terms::default(),
             save: None,
@@ -425,7 +448,8 @@ impl Driver {
     fn handle_change(&mut self, change: KeyChange) {
         let at = now();
         self.is_synced |= change.is_current;
-        let KeyChange { key, revision, value, .. } = change;
+        let KeyChange { key, revision, value, date, .. } = change;
+        self.gap_age.handle_change(key == GAPS, date, at);
         let state = (revision, value);
         if key == LEADER {
             self.leader.handle_watch(seen(&state), at);
@@ -464,6 +488,9 @@ impl Driver {
             // Whoever asked may have given up waiting.
             Request::Load { prefix, reply } => {
                 let _ = reply.send(self.is_synced.then(|| self.values.load(&prefix)));
+            }
+            Request::GapAge { reply } => {
+                let _ = reply.send(self.gap_age.of_key(at));
             }
             Request::Save { changes, reply } => {
                 let epoch = self.leader.epoch(at).filter(|epoch| self.terms.leads(Some(*epoch)));

@@ -224,9 +224,14 @@ struct GapText(Arc<SharedMemory>);
 const GAPS: &str = "gaps.memory";
 
 impl SharedText for GapText {
-    fn load(&self) -> BoxFuture<'static, Option<String>> {
+    fn load(&self) -> BoxFuture<'static, Option<(String, Option<Duration>)>> {
         let memory = Arc::clone(&self.0);
-        Box::pin(async move { memory.load(GAPS).await.ok()?.pop().map(|(_, text)| text) })
+        Box::pin(async move {
+            // The age comes first: that of an older text makes a gap longer, that of a newer one would make it shorter.
+            let age = memory.cluster.gap_age().await;
+            let (_, text) = memory.load(GAPS).await.ok()?.pop()?;
+            Some((text, age))
+        })
     }
 
     fn save(&self, text: String) -> BoxFuture<'static, bool> {

@@ -28,9 +28,11 @@ pub(super) struct Recalled {
 }
 
 impl Row {
-    /// The memory by the clock of this boot.
-    pub(super) fn recall(self, boot: &str, now: Moment, wall: u64) -> Recalled {
+    /// Returns the memory by the clock of this boot. With `age`, the time in milliseconds since another host wrote it, the
+    /// wall clock of that host does not count.
+    pub(super) fn recall(self, boot: &str, now: Moment, wall: u64, age: Option<u64>) -> Recalled {
         let Self { boot: theirs, wall: then, memory } = self;
+        let then = age.map_or(then, |age| wall.saturating_sub(age));
         let unknown = memory.alive.saturating_sub(memory.known);
         let known_at = Timestamp::from_unix_millis(then.saturating_sub(unknown));
         if theirs == boot && memory.alive <= now {
@@ -53,14 +55,18 @@ mod tests {
         let text = serde_json::to_string(&row).expect("JSON");
         assert_eq!(text, r#"{"boot":"a","wall":1000000,"known":7000,"alive":10000,"conduit":"c"}"#);
         let row: Row = serde_json::from_str(&text).expect("the same");
-        let same = row.clone().recall("a", 50_000, 1_040_000);
+        let same = row.clone().recall("a", 50_000, 1_040_000, None);
         assert_eq!((&same.memory, same.known_at.unix_millis()), (&memory, 997_000));
         // After a boot the machine's clock began anew; the wall clock says that 60 s have passed.
-        let other = row.clone().recall("b", 500_000, 1_060_000);
+        let other = row.clone().recall("b", 500_000, 1_060_000, None);
         assert_eq!((other.memory.alive, other.memory.known), (440_000, 437_000));
         assert_eq!(other.known_at.unix_millis(), 997_000);
         // A clock that is behind hides the time that has passed, but not the time of the memory.
-        let behind = row.recall("b", 500_000, 0);
+        let behind = row.clone().recall("b", 500_000, 0, None);
         assert_eq!((behind.memory.alive, behind.known_at.unix_millis()), (500_000, 997_000));
+        // Another host wrote it 20 s ago; its clock is an hour ahead.
+        let shared = row.recall("b", 500_000, 5_000_000, Some(20_000));
+        assert_eq!((shared.memory.alive, shared.memory.known), (480_000, 477_000));
+        assert_eq!(shared.known_at.unix_millis(), 4_977_000);
     }
 }

@@ -63,8 +63,8 @@ pub struct GapHosts {
 
 /// A text that all hosts share.
 pub trait SharedText: Send + Sync {
-    /// Reads it; `None` if there is none, or it cannot be read.
-    fn load(&self) -> BoxFuture<'static, Option<String>>;
+    /// Reads it, with the time since a host wrote it, if that is known; `None` if there is none, or it cannot be read.
+    fn load(&self) -> BoxFuture<'static, Option<(String, Option<Duration>)>>;
 
     /// Replaces it; returns whether it is stored.
     fn save(&self, text: String) -> BoxFuture<'static, bool>;
@@ -117,6 +117,8 @@ impl Gaps {
 /// Gaps that wait for the catch-up to take note of them, which it does at once.
 const TO_MEND: usize = 64;
 
+/// Longest time from the making of a shared memory until the other hosts have it; a write that takes longer has failed.
+const WRITING: Duration = Duration::from_secs(2);
 /// The beginning of a gap is taken so much earlier: for the way of the last message, and for clocks that differ.
 const ALLOWANCE: Duration = Duration::from_secs(1);
 
@@ -141,7 +143,8 @@ enum Done {
     Kept(Result<Row, StoreError>),
     /// The other hosts may not have it: this one does not lead now, or NATS does not answer.
     NotShared,
-    Recalled(Option<Row>),
+    /// The row, and the time since a host wrote it, if that is known.
+    Recalled(Option<(Row, Option<Duration>)>),
     /// The losses, and their names.
     Losses(Vec<Told>, Vec<String>),
     Closed,
@@ -283,7 +286,7 @@ async fn recall(store: &Store, cancel: &CancellationToken) -> Option<Option<Reca
                 let row = found.into_iter().find(|(name, _)| name == NAME);
                 let row = row.and_then(|(_, text)| serde_json::from_str::<Row>(&text).ok());
                 let boot = ticks()().boot;
-                return Some(row.map(|row| row.recall(&boot, moment(since_boot()), wall())));
+                return Some(row.map(|row| row.recall(&boot, moment(since_boot()), wall(), None)));
             }
             Err(StoreError::Closed) => return None,
             Err(error) => {
@@ -455,7 +458,9 @@ impl Driver {
                         Some(shared) => shared.load().await,
                         None => None,
                     };
-                    Done::Recalled(text.and_then(|text| serde_json::from_str(&text).ok()))
+                    Done::Recalled(
+                        text.and_then(|(text, age)| Some((serde_json::from_str(&text).ok()?, age))),
+                    )
                 }
                 Job::Keep(row) if shared.is_some() => {
                     let text = serde_json::to_string(&row).unwrap_or_default();
@@ -487,7 +492,11 @@ impl Driver {
             Done::Told | Done::NotShared => {}
             Done::Recalled(row) if self.watch == Watch::Recalling => {
                 let boot = (self.ticks)().boot;
-                self.forget(row.map(|row| row.recall(&boot, moment(since_boot()), wall())));
+                let recall = |(row, age): (Row, Option<Duration>)| {
+                    let age = age.map(|age| u64::try_from((age + WRITING).as_millis()).unwrap_or(u64::MAX));
+                    row.recall(&boot, moment(since_boot()), wall(), age)
+                };
+                self.forget(row.map(recall));
                 self.watch = Watch::Here;
             }
             Done::Recalled(_) => {}
