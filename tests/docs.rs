@@ -11,9 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use clap::Parser;
+use clap::error::ErrorKind;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use eventsubd::cli::args::Args;
 use eventsubd::config::{self, Environment, Key, LoadOptions, Secrets};
 use expect_test::expect_file;
 
@@ -216,6 +219,102 @@ fn the_page_about_commands_has_each_command_once() {
     let described: BTreeSet<&str> =
         cells.flat_map(|cell| cell.split("`, `")).map(|usage| usage.split(' ').next().unwrap()).collect();
     assert_eq!(described, commands);
+}
+
+/// Splits a line of a shell into commands of words: quotes, comments, `&&`, `;`, `|` and redirections are understood.
+fn shell_commands(line: &str) -> Vec<Vec<String>> {
+    let (mut commands, mut words, mut word) = (Vec::new(), Vec::new(), None::<String>);
+    let mut quote = None;
+    for c in line.chars() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (Some(_), c) => word.get_or_insert_default().push(c),
+            (None, '"' | '\'') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, '#') if word.is_none() => break,
+            (None, '&' | ';' | '|' | '>' | '(' | ')') => {
+                words.extend(word.take());
+                commands.push(std::mem::take(&mut words));
+            }
+            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (None, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    assert!(quote.is_none(), "a quote is left open: {line}");
+    words.extend(word);
+    commands.push(words);
+    commands
+}
+
+/// Returns the arguments of the commands of a script that run the program, each from the name of the program on.
+fn invocations(script: &str) -> Vec<Vec<String>> {
+    let script = script.replace("\\\n", " ");
+    let lines = script.lines().map(|line| line.strip_prefix("$ ").unwrap_or(line));
+    let commands = lines.flat_map(shell_commands).filter_map(|words| {
+        let is_setting = |word: &&String| {
+            word.split_once('=').is_some_and(|(name, _)| !name.is_empty() && !name.starts_with('-'))
+        };
+        let words: Vec<String> =
+            words.iter().skip_while(|word| *word == "sudo" || is_setting(word)).cloned().collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let (["eventsubd", arguments @ ..] | ["cargo", "run", "--", arguments @ ..]) = words.as_slice()
+        else {
+            return None;
+        };
+        Some(["eventsubd"].iter().chain(arguments).map(|word| (*word).to_owned()).collect())
+    });
+    commands.collect()
+}
+
+#[test]
+fn commands_are_found_in_scripts() {
+    let script = "$ A=b sudo eventsubd run -c 'my file' # eventsubd nothing\nfalse && cargo run -- \\\n  status >x\nls eventsubd\n";
+    assert_eq!(invocations(script), [&["eventsubd", "run", "-c", "my file"][..], &["eventsubd", "status"]]);
+}
+
+#[test]
+fn every_command_in_a_script_of_a_page_can_be_typed() {
+    let mut found = 0;
+    for page in pages() {
+        for block in
+            split(&read(&page)).1.iter().filter(|block| ["sh", "console"].contains(&&*block.language))
+        {
+            for words in invocations(&block.text) {
+                found += 1;
+                if let Err(error) = Args::try_parse_from(&words) {
+                    panic!("{page} shows a command that does not exist: {}\n{error}", words.join(" "));
+                }
+            }
+        }
+    }
+    assert!(found > 15, "only {found} commands were found");
+}
+
+#[test]
+fn every_command_in_the_prose_of_a_page_can_be_typed() {
+    let mut found = 0;
+    for page in pages() {
+        let prose = split(&read(&page)).0;
+        for code in prose.split('`').skip(1).step_by(2).filter(|code| code.starts_with("eventsubd ")) {
+            let words = invocations(code).pop().unwrap_or_default();
+            if words.get(1).is_some_and(|command| command == "COMMAND") {
+                continue;
+            }
+            found += 1;
+            let fine = match Args::try_parse_from(&words).map_err(|error| error.kind()) {
+                Ok(_) | Err(ErrorKind::DisplayVersion) => true,
+                // The bare name of a command that needs more.
+                Err(
+                    ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingRequiredArgument,
+                ) => words.len() == 2,
+                Err(_) => false,
+            };
+            assert!(fine, "{page} names a command that does not exist: `{code}`");
+        }
+    }
+    assert!(found > 50, "only {found} commands were found");
 }
 
 /// A row of the table of keys.
