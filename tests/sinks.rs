@@ -541,7 +541,9 @@ async fn a_sink_can_be_tried_with_a_sample() {
     let answer = output(command(&home, &["sink", "list"])).await;
     let table = String::from_utf8_lossy(&answer.stdout).into_owned();
     let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(lines[1], ["hook", "http", "idle", "0", "0", "0"], "{table}");
+    assert_eq!(lines[1], ["hook", "http", "idle", "0/min", "0", "0", "0"], "{table}");
+    assert!(lines[2][0] == "to" && lines[2][1].starts_with("http://127.0.0.1:"), "{table}");
+    assert_eq!(lines[3][0], "types", "{table}");
     let answer = output(command(&home, &["sink", "list", "--json"])).await;
     let json: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap();
     assert_eq!(json[0]["name"], "hook");

@@ -1,5 +1,6 @@
 //! `eventsubd sink`: commands for one sink.
 
+use std::io;
 use std::time::SystemTime;
 
 use globset::Glob;
@@ -8,7 +9,7 @@ use super::BAD_CONFIG;
 use super::args::{Args, SinkCommand, SinkListArgs, SinkNameArgs, SinkTestArgs};
 use super::control::{Connection, block_on, parse};
 use super::target::load_options;
-use super::term::{self, Failure};
+use super::term::{self, Failure, fit_to, masked};
 use crate::admin::{Refused, SkippedEvent};
 use crate::config::{self, Config};
 use crate::daemon;
@@ -16,7 +17,7 @@ use crate::model::catalog;
 use crate::model::event::{Event, GAP, REVOCATION};
 use crate::model::status::SinkStatus;
 use crate::model::subscription::{Condition, FieldValue, SubscriptionSpec};
-use crate::model::text::word;
+use crate::model::text::{count, duration, word};
 use crate::model::time::Timestamp;
 use crate::samples::{self, SampleRequest, SampleUser};
 
@@ -59,32 +60,49 @@ fn list(args: &Args, flags: &SinkListArgs) -> Result<u8, Failure> {
     if flags.json {
         return term::write_json(&status.sinks);
     }
-    args.print(&table(&status.sinks))
+    args.print(&table(&status.sinks, status.now, term::width(&io::stdout())))
 }
 
-fn table(sinks: &[SinkStatus]) -> String {
-    let mut rows =
-        vec![["NAME", "TYPE", "STATE", "DELIVERED", "BEHIND", "DEAD LETTERS", "PROBLEM"].map(str::to_owned)];
-    rows.extend(sinks.iter().map(|sink| {
-        [
-            sink.name.to_string(),
-            sink.kind.clone(),
-            word(&sink.state),
-            sink.delivered.to_string(),
-            sink.lag_events.to_string(),
-            sink.dead_letters.to_string(),
-            sink.problem.clone().unwrap_or_default(),
-        ]
-    }));
+/// Returns a row for each sink, and below it what may be long. No line is wider than the terminal, if there is one.
+fn table(sinks: &[SinkStatus], now: Timestamp, columns: Option<usize>) -> String {
+    let head = ["NAME", "TYPE", "STATE", "RATE", "DELIVERED", "BEHIND", "DEAD LETTERS"].map(str::to_owned);
+    let rows: Vec<[String; 7]> = std::iter::once(head).chain(sinks.iter().map(row)).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..7).map(width).collect();
+    let details = std::iter::once(Vec::new()).chain(sinks.iter().map(|sink| details(sink, now)));
     let mut text = String::new();
-    for row in &rows {
+    for (row, details) in rows.iter().zip(details) {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        text.push('\n');
+        let line = cells.collect::<Vec<_>>().join("  ");
+        for line in std::iter::once(line.trim_end()).chain(details.iter().map(String::as_str)) {
+            text += &columns.map_or_else(|| masked(line), |columns| fit_to(line, columns));
+            text.push('\n');
+        }
     }
     text
+}
+
+fn row(sink: &SinkStatus) -> [String; 7] {
+    [
+        sink.name.to_string(),
+        sink.kind.clone(),
+        word(&sink.state),
+        format!("{}/min", count(sink.per_minute)),
+        count(sink.delivered),
+        count(sink.lag_events),
+        count(sink.dead_letters),
+    ]
+}
+
+fn details(sink: &SinkStatus, now: Timestamp) -> Vec<String> {
+    let all = sink.types.iter().all(|glob| glob == "*");
+    let lines = [
+        ("to", Some(sink.receiver.to_string()).filter(|_| sink.kind != "stdout")),
+        ("types", Some(if all { "all".to_owned() } else { sink.types.join(" ") })),
+        ("problem", sink.problem.clone()),
+        ("next try", sink.next_try.map(|at| format!("in {}", duration(at.since(now))))),
+    ];
+    lines.into_iter().filter_map(|(name, text)| Some(format!("  {name:<8}  {}", text?))).collect()
 }
 
 fn test(args: &Args, flags: &SinkTestArgs) -> Result<u8, Failure> {
@@ -164,4 +182,41 @@ fn sample(config: &Config, name: &str, wanted: Option<&str>) -> Result<Event, Fa
         Some(REVOCATION) => samples::revocation(&request),
         _ => samples::message(&request, &samples::event(&request)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use unicode_width::UnicodeWidthStr;
+
+    use super::*;
+    use crate::model::example;
+
+    #[test]
+    fn sinks_are_a_table_with_receiver_types_and_problem_below() {
+        let mut sinks = example::status().sinks;
+        let output = SinkStatus {
+            kind: "stdout".to_owned(),
+            types: ["*".to_owned()].into(),
+            problem: None,
+            next_try: None,
+            ..sinks[0].clone()
+        };
+        sinks.push(output);
+        let now = example::status().now;
+        expect![[r#"
+            NAME  TYPE    STATE     RATE   DELIVERED  BEHIND  DEAD LETTERS
+            log   file    retrying  2/min  11         1       1
+              to        /var/log/eventsubd/events.jsonl
+              types     stream.* channel.raid
+              problem   no space left on device
+              next try  in 12 s
+            log   stdout  retrying  2/min  11         1       1
+              types     all
+        "#]]
+        .assert_eq(&table(&sinks, now, None));
+        let narrow = table(&sinks, now, Some(24));
+        assert!(narrow.lines().all(|line| line.width() <= 24), "{narrow}");
+        assert!(narrow.contains("  to        /var/log/ev…\n"), "{narrow}");
+    }
 }
