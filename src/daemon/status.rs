@@ -307,7 +307,8 @@ fn problems(status: &Status, hanging: &Hanging) -> Vec<Problem> {
             add(&part, problem, &hint);
         } else if sink.lag_seconds > LAG_ALARM.as_secs() && sink.state != SinkState::Idle {
             let events = counted(sink.lag_events, "event");
-            let message = format!("{events} behind, the oldest {} s", sink.lag_seconds);
+            let age = duration(Duration::from_secs(sink.lag_seconds));
+            let message = format!("{events} behind, the oldest is {age} old");
             add(&part, &message, "the receiver is slower than the events come");
         }
         if sink.dead_letters > 0 {

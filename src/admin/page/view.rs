@@ -2,6 +2,8 @@
 //!
 //! All values are plain text; the template escapes them.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::chart::Chart;
@@ -11,7 +13,7 @@ use super::rows::Table;
 use crate::model::grants;
 use crate::model::invocation::Invocation;
 use crate::model::status::{Health, Problem, ShardStatus, SinkState, SinkStatus, Status, TokenState, mended};
-use crate::model::text::{ago, count, duration, size, word};
+use crate::model::text::{ago, count, counted, duration, size, word};
 use crate::model::time::Timestamp;
 
 /// Number of shards and users listed one by one; the rest is counted.
@@ -342,7 +344,9 @@ fn sink_level(sink: &SinkStatus) -> Level {
 fn sink(sink: &SinkStatus, now: Timestamp) -> Sink {
     let lag = match sink.lag_events {
         0 => "none".to_owned(),
-        events => format!("{} events, {} s", count(events), count(sink.lag_seconds)),
+        events => {
+            format!("{}, {}", counted(events, "event"), duration(Duration::from_secs(sink.lag_seconds)))
+        }
     };
     let last = sink.last_success.map_or_else(|| "none since the start".to_owned(), |at| ago(now, at));
     let types =

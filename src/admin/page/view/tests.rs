@@ -82,3 +82,18 @@ fn many_shards_are_counted_and_the_broken_ones_come_first() {
     assert_eq!((view.shards.len(), view.shards[0].number), (LISTED, 777));
     assert_eq!(view.more_shards.as_deref(), Some("19,950"));
 }
+
+#[test]
+fn the_lag_of_a_sink_is_in_words() {
+    let mut status = well();
+    let behind = |status: &Status| {
+        let figures = sink(&status.sinks[0], status.now).figures;
+        figures.into_iter().find(|(name, _)| *name == "Behind").expect("a figure").1
+    };
+    for (events, seconds, text) in
+        [(0, 0, "none"), (1, 30, "1 event, 30 s"), (4_000, 480, "4,000 events, 8 min")]
+    {
+        (status.sinks[0].lag_events, status.sinks[0].lag_seconds) = (events, seconds);
+        assert_eq!(behind(&status), text);
+    }
+}
