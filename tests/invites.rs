@@ -23,8 +23,6 @@ use tokio::net::TcpStream;
 
 const FOLLOWS: &str = "[[subscription]]\ntype = \"channel.follow\"\nbroadcaster = [\"ann\", \"bob\"]\n\
                        [[subscription]]\ntype = \"channel.poll.begin\"\nbroadcaster = \"ann\"\n";
-/// Longest time until a parked subscription goes on after a grant.
-const SOON: Duration = Duration::from_secs(2);
 
 /// A home whose page has an address of its own.
 async fn home() -> (Home, String) {
@@ -107,10 +105,8 @@ async fn an_invited_user_consents_in_a_browser() {
     browser.click("button").await;
     answer(&browser, "ann", "allow").await;
     heading(&browser, "Done").await;
-    let begun = Instant::now();
     is_accessible(&browser, &axe, "done").await;
     enabled(&daemon, 2).await;
-    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
     assert_eq!(browser.eval("document.cookie").await, "", "no script sees a cookie");
 
     // The same address once more, and one that was made up.
