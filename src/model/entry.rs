@@ -37,7 +37,7 @@ pub struct SubscriptionEntry {
     pub obstacle: Option<Obstacle>,
     /// Time of the next attempt.
     pub retry_at: Option<Timestamp>,
-    /// Its cost against the client's limit, while it is enabled.
+    /// Cost against the client's limit, while it is enabled.
     #[serde(default)]
     pub cost: Option<u8>,
     /// Whether the daemon uses it itself, for news of grants and shards.

@@ -44,7 +44,7 @@ pub(super) struct World {
     pub(super) conduits: Vec<Conduit>,
     pub(super) rows: Vec<SubscriptionRow>,
     pub(super) shards: BTreeMap<(String, ShardId), (Transport, &'static str)>,
-    /// What comes of a challenge; `None`: nothing yet.
+    /// Outcome of a challenge; `None` while there is none.
     pub(super) challenge: Option<&'static str>,
     pub(super) over: HashSet<SessionId>,
     pub(super) max_cost: u64,

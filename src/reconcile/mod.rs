@@ -1,16 +1,16 @@
 //! Making Twitch match the file: the conduit, its shards, the subscriptions. The only room that
 //! writes to Twitch.
 //!
-//! It is woken, never fed: each run reads all that is desired and all that there is, makes a plan
+//! The reconciler is woken, never fed: each run reads all that is desired and all that there is, makes a plan
 //! (`plan`, a pure function) and executes it without making choices. There are no retries inside a
 //! run; the next run is the retry. A list that failed or came in part ends the run.
 //!
-//! It never deletes what is not on our conduit, never deletes a conduit, and never adopts one that
+//! Never deletes what is not on our conduit, never deletes a conduit, and never adopts one that
 //! the configuration does not name. After a crash at any point the next run finds things as they
 //! are and goes on: what was created is in Twitch's list, and a conduit whose id was lost is found by
 //! the intent that was saved before it was made.
 //!
-//! What is parked, and why, is not remembered over a restart: each is tried once more.
+//! Parked subscriptions are not remembered over a restart: each is tried once more.
 //!
 //! Of several hosts only the leader runs. The others show what is wanted, so that their sinks know what goes where.
 

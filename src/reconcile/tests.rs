@@ -178,7 +178,7 @@ async fn a_lost_answer_costs_no_second_subscription() {
 async fn an_equal_one_is_adopted_and_a_dead_one_cleared() {
     for (id, listed) in [(Some("sub-1"), "Id"), (None, "User")] {
         let bench = settled(&three()[..1]).await;
-        // It is not in the list at first.
+        // The list does not have it at first.
         let row = {
             let mut world = bench.fake.world();
             world.rows.remove(0)

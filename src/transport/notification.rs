@@ -1,4 +1,4 @@
-//! What the messages of both transports have in common: the subscription in a payload, and the event that is
+//! The part that messages of both transports have in common: the subscription in a payload, and the event that is
 //! made of it. ◆
 
 use std::borrow::Cow;
@@ -13,7 +13,7 @@ use crate::model::event::{Event, MessageId};
 /// The longest excerpt of a foreign text that is kept or repeated, in characters.
 const EXCERPT: usize = 100;
 
-/// What is read of `subscription`.
+/// The fields of `subscription` that are read.
 #[derive(Deserialize)]
 pub(super) struct SubscriptionPart<'a> {
     /// Empty if it is missing.
@@ -57,9 +57,9 @@ pub(super) fn text_of(raw: &RawValue) -> Option<Cow<'_, str>> {
 pub struct Revocation {
     /// The message for the sinks; `None` if it lacks something that every event has.
     pub event: Option<Event>,
-    /// Its id.
+    /// The id of the subscription.
     pub subscription_id: Box<str>,
-    /// Its type.
+    /// The type of the subscription.
     pub subscription_type: Box<str>,
     /// Why.
     pub status: Box<str>,
@@ -76,7 +76,7 @@ impl Revocation {
     }
 }
 
-/// What names an event.
+/// The names of an event.
 #[derive(Clone, Copy)]
 pub(super) struct Names<'a> {
     pub(super) message_id: &'a str,

@@ -63,7 +63,7 @@ struct Link {
     sink: SinkName,
     /// The servers, without user and password.
     servers: String,
-    /// Their hosts and ports.
+    /// Hosts and ports of the servers.
     targets: Vec<(String, u16)>,
     masking: Masking,
     /// The reason for which there is no connection.

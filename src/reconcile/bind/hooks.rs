@@ -254,7 +254,7 @@ impl Hooks {
         self.keys.as_ref()
     }
 
-    /// What is known of the bindings of each shard.
+    /// Returns the known bindings of each shard.
     pub(in crate::reconcile) fn tenures(&self) -> impl Iterator<Item = (ShardId, ShardBinding)> {
         self.slots.iter().map(|(shard, slot)| {
             let past = self.past.get(shard);

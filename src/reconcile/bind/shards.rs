@@ -251,7 +251,7 @@ impl Shards {
         u32::try_from(bound).unwrap_or(u32::MAX)
     }
 
-    /// What is known of the bindings of each shard.
+    /// Returns the known bindings of each shard.
     pub(in crate::reconcile) fn tenures(&self) -> impl Iterator<Item = (ShardId, ShardBinding)> {
         let shards: BTreeSet<ShardId> = self.slots.keys().chain(self.past.keys()).copied().collect();
         shards.into_iter().map(|shard| {

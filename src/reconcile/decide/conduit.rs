@@ -28,7 +28,7 @@ const MAX_SHARDS: u32 = 20_000;
 pub(in crate::reconcile) enum Choice {
     /// Use our own conduit.
     Use(Conduit),
-    /// This may be the one that we made and lost: ours if it has neither shards nor subscriptions,
+    /// Perhaps the one that we made and lost: ours if it has neither shards nor subscriptions,
     /// else make one.
     Recover(Conduit),
     /// Make one; the one that is gone, if there was one.

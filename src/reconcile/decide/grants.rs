@@ -83,7 +83,7 @@ impl Grants {
         }
     }
 
-    /// Those of the users that Twitch was not asked about, or long ago.
+    /// The users that Twitch was not asked about, or long ago.
     pub(in crate::reconcile) fn unasked(
         &self,
         users: impl Iterator<Item = Box<str>>,

@@ -127,7 +127,7 @@ impl Ledger {
     }
 }
 
-/// What the changes make of one row.
+/// Result of the changes for one row.
 #[derive(Default)]
 struct Fate {
     there: Option<SubscriptionRow>,

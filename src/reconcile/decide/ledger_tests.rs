@@ -168,7 +168,7 @@ impl World {
         Ok(())
     }
 
-    /// What execution and the tables make of a plan.
+    /// Carries out a plan as execution and the tables do.
     fn carry_out(&mut self, planned: &Planned) {
         for action in &planned.plan.actions {
             match action {
@@ -254,7 +254,7 @@ impl World {
 }
 
 proptest! {
-    /// Whatever we and others do: planning from what is known deletes nothing that a fresh list would keep, and the
+    /// For all that we and others may do: planning from what is known deletes nothing that a fresh list would keep, and the
     /// next comparison has only to mend what others did.
     #[test]
     fn the_short_way_does_no_harm_and_leaves_nothing_of_its_own_to_mend(

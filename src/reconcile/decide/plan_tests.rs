@@ -81,7 +81,7 @@ impl World {
         }
     }
 
-    /// What execution does when nothing fails, and what is kept for the next run.
+    /// Carries out a plan without failures, and keeps what the next run needs.
     fn apply(&mut self, planned: &Planned) {
         for action in &planned.plan.actions {
             match action {
@@ -353,7 +353,7 @@ fn the_reason_of_a_dead_row_decides_what_becomes_of_it() {
     assert_eq!(obstacles, [(Obstacle::Grant, true), (Obstacle::Removed, true)]);
     world.apply(&planned);
 
-    // It ends again soon: this time it waits.
+    // A subscription that ends again soon waits this time.
     world.rows.retain(|row| row.key != key(3));
     world.rows.extend(simple(&[], &[(3, "conduit_deleted")]).rows);
     let planned = world.plan();

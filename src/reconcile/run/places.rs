@@ -30,7 +30,7 @@ pub(in crate::reconcile) struct PreparedPlaces {
     pub(in crate::reconcile) places: Places,
     /// The conduit that subscriptions are created on.
     pub(in crate::reconcile) conduit: Option<ConduitStatus>,
-    /// What a person should know of the conduit.
+    /// Warnings about the conduit, for people.
     pub(in crate::reconcile) warning: Option<String>,
 }
 

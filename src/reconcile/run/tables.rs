@@ -45,7 +45,7 @@ const NAMED: usize = 10;
 /// Parked subscriptions that a run logs one by one at WARN.
 const LOGGED: usize = 10;
 
-/// What is wanted, and Twitch's list.
+/// The wanted subscriptions, and Twitch's list.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::reconcile) struct Observed<'a> {
     pub(in crate::reconcile) wanted: &'a Wanted,

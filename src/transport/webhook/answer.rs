@@ -1,6 +1,6 @@
 //! One request, one answer.
 //!
-//! What costs nothing is looked at first, then the signature; nothing else happens before that holds. A
+//! Checks that cost nothing come first, then the signature; nothing else happens before that holds. A
 //! notification is answered with 204 once it is on disk, and with 503 at once when the store cannot take it:
 //! then Twitch sends it again.
 

@@ -21,7 +21,7 @@ pub enum ListenError {
         address.port()
     )]
     Taken { address: SocketAddr },
-    /// This user may not listen there.
+    /// The user of the process may not listen there.
     #[error(
         "this user may not listen on {address}: take a port above 1023, or have systemd open it (listen = \"systemd\")"
     )]

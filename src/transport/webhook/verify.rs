@@ -1,4 +1,4 @@
-//! What a request says, if Twitch has sent it (Twitch: "Handling Webhook Events"). ◆
+//! Verification and parsing of a request that claims to be Twitch's (Twitch: "Handling Webhook Events"). ◆
 //!
 //! The signature is looked at before anything else, and covers the message id, the timestamp and the body, as
 //! they came. What it does not cover is never believed: the type of the subscription is read from the body, and
@@ -28,9 +28,9 @@ pub const WINDOW: Duration = Duration::from_secs(600);
 pub const MESSAGE_ID: HeaderName = HeaderName::from_static("twitch-eventsub-message-id");
 /// When it was made.
 pub const MESSAGE_TIMESTAMP: HeaderName = HeaderName::from_static("twitch-eventsub-message-timestamp");
-/// What proves that Twitch made it.
+/// Proof that Twitch made the request.
 pub const MESSAGE_SIGNATURE: HeaderName = HeaderName::from_static("twitch-eventsub-message-signature");
-/// What kind of message it is.
+/// The kind of the message.
 pub const MESSAGE_TYPE: HeaderName = HeaderName::from_static("twitch-eventsub-message-type");
 
 /// A message that somebody made who has one of our secrets.
@@ -42,18 +42,18 @@ pub struct Signed {
     pub shard: Option<ShardId>,
     /// The sender's clock less ours, in milliseconds; the message's way here counts as ours being ahead.
     pub skew_millis: i64,
-    /// What it says.
+    /// The content of the message.
     pub message: Message,
 }
 
-/// What a signed message says.
+/// Content of a signed message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// The text has to be sent back.
     Challenge {
         /// The text.
         text: Box<str>,
-        /// What it is about.
+        /// The subscription that is challenged.
         about: Challenged,
     },
     /// An event.
@@ -62,14 +62,14 @@ pub enum Message {
     Revocation(Revocation),
     /// A type that this release does not know.
     Unknown {
-        /// Its name, shortened.
+        /// The name of the type, shortened.
         message_type: Box<str>,
     },
     /// Older than [`WINDOW`], or as far in the future: whatever it says is not listened to.
     Stale,
 }
 
-/// What a challenge is about.
+/// Subscription or shard that a challenge is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Challenged {
     /// A subscription.
@@ -78,7 +78,7 @@ pub enum Challenged {
     Shard {
         /// The conduit.
         conduit_id: Box<str>,
-        /// Its number, when it is one.
+        /// The shard's number, if the text is one.
         shard: Option<ShardId>,
     },
     /// Nothing that Twitch has: somebody who has the secret wants to know whether we can be reached.
@@ -282,7 +282,7 @@ struct ConduitShard<'a> {
     shard: Cow<'a, str>,
 }
 
-/// Whatever the value is, it is there.
+/// Accepts any value; records only that the field is present.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     IgnoredAny::deserialize(deserializer).map(|_| true)
 }

@@ -26,7 +26,7 @@ const MAX_URL: usize = 8 << 10;
 pub enum Message {
     /// The session has begun.
     Welcome {
-        /// Its id.
+        /// The id of the session.
         session_id: SessionId,
         /// Silence longer than this means that the connection is dead.
         keepalive: Duration,
@@ -44,7 +44,7 @@ pub enum Message {
     Revocation(Revocation),
     /// A type that this release does not know.
     Unknown {
-        /// Its name, shortened.
+        /// The name of the type, shortened.
         message_type: Box<str>,
     },
 }
@@ -58,9 +58,9 @@ pub enum FrameError {
     /// Without what its type must have.
     #[error("a {message_type} message from Twitch has no {field}")]
     Incomplete {
-        /// Its type.
+        /// The type of the message.
         message_type: &'static str,
-        /// What is missing or unusable.
+        /// The field that is missing or unusable.
         field: &'static str,
     },
 }
@@ -125,7 +125,7 @@ struct SubscriptionPayload<'a> {
 /// Reads one text frame.
 ///
 /// # Errors
-/// It is no message; unknown types and fields are none.
+/// The frame is not a message. Unknown types and fields are no errors.
 pub fn parse(frame: &[u8]) -> Result<Message, FrameError> {
     parse_dated(frame, |_| ())
 }

@@ -21,12 +21,12 @@ use crate::transport::HintCallback;
 /// at once go in batches of ten.
 const CONNECTS: usize = 10;
 
-/// What the pool says of itself.
+/// State that the pool publishes.
 #[derive(Clone, Debug)]
 pub struct PoolHandle {
     /// Every shard.
     pub shards: watch::Receiver<BTreeMap<ShardId, ShardStatus>>,
-    /// What came in, duplicates not told apart.
+    /// Counts of messages, duplicates included.
     pub intake: watch::Receiver<IntakeStatus>,
     /// The connection of each shard.
     pub lives: watch::Receiver<Lives>,

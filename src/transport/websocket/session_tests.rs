@@ -222,7 +222,7 @@ fn a_session_that_is_not_bound_is_given_up_and_says_why() {
     assert_eq!(causes(&mut session), [ReconnectCause::NotBound, ReconnectCause::SessionGone]);
 }
 
-/// What a world may do to the machine.
+/// Everything that may happen to a session.
 #[derive(Clone, Debug)]
 enum Act {
     Pass(u64),
@@ -315,7 +315,7 @@ proptest! {
                 world.apply(step(&mut session, Event::MayConnect, now, jitter))?;
             }
             prop_assert!(world.open.len() <= 2, "{world:?}");
-            // What the reconciler believes is what is read.
+            // The reconciler knows the session that is read.
             prop_assert_eq!(world.announced.as_ref(), session.session());
             if session.shard_state() == ShardState::Bound {
                 prop_assert!(world.open.values().any(|welcomed| *welcomed));

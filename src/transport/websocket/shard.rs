@@ -40,7 +40,7 @@ pub(super) struct Shard {
 
 struct Running {
     session: Session,
-    /// What closes each socket, and its signs of life.
+    /// The token that closes each socket, and the socket's signs of life.
     sockets: BTreeMap<SocketId, (CancellationToken, Signs)>,
     tasks: JoinSet<()>,
     permit: Option<OwnedSemaphorePermit>,

@@ -48,21 +48,21 @@ const REPORT: Duration = Duration::from_secs(1);
 
 type Stream = WebSocketStream<MaybeTlsStream<Connection>>;
 
-/// What a socket tells its shard.
+/// Report of a socket to its shard.
 #[derive(Debug)]
 pub(super) enum News {
     /// A welcome.
     Welcome {
         /// The session's id.
         session_id: SessionId,
-        /// Its keepalive timeout.
+        /// The session's keepalive timeout.
         keepalive: Duration,
     },
-    /// It is alive; so many notifications since the last report.
+    /// Messages came; the number of notifications since the last report.
     Received(u64),
     /// Twitch asks for a reconnect.
     Reconnect(Option<Box<str>>),
-    /// It is over.
+    /// The socket is closed.
     Ended {
         /// So many notifications since the last report.
         events: u64,
@@ -90,7 +90,7 @@ impl fmt::Display for News {
 /// Why a socket is over.
 type End = (ReconnectCause, Box<str>);
 
-/// What all sockets share.
+/// Parts that all sockets share.
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
     pub(super) store: Store,
@@ -113,7 +113,7 @@ pub(super) struct Socket {
     pub(super) signs: Signs,
 }
 
-/// What has not been reported yet.
+/// Counts that were not reported yet.
 struct Unreported {
     events: u64,
     uncounted: u64,
@@ -242,7 +242,7 @@ impl Socket {
                 seen.uncounted += 1;
                 let hint = hint::of(&event);
                 self.store(event, seen).await?;
-                // What the store has not taken yet would be lost with the process.
+                // Events that are not stored yet would be lost with the process.
                 seen.last_event = stamp;
                 if let Some(hint) = hint {
                     (self.shared.on_hint.0)(hint);

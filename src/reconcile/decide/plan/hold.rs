@@ -10,7 +10,7 @@ use crate::model::subscription::SubscriptionKey;
 /// Deletes up to this number are held only if they are all that there is.
 pub(in crate::reconcile) const FREE_DELETES: u64 = 10;
 
-/// What is remembered while deletes are held, so that what is created meanwhile does not make the hold slip.
+/// Memory of held deletes: subscriptions that are created meanwhile do not lift the hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::reconcile) struct Hold {
     /// How many subscriptions were ours when they were first held.

@@ -1,4 +1,4 @@
-//! What is answered to what.
+//! Answers to requests of all kinds.
 
 use super::*;
 use crate::model::webhook::WebhookKeys;

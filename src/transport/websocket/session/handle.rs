@@ -56,7 +56,7 @@ impl Session {
             State::Waiting => return,
             State::Opening(_) if is_due(Timer::Welcome) => (ReconnectCause::NoWelcome, "no welcome came"),
             State::Reconnecting { current, .. } if is_due(Timer::Silence) => {
-                // Its successor is on the way: no reason to begin anew.
+                // The successor is on the way: no reason to begin anew.
                 let socket = current.socket;
                 self.outputs.push_back(Output::Close(socket));
                 return self.handle_end(socket, SILENT, now, dice);
