@@ -145,6 +145,9 @@ async fn a_part_is_replayed_and_nothing_is_done_without_consent() {
     ));
     let dry = dry.await;
     assert!(text(&dry.stderr).contains("dry run: 2 events, stored from "), "{}", text(&dry.stderr));
+    let wrong = output(command(&home, &["replay", "--sink", "fil", "--since", "1", "--dry-run"])).await;
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(text(&wrong.stderr).contains("there is no sink fil in the"), "{}", text(&wrong.stderr));
     let (shown, _) = on_terminal(typed_command(&home, "replay --sink file --since 1"), "n\n").await;
     assert!(shown.contains("3 events, stored from") && shown.contains("nothing was done"), "{shown}");
     assert_eq!(count(), 3);

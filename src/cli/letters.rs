@@ -114,6 +114,7 @@ pub(super) fn replay(args: &Args, flags: &ReplayArgs) -> Result<u8, Failure> {
     let until = flags.until.as_deref().map(|text| time("--until", text, now)).transpose()?;
     let Consent { yes, dry_run } = flags.consent;
     if dry_run || (!yes && io::stdin().is_terminal()) {
+        check_sink(args, &flags.sink)?;
         let events = meant(args, since, until, flags.types.as_deref())?;
         if dry_run {
             args.say(&format!("dry run: {events}; sink {} would get those of its types again", flags.sink));
@@ -144,6 +145,21 @@ pub(super) fn replay(args: &Args, flags: &ReplayArgs) -> Result<u8, Failure> {
     };
     args.say(&format!("{done}; `eventsubd status` shows how it goes"));
     Ok(0)
+}
+
+/// Refuses a sink that the running daemon does not have. Without a daemon any name is accepted.
+fn check_sink(args: &Args, name: &str) -> Result<(), Failure> {
+    let status = block_on(async { Connection::reopen(args).await?.status().await });
+    match status {
+        Ok(status) if status.sinks.iter().all(|sink| sink.name.as_str() != name) => {
+            Err(no_such_sink(format!("there is no sink {name} in the configuration")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn no_such_sink(message: String) -> Failure {
+    Failure::new(message).hint("`eventsubd sink list` lists the sinks")
 }
 
 /// The stored events that a replay means, counted, with the time of the first and the last.
@@ -214,7 +230,7 @@ fn ask(args: &Args, path: &str) -> Result<u64, Failure> {
         return Ok(parse::<Count>(&body)?.count);
     }
     let refused: Refused = parse(&body)?;
-    Err(Failure::new(refused.error).hint("`eventsubd status` lists the sinks"))
+    Err(no_such_sink(refused.error))
 }
 
 /// One dead letter in the output of `--json`.
