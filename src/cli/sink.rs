@@ -17,7 +17,7 @@ use crate::model::catalog;
 use crate::model::event::{Event, GAP, REVOCATION};
 use crate::model::status::SinkStatus;
 use crate::model::subscription::{Condition, FieldValue, SubscriptionSpec};
-use crate::model::text::{count, duration, word};
+use crate::model::text::{count, left, word};
 use crate::model::time::Timestamp;
 use crate::samples::{self, SampleRequest, SampleUser};
 
@@ -100,7 +100,7 @@ fn details(sink: &SinkStatus, now: Timestamp) -> Vec<String> {
         ("to", Some(sink.receiver.to_string()).filter(|_| sink.kind != "stdout")),
         ("types", Some(if all { "all".to_owned() } else { sink.types.join(" ") })),
         ("problem", sink.problem.clone()),
-        ("next try", sink.next_try.map(|at| format!("in {}", duration(at.since(now))))),
+        ("next try", sink.next_try.map(|at| format!("in {}", left(now, at)))),
     ];
     lines.into_iter().filter_map(|(name, text)| Some(format!("  {name:<8}  {}", text?))).collect()
 }

@@ -19,7 +19,7 @@ use crate::model::status::{
     WebhookStatus, mended,
 };
 use crate::model::subscriptions::SubscriptionCounts;
-use crate::model::text::{ago, counted, duration, size, word};
+use crate::model::text::{ago, counted, duration, left, size, word};
 use crate::model::time::Timestamp;
 
 /// Number of parked subscriptions listed one by one; the rest is counted.
@@ -264,7 +264,7 @@ fn parked_line(entry: &SubscriptionEntry, now: Timestamp) -> String {
         let _ = write!(text, "\n    {}", masked(reason));
     }
     if let Some(at) = entry.retry_at {
-        let _ = write!(text, "\n    tried again in {}", duration(at.since(now)));
+        let _ = write!(text, "\n    tried again in {}", left(now, at));
     }
     text
 }
@@ -439,7 +439,7 @@ fn sink_line(sink: &SinkStatus, now: Timestamp) -> String {
         let _ = write!(text, " ({}/min), the last {}", sink.per_minute, ago(now, at));
     }
     if let Some(at) = sink.next_try {
-        let _ = write!(text, ", next try in {}", duration(at.since(now)));
+        let _ = write!(text, ", next try in {}", left(now, at));
     }
     if sink.lag_events > 0 {
         let _ = write!(

@@ -17,7 +17,7 @@ use crate::model::status::{
     ShardStatus, SinkState, SinkStatus, Status, StoreStatus, TokenState, TokenStatus,
 };
 use crate::model::subscriptions::{SubscriptionCounts, Subscriptions};
-use crate::model::text::{counted, duration};
+use crate::model::text::{counted, duration, left};
 use crate::model::time::Timestamp;
 use crate::reconcile::InUse;
 use crate::store::IntakeCounts;
@@ -300,9 +300,7 @@ fn problems(status: &Status, hanging: &Hanging) -> Vec<Problem> {
                 "events wait in the store and are tried again{when}; `eventsubd sink retry {name}` tries now, `eventsubd sink skip \
                  {name}` goes on without the event that failed",
                 name = sink.name,
-                when = sink
-                    .next_try
-                    .map_or_else(String::new, |at| format!(" in {}", duration(at.since(status.now)))),
+                when = sink.next_try.map_or_else(String::new, |at| format!(" in {}", left(status.now, at))),
             );
             add(&part, problem, &hint);
         } else if sink.lag_seconds > LAG_ALARM.as_secs() && sink.state != SinkState::Idle {

@@ -80,6 +80,12 @@ pub fn ago(now: Timestamp, then: Timestamp) -> String {
     format!("{} ago", duration(now.since(then)))
 }
 
+/// Returns the time until then, in whole seconds that are rounded up: a try that is due in 300 ms is `1 s` away.
+pub fn left(now: Timestamp, then: Timestamp) -> String {
+    let left = then.since(now);
+    duration(Duration::from_secs(left.as_secs() + u64::from(left.subsec_nanos() > 0)))
+}
+
 /// Returns a duration in its two largest units: `59 days`, `2 h 5 min`, `4 min`, `30 s`. Days are the largest unit,
 /// and stand alone from a week on.
 pub fn duration(duration: Duration) -> String {
@@ -159,6 +165,15 @@ mod tests {
         assert_eq!(one_line("äöüß", 3), "äöü…");
         assert_eq!(one_line("a\u{1b}b", 4), "a…", "an escape is not cut");
         assert_eq!(lines("a\u{1b}\nb\r"), "a\\x1b\nb\\r");
+    }
+
+    #[test]
+    fn the_time_left_is_in_whole_seconds() {
+        let at = |millis| Timestamp(std::time::UNIX_EPOCH + Duration::from_millis(millis));
+        for (millis, text) in [(0, "0 s"), (1, "1 s"), (872, "1 s"), (1_000, "1 s"), (59_001, "1 min")] {
+            assert_eq!(left(at(0), at(millis)), text, "{millis}");
+        }
+        assert_eq!(left(at(5_000), at(0)), "0 s", "it is due");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::admin::search::{Filter, Search};
 use crate::model::route::SinkName;
 use crate::model::status::{Status, SubscriptionEntry, SubscriptionState};
 use crate::model::subscription::SubscriptionKey;
-use crate::model::text::{count, counted, duration};
+use crate::model::text::{count, counted, left};
 use crate::store::Activity;
 
 /// Rows per page.
@@ -215,7 +215,7 @@ fn row<'a>(entry: &'a SubscriptionEntry, status: &Status) -> Row<'a> {
         logins: entry.logins.as_slice().join(", "),
         condition: entry.key.condition.iter().map(|(name, value)| format!("{name}={value}")).collect(),
         reason: entry.reason.as_deref(),
-        retry: entry.retry_at.map(|at| duration(at.since(status.now))),
+        retry: entry.retry_at.map(|at| left(status.now, at)),
         id: entry.id.as_ref().map(ToString::to_string),
         cost: entry.cost,
         sinks: String::new(),

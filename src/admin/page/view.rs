@@ -13,7 +13,7 @@ use super::rows::Table;
 use crate::model::grants;
 use crate::model::invocation::Invocation;
 use crate::model::status::{Health, Problem, ShardStatus, SinkState, SinkStatus, Status, TokenState, mended};
-use crate::model::text::{ago, count, counted, duration, size, word};
+use crate::model::text::{ago, count, counted, duration, left, size, word};
 use crate::model::time::Timestamp;
 
 /// Number of shards and users listed one by one; the rest is counted.
@@ -359,7 +359,7 @@ fn sink(sink: &SinkStatus, now: Timestamp) -> Sink {
         ("Rate", format!("{}/min", count(sink.per_minute))),
     ];
     if let Some(at) = sink.next_try {
-        figures.push(("Next try", format!("in {}", duration(at.since(now)))));
+        figures.push(("Next try", format!("in {}", left(now, at))));
     }
     for (name, number) in
         [("In flight", sink.in_flight), ("Failed attempts", sink.retries), ("Lost", sink.lost)]
