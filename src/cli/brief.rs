@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::model::readable::readable;
 use crate::model::text::one_line;
+use crate::model::time::Timestamp;
 
 /// Details that one line has at most.
 const DETAILS: usize = 6;
@@ -98,10 +99,9 @@ impl Brief {
         let details = first.chain(others).filter_map(|(name, value)| detail(name, value));
         parts.extend(details.take(DETAILS));
         if parts.is_empty() {
-            let time = event.iter().find(|(name, value)| name.ends_with("_at") && value.is_string());
-            parts.extend(
-                time.map(|(name, value)| format!("{} {}", words(name), value.as_str().unwrap_or_default())),
-            );
+            let mut members = event.iter().filter(|(name, _)| name.ends_with("_at"));
+            let time = members.find_map(|(name, value)| Some((name, value.as_str()?)));
+            parts.extend(time.map(|(name, text)| format!("{} {}", words(name), moment(text))));
         }
         Self { who: one_line(who, LONGEST), what: parts.join(", ") }
     }
@@ -135,6 +135,14 @@ fn detail(name: &str, value: &Value) -> Option<String> {
     }
 }
 
+/// A time without the parts of a second; other text as it is.
+fn moment(text: &str) -> String {
+    match text.split_once('.') {
+        Some((seconds, _)) if Timestamp::parse(text).is_some() => format!("{seconds}Z"),
+        _ => one_line(text, LONGEST),
+    }
+}
+
 fn words(name: &str) -> String {
     one_line(&name.replace('_', " "), LONGEST)
 }
@@ -165,6 +173,12 @@ mod tests {
                 "ann",
                 "started at 2026-11-02T09:00:00Z",
             ),
+            (
+                r#"{"broadcaster_user_login":"ann","started_at":"2026-11-02T09:00:00.334927449Z"}"#,
+                "ann",
+                "started at 2026-11-02T09:00:00Z",
+            ),
+            (r#"{"broadcaster_user_login":"ann","ended_at":"no.\ntime"}"#, "ann", "ended at no.\\ntime"),
             (
                 r#"{"from_broadcaster_user_login":"bob","to_broadcaster_user_login":"ann","viewers":9001}"#,
                 "ann",
