@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use common::browser::{Browser, axe, is_accessible};
 use common::{Home, Process, Running, SECRET, WAIT, command, output, port, quick, text};
