@@ -13,7 +13,7 @@ use std::time::Instant;
 use common::browser::{Browser, axe, is_accessible};
 use common::{Home, Process, Running, SECRET, WAIT, command, output, port, quick, text};
 use eventsubd::auth::{http_client, tls_config};
-use eventsubd::model::status::SubscriptionState;
+use eventsubd::model::status::{Status, SubscriptionState};
 use eventsubd::sandbox::SandboxOptions;
 use http::header::{COOKIE, LOCATION, SET_COOKIE};
 use reqwest::{Response, Url};
@@ -143,6 +143,11 @@ async fn an_invited_user_consents_in_a_browser() {
     browser.click("button").await;
     answer(&browser, "mallory", "allow").await;
     heading(&browser, "Nothing to do").await;
+    let page = daemon.status().authorize.expect("a page");
+    assert_eq!((page.visits, page.granted, page.declined, page.refused), (0, 2, 1, 5), "{page:?}");
+    let told = text(&output(command(&home, &["status"])).await.stdout);
+    let line = format!("invites        {uri}, listening on {}, 0 visits open, 2 granted", page.listen.unwrap());
+    assert!(told.contains(&line), "{told}");
     daemon.end().await;
 }
 
@@ -279,10 +284,25 @@ async fn forged_stolen_and_used_returns_have_no_effect_and_nothing_secret_is_log
     }
     assert_eq!(statuses, BTreeSet::from([303, 429]));
 
+    let told = text(&output(command(&home, &["status"])).await.stdout);
+    let line = told.lines().find(|line| line.starts_with("invites ")).unwrap();
+    for part in [", 1 granted, 1 declined,", " refused, ", " turned away, 1 failed"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+
     process.signal(rustix::process::Signal::TERM);
     process.ended().await;
     let log = fs::read(home.path("stderr.log")).unwrap();
-    assert!(text(&log).contains("an invited user has allowed it"), "the log says something");
+    let logged = |line: &str, times: usize| {
+        assert_eq!(text(&log).matches(line).count(), times, "{line}: {}", text(&log));
+    };
+    logged("an invited user has allowed it", 1);
+    logged("an invited user has not allowed what is needed", 1);
+    logged("Twitch did not take the code of an invited user", 1);
+    logged("the page for invited users turned a visitor away", 1);
+    for reason in ["another browser", "no such visit", "malformed", "body", "path"] {
+        logged(&format!("a request to the page for invited users was refused reason=\"{reason}\""), 1);
+    }
     let secrets = visitor.secrets.into_inner().unwrap();
     let secrets: Vec<String> =
         secrets.into_iter().chain(home.sandbox.tokens()).chain([SECRET.to_owned()]).collect();
@@ -378,6 +398,11 @@ async fn strangers_who_hold_connections_keep_no_invited_user_out() {
         ended += usize::from(matches!(read, Ok(0) | Err(_)));
     }
     assert_eq!(ended, 100, "the oldest strangers made room");
+    let is_told = |status: &Status| {
+        let page = status.authorize.as_ref().expect("a page");
+        page.evicted >= 100 && status.problems.iter().any(|problem| problem.part == "authorize")
+    };
+    daemon.until("told", is_told).await;
     daemon.end().await;
 }
 

@@ -92,6 +92,7 @@ const PURE: &[&str] = &[
     "invite/bucket",
     "invite/invitation",
     "invite/needs",
+    "invite/outcomes",
     "invite/page",
     "invite/request",
     "invite/visits",

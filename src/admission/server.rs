@@ -35,7 +35,7 @@ use super::places::{Counts, Limits};
 const BACKLOG: i32 = 4_096;
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Least time between two log lines about failed accepts.
+/// Least time between two log lines about failed accepts, and about closed connections.
 const LOG_PAUSE: Duration = Duration::from_secs(60);
 /// Time limit for unacknowledged data, in milliseconds.
 const UNREAD_LIMIT: u32 = 30_000;
@@ -107,6 +107,7 @@ pub async fn serve(
     let mut tick_at = None;
     let mut pause_until = None;
     let mut logged_at: Option<Instant> = None;
+    let (mut evicted, mut evicted_at) = (0, None);
     // Polled again when a connection has ended, and at each tick.
     let poll_accept = |context: &mut Context<'_>| match connections.has_room() {
         true => listener.poll_accept(context),
@@ -123,7 +124,13 @@ pub async fn serve(
             () = at(tick_at) => {
                 tick_at = None;
                 connections.tick();
-                counts.send_replace(Some(connections.counts()));
+                let now = connections.counts();
+                if now.evicted > evicted && evicted_at.is_none_or(|at: Instant| at.elapsed() > LOG_PAUSE) {
+                    evicted_at = Some(Instant::now());
+                    let closed = now.evicted - std::mem::replace(&mut evicted, now.evicted);
+                    warn!(closed, open = now.open, unproved = now.unproved, "the {name} closed connections to make room");
+                }
+                counts.send_replace(Some(now));
             }
             () = at(pause_until) => pause_until = None,
             () = connections.ended() => while tasks.try_join_next().is_some() {},

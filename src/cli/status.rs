@@ -15,8 +15,8 @@ use super::term::{self, Failure, masked};
 use crate::model::cluster::{ClusterStatus, HostState, Role};
 use crate::model::grants;
 use crate::model::status::{
-    GrantStatus, Health, ShardStatus, SinkStatus, Status, SubscriptionEntry, SubscriptionState, TokenState,
-    WebhookStatus, mended,
+    GrantStatus, Health, InviteStatus, ShardStatus, SinkStatus, Status, SubscriptionEntry, SubscriptionState,
+    TokenState, WebhookStatus, mended,
 };
 use crate::model::subscriptions::SubscriptionCounts;
 use crate::model::text::{ago, counted, duration, left, size, word};
@@ -165,6 +165,9 @@ fn render(status: &Status, colour: bool, listed: &[SubscriptionEntry]) -> String
     }
     if let Some(webhook) = &status.webhook {
         webhook_lines(webhook, &mut line);
+    }
+    if let Some(page) = &status.authorize {
+        line(format!("invites        {}", invites(page)));
     }
     line(format!("subscriptions  {}", subscriptions(status)));
     line(format!("reconciled     {}", reconciled(status)));
@@ -390,6 +393,30 @@ fn webhook_lines(webhook: &WebhookStatus, line: &mut impl FnMut(String)) {
     if !rejected.is_empty() {
         line(format!("               rejected: {}", rejected.join(", ")));
     }
+}
+
+fn invites(page: &InviteStatus) -> String {
+    let mut text = page.redirect_uri.clone();
+    match &page.listen {
+        Some(listen) => drop(write!(text, ", listening on {listen}")),
+        None => text.push_str(", by the webhook's listener"),
+    }
+    let _ = write!(text, ", {} open, {} granted", counted(page.visits, "visit"), page.granted);
+    for (count, what) in [
+        (page.declined, "declined"),
+        (page.unfinished, "unfinished"),
+        (page.refused, "refused"),
+        (page.limited, "turned away"),
+        (page.failed, "failed"),
+    ] {
+        if count > 0 {
+            let _ = write!(text, ", {count} {what}");
+        }
+    }
+    if page.evicted > 0 {
+        let _ = write!(text, ", {} closed to make room", counted(page.evicted, "connection"));
+    }
+    text
 }
 
 fn received(status: &Status) -> String {

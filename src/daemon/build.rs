@@ -102,6 +102,7 @@ impl Daemon {
         );
         let on_grant = on_grant(&reconcile);
         let invites = Invites::new(inputs.invites, outward, reconcile.subscriptions.clone(), on_grant);
+        let (invite_listener, invite_counts) = InviteListener::new(invites.clone());
         let (webhook, webhook_handle) =
             webhook(webhook_options, store.clone(), hint_callback(&reconcile), Some(guest(&invites)));
         let (delivery, delivery_handle) =
@@ -152,6 +153,8 @@ impl Daemon {
             sinks: delivery_handle.status.clone(),
             admin: inputs.admin,
             admin_counts,
+            invites,
+            invite_counts,
             hanging,
             cluster: cluster_status,
         };
@@ -181,7 +184,7 @@ impl Daemon {
             reload_requests,
             socket,
             endpoint,
-            invites: InviteListener::new(invites),
+            invites: invite_listener,
             minutes: minutes_tx,
             store,
             children,

@@ -9,12 +9,13 @@ use tokio::sync::watch;
 use super::watchdog::Hanging;
 use crate::admin::EndpointOptions;
 use crate::admission::Counts;
+use crate::invite::Invites;
 use crate::model::cluster::{ClusterStatus, Role};
 use crate::model::route::SinkName;
 use crate::model::shard::ShardId;
 use crate::model::status::{
-    AdminStatus, ApiStatus, ClockSet, ConfigStatus, GapsStatus, IntakeStatus, Problem, ReconcileStatus,
-    ShardStatus, SinkState, SinkStatus, Status, StoreStatus, TokenState, TokenStatus,
+    AdminStatus, ApiStatus, ClockSet, ConfigStatus, GapsStatus, IntakeStatus, InviteStatus, Problem,
+    ReconcileStatus, ShardStatus, SinkState, SinkStatus, Status, StoreStatus, TokenState, TokenStatus,
 };
 use crate::model::subscriptions::{SubscriptionCounts, Subscriptions};
 use crate::model::text::{counted, duration, left};
@@ -54,6 +55,8 @@ pub(super) struct Sources {
     pub(super) sinks: watch::Receiver<BTreeMap<SinkName, SinkStatus>>,
     pub(super) admin: watch::Receiver<Option<EndpointOptions>>,
     pub(super) admin_counts: watch::Receiver<Option<Counts>>,
+    pub(super) invites: Invites,
+    pub(super) invite_counts: watch::Receiver<Option<Counts>>,
     pub(super) hanging: watch::Receiver<Hanging>,
     /// The cluster, if there is one.
     pub(super) cluster: Option<watch::Receiver<ClusterStatus>>,
@@ -115,6 +118,17 @@ impl Sources {
                     problem: counts.problem(if status.token { "the token" } else { "a request" }),
                     ..status
                 })
+            }),
+            authorize: self.invites.status().map(|status| match copy(&self.invite_counts) {
+                None => status,
+                Some(counts) => InviteStatus {
+                    connections: counts.open,
+                    places: counts.places,
+                    unproved: counts.unproved,
+                    evicted: counts.evicted,
+                    problem: counts.problem("an invite"),
+                    ..status
+                },
             }),
         };
         status.set_subscriptions(copy(&self.subscriptions));
@@ -236,6 +250,9 @@ fn problems(status: &Status, hanging: &Hanging) -> Vec<Problem> {
     }
     if let Some(problem) = status.admin.as_ref().and_then(|admin| admin.problem.as_ref()) {
         add("admin", problem, "");
+    }
+    if let Some(problem) = status.authorize.as_ref().and_then(|page| page.problem.as_ref()) {
+        add("authorize", problem, "");
     }
     if let Some(problem) = &status.token.problem {
         let hint = match status.token.state {

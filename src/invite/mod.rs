@@ -9,6 +9,7 @@
 mod bucket;
 mod invitation;
 mod needs;
+mod outcomes;
 mod page;
 mod request;
 mod server;

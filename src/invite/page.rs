@@ -14,6 +14,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::needs::Needs;
+use super::outcomes::Outcome;
 use super::words;
 use crate::model::grants::Scopes;
 use crate::samples;
@@ -184,6 +185,28 @@ impl View {
             | Self::TwitchAway { .. }
             | Self::Starting => true,
         }
+    }
+
+    /// How the request ended, with its reason; `None` for a page on the way.
+    pub(super) fn outcome(&self) -> Option<(Outcome, &'static str)> {
+        Some(match self {
+            Self::SignIn { .. } | Self::Ask { .. } | Self::Nothing { .. } => return None,
+            Self::Done { .. } => (Outcome::Granted, "done"),
+            Self::Declined { .. } => (Outcome::Declined, "declined"),
+            Self::Missing { .. } => (Outcome::Declined, "allowed a part"),
+            Self::NoInvite => (Outcome::Refused, "no invite"),
+            Self::UnknownInvite => (Outcome::Refused, "unknown invite"),
+            Self::ExpiredInvite => (Outcome::Refused, "expired invite"),
+            Self::Stale => (Outcome::Refused, "no such visit"),
+            Self::OtherBrowser => (Outcome::Refused, "another browser"),
+            Self::WrongUser { .. } => (Outcome::Refused, "another user"),
+            Self::Malformed => (Outcome::Refused, "malformed"),
+            Self::TooMany => (Outcome::Limited, "too many requests"),
+            Self::Starting => (Outcome::Limited, "starting"),
+            Self::Code => (Outcome::Failed, "code"),
+            Self::Client => (Outcome::Failed, "application"),
+            Self::TwitchAway { .. } => (Outcome::Failed, "no answer"),
+        })
     }
 
     fn parts(&self) -> Parts<'_> {

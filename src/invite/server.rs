@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::request::MAX_FORM;
 use super::work::{InviteOptions, Invited, Invites};
-use crate::admission::{BoundAddress, ClientConnection, Limits, Phase, Serving, serve};
+use crate::admission::{BoundAddress, ClientConnection, Counts, Limits, Phase, Serving, serve};
 
 /// Bounds for connections. Idle ones are kept for longer than proxies keep theirs.
 const LIMITS: Limits = Limits {
@@ -51,24 +51,30 @@ pub fn bind(address: SocketAddr) -> Result<BoundAddress, InviteError> {
 pub struct InviteListener {
     invites: Invites,
     options: watch::Receiver<Option<InviteOptions>>,
+    counts: watch::Sender<Option<Counts>>,
 }
 
 impl InviteListener {
-    pub fn new(invites: Invites) -> Self {
+    /// Returns the listener and its connection counts, which are `None` until it is served.
+    pub fn new(invites: Invites) -> (Self, watch::Receiver<Option<Counts>>) {
         let options = invites.options();
-        Self { invites, options }
+        let (counts, receiver) = watch::channel(None);
+        (Self { invites, options, counts }, receiver)
     }
 
     /// Serves until cancelled.
     pub async fn run(mut self, cancel: CancellationToken) {
         let router = Router::new().fallback(handle).with_state(self.invites);
-        let (counts, _) = watch::channel(None);
         while !cancel.is_cancelled() {
             let listener = listener(&self.options.borrow_and_update());
             let stop = cancel.child_token();
             let server = async {
-                let serving =
-                    Serving { name: "page for invited users", limits: LIMITS, probes: &[], counts: &counts };
+                let serving = Serving {
+                    name: "page for invited users",
+                    limits: LIMITS,
+                    probes: &[],
+                    counts: &self.counts,
+                };
                 match &listener {
                     Some(listener) => serve(listener, &router, serving, stop.clone()).await,
                     None => stop.cancelled().await,
@@ -104,11 +110,13 @@ async fn handle(
         options.as_ref().is_some_and(|options| options.path() == request.uri().path())
     };
     if !is_page {
+        invites.refuse("path");
         return StatusCode::NOT_FOUND.into_response();
     }
     let (head, body) = request.into_parts();
     let Ok(body) = axum::body::to_bytes(body, MAX_FORM).await else {
         // The rest of the body stays unread.
+        invites.refuse("body");
         return (StatusCode::PAYLOAD_TOO_LARGE, [(header::CONNECTION, "close")]).into_response();
     };
     via.connection.enter(Phase::Answer);

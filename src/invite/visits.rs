@@ -50,6 +50,8 @@ pub(super) struct Visit {
 pub(super) struct Begun {
     pub(super) state: String,
     pub(super) cookie: Secret,
+    /// Whether the oldest visit had to make room.
+    pub(super) has_displaced: bool,
 }
 
 /// Too many visits begin.
@@ -81,11 +83,18 @@ pub(super) struct Visits {
     by_age: BTreeMap<u64, String>,
     last: u64,
     pace: Bucket,
+    unfinished: u64,
 }
 
 impl Visits {
     pub(super) fn new() -> Self {
-        Self { open: HashMap::new(), by_age: BTreeMap::new(), last: 0, pace: Bucket::new(BURST, EVERY) }
+        Self {
+            open: HashMap::new(),
+            by_age: BTreeMap::new(),
+            last: 0,
+            pace: Bucket::new(BURST, EVERY),
+            unfinished: 0,
+        }
     }
 
     /// Begins a visit. `dice` are random bytes.
@@ -94,10 +103,12 @@ impl Visits {
         if !self.pace.take(now) {
             return Err(TooMany);
         }
+        let has_displaced = self.open.len() >= MAX_OPEN;
         while self.open.len() >= MAX_OPEN
             && let Some((_, oldest)) = self.by_age.pop_first()
         {
             self.open.remove(&oldest);
+            self.unfinished += 1;
         }
         let (state, cookie) = dice.split_at(STATE_BYTES);
         let (state, cookie) = (hex::encode(state), hex::encode(cookie));
@@ -107,7 +118,18 @@ impl Visits {
             self.by_age.remove(&same.number);
         }
         self.by_age.insert(self.last, state.clone());
-        Ok(Begun { state, cookie: Secret::new(cookie) })
+        Ok(Begun { state, cookie: Secret::new(cookie), has_displaced })
+    }
+
+    /// Number of visits in progress.
+    pub(super) fn open(&mut self, now: Duration) -> usize {
+        self.expire(now);
+        self.open.len()
+    }
+
+    /// Visits that have expired or made room for others.
+    pub(super) fn unfinished(&self) -> u64 {
+        self.unfinished
     }
 
     /// Ends the visit of a browser that has come back from Twitch.
@@ -130,6 +152,7 @@ impl Visits {
             let number = *number;
             if let Some(state) = self.by_age.remove(&number) {
                 self.open.remove(&state);
+                self.unfinished += 1;
             }
         }
     }

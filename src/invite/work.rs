@@ -8,11 +8,12 @@ use bytes::Bytes;
 use http::header::{HeaderValue, LOCATION, SET_COOKIE};
 use http::{Request, Response, StatusCode};
 use tokio::sync::{Semaphore, watch};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::bucket::Bucket;
 use super::invitation::{Invitation, InvitationKey, InvitedUser, Unusable};
 use super::needs::{self, Needs};
+use super::outcomes::{Outcome, Outcomes};
 use super::page::{self, Asker, View};
 use super::request::{self, Answer, Asked, Returned};
 use super::visits::{self, Begun, DICE, Purpose, Refused, Visit, Visits};
@@ -20,6 +21,7 @@ use crate::admission::BoundAddress;
 use crate::auth::oauth::{self, TokenUser};
 use crate::auth::{CodeError, CodeGrant, Credentials, Outward};
 use crate::model::grants::{self, Scopes};
+use crate::model::status::InviteStatus;
 use crate::model::subscriptions::Subscriptions;
 use crate::telemetry::LogLimit;
 
@@ -142,6 +144,7 @@ struct Inner {
 struct State {
     visits: Visits,
     shown: Bucket,
+    outcomes: Outcomes,
 }
 
 /// Marks an answer to somebody who has an invite, or comes back from a visit.
@@ -174,7 +177,7 @@ impl Invites {
             outward,
             subscriptions,
             on_grant,
-            state: Mutex::new(State { visits: Visits::new(), shown }),
+            state: Mutex::new(State { visits: Visits::new(), shown, outcomes: Outcomes::default() }),
             started: Instant::now(),
             exchanges: Semaphore::new(EXCHANGES),
             log: LogLimit::default(),
@@ -183,6 +186,24 @@ impl Invites {
 
     pub(super) fn options(&self) -> watch::Receiver<Option<InviteOptions>> {
         self.0.options.clone()
+    }
+
+    /// Returns the status without the connections, which the listener counts. `None` if there is no page.
+    pub fn status(&self) -> Option<InviteStatus> {
+        let options = self.0.options.borrow().clone()?;
+        let mut state = self.0.lock();
+        Some(InviteStatus {
+            redirect_uri: options.redirect_uri.to_string(),
+            listen: options.listener().and_then(BoundAddress::address).map(|address| address.to_string()),
+            visits: state.visits.open(self.0.elapsed()) as u64,
+            unfinished: state.visits.unfinished(),
+            ..state.outcomes.status()
+        })
+    }
+
+    /// Counts and logs a request that is refused before it is read.
+    pub(super) fn refuse(&self, reason: &'static str) {
+        self.0.record(Outcome::Refused, reason);
     }
 
     /// Answers a request for the page's path.
@@ -206,6 +227,9 @@ impl Invites {
             },
             Some(Asked::Return(returned)) => inner.come_back(&options, returned).await,
         };
+        if let Some((outcome, reason)) = shown.view.outcome() {
+            inner.record(outcome, reason);
+        }
         let mut answer = page::render(&shown.view, options.asker());
         if shown.view.is_for_invited() {
             answer.extensions_mut().insert(Invited);
@@ -220,6 +244,20 @@ impl Invites {
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts the end of a request, and logs it unless whoever found the reason has logged it.
+    fn record(&self, outcome: Outcome, reason: &'static str) {
+        self.lock().outcomes.record(outcome);
+        if matches!(outcome, Outcome::Granted | Outcome::Failed) {
+            return;
+        }
+        let Some(left_out) = self.log.permit(reason, Instant::now()) else { return };
+        match outcome {
+            Outcome::Declined => info!(reason, left_out, "an invited user has not allowed what is needed"),
+            Outcome::Limited => warn!(reason, left_out, "the page for invited users turned a visitor away"),
+            _ => info!(reason, left_out, "a request to the page for invited users was refused"),
+        }
     }
 
     fn elapsed(&self) -> Duration {
@@ -288,7 +326,10 @@ impl Inner {
         let mut dice = [0; DICE];
         random(&mut dice).map_err(|_| View::Starting)?;
         let begun = self.lock().visits.begin(Visit { purpose, types }, &dice, self.elapsed());
-        let Begun { state, cookie } = begun.map_err(|visits::TooMany| View::TooMany)?;
+        let Begun { state, cookie, has_displaced } = begun.map_err(|visits::TooMany| View::TooMany)?;
+        if has_displaced && let Some(left_out) = self.log.permit("displaced", Instant::now()) {
+            warn!(left_out, "too many invited users are at Twitch: the oldest visit was ended for a new one");
+        }
         let client_id = &options.credentials.client_id;
         let url = oauth::consent_url(&options.auth_url, client_id, &options.redirect_uri, &scopes, &state);
         let mut answer = Response::new(Bytes::new());
@@ -328,7 +369,9 @@ impl Inner {
         let view = match grant.redeem(&code).await {
             Ok(who) => self.take_grant(options, visit, &who),
             Err(CodeError::Code(error)) => {
-                debug!(error, "Twitch did not take the code of an invited user");
+                if let Some(left_out) = self.log.permit("code", Instant::now()) {
+                    warn!(error, left_out, "Twitch did not take the code of an invited user");
+                }
                 View::Code
             }
             Err(error) => {

@@ -258,6 +258,22 @@ pub(crate) fn status() -> Status {
             evicted: 0,
             problem: None,
         }),
+        authorize: Some(InviteStatus {
+            redirect_uri: "https://example.org/authorize".to_owned(),
+            listen: Some("127.0.0.1:8081".to_owned()),
+            visits: 2,
+            unfinished: 3,
+            granted: 12,
+            declined: 1,
+            refused: 4,
+            limited: 5,
+            failed: 1,
+            connections: 6,
+            places: 256,
+            unproved: 2,
+            evicted: 7,
+            problem: None,
+        }),
     };
     let subscriptions =
         vec![entry("1", SubscriptionState::Enabled), entry("2", SubscriptionState::Parked), own];
@@ -317,7 +333,7 @@ pub(crate) fn healthy() -> Status {
     for shard in &mut status.shards {
         (shard.state, shard.problem) = (ShardState::Bound, None);
     }
-    (status.webhook, status.cluster) = (None, None);
+    (status.webhook, status.cluster, status.authorize) = (None, None, None);
     for sink in &mut status.sinks {
         (sink.state, sink.problem, sink.cursor) = (SinkState::Idle, None, Seq(12));
         sink.next_try = None;

@@ -81,6 +81,9 @@ pub struct Status {
     /// The admin endpoint, if there is one.
     #[serde(default)]
     pub admin: Option<AdminStatus>,
+    /// The page for invited users, if there is one.
+    #[serde(default)]
+    pub authorize: Option<InviteStatus>,
 }
 
 /// Parked subscriptions in a status; the list of subscriptions has all.
@@ -154,6 +157,39 @@ pub struct AdminStatus {
     pub evicted: u64,
     /// Current problem.
     #[serde(default)]
+    pub problem: Option<String>,
+}
+
+/// State of the page for invited users.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InviteStatus {
+    /// Public URL of the page.
+    pub redirect_uri: String,
+    /// Address that it listens on. `None` means that the webhook's listener serves it.
+    pub listen: Option<String>,
+    /// Users who were sent to Twitch and have not come back.
+    pub visits: u64,
+    /// Visits that expired, or made room for others, since the start.
+    pub unfinished: u64,
+    /// Users who have allowed everything that they were asked for since the start.
+    pub granted: u64,
+    /// Users who have allowed nothing, or a part, since the start.
+    pub declined: u64,
+    /// Requests refused since the start: without a valid invite, or of no visit.
+    pub refused: u64,
+    /// Requests turned away since the start, over the limit or before the file was resolved.
+    pub limited: u64,
+    /// Grants that Twitch did not confirm since the start.
+    pub failed: u64,
+    /// Open connections; 0 if the webhook's listener serves the page.
+    pub connections: u64,
+    /// Maximum number of connections.
+    pub places: u64,
+    /// Open connections that have not shown an invite.
+    pub unproved: u64,
+    /// Connections closed to make room for others since it listens.
+    pub evicted: u64,
+    /// Current problem.
     pub problem: Option<String>,
 }
 

@@ -52,6 +52,7 @@ fn problems_come_first_and_every_field_is_shown() {
         webhook        https://example.org/eventsub, listening on 127.0.0.1:8080
                        14 requests, 1 challenge, 3 connections open, Twitch's clock 2 s behind ours
                        rejected: 1 for method, 4 for signature, 1 too old
+        invites        https://example.org/authorize, listening on 127.0.0.1:8081, 2 visits open, 12 granted, 1 declined, 3 unfinished, 4 refused, 5 turned away, 1 failed, 7 connections closed to make room
         subscriptions  2, 1 enabled, 1 parked; 1 of the daemon's own, for news of grants and shards; cost 1 of 10000
         reconciled     8 min 20 s ago, generation 2; 1 of 2 changes made
         received       13 events, 12 stored, 1 twice, 3 under two ids, 1 malformed, 2 of unknown types, 1 revocation

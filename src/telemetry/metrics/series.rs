@@ -8,7 +8,7 @@ use super::table;
 use crate::model::cluster::{ClusterStatus, HostState, Role};
 use crate::model::obstacle::Obstacle;
 use crate::model::status::{
-    GapReason, ShardState, SinkStatus, Status, SubscriptionState, TokenState, WebhookStatus,
+    GapReason, InviteStatus, ShardState, SinkStatus, Status, SubscriptionState, TokenState, WebhookStatus,
 };
 use crate::model::tally::ReconnectCause;
 use crate::model::time::Timestamp;
@@ -59,6 +59,9 @@ pub fn render(status: &Status, format: Format) -> String {
     }
     if let Some(webhook) = &status.webhook {
         self::webhook(&mut out, webhook);
+    }
+    if let Some(page) = &status.authorize {
+        invites(&mut out, page);
     }
     store(&mut out, status);
     sinks(&mut out, &status.sinks);
@@ -230,6 +233,19 @@ fn webhook(out: &mut Encoder, webhook: &WebhookStatus) {
     out.one(&table::WEBHOOK_EVICTED, webhook.evicted);
     out.one(&table::WEBHOOK_KEYS, webhook.keys);
     out.maybe(&table::WEBHOOK_SKEW, webhook.clock_skew_seconds);
+}
+
+fn invites(out: &mut Encoder, page: &InviteStatus) {
+    let mut requests = out.family(&table::AUTHORIZE);
+    for (outcome, count) in [
+        ("granted", page.granted),
+        ("declined", page.declined),
+        ("refused", page.refused),
+        ("limited", page.limited),
+        ("failed", page.failed),
+    ] {
+        requests.add(&[outcome], count);
+    }
 }
 
 fn store(out: &mut Encoder, status: &Status) {

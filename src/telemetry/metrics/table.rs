@@ -175,6 +175,9 @@ metrics! {
     WEBHOOK_SKEW: Gauge "eventsubd_webhook_clock_skew_seconds" ("seconds") []
         "Twitch's clock less ours when the last signed message came";
 
+    AUTHORIZE: Counter "eventsubd_authorize_requests" ("") ["outcome"]
+        "Requests to the page for invited users, by how they ended; absent without `[authorize]`";
+
     STORE_EVENTS: Gauge "eventsubd_store_events" ("events") []
         "Events kept in the store";
     STORE_SIZE: Gauge "eventsubd_store_size_bytes" ("bytes") []
