@@ -146,7 +146,8 @@ async fn an_invited_user_consents_in_a_browser() {
     let page = daemon.status().authorize.expect("a page");
     assert_eq!((page.visits, page.granted, page.declined, page.refused), (0, 2, 1, 5), "{page:?}");
     let told = text(&output(command(&home, &["status"])).await.stdout);
-    let line = format!("invites        {uri}, listening on {}, 0 visits open, 2 granted", page.listen.unwrap());
+    let line =
+        format!("invites        {uri}, listening on {}, 0 visits open, 2 granted", page.listen.unwrap());
     assert!(told.contains(&line), "{told}");
     daemon.end().await;
 }

@@ -235,7 +235,8 @@ keys! {
         /// the public URL of the page for invited users, as it is registered at https://dev.twitch.tv/console; no page when
         /// left out
         redirect_uri: Option<String> = TEXT;
-        /// the address that the page is served on; when left out, the listener of `[transport.webhook]` serves it
+        /// the address that the page is served on; when left out, the listener of `[transport.webhook]` serves it, with its TLS
+        /// and its socket from systemd
         listen: Option<SocketAddr> = ADDRESS;
     }
 

@@ -153,7 +153,7 @@ fn check_text(key: &Key, name: &str, text: &str, quoting: Quoting) -> Result<Pla
         Kind::Url { schemes } => {
             url::check(name, text, schemes).map(|()| Plain::Text(text.trim_end_matches('/').to_owned()))
         }
-        Kind::Address { systemd } => address(name, text, systemd).map(|()| plain),
+        Kind::Address { systemd } => address(key, name, text, systemd).map(|()| plain),
         Kind::Choice { values } => choice(name, text, values, quoting).map(|()| plain),
         Kind::Path if text.contains('\0') => Err(Complaint {
             message: format!("`{name}` is not a valid path: it holds a NUL character"),
@@ -209,7 +209,10 @@ fn fraction(key: &Key, name: &str, text: &str, quoting: Quoting) -> Result<Plain
     }
 }
 
-fn address(name: &str, text: &str, systemd: bool) -> Result<(), Complaint> {
+/// The address of the page for invited users.
+const INVITES: &str = "authorize.listen";
+
+fn address(key: &Key, name: &str, text: &str, systemd: bool) -> Result<(), Complaint> {
     let is_right = match text.parse() {
         Ok(Listen::Address(_)) => true,
         Ok(Listen::Systemd) => systemd,
@@ -220,6 +223,11 @@ fn address(name: &str, text: &str, systemd: bool) -> Result<(), Complaint> {
     }
     let hint = if systemd {
         "write an IP address and a port, such as \"127.0.0.1:8080\" or \"[::]:443\", or \"systemd\" for the socket that systemd passes"
+    } else if key.path == INVITES && text.parse() == Ok(Listen::Systemd) {
+        "leave it out: the listener of [transport.webhook] then serves the page, with its TLS and the socket that systemd passes"
+    } else if key.path == INVITES {
+        "it is an IP address and a port, for example \"127.0.0.1:8081\"; left out, the listener of [transport.webhook] serves \
+         the page"
     } else {
         "it is an IP address and a port, for example \"127.0.0.1:9464\" or \"[::1]:9464\""
     };

@@ -113,6 +113,24 @@ fn keys_that_go_together_are_checked() {
           |
           = help: one listener serves both: give them different paths, or set `listen` in `[authorize]`
     "#]]);
+    Case::with(&format!("{WEBHOOK}[authorize]\n{URI}listen = \"systemd\"\n")).expect(&expect![[r#"
+        error: `systemd` of `authorize.listen` is not an address to listen on
+         --> /etc/eventsubd/config.toml:9:10
+          |
+        9 | listen = "systemd"
+          |          ^^^^^^^^^
+          |
+          = help: leave it out: the listener of [transport.webhook] then serves the page, with its TLS and the socket that systemd passes
+    "#]]);
+    Case::with(&format!("{WEBHOOK}[authorize]\n{URI}listen = \"8081\"\n")).expect(&expect![[r#"
+        error: `8081` of `authorize.listen` is not an address to listen on
+         --> /etc/eventsubd/config.toml:9:10
+          |
+        9 | listen = "8081"
+          |          ^^^^^^
+          |
+          = help: it is an IP address and a port, for example "127.0.0.1:8081"; left out, the listener of [transport.webhook] serves the page
+    "#]]);
     let taken = "listen = \"127.0.0.1:9464\"\n[admin]\nlisten = \"127.0.0.1:9464\"\n";
     Case::with(&format!("[authorize]\n{URI}{taken}")).expect(&expect![[r#"
         error: `authorize.listen` and `admin.listen` are both 127.0.0.1:9464
