@@ -15,7 +15,7 @@ pub struct NatsServers {
     credentials: Option<Secret>,
 }
 
-/// The login in a URL.
+/// The login in a URL. The library logs URLs, so the URLs that it gets have none.
 struct Login {
     /// A token when there is no password.
     user: Secret,
@@ -129,6 +129,7 @@ pub fn explain_nats(text: &str) -> String {
         ("invalid peer certificate", "its certificate cannot be used"),
         ("tls", "TLS failed"),
         ("authorization violation", "it refuses the user, the password or the credentials file"),
+        ("io error", "the connection broke"),
     ];
     let known = words.iter().find(|(part, _)| lower.contains(part));
     known.map_or_else(|| text.to_owned(), |(_, words)| (*words).to_owned())

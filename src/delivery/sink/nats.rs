@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::context::{Context, PublishErrorKind};
 use async_nats::jetstream::stream;
-use async_nats::{ClientError, ConnectOptions, Event, HeaderMap, ServerAddr, ServerError};
+use async_nats::{ClientError, ConnectOptions, Event, HeaderMap, ServerError};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use percent_encoding::percent_decode_str;
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tracing::{info, warn};
@@ -20,11 +19,11 @@ use super::super::format::Format;
 use super::super::outgoing::{Attempt, Envelope};
 use super::super::retry::Outcome;
 use super::{Single, printable};
-use crate::model::connect::{address, reason, silent};
+use crate::auth::{NatsServers, NatsServersError, explain_nats, nats_masking};
+use crate::model::connect::{reason, silent};
 use crate::model::event::StoredEvent;
 use crate::model::masking::Masking;
 use crate::model::route::SinkName;
-use crate::model::secret::Secret;
 use crate::model::sink::NatsOptions;
 use crate::model::template::{EventContext, Makes, Template, TemplateError};
 use crate::telemetry::LogLimit;
@@ -51,8 +50,7 @@ pub(in crate::delivery) struct Nats {
     options: NatsOptions,
     format: Format,
     subject: Template,
-    servers: Vec<ServerAddr>,
-    login: Option<Login>,
+    servers: NatsServers,
     tls: rustls::ClientConfig,
     link: Arc<Link>,
     context: OnceCell<Context>,
@@ -114,7 +112,7 @@ impl Link {
                 format!("{} reports an error: {}", self.servers, self.said(text))
             }
             Event::ClientError(ClientError::Other(text)) => {
-                let cause = cause.unwrap_or_else(|| self.said(&why(text)));
+                let cause = cause.unwrap_or_else(|| self.said(&explain_nats(text)));
                 format!("cannot connect to {}: {cause}", self.servers)
             }
             Event::LameDuckMode => format!("{} is about to stop", self.servers),
@@ -134,57 +132,24 @@ impl Link {
     }
 }
 
-/// The cause in the library's words for a failed attempt.
-fn why(text: &str) -> String {
-    let lower = text.to_ascii_lowercase();
-    let words = [
-        ("connection refused", "connection refused"),
-        ("connection reset", "the other side reset the connection"),
-        ("timed out", "no answer in time"),
-        ("no route to host", "there is no route to the host"),
-        ("network is unreachable", "the network cannot be reached from here"),
-        ("name or service not known", "there is no such name in DNS"),
-        ("failed to lookup", "the name cannot be looked up in DNS"),
-        ("unknownissuer", "its certificate is not trusted: no CA certificate of this machine vouches for it"),
-        ("invalid peer certificate", "its certificate cannot be used"),
-        ("tls", "TLS failed"),
-        ("authorization violation", "it refuses the user, the password or the credentials file"),
-        (IO_ERROR, "the connection broke"),
-    ];
-    let known = words.iter().find(|(part, _)| lower.contains(part));
-    known.map_or_else(|| text.to_owned(), |(_, words)| (*words).to_owned())
-}
-
-/// The login in the URL. The library logs URLs, so the URLs that it gets have none.
-struct Login {
-    /// A token when there is no password.
-    user: Secret,
-    password: Option<Secret>,
-}
-
-impl Login {
-    /// Takes it out of a URL.
-    fn take(url: &mut reqwest::Url) -> Option<Self> {
-        let decoded = |text: &str| Secret::new(percent_decode_str(text).decode_utf8_lossy().into_owned());
-        let login = Self { user: decoded(url.username()), password: url.password().map(decoded) };
-        if url.username().is_empty() && login.password.is_none() {
-            return None;
-        }
-        // Only URLs without a host have no room for a login, and this one had it.
-        let _ = url.set_username("").and_then(|()| url.set_password(None));
-        Some(login)
-    }
-}
-
 /// The reason for which the sink cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::delivery) enum NatsError {
-    #[error("`url` is no address of a NATS server, such as `nats://127.0.0.1:4222`")]
+    #[error("`url` is {}", NatsServersError::Url)]
     Url,
-    #[error("`credentials` is no credentials file of NATS")]
+    #[error("`credentials` is {}", NatsServersError::Credentials)]
     Credentials,
     #[error("`subject` is a template with an error: {0}")]
     Subject(TemplateError),
+}
+
+impl NatsError {
+    fn of_servers(error: NatsServersError) -> Self {
+        match error {
+            NatsServersError::Url => Self::Url,
+            NatsServersError::Credentials => Self::Credentials,
+        }
+    }
 }
 
 impl Nats {
@@ -194,35 +159,20 @@ impl Nats {
         format: Format,
         tls: rustls::ClientConfig,
     ) -> Result<Self, NatsError> {
-        let (mut servers, mut login) = (Vec::new(), None);
-        for text in options.url.expose().split(',') {
-            let mut url = reqwest::Url::parse(text.trim()).map_err(|_| NatsError::Url)?;
-            let own = Login::take(&mut url);
-            login = login.or(own);
-            servers.push(ServerAddr::from_url(url).map_err(|_| NatsError::Url)?);
-        }
+        let servers =
+            NatsServers::new(&options.url, options.credentials.as_ref()).map_err(NatsError::of_servers)?;
         let subject = Template::new(&options.subject, Makes::Text).map_err(NatsError::Subject)?;
-        let mut masking = Masking::default();
-        for url in options.url.expose().split(',') {
-            masking.add_url(url);
-        }
-        if let Some(credentials) = &options.credentials {
-            masking.add_opaque_words(credentials.expose());
-        }
-        let addresses: Vec<String> =
-            servers.iter().map(|server: &ServerAddr| address(server.host(), server.port())).collect();
+        let targets = servers.addresses().iter();
         let link = Arc::new(Link {
             sink: name,
-            servers: addresses.join(", "),
-            targets: servers.iter().map(|server| (server.host().to_owned(), server.port())).collect(),
-            masking,
+            servers: servers.names(),
+            targets: targets.map(|server| (server.host().to_owned(), server.port())).collect(),
+            masking: nats_masking(&options.url, options.credentials.as_ref()),
             problem: Mutex::default(),
             log: LogLimit::default(),
         });
         let context = OnceCell::new();
-        let sink = Self { options, format, subject, servers, login, tls, link, context };
-        sink.connect_options()?;
-        Ok(sink)
+        Ok(Self { options, format, subject, servers, tls, link, context })
     }
 
     /// Connects once, logs nothing and sends nothing; the servers' addresses.
@@ -230,12 +180,14 @@ impl Nats {
         let options = self.connect_options().map_err(|error| error.to_string())?;
         let options = options.event_callback(|_| async {});
         let servers = &self.link.servers;
-        let connected = tokio::time::timeout(CONNECT_LIMIT, options.connect(self.servers.clone())).await;
+        let connected =
+            tokio::time::timeout(CONNECT_LIMIT, options.connect(self.servers.addresses().to_vec())).await;
         match connected {
             Ok(Ok(_client)) => Ok(servers.clone()),
-            Ok(Err(error)) => {
-                Err(format!("cannot connect to {servers}: {}", self.link.said(&why(&error.to_string()))))
-            }
+            Ok(Err(error)) => Err(format!(
+                "cannot connect to {servers}: {}",
+                self.link.said(&explain_nats(&error.to_string()))
+            )),
             Err(_) => Err(silent(servers, CONNECT_LIMIT)),
         }
     }
@@ -254,17 +206,7 @@ impl Nats {
                 }
             });
         let options = if self.options.discover { options } else { options.ignore_discovered_servers() };
-        let options = match &self.login {
-            Some(Login { user, password: Some(password) }) => {
-                options.user_and_password(user.expose().to_owned(), password.expose().to_owned())
-            }
-            Some(Login { user: token, password: None }) => options.token(token.expose().to_owned()),
-            None => options,
-        };
-        match &self.options.credentials {
-            Some(text) => options.credentials(text.expose()).map_err(|_| NatsError::Credentials),
-            None => Ok(options),
-        }
+        self.servers.open(options).map_err(NatsError::of_servers)
     }
 
     /// The subject of an event, made of what a subject may have.
@@ -282,15 +224,17 @@ impl Nats {
         self.context
             .get_or_try_init(|| async {
                 let options = self.connect_options().map_err(|error| error.to_string())?;
-                let client = options.retry_on_initial_connect().connect(self.servers.clone()).await.map_err(
-                    |error| {
+                let client = options
+                    .retry_on_initial_connect()
+                    .connect(self.servers.addresses().to_vec())
+                    .await
+                    .map_err(|error| {
                         format!(
                             "cannot connect to {}: {}",
                             self.link.servers,
-                            self.link.said(&why(&error.to_string()))
+                            self.link.said(&explain_nats(&error.to_string()))
                         )
-                    },
-                )?;
+                    })?;
                 let mut context = async_nats::jetstream::new(client);
                 context.set_timeout(ACK_LIMIT);
                 Ok(context)
@@ -431,6 +375,7 @@ fn subject_filter(template: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::secret::Secret;
 
     #[test]
     fn subjects_are_valid_whatever_an_event_holds() {
@@ -443,21 +388,6 @@ mod tests {
         ] {
             assert_eq!(valid_subject(text), subject);
         }
-    }
-
-    #[test]
-    fn the_login_leaves_the_address() {
-        let take = |text: &str| {
-            let mut url = reqwest::Url::parse(text).unwrap();
-            let login = Login::take(&mut url).map(|login| {
-                (login.user.expose().to_owned(), login.password.map(|password| password.expose().to_owned()))
-            });
-            (url.to_string(), login)
-        };
-        let some = |user: &str, password: Option<&str>| Some((user.to_owned(), password.map(str::to_owned)));
-        assert_eq!(take("nats://me:p%40ss@host:1"), ("nats://host:1".to_owned(), some("me", Some("p@ss"))));
-        assert_eq!(take("tls://token@host"), ("tls://host".to_owned(), some("token", None)));
-        assert_eq!(take("nats://host:1"), ("nats://host:1".to_owned(), None));
     }
 
     #[test]
