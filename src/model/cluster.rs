@@ -1,8 +1,12 @@
 //! Several hosts with one file: settings, and which of them leads.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::secret::Secret;
+use super::sink::SinkName;
 use super::time::Timestamp;
 
 /// Settings of `[cluster]`.
@@ -44,6 +48,35 @@ pub struct Leadership {
     pub no_deletes: Option<Box<str>>,
     /// Count of changes of the remembered values by other hosts.
     pub known: u64,
+}
+
+/// The work of the cluster, as its leader has divided it between the hosts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Assigned {
+    /// The lease under which the leader has written it; 0 until one is known.
+    pub epoch: u64,
+    /// The revision in the bucket: a newer one replaces an older one.
+    pub revision: u64,
+    pub conduit_id: Option<Arc<str>>,
+    /// The host of each shard that has a WebSocket.
+    pub shards: Arc<BTreeMap<u32, Arc<str>>>,
+    /// The host of each sink. A sink that is pinned to a host which is down has none.
+    pub sinks: Arc<BTreeMap<SinkName, Arc<str>>>,
+    /// Whether a host whose release knows no assignment is up. Such a host works all its sinks by itself, so all hosts
+    /// have to; if it leads, it binds all shards to itself, and nothing is assigned.
+    pub has_old_hosts: bool,
+}
+
+impl Assigned {
+    /// Numbers of the shards of a host, in order.
+    pub fn shards_of(&self, host: &str) -> impl Iterator<Item = u32> {
+        self.shards.iter().filter(move |(_, of)| &***of == host).map(|(shard, _)| *shard)
+    }
+
+    /// Whether the sink is assigned to this host.
+    pub fn has_sink(&self, host: &str, name: &SinkName) -> bool {
+        self.sinks.get(name).is_some_and(|of| &**of == host)
+    }
 }
 
 /// State of a host.
@@ -114,4 +147,24 @@ pub struct ClusterStatus {
     pub problem: Option<String>,
     /// What to do about it.
     pub hint: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_has_the_work_that_names_it() {
+        let assigned = Assigned {
+            shards: Arc::new([(0, "a".into()), (1, "b".into()), (4, "a".into())].into()),
+            sinks: Arc::new([(SinkName::new("log"), "b".into())].into()),
+            ..Assigned::default()
+        };
+        assert_eq!(assigned.shards_of("a").collect::<Vec<_>>(), [0, 4]);
+        assert_eq!(assigned.shards_of("c").count(), 0);
+        assert!(
+            assigned.has_sink("b", &SinkName::new("log")) && !assigned.has_sink("a", &SinkName::new("log"))
+        );
+        assert!(!assigned.has_sink("b", &SinkName::new("other")));
+    }
 }
