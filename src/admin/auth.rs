@@ -53,7 +53,6 @@ impl Drop for Authenticator {
 enum Credentials {
     /// The right token, or none if none is needed.
     Token,
-    /// A session cookie.
     Session,
     /// A wrong token; the response is delayed by this long.
     WrongToken(Duration),

@@ -13,7 +13,7 @@ pub(super) struct Search {
     /// As it was asked for, without what is too long.
     text: String,
     words: Vec<String>,
-    /// A buffer.
+    /// Reused buffer for the text of an entry.
     entry: String,
 }
 
@@ -58,7 +58,7 @@ pub(super) enum Filter {
     All,
     /// Subscriptions of the file in this state.
     State(SubscriptionState),
-    /// The daemon's own.
+    /// Subscriptions that the daemon keeps for itself.
     Own,
 }
 

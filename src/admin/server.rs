@@ -70,7 +70,6 @@ pub trait Control: Send + Sync + 'static {
     fn skip_event(&self, sink: SinkName) -> ControlFuture<'_, Result<SkippedEvent, Refused>>;
     /// Delivers dead letters again.
     fn resend(&self, filter: DeadLetterFilter) -> ControlFuture<'_, Result<Count, Refused>>;
-    /// Deletes dead letters.
     fn drop_dead_letters(&self, filter: DeadLetterFilter) -> ControlFuture<'_, Result<Count, Refused>>;
 }
 

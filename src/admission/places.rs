@@ -24,21 +24,21 @@ const DAWDLING: Duration = Duration::from_secs(1);
 /// Bounds for the connections of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once.
+    /// Maximum number of connections.
     pub places: usize,
-    /// Connections at once of an address that has proved nothing yet.
+    /// Maximum number of connections of an address that has proved nothing yet.
     pub per_address: usize,
     /// Further places, for probes only, used when proved connections occupy all others.
     pub reserve: usize,
     /// Bytes of unfinished bodies that all connections together may hold.
     pub bodies: usize,
-    /// From the first byte of a request to the last of its head.
+    /// Time limit from the first byte of a request to the last of its head.
     pub head: Duration,
-    /// From the head of a request to the last byte of its body.
+    /// Time limit from the head of a request to the last byte of its body.
     pub body: Duration,
-    /// For negotiating TLS.
+    /// Time limit for negotiating TLS.
     pub handshake: Duration,
-    /// Between two requests.
+    /// Time limit between two requests.
     pub idle: Duration,
     /// Replaces the longer ones of these limits while places are scarce; proved connections may still be idle.
     pub scarce: Duration,
@@ -48,11 +48,10 @@ pub struct Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Order {
-    /// Go on.
     Serve,
     /// End after the request in hand.
     Drain,
-    /// End now.
+    /// End at once, even during a request.
     Cut,
 }
 

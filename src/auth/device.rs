@@ -28,7 +28,6 @@ pub struct DeviceGrant<'a> {
     pub http: &'a Outward,
     /// `https://id.twitch.tv/oauth2`, without a slash at the end.
     pub auth_url: &'a str,
-    /// The application.
     pub client_id: &'a str,
     /// Requested scopes, with spaces between.
     pub scopes: &'a str,

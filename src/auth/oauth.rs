@@ -156,7 +156,6 @@ pub enum CodeOutcome {
     Code(String),
     /// The credentials of the application are refused; with Twitch's message.
     Client(String),
-    /// A temporary failure.
     Temporary(String),
 }
 
@@ -201,7 +200,6 @@ pub enum DeviceOutcome {
     Granted(Secret),
     /// The code is used up, has expired, or was refused; with Twitch's message.
     Over(String),
-    /// A temporary failure.
     Temporary(String),
 }
 

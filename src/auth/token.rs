@@ -12,7 +12,7 @@ use crate::model::status::TokenState;
 
 /// Pauses between failed tries to get a token; each is a random part of these.
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
-/// The shortest pause.
+/// Shortest pause after a failed try.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// Pause before refused credentials are tried again: they may be corrected at Twitch.
 const REFUSED_RETRY: Duration = Duration::from_secs(300);
@@ -32,7 +32,6 @@ pub enum Command {
     Validate { generation: u64 },
 }
 
-/// Outcome of [`Command::Mint`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MintOutcome {
     Minted {
@@ -46,7 +45,6 @@ pub enum MintOutcome {
     Temporary(String),
 }
 
-/// Outcome of [`Command::Validate`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ValidateOutcome {
     Valid {
@@ -56,7 +54,6 @@ pub enum ValidateOutcome {
         expires_in: Option<Duration>,
     },
     Dead,
-    /// A temporary failure.
     Temporary(String),
 }
 
@@ -76,7 +73,7 @@ pub enum Verdict {
     StillValid,
     /// The credentials are refused.
     Refused(String),
-    /// Not known yet.
+    /// Validation has not finished.
     Open,
 }
 

@@ -12,9 +12,7 @@ use crate::model::status::TokenStatus;
 /// Credentials of the application.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
-    /// Public.
     pub client_id: String,
-    /// Secret.
     pub client_secret: Secret,
 }
 
@@ -53,7 +51,7 @@ pub enum TokenError {
     /// Twitch refuses the credentials.
     #[error("Twitch refuses the credentials ({message}); check twitch.client_id and the client secret")]
     Refused {
-        /// Words of Twitch.
+        /// Twitch's message.
         message: Arc<str>,
     },
     /// The keeper has ended.

@@ -20,7 +20,6 @@ enum Stage {
     Failed(String, u8),
 }
 
-/// `eventsubd apply`
 pub(super) fn apply(args: &Args, flags: &ApplyArgs) -> Result<u8, Failure> {
     let (status, stage) = block_on(async {
         let connection = Connection::open(args).await?;

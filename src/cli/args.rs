@@ -52,7 +52,6 @@ pub struct Args {
     )]
     pub state_dir: Option<PathBuf>,
 
-    /// What to do
     #[command(subcommand)]
     pub command: Command,
 }
@@ -61,51 +60,51 @@ pub struct Args {
 pub enum Command {
     /// Run the daemon
     ///
-    /// It stays in the foreground and logs to standard error. SIGHUP has it read its configuration again,
-    /// SIGTERM ends it. systemd does this for you: `systemctl enable --now eventsubd`.
+    /// The daemon stays in the foreground and logs to standard error. SIGHUP makes it read its configuration again,
+    /// SIGTERM stops it. To have systemd do this for you: `systemctl enable --now eventsubd`.
     Run(RunArgs),
     /// Write a configuration file to begin with
     ///
-    /// It is short and commented, and an empty file for the client secret lies beside it, which only you can read.
-    /// Files that exist are never overwritten. `--from-twitch` writes one that lists what the application has at Twitch.
+    /// The file is short and commented. Beside it comes an empty file for the client secret, which only you can read.
+    /// Existing files are never overwritten. `--from-twitch` lists what the application already has at Twitch.
     Init(InitArgs),
     /// Check the configuration file, offline
     ///
-    /// It shows every mistake at once, each with its place and what to do. Nothing is sent anywhere without
-    /// `--online`. Exits with 78 when the file cannot be used.
+    /// Shows every mistake at once, each with its place and what to do. Without `--online`, nothing is sent anywhere.
+    /// Exits with 78 when the file cannot be used.
     Check(CheckArgs),
     /// Show what `run` would create, delete and keep; changes nothing
     ///
-    /// It asks Twitch what is subscribed now, and shows costs and grants that are missing.
+    /// Asks Twitch what is subscribed now, and shows costs and missing grants.
     Plan(PlanArgs),
-    /// Show how the running daemon is
+    /// Show the state of the running daemon
     ///
-    /// What is wrong comes first, with what to do about it.
+    /// Problems come first, each with what to do about it.
     Status(StatusArgs),
     /// Have the running daemon make Twitch match the file now, and follow it to the end
     ///
-    /// The daemon does so by itself after a reload and every half an hour. This is for when it waits for you:
-    /// a change that would delete most subscriptions, or all of them, needs `--allow-deletes`. Exits with 75 while
-    /// Twitch cannot be reached, with 77 when it refuses the credentials; the daemon tries again by itself.
+    /// The daemon does this by itself after a reload and every half hour. Use this command when the daemon waits for
+    /// you: a change that would delete most or all subscriptions needs `--allow-deletes`. Exits with 75 while Twitch
+    /// cannot be reached, with 77 when Twitch refuses the credentials; the daemon tries again by itself.
     Apply(ApplyArgs),
     /// Have the running daemon read its configuration again
     ///
-    /// It waits for the outcome. A file with a mistake changes nothing: the mistake is shown, and the exit code
-    /// is 78. It also says when subscriptions are not deleted before you allow it.
+    /// Waits for the outcome. A file with a mistake changes nothing: the mistake is shown, and the exit code is 78.
+    /// Also says if deletes wait for your consent.
     Reload,
     /// Make a new webhook secret, and move everything to it
     ///
-    /// The old one is accepted until the last subscription and shard is moved.
+    /// The old secret is accepted until the last subscription and shard has moved.
     RotateSecret,
     /// Show or change which log lines the running daemon writes, until its next reload or restart
     LogLevel(LogLevelArgs),
     /// Show stored events
     ///
-    /// They are read from the store, whether the daemon runs or not. Which store that is stands on standard error.
+    /// Events are read from the store, whether the daemon runs or not. Standard error names the store.
     Events(EventsArgs),
     /// Have the running daemon send stored events to a sink again
     ///
-    /// The sink goes back to that place and gets everything from there on once more. Other sinks do not.
+    /// The sink goes back to that event and gets everything from there on once more. Other sinks are not affected.
     Replay(ReplayArgs),
     /// Show, send again or drop the events that sinks gave up on
     ///
@@ -125,21 +124,21 @@ pub enum Command {
     Hosts(HostsArgs),
     /// Have users allow the application what the configured subscriptions need of them
     ///
-    /// It prints an address and a code for each user, waits until they have allowed it, and forgets their token:
-    /// what counts is the grant to the application.
+    /// Prints an address and a code for each user, waits until they have allowed it, and forgets their token: only
+    /// the grant to the application counts.
     Authorize(AuthorizeArgs),
     /// Show the subscription types: lines to copy, grants, cost, members, samples
     Types(TypesArgs),
     /// Run a stand-in for Twitch on this machine
     ///
-    /// It needs no account, and prints the `[twitch]` block to use with it. It gives a token to whoever asks, so
-    /// it must stay on loopback.
+    /// Needs no account, and prints the `[twitch]` block to use with it. The stand-in gives a token to anyone who asks,
+    /// so keep it on loopback.
     Sandbox(SandboxArgs),
     /// Print a completion script for a shell
     ///
     /// The Debian package has those for bash, zsh and fish in place.
     Completions {
-        /// The shell
+        /// The shell that the script is for
         shell: clap_complete::Shell,
     },
     /// Print a man page
@@ -148,7 +147,6 @@ pub enum Command {
     Man(ManArgs),
 }
 
-/// Flags of `man`.
 #[derive(Debug, clap::Args)]
 pub struct ManArgs {
     /// Which page: `config`, or the name of a command; the one about the program when left out
@@ -159,7 +157,6 @@ pub struct ManArgs {
     pub out: Option<PathBuf>,
 }
 
-/// Flags of `init`.
 #[derive(Debug, clap::Args)]
 pub struct InitArgs {
     /// The file to write [default: ./eventsubd.toml]
@@ -175,7 +172,6 @@ pub struct InitArgs {
     pub client_id: Option<String>,
 }
 
-/// Flags of `run`.
 #[derive(Debug, clap::Args)]
 pub struct RunArgs {
     /// Run against a stand-in for Twitch inside the process: no account and no file is needed, and sample events
@@ -191,7 +187,6 @@ pub struct RunArgs {
     pub take_over: bool,
 }
 
-/// Flags of `check`.
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
     /// Ask Twitch as well: are the credentials accepted, does each login exist
@@ -202,7 +197,6 @@ pub struct CheckArgs {
     pub json: bool,
 }
 
-/// Flags of `plan`.
 #[derive(Debug, clap::Args)]
 pub struct PlanArgs {
     /// Print one JSON document
@@ -213,7 +207,6 @@ pub struct PlanArgs {
     pub detailed_exitcode: bool,
 }
 
-/// Flags of `status`.
 #[derive(Debug, clap::Args)]
 pub struct StatusArgs {
     /// Print one JSON document
@@ -234,7 +227,6 @@ pub struct StatusArgs {
     pub timeout: Duration,
 }
 
-/// Flags of `apply`.
 #[derive(Debug, clap::Args)]
 pub struct ApplyArgs {
     /// Delete what the file no longer has, however much that is
@@ -245,7 +237,6 @@ pub struct ApplyArgs {
     pub timeout: Duration,
 }
 
-/// Flags of `log-level`.
 #[derive(Debug, clap::Args)]
 pub struct LogLevelArgs {
     /// A level, or levels by part, for example `info,eventsubd::reconcile=debug`; shows the one in force when left out
@@ -253,7 +244,6 @@ pub struct LogLevelArgs {
     pub filter: Option<String>,
 }
 
-/// Flags of `events`.
 #[derive(Debug, clap::Args)]
 pub struct EventsArgs {
     /// Show the event with this number, whole
@@ -262,7 +252,7 @@ pub struct EventsArgs {
     /// Wait for further events, and print them as they come
     #[arg(long, short, conflicts_with = "until")]
     pub follow: bool,
-    /// Only the last so many
+    /// Only the last N events
     #[arg(short = 'n', long = "last", value_name = "N")]
     pub last: Option<usize>,
     /// Only types that match, for example `channel.chat.*`
@@ -289,7 +279,6 @@ pub struct EventsArgs {
     pub json: bool,
 }
 
-/// Flags of `gaps`.
 #[derive(Debug, clap::Args)]
 pub struct GapsArgs {
     /// Only gaps told since then: an RFC 3339 time, or how long ago, for example `7d`
@@ -300,7 +289,6 @@ pub struct GapsArgs {
     pub json: bool,
 }
 
-/// Flags of `hosts`.
 #[derive(Debug, clap::Args)]
 pub struct HostsArgs {
     /// Print one JSON document
@@ -308,12 +296,11 @@ pub struct HostsArgs {
     pub json: bool,
 }
 
-/// Flags of `authorize`.
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("whom"))]
 #[command(group = clap::ArgGroup::new("what").args(["users", "missing", "status", "link"]).required(true).multiple(true))]
 pub struct AuthorizeArgs {
-    /// These users
+    /// Users to ask, by login
     #[arg(long = "user", value_name = "LOGIN", num_args = 1.., group = "whom")]
     pub users: Vec<String>,
     /// Everyone who still has to grant a permission
@@ -334,10 +321,9 @@ pub struct AuthorizeArgs {
     pub scopes: Vec<String>,
 }
 
-/// Flags of `replay`.
 #[derive(Debug, clap::Args)]
 pub struct ReplayArgs {
-    /// The sink that gets them
+    /// The sink that gets the events
     #[arg(long, value_name = "NAME")]
     pub sink: String,
     /// From then on: the number of an event, how long ago (`15m`), `today`, `yesterday`, `10:00`, `2026-11-26`, or an
@@ -374,14 +360,13 @@ fn simple_glob(text: &str) -> Result<String, String> {
     Err("a glob has letters, digits, `.`, `_`, `*` and `?`, for example channel.chat.*".to_owned())
 }
 
-/// Commands of `sink`.
 #[derive(Debug, Subcommand)]
 pub enum SinkCommand {
     /// Show the sinks of the running daemon
     List(SinkListArgs),
     /// Send one sample event, to see whether the receiver takes it
     ///
-    /// It is sent once, by this command and not by the daemon, and counts nowhere.
+    /// The command itself sends the event, once; the daemon does not know of it, and it counts nowhere.
     Test(SinkTestArgs),
     /// Try now what waits after a failure, even if the receiver has asked for a pause
     Retry(SinkNameArgs),
@@ -389,7 +374,6 @@ pub enum SinkCommand {
     Skip(SinkNameArgs),
 }
 
-/// Flags of `sink list`.
 #[derive(Debug, clap::Args)]
 pub struct SinkListArgs {
     /// Print one JSON document
@@ -397,10 +381,9 @@ pub struct SinkListArgs {
     pub json: bool,
 }
 
-/// Flags of `sink test`.
 #[derive(Debug, clap::Args)]
 pub struct SinkTestArgs {
-    /// The name that it has in the configuration
+    /// The sink's name in the configuration
     #[arg(value_name = "NAME")]
     pub name: String,
     /// The type of the sample; the first one that the sink gets when left out
@@ -414,23 +397,21 @@ pub struct SinkTestArgs {
 /// Flags of `sink retry` and `sink skip`.
 #[derive(Debug, clap::Args)]
 pub struct SinkNameArgs {
-    /// The name that it has in the configuration
+    /// The sink's name in the configuration
     #[arg(value_name = "NAME")]
     pub name: String,
 }
 
-/// Commands of `dead-letters`.
 #[derive(Debug, Subcommand)]
 pub enum LettersCommand {
-    /// Show them, oldest first
+    /// Show the dead letters, oldest first
     List(LettersListArgs),
-    /// Send them to their sinks again; those that fail once more stay
+    /// Send dead letters to their sinks again; those that fail once more stay
     Replay(LettersArgs),
-    /// Remove them for good
+    /// Remove dead letters for good
     Drop(LettersArgs),
 }
 
-/// Flags of `dead-letters list`.
 #[derive(Debug, clap::Args)]
 pub struct LettersListArgs {
     #[command(flatten)]
@@ -446,16 +427,16 @@ pub struct LettersListArgs {
 /// Selection of dead letters.
 #[derive(Debug, clap::Args)]
 pub struct LettersFilter {
-    /// Only those of this sink
+    /// Only dead letters of this sink
     #[arg(long, value_name = "NAME")]
     pub sink: Option<String>,
-    /// Only the one with this number, as `list` shows it
+    /// Only the dead letter with this number, as `list` shows it
     #[arg(long, value_name = "ID")]
     pub id: Option<i64>,
     /// Only types that match, for example `channel.chat.*`
     #[arg(long = "type", value_name = "GLOB", value_parser = simple_glob)]
     pub types: Option<String>,
-    /// Only those whose last failure was before then: how long ago (`15m`), `today`, `yesterday`, `10:00`,
+    /// Only dead letters whose last failure was before then: how long ago (`15m`), `today`, `yesterday`, `10:00`,
     /// `2026-11-26`, or an RFC 3339 time
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
@@ -470,7 +451,6 @@ pub struct LettersArgs {
     pub consent: Consent,
 }
 
-/// Flags of `types`.
 #[derive(Debug, clap::Args)]
 pub struct TypesArgs {
     /// A type, a glob such as `channel.poll.*`, or a word such as `follow`
@@ -489,7 +469,6 @@ pub struct TypesArgs {
     pub json: bool,
 }
 
-/// Flags of `sandbox`.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct SandboxArgs {
@@ -508,7 +487,7 @@ pub struct SandboxArgs {
     /// Age of what Get Streams and Get Channel Information show; at Twitch a minute or two
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub stream_delay: Option<Duration>,
-    /// Something to do with a sandbox that runs already
+    /// A command for a sandbox that is already running
     #[command(subcommand)]
     pub command: Option<SandboxCommand>,
 }
@@ -590,7 +569,7 @@ pub enum SandboxCommand {
     },
     /// Have a user grant scopes to the application
     Grant {
-        /// The user
+        /// Login of the user
         #[arg(value_name = "LOGIN")]
         login: String,
         /// The scopes; all that any subscription type needs if none is given
@@ -601,13 +580,13 @@ pub enum SandboxCommand {
     },
     /// Make a user a moderator of a channel, which matters with `--require-grants`
     Moderator {
-        /// The user
+        /// Login of the user
         #[arg(value_name = "LOGIN")]
         login: String,
-        /// The channel
+        /// Login of the channel
         #[arg(value_name = "CHANNEL")]
         channel: String,
-        /// Take it away again: subscriptions that needed it end with `moderator_removed`
+        /// Remove the moderator again: subscriptions that needed one end with `moderator_removed`
         #[arg(long)]
         remove: bool,
         #[command(flatten)]
@@ -629,7 +608,6 @@ pub struct SandboxTarget {
 pub struct EventChange {
     /// For example `event.title`.
     pub path: String,
-    /// JSON.
     pub value: serde_json::Value,
 }
 

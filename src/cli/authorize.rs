@@ -21,7 +21,6 @@ use crate::reconcile::{self, UserNeeds};
 /// Exit code after Ctrl-C, as shells have it.
 const INTERRUPTED: u8 = 130;
 
-/// `eventsubd authorize`
 pub(super) fn run(args: &Args, flags: &AuthorizeArgs) -> Result<u8, Failure> {
     let loaded = config::load(&load_options(args))
         .map_err(|errors| Failure::verbatim(errors.to_string()).code(BAD_CONFIG))?;

@@ -1,7 +1,7 @@
 //! The configuration of `run --sandbox` without a file.
 //!
-//! It is a file all the same, in the folder of the sandboxes' state, so that every other command finds that sandbox by
-//! the rules for any file.
+//! The configuration is written to a file in the folder of the sandboxes' state, so that other commands find this sandbox by
+//! the same rules as any other.
 
 use std::fs::{self, File};
 use std::io;

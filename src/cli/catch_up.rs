@@ -1,4 +1,4 @@
-//! What a catch-up would ask Twitch after a gap, for `check` and `plan`.
+//! Lines of `check` and `plan` about the requests of a catch-up.
 
 use std::collections::BTreeSet;
 

@@ -34,7 +34,6 @@ struct Report {
     hints: Vec<String>,
 }
 
-/// `eventsubd check`
 pub(super) fn run(args: &Args, flags: &CheckArgs) -> Result<u8, Failure> {
     let options = load_options(args);
     let path = options.path.display().to_string();
@@ -184,7 +183,6 @@ fn grants_needed(config: &Config) -> Option<Line> {
     Some(line("grants", Mark::Good, text))
 }
 
-/// Describes the transport.
 fn transport(config: &Config) -> Vec<Line> {
     let shards = match config.conduit.shard_transport {
         ShardTransport::WebSocket => counted(config.conduit.shards.into(), "WebSocket shard"),

@@ -286,7 +286,6 @@ pub(super) fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> R
         .block_on(future)
 }
 
-/// `eventsubd reload`
 pub(super) fn reload(args: &Args) -> Result<u8, Failure> {
     block_on(async {
         let connection = Connection::open(args).await?;
@@ -345,7 +344,6 @@ pub(super) fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Fa
         .map_err(|error| Failure::new("the daemon's answer cannot be read").caused_by(&error))
 }
 
-/// `eventsubd rotate-secret`
 pub(super) fn rotate_secret(args: &Args) -> Result<u8, Failure> {
     let (status, body) = block_on(async { Connection::open(args).await?.post("/rotate-secret").await })?;
     if !status.is_success() {
@@ -362,7 +360,6 @@ pub(super) fn rotate_secret(args: &Args) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// `eventsubd log-level`
 pub(super) fn log_level(args: &Args, flags: &LogLevelArgs) -> Result<u8, Failure> {
     let (status, body) = block_on(async {
         let connection = Connection::open(args).await?;

@@ -31,7 +31,6 @@ const WHOLE: usize = 16 << 20;
 /// Columns of an event's number.
 const NUMBER: usize = 8;
 
-/// `eventsubd events`
 pub(super) fn run(args: &Args, flags: &EventsArgs) -> Result<u8, Failure> {
     let now = Timestamp(SystemTime::now());
     let filter = Filter::new(flags)?;

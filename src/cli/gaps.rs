@@ -39,7 +39,6 @@ struct Gap {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     events_lost: Option<u64>,
     subscriptions_total: u64,
-    /// What a catch-up made of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mended: Option<Mended>,
 }
@@ -47,7 +46,7 @@ struct Gap {
 /// A catch-up that is over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Mended {
-    /// Its end.
+    /// End of the catch-up.
     #[serde(rename(deserialize = "to"))]
     at: Timestamp,
     /// Events that were stored for this gap and those that were mended with it.
@@ -93,7 +92,6 @@ impl Found {
     }
 }
 
-/// `eventsubd gaps`
 pub(super) fn run(args: &Args, flags: &GapsArgs) -> Result<u8, Failure> {
     let time =
         flags.since.as_deref().map(|text| time("--since", text, Timestamp(SystemTime::now()))).transpose()?;

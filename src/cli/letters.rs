@@ -25,7 +25,6 @@ use crate::store::{DeadLetter, DeadLetterFilter, FailureRecord, StoreError};
 /// Number of dead letters read at once.
 const BATCH: usize = 200;
 
-/// `eventsubd dead-letters`
 pub(super) fn run(args: &Args, command: &LettersCommand) -> Result<u8, Failure> {
     let now = Timestamp(SystemTime::now());
     match command {
@@ -104,7 +103,6 @@ fn is_confirmed(args: &Args, question: &str) -> bool {
     agrees
 }
 
-/// `eventsubd replay`
 pub(super) fn replay(args: &Args, flags: &ReplayArgs) -> Result<u8, Failure> {
     let now = Timestamp(SystemTime::now());
     let since = match flags.since.parse::<u64>() {

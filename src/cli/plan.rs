@@ -17,7 +17,6 @@ use crate::model::status::{TokenState, TokenStatus};
 use crate::reconcile::{self, Desired, ErrorKind, Preview, PreviewError, RunError};
 use crate::store::{Reader, StoreError};
 
-/// `eventsubd plan`
 pub(super) fn run(args: &Args, flags: &PlanArgs) -> Result<u8, Failure> {
     let options = load_options(args);
     let loaded =

@@ -24,7 +24,6 @@ use crate::model::text::chain;
 use crate::telemetry::{self, LogHandle, LogOptions};
 use crate::transport::webhook::Sockets;
 
-/// `eventsubd run`
 pub(super) fn run(args: &Args, flags: &RunArgs) -> Result<u8, Failure> {
     allocator::restart_with_settings();
     // Before anything else, because it reads and clears the environment, which is safe only with a single thread.

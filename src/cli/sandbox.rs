@@ -51,7 +51,6 @@ fn options(
     })
 }
 
-/// `eventsubd sandbox`
 pub(super) fn run(args: &Args, flags: &SandboxArgs) -> Result<u8, Failure> {
     let Some(command) = &flags.command else { return block_on(listen(args, flags)) };
     let (name, target, body) = request_of(command)?;

@@ -35,7 +35,7 @@ struct Metadata<'a> {
     subscription_type: std::borrow::Cow<'a, str>,
 }
 
-/// How lines look.
+/// Layout of short lines.
 #[derive(Clone, Debug)]
 pub(super) struct Look {
     /// Columns of the terminal; `None` cuts no line.

@@ -24,7 +24,6 @@ use crate::samples::{self, SampleRequest, SampleUser};
 /// User id in samples.
 const SAMPLE_USER: &str = "12826";
 
-/// `eventsubd sink`
 pub(super) fn run(args: &Args, command: &SinkCommand) -> Result<u8, Failure> {
     match command {
         SinkCommand::List(flags) => return list(args, flags),

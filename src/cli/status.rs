@@ -25,7 +25,6 @@ use crate::model::time::Timestamp;
 /// Number of parked subscriptions listed one by one; the rest is counted.
 const LISTED: usize = 20;
 
-/// `eventsubd status`
 pub(super) fn run(args: &Args, flags: &StatusArgs) -> Result<u8, Failure> {
     let (status, in_time) = block_on(async {
         if !flags.wait {

@@ -18,7 +18,6 @@ use crate::samples::{self, SampleRequest, SampleUser};
 /// Exit code for a name that nothing has, as for wrong usage.
 const WRONG_USAGE: u8 = 2;
 
-/// `eventsubd types`
 pub(super) fn run(args: &Args, flags: &TypesArgs) -> Result<u8, Failure> {
     let rows = match &flags.name {
         None => catalog::all().iter().collect(),
@@ -106,7 +105,7 @@ fn chosen<'a>(rows: &[&'a TypeVersion]) -> Option<&'a TypeVersion> {
     rows.iter().find(|row| row.version == usual.version).or(rows.last()).copied()
 }
 
-/// Prints one event.
+/// Prints a sample event.
 fn sample(rows: &[&'static TypeVersion], variant: Option<&str>) -> Result<u8, Failure> {
     let row =
         chosen(rows).filter(|row| rows.iter().all(|other| other.name == row.name)).ok_or_else(|| {

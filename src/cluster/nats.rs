@@ -44,7 +44,6 @@ pub enum ClusterError {
     /// The settings cannot be used.
     #[error("`cluster.nats` or `cluster.credentials`: {0}")]
     Settings(NatsServersError),
-    /// No server answers.
     #[error("cannot connect to NATS at {servers}: {why}")]
     Away { servers: String, why: String },
     /// The server is too old.
@@ -56,7 +55,7 @@ pub enum ClusterError {
 }
 
 impl ClusterError {
-    /// What to do about it.
+    /// Advice for the operator.
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Settings(_) => "correct it, then restart the daemon",
@@ -75,7 +74,7 @@ impl ClusterError {
     }
 }
 
-/// What is known of the NATS that a cluster would use.
+/// Properties of the NATS server that a cluster would use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NatsReport {
     /// Addresses, for people.

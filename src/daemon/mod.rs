@@ -109,7 +109,7 @@ pub struct DaemonOptions {
     pub take_over: bool,
     /// How messages tell people to run commands for this daemon.
     pub invocation: Invocation,
-    /// Speeds.
+    /// Timings that tests shorten.
     pub tuning: Tuning,
 }
 

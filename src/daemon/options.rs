@@ -175,7 +175,7 @@ pub(super) fn fingerprint(config: &Config) -> String {
     twitch.watch_grants.hash(&mut hasher);
     let key = webhook.as_ref().and_then(|webhook| WebhookKey::new(webhook.secret.clone()?).ok());
     (webhook.as_ref().map(|webhook| &webhook.callback), key.map(|key| key.id.to_string())).hash(&mut hasher);
-    // Their order does not matter.
+    // The order of subscriptions does not matter.
     let mut subscriptions: Vec<u64> = config
         .subscriptions
         .iter()

@@ -15,7 +15,6 @@ pub(super) struct Tasks {
 }
 
 impl Tasks {
-    /// Starts a task.
     pub(super) fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let id = self.set.spawn(task).id();
         self.names.insert(id, name);

@@ -28,7 +28,7 @@ pub enum SecretFileError {
     #[error("the webhook secret {} cannot be {what}", path.display())]
     Io {
         path: PathBuf,
-        /// `read` or `write`.
+        /// The verb: `read` or `write`.
         what: &'static str,
         #[source]
         source: io::Error,

@@ -32,7 +32,6 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Time for the current write after a stop of the daemon: a stalled reader of standard output must not hold up the end.
 const LAST_WRITE: Duration = Duration::from_secs(2);
 
-/// The worker.
 pub(super) struct BatchWorker {
     pub(super) worker: Worker,
     pub(super) lines: Box<dyn Lines>,

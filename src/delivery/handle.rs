@@ -17,10 +17,8 @@ use crate::store::{DeadLetterFilter, ReplayPart, Store, StoreError};
 /// The reason for which a request cannot be carried out.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ResendError {
-    /// No such sink.
     #[error("there is no sink {0} in the configuration")]
     Unknown(SinkName),
-    /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The daemon is stopping.

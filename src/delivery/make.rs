@@ -19,28 +19,14 @@ use crate::model::route::{SinkName, Unasked};
 /// The reason for which a sink cannot work as configured.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SinkError {
-    /// A type glob that is none.
+    /// An invalid glob in `types`.
     #[error("sink {name}: `types` has a glob that cannot be read: {message}")]
-    Glob {
-        /// The sink.
-        name: SinkName,
-        message: String,
-    },
-    /// The folder of its file is not there.
+    Glob { name: SinkName, message: String },
+    /// The folder of a file sink does not exist.
     #[error("sink {name}: the folder {} does not exist; make it, or correct `path`", .folder.display())]
-    NoFolder {
-        /// The sink.
-        name: SinkName,
-        /// The folder.
-        folder: PathBuf,
-    },
-    /// The sink cannot be made.
+    NoFolder { name: SinkName, folder: PathBuf },
     #[error("sink {name}: {message}")]
-    Make {
-        /// The sink.
-        name: SinkName,
-        message: String,
-    },
+    Make { name: SinkName, message: String },
 }
 
 pub(super) fn selector(sink: &SinkOptions) -> Result<Selector, SinkError> {

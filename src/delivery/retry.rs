@@ -20,13 +20,12 @@ pub enum Outcome {
     DoneWithin(Allowance),
     /// The receiver will never take this event: a dead letter at once.
     Rejected(Failure),
-    /// This event failed and may succeed later. Events of other lanes go on.
+    /// The event failed and may succeed later. Events of other lanes go on.
     Failed(Failure),
     /// The receiver can take nothing at present. All other events wait until this one succeeds or is given up.
     Unavailable(Failure),
     /// The receiver asks for a pause. No event is sent until it is over.
     Throttled {
-        /// The receiver's answer.
         failure: Failure,
         /// Length of the pause.
         wait: Duration,

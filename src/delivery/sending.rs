@@ -63,7 +63,7 @@ impl Wakeups {
     }
 }
 
-/// Wakes one slot.
+/// Waker of one slot.
 struct Signal {
     slot: usize,
     is_queued: AtomicBool,
@@ -100,7 +100,6 @@ impl<T: Send + 'static> Sending<T> {
         }
     }
 
-    /// Starts an attempt.
     pub(super) fn start(&mut self, attempt: impl Future<Output = T> + Send + 'static) -> AttemptId {
         let number = self.next_number;
         self.next_number += 1;

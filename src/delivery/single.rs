@@ -36,7 +36,6 @@ const LAST_SEND: Duration = Duration::from_secs(4);
 /// Period of publishing the lag while nothing happens.
 const SHOW: Duration = Duration::from_secs(1);
 
-/// The worker.
 pub(super) struct SingleWorker {
     pub(super) worker: Worker,
     pub(super) sink: Arc<dyn Single>,
@@ -56,7 +55,6 @@ struct Run {
     window: Window,
     events: BTreeMap<Ticket, Held>,
     bytes: usize,
-    /// The current attempts.
     sending: Sending<(Ticket, Outcome)>,
     /// Events after the cursor that were done before the start.
     already: BTreeSet<Seq>,

@@ -62,9 +62,7 @@ enum State {
 /// Subject of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// This event.
     Event,
-    /// The receiver.
     Receiver,
     /// The receiver asks for a pause of this length.
     Wish(Duration),

@@ -25,11 +25,11 @@ pub(super) struct Told {
     pub(super) scope: ToldScope,
 }
 
-/// What a gap concerns.
+/// The scope of a gap as it is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ToldScope {
     Ways(Scope),
-    /// What retention took from a sink, and how many events.
+    /// Events that retention removed before this sink had them, and their number.
     Sink(SinkName, u64),
 }
 

@@ -125,8 +125,8 @@ const ALLOWANCE: Duration = Duration::from_secs(1);
 /// Gaps that the status shows.
 const RECENT: usize = 20;
 
-/// What the store is asked to do. One thing at a time, and never waited for: a disk that hangs must not make
-/// everything look as if it had stood still.
+/// A task for the store. The driver has one at a time and does not wait for it: a disk that hangs must not look like a
+/// gap in delivery.
 enum Job {
     /// Stores the event of a gap, and has it mended.
     Tell(Event, Option<Due>),
@@ -154,7 +154,7 @@ enum Done {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Watch {
     Here,
-    /// It will, once what the leader before knew is read.
+    /// This host leads, and is reading what the previous leader knew.
     Recalling,
     Elsewhere,
 }

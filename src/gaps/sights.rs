@@ -61,12 +61,12 @@ impl Followed {
     }
 }
 
-/// One shard's sessions.
+/// The sessions of one shard.
 #[derive(Clone, Debug, Default)]
 struct Shard {
     present: Option<Followed>,
     past: Option<(SessionId, Last)>,
-    /// What was known of a binding when it was last seen in force.
+    /// The last state of the binding while it was in force.
     in_force: Option<(Instant, Last)>,
 }
 
@@ -241,8 +241,8 @@ impl Sights {
     }
 }
 
-/// What is known of a tenure: events prove it, and other messages up to a look that showed it. If a look counts by
-/// itself depends on who ended it.
+/// Returns up to when a tenure is known to have delivered. An event proves it; another message does so only if a look has
+/// shown the tenure since. Whether a look counts by itself depends on who ended the tenure.
 fn stretch(tenure: &Tenure, last: Last, looks_count: bool, line: &Timeline) -> Stretch {
     let bound = line.of(tenure.bound_at);
     let seen = tenure.seen_at.map_or(0, |seen| line.of(seen));

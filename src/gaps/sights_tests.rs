@@ -48,7 +48,7 @@ impl Bench {
         self.bindings.insert(ShardId(0), ShardBinding { present, past, unbound });
     }
 
-    /// What is known of the present and the past stretch, less the beginning.
+    /// Up to when the present and the past stretch are known to have delivered, relative to the beginning.
     fn look(&mut self, now: u64) -> (Option<u64>, Option<u64>, GapReason) {
         let (lives, bindings) = (Arc::new(self.lives.clone()), Arc::new(self.bindings.clone()));
         let published = Published {
@@ -92,7 +92,7 @@ fn a_stolen_shard_delivered_up_to_the_last_proof_though_its_socket_lives_on() {
     signs.record_event(3_000);
     signs.record_heard(9_000);
     bench.look(9_000);
-    // It is taken, and bound again to the same session, which gets an event.
+    // Another process takes the shard. It is bound again to the same session, which gets an event.
     let past = bench.tenure(Some("a"), 1_000, Some(5_000));
     bench.bind(None, Some(past.clone()), Some(Unbound::Taken));
     signs.record_heard(60_000);

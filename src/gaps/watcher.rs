@@ -43,7 +43,7 @@ pub(super) struct Stretch {
     pub(super) known: Moment,
 }
 
-/// What is known of a way at one moment.
+/// Knowledge about a way at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sight {
     pub(super) present: Option<Stretch>,
@@ -72,7 +72,7 @@ pub(super) struct View {
 pub(super) struct Memory {
     /// Everything that Twitch sent up to here came in, and is told if not.
     pub(super) known: Moment,
-    /// The process lived.
+    /// Last moment at which the process was known to be alive.
     pub(super) alive: Moment,
     pub(super) conduit: Option<String>,
 }
@@ -80,11 +80,11 @@ pub(super) struct Memory {
 /// The subscriptions that a gap concerns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// Those of the conduit: which channel comes over which shard is Twitch's secret.
+    /// All subscriptions on the conduit: Twitch does not say which channel comes over which shard.
     Shards(Vec<u32>),
-    /// Those that call.
+    /// Subscriptions that deliver to a callback.
     Callback,
-    /// Both.
+    /// All subscriptions.
     All,
     Subscriptions(Vec<SubscriptionKey>),
 }
@@ -156,7 +156,7 @@ impl Watcher {
         self.note_conduit(view, now);
         let gone: Vec<Way> = self.ways.keys().filter(|way| !view.ways.contains_key(way)).copied().collect();
         for way in gone {
-            // Its channels come by other ways from here on.
+            // From here on, the channels of this way come by others.
             if let Some(state) = self.ways.remove(&way)
                 && !state.is_up
                 && let Some(from) = state.known
@@ -215,7 +215,7 @@ impl Watcher {
         down.chain(unseen).chain(replaced).min_by_key(|(from, _)| *from)
     }
 
-    /// What the next start is to go on from; `None` before anything has ever delivered.
+    /// Returns the state that the next start continues from; `None` before anything has ever delivered.
     pub(super) fn memory(&self) -> Option<Memory> {
         let known = self.ways.values().filter_map(|state| state.known);
         let untold = self.breaks.iter().map(|over| over.from);
@@ -340,7 +340,8 @@ impl Watcher {
         }
     }
 
-    /// What the process before left behind concerns the ways that come up at the start, and no later ones.
+    /// Forgets the memory of the previous process once all ways are up, or after [`PATIENCE`]: it concerns only the ways that
+    /// come up at the start.
     fn end_start(&mut self, now: Moment) {
         let all_up = !self.ways.is_empty() && self.ways.values().all(|state| state.is_up);
         let is_over = self.first_up.is_some_and(|first| all_up || now >= first.saturating_add(PATIENCE));

@@ -252,9 +252,9 @@ struct Wire {
 
 struct Socket {
     session: String,
-    /// What Twitch sends arrives.
+    /// Whether messages from Twitch arrive.
     flows: bool,
-    /// Twitch has closed it.
+    /// Whether Twitch has closed the socket.
     closed: bool,
     /// Sent and not read: when, and whether it is an event.
     unread: Vec<(u64, bool)>,
@@ -571,7 +571,7 @@ impl World {
             }
         }
         for wire in &mut self.shards {
-            // What was not read is lost with the process.
+            // Unread messages are lost with the process.
             let unread = wire.socket.take().map(|socket| socket.unread).unwrap_or_default();
             self.lost.extend(unread.into_iter().filter(|(_, is_event)| *is_event).map(|(at, _)| at));
         }

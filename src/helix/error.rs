@@ -34,7 +34,6 @@ pub enum HelixError {
     /// 429 for the rate limit, repeatedly, although we waited for the bucket to refill.
     #[error("Twitch's rate limit is used up by somebody else with the same client id (429)")]
     RateLimited,
-    /// 5xx.
     #[error("Twitch has an outage ({status}): {message}")]
     Outage {
         status: u16,

@@ -148,7 +148,7 @@ impl Helix {
         Ok(all)
     }
 
-    /// What the channels of users show, at most [`MAX_CHANNELS`]; unknown ones are missing.
+    /// Gets the channel information of at most [`MAX_CHANNELS`] users; unknown users are missing.
     ///
     /// # Errors
     /// See [`HelixError`].

@@ -214,7 +214,7 @@ impl Pacer {
         self.closed_until = self.closed_until.max(Some(now + wait));
     }
 
-    /// Points per second.
+    /// Refill rate in points per second.
     fn rate(&self) -> f64 {
         f64::from(self.limit) / self.options.refill_window.as_secs_f64().max(0.001)
     }

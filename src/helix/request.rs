@@ -212,7 +212,6 @@ struct CreateBody<'a> {
     is_batching_enabled: bool,
 }
 
-/// Create EventSub Subscription.
 pub fn create(key: &SubscriptionKey, transport: &Transport, batching: bool) -> Request {
     let body = CreateBody {
         subscription_type: &key.subscription_type,
@@ -224,12 +223,10 @@ pub fn create(key: &SubscriptionKey, transport: &Transport, batching: bool) -> R
     with_body(Call::CreateSubscription, Verb::Post, SUBSCRIPTIONS, &body)
 }
 
-/// Delete EventSub Subscription.
 pub fn delete(id: &str) -> Request {
     request(Call::DeleteSubscription, Verb::Delete, SUBSCRIPTIONS, vec![("id", id.to_owned())])
 }
 
-/// Get Conduits.
 pub fn conduits() -> Request {
     request(Call::GetConduits, Verb::Get, CONDUITS, vec![])
 }
@@ -241,12 +238,11 @@ struct ConduitBody<'a> {
     shard_count: u32,
 }
 
-/// Create Conduits.
 pub fn create_conduit(shard_count: u32) -> Request {
     with_body(Call::CreateConduit, Verb::Post, CONDUITS, &ConduitBody { id: None, shard_count })
 }
 
-/// Update Conduits.
+/// Builds Update Conduits.
 pub fn resize_conduit(id: &str, shard_count: u32) -> Request {
     with_body(Call::UpdateConduit, Verb::Patch, CONDUITS, &ConduitBody { id: Some(id), shard_count })
 }

@@ -35,7 +35,7 @@ pub struct Stream {
     pub started_at: Timestamp,
 }
 
-/// What a channel shows.
+/// Channel information: title, category and the like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Channel {
     pub broadcaster: User,
@@ -92,7 +92,6 @@ pub struct SubscriptionList {
     pub max_total_cost: u64,
 }
 
-/// A created subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Created {
     pub row: SubscriptionRow,
@@ -140,7 +139,7 @@ pub struct ShardRow {
 pub struct ShardRefused {
     /// For example `invalid_parameter`.
     pub code: Box<str>,
-    /// Words of Twitch.
+    /// Twitch's message.
     pub message: Box<str>,
 }
 

@@ -311,7 +311,6 @@ impl View {
     }
 }
 
-/// Renders a page.
 pub(super) fn render(view: &View, asker: Asker<'_>) -> Response<Bytes> {
     let parts = Parts { client_id: asker.client_id, host: asker.host, style: STYLE, ..view.parts() };
     let status = parts.status;

@@ -37,7 +37,7 @@ pub(super) enum Purpose {
     Grant { user: InvitedUser, scopes: Scopes },
 }
 
-/// One visit.
+/// A visit that has not come back from Twitch yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Visit {
     pub(super) purpose: Purpose,

@@ -271,7 +271,7 @@ impl Inner {
         })
     }
 
-    /// What is needed of a user; at a limited rate, because the list may be long.
+    /// Returns what is needed of a user. The rate is limited because the list may be long.
     fn needs(&self, user_id: &str, types: &[String]) -> Result<Needs, View> {
         let subscriptions = self.subscriptions.borrow().clone();
         if subscriptions.is_empty() {

@@ -48,7 +48,6 @@ pub struct TypeVersion {
 pub enum Cost {
     /// 0: a user must have authorized the application anyway, or no user is concerned.
     Free,
-    /// 1.
     One,
     /// 0 if a user of the condition has authorized the application, otherwise 1.
     FreeIfAuthorized,
@@ -101,7 +100,6 @@ pub struct ConditionField {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Auth {
-    /// No user.
     None,
     /// The user of `broadcaster_user_id`.
     Broadcaster,

@@ -83,19 +83,18 @@ impl Assigned {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HostState {
-    /// It gives signs of life.
+    /// Writes its presence in time.
     Up,
-    /// It is stopping.
+    /// Has announced that it is stopping.
     Leaving,
-    /// It gives no sign of life.
+    /// Has not written its presence for a while.
     Down,
 }
 
 impl HostState {
-    /// All states.
     pub const ALL: [Self; 3] = [Self::Up, Self::Leaving, Self::Down];
 
-    /// Its name in lists and metrics.
+    /// Name in lists and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Up => "up",
@@ -145,7 +144,7 @@ pub struct ClusterStatus {
     pub no_deletes: Option<String>,
     /// Current problem.
     pub problem: Option<String>,
-    /// What to do about it.
+    /// Advice about `problem`.
     pub hint: Option<String>,
 }
 

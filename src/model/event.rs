@@ -128,7 +128,7 @@ pub struct StoredEvent {
 /// First stored event to deliver again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Since {
-    /// This event.
+    /// The event with this number.
     Seq(Seq),
     /// The first event stored at or after this time.
     Time(Timestamp),

@@ -1,4 +1,4 @@
-//! What a channel was last known to be: live with which stream, and with which title, category, language and labels.
+//! Last known state of a channel: whether it is live and with which stream, its title, category, language and labels.
 //!
 //! Follows from the events of three types. Twitch's times are only compared with each other, never with the clock of this
 //! machine.
@@ -77,7 +77,7 @@ pub enum Source {
     Answer,
 }
 
-/// What an event or an answer says of a channel.
+/// News of a channel from an event or an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct News {
     pub broadcaster: Box<str>,
@@ -110,9 +110,9 @@ pub enum Change {
 pub enum Applied {
     /// The new state.
     Changed(LastKnown),
-    /// It is older than what is known, or says the same.
+    /// The news is older than what is known, or says the same.
     Unchanged,
-    /// It was told already. The state to be stored, if that changes.
+    /// An event has told this already. Has the state to store, if it changes.
     Told(Option<LastKnown>),
 }
 

@@ -6,10 +6,10 @@ choice! {
     /// Treatment of live subscriptions of ours that the file does not have.
     #[derive(Default)]
     pub enum Policy {
-        /// Delete them.
+        /// Delete these subscriptions.
         #[default]
         Sync = "sync",
-        /// Keep them. Dead rows are cleared even so: they deliver nothing and cannot be revived.
+        /// Keep these subscriptions. Dead rows are cleared even so: they deliver nothing and cannot be revived.
         Keep = "keep",
     }
 }
@@ -31,7 +31,7 @@ choice! {
     pub enum ShardTransport {
         /// A WebSocket for each shard.
         WebSocket = "websocket",
-        /// The callback.
+        /// A callback for each shard.
         Webhook = "webhook",
     }
 }

@@ -126,7 +126,7 @@ pub enum Unbound {
 pub struct ShardBinding {
     /// The present one, while there is one.
     pub present: Option<Tenure>,
-    /// The one before.
+    /// The tenure before the present one.
     pub past: Option<Tenure>,
     /// Why that one ended; `None` if its connection did.
     pub unbound: Option<Unbound>,

@@ -22,7 +22,6 @@ impl SinkName {
         Self(text.into())
     }
 
-    /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -84,7 +83,7 @@ choice! {
     }
 }
 
-/// One sink.
+/// Settings of a sink.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SinkOptions {
     /// The name that the place in the store goes by.
@@ -213,7 +212,6 @@ pub enum HttpBody {
     Eventsub(Option<Secret>),
     /// CloudEvents 1.0, structured mode.
     Cloudevents,
-    /// A template.
     Template(Arc<str>),
 }
 

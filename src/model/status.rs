@@ -480,7 +480,7 @@ pub enum GapReason {
 }
 
 impl GapReason {
-    /// Each of them.
+    /// All reasons.
     pub const ALL: [Self; 8] = [
         Self::ConnectionLost,
         Self::ShardTaken,
@@ -541,7 +541,7 @@ pub struct GapsStatus {
 /// A catch-up: Twitch is asked what has changed on channels while events may have been missed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CatchUpStatus {
-    /// Its beginning.
+    /// Start of the catch-up.
     pub since: Timestamp,
     /// Number of gaps that it mends; 0 if it only learns how channels are of which nothing is known.
     pub gaps: u64,
@@ -559,7 +559,7 @@ pub struct CatchUpStatus {
     pub problem: Option<String>,
 }
 
-/// What a catch-up made of a gap, in words.
+/// The outcome of a catch-up in words.
 pub fn mended(events: u64) -> String {
     if events == 0 {
         "caught up: nothing had changed".to_owned()
@@ -569,7 +569,7 @@ pub fn mended(events: u64) -> String {
 }
 
 impl CatchUpStatus {
-    /// Its progress in words.
+    /// The progress in words.
     pub fn in_words(&self, now: Timestamp) -> String {
         let mut text = match (self.gaps, self.next_look) {
             (0, _) => "asking Twitch how new channels are".to_owned(),

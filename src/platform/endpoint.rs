@@ -94,7 +94,7 @@ pub(super) fn is_callback(text: &str, strict: bool) -> bool {
 /// The host of a callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// By name.
+    /// A host name.
     Named,
     /// A loopback address.
     Here,

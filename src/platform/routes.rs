@@ -29,7 +29,6 @@ pub enum Operation {
 
 /// The world behind the routes.
 pub trait EventSub: Clone + Send + Sync + 'static {
-    /// Answers a call.
     fn eventsub(&self, operation: Operation, call: Call) -> BoxFuture<'static, Response>;
 }
 

@@ -66,7 +66,7 @@ pub trait Sessions: Clone + Send + Sync + 'static {
     fn join(&self, opening: &Opening, orders: mpsc::Sender<Order>) -> Option<Joined>;
     /// Whether the session has a subscription or backs a shard.
     fn is_used(&self, session: &str) -> bool;
-    /// These messages were written.
+    /// Called once the messages with these ids were written.
     fn written(&self, joined: &Joined, ids: Vec<String>);
     /// The socket was told to be silent.
     fn silenced(&self, session: &str);

@@ -35,9 +35,8 @@ pub enum Kind {
     Text,
     Int,
     Bool,
-    /// RFC 3339.
+    /// A time as RFC 3339 text.
     Time,
-    /// Nothing but null.
     Null,
     Object(Vec<Member>),
 }
@@ -55,7 +54,7 @@ pub fn description(subscription_type: &str, version: &str) -> Option<&'static De
 /// The texts of shapes and types by name.
 type Shapes = HashMap<&'static str, Vec<&'static str>>;
 
-/// By `TYPE VERSION`.
+/// Reads the descriptions, by `TYPE VERSION`.
 pub(super) fn read(text: &'static str) -> Result<HashMap<String, Description>, String> {
     let mut shapes = Shapes::new();
     let mut heads = Vec::new();

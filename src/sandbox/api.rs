@@ -92,7 +92,7 @@ fn authenticate(world: &Shared, call: &Call) -> Result<Asker, Answer> {
     Ok(Asker { client_id: token.client_id.clone(), user })
 }
 
-/// Whose bucket a call draws from, whether its token is valid or not.
+/// Returns the owner of the bucket that a call draws from, even if its token is not valid.
 fn bucket_of(world: &Shared, call: &Call) -> (String, Option<String>) {
     let user = world.lock().tokens.get(bearer(call), Instant::now()).and_then(|token| token.user.clone());
     (call.client_id.clone().unwrap_or_default(), user.map(|user| user.id))

@@ -26,7 +26,6 @@ struct Code {
     until: Instant,
 }
 
-/// All authorization codes.
 #[derive(Debug, Default)]
 pub(super) struct Codes(HashMap<String, Code>);
 

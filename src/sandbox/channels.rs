@@ -1,5 +1,5 @@
-//! What the API shows of channels: live streams, titles, categories. Follows from the events that were sent, or that
-//! nobody took, and is as old as Twitch's cache makes it.
+//! Channels as the API shows them: live streams, titles, categories. Follows from the events that were triggered, with or
+//! without a subscriber, and is late by the time that Twitch caches its answers.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ pub(super) struct Live {
     pub(super) started_at: String,
 }
 
-/// What a channel shows.
+/// Public state of a channel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Shown {
     pub(super) live: Option<Live>,
@@ -97,7 +97,7 @@ impl Channels {
         }
     }
 
-    /// What the API shows of a channel.
+    /// Returns a channel as the API shows it now.
     pub(super) fn shown(&self, user_id: &str, now: Instant) -> Shown {
         let changes = self.changes.get(user_id).into_iter().flatten().rev();
         let mut old = changes.skip_while(|(at, _)| now.saturating_duration_since(*at) < self.delay);

@@ -92,7 +92,6 @@ impl Conduit {
     }
 }
 
-/// All conduits.
 #[derive(Debug, Default)]
 pub(super) struct Conduits(Vec<Conduit>);
 

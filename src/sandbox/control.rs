@@ -26,7 +26,6 @@ const FLOOD_BATCH: usize = 16;
 pub struct SubscriptionInfo {
     pub id: String,
     pub status: String,
-    /// The subscription type.
     pub kind: String,
     pub version: String,
     /// Every field of its condition; empty when omitted.

@@ -5,11 +5,8 @@
 pub enum Route {
     Token,
     Validate,
-    /// Get Users.
     Users,
-    /// Get Streams.
     Streams,
-    /// Get Channel Information.
     Channels,
     List,
     Create,
@@ -25,7 +22,7 @@ pub enum Route {
 /// The kind of failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// This status, with this message.
+    /// An error with this status and message.
     Status(u16, String),
     /// 401, as for a dead token.
     Unauthorized,

@@ -40,7 +40,7 @@ pub(super) async fn notify(
     subscription: &Subscription,
     event: &str,
 ) -> Result<String, TriggerError> {
-    // What happens on a channel does so whether anybody is told or not.
+    // The channel changes whether or not anybody is subscribed.
     world.lock().channels.record(&subscription.kind, event, Instant::now());
     if subscription.status != ENABLED {
         return Err(TriggerError::NotEnabled(subscription.status.clone()));

@@ -24,7 +24,6 @@ struct Session {
     user: Option<String>,
 }
 
-/// All sessions.
 #[derive(Debug, Default)]
 pub(super) struct SessionTable {
     sessions: HashMap<String, Session>,

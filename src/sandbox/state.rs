@@ -69,7 +69,7 @@ pub(super) struct World {
     pub(super) slots: Slots,
     reports: mpsc::Sender<Report>,
     state: Mutex<State>,
-    /// Makes samples differ.
+    /// Counter that makes samples differ.
     serial: AtomicU64,
 }
 
@@ -86,7 +86,6 @@ pub(super) fn now() -> Moment {
     Moment(SystemTime::now())
 }
 
-/// A UUID.
 pub(super) fn uuid() -> String {
     platform::uuid(fastrand::u128(..))
 }

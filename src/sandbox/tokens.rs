@@ -52,7 +52,6 @@ pub(super) enum ClientKind {
     Public,
 }
 
-/// All tokens.
 #[derive(Debug, Default)]
 pub(super) struct Tokens {
     access: HashMap<String, Token>,

@@ -2,17 +2,17 @@
 
 use std::collections::HashMap;
 
-/// Which users exist.
+/// Rule for which users exist.
 #[derive(Clone, Debug)]
 pub enum Users {
     /// Every login exists, with an id made from it, unless it begins with `missing_`.
     Any,
-    /// These: id and login.
+    /// Only listed users exist, as id and login.
     Listed(Vec<(String, String)>),
 }
 
 impl Users {
-    /// These logins and no others. An id is made from its login, as with [`Users::Any`].
+    /// Lists only these logins. An id is made from its login, as with [`Users::Any`].
     pub fn only(logins: &[String]) -> Self {
         let user = |login: &String| (made_id(&login.to_ascii_lowercase()), login.to_ascii_lowercase());
         Self::Listed(logins.iter().map(user).collect())

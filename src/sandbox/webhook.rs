@@ -25,7 +25,7 @@ pub enum ChallengeTiming {
     Soon,
     /// The request is answered only after the challenge was, or was not in time.
     First,
-    /// This long after the request.
+    /// After this time since the request.
     Later(Duration),
     /// Not by itself: [`super::Sandbox::send_challenges`] does it.
     Never,

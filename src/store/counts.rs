@@ -130,7 +130,7 @@ fn whole<T>(
             Ordering::Equal => add(&mut found, &pending),
             // The commit that wrote the counts is not noted yet: everything is in the database.
             Ordering::Greater => {}
-            // They were written meanwhile.
+            // The counts were written meanwhile.
             Ordering::Less => continue,
         }
         return Ok(found);

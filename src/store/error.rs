@@ -11,10 +11,7 @@ use rusqlite::ErrorCode;
 pub enum StoreError {
     /// Another daemon has the state directory.
     #[error("another daemon uses {}; stop it, or give this one another --state-dir", path.display())]
-    Locked {
-        /// The directory.
-        path: PathBuf,
-    },
+    Locked { path: PathBuf },
     /// The file is damaged. It is never overwritten.
     #[error(
         "the event store {} is damaged; it was left as it is: restore it from a backup, or move it (with its -wal and \
@@ -22,24 +19,19 @@ pub enum StoreError {
         path.display()
     )]
     Damaged {
-        /// The file.
         path: PathBuf,
         #[source]
         source: Arc<rusqlite::Error>,
     },
     /// A database of another program.
     #[error("{} is not an event store of eventsubd; it was left as it is: choose another --state-dir", path.display())]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-    },
+    Foreign { path: PathBuf },
     /// Written by a newer release.
     #[error(
         "the event store {} has format {found}, this release knows up to {known}: run the newer eventsubd again",
         path.display()
     )]
     Newer {
-        /// The file.
         path: PathBuf,
         /// Format of the file.
         found: u32,
@@ -48,17 +40,13 @@ pub enum StoreError {
     },
     /// There is no database.
     #[error("there is no event store at {}; has the daemon run with this --config and --state-dir?", path.display())]
-    Missing {
-        /// The file.
-        path: PathBuf,
-    },
+    Missing { path: PathBuf },
     /// The database belongs to another user.
     #[error("no permission to read {}", path.display())]
     Denied {
         /// The file, or its directory.
         path: PathBuf,
     },
-    /// The system refuses.
     #[error("cannot use {}", path.display())]
     Io {
         /// The file or directory.
@@ -66,7 +54,6 @@ pub enum StoreError {
         #[source]
         source: Arc<io::Error>,
     },
-    /// SQLite refuses.
     #[error("the event store failed to {action}")]
     Sql {
         /// The action that failed, as an infinitive.
@@ -88,10 +75,7 @@ pub enum StoreError {
         "{} was removed or replaced while the daemon ran; what it held is lost unless it is put back before the next start",
         path.display()
     )]
-    Gone {
-        /// The file.
-        path: PathBuf,
-    },
+    Gone { path: PathBuf },
     /// A thread of the store ended by itself.
     #[error("the {0} thread of the event store ended by itself")]
     Died(&'static str),

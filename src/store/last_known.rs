@@ -1,4 +1,4 @@
-//! What channels were last known to be, a row each.
+//! Table of the last known state of channels, one row each.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 

@@ -151,9 +151,7 @@ pub enum Keep {
 pub struct DeadLetter {
     /// Number of the dead letter.
     pub id: i64,
-    /// The sink.
     pub sink: SinkName,
-    /// The event.
     pub event: StoredEvent,
     /// The first failure, if there were several.
     pub first: Option<FailureRecord>,
@@ -193,7 +191,6 @@ impl From<&str> for GivenUp {
     }
 }
 
-/// Selects dead letters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeadLetterFilter {
     /// Only those of this sink. `None` means all sinks.
@@ -242,7 +239,6 @@ pub struct Activity {
 /// Counts of events since the store was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IntakeCounts {
-    /// Events stored.
     pub stored: u64,
     /// Events whose message id had been stored already.
     pub duplicates: u64,

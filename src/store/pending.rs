@@ -57,7 +57,7 @@ impl Key {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) hours: Vec<TypeCount>,
-    /// Ascending.
+    /// Sorted by key, ascending.
     pub(super) subscriptions: Vec<(Key, Events)>,
     /// The last event that is counted.
     pub(super) last: Seq,

@@ -74,7 +74,7 @@ pub(super) enum ReadRequest {
     Hours { from: u64, reply: oneshot::Sender<Result<Vec<TypeCount>, StoreError>> },
     /// Activity of subscriptions, by their ids.
     Activity { ids: Vec<Box<str>>, reply: oneshot::Sender<Result<Vec<Option<Activity>>, StoreError>> },
-    /// What is known of broadcasters.
+    /// Last known state of broadcasters.
     LastKnown { broadcasters: Vec<Box<str>>, reply: oneshot::Sender<Result<Vec<LastKnown>, StoreError>> },
     /// Settings by prefix.
     Settings { prefix: String, reply: oneshot::Sender<Result<Vec<(String, String)>, StoreError>> },

@@ -12,7 +12,7 @@ const OVERHEAD: usize = 400;
 /// The newest events, without a gap.
 #[derive(Debug)]
 struct Tail {
-    /// Ascending.
+    /// Sorted by number, ascending.
     events: VecDeque<Arc<StoredEvent>>,
     /// `events` has every visible event after this one.
     after: Seq,

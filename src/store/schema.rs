@@ -123,7 +123,7 @@ const MIGRATIONS: &[&str] = &[
         seq INTEGER NOT NULL
     ) STRICT;
 ",
-    // What channels were last known to be: catch-up after a gap compares it with what Twitch says.
+    // Last known state of channels: catch-up after a gap compares it with Twitch's.
     "
     CREATE TABLE last_known (
         broadcaster    TEXT PRIMARY KEY,

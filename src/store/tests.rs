@@ -121,7 +121,7 @@ async fn what_a_channel_was_last_known_to_be_is_stored_with_its_event() {
     let known = store.last_known(ids()).await.unwrap();
     assert_eq!((live(&known[0]), live(&known[1])), (Some((true, Some("9001".into()))), None));
 
-    // What a catch-up makes is stored once, and Twitch's own event is a double of it, also after a restart.
+    // An event that a catch-up makes is stored once; Twitch's own event is then a duplicate, also after a restart.
     let (online, started) = ("stream.online", r#""id":"9002","started_at":"2026-11-02T09:00:00Z""#);
     assert_eq!(
         store.append(of_channel("catch-up-a", online, 2, started)).await.unwrap(),

@@ -59,7 +59,6 @@ pub enum LogError {
         #[source]
         source: tracing_subscriber::filter::ParseError,
     },
-    /// No journal listens.
     #[error(
         "`log.format` is `journald`, and no journal listens on {}; set it to `auto`, `text` or `json`",
         journal::SOCKET

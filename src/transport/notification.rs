@@ -61,7 +61,7 @@ pub struct Revocation {
     pub subscription_id: Box<str>,
     /// The type of the subscription.
     pub subscription_type: Box<str>,
-    /// Why.
+    /// The status that says why it ended.
     pub status: Box<str>,
 }
 

@@ -166,7 +166,7 @@ fn happening(payload: &str) -> &str {
     }
 }
 
-/// One event, whole.
+/// An event with its payload.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Whole {
     seq: u64,

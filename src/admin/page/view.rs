@@ -89,7 +89,7 @@ struct Gap {
     to: Option<String>,
     long: String,
     reason: &'static str,
-    /// What a catch-up made of it; `None` if there was none.
+    /// The outcome of the catch-up in words; `None` if there was none.
     mended: Option<String>,
 }
 
@@ -140,7 +140,7 @@ pub(super) struct View<'a> {
     config_path: &'a str,
     up: String,
     now: String,
-    /// Its hour, minute and second.
+    /// Time of day of `now`, to the second.
     clock: String,
     level: Level,
     verdict: String,

@@ -20,7 +20,6 @@ use crate::model::text::counted;
 /// Users in one request (Twitch: "Get Users").
 const USERS: usize = 100;
 
-/// `eventsubd init --from-twitch`
 pub(super) fn run(args: &Args, flags: &InitArgs, path: &Path) -> Result<u8, Failure> {
     if path.exists() {
         return Err(exists(path));

@@ -30,7 +30,7 @@ pub(super) struct AtTwitch<'a> {
     pub(super) rows: &'a [SubscriptionRow],
     /// Ids with their numbers of shards.
     pub(super) conduits: &'a [(String, u32)],
-    /// Logins by id.
+    /// Logins by user id.
     pub(super) logins: &'a HashMap<Box<str>, Box<str>>,
 }
 

@@ -14,7 +14,6 @@ const BEGIN: &str = include_str!("begin.toml");
 /// The file that is written when none is named.
 const DEFAULT: &str = "eventsubd.toml";
 
-/// `eventsubd init`
 pub(super) fn run(args: &Args, flags: &InitArgs) -> Result<u8, Failure> {
     let path = match (&flags.file, &args.config) {
         // The other file has the credentials.

@@ -152,7 +152,6 @@ command = ["/usr/local/bin/on-follow", "--loud"]
 timeout = "10s"
 "#;
 
-/// Renders the page.
 pub(super) fn page() -> String {
     let mut page = Page::new("eventsubd.toml", "5", MANUAL);
     page.name("eventsubd.toml", "configuration of the Twitch EventSub daemon");

@@ -25,7 +25,6 @@ struct RenderedPage {
     text: String,
 }
 
-/// `eventsubd man`
 pub(super) fn run(args: &Args, flags: &ManArgs) -> Result<u8, Failure> {
     let pages = all();
     if let Some(folder) = &flags.out {

@@ -84,7 +84,6 @@ const SIGNALS: &[(&str, &str)] = &[
     ),
 ];
 
-/// Renders the page.
 pub(super) fn page(root: &Command) -> String {
     let mut page = Page::new("eventsubd", "1", MANUAL);
     page.name("eventsubd", about(root).trim_end_matches('.'));

@@ -29,17 +29,14 @@ impl Page {
         self.roff.text([roman(format!("{name} - {}", lower(about)))]);
     }
 
-    /// Starts a section.
     pub(super) fn section(&mut self, heading: &str) {
         self.roff.control("SH", [heading]);
     }
 
-    /// Starts a subsection.
     pub(super) fn subsection(&mut self, heading: &str) {
         self.roff.control("SS", [heading]);
     }
 
-    /// Writes a paragraph.
     pub(super) fn paragraph(&mut self, text: &str) {
         self.roff.control("PP", []);
         self.roff.text(prose(text));

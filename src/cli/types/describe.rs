@@ -144,7 +144,7 @@ fn cost(row: &TypeVersion) -> String {
     }
 }
 
-/// One version, whole.
+/// Describes one version in full.
 pub(super) fn detail(row: &TypeVersion, colour: bool) -> String {
     let title = format!("{} version {}", row.name, row.version);
     let mut text = if colour { format!("\x1b[1m{title}\x1b[0m") } else { title };
@@ -163,7 +163,7 @@ pub(super) fn detail(row: &TypeVersion, colour: bool) -> String {
     let mut item = |label: &str, value: &str| wrapped(&mut text, label, value, 14);
     let grants = grants(row);
     match (grants.is_empty(), row.auth) {
-        // Whoever asks about the own client id is entitled to it.
+        // An application may always subscribe to events about its own client id.
         (true, Auth::App) if !row.condition.contains_key("client_id") => {
             item("must allow", "nobody; the application itself must be entitled to it");
         }

@@ -7,20 +7,31 @@ use crate::model::sink::SinkType;
 /// The values that a key accepts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
-    /// A string.
     Text,
     /// A path; relative ones are relative to the directory of the file.
     Path,
     /// An absolute URL of one of these schemes: the encrypted one, and one that is for loopback addresses only.
-    Url { schemes: [&'static str; 2] },
+    Url {
+        schemes: [&'static str; 2],
+    },
     /// An IP address with a port, such as `"127.0.0.1:8080"`; or `"systemd"`, if that is allowed.
-    Address { systemd: bool },
+    Address {
+        systemd: bool,
+    },
     /// A string such as `"30s"`, within these bounds.
-    Duration { min: &'static str, max: &'static str },
+    Duration {
+        min: &'static str,
+        max: &'static str,
+    },
     /// A string such as `"1GiB"`, at least this much.
-    Size { min: &'static str },
+    Size {
+        min: &'static str,
+    },
     /// A whole number within these bounds.
-    Integer { min: i64, max: i64 },
+    Integer {
+        min: i64,
+        max: i64,
+    },
     /// A number from 0 to 1.
     Fraction,
     /// `true` or `false`.
@@ -29,8 +40,10 @@ pub enum Kind {
     Texts,
     /// A table of strings.
     Fields,
-    /// One of these words.
-    Choice { values: &'static [&'static str] },
+    /// A word of a fixed list.
+    Choice {
+        values: &'static [&'static str],
+    },
 }
 
 /// One key of the file.

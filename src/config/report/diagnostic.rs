@@ -26,7 +26,7 @@ pub enum Level {
 pub struct Location {
     /// The file's name as it was given.
     pub file: String,
-    /// From 1.
+    /// Line number, from 1.
     pub line: usize,
     /// In characters, from 1.
     pub column: usize,
@@ -43,7 +43,7 @@ pub struct Related {
     pub location: Location,
 }
 
-/// One problem.
+/// A problem in the configuration, with its place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
     pub level: Level,

@@ -30,7 +30,7 @@ pub(in crate::config) struct Word {
 /// A list of strings, or a single one.
 #[derive(Clone, Debug)]
 pub(in crate::config) struct Words {
-    /// Of the key.
+    /// Place of the key.
     pub(in crate::config) place: Place,
     pub(in crate::config) words: Vec<Word>,
 }
@@ -44,7 +44,7 @@ pub(in crate::config) struct Entry {
     pub(in crate::config) logins: [Option<Words>; LOGIN_KEYS.len()],
     /// The path, and the place of the key.
     pub(in crate::config) broadcaster_file: Option<Word>,
-    /// Names and values.
+    /// Names and values of the condition's fields.
     pub(in crate::config) condition: Vec<(Word, Word)>,
     pub(in crate::config) sinks: Option<Words>,
     pub(in crate::config) enabled: bool,

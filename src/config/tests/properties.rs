@@ -92,7 +92,6 @@ fn config_of(text: &str) -> Config {
         .config()
 }
 
-/// A valid entry.
 fn entry() -> impl Strategy<Value = String> {
     let list = |words: &[&'static str]| {
         prop::sample::subsequence(words.to_vec(), 1..=words.len()).prop_map(|words| format!("{words:?}"))

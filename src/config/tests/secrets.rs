@@ -253,7 +253,7 @@ fn precedence() {
     let directory = credentials.path().display().to_string();
     let case = case.env(&[("CREDENTIALS_DIRECTORY", &directory)]);
     assert_eq!(secret(&case).0, "s3cr3t", "a service without that credential");
-    // Whoever may read systemd's directory is systemd's business.
+    // systemd guards its own directory, so the file's mode does not matter.
     fs::write(&path, "cr3d3nti4l\r\n").expect("written");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("permissions");
     assert_eq!(secret(&case), ("cr3d3nti4l".into(), path.display().to_string()));

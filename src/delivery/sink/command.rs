@@ -55,7 +55,6 @@ const PRIVATE: [&str; 11] = [
     "MALLOC_TRIM_THRESHOLD_",
 ];
 
-/// The sink.
 pub(in crate::delivery) struct Command {
     options: CommandOptions,
     format: Format,

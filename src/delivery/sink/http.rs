@@ -67,7 +67,7 @@ pub(in crate::delivery) enum HttpError {
     Template { key: String, error: TemplateError },
 }
 
-/// A request.
+/// A request as it is sent.
 pub(in crate::delivery) struct Message {
     pub(in crate::delivery) url: reqwest::Url,
     pub(in crate::delivery) headers: HeaderMap,

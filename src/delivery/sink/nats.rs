@@ -45,7 +45,6 @@ const STREAM_AGE: Duration = Duration::from_secs(7 * 86_400);
 /// Size of a stream that the sink creates, in bytes; the server removes the oldest messages beyond it.
 const STREAM_BYTES: i64 = 1 << 30;
 
-/// The sink.
 pub(in crate::delivery) struct Nats {
     options: NatsOptions,
     format: Format,

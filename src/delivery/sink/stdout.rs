@@ -8,7 +8,6 @@ use super::Lines;
 /// Opens the process's standard output, or what stands in for it.
 pub type OpenStdout = Arc<dyn Fn() -> Box<dyn Write + Send> + Send + Sync>;
 
-/// The sink.
 pub(in crate::delivery) struct Stdout {
     out: Box<dyn Write + Send>,
     /// A write broke off within a line.

@@ -15,9 +15,7 @@ pub(super) enum Answer {
     Status(u16, &'static str),
     /// This status, and the head of the request as its body.
     Repeats(u16),
-    /// No answer.
     Hang,
-    /// The connection breaks.
     Reset,
     /// Something that is no HTTP.
     Garbage,
@@ -31,9 +29,9 @@ pub(super) struct Request {
     pub(super) line: String,
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Vec<u8>,
-    /// The answer.
+    /// Whether an answer was sent.
     pub(super) answered: bool,
-    /// When it came.
+    /// Time of arrival.
     pub(super) at: Instant,
 }
 

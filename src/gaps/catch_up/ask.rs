@@ -13,7 +13,7 @@ use crate::helix::{Channel, Helix, HelixError, HelixErrorKind, Rows, Stream, Use
 /// The first and the longest pause before a request is tried again.
 pub(super) const PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
-/// What Twitch shows, by the channel's id.
+/// Rows of an answer by the channel's id.
 #[derive(Debug)]
 pub(super) struct Asked<T> {
     pub(super) rows: BTreeMap<Box<str>, T>,
@@ -34,7 +34,7 @@ impl Names {
     }
 }
 
-/// Asks Twitch.
+/// The requests of a catch-up, repeated until Twitch answers.
 #[derive(Debug)]
 pub(super) struct Asker {
     helix: Helix,

@@ -1,4 +1,4 @@
-//! What has happened on a channel: what was last known of it, beside what Twitch shows now. ◆
+//! Conclusions about a channel from its last known state and what Twitch shows now. ◆
 //!
 //! Twitch's answers may be two minutes old. So nothing is concluded from an answer that a newer event may contradict: the
 //! channel is *doubtful*, and is asked about again. Nothing is concluded for a channel of which nothing was known: then
@@ -20,9 +20,9 @@ pub(super) enum Conclusion {
     Unchanged,
     /// An older or a newer answer may be right.
     Doubtful,
-    /// This is known from now on, and happened before anything was.
+    /// Nothing was known before. The change is stored, but no event is made of it.
     First(Change),
-    /// This has happened, in this order.
+    /// The changes that happened, in order.
     Happened(Vec<Change>),
 }
 

@@ -25,7 +25,7 @@ pub(super) enum Transport {
     Webhook { callback: String },
 }
 
-/// What an event is about.
+/// The subject of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Happened<'a> {
     Online {

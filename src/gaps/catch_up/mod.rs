@@ -74,7 +74,7 @@ pub(super) struct Sources {
     pub(super) subscriptions: watch::Receiver<Subscriptions>,
 }
 
-/// The task.
+/// The task that mends gaps.
 #[derive(Debug)]
 pub(super) struct CatchUp {
     store: Store,
@@ -324,7 +324,7 @@ impl CatchUp {
             .filter(|(target, _)| !shown.rows.contains_key(&target.id))
             .map(|(target, _)| &*target.id)
             .collect();
-        // Who is not live is not in the answer, and so neither is the name.
+        // Get Streams leaves out channels that are not live, so their names are asked for separately.
         let names: Names = self.asker.names(ended, &mut self.progress).await;
         let transport = self.transport();
         let events = told.iter().filter_map(|(target, change)| {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::model::last_known::{CHANNEL, OFFLINE, ONLINE};
 
-/// What a catch-up asks for.
+/// Kinds of changes that a catch-up looks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CatchUpOptions {
     /// Streams that began or ended.

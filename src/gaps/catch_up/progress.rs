@@ -1,4 +1,4 @@
-//! What is published of catch-ups.
+//! The published status of catch-ups.
 
 use tokio::sync::watch;
 

@@ -78,7 +78,6 @@ pub enum Makes {
     Url,
 }
 
-/// A parsed template.
 #[derive(Clone, Debug)]
 pub struct Template {
     environment: Environment<'static>,

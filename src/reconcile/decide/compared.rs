@@ -19,7 +19,7 @@ const LIFE: Duration = Duration::from_secs(24 * 3600);
 /// The last run after which Twitch matched the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::reconcile) struct Compared {
-    /// When it ended.
+    /// Time of the comparison.
     pub(in crate::reconcile) at: Timestamp,
     /// Fingerprint of what was wanted, and where.
     pub(in crate::reconcile) of: u64,

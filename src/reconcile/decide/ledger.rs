@@ -36,7 +36,7 @@ impl Known {
 #[derive(Clone, Debug)]
 struct Listed {
     filter: Filter,
-    /// When reading began.
+    /// Start of the reading.
     begun: Instant,
     list: SubscriptionList,
 }
@@ -52,7 +52,6 @@ pub(in crate::reconcile) struct Ledger {
 }
 
 impl Ledger {
-    /// Records a change.
     pub(in crate::reconcile) fn record(&mut self, change: Known) {
         if let Some(changes) = &mut self.while_reading {
             changes.push(change.clone());

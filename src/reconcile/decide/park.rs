@@ -76,8 +76,11 @@ pub(in crate::reconcile) enum Standing<'a> {
     Trial,
     /// Parked, and due for another try.
     Due,
-    /// Parked.
-    Waiting { obstacle: Obstacle, reason: &'a str, retry_at: Instant },
+    Waiting {
+        obstacle: Obstacle,
+        reason: &'a str,
+        retry_at: Instant,
+    },
 }
 
 /// The table of them.

@@ -90,7 +90,7 @@ pub struct Preview {
     pub grants: Vec<GrantStatus>,
     /// Subscriptions that the file does not have: the daemon's own.
     pub own: Vec<SubscriptionKey>,
-    /// What Twitch is asked for after a gap.
+    /// Requests that a catch-up makes after a gap, in words.
     pub catch_up: Vec<String>,
 }
 

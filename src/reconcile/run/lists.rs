@@ -45,7 +45,7 @@ pub(in crate::reconcile) struct Lists {
     reading: Option<Reading>,
     /// Something happened that only a whole list shows.
     is_stale: bool,
-    /// Whose keys the rows share.
+    /// Owner of the keys that the rows share.
     wanted: Arc<Wanted>,
 }
 

@@ -124,7 +124,6 @@ impl WakeUps {
         self.sources.desired.borrow().clone()
     }
 
-    /// The shards' warnings.
     pub(in crate::reconcile) fn shard_warnings(&mut self) -> Vec<String> {
         self.sources.report.borrow_and_update().warnings.clone()
     }

@@ -77,7 +77,6 @@ impl Listener {
         Ok(Self { sockets, listen })
     }
 
-    /// Opens an address.
     fn open(address: SocketAddr) -> Result<Self, ListenError> {
         let socket = std::net::TcpListener::bind(address).map_err(|source| match source.kind() {
             io::ErrorKind::AddrInUse => ListenError::Taken { address },

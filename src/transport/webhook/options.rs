@@ -64,13 +64,12 @@ impl std::fmt::Debug for Guest {
 pub struct WebhookOptions {
     /// The public URL, without a query.
     pub callback: Arc<str>,
-    /// Where to listen.
     pub listener: Arc<Listener>,
     /// Path of the other page that the listener serves, if it does.
     pub guest_path: Option<Arc<str>>,
     /// TLS. `None` means that a proxy terminates it.
     pub tls: Option<Tls>,
-    /// Accepted secrets.
+    /// Secrets that are accepted.
     pub keys: WebhookKeys,
     pub limits: Limits,
     /// The time that messages are compared with.

@@ -51,12 +51,10 @@ pub struct Signed {
 pub enum Message {
     /// The text has to be sent back.
     Challenge {
-        /// The text.
         text: Box<str>,
         /// The subscription that is challenged.
         about: Challenged,
     },
-    /// An event.
     Notification(Event),
     /// A subscription has ended.
     Revocation(Revocation),
@@ -65,18 +63,16 @@ pub enum Message {
         /// The name of the type, shortened.
         message_type: Box<str>,
     },
-    /// Older than [`WINDOW`], or as far in the future: whatever it says is not listened to.
+    /// Older than [`WINDOW`], or as far in the future: the message is ignored.
     Stale,
 }
 
 /// Subscription or shard that a challenge is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Challenged {
-    /// A subscription.
     Subscription(Box<str>),
     /// A shard of a conduit.
     Shard {
-        /// The conduit.
         conduit_id: Box<str>,
         /// The shard's number, if the text is one.
         shard: Option<ShardId>,

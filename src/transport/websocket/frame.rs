@@ -21,19 +21,17 @@ const MAX_KEEPALIVE: Duration = Duration::from_secs(600);
 /// The longest address for a reconnect.
 const MAX_URL: usize = 8 << 10;
 
-/// A message.
+/// A message of a WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// The session has begun.
     Welcome {
-        /// The id of the session.
         session_id: SessionId,
         /// Silence longer than this means that the connection is dead.
         keepalive: Duration,
     },
     /// Nothing happened, and the connection is alive.
     Keepalive,
-    /// An event.
     Notification(Event),
     /// Twitch wants us on another host.
     Reconnect {

@@ -106,7 +106,6 @@ pub enum Event {
 /// Actions for the driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Open a socket.
     Connect {
         socket: SocketId,
         /// `None` means the configured address.

@@ -51,9 +51,7 @@ type Stream = WebSocketStream<MaybeTlsStream<Connection>>;
 /// Report of a socket to its shard.
 #[derive(Debug)]
 pub(super) enum News {
-    /// A welcome.
     Welcome {
-        /// The session's id.
         session_id: SessionId,
         /// The session's keepalive timeout.
         keepalive: Duration,
@@ -64,9 +62,8 @@ pub(super) enum News {
     Reconnect(Option<Box<str>>),
     /// The socket is closed.
     Ended {
-        /// So many notifications since the last report.
+        /// Number of notifications since the last report.
         events: u64,
-        /// Why.
         cause: ReconnectCause,
         /// Why, for a person.
         why: Box<str>,
@@ -102,7 +99,7 @@ pub(super) struct Shared {
     pub(super) on_hint: HintCallback,
 }
 
-/// One socket's task.
+/// The task of a socket.
 pub(super) struct Socket {
     pub(super) id: SocketId,
     pub(super) uri: Uri,
