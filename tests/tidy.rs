@@ -157,6 +157,8 @@ const PURE: &[&str] = &[
     "admin/filter",
     "admin/page/chart",
     "admin/page/history",
+    "admin/page/hosts",
+    "admin/page/level",
     "admin/page/rows",
     "admin/page/view",
     "admin/search",

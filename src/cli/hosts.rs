@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::args::{Args, HostsArgs};
 use super::control::{Connection, block_on};
 use super::term::{self, Failure, masked};
-use crate::model::cluster::{HostState, HostStatus};
+use crate::model::cluster::HostStatus;
 use crate::model::text::duration;
 use crate::model::time::Timestamp;
 
@@ -51,20 +51,13 @@ fn table(hosts: &[HostStatus], now: Timestamp) -> String {
 }
 
 fn row(host: &HostStatus, now: Timestamp) -> [String; 7] {
-    let state = match (host.state, host.leader) {
-        (HostState::Up, true) => "leads",
-        (HostState::Up, false) => "stands by",
-        (state, _) => state.name(),
-    };
-    let shards: Vec<String> = host.shards.iter().take(5).map(u32::to_string).collect();
-    let more = if host.shards.len() > shards.len() { ", …" } else { "" };
     let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
     [
         host.name.clone(),
-        state.to_owned(),
+        host.standing().to_owned(),
         host.version.clone(),
         duration(now.since(host.since)),
-        or_dash(format!("{}{more}", shards.join(", "))),
+        or_dash(host.shards_in_words()),
         or_dash(host.sinks.join(", ")),
         if host.file_differs { "differs" } else { "same" }.to_owned(),
     ]

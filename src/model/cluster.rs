@@ -122,6 +122,24 @@ pub struct HostStatus {
     pub file_differs: bool,
 }
 
+impl HostStatus {
+    /// What it does, in a word or two.
+    pub fn standing(&self) -> &'static str {
+        match (self.state, self.leader) {
+            (HostState::Up, true) => "leads",
+            (HostState::Up, false) => "stands by",
+            (state, _) => state.name(),
+        }
+    }
+
+    /// The numbers of its shards, the first few if there are many; empty if it has none.
+    pub fn shards_in_words(&self) -> String {
+        let shards: Vec<String> = self.shards.iter().take(5).map(u32::to_string).collect();
+        let more = if self.shards.len() > shards.len() { ", …" } else { "" };
+        format!("{}{more}", shards.join(", "))
+    }
+}
+
 /// State of the cluster, as this host sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterStatus {

@@ -6,7 +6,9 @@
 
 mod chart;
 mod history;
+mod hosts;
 mod letters;
+mod level;
 mod rows;
 mod view;
 
@@ -313,6 +315,12 @@ mod tests {
             granted: Default::default(),
             missing: [HOSTILE.into()].into(),
         }];
+        let mut cluster = crate::model::example::status().cluster.unwrap();
+        (cluster.host, cluster.leader) = (text(), None);
+        (cluster.problem, cluster.hint) = (Some(text()), Some(format!("`{HOSTILE}`")));
+        let host = &mut cluster.hosts[0];
+        (host.name, host.version, host.sinks) = (text(), text(), vec![text()]);
+        status.cluster = Some(cluster);
         status.webhook = Some(WebhookStatus {
             callback: text(),
             listen: text(),
@@ -330,6 +338,20 @@ mod tests {
         }
         assert_eq!(html(&well(), "").matches("<script").count(), 1, "the page's own");
         assert!(login(true).0.contains("role=\"alert\"") && !login(false).0.contains("alert"));
+    }
+
+    #[test]
+    fn hosts_are_shown_if_there_is_a_cluster() {
+        let mut status = crate::model::example::healthy();
+        status.cluster = crate::model::example::status().cluster;
+        let page = html(&status, "");
+        for part in
+            ["This is web-1; it leads.", "file differs", "connection refused", "this one", "stands by"]
+        {
+            assert!(page.contains(part), "{part}: {page}");
+        }
+        status.cluster = None;
+        assert!(!html(&status, "").contains("hosts-title"));
     }
 
     #[test]

@@ -8,7 +8,9 @@ use serde::Serialize;
 
 use super::chart::Chart;
 use super::history::{History, Whole};
+use super::hosts::{self, Hosts};
 use super::letters::Letters;
+use super::level::Level;
 use super::rows::Table;
 use crate::model::grants;
 use crate::model::invocation::Invocation;
@@ -20,15 +22,6 @@ use crate::model::time::Timestamp;
 const LISTED: usize = 50;
 /// Lag from which a sink is highlighted, in seconds.
 const LAG: u64 = 300;
-
-/// Severity, which chooses the colour.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Level {
-    Good,
-    Warn,
-    Bad,
-}
 
 /// A problem, with a link to the part of the page that has details.
 #[derive(Clone, Debug, Serialize)]
@@ -153,6 +146,8 @@ pub(super) struct View<'a> {
     more_grants: Option<String>,
     shards: Vec<Shard>,
     more_shards: Option<String>,
+    /// `None` without a cluster.
+    hosts: Option<Hosts>,
     sinks: Vec<Sink>,
     /// The last gaps, newest first; one that is not over stands before them.
     gaps: Vec<Gap>,
@@ -221,6 +216,7 @@ pub(super) fn view<'a>(status: &'a Status, table: Table<'a>, extras: &'a Extras)
         more_grants,
         shards: shards.into_iter().map(|shard| self::shard(shard, status)).collect(),
         more_shards,
+        hosts: status.cluster.as_ref().map(|cluster| hosts::hosts(cluster, status.now)),
         sinks: status.sinks.iter().map(|each| sink(each, status.now)).collect(),
         gaps: gaps(status),
         catch_up: status.gaps.catch_up.as_ref().map(|catch_up| catch_up.in_words(status.now)),
@@ -240,6 +236,7 @@ fn link(part: &str) -> Option<&'static str> {
         ("grants", "/?state=own#subscriptions"),
         ("sink ", "#sinks"),
         ("shard ", "#shards"),
+        ("cluster", "#hosts"),
     ];
     links.iter().find(|(start, _)| part.starts_with(start)).map(|(_, link)| *link)
 }
