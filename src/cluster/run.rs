@@ -51,10 +51,15 @@ pub struct HostFacts {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SaveError {
     /// This host does not lead, or does not any more.
-    #[error("this host does not lead the cluster any more")]
+    #[error(
+        "this host does not lead the cluster any more, and the next leader goes on; `eventsubd hosts` shows who leads"
+    )]
     NotLeading,
     /// NATS has not answered; the write may have been carried out.
-    #[error("NATS did not answer")]
+    #[error(
+        "NATS did not answer, and the write is tried again; if this lasts, look at `eventsubd status` here and at \
+         `systemctl status nats-server` on the hosts of NATS"
+    )]
     NoAnswer,
     /// The task has ended.
     #[error("the daemon is stopping")]

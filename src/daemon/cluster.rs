@@ -211,7 +211,7 @@ impl Memory for SharedMemory {
 
     fn save(&self, changes: Vec<(String, Option<String>)>) -> BoxFuture<'_, Result<(), MemoryError>> {
         Box::pin(async move {
-            self.cluster.save(changes.clone()).await.map_err(|error| MemoryError(Box::new(error)))?;
+            self.cluster.save(changes.clone()).await.map_err(|error| MemoryError::Shared(Box::new(error)))?;
             self.local.save(changes).await
         })
     }
@@ -244,4 +244,25 @@ impl SharedText for GapText {
 pub async fn try_cluster(config: &Config, outward: &Outward) -> Option<Result<NatsReport, ClusterError>> {
     let options = options::cluster(config)?;
     Some(examine_nats(&options, (**outward.tls()).clone()).await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::SaveError;
+
+    #[test]
+    fn a_write_that_fails_says_what_why_and_what_to_do() {
+        let text = |error: SaveError| chain(&MemoryError::Shared(Box::new(error)));
+        assert_eq!(
+            text(SaveError::NotLeading),
+            "what the hosts of the cluster share cannot be written: this host does not lead the cluster any more, and \
+             the next leader goes on; `eventsubd hosts` shows who leads"
+        );
+        assert_eq!(
+            text(SaveError::NoAnswer),
+            "what the hosts of the cluster share cannot be written: NATS did not answer, and the write is tried again; \
+             if this lasts, look at `eventsubd status` here and at `systemctl status nats-server` on the hosts of NATS"
+        );
+    }
 }

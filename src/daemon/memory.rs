@@ -45,7 +45,7 @@ pub(super) async fn forget_twitch(store: &Store) -> Result<(), StoreError> {
 }
 
 fn failed(error: StoreError) -> MemoryError {
-    MemoryError(Box::new(error))
+    MemoryError::Local(Box::new(error))
 }
 
 /// A copy of the memory for another process; changes to it are lost.

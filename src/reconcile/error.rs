@@ -15,13 +15,12 @@ pub enum RunError {
         /// Twitch's answer, or why there is none.
         source: HelixError,
     },
-    /// The state directory could not be read or written.
+    /// The remembered state could not be read or written.
     #[error("{what}")]
     Memory {
         /// The step that failed, as a clause.
         what: &'static str,
         #[source]
-        /// The failure of the store.
         source: MemoryError,
     },
     /// A person has to change something first; the text says what.
@@ -36,7 +35,7 @@ pub enum ErrorKind {
     Credentials,
     /// Twitch has to answer again; nobody has to act.
     Unavailable,
-    /// The state directory has to be readable and writable.
+    /// The remembered state has to be readable and writable.
     State,
     /// A person has to change the file, or something at Twitch.
     Refused,

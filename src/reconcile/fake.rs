@@ -423,7 +423,7 @@ pub(super) struct Notes {
 
 impl Notes {
     fn check(&self) -> Result<(), MemoryError> {
-        if *self.broken.lock().unwrap() { Err(MemoryError("disk full".into())) } else { Ok(()) }
+        if *self.broken.lock().unwrap() { Err(MemoryError::Local("disk full".into())) } else { Ok(()) }
     }
 }
 

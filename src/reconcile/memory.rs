@@ -77,10 +77,16 @@ impl std::fmt::Debug for MemoryHandle {
     }
 }
 
-/// The state could not be read or written.
+/// The state could not be read or written. The text says what to do.
 #[derive(Debug, thiserror::Error)]
-#[error("the remembered state cannot be read or written; check the state directory and its disk")]
-pub struct MemoryError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+pub enum MemoryError {
+    /// The state directory of this host.
+    #[error("the remembered state cannot be read or written; check the state directory and its disk")]
+    Local(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The values that the hosts of a cluster share; the source says what to do.
+    #[error("what the hosts of the cluster share cannot be written")]
+    Shared(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
 
 /// The prefix of all remembered logins.
 pub(super) const LOGIN_PREFIX: &str = "login:";
