@@ -17,6 +17,7 @@ use crate::helix::{
     Background, Conduit, Created, Filter, HelixError, Rows, ShardRow, SubscriptionList, Transport, User,
     UserGrants,
 };
+use crate::model::cluster::{Leadership, Role};
 use crate::model::hint::Hint;
 use crate::model::pulse::Pulse;
 use crate::model::shard::{BindOutcome, Bindings, LiveSession, SessionId, Sessions, ShardId, ShardTarget};
@@ -476,17 +477,32 @@ const PATIENCE: Duration = Duration::from_secs(40 * 86_400);
 impl Bench {
     /// With a pool that opens a socket for each shard.
     pub(super) fn start(fake: &Fake, notes: &Arc<Notes>, desired: Desired) -> Self {
-        let mut bench = Self::without_pool(fake, notes, desired);
+        Self::with_pool(fake, notes, desired, ReconcileOptions::new("client"))
+    }
+
+    /// A host that leads a cluster for as long as it runs.
+    pub(super) fn start_leader(fake: &Fake, notes: &Arc<Notes>, desired: Desired) -> Self {
+        let order = Leadership { role: Role::Leader, term: 1, ..Leadership::default() };
+        let (_, leadership) = watch::channel(order);
+        let options = ReconcileOptions { leadership: Some(leadership), ..ReconcileOptions::new("client") };
+        Self::with_pool(fake, notes, desired, options)
+    }
+
+    fn with_pool(fake: &Fake, notes: &Arc<Notes>, desired: Desired, options: ReconcileOptions) -> Self {
+        let mut bench = Self::with_options(fake, notes, desired, options);
         let pool = pool(bench.handle.target.clone(), bench.handle.bindings.clone(), bench.sessions.clone());
         bench.pool = Some(tokio::spawn(pool));
         bench
     }
 
     pub(super) fn without_pool(fake: &Fake, notes: &Arc<Notes>, desired: Desired) -> Self {
+        Self::with_options(fake, notes, desired, ReconcileOptions::new("client"))
+    }
+
+    fn with_options(fake: &Fake, notes: &Arc<Notes>, desired: Desired, options: ReconcileOptions) -> Self {
         let reach = Arc::new(fake.clone());
         let (desired, desired_out) = watch::channel(Arc::new(desired));
         let (sessions, sessions_out) = watch::channel(Sessions::default());
-        let options = ReconcileOptions::new("client");
         let (engine, handle) = build(fake, notes.clone(), reach, desired_out, sessions_out, options);
         let cancel = CancellationToken::new();
         let task = tokio::spawn(engine.run(cancel.clone()));

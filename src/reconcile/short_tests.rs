@@ -142,6 +142,48 @@ async fn a_restart_with_the_same_file_is_ready_before_the_list_is_read() {
     bench.end().await;
 }
 
+/// The next leader on what the one before left some minutes ago.
+async fn taken_over() -> Bench {
+    let notes = Arc::default();
+    let before = Bench::start_leader(&fake(), &notes, desired(&many(MANY)));
+    before.converged().await;
+    let fake = before.fake.clone();
+    before.end().await;
+    fake.world().calls.clear();
+    let bench = Bench::start_leader(&fake, &notes, desired(&many(MANY)));
+    bench.status(|status| status.remembered.is_some()).await;
+    sleep(Duration::from_secs(10)).await;
+    bench
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_leader_costs_five_requests_and_the_list_follows_when_it_is_due() {
+    let bench = taken_over().await;
+    let all = bench.fake.world().calls.clone();
+    assert!(all.len() <= 5 && all.iter().any(|call| call.starts_with("bind")), "{all:?}");
+    assert_eq!(bench.fake.world().count("list"), 0, "{all:?}");
+    let start = Instant::now();
+    bench.converged().await;
+    assert!(start.elapsed() > INTERVAL - Duration::from_secs(60), "{:?}", start.elapsed());
+    let world = bench.fake.world();
+    assert_eq!((world.count("create"), world.count("delete"), world.count("list")), (0, 0, 1));
+    drop(world);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_after_a_change_of_leader_has_the_list_read() {
+    let bench = taken_over().await;
+    let id = bench.fake.world().rows[3].id.clone();
+    bench.fake.world().revoke("broadcaster_user_id=10003", "notification_failures_exceeded");
+    bench.handle.hint(Hint::Ended { id, status: "notification_failures_exceeded".into() });
+    let start = Instant::now();
+    bench.converged().await;
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+    assert_eq!(bench.fake.world().live().len(), MANY);
+    bench.end().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_happened_while_the_daemon_was_down_is_mended_once_the_list_is_there() {
     let (bench, _) = restarted(MANY, |fake| {

@@ -84,6 +84,9 @@ fn a_daemon_that_has_not_converged_says_why() {
         waiting::reasons(&status)
             .contains(&"Twitch's list is being read, to be compared with the file".into())
     );
+    status.cluster = example::status().cluster;
+    assert!(waiting::reasons(&status).iter().any(|reason| reason.contains("by `eventsubd apply`")));
+    status.cluster = None;
     status.reconcile.remembered = None;
     let summary = |status: &Status| render(status, false, &[]).lines().next().map(str::to_owned);
     expect!["eventsubd 0.1.0 (pid 4711), up 1 day 2 h: not ready; there is no token: Twitch does not give one; there is no conduit yet; configuration 2 has not been applied yet"].assert_eq(&summary(&status).expect("a line"));

@@ -36,8 +36,16 @@ pub(in crate::cli) fn reasons(status: &Status) -> Vec<String> {
     }
     if let Some(progress) = reconcile.progress {
         found.push(format!("{} of {} changes made", progress.done, progress.total));
-    } else if reconcile.generation == 0 && reconcile.remembered.is_some() {
-        found.push("Twitch's list is being read, to be compared with the file".to_owned());
+    } else if reconcile.generation == 0
+        && let Some(at) = reconcile.remembered
+    {
+        found.push(match status.cluster {
+            Some(_) => format!(
+                "a host found at {at} that Twitch matches the file; the list is compared again once \
+                 `reconcile.interval` is over, or by `eventsubd apply`"
+            ),
+            None => "Twitch's list is being read, to be compared with the file".to_owned(),
+        });
     } else if reconcile.generation < status.config.generation {
         found.push(match status.config.generation {
             0 | 1 => "the first sync with Twitch has not finished".to_owned(),

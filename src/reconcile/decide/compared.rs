@@ -25,6 +25,8 @@ pub(in crate::reconcile) struct Compared {
     pub(in crate::reconcile) of: u64,
     /// Rows of Twitch's list.
     pub(in crate::reconcile) rows: u64,
+    /// When the last whole list was asked for; `None` if an older release wrote it.
+    pub(in crate::reconcile) listed: Option<Timestamp>,
 }
 
 impl Compared {
@@ -32,19 +34,32 @@ impl Compared {
     pub(in crate::reconcile) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(' ');
         let mut next = || parts.next()?.parse::<u64>().ok();
-        let (millis, of, rows) = (next().filter(|millis| *millis < 1 << 48)?, next()?, next()?);
-        Some(Self { at: Timestamp::from_unix_millis(millis), of, rows })
+        let time = |millis: u64| (millis < 1 << 48).then(|| Timestamp::from_unix_millis(millis));
+        let (at, of, rows) = (next().and_then(time)?, next()?, next()?);
+        Some(Self { at, of, rows, listed: next().and_then(time) })
     }
 
     /// Whether it still counts. A time in the future is a clock that was wrong.
     pub(in crate::reconcile) fn holds(&self, of: u64, now: Timestamp) -> bool {
         self.of == of && self.at <= now && now.since(self.at) < LIFE
     }
+
+    /// The same for what another host has written, whose clock may be ahead of ours.
+    pub(in crate::reconcile) fn holds_of_host(&self, of: u64, now: Timestamp) -> bool {
+        self.of == of && now.since(self.at).max(self.at.since(now)) < LIFE
+    }
+
+    /// Time until the next whole list is due, if one is read in each interval; `None` if it is due.
+    pub(in crate::reconcile) fn next_list(&self, interval: Duration, now: Timestamp) -> Option<Duration> {
+        let left = interval.saturating_sub(now.since(self.listed?));
+        (!left.is_zero()).then_some(left)
+    }
 }
 
 impl fmt::Display for Compared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.at.unix_millis(), self.of, self.rows)
+        write!(f, "{} {} {}", self.at.unix_millis(), self.of, self.rows)?;
+        self.listed.map_or(Ok(()), |listed| write!(f, " {}", listed.unix_millis()))
     }
 }
 
@@ -75,7 +90,8 @@ mod tests {
     #[test]
     fn it_is_remembered_for_a_day_and_only_for_the_same() {
         let at = Timestamp::from_unix_millis(1_700_000_000_123);
-        let compared = Compared { at, of: u64::MAX, rows: 7 };
+        let listed = Some(Timestamp::from_unix_millis(at.unix_millis() - 60_000));
+        let compared = Compared { at, of: u64::MAX, rows: 7, listed };
         assert_eq!(Compared::parse(&compared.to_string()), Some(compared));
         for damaged in ["", "1", "1 2", "1 2 x", "999999999999999 1 1"] {
             assert_eq!(Compared::parse(damaged), None, "{damaged:?}");
@@ -85,5 +101,19 @@ mod tests {
         assert!(!compared.holds(1, later(23)), "another file");
         assert!(!compared.holds(u64::MAX, later(25)));
         assert!(!compared.holds(u64::MAX, Timestamp::from_unix_millis(5)), "the clock was wrong");
+    }
+
+    #[test]
+    fn the_next_list_is_due_an_interval_after_the_last_one_of_any_host() {
+        let time = |minutes: u64| Timestamp::from_unix_millis(1_700_000_000_000 + minutes * 60_000);
+        let compared = Compared { at: time(100), of: 1, rows: 7, listed: Some(time(90)) };
+        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+        assert_eq!(compared.next_list(minutes(30), time(101)), Some(minutes(19)));
+        assert_eq!(compared.next_list(minutes(30), time(120)), None);
+        assert_eq!(compared.next_list(minutes(30), time(30)), Some(minutes(30)), "its clock is ahead");
+        assert!(compared.holds_of_host(1, time(30)) && !compared.holds(1, time(30)));
+        assert!(!compared.holds_of_host(1, time(100 + 24 * 60)) && !compared.holds_of_host(2, time(101)));
+        let old = Compared::parse("1700000000000 1 7").expect("what an older release wrote");
+        assert_eq!((old.listed, old.next_list(minutes(30), time(1))), (None, None));
     }
 }

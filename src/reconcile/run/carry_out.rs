@@ -103,8 +103,8 @@ impl<A: Api> Engine<A> {
                 let is_settled = self.complete(desired, &planned, &costs, tally.left);
                 self.out.publish_in_use(self.places.in_use(desired, &places, keys));
                 if self.out.is_converged() {
-                    let rows = self.lists.known().rows.len();
-                    self.tables.remember_compared(desired, &wanted, &places, rows).await;
+                    let (rows, listed) = (self.lists.known().rows.len(), self.lists.begun());
+                    self.tables.remember_compared(desired, &wanted, &places, rows, listed).await;
                 }
                 Ok(RunEnd::Complete { is_settled })
             }

@@ -40,6 +40,8 @@ pub(in crate::reconcile) struct Engine<A> {
     pub(super) is_compare_due: bool,
     /// The list has been read in the background; the next run compares with it.
     pub(super) is_read: bool,
+    /// A list that was not due yet has been put off since this host leads.
+    pub(super) has_waited: bool,
     pub(super) memory: MemoryHandle,
     pub(super) pulse: Pulse,
     binder: Option<Binder<A>>,
@@ -110,6 +112,7 @@ pub(in crate::reconcile) fn build<A: Api>(
         lists: Lists::default(),
         is_compare_due: false,
         is_read: false,
+        has_waited: false,
         out: Out::new(options.publish_pause, options.invocation.clone(), senders),
         options,
         pulse,

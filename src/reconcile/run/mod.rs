@@ -78,6 +78,7 @@ impl<A: Api> Engine<A> {
         }
         self.out.begin_run();
         let (ended, too_many) = self.wake_ups.take_ended();
+        self.has_waited |= too_many || !ended.is_empty();
         ended.into_iter().for_each(|(id, status)| self.lists.record(Known::Ended { id, status }));
         if too_many {
             self.lists.distrust();
@@ -231,8 +232,16 @@ impl<A: Api> Engine<A> {
         {
             self.out.show_remembered(compared.at);
             self.out.show_planned(desired.generation);
-            self.lists.read_in_background(&self.api, places);
-            self.wake_ups.record_list(0);
+            // A change of leader costs no list: the next one is due an interval after the last one of any host. A run that
+            // comes before has a cause, and needs the list.
+            let next = self.tables.next_list(&compared, desired.interval);
+            match next.filter(|_| !std::mem::replace(&mut self.has_waited, true)) {
+                Some(pause) => self.wake_ups.postpone_list(pause),
+                None => {
+                    self.lists.read_in_background(&self.api, places);
+                    self.wake_ups.record_list(0);
+                }
+            }
             return Ok(None);
         }
         self.read_now(places, false).await?;

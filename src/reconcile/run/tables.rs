@@ -18,7 +18,7 @@ use crate::model::subscription::{
 };
 use crate::model::text::chain;
 use crate::reconcile::api::Api;
-use crate::reconcile::clock::wall;
+use crate::reconcile::clock::{timestamp_of, wall};
 use crate::reconcile::decide::action::{Action, Plan};
 use crate::reconcile::decide::compared::{Compared, fingerprint};
 use crate::reconcile::decide::grants::Grants;
@@ -93,6 +93,8 @@ pub(in crate::reconcile) struct Tables {
     /// Resolving a long file takes a second: it is done once, until the file or a login's id changes.
     resolved: Option<Resolved>,
     is_recalled: bool,
+    /// Whether other hosts share the memory.
+    is_shared: bool,
 }
 
 impl Tables {
@@ -110,6 +112,7 @@ impl Tables {
             invocation: options.invocation.clone(),
             resolved: None,
             is_recalled: false,
+            is_shared: options.leadership.is_some(),
         }
     }
 
@@ -461,19 +464,33 @@ impl Tables {
     ) -> Option<Compared> {
         let text = self.memory.load_one(&compared_name(&self.client_id)).await.ok()??;
         let compared = Compared::parse(&text)?;
-        compared.holds(fingerprint(wanted, places, desired.policy), wall()).then_some(compared)
+        let of = fingerprint(wanted, places, desired.policy);
+        let holds =
+            if self.is_shared { compared.holds_of_host(of, wall()) } else { compared.holds(of, wall()) };
+        holds.then_some(compared)
     }
 
-    /// Remembers that Twitch matches the file. Without it the next start reads the list first.
+    /// Time until the next whole list is due, by the last one of any host; `None` if it is due, or without other hosts.
+    pub(in crate::reconcile) fn next_list(
+        &self,
+        compared: &Compared,
+        interval: Duration,
+    ) -> Option<Duration> {
+        compared.next_list(interval, wall()).filter(|_| self.is_shared)
+    }
+
+    /// Remembers that Twitch matches the file. Without it the next start reads the list first. `listed` is when the list
+    /// was asked for that this is known from.
     pub(in crate::reconcile) async fn remember_compared(
         &self,
         desired: &Desired,
         wanted: &Wanted,
         places: &Places,
         rows: usize,
+        listed: Option<std::time::Instant>,
     ) {
         let of = fingerprint(wanted, places, desired.policy);
-        let compared = Compared { at: wall(), of, rows: rows as u64 };
+        let compared = Compared { at: wall(), of, rows: rows as u64, listed: listed.map(timestamp_of) };
         let change = (compared_name(&self.client_id), Some(compared.to_string()));
         if let Err(error) = self.memory.save(vec![change]).await {
             tracing::warn!(error = chain(&error), "the last comparison could not be remembered");

@@ -200,6 +200,11 @@ impl WakeUps {
         self.next_compare = now + self.sources.desired.borrow().interval;
     }
 
+    /// Has the whole list read after this pause: another host has read it not long ago.
+    pub(in crate::reconcile) fn postpone_list(&mut self, pause: Duration) {
+        self.next_compare = Instant::now() + pause;
+    }
+
     /// Records whether the next run plans from the list that is known: then it needs no pause for a list.
     pub(in crate::reconcile) fn record_short(&mut self, is_short: bool) {
         self.is_short = is_short;
