@@ -3,7 +3,7 @@
 //! The reconciler publishes which shards should exist ([`ShardTarget`]); the shards publish their sessions
 //! ([`Sessions`]); the reconciler publishes which of those sessions Twitch has accepted ([`Bindings`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -43,10 +43,19 @@ pub struct ShardTarget {
     pub conduit_id: Arc<str>,
     /// Number of shards: `0..shards`.
     pub shards: u32,
-    /// Number of shards with a WebSocket, the first ones: all of them, or those not yet moved to a callback.
-    pub sockets: u32,
+    /// Shards whose WebSockets are opened here. On one host these are the first ones: all, or those not yet moved to a
+    /// callback.
+    pub sockets: ShardSet,
     /// Webhook of the shards without a WebSocket. `None` means that all use WebSockets.
     pub webhook: Option<WebhookTarget>,
+}
+
+/// Numbers of shards.
+pub type ShardSet = Arc<BTreeSet<ShardId>>;
+
+/// Returns the first `count` shards.
+pub fn first_shards(count: u32) -> ShardSet {
+    Arc::new((0..count).map(ShardId).collect())
 }
 
 /// The webhook that Twitch calls.

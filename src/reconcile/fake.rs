@@ -587,11 +587,12 @@ async fn pool(
 ) {
     let mut serial = 0;
     loop {
-        let count = target.borrow_and_update().as_ref().map_or(0, |target| target.sockets);
+        let sockets = target.borrow_and_update().as_ref().map(|target| Arc::clone(&target.sockets));
+        let sockets = sockets.unwrap_or_default();
         let told = bindings.borrow_and_update().clone();
         let mut next = BTreeMap::clone(&sessions.borrow());
-        next.retain(|shard, _| shard.0 < count);
-        for shard in (0..count).map(ShardId) {
+        next.retain(|shard, _| sockets.contains(shard));
+        for shard in sockets.iter().copied() {
             let gone = told.get(&shard).filter(|binding| binding.outcome == BindOutcome::SessionGone);
             if next
                 .get(&shard)

@@ -202,7 +202,7 @@ async fn the_shards_of_the_old_conduit_stay_bound_until_it_is_empty() {
     let bench = Bench::start(&fake, &notes, webhooks(&three()));
     bench.world(|world| world.count("prove") > 0).await;
     let mut target = bench.handle.target.clone();
-    target.wait_for(|target| target.as_ref().is_some_and(|target| target.sockets == 2)).await.unwrap();
+    target.wait_for(|target| target.as_ref().is_some_and(|target| target.sockets.len() == 2)).await.unwrap();
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert!(callbacks(&fake).iter().all(|callback| callback.contains("Conduit")), "they deliver");
     let entries = bench.handle.subscriptions.borrow().clone();
@@ -273,7 +273,7 @@ async fn shards_that_call_are_proved_bound_and_moved_to_a_new_secret() {
         calls(0, "first-secret");
         calls(1, "first-secret");
     }
-    assert_eq!(bench.handle.target.borrow().as_ref().unwrap().sockets, 0);
+    assert!(bench.handle.target.borrow().as_ref().unwrap().sockets.is_empty());
     bench.desired.send_replace(Arc::new(calling(&["second-secret", "first-secret"])));
     let new = keys(&["second-secret"]).current().id;
     let mut in_use = bench.handle.in_use.clone();
@@ -297,7 +297,7 @@ async fn shards_that_call_are_proved_bound_and_moved_to_a_new_secret() {
     bench.converged().await;
     assert_eq!(sockets(&fake), 0);
     let mut target = bench.handle.target.clone();
-    target.wait_for(|target| target.as_ref().is_some_and(|target| target.sockets == 0)).await.unwrap();
+    target.wait_for(|target| target.as_ref().is_some_and(|target| target.sockets.is_empty())).await.unwrap();
     bench.end().await;
 }
 

@@ -312,14 +312,14 @@ fn set(slot: &mut Slot, state: State, now: Instant) {
 mod tests {
     use super::*;
     use crate::model::secret::Secret;
-    use crate::model::shard::{SessionId, WebhookTarget};
+    use crate::model::shard::{SessionId, ShardSet, WebhookTarget};
     use crate::model::webhook::WebhookKeys;
 
     fn target(shards: u32, secret: &str) -> ShardTarget {
         let key = WebhookKey::new(Secret::new(secret)).unwrap();
         let keys = WebhookKeys::new(key, []);
         let webhook = Some(WebhookTarget { url: "https://a.example/e".into(), keys });
-        ShardTarget { conduit_id: "c".into(), shards, sockets: 0, webhook }
+        ShardTarget { conduit_id: "c".into(), shards, sockets: ShardSet::default(), webhook }
     }
 
     fn row(shard: u32, status: &str, callback: Option<&str>) -> ShardRow {

@@ -299,7 +299,7 @@ fn end(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::shard::LiveSession;
+    use crate::model::shard::{LiveSession, first_shards};
 
     const TIMES: BindTimes = BindTimes {
         window: Duration::from_secs(10),
@@ -308,7 +308,7 @@ mod tests {
     };
 
     fn target(conduit: &str, shards: u32) -> ShardTarget {
-        ShardTarget { conduit_id: conduit.into(), shards, sockets: shards, webhook: None }
+        ShardTarget { conduit_id: conduit.into(), shards, sockets: first_shards(shards), webhook: None }
     }
 
     fn sessions(of: &[(u32, &str)], welcomed_at: Instant) -> Sessions {

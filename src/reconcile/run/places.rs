@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::out::Out;
 use crate::helix::{Conduit, HelixError, HelixErrorKind};
-use crate::model::shard::{ShardTarget, WebhookTarget};
+use crate::model::shard::{ShardId, ShardSet, ShardTarget, WebhookTarget, first_shards};
 use crate::model::status::ConduitStatus;
 use crate::model::subscription::{SubscriptionRow, TransportTarget};
 use crate::model::webhook::KeyId;
@@ -314,11 +314,11 @@ impl PlaceRegistry {
         let webhook = desired.webhook.as_ref().filter(|_| desired.shards_call);
         let all_call = self.report.borrow().all_call;
         let sockets = match (webhook, &*self.target.borrow()) {
-            (None, _) => shards,
+            (None, _) => first_shards(shards),
             (Some(_), Some(before)) if *before.conduit_id == *conduit_id && !all_call => {
-                before.sockets.min(shards)
+                Arc::new(before.sockets.range(..ShardId(shards)).copied().collect())
             }
-            (Some(_), _) => 0,
+            (Some(_), _) => ShardSet::default(),
         };
         let new = ShardTarget { conduit_id: conduit_id.into(), shards, sockets, webhook: webhook.cloned() };
         if self.target.publish(Some(new)) {

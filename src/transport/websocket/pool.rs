@@ -84,27 +84,36 @@ impl Pool {
         let mut running: BTreeMap<ShardId, CancellationToken> = BTreeMap::new();
         let mut tasks = JoinSet::new();
         loop {
-            let count = self.target.borrow_and_update().as_ref().map_or(0, |target| target.sockets);
-            for (_, stop) in running.split_off(&ShardId(count)) {
+            let sockets = self.target.borrow_and_update().as_ref().map(|target| Arc::clone(&target.sockets));
+            let sockets = sockets.unwrap_or_default();
+            for (_, stop) in running.iter().filter(|(id, _)| !sockets.contains(id)) {
                 stop.cancel();
             }
-            for id in (0..count).map(ShardId) {
+            for id in sockets.iter().copied() {
+                // One that is wanted again while it still ends starts afterwards: they publish under one number.
                 if running.contains_key(&id) {
                     continue;
                 }
                 let Some(shard) = self.shard(id, &connects) else { break };
                 let stop = cancel.child_token();
                 running.insert(id, stop.clone());
-                tasks.spawn(shard.run(stop).instrument(error_span!("shard", shard = id.0)));
+                let run = shard.run(stop).instrument(error_span!("shard", shard = id.0));
+                tasks.spawn(async move {
+                    run.await;
+                    id
+                });
             }
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => break,
                 Ok(()) = self.target.changed() => {}
-                Some(ended) = tasks.join_next() => if let Err(panic) = ended {
+                Some(ended) = tasks.join_next() => match ended {
+                    Ok(id) => drop(running.remove(&id)),
                     // A shard that cannot be trusted any more ends the pool, and that the daemon.
-                    error!(error = %panic, "a shard's task failed");
-                    return;
+                    Err(panic) => {
+                        error!(error = %panic, "a shard's task failed");
+                        return;
+                    }
                 },
             }
         }
