@@ -136,14 +136,14 @@ async fn a_start_that_waits_for_its_store_asks_for_time_and_ends_on_a_signal() {
     let length = tokio::time::timeout(WAIT, systemd.recv(&mut told)).await.expect("it asks").unwrap();
     assert_eq!(text(&told[..length]), "STATUS=opening the event store\nEXTEND_TIMEOUT_USEC=30000000\n");
     let begun = Instant::now();
-    while !fs::read_to_string(home.path("stderr.log")).unwrap().contains("brought to a newer format") {
+    while !fs::read_to_string(home.path("stderr.log")).unwrap().contains("upgrading the event store") {
         assert!(begun.elapsed() < WAIT);
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.ended().await.code(), Some(0));
     let log = fs::read_to_string(home.path("stderr.log")).unwrap();
-    assert!(log.contains("stopped before the start was through"), "{log}");
+    assert!(log.contains("stopped before startup had finished"), "{log}");
 
     drop(holder);
     let mut daemon = Process::start(&home, "info");
@@ -215,7 +215,7 @@ async fn reload_says_that_deletes_wait_for_a_person() {
         "{said}"
     );
     let plan = output(command(&home, &["plan"])).await;
-    assert!(text_of(&plan).contains("2 deletes held"), "{}", text_of(&plan));
+    assert!(text_of(&plan).contains("2 deletes held back"), "{}", text_of(&plan));
     let apply = output(command(&home, &["apply"])).await;
     assert_eq!(apply.status.code(), Some(1), "{}", text_of(&apply));
     assert!(text_of(&apply).contains("all 2 subscriptions would be deleted"), "{}", text_of(&apply));
@@ -543,7 +543,7 @@ async fn a_second_run_of_the_sandbox_begins_anew_with_the_same_users() {
         // The sandbox has forgotten everything, and so has the daemon: there is nothing to complain of.
         assert!(!printed.contains("eventsubd.gap"), "{printed}");
         let log = fs::read_to_string(home.path("stderr.log")).unwrap();
-        assert!(!log.contains("conduit is gone") && log.contains("made a conduit"), "{log}");
+        assert!(!log.contains("conduit is gone") && log.contains("created a conduit"), "{log}");
         assert!(printed.contains("\"broadcaster_user_login\":\"ninja\""), "start {start}: {printed}");
         assert!(!printed.contains("\"broadcaster_user_login\":\"user_"), "start {start}: {printed}");
         daemon.signal(Signal::INT);

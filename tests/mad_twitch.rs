@@ -83,7 +83,7 @@ async fn flooded(frame: Vec<u8>, until: usize) -> (String, usize) {
         assert!(begun.elapsed() < WAIT, "the flood never ends: {} connections", ended.load(Ordering::SeqCst));
         tokio::time::sleep(Duration::from_millis(20)).await;
         let log = std::fs::read_to_string(home.path("stderr.log")).unwrap_or_default();
-        if log.contains("made a conduit") {
+        if log.contains("created a conduit") {
             first.get_or_insert_with(|| resident(pid));
         }
     }

@@ -11,7 +11,7 @@ use crate::model::secret::Secret;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodeError {
     /// The code was used before, has expired, or was made up.
-    #[error("Twitch does not take the code: {0}")]
+    #[error("Twitch does not accept the code: {0}")]
     Code(String),
     /// The application itself is refused.
     #[error("Twitch refuses the application: {0}")]

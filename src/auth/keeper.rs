@@ -165,7 +165,7 @@ impl Keeper {
                     }
                     ValidateOutcome::Dead => {
                         self.status.send_modify(|s| s.validations_dead += 1);
-                        info!(generation, "the token is dead; asking for another");
+                        info!(generation, "the token is not valid any more; requesting another");
                     }
                     ValidateOutcome::Temporary(message) => {
                         self.status.send_modify(|s| s.validations_failed += 1);

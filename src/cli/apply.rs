@@ -55,7 +55,7 @@ pub(super) fn apply(args: &Args, flags: &ApplyArgs) -> Result<u8, Failure> {
             Ok(if status.converged { 0 } else { FAILED })
         }
         Stage::Failed(why, code) => Err(Failure::new(why)
-            .hint("the daemon tries again by itself; what keeps it is in `eventsubd status`")
+            .hint("the daemon tries again by itself; `eventsubd status` shows what it waits for")
             .code(code)),
         Stage::Going => {
             let waited = humantime::format_duration(flags.timeout);
@@ -96,7 +96,7 @@ fn failed(status: &Status, ticket: u64) -> Option<Stage> {
             return Some(Stage::Failed(format!("Twitch refuses the credentials: {}", problem()), REFUSED));
         }
         TokenState::Unavailable => {
-            return Some(Stage::Failed(format!("Twitch gives no token: {}", problem()), TEMPORARY));
+            return Some(Stage::Failed(format!("Twitch did not issue a token: {}", problem()), TEMPORARY));
         }
         TokenState::Minting | TokenState::Valid | TokenState::Renewing => {}
     }
@@ -147,7 +147,7 @@ mod tests {
     fn without_a_token_the_run_is_not_waited_for() {
         for (state, code, expected) in [
             (TokenState::Refused, 77, "Twitch refuses the credentials: invalid client secret"),
-            (TokenState::Unavailable, 75, "Twitch gives no token: invalid client secret"),
+            (TokenState::Unavailable, 75, "Twitch did not issue a token: invalid client secret"),
         ] {
             let stage = with(|status| {
                 status.reconcile.answered = 0;

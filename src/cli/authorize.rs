@@ -187,13 +187,15 @@ async fn whom(args: &Args, flags: &AuthorizeArgs, config: &Config) -> Result<(Ve
                         .code(super::plan::exit_code(&error))
                 })?;
                 let user = found.rows.into_iter().next().ok_or_else(|| {
-                    Failure::new(format!("Twitch knows nobody called {login}")).hint("is it misspelt?")
+                    Failure::new(format!("there is no Twitch user {login}")).hint("is it misspelt?")
                 })?;
                 all.push(Asked { login: login.clone(), user_id: user.id, scopes });
             }
             (None, None) => {
-                return Err(Failure::new(format!("no subscription of the file needs anything of {login}"))
-                    .hint("name what is to be allowed with --scopes, or correct the login"));
+                return Err(Failure::new(format!(
+                    "no subscription in the file needs a permission from {login}"
+                ))
+                .hint("name the scopes with --scopes, or correct the login"));
             }
         }
     }

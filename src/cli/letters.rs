@@ -337,7 +337,7 @@ fn lines(letter: &DeadLetter, verbose: bool) -> String {
     let said = |said: &Option<String>| {
         said.as_ref()
             .filter(|_| verbose)
-            .map(|words| format!("    it answered: {}\n", masked(words)))
+            .map(|words| format!("    answer: {}\n", masked(words)))
             .unwrap_or_default()
     };
     text.push_str(&said(&letter.last.said));
@@ -400,6 +400,6 @@ mod tests {
         assert_eq!((&json["said"], &json["first_said"]), (&"no such field".into(), &"oops".into()));
         assert_eq!(json["first_error"], "host answered 500 Internal Server Error");
         let text = lines(&letter(), true);
-        assert!(text.contains("it answered: no such field") && text.contains("it answered: oops"), "{text}");
+        assert!(text.contains("answer: no such field") && text.contains("answer: oops"), "{text}");
     }
 }

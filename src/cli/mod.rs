@@ -100,7 +100,7 @@ fn warn_of_skipped_file(args: &Args) {
     );
     if let Some(path) = args.file().passed_over.filter(|_| !needs_none) {
         args.say(&format!(
-            "note: {} belongs to another user, so it is passed over; --config takes it all the same",
+            "note: {} belongs to another user, so it is ignored; use --config to read it anyway",
             path.display()
         ));
     }

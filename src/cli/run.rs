@@ -86,7 +86,7 @@ async fn start(args: &Args, flags: &RunArgs, sockets: Arc<Sockets>) -> Result<u8
         daemon = Daemon::build(options) => daemon.map_err(|error| failure(&error))?,
         // Opening a large database may take long, and can be interrupted at any time.
         signal = asked_to_end(&mut signals.terminate, &mut signals.interrupt) => {
-            info!(signal, "stopped before the start was through");
+            info!(signal, "stopped before startup had finished");
             return Ok(0);
         }
     };

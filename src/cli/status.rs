@@ -266,7 +266,7 @@ fn parked_line(entry: &SubscriptionEntry, now: Timestamp) -> String {
         let _ = write!(text, "\n    {}", masked(reason));
     }
     if let Some(at) = entry.retry_at {
-        let _ = write!(text, "\n    tried again in {}", left(now, at));
+        let _ = write!(text, "\n    next try in {}", left(now, at));
     }
     text
 }

@@ -133,7 +133,7 @@ impl Webhooks {
     pub(super) fn take_use(&mut self, in_use: Option<&InUse>, now: Instant) {
         let Some(in_use) = in_use else { return };
         if self.leaving && !in_use.calls {
-            info!("nothing calls the webhook listener any more; it ends");
+            info!("the webhook listener is not needed any more; closing it");
             self.leaving = false;
             self.options.send_replace(None);
         }

@@ -478,7 +478,7 @@ impl Driver {
                 Job::FindLosses => find_losses(&store).await,
                 Job::ForgetLosses(names) => {
                     if let Err(error) = store.losses_told(names).await {
-                        warn!(%error, "losses are told a second time");
+                        warn!(%error, "lost events may be reported a second time");
                     }
                     Done::Told
                 }

@@ -13,10 +13,10 @@ pub enum HelixError {
     #[error("Twitch refuses a valid token (401): {message}; does the secret belong to twitch.client_id?")]
     Unauthorized { message: Box<str> },
     /// 403: a grant is missing.
-    #[error("Twitch misses an authorization (403): {message}")]
+    #[error("an authorization is missing (403): {message}")]
     Forbidden { message: Box<str> },
     /// 404: the object does not exist, or is not ours.
-    #[error("Twitch does not know it (404): {message}")]
+    #[error("Twitch does not find it (404): {message}")]
     NotFound { message: Box<str> },
     /// 409: an equal subscription exists.
     #[error("an equal subscription exists (409)")]

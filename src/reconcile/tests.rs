@@ -869,7 +869,7 @@ async fn a_preview_says_what_a_run_would_do_and_does_nothing() {
         + channel.follow v2 broadcaster cat (3)
         + stream.online v1 broadcaster ann (1) (costs at most 1)
         + stream.online v1 broadcaster bob (2) (costs at most 1)
-        ! Twitch does not say what some users have granted: Twitch does not know it (404): not found
+        ! Twitch does not say what some users have granted: Twitch does not find it (404): not found
           cost 0 of 10000, and at most 2 more
         Plan: 3 to create, 0 to delete, 0 to keep, 0 parked.
     "#]]
@@ -915,7 +915,7 @@ async fn a_preview_says_what_a_run_would_do_and_does_nothing() {
         - stream.online v1 broadcaster bob (2) (not in the file)
         ! stream.online v1 broadcaster ann (1): a user of the condition disconnected the application or changed the password; have that user authorize the application again (authorization_revoked)
         ! stream.online v1 broadcaster @nobody: Twitch knows no user with the login nobody: misspelt, renamed, banned or deleted; correct the file
-        ! Twitch does not say what some users have granted: Twitch does not know it (404): not found
+        ! Twitch does not say what some users have granted: Twitch does not find it (404): not found
           keep 1
           cost 1 of 10000, and at most 1 more
         Plan: 1 to create, 2 to delete, 1 to keep, 2 parked.

@@ -168,7 +168,7 @@ pub(super) fn open(path: &Path, max_size: u64) -> Result<Connection, StoreError>
     identify(&connection, path)?;
     if size > 0 && (unclean || size <= ALWAYS_CHECK) {
         if size > ALWAYS_CHECK {
-            info!(path = %path.display(), bytes = size, "the last end was not clean: the event store is checked");
+            info!(path = %path.display(), bytes = size, "the last shutdown was not clean; checking the event store");
         }
         check(&connection, path)?;
     }
@@ -261,7 +261,7 @@ fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
         info!(
             from = format,
             to = FORMAT,
-            "the event store is brought to a newer format; each GiB takes some seconds"
+            "upgrading the event store to a newer format; this takes some seconds per GiB"
         );
     }
     for (index, sql) in MIGRATIONS.iter().enumerate().skip(format as usize) {

@@ -69,7 +69,7 @@ fn problems_come_first_and_every_field_is_shown() {
         Parked subscriptions:
           channel.follow ann
             needs grant: ann must allow moderator:read:followers: run `eventsubd authorize --user ann`
-            tried again in 5 min
+            next try in 5 min
     "#]].assert_eq(&render(&example::status(), false, &[]));
 }
 
@@ -89,7 +89,7 @@ fn a_daemon_that_has_not_converged_says_why() {
     status.cluster = None;
     status.reconcile.remembered = None;
     let summary = |status: &Status| render(status, false, &[]).lines().next().map(str::to_owned);
-    expect!["eventsubd 0.1.0 (pid 4711), up 1 day 2 h: not ready; there is no token: Twitch does not give one; there is no conduit yet; configuration 2 has not been applied yet"].assert_eq(&summary(&status).expect("a line"));
+    expect!["eventsubd 0.1.0 (pid 4711), up 1 day 2 h: not ready; there is no token: Twitch did not issue one; there is no conduit yet; configuration 2 has not been applied yet"].assert_eq(&summary(&status).expect("a line"));
 
     status.token.state = TokenState::Valid;
     status.reconcile = example::status().reconcile;
@@ -100,9 +100,9 @@ fn a_daemon_that_has_not_converged_says_why() {
         1 of 2 shards deliver
         the last run ended early: the conduits could not be listed
         3 of 7 changes made
-        1 subscription on the way to another method, callback or secret
+        1 subscription being moved to another method, callback or secret
         1 subscription to be created or verified
-        12 deletes held: look at `eventsubd plan`, then `eventsubd apply --allow-deletes`"#]]
+        12 deletes held back: see `eventsubd plan`, then run `eventsubd apply --allow-deletes`"#]]
     .assert_eq(&waiting::reasons(&status).join("\n"));
 
     let mut status = example::healthy();

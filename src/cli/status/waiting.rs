@@ -18,7 +18,7 @@ pub(in crate::cli) fn reasons(status: &Status) -> Vec<String> {
         TokenState::Valid | TokenState::Renewing => {}
         TokenState::Minting => found.push("there is no token yet".to_owned()),
         TokenState::Refused => found.push("Twitch refuses the client id or the secret".to_owned()),
-        TokenState::Unavailable => found.push("there is no token: Twitch does not give one".to_owned()),
+        TokenState::Unavailable => found.push("there is no token: Twitch did not issue one".to_owned()),
     }
     match &status.reconcile.conduit {
         Some(conduit) if !status.shards.is_empty() => {
@@ -54,7 +54,7 @@ pub(in crate::cli) fn reasons(status: &Status) -> Vec<String> {
     }
     if reconcile.moving > 0 {
         let moving = counted(reconcile.moving, "subscription");
-        found.push(format!("{moving} on the way to another method, callback or secret"));
+        found.push(format!("{moving} being moved to another method, callback or secret"));
     }
     let pending = pending(status);
     if pending > 0 {
@@ -63,7 +63,7 @@ pub(in crate::cli) fn reasons(status: &Status) -> Vec<String> {
     if let Some(held) = reconcile.deletes_held {
         let deletes = counted(held.deletes, "delete");
         found.push(format!(
-            "{deletes} held: look at `eventsubd plan`, then `eventsubd apply --allow-deletes`"
+            "{deletes} held back: see `eventsubd plan`, then run `eventsubd apply --allow-deletes`"
         ));
     }
     if found.is_empty() {

@@ -239,7 +239,7 @@ pub(in crate::config) fn variables(environment: &Environment, problems: &mut Pro
             continue;
         }
         if !name.contains("__") {
-            let diagnostic = problems.warning(at, "unknown, and passed over");
+            let diagnostic = problems.warning(at, "unknown variable, ignored");
             diagnostic.hints.extend(closest_variable(name).as_deref().map(did_you_mean_variable));
             continue;
         }

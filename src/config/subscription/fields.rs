@@ -104,7 +104,7 @@ fn login_values(
             Some(Some(list)) => {
                 if list.is_empty() {
                     problems
-                        .warning(file.place, format!("{} holds no login", quote(&file.text)))
+                        .warning(file.place, format!("{} contains no login", quote(&file.text)))
                         .hint("nothing is subscribed for it");
                 }
                 let new = list.iter().filter(|(login, _)| seen.insert(login.clone()));

@@ -61,14 +61,14 @@ fn messages() {
             --> environment variable EVENTSUBD_log__format
              = help: did you mean `EVENTSUBD_LOG__FORMAT`?
 
-            warning: unknown, and passed over
+            warning: unknown variable, ignored
             --> environment variable EVENTSUBD_LOG_LEVEL
              = help: did you mean `EVENTSUBD_LOG__LEVEL`?
 
             warning: item 1 of `types` matches no known type
             --> environment variable EVENTSUBD_SINK__OTHER__TYPES
 
-            warning: unknown, and passed over
+            warning: unknown variable, ignored
             --> environment variable EVENTSUBD_WOMBAT
         "#]]);
 }

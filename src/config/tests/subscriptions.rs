@@ -512,7 +512,7 @@ fn login_files() {
     "#]]);
     case.file("channels.txt", "# nobody\n", 0o644);
     case.expect(&expect![[r#"
-        warning: `channels.txt` holds no login
+        warning: `channels.txt` contains no login
          --> /etc/eventsubd/config.toml:7:20
           |
         7 | broadcaster_file = "channels.txt"

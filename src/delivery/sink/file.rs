@@ -112,7 +112,7 @@ impl File {
             Err(error) => {
                 // Part of the lines may be there; they come again, so they must not stay.
                 if let Err(cut) = open.file.set_len(open.length) {
-                    warn!(path = %self.options.path.display(), error = %cut, "part of a batch may stand in the file twice");
+                    warn!(path = %self.options.path.display(), error = %cut, "part of a batch may be in the file twice");
                 }
                 self.open = None;
                 Err(error)

@@ -121,7 +121,7 @@ impl Link {
         };
         let new = self.problem().replace(problem.clone()).as_ref() != Some(&problem);
         if new && let Some(left_out) = permit("problem") {
-            warn!(%sink, error = problem, left_out, "NATS is away; connecting again");
+            warn!(%sink, error = problem, left_out, "lost the connection to NATS; reconnecting");
         }
     }
 
@@ -312,8 +312,8 @@ impl Nats {
         };
         match context.get_or_create_stream(config).await {
             Ok(_) => {
-                info!(stream = name, subjects = subjects.join(", "), "the stream is there");
-                Outcome::unavailable("the stream was missing; it is made, and the event is tried again")
+                info!(stream = name, subjects = subjects.join(", "), "created the stream");
+                Outcome::unavailable("the stream was missing; created it, and the event is tried again")
             }
             Err(error) => Outcome::unavailable(format!(
                 "the stream {name} cannot be made: {}",

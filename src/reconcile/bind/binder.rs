@@ -242,7 +242,11 @@ impl<A: Api> Binder<A> {
         };
         for shard in state.hooks.handle_list(&conduit, &rows, asked_at.into_std(), Instant::now().into_std())
         {
-            tracing::info!(shard = shard.0, conduit_id = &*conduit, "shard calls");
+            tracing::info!(
+                shard = shard.0,
+                conduit_id = &*conduit,
+                "Twitch calls the callback for the shard"
+            );
         }
         if state.hooks.is_active() {
             return;
@@ -260,14 +264,14 @@ impl<A: Api> Binder<A> {
                 Mismatch::Lost(shard) => {
                     tracing::warn!(
                         shard = shard.0,
-                        "twitch shows the shard without our session: binding it again"
+                        "Twitch shows the shard without our session; binding it again"
                     );
                 }
                 Mismatch::Disconnected(shard, status) => {
                     tracing::warn!(
                         shard = shard.0,
                         status = &*status,
-                        "twitch says that the session is over"
+                        "Twitch says that the shard's session has ended"
                     );
                 }
             }

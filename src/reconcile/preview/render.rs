@@ -110,7 +110,7 @@ impl Preview {
             self.plan.blocked.len()
         );
         if !self.plan.held.is_empty() {
-            text.push_str(&format!(", {} deletes held", self.plan.held.len()));
+            text.push_str(&format!(", {} deletes held back", self.plan.held.len()));
         }
         text.push('.');
         text

@@ -215,7 +215,7 @@ impl<A: Api> Engine<A> {
                         Err(error) => {
                             let pause = self.wake_ups.record_failed_list();
                             let text = chain(&error);
-                            tracing::warn!(error = text, retry_in_ms = pause.as_millis(), "no comparison");
+                            tracing::warn!(error = text, retry_in_ms = pause.as_millis(), "comparing with Twitch failed; trying again");
                             self.out.fail_run(text, error.kind());
                             self.out.flush();
                         }

@@ -217,7 +217,7 @@ impl PlaceRegistry {
             Found::Recovered(conduit) => {
                 tracing::info!(
                     conduit_id = conduit.id,
-                    "found the conduit that was made before the last end"
+                    "found the conduit that was created before the last stop"
                 );
                 self.remembered.remember_conduit(&conduit.id).await?;
                 conduit
@@ -248,7 +248,7 @@ impl PlaceRegistry {
         self.remembered.intend_conduit(existing).await?;
         match api.create_conduit(shards).await {
             Ok(conduit) => {
-                tracing::info!(conduit_id = conduit.id, shards, "made a conduit");
+                tracing::info!(conduit_id = conduit.id, shards, "created a conduit");
                 self.remembered.remember_conduit(&conduit.id).await?;
                 Ok(conduit)
             }

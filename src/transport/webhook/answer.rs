@@ -126,7 +126,7 @@ async fn handle(
         Message::Unknown { message_type } => {
             shared.counters.unknown.add(1);
             if shared.is_new(&message_type) {
-                warn!(message_type, "a message of an unknown type came; it is passed over");
+                warn!(message_type, "ignored a message of an unknown type");
             }
             Ok(empty(StatusCode::NO_CONTENT))
         }

@@ -27,7 +27,7 @@ pub enum ListenError {
     )]
     Forbidden { address: SocketAddr },
     /// Not an address of this machine.
-    #[error("{address} is no address of this machine; `ip address` shows which there are")]
+    #[error("{address} is not an address of this machine; `ip address` lists them")]
     Foreign { address: SocketAddr },
     #[error("cannot listen on {listen}")]
     Io {
@@ -42,7 +42,7 @@ pub enum ListenError {
     )]
     NonePassed,
     /// A socket from systemd is not a listening stream socket.
-    #[error("socket {number} from systemd is no stream socket: use ListenStream= in the socket unit")]
+    #[error("socket {number} from systemd is not a stream socket; use ListenStream= in the socket unit")]
     NoStream {
         /// Number of the socket, from 1.
         number: usize,

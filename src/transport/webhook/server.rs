@@ -153,7 +153,7 @@ impl Webhook {
         running.refresh_at = None;
         let Some(live) = live else {
             if running.listening.take().is_some() {
-                info!("webhooks are not listened for any more");
+                info!("stopped listening for webhooks");
             }
             running.connections.drain();
             return;
@@ -174,7 +174,7 @@ impl Webhook {
                 self.empty(running, old.as_ref());
             }
             Err(problem) => {
-                error!(error = %problem, "webhooks cannot be listened for");
+                error!(error = %problem, "cannot listen for webhooks");
                 running.problem = Some(format!("cannot listen on {}: {problem}", listener.listen()));
                 running.listening = None;
             }

@@ -25,7 +25,7 @@ fn errors_say_what_to_do() {
     let message = bind(Listen::Address(address));
     assert!(message.contains(&format!("ss -ltnp 'sport = :{}'", address.port())), "{message}");
     let message = bind(Listen::Address("192.0.2.1:80".parse().unwrap()));
-    assert!(message.contains("no address of this machine"), "{message}");
+    assert!(message.contains("not an address of this machine"), "{message}");
     let message = bind(Listen::Systemd);
     assert!(message.contains("systemctl enable --now eventsubd.socket"), "{message}");
 }
