@@ -150,6 +150,7 @@ const PURE: &[&str] = &[
     "gaps/timeline",
     "gaps/watcher",
     "cluster/age",
+    "cluster/era",
     "cluster/lease",
     "cluster/presence",
     "cluster/term",

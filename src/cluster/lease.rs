@@ -120,6 +120,12 @@ impl Lease {
         }
     }
 
+    /// A lease of the same process in another bucket, where it holds nothing. Another process of this instance that is met
+    /// there lives.
+    pub(super) fn anew(&self, now: Moment) -> Self {
+        Self { may_reclaim: false, ..Self::new(self.me.clone(), self.times, now) }
+    }
+
     /// The first revision of the lease, if it is held now.
     pub(super) fn epoch(&self, now: Moment) -> Option<u64> {
         self.held.filter(|held| now < held.good_until).map(|held| held.epoch)

@@ -5,6 +5,7 @@
 //! three seconds, and another host leads.
 
 mod age;
+mod era;
 mod gate;
 mod lease;
 #[cfg(test)]

@@ -6,14 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::jetstream::context::{Context, PublishErrorKind};
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::{Context, GetStreamErrorKind, PublishErrorKind};
 use async_nats::jetstream::kv::{self, Operation, Store, Watch};
 use async_nats::jetstream::message::StreamMessage;
-use async_nats::jetstream::stream::LastRawMessageErrorKind;
+use async_nats::jetstream::stream::{self, DiscardPolicy, LastRawMessageErrorKind};
 use async_nats::{Client, ClientError, ConnectOptions, Event, HeaderMap, ServerError, header};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::era::{Look, first_revision};
 use super::lease::Answer;
 use crate::auth::{NatsServers, NatsServersError, explain_nats, nats_masking};
 use crate::model::cluster::ClusterOptions;
@@ -49,6 +51,9 @@ pub enum ClusterError {
     /// The server is too old.
     #[error("the NATS server at {servers} has version {version}, and `[cluster]` needs 2.12 or newer")]
     Old { servers: String, version: String },
+    /// Somebody has deleted the bucket.
+    #[error("the bucket `{bucket}` was deleted, or made again")]
+    Gone { bucket: String },
     /// The bucket cannot be made or used.
     #[error("the bucket `{bucket}` cannot be used: {why}")]
     Bucket { bucket: String, why: String },
@@ -65,6 +70,9 @@ impl ClusterError {
             Self::Old { .. } => {
                 "distributions have older ones (Debian 12: 2.9); take the .deb or the container image of \
                  https://github.com/nats-io/nats-server/releases"
+            }
+            Self::Gone { .. } => {
+                "nothing is lost: the hosts make it again from what they remember, and one leads after a few seconds"
             }
             Self::Bucket { .. } => {
                 "JetStream must be on (`jetstream {}` in the server's configuration), and the user must be allowed to use \
@@ -221,11 +229,63 @@ pub(super) type KeyState = (u64, Option<Bytes>);
 pub(super) struct Bucket {
     context: Context,
     store: Store,
+    made: u64,
+    age: Duration,
+}
+
+/// The stream of a new bucket, as other programs expect one of keys and values.
+fn config(options: &ClusterOptions, replicas: usize, newest: u64) -> stream::Config {
+    let wall = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
+    stream::Config {
+        name: format!("KV_{}", options.name),
+        description: Some("eventsubd: leader, hosts and what a leader remembers".to_owned()),
+        subjects: vec![format!("$KV.{}.>", options.name)],
+        max_messages_per_subject: 1,
+        num_replicas: replicas,
+        discard: DiscardPolicy::New,
+        allow_rollup: true,
+        deny_delete: true,
+        allow_direct: true,
+        allow_message_ttl: true,
+        subject_delete_marker_ttl: Some(MARKERS),
+        first_sequence: Some(first_revision(newest, wall)),
+        ..stream::Config::default()
+    }
+}
+
+/// When the bucket was made, and the clock of the stream's leader; both in milliseconds since 1970.
+async fn times(context: &Context, bucket: &str) -> Option<(u64, u64)> {
+    let info: serde_json::Value = context.request(format!("STREAM.INFO.KV_{bucket}"), &()).await.ok()?;
+    let time = |name: &str| {
+        let time: jiff::Timestamp = info[name].as_str()?.parse().ok()?;
+        u64::try_from(time.as_millisecond()).ok()
+    };
+    Some((time("created")?, time("ts")?))
+}
+
+async fn look(context: &Context, bucket: &str) -> Look {
+    match context.get_stream(format!("KV_{bucket}")).await {
+        Ok(stream) => {
+            let made = stream.cached_info().created.unix_timestamp_nanos() / 1_000_000;
+            u64::try_from(made).map_or(Look::Unknown, Look::There)
+        }
+        Err(error) => match error.kind() {
+            GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                Look::Gone
+            }
+            _ => Look::Unknown,
+        },
+    }
 }
 
 impl Bucket {
-    /// Opens the bucket, or makes it. The server is checked before.
-    pub(super) async fn open(connection: Connection, options: ClusterOptions) -> Result<Self, ClusterError> {
+    /// Opens the bucket, or makes it. The server is checked before. `newest` is the newest revision that is known of an
+    /// earlier bucket.
+    pub(super) async fn open(
+        connection: Connection,
+        options: ClusterOptions,
+        newest: u64,
+    ) -> Result<Self, ClusterError> {
         if let Some(away) = connection.problem() {
             return Err(away);
         }
@@ -236,25 +296,33 @@ impl Bucket {
             bucket: options.name.clone(),
             why: connection.link.said(&why),
         };
-        let store = match context.get_key_value(&options.name).await {
-            Ok(store) => store,
-            Err(_) => {
-                let config = kv::Config {
-                    bucket: options.name.clone(),
-                    description: "eventsubd: leader, hosts and what a leader remembers".to_owned(),
-                    history: 1,
-                    num_replicas: connection.replicas(&options),
-                    limit_markers: Some(MARKERS),
-                    ..kv::Config::default()
-                };
-                context.create_key_value(config).await.map_err(|error| failed(chain(&error)))?
-            }
-        };
+        let mut unmade = None;
+        if look(&context, &options.name).await == Look::Gone {
+            let config = config(&options, connection.replicas(&options), newest);
+            unmade = context.create_stream(config).await.err().map(|error| chain(&error));
+        }
+        // Another host may have made it meanwhile.
+        let store = context.get_key_value(&options.name).await;
+        let store = store.map_err(|error| failed(unmade.unwrap_or_else(|| chain(&error))))?;
         let config = &store.stream.cached_info().config;
         if !config.allow_message_ttl || config.subject_delete_marker_ttl.is_none() {
             return Err(failed("it was made by another program; choose another `cluster.name`".to_owned()));
         }
-        Ok(Self { context, store })
+        let times = times(&context, &options.name).await;
+        let (made, now) = times.ok_or_else(|| failed("it does not say when it was made".to_owned()))?;
+        let age = Duration::from_millis(now.saturating_sub(made));
+        Ok(Self { context, store, made, age })
+    }
+
+    /// When it was made, in milliseconds since 1970, and how long ago that was when it was opened; both by the servers'
+    /// clock.
+    pub(super) fn made(&self) -> (u64, Duration) {
+        (self.made, self.age)
+    }
+
+    /// Looks whether the bucket is still there.
+    pub(super) async fn look(&self) -> Look {
+        look(&self.context, &self.store.name).await
     }
 
     fn subject(&self, key: &str) -> String {
@@ -364,13 +432,12 @@ pub async fn examine_nats(
     Ok(NatsReport { servers: connection.servers.clone(), version, replicas, clock_ahead })
 }
 
-/// The clock of the stream's leader, from its answer about the bucket.
+/// The servers' clock less ours, in milliseconds, from an answer about the bucket.
 async fn clock_ahead(context: &Context, bucket: &str) -> Option<i64> {
     let before = std::time::SystemTime::now();
-    let answer: serde_json::Value = context.request(format!("STREAM.INFO.KV_{bucket}"), &()).await.ok()?;
+    let (_, theirs) = times(context, bucket).await?;
     let after = std::time::SystemTime::now();
-    let theirs: jiff::Timestamp = answer["ts"].as_str()?.parse().ok()?;
     let ours = before + after.duration_since(before).ok()? / 2;
     let ours = jiff::Timestamp::try_from(ours).ok()?;
-    Some(theirs.as_millisecond() - ours.as_millisecond())
+    Some(i64::try_from(theirs).ok()? - ours.as_millisecond())
 }

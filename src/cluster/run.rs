@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::age::Age;
+use super::era::{Era, Look};
 use super::gate::Gate;
 use super::lease::{Answer, Holder, Lease, Moment, Seen, Times, Write};
 use super::nats::{Bucket, ClusterError, Connection, KeyChange, KeyState, change};
@@ -202,6 +203,7 @@ enum Which {
 /// The end of something that was started.
 enum Done {
     Opened(Result<Arc<Bucket>, ClusterError>),
+    Looked(Look),
     Written(Which, Answer),
     Read(Which, Option<Seen>),
     /// A write of shared values; the state of its key if it was refused.
@@ -261,7 +263,9 @@ struct Driver {
     since: Timestamp,
     /// Fingerprint of the file in force.
     fingerprint: String,
-    running: FuturesUnordered<BoxFuture<'static, Done>>,
+    era: Era,
+    /// What was started, each with the number of the bucket that it is about.
+    running: FuturesUnordered<BoxFuture<'static, (u64, Done)>>,
 }
 
 impl Driver {
@@ -301,6 +305,7 @@ impl Driver {
             resigning: Vec::new(),
             since: wall(),
             fingerprint,
+            era: Era::default(),
             running: FuturesUnordered::new(),
         }
     }
@@ -316,7 +321,11 @@ impl Driver {
             let pause = self.next_poll().saturating_sub(now());
             tokio::select! {
                 () = cancel.cancelled() => break,
-                Some(done) = self.running.next() => self.handle(done),
+                Some((era, done)) = self.running.next() => {
+                    if era == self.era.number() {
+                        self.handle(done);
+                    }
+                }
                 Some(change) = self.told.recv() => self.handle_change(change),
                 // One save after the other.
                 Some(request) = self.requests.recv(), if self.save.is_none() => self.handle_request(request),
@@ -330,18 +339,55 @@ impl Driver {
 
     fn open_bucket(&mut self, pause: Duration) {
         let Ok(connection) = &self.connection else { return };
-        let (connection, options) = (connection.clone(), self.options.clone());
-        self.running.push(Box::pin(async move {
+        let (connection, options, newest) = (connection.clone(), self.options.clone(), self.era.newest());
+        self.spawn(async move {
             tokio::time::sleep(pause).await;
-            Done::Opened(Bucket::open(connection, options).await.map(Arc::new))
-        }));
+            Done::Opened(Bucket::open(connection, options, newest).await.map(Arc::new))
+        });
+    }
+
+    fn spawn(&self, work: impl Future<Output = Done> + Send + 'static) {
+        let era = self.era.number();
+        self.running.push(Box::pin(async move { (era, work.await) }));
+    }
+
+    /// Looks whether the bucket is still the same, as a write has failed.
+    fn look(&mut self) {
+        if let Some(bucket) = self.bucket.clone()
+            && self.era.begin_look(now())
+        {
+            self.spawn(async move { Done::Looked(bucket.look().await) });
+        }
+    }
+
+    /// Begins anew in another bucket: this one was deleted. What the hosts share is remembered, for the first leader to
+    /// write it again.
+    fn replace_bucket(&mut self) {
+        let at = now();
+        let failure = ClusterError::Gone { bucket: self.options.name.clone() };
+        warn!(error = chain(&failure), "the bucket is made again");
+        if self.is_synced {
+            self.own_values = self.values.load("");
+        }
+        self.end_save(Err(SaveError::NoAnswer));
+        (self.bucket, self.watching, self.failure) = (None, None, Some(failure));
+        (_, self.told) = mpsc::channel(1);
+        (self.is_synced, self.hosts, self.values) = (false, Hosts::default(), SharedValues::default());
+        self.gap_age = Age::default();
+        (self.host, self.leader) = (self.host.anew(at), self.leader.anew(at));
+        self.leader.resign(at);
+        self.open_bucket(Duration::ZERO);
     }
 
     fn next_poll(&self) -> Moment {
         let soon = now() + LOOK;
         let Some(_) = self.bucket else { return soon };
         let end = self.leader.good_until().filter(|end| *end > now());
-        [self.host.next_poll(), self.leader.next_poll(), end].into_iter().flatten().fold(soon, Moment::min)
+        let lead_after = Some(self.era.lead_after()).filter(|after| *after > now());
+        [self.host.next_poll(), self.leader.next_poll(), end, lead_after]
+            .into_iter()
+            .flatten()
+            .fold(soon, Moment::min)
     }
 
     /// Starts what is due.
@@ -353,7 +399,7 @@ impl Driver {
             self.told = told;
             self.watching = Some(Watching(tokio::spawn(watch_keys(Arc::clone(&bucket), changes))));
         }
-        if self.host.epoch(at).is_some() && !self.is_leaving {
+        if self.host.epoch(at).is_some() && !self.is_leaving && at >= self.era.lead_after() {
             self.leader.contend(at);
         } else if !self.is_leaving && self.host.is_taken() {
             self.leader.resign(at);
@@ -393,13 +439,13 @@ impl Driver {
 
     fn start(&self, bucket: &Arc<Bucket>, which: Which, write: Write, value: Bytes) {
         let (bucket, key) = (Arc::clone(bucket), self.key(which));
-        self.running.push(Box::pin(async move {
+        self.spawn(async move {
             let answer = match write {
                 Write::Put { expected } => bucket.put(key, value, Some(Times::DEFAULT.ttl), expected).await,
                 Write::Purge { expected } => bucket.purge(key, expected).await,
             };
             Done::Written(which, answer)
-        }));
+        });
     }
 
     fn host_value(&self) -> Bytes {
@@ -419,6 +465,8 @@ impl Driver {
         match done {
             Done::Opened(Ok(bucket)) => {
                 info!(bucket = self.options.name, host = self.options.host, "joined the cluster");
+                let (made, age) = bucket.made();
+                self.era.handle_opened(made, age, self.terms.role() != Role::Standby, now());
                 self.bucket = Some(bucket);
                 self.failure = None;
             }
@@ -429,16 +477,25 @@ impl Driver {
                 self.failure = Some(failure);
                 self.open_bucket(REOPEN);
             }
+            Done::Looked(look) => {
+                if self.era.handle_look(look, now()) {
+                    self.replace_bucket();
+                }
+            }
             Done::Written(which, answer) => {
                 let at = now();
+                match answer {
+                    Answer::Done(revision) => self.era.record_revision(revision),
+                    Answer::Refused | Answer::Unknown => self.look(),
+                }
                 self.lease(which).handle_answer(answer, at);
                 if answer == Answer::Refused
                     && let Some(bucket) = self.bucket.clone()
                 {
                     let key = self.key(which);
-                    self.running.push(Box::pin(async move {
+                    self.spawn(async move {
                         Done::Read(which, bucket.read(&key).await.map(|state| seen(&state)))
-                    }));
+                    });
                 }
             }
             Done::Read(which, Some(seen)) => {
@@ -454,6 +511,7 @@ impl Driver {
         let at = now();
         self.is_synced |= change.is_current;
         let KeyChange { key, revision, value, date, .. } = change;
+        self.era.record_revision(revision);
         self.gap_age.handle_change(key == GAPS, date, at);
         let state = (revision, value);
         if key == LEADER {
@@ -551,12 +609,12 @@ impl Driver {
         }
         let Some(bucket) = self.bucket.clone() else { return };
         let write = save.writes.remove(0);
-        self.running.push(Box::pin(async move {
+        self.spawn(async move {
             let GroupWrite { key, expected, group } = &write;
             let answer = bucket.put(key.clone(), json(group), None, *expected).await;
             let state = if answer == Answer::Refused { bucket.read(key).await } else { None };
             Done::Saved(write, answer, state)
-        }));
+        });
     }
 
     fn end_save(&mut self, outcome: Result<(), SaveError>) {
