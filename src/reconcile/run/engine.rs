@@ -36,12 +36,6 @@ pub(in crate::reconcile) struct Engine<A> {
     pub(super) lists: Lists,
     pub(super) wake_ups: WakeUps,
     pub(super) out: Out,
-    /// The next run compares with the whole list.
-    pub(super) is_compare_due: bool,
-    /// The list has been read in the background; the next run compares with it.
-    pub(super) is_read: bool,
-    /// A list that was not due yet has been put off since this host leads.
-    pub(super) has_waited: bool,
     pub(super) memory: MemoryHandle,
     pub(super) pulse: Pulse,
     binder: Option<Binder<A>>,
@@ -110,9 +104,6 @@ pub(in crate::reconcile) fn build<A: Api>(
         memory,
         wake_ups: WakeUps::new(Sources { desired, requests, report, hints, trouble }, &options),
         lists: Lists::default(),
-        is_compare_due: false,
-        is_read: false,
-        has_waited: false,
         out: Out::new(options.publish_pause, options.invocation.clone(), senders),
         options,
         pulse,
@@ -205,11 +196,10 @@ impl<A: Api> Engine<A> {
             self.pulse.beat();
             let wake = tokio::select! {
                 wake = self.wake_ups.wait(cancel, self.tables.has_unverified()) => wake,
-                read = self.lists.read() => {
+                read = self.lists.read_ahead() => {
                     match read {
                         Ok(()) => {
                             self.wake_ups.record_list(self.lists.pages());
-                            self.is_read = true;
                             return true;
                         }
                         Err(error) => {
@@ -229,7 +219,7 @@ impl<A: Api> Engine<A> {
                 Wake::Compare => {
                     self.wake_ups.record_list(self.lists.pages());
                     if !self.lists.read_again(&self.api, self.options.small_list) {
-                        self.is_compare_due = true;
+                        self.lists.require_comparison();
                         return true;
                     }
                 }

@@ -45,8 +45,20 @@ pub(in crate::reconcile) struct Lists {
     reading: Option<Reading>,
     /// Something happened that only a whole list shows.
     is_stale: bool,
+    due: Due,
+    /// No first list is put off any more: one was, or something happened that needs it.
+    has_waited: bool,
     /// Owner of the keys that the rows share.
     wanted: Arc<Wanted>,
+}
+
+/// What the next run has to do about the list.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::reconcile) struct Due {
+    /// The run compares with the whole list.
+    pub(in crate::reconcile) is_comparison: bool,
+    /// The list has been read in the background, and the run compares with it.
+    pub(in crate::reconcile) is_read: bool,
 }
 
 /// Lets a row share the key of the file.
@@ -75,6 +87,26 @@ impl Lists {
     /// Records that only a whole list can tell how things are.
     pub(in crate::reconcile) fn distrust(&mut self) {
         self.is_stale = true;
+    }
+
+    /// Has the next run compare with the whole list.
+    pub(in crate::reconcile) fn require_comparison(&mut self) {
+        self.due.is_comparison = true;
+    }
+
+    /// Returns what this run has to do about the list; the next one begins anew.
+    pub(in crate::reconcile) fn take_due(&mut self) -> Due {
+        std::mem::take(&mut self.due)
+    }
+
+    /// Has the first list read as soon as it is needed.
+    pub(in crate::reconcile) fn refuse_wait(&mut self) {
+        self.has_waited = true;
+    }
+
+    /// Returns whether the first list may be put off; true at most once.
+    pub(in crate::reconcile) fn may_wait(&mut self) -> bool {
+        !std::mem::replace(&mut self.has_waited, true)
     }
 
     /// Whether a run can plan from what is known.
@@ -131,8 +163,14 @@ impl Lists {
         self.reading = Some(Reading { filter, begun: Instant::now(), background, task });
     }
 
-    /// Waits until the list is read in the background, and takes it; pending while none is.
-    pub(in crate::reconcile) async fn read(&mut self) -> Result<(), RunError> {
+    /// Waits until the list is read in the background, and takes it for the next run; pending while none is.
+    pub(in crate::reconcile) async fn read_ahead(&mut self) -> Result<(), RunError> {
+        self.read().await?;
+        self.due.is_read = true;
+        Ok(())
+    }
+
+    async fn read(&mut self) -> Result<(), RunError> {
         let Some(reading) = &mut self.reading else { return std::future::pending().await };
         let list = match (&mut reading.task).await {
             Ok(list) => list,

@@ -78,7 +78,9 @@ impl<A: Api> Engine<A> {
         }
         self.out.begin_run();
         let (ended, too_many) = self.wake_ups.take_ended();
-        self.has_waited |= too_many || !ended.is_empty();
+        if too_many || !ended.is_empty() {
+            self.lists.refuse_wait();
+        }
         ended.into_iter().for_each(|(id, status)| self.lists.record(Known::Ended { id, status }));
         if too_many {
             self.lists.distrust();
@@ -210,7 +212,7 @@ impl<A: Api> Engine<A> {
         places: &Places,
         wanted: &Wanted,
     ) -> Result<Option<bool>, RunError> {
-        let (is_due, is_read) = (std::mem::take(&mut self.is_compare_due), std::mem::take(&mut self.is_read));
+        let due = self.lists.take_due();
         let desired = &*order.desired;
         if order.is_applied {
             self.read_now(places, true).await?;
@@ -218,10 +220,10 @@ impl<A: Api> Engine<A> {
         }
         // A comparison in the background may begin when the interval is over, and takes its time.
         let is_usable = self.lists.is_usable(places, desired.interval.saturating_mul(2));
-        if is_read && is_usable {
+        if due.is_read && is_usable {
             return Ok(Some(true));
         }
-        if is_usable && !is_due && self.lists.pages() > self.options.small_list {
+        if is_usable && !due.is_comparison && self.lists.pages() > self.options.small_list {
             if self.lists.look_at_unverified(&self.api, places).await? {
                 self.lists.refresh_costs(&self.api).await?;
                 return Ok(Some(false));
@@ -235,7 +237,7 @@ impl<A: Api> Engine<A> {
             // A change of leader costs no list: the next one is due an interval after the last one of any host. A run that
             // comes before has a cause, and needs the list.
             let next = self.tables.next_list(&compared, desired.interval);
-            match next.filter(|_| !std::mem::replace(&mut self.has_waited, true)) {
+            match next.filter(|_| self.lists.may_wait()) {
                 Some(pause) => self.wake_ups.postpone_list(pause),
                 None => {
                     self.lists.read_in_background(&self.api, places);

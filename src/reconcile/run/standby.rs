@@ -131,7 +131,6 @@ impl<A: Api> Engine<A> {
         self.places.forget();
         self.tables = Tables::new(self.memory.clone(), &self.options);
         self.lists = Lists::default();
-        (self.is_compare_due, self.is_read, self.has_waited) = (false, false, false);
         self.out.begin_term();
     }
 
