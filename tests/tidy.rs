@@ -150,6 +150,8 @@ const PURE: &[&str] = &[
     "gaps/timeline",
     "gaps/watcher",
     "cluster/age",
+    "cluster/assign",
+    "cluster/assigner",
     "cluster/era",
     "cluster/lease",
     "cluster/presence",

@@ -1,10 +1,14 @@
 //! Several hosts with one file, over NATS JetStream: one of them leads, the others stand by.
 //!
-//! Owns this host's presence, the lease, and the values that a new leader takes over. It never talks to Twitch: it says
+//! Owns this host's presence, the lease, which host is assigned what, and the values that a new leader takes over. It never talks to Twitch: it says
 //! who may ([`Leadership`](crate::model::cluster::Leadership), [`Gate`]). At a crash the keys of this process end after
 //! three seconds, and another host leads.
 
 mod age;
+mod assign;
+#[cfg(test)]
+mod assign_tests;
+mod assigner;
 mod era;
 mod gate;
 mod lease;
@@ -16,6 +20,7 @@ mod run;
 mod term;
 mod values;
 
+pub use self::assign::{ShardWork, Work};
 pub use self::gate::Gate;
 pub use self::nats::{ClusterError, NatsReport, examine_nats};
-pub use self::run::{Cluster, ClusterHandle, HostFacts, SaveError, cluster};
+pub use self::run::{Cluster, ClusterHandle, HostFacts, Inputs, SaveError, cluster};

@@ -13,14 +13,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::age::Age;
+use super::assign::{Assignment, Work};
+use super::assigner::{ASSIGNMENT, Assigner, Found, Step};
 use super::era::{Era, Look};
 use super::gate::Gate;
 use super::lease::{Answer, Holder, Lease, Moment, Seen, Times, Write};
 use super::nats::{Bucket, ClusterError, Connection, KeyChange, KeyState, change};
-use super::presence::{HostValue, Hosts};
+use super::presence::{ASSIGN, HostValue, Hosts};
 use super::term::Terms;
 use super::values::{GAPS, Group, GroupWrite, PLACES, SharedValues};
-use crate::model::cluster::{ClusterOptions, ClusterStatus, Leadership, Role};
+use crate::model::cluster::{Assigned, ClusterOptions, ClusterStatus, Leadership, Role};
 use crate::model::text::{chain, duration};
 use crate::model::time::Timestamp;
 use crate::store::since_boot;
@@ -46,6 +48,14 @@ pub struct HostFacts {
     pub shards: Vec<u32>,
     /// Sinks that are worked here.
     pub sinks: Vec<String>,
+}
+
+/// What the cluster is told by the other parts of this host.
+#[derive(Clone, Debug)]
+pub struct Inputs {
+    pub facts: watch::Receiver<HostFacts>,
+    /// The work that this host assigns if it leads.
+    pub work: watch::Receiver<Work>,
 }
 
 /// The shared values could not be written.
@@ -91,6 +101,8 @@ pub struct ClusterHandle {
     /// Orders for the parts that only the leader runs.
     pub leadership: watch::Receiver<Leadership>,
     pub status: watch::Receiver<ClusterStatus>,
+    /// Which host has which work.
+    pub assigned: watch::Receiver<Assigned>,
     pub gate: Gate,
     requests: mpsc::Sender<Request>,
 }
@@ -138,12 +150,13 @@ pub struct Cluster {
     options: ClusterOptions,
     tls: rustls::ClientConfig,
     holder: Holder,
-    facts: watch::Receiver<HostFacts>,
+    inputs: Inputs,
     /// What this host remembered before the cluster had any values.
     own_values: Vec<(String, String)>,
     requests: mpsc::Receiver<Request>,
     leadership: watch::Sender<Leadership>,
     status: watch::Sender<ClusterStatus>,
+    assigned: watch::Sender<Assigned>,
     gate: Gate,
 }
 
@@ -154,13 +167,14 @@ pub fn cluster(
     options: ClusterOptions,
     tls: rustls::ClientConfig,
     instance: String,
-    facts: watch::Receiver<HostFacts>,
+    inputs: Inputs,
     own_values: Vec<(String, String)>,
 ) -> (Cluster, ClusterHandle) {
     let (leadership, leadership_out) = watch::channel(Leadership::default());
     let status =
         ClusterStatus { name: options.name.clone(), host: options.host.clone(), ..ClusterStatus::default() };
     let (status, status_out) = watch::channel(status);
+    let (assigned, assigned_out) = watch::channel(Assigned::default());
     let (requests_in, requests) = mpsc::channel(16);
     let gate = Gate::default();
     let run = uuid::Uuid::new_v4().to_string();
@@ -168,10 +182,12 @@ pub fn cluster(
     let handle = ClusterHandle {
         leadership: leadership_out,
         status: status_out,
+        assigned: assigned_out,
         gate: gate.clone(),
         requests: requests_in,
     };
-    let task = Cluster { options, tls, holder, facts, own_values, requests, leadership, status, gate };
+    let task =
+        Cluster { options, tls, holder, inputs, own_values, requests, leadership, status, assigned, gate };
     (task, handle)
 }
 
@@ -208,6 +224,10 @@ enum Done {
     Read(Which, Option<Seen>),
     /// A write of shared values; the state of its key if it was refused.
     Saved(GroupWrite, Answer, Option<KeyState>),
+    /// A write of the assignment.
+    Assigned(Answer),
+    /// The assignment as it was read, under this lease.
+    AssignmentRead(Option<KeyState>, u64),
 }
 
 /// The writes of one [`Request::Save`], or of a claim.
@@ -234,11 +254,12 @@ impl Drop for Watching {
 struct Driver {
     options: ClusterOptions,
     holder: Holder,
-    facts: watch::Receiver<HostFacts>,
+    inputs: Inputs,
     own_values: Vec<(String, String)>,
     requests: mpsc::Receiver<Request>,
     leadership: watch::Sender<Leadership>,
     status: watch::Sender<ClusterStatus>,
+    assigned: watch::Sender<Assigned>,
     gate: Gate,
     connection: Result<Connection, ClusterError>,
     bucket: Option<Arc<Bucket>>,
@@ -252,6 +273,7 @@ struct Driver {
     host: Lease,
     leader: Lease,
     hosts: Hosts,
+    assigner: Assigner,
     values: SharedValues,
     gap_age: Age,
     /// Count of changes of shared values by others.
@@ -270,22 +292,27 @@ struct Driver {
 
 impl Driver {
     fn new(task: Cluster, connection: Result<Connection, ClusterError>) -> Self {
-        let Cluster { options, holder, facts, own_values, requests, leadership, status, gate, .. } = task;
+        let Cluster {
+            options, holder, inputs, own_values, requests, leadership, status, assigned, gate, ..
+        } = task;
         let at = now();
         let host = Lease::new(holder.clone(), Times::DEFAULT, at);
         let mut leader = Lease::new(holder.clone(), Times::DEFAULT, at);
         // Only a host whose name is its own may lead.
         leader.resign(at);
         let (_, told) = mpsc::channel(1);
-        let fingerprint = facts.borrow().fingerprint.clone();
+        let fingerprint = inputs.facts.borrow().fingerprint.clone();
+        let mut assigner = Assigner::default();
+        assigner.handle_work(inputs.work.borrow().clone());
         Self {
             options,
             holder,
-            facts,
+            inputs,
             own_values,
             requests,
             leadership,
             status,
+            assigned,
             gate,
             connection,
             bucket: None,
@@ -296,6 +323,7 @@ impl Driver {
             host,
             leader,
             hosts: Hosts::default(),
+            assigner,
             values: SharedValues::default(),
             gap_age: Age::default(),
             known: 0,
@@ -329,7 +357,11 @@ impl Driver {
                 Some(change) = self.told.recv() => self.handle_change(change),
                 // One save after the other.
                 Some(request) = self.requests.recv(), if self.save.is_none() => self.handle_request(request),
-                Ok(()) = self.facts.changed() => self.handle_facts(),
+                Ok(()) = self.inputs.facts.changed() => self.handle_facts(),
+                Ok(()) = self.inputs.work.changed() => {
+                    let work = self.inputs.work.borrow_and_update().clone();
+                    self.assigner.handle_work(work);
+                }
                 () = changed.notified() => {}
                 () = tokio::time::sleep(pause) => {}
             }
@@ -374,6 +406,7 @@ impl Driver {
         (_, self.told) = mpsc::channel(1);
         (self.is_synced, self.hosts, self.values) = (false, Hosts::default(), SharedValues::default());
         self.gap_age = Age::default();
+        self.assigner.handle_new_bucket();
         (self.host, self.leader) = (self.host.anew(at), self.leader.anew(at));
         self.leader.resign(at);
         self.open_bucket(Duration::ZERO);
@@ -415,11 +448,29 @@ impl Driver {
         if self.save.is_none() && self.is_synced && self.terms.must_claim(self.leader.epoch(at)) {
             self.claim();
         }
+        self.assign(&bucket);
         if self.is_leaving && self.leader.is_given_up() {
             for reply in self.resigning.drain(..) {
                 // Whoever asked may have given up waiting.
                 let _ = reply.send(());
             }
+        }
+    }
+
+    /// Brings the assignment up to date, if this host leads.
+    fn assign(&mut self, bucket: &Arc<Bucket>) {
+        let (bucket, at) = (Arc::clone(bucket), now());
+        let Some(epoch) = self.leader.epoch(at).filter(|epoch| self.terms.leads(Some(*epoch))) else {
+            return;
+        };
+        match self.assigner.poll(epoch, &self.hosts, (at, wall())) {
+            Some(Step::Write { expected, value }) => self.spawn(async move {
+                Done::Assigned(bucket.put(ASSIGNMENT.to_owned(), json(&value), None, expected).await)
+            }),
+            Some(Step::Read) => {
+                self.spawn(async move { Done::AssignmentRead(bucket.read(ASSIGNMENT).await, epoch) });
+            }
+            None => {}
         }
     }
 
@@ -449,7 +500,7 @@ impl Driver {
     }
 
     fn host_value(&self) -> Bytes {
-        let facts = self.facts.borrow();
+        let facts = self.inputs.facts.borrow();
         json(&HostValue {
             holder: self.holder.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -458,6 +509,7 @@ impl Driver {
             leaving: self.is_leaving,
             shards: facts.shards.clone(),
             sinks: facts.sinks.clone(),
+            formats: vec![ASSIGN.to_owned()],
         })
     }
 
@@ -504,6 +556,15 @@ impl Driver {
             }
             Done::Read(_, None) => {}
             Done::Saved(write, answer, state) => self.handle_saved(write, answer, state.as_ref()),
+            Done::Assigned(answer) => {
+                if matches!(answer, Answer::Refused | Answer::Unknown) {
+                    self.look();
+                }
+                self.assigner.handle_answer(answer, now());
+            }
+            Done::AssignmentRead(state, epoch) => {
+                self.assigner.handle_read(state.as_ref().map(assignment), epoch);
+            }
         }
     }
 
@@ -517,13 +578,19 @@ impl Driver {
         if key == LEADER {
             self.leader.handle_watch(seen(&state), at);
         } else if let Some(name) = key.strip_prefix(HOST) {
-            if *name == self.options.host {
+            let is_own = *name == self.options.host;
+            if is_own {
                 self.host.handle_watch(seen(&state), at);
             }
-            match state.1.as_deref().and_then(|value| serde_json::from_slice(value).ok()) {
-                Some(value) => self.hosts.handle_value(name, revision, value, (at, wall())),
+            match state.1.as_deref().and_then(|value| serde_json::from_slice::<HostValue>(value).ok()) {
+                Some(value) => {
+                    let is_own = is_own && value.holder == self.holder;
+                    self.hosts.handle_value(name, revision, value, is_own, (at, wall()));
+                }
                 None => self.hosts.handle_end(name, revision),
             }
+        } else if key == ASSIGNMENT {
+            self.assigner.handle_change(assignment(&state));
         } else if SharedValues::has(&key) {
             self.take_group(&key, &state);
         }
@@ -537,7 +604,7 @@ impl Driver {
     }
 
     fn handle_facts(&mut self) {
-        let fingerprint = self.facts.borrow_and_update().fingerprint.clone();
+        let fingerprint = self.inputs.facts.borrow_and_update().fingerprint.clone();
         self.host.renew_now(now());
         if fingerprint != self.fingerprint {
             self.fingerprint = fingerprint;
@@ -684,12 +751,13 @@ impl Driver {
             nats_version: self.connection.as_ref().ok().and_then(Connection::version),
             takeovers: self.terms.takeovers(),
             hosts: self.hosts.statuses(&self.fingerprint, leader.as_deref(), at),
-            leader,
+            leader: leader.clone(),
             no_deletes: no_deletes.clone(),
             problem: failure.as_ref().map(|(problem, _)| problem.clone()),
             hint: failure.map(|(_, hint)| hint),
         };
         self.status.publish(new);
+        self.assigned.publish(self.assigner.assigned(&self.hosts, leader.as_deref()));
         let orders = Leadership {
             role: self.terms.role(),
             term: self.terms.term(),
@@ -760,6 +828,11 @@ fn seen((revision, value): &KeyState) -> Seen {
     let unknown = || Holder { instance: String::new(), run: String::new() };
     let holder = value.as_deref().map(|value| serde_json::from_slice(value).unwrap_or_else(|_| unknown()));
     Seen { revision: *revision, holder }
+}
+
+/// A state of the key of the assignment. One that cannot be read is written anew by the leader.
+fn assignment((revision, value): &KeyState) -> Found {
+    (*revision, value.as_deref().and_then(|value| serde_json::from_slice::<Assignment>(value).ok()))
 }
 
 /// Reads the watch until it ends; then another one is begun.

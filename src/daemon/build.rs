@@ -106,7 +106,7 @@ impl Daemon {
         let (webhook, webhook_handle) =
             webhook(webhook_options, store.clone(), hint_callback(&reconcile), Some(guest(&invites)));
         let (delivery, delivery_handle) =
-            delivery(store.clone(), reconcile.routes.clone(), inputs.sinks, delivery_options.clone());
+            delivery(store.clone(), reconcile.routes.clone(), inputs.sinks.clone(), delivery_options.clone());
 
         let gap_sources = GapSources {
             lives: pool_handle.lives,
@@ -131,6 +131,9 @@ impl Daemon {
                 shards: pool_handle.shards.clone(),
                 hooks: reconcile.hooks.clone(),
                 sinks: delivery_handle.status.clone(),
+                target: reconcile.target.clone(),
+                bindings: reconcile.tenures.clone(),
+                sink_options: inputs.sinks,
             };
             (task, link, sources)
         });

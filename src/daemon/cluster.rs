@@ -10,16 +10,20 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::cluster_work::WorkSources;
 use super::memory::{OF_HOSTS, StoreMemory};
 use super::options;
 use crate::auth::Outward;
-use crate::cluster::{Cluster, ClusterError, ClusterHandle, HostFacts, NatsReport, cluster, examine_nats};
+use crate::cluster::{
+    Cluster, ClusterError, ClusterHandle, HostFacts, Inputs, NatsReport, Work, cluster, examine_nats,
+};
 use crate::config::Config;
+use crate::delivery::SinkOptions;
 use crate::gaps::{GapHosts, SharedText};
 use crate::helix::MaySend;
 use crate::model::cluster::{ClusterStatus, HostState, Leadership};
 use crate::model::route::SinkName;
-use crate::model::shard::ShardId;
+use crate::model::shard::{ShardBindings, ShardId, ShardTarget};
 use crate::model::status::{ShardStatus, SinkStatus};
 use crate::model::text::chain;
 use crate::reconcile::{Memory, MemoryError};
@@ -43,6 +47,9 @@ pub(super) struct FactSources {
     pub(super) shards: watch::Receiver<BTreeMap<ShardId, ShardStatus>>,
     pub(super) hooks: watch::Receiver<BTreeMap<ShardId, ShardStatus>>,
     pub(super) sinks: watch::Receiver<BTreeMap<SinkName, SinkStatus>>,
+    pub(super) target: watch::Receiver<Option<ShardTarget>>,
+    pub(super) bindings: watch::Receiver<ShardBindings>,
+    pub(super) sink_options: watch::Receiver<Arc<[SinkOptions]>>,
 }
 
 /// The task of the cluster, with what this host tells of itself.
@@ -50,6 +57,7 @@ pub(super) struct FactSources {
 pub(super) struct ClusterTask {
     task: Cluster,
     facts: watch::Sender<HostFacts>,
+    work: watch::Sender<Work>,
 }
 
 /// The cluster that this host belongs to; cheap to clone.
@@ -76,16 +84,24 @@ pub(super) async fn join(
     known.retain(|(name, _)| OF_HOSTS.iter().any(|prefix| name.starts_with(prefix)));
     let facts = HostFacts { fingerprint: options::fingerprint(config), ..HostFacts::default() };
     let (facts, told) = watch::channel(facts);
-    let (task, handle) = cluster(options, (**outward.tls()).clone(), instance, told, known);
-    Ok(Some((ClusterTask { task, facts }, ClusterLink(handle))))
+    let (work, assigned_work) = watch::channel(Work::default());
+    let inputs = Inputs { facts: told, work: assigned_work };
+    let (task, handle) = cluster(options, (**outward.tls()).clone(), instance, inputs, known);
+    Ok(Some((ClusterTask { task, facts, work }, ClusterLink(handle))))
 }
 
 impl ClusterTask {
     /// Runs until cancelled.
     pub(super) async fn run(self, sources: FactSources, cancel: CancellationToken) {
-        let Self { task, facts } = self;
+        let Self { task, facts, work } = self;
+        let work_sources = WorkSources {
+            target: sources.target.clone(),
+            bindings: sources.bindings.clone(),
+            sinks: sources.sink_options.clone(),
+        };
         tokio::select! {
             () = task.run(cancel) => {}
+            () = work_sources.publish(work) => {}
             () = tell(sources, facts) => {}
         }
     }

@@ -8,11 +8,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::Outward;
 use crate::config::Config;
+use crate::delivery::SinkOptions;
 use crate::gaps::GapHosts;
 use crate::helix::MaySend;
 use crate::model::cluster::{ClusterStatus, Leadership};
 use crate::model::route::SinkName;
-use crate::model::shard::ShardId;
+use crate::model::shard::{ShardBindings, ShardId, ShardTarget};
 use crate::model::status::{ShardStatus, SinkStatus};
 use crate::reconcile::Memory;
 use crate::store::{Store, StoreError};
@@ -24,6 +25,9 @@ pub(super) struct FactSources {
     pub(super) shards: watch::Receiver<BTreeMap<ShardId, ShardStatus>>,
     pub(super) hooks: watch::Receiver<BTreeMap<ShardId, ShardStatus>>,
     pub(super) sinks: watch::Receiver<BTreeMap<SinkName, SinkStatus>>,
+    pub(super) target: watch::Receiver<Option<ShardTarget>>,
+    pub(super) bindings: watch::Receiver<ShardBindings>,
+    pub(super) sink_options: watch::Receiver<Arc<[SinkOptions]>>,
 }
 
 #[derive(Debug)]

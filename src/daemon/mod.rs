@@ -11,6 +11,8 @@ mod cluster;
 #[cfg(not(feature = "nats"))]
 #[path = "cluster_absent.rs"]
 mod cluster;
+#[cfg(feature = "nats")]
+mod cluster_work;
 mod connect;
 mod doctor;
 mod handle;

@@ -1,0 +1,211 @@
+//! The key `assign`: what every host makes of it, and when the leader writes it. ◆
+//!
+//! It is written on top of the revision that is known, first of all by each new leader: so a leader that has lost its lease
+//! cannot write it any more. A host takes over only a newer revision than the last, as reads may be old.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::assign::{Assignment, Fits, Member, Work, assign};
+use super::lease::{Answer, Moment};
+use super::presence::Hosts;
+use crate::model::cluster::Assigned;
+use crate::model::time::Timestamp;
+
+/// The key.
+pub(super) const ASSIGNMENT: &str = "assign";
+/// Pause after a write that was not carried out.
+const RETRY: Duration = Duration::from_secs(1);
+/// Hosts that are remembered at most.
+const MAX_MEMBERS: usize = 1_000;
+
+/// What is to be done with the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Writes it on top of this revision; 0 stands for none.
+    Write { expected: u64, value: Assignment },
+    /// Reads it from the leader of the stream.
+    Read,
+}
+
+/// A state of the key: its revision, and its value while there is one.
+pub(super) type Found = (u64, Option<Assignment>);
+
+/// The moment of a call, by both clocks.
+pub(super) type Times = (Moment, Timestamp);
+
+/// Everything that an assignment depends on, apart from the work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Basis {
+    epoch: u64,
+    revision: u64,
+    fits: Fits,
+    /// Every host that is alive, with its process.
+    alive: BTreeMap<Arc<str>, String>,
+}
+
+#[derive(Clone, Debug)]
+enum Asked {
+    Write(Basis, Assignment),
+    Read,
+}
+
+/// One host's view of the assignment.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Assigner {
+    work: Work,
+    /// The key as it is known to be in the bucket.
+    found: (u64, Assignment),
+    /// The assignment that this host obeys.
+    applied: (u64, Assignment),
+    /// The basis on which the assignment in the bucket is right.
+    settled: Option<Basis>,
+    asked: Option<Asked>,
+    /// Whether the key has to be read before it may be written.
+    must_read: bool,
+    /// The earliest moment of the next step.
+    next: Moment,
+}
+
+impl Assigner {
+    /// Takes the work that there is.
+    pub(super) fn handle_work(&mut self, work: Work) {
+        self.work = work;
+        self.settled = None;
+    }
+
+    /// The next step, if this host leads under the lease `epoch`. It counts as begun.
+    pub(super) fn poll(&mut self, epoch: u64, hosts: &Hosts, (now, wall): Times) -> Option<Step> {
+        if self.asked.is_some() || now < self.next {
+            return None;
+        }
+        // That of a later leader is not overwritten. What the watch has told may be older or of a bucket that has gone
+        // back in time, so the key itself is asked for.
+        if self.must_read || self.found.1.epoch > epoch {
+            self.asked = Some(Asked::Read);
+            self.next = now + RETRY;
+            return Some(Step::Read);
+        }
+        let basis = self.basis(epoch, hosts, now);
+        if self.settled.as_ref() == Some(&basis) {
+            return None;
+        }
+        let value = self.work_out(&basis, hosts, wall);
+        if value == self.found.1 && self.is_newest() {
+            self.settled = Some(basis);
+            return None;
+        }
+        self.asked = Some(Asked::Write(basis, value.clone()));
+        Some(Step::Write { expected: self.found.0, value })
+    }
+
+    fn basis(&self, epoch: u64, hosts: &Hosts, now: Moment) -> Basis {
+        let (revision, last) = &self.found;
+        let lost = self.work.shards.iter().flat_map(|shards| &shards.lost);
+        let have_lost = lost.filter_map(|shard| last.shards.get(shard).cloned()).collect();
+        let fits = hosts.fits(&last.draining, &have_lost, now);
+        let run = |name: &Arc<str>| hosts.alive_value(name).map(|value| value.holder.run.clone());
+        let alive = hosts.alive().filter_map(|name| Some((Arc::clone(name), run(name)?))).collect();
+        Basis { epoch, revision: *revision, fits, alive }
+    }
+
+    fn work_out(&self, basis: &Basis, hosts: &Hosts, wall: Timestamp) -> Assignment {
+        let mut new = assign(&basis.fits, &self.work, &self.found.1);
+        new.epoch = basis.epoch;
+        new.draining.retain(|name, run| basis.alive.get(name).is_none_or(|now| now == run));
+        for name in basis.alive.keys() {
+            let version = hosts.alive_value(name).map(|value| value.version.clone()).unwrap_or_default();
+            if new.members.len() < MAX_MEMBERS || new.members.contains_key(name) {
+                new.members.insert(Arc::clone(name), Member { version, down_since: None });
+            }
+        }
+        for (name, member) in &mut new.members {
+            if !basis.alive.contains_key(name) && member.down_since.is_none() {
+                member.down_since = Some(hosts.last_heard(name).unwrap_or(wall));
+            }
+        }
+        new
+    }
+
+    /// Whether every host that obeys what this one does takes over the key as it is in the bucket. A bucket that has gone
+    /// back in time has lower revisions for a while.
+    fn is_newest(&self) -> bool {
+        self.found.0 >= self.applied.0
+    }
+
+    /// Takes the answer to the last write.
+    pub(super) fn handle_answer(&mut self, answer: Answer, now: Moment) {
+        let Some(Asked::Write(basis, value)) = self.asked.take() else { return };
+        match answer {
+            Answer::Done(revision) => {
+                self.found = (revision, value);
+                if self.is_newest() {
+                    self.settled = Some(Basis { revision, ..basis });
+                } else {
+                    self.next = now + RETRY;
+                }
+                self.apply();
+            }
+            Answer::Refused => self.must_read = true,
+            Answer::Unknown => {
+                self.must_read = true;
+                self.next = now + RETRY;
+            }
+        }
+    }
+
+    /// Takes the key as the leader of the stream has it; `None` if there was no answer.
+    pub(super) fn handle_read(&mut self, found: Option<Found>, epoch: u64) {
+        self.asked = None;
+        let Some((revision, value)) = found else { return };
+        self.found = (revision, value.unwrap_or_default());
+        self.must_read = false;
+        if self.found.1.epoch <= epoch {
+            self.next = Moment::ZERO;
+        }
+        self.apply();
+    }
+
+    /// Takes a change of the key that the watch has told.
+    pub(super) fn handle_change(&mut self, (revision, value): Found) {
+        if revision > self.found.0 {
+            self.found = (revision, value.unwrap_or_default());
+            self.apply();
+        }
+    }
+
+    /// Begins anew in another bucket, whose revisions are above those of the one before. The work stays where it is.
+    pub(super) fn handle_new_bucket(&mut self) {
+        self.found = (0, Assignment { epoch: 0, ..self.applied.1.clone() });
+        (self.settled, self.asked, self.must_read, self.next) = (None, None, false, Moment::ZERO);
+    }
+
+    /// Obeys what was found, if it is newer. The end of the key changes nothing.
+    fn apply(&mut self) {
+        if self.found.0 > self.applied.0 && self.found.1.epoch > 0 {
+            self.applied = self.found.clone();
+        }
+    }
+
+    /// What this host has to know of the assignment. `leader` leads, as far as is known.
+    pub(super) fn assigned(&self, hosts: &Hosts, leader: Option<&str>) -> Assigned {
+        let (revision, value) = &self.applied;
+        let leader = leader.and_then(|leader| hosts.alive_value(leader));
+        let known = Assigned {
+            epoch: value.epoch,
+            revision: *revision,
+            has_old_hosts: hosts.has_old(),
+            ..Assigned::default()
+        };
+        if leader.is_some_and(|leader| !leader.knows_assignments()) {
+            return known;
+        }
+        Assigned {
+            conduit_id: value.conduit_id.clone(),
+            shards: Arc::clone(&value.shards),
+            sinks: Arc::clone(&value.sinks),
+            ..known
+        }
+    }
+}
