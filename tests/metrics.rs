@@ -240,7 +240,7 @@ async fn prometheus_reads_every_series_of_a_daemon_at_work() {
     for name in metrics::ALL.iter().flat_map(metrics::Metric::samples) {
         let shown = samples.sum(&name, &[]).is_some();
         // Neither webhook, cluster nor page for invited users is configured, and no sink waits for its next try.
-        let absent = ["_webhook_", "_cluster_", "_authorize_", "_sink_next_try_time_"];
+        let absent = ["_webhook_", "_cluster_", "_forward", "_authorize_", "_sink_next_try_time_"];
         let is_absent = absent.iter().any(|part| name.contains(part));
         assert_eq!(shown, !is_absent, "{name}: all but what is not there shows");
     }

@@ -31,10 +31,10 @@ pub(super) fn run(args: &Args, flags: &HostsArgs) -> Result<u8, Failure> {
 }
 
 fn table(hosts: &[HostStatus], now: Timestamp) -> String {
-    let head = ["HOST", "STATE", "VERSION", "FOR", "SHARDS", "SINKS", "FILE"].map(str::to_owned);
+    let head = ["HOST", "STATE", "VERSION", "FOR", "SHARDS", "SINKS", "FILE", "LAG"].map(str::to_owned);
     let rows = hosts.iter().map(|host| row(host, now));
-    let rows: Vec<[String; 7]> = std::iter::once(head).chain(rows).collect();
-    let mut widths = [0; 7];
+    let rows: Vec<[String; 8]> = std::iter::once(head).chain(rows).collect();
+    let mut widths = [0; 8];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
@@ -50,7 +50,7 @@ fn table(hosts: &[HostStatus], now: Timestamp) -> String {
     text
 }
 
-fn row(host: &HostStatus, now: Timestamp) -> [String; 7] {
+fn row(host: &HostStatus, now: Timestamp) -> [String; 8] {
     let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
     [
         host.name.clone(),
@@ -60,6 +60,7 @@ fn row(host: &HostStatus, now: Timestamp) -> [String; 7] {
         or_dash(host.shards_in_words()),
         or_dash(host.sinks.join(", ")),
         if host.file_differs { "differs" } else { "same" }.to_owned(),
+        host.forward_lag.to_string(),
     ]
 }
 
@@ -75,10 +76,10 @@ mod tests {
         let status = example::status();
         let cluster = status.cluster.expect("the example has one");
         expect![[r#"
-            HOST   STATE      VERSION  FOR        SHARDS  SINKS  FILE
-            web-1  leads      0.1.0    1 day 2 h  0, 1    log    same
-            web-2  stands by  0.1.0    1 h        0, 1    log    differs
-            web-3  down       0.1.0    1 min      0, 1    log    same
+            HOST   STATE      VERSION  FOR        SHARDS  SINKS  FILE     LAG
+            web-1  leads      0.1.0    1 day 2 h  0, 1    log    same     0
+            web-2  stands by  0.1.0    1 h        0, 1    log    differs  0
+            web-3  down       0.1.0    1 min      0, 1    log    same     12
         "#]]
         .assert_eq(&table(&cluster.hosts, status.now));
     }

@@ -239,6 +239,14 @@ fn hosts(cluster: &ClusterStatus) -> String {
     if let Some(version) = &cluster.nats_version {
         let _ = write!(text, "; NATS {version}{}", if cluster.connected { "" } else { ", away" });
     }
+    if cluster.forward.lag_events > 0 {
+        let _ = write!(
+            text,
+            "; shared log {} behind ({})",
+            counted(cluster.forward.lag_events, "event"),
+            duration(Duration::from_secs(cluster.forward.lag_seconds))
+        );
+    }
     let differing: Vec<&str> = cluster
         .hosts
         .iter()

@@ -265,6 +265,7 @@ impl World {
             leaving: false,
             shards: Vec::new(),
             sinks: Vec::new(),
+            forward_lag: 0,
             formats: vec![ASSIGN.to_owned()],
         };
         self.write(Change::Host(index, value));

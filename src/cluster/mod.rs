@@ -14,6 +14,7 @@ mod gate;
 mod lease;
 #[cfg(test)]
 mod lease_tests;
+mod log;
 mod nats;
 mod presence;
 mod run;
@@ -22,5 +23,6 @@ mod values;
 
 pub use self::assign::{ShardWork, Work};
 pub use self::gate::Gate;
+pub use self::log::{Acknowledged, LogError, LogLimits, SharedLog};
 pub use self::nats::{ClusterError, NatsReport, examine_nats};
 pub use self::run::{Cluster, ClusterHandle, HostFacts, Inputs, SaveError, cluster};

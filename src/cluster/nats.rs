@@ -2,6 +2,7 @@
 //!
 //! A key is written with a plain publish, as the library's own update of a key drops its time to live.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -57,6 +58,9 @@ pub enum ClusterError {
     /// The bucket cannot be made or used.
     #[error("the bucket `{bucket}` cannot be used: {why}")]
     Bucket { bucket: String, why: String },
+    /// The stream of the shared log cannot be made or used.
+    #[error("the stream `{stream}` of the shared log cannot be used: {why}")]
+    Stream { stream: String, why: String },
 }
 
 impl ClusterError {
@@ -74,7 +78,7 @@ impl ClusterError {
             Self::Gone { .. } => {
                 "nothing is lost: the hosts make it again from what they remember, and one leads after a few seconds"
             }
-            Self::Bucket { .. } => {
+            Self::Bucket { .. } | Self::Stream { .. } => {
                 "JetStream must be on (`jetstream {}` in the server's configuration), and the user must be allowed to use \
                  it; docs/several-hosts.md lists the subjects"
             }
@@ -191,7 +195,24 @@ impl Connection {
         (!version.is_empty()).then_some(version)
     }
 
-    fn check_version(&self) -> Result<String, ClusterError> {
+    /// Number of this connection; another one after it was lost and is there again.
+    pub(super) fn generation(&self) -> u64 {
+        self.client.statistics().connects.load(Ordering::Relaxed)
+    }
+
+    /// For requests to JetStream.
+    pub(super) fn context(&self) -> Context {
+        let mut context = async_nats::jetstream::new(self.client.clone());
+        context.set_timeout(ANSWER_LIMIT);
+        context
+    }
+
+    /// A server's words, fit for a message.
+    pub(super) fn said(&self, text: &str) -> String {
+        self.link.said(text)
+    }
+
+    pub(super) fn check_version(&self) -> Result<String, ClusterError> {
         let version = self.version().unwrap_or_default();
         let mut numbers = version.split('.').map_while(|part| part.parse::<u32>().ok());
         let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
@@ -202,7 +223,8 @@ impl Connection {
         Ok(version)
     }
 
-    fn replicas(&self, options: &ClusterOptions) -> usize {
+    /// Copies of what is made.
+    pub(super) fn replicas(&self, options: &ClusterOptions) -> usize {
         let servers = self.count.max(self.client.server_info().connect_urls.len());
         options.replicas.unwrap_or(if servers >= 3 { 3 } else { 1 })
     }
@@ -290,8 +312,7 @@ impl Bucket {
             return Err(away);
         }
         connection.check_version()?;
-        let mut context = async_nats::jetstream::new(connection.client.clone());
-        context.set_timeout(ANSWER_LIMIT);
+        let context = connection.context();
         let failed = |why: String| ClusterError::Bucket {
             bucket: options.name.clone(),
             why: connection.link.said(&why),
@@ -421,8 +442,7 @@ pub async fn examine_nats(
     let version = connection.check_version()?;
     let failed =
         |why: String| ClusterError::Bucket { bucket: options.name.clone(), why: connection.link.said(&why) };
-    let mut context = async_nats::jetstream::new(connection.client.clone());
-    context.set_timeout(ANSWER_LIMIT);
+    let context = connection.context();
     context.query_account().await.map_err(|error| failed(chain(&error)))?;
     let replicas = match context.get_stream(format!("KV_{}", options.name)).await {
         Ok(stream) => Some(stream.cached_info().config.num_replicas),

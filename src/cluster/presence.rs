@@ -47,6 +47,8 @@ pub(super) struct HostValue {
     /// Formats of the bucket that its release knows; the first release named none.
     #[serde(default)]
     pub(super) formats: Vec<String>,
+    #[serde(default)]
+    pub(super) forward_lag: u64,
 }
 
 impl HostValue {
@@ -224,6 +226,7 @@ impl Hosts {
                 shards: if is_down { Vec::new() } else { known.value.shards.clone() },
                 sinks: if is_down { Vec::new() } else { known.value.sinks.clone() },
                 file_differs: known.value.fingerprint != fingerprint,
+                forward_lag: known.value.forward_lag,
             }
         };
         self.known.iter().map(status).collect()
@@ -246,6 +249,7 @@ mod tests {
             shards: vec![0],
             sinks: vec!["log".into()],
             formats: vec![ASSIGN.into()],
+            forward_lag: 0,
         }
     }
 

@@ -22,7 +22,7 @@ use super::nats::{Bucket, ClusterError, Connection, KeyChange, KeyState, change}
 use super::presence::{ASSIGN, HostValue, Hosts};
 use super::term::Terms;
 use super::values::{GAPS, Group, GroupWrite, PLACES, SharedValues};
-use crate::model::cluster::{Assigned, ClusterOptions, ClusterStatus, Leadership, Role};
+use crate::model::cluster::{Assigned, ClusterOptions, ClusterStatus, ForwardStatus, Leadership, Role};
 use crate::model::text::{chain, duration};
 use crate::model::time::Timestamp;
 use crate::store::since_boot;
@@ -48,6 +48,8 @@ pub struct HostFacts {
     pub shards: Vec<u32>,
     /// Sinks that are worked here.
     pub sinks: Vec<String>,
+    /// Events that are stored here, and that the shared log does not have.
+    pub forward_lag: u64,
 }
 
 /// What the cluster is told by the other parts of this host.
@@ -510,6 +512,7 @@ impl Driver {
             shards: facts.shards.clone(),
             sinks: facts.sinks.clone(),
             formats: vec![ASSIGN.to_owned()],
+            forward_lag: facts.forward_lag,
         })
     }
 
@@ -752,6 +755,7 @@ impl Driver {
             takeovers: self.terms.takeovers(),
             hosts: self.hosts.statuses(&self.fingerprint, leader.as_deref(), at),
             leader: leader.clone(),
+            forward: ForwardStatus::default(),
             no_deletes: no_deletes.clone(),
             problem: failure.as_ref().map(|(problem, _)| problem.clone()),
             hint: failure.map(|(_, hint)| hint),

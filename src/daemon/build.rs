@@ -42,7 +42,7 @@ impl Daemon {
     pub async fn build(mut options: DaemonOptions) -> Result<Self, BuildError> {
         let config = take_config(&mut options)?;
         let http = connections_to_twitch(&config).map_err(BuildError::Http)?;
-        let delivery_options = options_for_delivery(&options, &http)?;
+        let mut delivery_options = options_for_delivery(&options, &http)?;
         parts::check_sinks(&config, &delivery_options)?;
         let notifier = Notifier::new(options.notify_systemd);
         let store = own_store(&options, &config, &notifier).await?;
@@ -51,6 +51,12 @@ impl Daemon {
             memory::forget_twitch(&store).await.map_err(BuildError::Store)?;
         }
         let joined = cluster::join(&config, &store, &http).await.map_err(BuildError::Store)?;
+        let (forwarder, forward) = match &joined {
+            Some((_, link)) => Some(link.forwarder(store.clone()).await.map_err(BuildError::Store)?),
+            None => None,
+        }
+        .unzip();
+        delivery_options.forwards = joined.is_some();
         let (webhook_tx, webhook_options) = watch::channel(None);
         let retire_after = options.tuning.retire_after.unwrap_or(webhooks::RETIRE_AFTER);
         let file = SecretFile::new(&config.state_directory);
@@ -125,7 +131,7 @@ impl Daemon {
         let (gaps, gaps_status) = gaps(store.clone(), &helix, gap_sources, catch_up);
 
         let cluster_status = joined.as_ref().map(|(_, link)| link.status());
-        let cluster = joined.map(|(task, link)| {
+        let cluster = joined.zip(forward.clone()).map(|((task, link), forward)| {
             let sources = FactSources {
                 fingerprint: inputs.fingerprint,
                 shards: pool_handle.shards.clone(),
@@ -134,6 +140,7 @@ impl Daemon {
                 target: reconcile.target.clone(),
                 bindings: reconcile.tenures.clone(),
                 sink_options: inputs.sinks,
+                forward,
             };
             (task, link, sources)
         });
@@ -160,6 +167,7 @@ impl Daemon {
             invite_counts,
             hanging,
             cluster: cluster_status,
+            forward,
         };
         let log = options.log.clone();
         let children = delivery_options.children.clone();
@@ -180,6 +188,7 @@ impl Daemon {
             reconciler,
             pool,
             delivery,
+            forwarder,
             gaps,
             reloader,
             webhook,

@@ -15,13 +15,14 @@ use super::memory::{OF_HOSTS, StoreMemory};
 use super::options;
 use crate::auth::Outward;
 use crate::cluster::{
-    Cluster, ClusterError, ClusterHandle, HostFacts, Inputs, NatsReport, Work, cluster, examine_nats,
+    Cluster, ClusterError, ClusterHandle, HostFacts, Inputs, LogLimits, NatsReport, SharedLog, Work, cluster,
+    examine_nats,
 };
 use crate::config::Config;
-use crate::delivery::SinkOptions;
+use crate::delivery::{ACKNOWLEDGED, Forwarder, SinkOptions, forwarder};
 use crate::gaps::{GapHosts, SharedText};
 use crate::helix::MaySend;
-use crate::model::cluster::{ClusterStatus, HostState, Leadership};
+use crate::model::cluster::{ClusterOptions, ClusterStatus, ForwardStatus, HostState, Leadership};
 use crate::model::route::SinkName;
 use crate::model::shard::{ShardBindings, ShardId, ShardTarget};
 use crate::model::status::{ShardStatus, SinkStatus};
@@ -50,6 +51,7 @@ pub(super) struct FactSources {
     pub(super) target: watch::Receiver<Option<ShardTarget>>,
     pub(super) bindings: watch::Receiver<ShardBindings>,
     pub(super) sink_options: watch::Receiver<Arc<[SinkOptions]>>,
+    pub(super) forward: watch::Receiver<ForwardStatus>,
 }
 
 /// The task of the cluster, with what this host tells of itself.
@@ -60,9 +62,16 @@ pub(super) struct ClusterTask {
     work: watch::Sender<Work>,
 }
 
+/// The task that copies events to the shared log.
+pub(super) type ForwardTask = Forwarder;
+
 /// The cluster that this host belongs to; cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct ClusterLink(ClusterHandle);
+pub(super) struct ClusterLink {
+    cluster: ClusterHandle,
+    log: SharedLog,
+    options: ClusterOptions,
+}
 
 /// Joins the cluster that the configuration names, once the task runs.
 pub(super) async fn join(
@@ -81,13 +90,17 @@ pub(super) async fn join(
             new
         }
     };
+    let acknowledged = known.iter().find(|(name, _)| name == ACKNOWLEDGED);
+    let acknowledged = acknowledged.and_then(|(_, text)| serde_json::from_str(text).ok());
+    let limits = LogLimits { retain: config.store.retain, max_size: config.store.max_size.as_u64() };
+    let log = SharedLog::new(options.clone(), (**outward.tls()).clone(), limits, acknowledged);
     known.retain(|(name, _)| OF_HOSTS.iter().any(|prefix| name.starts_with(prefix)));
     let facts = HostFacts { fingerprint: options::fingerprint(config), ..HostFacts::default() };
     let (facts, told) = watch::channel(facts);
     let (work, assigned_work) = watch::channel(Work::default());
     let inputs = Inputs { facts: told, work: assigned_work };
-    let (task, handle) = cluster(options, (**outward.tls()).clone(), instance, inputs, known);
-    Ok(Some((ClusterTask { task, facts, work }, ClusterLink(handle))))
+    let (task, cluster) = cluster(options.clone(), (**outward.tls()).clone(), instance, inputs, known);
+    Ok(Some((ClusterTask { task, facts, work }, ClusterLink { cluster, log, options })))
 }
 
 impl ClusterTask {
@@ -113,10 +126,17 @@ async fn tell(mut sources: FactSources, facts: watch::Sender<HostFacts>) {
         let shards: BTreeSet<u32> = delivering(&sources.shards.borrow_and_update());
         let hooks: BTreeSet<u32> = delivering(&sources.hooks.borrow_and_update());
         let sinks = sources.sinks.borrow_and_update().keys().map(ToString::to_string).collect();
+        let forward_lag = sources.forward.borrow_and_update().lag_events;
+        // The next sign of life tells it; it changes too often for one of its own.
+        facts.send_if_modified(|facts| {
+            facts.forward_lag = forward_lag;
+            false
+        });
         let new = HostFacts {
             fingerprint: sources.fingerprint.borrow_and_update().clone(),
             shards: shards.union(&hooks).copied().collect(),
             sinks,
+            forward_lag,
         };
         facts.publish(new);
         tokio::select! {
@@ -124,6 +144,7 @@ async fn tell(mut sources: FactSources, facts: watch::Sender<HostFacts>) {
             Ok(()) = sources.shards.changed() => {}
             Ok(()) = sources.hooks.changed() => {}
             Ok(()) = sources.sinks.changed() => {}
+            Ok(()) = sources.forward.changed() => {}
             else => std::future::pending().await,
         }
     }
@@ -135,37 +156,45 @@ fn delivering(shards: &BTreeMap<ShardId, ShardStatus>) -> BTreeSet<u32> {
 
 impl ClusterLink {
     pub(super) fn leadership(&self) -> watch::Receiver<Leadership> {
-        self.0.leadership.clone()
+        self.cluster.leadership.clone()
     }
 
     pub(super) fn status(&self) -> watch::Receiver<ClusterStatus> {
-        self.0.status.clone()
+        self.cluster.status.clone()
+    }
+
+    /// Copies the events of this host to the shared log.
+    pub(super) async fn forwarder(
+        &self,
+        store: Store,
+    ) -> Result<(ForwardTask, watch::Receiver<ForwardStatus>), StoreError> {
+        forwarder(store, self.log.clone(), &self.options).await
     }
 
     /// Whether requests may go to Twitch from here.
     pub(super) fn may_send(&self) -> MaySend {
-        let gate = self.0.gate.clone();
+        let gate = self.cluster.gate.clone();
         MaySend(Arc::new(move || gate.is_open()))
     }
 
     /// The memory that the hosts share. What is known of it stays in the store of this host, for a start without NATS.
     pub(super) fn memory(&self, store: Store) -> Arc<dyn Memory> {
-        Arc::new(SharedMemory { cluster: self.0.clone(), local: StoreMemory(store) })
+        Arc::new(SharedMemory { cluster: self.cluster.clone(), local: StoreMemory(store) })
     }
 
     /// The other hosts, for the watch over gaps.
     pub(super) fn gap_hosts(&self, store: Store) -> GapHosts {
-        let memory = Arc::new(SharedMemory { cluster: self.0.clone(), local: StoreMemory(store) });
+        let memory = Arc::new(SharedMemory { cluster: self.cluster.clone(), local: StoreMemory(store) });
         GapHosts { leadership: self.leadership(), memory: Arc::new(GapText(memory)) }
     }
 
     /// Gives the lease up, and waits until another host has bound its shards, if there is one.
     pub(super) async fn hand_over(&self) {
         let deadline = Instant::now() + HANDOVER;
-        if timeout(RESIGN, self.0.resign()).await.is_err() {
+        if timeout(RESIGN, self.cluster.resign()).await.is_err() {
             warn!("the lease could not be given up; another host leads once it has ended");
         }
-        let mut status = self.0.status.clone();
+        let mut status = self.cluster.status.clone();
         let (own, hosts) = (status.borrow().host.clone(), status.borrow().hosts.clone());
         let own_shards = hosts.iter().find(|host| host.name == own).map_or(0, |host| host.shards.len());
         if !hosts.iter().any(|host| host.name != own && host.state == HostState::Up) || own_shards == 0 {

@@ -53,7 +53,7 @@ pub use reach::Caller;
 pub use webhook_secret::SecretFileError;
 pub use webhooks::WebhookError;
 
-use self::cluster::{ClusterLink, ClusterTask, FactSources};
+use self::cluster::{ClusterLink, ClusterTask, FactSources, ForwardTask};
 use self::reload::{Reloader, Request};
 use self::systemd::{LivenessCounters, Notifier};
 use self::watchdog::Hanging;
@@ -203,6 +203,8 @@ pub struct Daemon {
     gaps: Gaps,
     reloader: Reloader,
     webhook: Webhook,
+    /// Copies events to the shared log of the cluster.
+    forwarder: Option<ForwardTask>,
     /// The cluster, if the configuration has one.
     cluster: Option<(ClusterTask, ClusterLink, FactSources)>,
     reload_requests: mpsc::Receiver<Request>,

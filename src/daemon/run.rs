@@ -35,6 +35,9 @@ impl Daemon {
         api_tasks.spawn("token keeper", self.keeper.run(api.clone()));
         api_tasks.spawn("reconciler", self.reconciler.run(api.clone()));
         rest_tasks.spawn("delivery", self.delivery.run(rest.clone()));
+        if let Some(forwarder) = self.forwarder {
+            rest_tasks.spawn("forwarder", forwarder.run(rest.clone()));
+        }
         rest_tasks.spawn("gap watcher", self.gaps.run(rest.clone()));
         rest_tasks.spawn("reaper of orphans", orphans::reap(self.children, rest.clone()));
         let counts = self.store.intake_counts();

@@ -10,7 +10,7 @@ use super::watchdog::Hanging;
 use crate::admin::EndpointOptions;
 use crate::admission::Counts;
 use crate::invite::Invites;
-use crate::model::cluster::{ClusterStatus, Role};
+use crate::model::cluster::{ClusterStatus, ForwardStatus, Role};
 use crate::model::route::SinkName;
 use crate::model::shard::ShardId;
 use crate::model::status::{
@@ -31,6 +31,10 @@ const LAG_ALARM: Duration = Duration::from_secs(300);
 
 /// Number of shards that are problems of their own; more are one problem.
 const LISTED_SHARDS: usize = 4;
+/// Age of what waits for the shared log from which that is a problem.
+const FORWARD_ALARM: Duration = Duration::from_secs(10);
+/// Time for which it is shown that the shared log had lost events.
+const TAIL_ALARM: Duration = Duration::from_secs(3600);
 
 /// Receivers of all published values.
 #[derive(Clone, Debug)]
@@ -60,6 +64,8 @@ pub(super) struct Sources {
     pub(super) hanging: watch::Receiver<Hanging>,
     /// The cluster, if there is one.
     pub(super) cluster: Option<watch::Receiver<ClusterStatus>>,
+    /// Its forwarder.
+    pub(super) forward: Option<watch::Receiver<ForwardStatus>>,
 }
 
 impl Sources {
@@ -105,7 +111,10 @@ impl Sources {
             webhook: copy(&self.webhook.status),
             store: copy(&self.store),
             sinks: sinks(copy(&self.sinks)),
-            cluster: self.cluster.as_ref().map(copy),
+            cluster: self.cluster.as_ref().map(|cluster| ClusterStatus {
+                forward: self.forward.as_ref().map(copy).unwrap_or_default(),
+                ..copy(cluster)
+            }),
             admin: copy(&self.admin).and_then(|admin| {
                 let listen = admin.listener().address()?.to_string();
                 let status = AdminStatus { listen, token: admin.has_token(), ..AdminStatus::default() };
@@ -180,6 +189,43 @@ fn not_ready_to_stand_by(status: &Status, cluster: &ClusterStatus) -> Vec<String
     found
 }
 
+/// Returns what is wrong with the shared log, and what to do about it.
+fn forward_problems(cluster: &ClusterStatus, now: Timestamp) -> Vec<(String, &'static str)> {
+    let ForwardStatus { lag_events, lag_seconds, too_large, lost, tail_lost, problem, .. } = &cluster.forward;
+    let mut found = Vec::new();
+    let lag = Duration::from_secs(*lag_seconds);
+    // That NATS is away is told already.
+    if let Some(problem) = problem.as_ref().filter(|_| cluster.connected && lag >= FORWARD_ALARM) {
+        let what = format!(
+            "{} not in the shared log yet, the oldest for {}: {problem}",
+            counted(*lag_events, "event"),
+            duration(lag)
+        );
+        found.push((what, "they are kept on this host and tried again; docs/several-hosts.md lists what the user in NATS must be \
+                           allowed"));
+    }
+    if let Some(at) = tail_lost.filter(|at| now.since(*at) < TAIL_ALARM) {
+        found.push((
+            format!("the shared log had lost its newest events; this host sent those of the last half hour again at {at}"),
+            "a NATS server lost its disk, its power or its data: look at its log; `sync_interval: always` in its `jetstream` \
+             section keeps it from losing what it has acknowledged",
+        ));
+    }
+    if *too_large > 0 {
+        found.push((
+            format!("{} not in the shared log: too large for the NATS servers", counted(*too_large, "event")),
+            "raise `max_payload` in the configuration of the NATS servers to 2 MB and restart eventsubd: it sends them again",
+        ));
+    }
+    if *lost > 0 {
+        found.push((
+            format!("retention removed {} before the shared log had them", counted(*lost, "event")),
+            "raise `store.retain` or `store.max_size`, so that they outlast the times in which NATS is away",
+        ));
+    }
+    found
+}
+
 fn has_token(status: &Status) -> bool {
     matches!(status.token.state, TokenState::Valid | TokenState::Renewing)
 }
@@ -243,6 +289,9 @@ fn problems(status: &Status, hanging: &Hanging) -> Vec<Problem> {
         if let Some(why) = &cluster.no_deletes {
             let hint = "make the file the same on all hosts, and run `eventsubd reload` on each";
             add("cluster", &format!("nothing is deleted at Twitch: {why}"), hint);
+        }
+        for (problem, hint) in forward_problems(cluster, status.now) {
+            add("cluster", &problem, hint);
         }
     }
     if let Some(problem) = status.webhook.as_ref().and_then(|webhook| webhook.problem.as_ref()) {
@@ -408,6 +457,12 @@ mod tests {
               it connects by itself once NATS is there
             cluster: nothing is deleted at Twitch: the file of web-2 is another one than here
               make the file the same on all hosts, and run `eventsubd reload` on each
+            cluster: the shared log had lost its newest events; this host sent those of the last half hour again at 2026-11-02T08:05:27.000Z
+              a NATS server lost its disk, its power or its data: look at its log; `sync_interval: always` in its `jetstream` section keeps it from losing what it has acknowledged
+            cluster: 1 event not in the shared log: too large for the NATS servers
+              raise `max_payload` in the configuration of the NATS servers to 2 MB and restart eventsubd: it sends them again
+            cluster: retention removed 2 events before the shared log had them
+              raise `store.retain` or `store.max_size`, so that they outlast the times in which NATS is away
             webhook: the certificate could not be read again: no such file
             token: the token endpoint cannot be reached: no answer in time
               it tries again by itself; check the network if this lasts

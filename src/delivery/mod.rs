@@ -9,6 +9,8 @@ mod batch;
 mod check;
 mod children;
 pub mod format;
+#[cfg(feature = "nats")]
+mod forwarder;
 pub mod gate;
 mod handle;
 mod make;
@@ -37,6 +39,8 @@ use tokio::time::Instant;
 
 pub use self::check::{check_sinks, try_connections};
 pub use self::children::Children;
+#[cfg(feature = "nats")]
+pub use self::forwarder::{ACKNOWLEDGED, Forwarder, forwarder};
 pub use self::handle::{DeliveryHandle, ResendError};
 pub use self::make::SinkError;
 pub use self::options::DeliveryOptions;
@@ -51,6 +55,9 @@ pub use crate::model::sink::{
     SinkKind, SinkOptions,
 };
 use crate::store::Store;
+
+/// Name of the place of the forwarder, which copies events to the shared log of a cluster. No sink can be called so.
+const FORWARDER: &str = "cluster.forwarder";
 
 /// Builds the delivery; nothing happens until it is run.
 ///

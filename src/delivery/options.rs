@@ -19,6 +19,8 @@ pub struct DeliveryOptions {
     pub children: Children,
     /// Print what sinks that reach outside would get, instead of sending it.
     pub print: bool,
+    /// Whether a forwarder reads the store as well; see [`super::forwarder`].
+    pub forwards: bool,
     /// The proxies that HTTP sinks go through, for messages; NATS sinks connect directly.
     pub proxies: Proxies,
 }
@@ -28,7 +30,7 @@ impl DeliveryOptions {
     pub fn new(http: reqwest::Client, tls: rustls::ClientConfig) -> Self {
         let stdout: OpenStdout = Arc::new(|| Box::new(std::io::stdout()));
         let (children, proxies) = (Children::default(), Proxies::default());
-        Self { stdout, http, tls, children, print: false, proxies }
+        Self { stdout, http, tls, children, print: false, forwards: false, proxies }
     }
 }
 

@@ -16,6 +16,8 @@ pub struct Selector {
     /// The globs that name types: all but `*`.
     named: GlobSet,
     unasked: Unasked,
+    /// Whether it takes whatever is stored.
+    is_everything: bool,
 }
 
 #[derive(Deserialize)]
@@ -44,7 +46,12 @@ impl Selector {
             }
         }
         let named = set.build()?;
-        Ok(Self { name, types: (!all).then(|| named.clone()), named, unasked })
+        Ok(Self { name, types: (!all).then(|| named.clone()), named, unasked, is_everything: false })
+    }
+
+    /// Takes every event, whatever the routes are.
+    pub fn everything(name: SinkName) -> Self {
+        Self { name, types: None, named: GlobSet::empty(), unasked: Unasked::All, is_everything: true }
     }
 
     /// Whether the event is for the sink. An event that cannot be read is delivered, rather than lost.
@@ -61,6 +68,9 @@ impl Selector {
 
     /// Like [`Self::wants`], for an event with this type, version and payload.
     pub fn wants_parts(&self, kind: &str, version: &str, payload: &[u8], routes: &Routes) -> bool {
+        if self.is_everything {
+            return true;
+        }
         if kind.starts_with(OWN) {
             return self.named.is_match(kind) || (self.unasked == Unasked::All && self.types.is_none());
         }
@@ -107,6 +117,16 @@ mod tests {
     fn selector(name: &str, types: &[&str]) -> Selector {
         let types: Vec<String> = types.iter().map(|&t| t.to_owned()).collect();
         Selector::new(SinkName::new(name), &types, Unasked::All).unwrap()
+    }
+
+    #[test]
+    fn everything_is_taken_whatever_the_file_says() {
+        let selector = Selector::everything(SinkName::new("all"));
+        for kind in ["stream.online", "unlisted.type", "eventsubd.gap"] {
+            for payload in [r#"{"subscription":{},"event":{}}"#, r#"{"subscription":{}}"#, "garbage"] {
+                assert!(selector.wants(&event(kind, payload), &Routes::default()), "{kind} {payload}");
+            }
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::make::{Made, SinkError, make_or_print, selector};
 use super::receiver::Receiver;
 use super::single::SingleWorker;
 use super::worker::{Command, SharedPause, Statuses, Stop, Waiting, Worker, follower};
-use super::{DeliveryOptions, SinkOptions, sleep_until};
+use super::{DeliveryOptions, FORWARDER, SinkOptions, sleep_until};
 use crate::model::route::{Routes, SinkName};
 use crate::model::status::SinkState;
 use crate::store::Store;
@@ -115,7 +115,8 @@ impl Delivery {
                 Some(ended) = workers.tasks.join_next_with_id() => self.ended(ended, &mut workers).await,
                 Some(request) = self.requests.recv() => self.handle_request(request, &mut workers).await,
                 _ = retire.tick() => {
-                    let names = sinks.iter().map(|sink| sink.name.clone()).collect();
+                    let forwarder = self.options.forwards.then(|| SinkName::new(FORWARDER));
+                    let names = sinks.iter().map(|sink| sink.name.clone()).chain(forwarder).collect();
                     if let Err(error) = self.store.retire_sinks(names).await {
                         warn!(%error, "the names of the sinks could not be stored");
                     }

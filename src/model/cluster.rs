@@ -104,6 +104,25 @@ impl HostState {
     }
 }
 
+/// Work of the forwarder, which copies the events of this host to the shared log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardStatus {
+    /// Events that this host has stored, and that the shared log does not have yet.
+    pub lag_events: u64,
+    /// Age of the oldest of them, in seconds.
+    pub lag_seconds: u64,
+    /// Events acknowledged since the start.
+    pub forwarded: u64,
+    /// Events that are too large for NATS; they are kept in this host's store.
+    pub too_large: u64,
+    /// Events that retention removed before the shared log had them, ever.
+    pub lost: u64,
+    /// When the shared log was found without the newest of its events, and got them again, since the start.
+    pub tail_lost: Option<Timestamp>,
+    /// The last failure, until an attempt succeeds.
+    pub problem: Option<String>,
+}
+
 /// A host of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostStatus {
@@ -120,6 +139,9 @@ pub struct HostStatus {
     pub sinks: Vec<String>,
     /// Whether its file is another one than that of the host which says so.
     pub file_differs: bool,
+    /// Events that it has stored, and that the shared log did not have at its last sign of life.
+    #[serde(default)]
+    pub forward_lag: u64,
 }
 
 impl HostStatus {
@@ -158,6 +180,9 @@ pub struct ClusterStatus {
     pub takeovers: u64,
     /// Every host that was seen since the start, by name.
     pub hosts: Vec<HostStatus>,
+    /// The forwarder of this host.
+    #[serde(default)]
+    pub forward: ForwardStatus,
     /// Why nothing is deleted at Twitch; `None` if deletes are allowed.
     pub no_deletes: Option<String>,
     /// Current problem.

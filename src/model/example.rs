@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cluster::{ClusterStatus, HostState, HostStatus, Role};
+use super::cluster::{ClusterStatus, ForwardStatus, HostState, HostStatus, Role};
 use super::event::Seq;
 use super::obstacle::Obstacle;
 use super::rate::Rate;
@@ -292,10 +292,20 @@ fn cluster(now: Timestamp) -> ClusterStatus {
         shards: vec![0, 1],
         sinks: vec!["log".to_owned()],
         file_differs: false,
+        forward_lag: 0,
     };
     let leader = HostStatus { leader: true, ..host("web-1", HostState::Up, 93_600) };
     let other = HostStatus { file_differs: true, ..host("web-2", HostState::Up, 3_600) };
-    let down = host("web-3", HostState::Down, 60);
+    let down = HostStatus { forward_lag: 12, ..host("web-3", HostState::Down, 60) };
+    let forward = ForwardStatus {
+        lag_events: 3,
+        lag_seconds: 1,
+        forwarded: 5_000,
+        too_large: 1,
+        lost: 2,
+        tail_lost: Some(Timestamp::from_unix_millis(now.unix_millis() - 600_000)),
+        problem: Some("NATS did not acknowledge the event: no answer in time".to_owned()),
+    };
     ClusterStatus {
         name: "eventsubd".to_owned(),
         host: "web-1".to_owned(),
@@ -305,6 +315,7 @@ fn cluster(now: Timestamp) -> ClusterStatus {
         nats_version: Some("2.12.8".to_owned()),
         takeovers: 1,
         hosts: vec![leader, other, down],
+        forward,
         no_deletes: Some("the file of web-2 is another one than here".to_owned()),
         problem: Some("cannot connect to NATS at n1:4222: connection refused".to_owned()),
         hint: Some("it connects by itself once NATS is there".to_owned()),

@@ -6,6 +6,7 @@
 mod common;
 mod faults;
 mod host;
+mod log;
 mod servers;
 
 use std::path::PathBuf;

@@ -6,15 +6,32 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::WAIT;
 
 /// The oldest server that is allowed.
 pub(super) const OLDEST: &str = "oldest/site-packages/bin/nats-server";
 pub(super) const NEWEST: &str = "newest/site-packages/bin/nats-server";
 
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
 /// Servers that know each other; they are killed when this goes.
 pub(super) struct Servers {
     folder: tempfile::TempDir,
+    /// The configuration of each, beside what the arguments say.
+    pub(super) config: String,
     program: PathBuf,
     ports: Vec<(u16, u16)>,
     children: Vec<Option<Child>>,
@@ -37,7 +54,8 @@ impl Servers {
     /// So many servers of this program.
     pub(super) fn start_program(program: PathBuf, number: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut servers = Self { folder, program, ports: Vec::new(), children: Vec::new() };
+        let config = String::new();
+        let mut servers = Self { folder, config, program, ports: Vec::new(), children: Vec::new() };
         // Another process may take a port meanwhile: then other ones are tried.
         let begun = Instant::now();
         loop {
@@ -54,8 +72,12 @@ impl Servers {
     /// Starts a server, with what it had stored.
     pub(super) fn run(&mut self, index: usize) {
         let (port, cluster) = self.ports[index];
+        let config = self.folder.path().join("config");
+        fs::write(&config, &self.config).unwrap();
         let mut command = Command::new(&self.program);
         command
+            .arg("--config")
+            .arg(config)
             .args(["--jetstream", "--addr", "127.0.0.1", "--port", &port.to_string()])
             .args(["--name", &format!("n{index}"), "--store_dir"])
             .arg(self.folder.path().join(format!("store-{index}")))
@@ -92,6 +114,28 @@ impl Servers {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    pub(super) fn signal(&self, index: usize, signal: Signal) {
+        kill_process(Pid::from_child(self.children[index].as_ref().unwrap()), signal).unwrap();
+    }
+
+    fn stream(&self, index: usize, stream: &str) -> PathBuf {
+        self.folder.path().join(format!("store-{index}/jetstream/$G/streams/{stream}"))
+    }
+
+    /// A copy of what a server that does not run has of a stream.
+    pub(super) fn copy_stream(&self, index: usize, stream: &str) -> tempfile::TempDir {
+        let copy = tempfile::tempdir().unwrap();
+        copy_folder(&self.stream(index, stream), copy.path());
+        copy
+    }
+
+    /// Gives a stream back to a server that does not run.
+    pub(super) fn restore_stream(&self, index: usize, stream: &str, copy: &tempfile::TempDir) {
+        let folder = self.stream(index, stream);
+        fs::remove_dir_all(&folder).unwrap();
+        copy_folder(copy.path(), &folder);
     }
 
     /// The value of `nats` for them.

@@ -42,7 +42,7 @@ fn problems_come_first_and_every_field_is_shown() {
 
         config         /etc/eventsubd/config.toml, generation 2, loaded 10 min ago; an edit was refused 1 min ago; reloads: 1 accepted, 1 refused
         state          /var/lib/eventsubd, of the sandbox
-        cluster        web-1 (this host) leads; 2 of 3 hosts up; NATS 2.12.8; another file on web-2
+        cluster        web-1 (this host) leads; 2 of 3 hosts up; NATS 2.12.8; shared log 3 events behind (1 s); another file on web-2
         token          valid, expires in 46 days, validated 20 min ago, 1 minted, 2 requests failed
         api            53 requests, 1 without an answer, 799 of 800 points of the rate limit left
         conduit        5b1f2c7a, 2 shards

@@ -267,11 +267,12 @@ keys! {
         nats: Option<Secret> = TEXT.needs_restart();
         /// a NATS credentials file
         credentials: Option<String> = PATH.needs_restart();
-        /// the name of the bucket in NATS; clusters that share one NATS need different ones
+        /// the name of the bucket in NATS, with which the names of streams and subjects begin; clusters that share one NATS need
+        /// different ones
         name: String = TEXT.or(r#""eventsubd""#).needs_restart();
         /// the name of this host, which no other host has; the host's own name when left out
         host: Option<String> = TEXT.needs_restart();
-        /// how many NATS servers keep a copy of the bucket; 3 with three servers or more, else 1, when left out
+        /// how many NATS servers keep a copy of the bucket and of the shared log; 3 with three servers or more, else 1, when left out
         replicas: Option<usize> = integer(1, 5).needs_restart();
     }
 

@@ -51,7 +51,7 @@ fn wrong_servers_and_names_are_errors() {
         9 | replicas = 9
           |            ^
           |
-          = help: how many NATS servers keep a copy of the bucket; 3 with three servers or more, else 1, when left out
+          = help: how many NATS servers keep a copy of the bucket and of the shared log; 3 with three servers or more, else 1, when left out
 
         error: there is no such file in `/etc/eventsubd`; what stands here is not shown, since it may be a secret
           --> /etc/eventsubd/config.toml:10:15

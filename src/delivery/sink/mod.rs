@@ -2,6 +2,8 @@
 
 mod command;
 mod file;
+#[cfg(feature = "nats")]
+mod forward;
 mod http;
 #[cfg(feature = "mqtt")]
 mod mqtt;
@@ -18,6 +20,8 @@ use futures_util::future::BoxFuture;
 
 pub(super) use self::command::Command;
 pub(super) use self::file::{File, not_a_file};
+#[cfg(feature = "nats")]
+pub(super) use self::forward::Forward;
 pub(super) use self::http::Http;
 #[cfg(feature = "mqtt")]
 pub(super) use self::mqtt::Mqtt;

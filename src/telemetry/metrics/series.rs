@@ -223,6 +223,10 @@ fn cluster(out: &mut Encoder, cluster: &ClusterStatus) {
         hosts.add(&[state.name()], cluster.hosts.iter().filter(|host| host.state == state).count());
     }
     out.one(&table::CLUSTER_TAKEOVERS, cluster.takeovers);
+    out.one(&table::FORWARD_LAG_EVENTS, cluster.forward.lag_events);
+    out.one(&table::FORWARD_LAG_SECONDS, cluster.forward.lag_seconds);
+    out.one(&table::FORWARDED, cluster.forward.forwarded);
+    out.one(&table::FORWARD_LOST, cluster.forward.lost);
 }
 
 fn webhook(out: &mut Encoder, webhook: &WebhookStatus) {

@@ -159,6 +159,14 @@ metrics! {
         "Hosts of the cluster that this one has seen, by state";
     CLUSTER_TAKEOVERS: Counter "eventsubd_cluster_takeovers" ("") []
         "Times that this host began to lead the cluster";
+    FORWARD_LAG_EVENTS: Gauge "eventsubd_forward_lag_events" ("") []
+        "Events stored on this host that the shared log does not have yet; absent without `[cluster]`";
+    FORWARD_LAG_SECONDS: Gauge "eventsubd_forward_lag_seconds" ("seconds") []
+        "Age of the oldest of them";
+    FORWARDED: Counter "eventsubd_forwarded_events" ("") []
+        "Events that the shared log has acknowledged to this host";
+    FORWARD_LOST: Counter "eventsubd_forward_lost_events" ("") []
+        "Events that retention removed before the shared log had them";
 
     WEBHOOK_REQUESTS: Counter "eventsubd_webhook_requests" ("") []
         "Requests answered by the webhook listener";
