@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
+use super::json_text::{JsonText, TextOrNothing};
 use super::readable::readable;
 
 /// Subject of an event, as far as its payload names it.
@@ -38,36 +39,24 @@ impl<'a> Broadcaster<'a> {
         #[derive(Deserialize)]
         struct Subscription<'a> {
             #[serde(borrow, default)]
-            condition: HashMap<Cow<'a, str>, Field<'a>>,
+            condition: HashMap<JsonText<'a>, TextOrNothing<'a>>,
         }
         /// The wanted members of an event.
         #[derive(Default, Deserialize)]
         struct Names<'a> {
             #[serde(borrow)]
-            broadcaster_user_login: Option<Field<'a>>,
+            broadcaster_user_login: Option<TextOrNothing<'a>>,
             #[serde(borrow)]
-            to_broadcaster_user_login: Option<Field<'a>>,
+            to_broadcaster_user_login: Option<TextOrNothing<'a>>,
             #[serde(borrow)]
-            from_broadcaster_user_login: Option<Field<'a>>,
+            from_broadcaster_user_login: Option<TextOrNothing<'a>>,
             #[serde(borrow)]
-            user_login: Option<Field<'a>>,
+            user_login: Option<TextOrNothing<'a>>,
             #[serde(borrow)]
-            broadcaster_user_id: Option<Field<'a>>,
+            broadcaster_user_id: Option<TextOrNothing<'a>>,
         }
-        /// A text; every other type of value counts as none.
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Field<'a> {
-            Text(#[serde(borrow)] Cow<'a, str>),
-            Other(serde::de::IgnoredAny),
-        }
-        impl<'a> Field<'a> {
-            fn text(self) -> Option<Cow<'a, str>> {
-                match self {
-                    Self::Text(text) if !text.is_empty() => Some(text),
-                    _ => None,
-                }
-            }
+        fn text(member: Option<TextOrNothing<'_>>) -> Option<Cow<'_, str>> {
+            member?.0.filter(|text| !text.is_empty())
         }
         let Ok(Payload { mut subscription, event }) = serde_json::from_slice::<Payload<'_>>(payload) else {
             // The repaired text is read, or is not JSON at all.
@@ -86,11 +75,11 @@ impl<'a> Broadcaster<'a> {
         let logins =
             [broadcaster_user_login, to_broadcaster_user_login, from_broadcaster_user_login, user_login];
         for (field, login) in FIELDS.into_iter().zip(logins) {
-            if let Some(id) = subscription.condition.remove(field).and_then(Field::text) {
-                return Self { id, login: login.and_then(Field::text).unwrap_or_default() };
+            if let Some(id) = text(subscription.condition.remove(field)) {
+                return Self { id, login: text(login).unwrap_or_default() };
             }
         }
-        Self { id: broadcaster_user_id.and_then(Field::text).unwrap_or_default(), login: Cow::default() }
+        Self { id: text(broadcaster_user_id).unwrap_or_default(), login: Cow::default() }
     }
 }
 

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use super::event::Event;
+use super::json_text::JsonText;
 use super::time::Timestamp;
 
 pub const ONLINE: &str = "stream.online";
@@ -196,17 +197,17 @@ struct Members<'a> {
     #[serde(borrow)]
     broadcaster_user_id: Cow<'a, str>,
     #[serde(borrow, default)]
-    id: Option<Cow<'a, str>>,
+    id: Option<JsonText<'a>>,
     #[serde(borrow, default)]
-    started_at: Option<Cow<'a, str>>,
+    started_at: Option<JsonText<'a>>,
     #[serde(borrow, default)]
-    title: Option<Cow<'a, str>>,
+    title: Option<JsonText<'a>>,
     #[serde(borrow, default)]
-    language: Option<Cow<'a, str>>,
+    language: Option<JsonText<'a>>,
     #[serde(borrow, default)]
-    category_id: Option<Cow<'a, str>>,
-    #[serde(default)]
-    content_classification_labels: Option<Vec<Cow<'a, str>>>,
+    category_id: Option<JsonText<'a>>,
+    #[serde(borrow, default)]
+    content_classification_labels: Option<Vec<JsonText<'a>>>,
 }
 
 /// Returns what an event says of its channel; `None` for all other types, and for events that lack a part of it.

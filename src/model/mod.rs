@@ -18,6 +18,7 @@ pub mod hex;
 pub mod hint;
 pub mod invocation;
 pub mod json;
+pub mod json_text;
 pub mod lapse;
 pub mod last_known;
 pub mod masking;

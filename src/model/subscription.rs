@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
 use super::catalog;
+use super::json_text::JsonText;
 use super::sink::SinkName;
 
 /// A condition in its normal form: fields sorted by name, fields with empty values left out.
@@ -29,25 +30,8 @@ const END: char = '\0';
 impl Condition {
     /// Normalizes fields. If a field occurs twice, its last value counts.
     pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let mut fields: Vec<(&str, &str)> = Vec::new();
-        for (name, value) in pairs {
-            fields.retain(|(known, _)| *known != name);
-            if !value.is_empty() {
-                fields.push((name, value));
-            }
-        }
-        fields.sort_unstable();
-        let parts = || fields.iter().flat_map(|(name, value)| [*name, *value]);
-        let mut text = String::with_capacity(parts().map(|part| part.len() + 1).sum());
-        for part in parts() {
-            if part.contains(END) {
-                text.push_str(&part.replace(END, "\u{FFFD}"));
-            } else {
-                text.push_str(part);
-            }
-            text.push(END);
-        }
-        Self(text.into())
+        let pairs = pairs.into_iter().map(|(name, value)| (name.into(), value.into()));
+        Self::from(&ConditionFields::new(pairs))
     }
 
     /// Returns the value of a field; `None` if it is absent or empty.
@@ -59,6 +43,61 @@ impl Condition {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         let mut parts = self.0.split_terminator(END);
         std::iter::from_fn(move || Some((parts.next()?, parts.next()?)))
+    }
+}
+
+impl From<&ConditionFields<'_>> for Condition {
+    fn from(ConditionFields(fields): &ConditionFields<'_>) -> Self {
+        let parts = || fields.iter().flat_map(|(name, value)| [name, value]);
+        let mut text = String::with_capacity(parts().map(|part| part.len() + 1).sum());
+        for part in parts() {
+            if part.contains(END) {
+                text.push_str(&part.replace(END, "\u{FFFD}"));
+            } else {
+                text.push_str(part);
+            }
+            text.push(END);
+        }
+        Self(text.into())
+    }
+}
+
+/// The fields of a [`Condition`] in their normal form, borrowed from the JSON that they were read from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ConditionFields<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+impl<'a> ConditionFields<'a> {
+    fn new(pairs: impl IntoIterator<Item = (Cow<'a, str>, Cow<'a, str>)>) -> Self {
+        let mut fields: Vec<(Cow<'a, str>, Cow<'a, str>)> = Vec::new();
+        for (name, value) in pairs {
+            fields.retain(|(known, _)| *known != name);
+            if !value.is_empty() {
+                fields.push((name, value));
+            }
+        }
+        fields.sort_unstable();
+        Self(fields)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for ConditionFields<'a> {
+    /// Treats null as empty; other values that are not strings are errors.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = ConditionFields<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of strings")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some((name, value)) = map.next_entry::<JsonText<'de>, Option<JsonText<'de>>>()? {
+                    pairs.push((name.0, value.unwrap_or_default().0));
+                }
+                Ok(ConditionFields::new(pairs))
+            }
+        }
+        deserializer.deserialize_map(Object)
     }
 }
 
@@ -90,25 +129,8 @@ impl Serialize for Condition {
 }
 
 impl<'de> Deserialize<'de> for Condition {
-    /// Treats null as empty; other values that are not strings are errors.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
-        impl<'de> Visitor<'de> for Fields {
-            type Value = Condition;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of strings")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Condition, A::Error> {
-                let mut pairs: Vec<(Cow<'de, str>, Option<Cow<'de, str>>)> = Vec::new();
-                while let Some(pair) = map.next_entry()? {
-                    pairs.push(pair);
-                }
-                Ok(Condition::from_pairs(
-                    pairs.iter().map(|(name, value)| (&**name, value.as_deref().unwrap_or_default())),
-                ))
-            }
-        }
-        deserializer.deserialize_map(Fields)
+        ConditionFields::deserialize(deserializer).map(|fields| Self::from(&fields))
     }
 }
 

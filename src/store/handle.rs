@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::error::StoreError;
 use super::follower::Follower;
+use super::ids::Marker;
 use super::job::{Command, Job, Reply, SinkJob};
 use super::loss::LOSS;
 use super::pending::Pending;
@@ -47,13 +48,6 @@ impl Receipt {
     }
 }
 
-/// Reads from the payload what the writer, which all events have to pass, does not read.
-fn append(event: Event, reply: Option<Reply<Appended>>, held: bool, bytes: OwnedSemaphorePermit) -> Job {
-    let identity = happening::identity(&event);
-    let news = last_known::news(&event).map(Box::new);
-    Job::Append { event, identity, news, reply, held, _bytes: bytes }
-}
-
 /// The store; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -75,6 +69,7 @@ struct Inner {
     /// Counts that are not in the database yet.
     pending: Arc<Mutex<Pending>>,
     recent: Recent,
+    marker: Marker,
     published: Published,
     reader_pulse: Pulse,
     died: watch::Receiver<Option<StoreError>>,
@@ -100,6 +95,7 @@ impl Store {
         let (died_tx, died) = watch::channel(None);
         let (writer, published) = Writer::new(connection, &options, lock)?;
         let (moved, pending, recent) = (writer.places(), writer.pending(), writer.recent());
+        let marker = writer.marker();
         writer.start(queue, died_tx.clone()).map_err(StoreError::io(&options.path))?;
         let reader_pulse = Pulse::default();
         let counts = Arc::clone(&pending);
@@ -116,6 +112,7 @@ impl Store {
                 moved,
                 pending,
                 recent,
+                marker,
                 published,
                 reader_pulse,
                 died,
@@ -139,7 +136,7 @@ impl Store {
             return Err(if self.inner.places.is_closed() { StoreError::Closed } else { StoreError::Full });
         };
         let (reply, answer) = oneshot::channel();
-        self.send(append(event, Some(reply), false, bytes), place)?;
+        self.send(self.append_job(event, Some(reply), false, bytes), place)?;
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
@@ -173,7 +170,22 @@ impl Store {
             .await
             .map_err(|_| StoreError::Closed)?;
         let place = self.place().await?;
-        self.send(append(event, reply, true, bytes), place)
+        self.send(self.append_job(event, reply, true, bytes), place)
+    }
+
+    /// Reads from the payload what the writer, which all events have to pass, does not read.
+    fn append_job(
+        &self,
+        event: Event,
+        reply: Option<Reply<Appended>>,
+        held: bool,
+        bytes: OwnedSemaphorePermit,
+    ) -> Job {
+        let marker = &self.inner.marker;
+        let mark = marker.mark(event.message_id.as_str());
+        let happening = happening::identity(&event).map(|identity| marker.mark(identity));
+        let news = last_known::news(&event).map(Box::new);
+        Job::Append { event, mark, happening, news, reply, held, _bytes: bytes }
     }
 
     fn byte_permits(&self, event: &Event) -> u32 {

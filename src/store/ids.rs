@@ -5,7 +5,7 @@
 //! store is opened.
 
 use std::collections::{HashSet, VecDeque};
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 use std::time::{Duration, Instant};
 
 /// Least time for which an id is known. Twitch sends a message again within 10 minutes, and a recorded message is accepted
@@ -25,6 +25,16 @@ const NEAR: usize = 8;
 /// duplicate; without the key, such ids cannot be searched for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Mark(u64);
+
+/// Makes marks; cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Marker(RandomState);
+
+impl Marker {
+    pub(super) fn mark(&self, id: impl Hash) -> Mark {
+        Mark(self.0.hash_one(id))
+    }
+}
 
 /// Hasher that keeps the mark as it is, since marks are random already.
 #[derive(Clone, Copy, Debug, Default)]
@@ -94,7 +104,7 @@ impl Generation {
 /// The ids of the last half hour: 8 bytes each, but for the youngest.
 #[derive(Debug)]
 pub(super) struct Ids {
-    key: RandomState,
+    marker: Marker,
     young: HashSet<Mark, BuildHasherDefault<Same>>,
     /// When the present generation began.
     begun: Instant,
@@ -106,7 +116,7 @@ pub(super) struct Ids {
 impl Ids {
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            key: RandomState::new(),
+            marker: Marker(RandomState::new()),
             young: HashSet::default(),
             begun: now,
             present: Generation::default(),
@@ -114,8 +124,9 @@ impl Ids {
         }
     }
 
-    pub(super) fn mark(&self, id: &str) -> Mark {
-        Mark(self.key.hash_one(id))
+    /// The maker of marks of these ids.
+    pub(super) fn marker(&self) -> Marker {
+        self.marker.clone()
     }
 
     /// Remembers an id; `false` when it is known already.
@@ -215,7 +226,7 @@ mod tests {
                 ids.compact(now);
                 match step {
                     Step::Insert(id) | Step::InsertAndRemove(id) => {
-                        let mark = ids.mark(&id.to_string());
+                        let mark = ids.marker.mark(id.to_string());
                         let is_new = ids.insert(mark);
                         let age = stored.get(&id).map(|at| now - *at);
                         match age {
@@ -248,7 +259,7 @@ mod tests {
     fn an_id_is_new_again_after_the_window() {
         let start = Instant::now();
         let mut ids = Ids::new(start);
-        let mark = ids.mark("8f0c2a51-0000-4000-8000-000000000001");
+        let mark = ids.marker.mark("8f0c2a51-0000-4000-8000-000000000001");
         assert!(ids.insert(mark));
         for minutes in 0..40 {
             ids.compact(start + Duration::from_secs(60 * minutes));
@@ -256,13 +267,13 @@ mod tests {
         }
         ids.compact(start + Duration::from_secs(60 * 41));
         assert!(ids.insert(mark));
-        assert_ne!(ids.mark("a"), ids.mark("b"));
+        assert_ne!(ids.marker.mark("a"), ids.marker.mark("b"));
     }
 
     #[test]
     fn many_ids_are_known_and_take_little_memory() {
         let mut ids = Ids::new(Instant::now());
-        let marks: Vec<_> = (0..3 * YOUNG + 7).map(|id| ids.mark(&id.to_string())).collect();
+        let marks: Vec<_> = (0..3 * YOUNG + 7).map(|id| ids.marker.mark(id.to_string())).collect();
         for mark in &marks {
             assert!(ids.insert(*mark));
             ids.compact(ids.begun);

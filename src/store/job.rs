@@ -5,6 +5,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::error::StoreError;
 use super::follower::Follower;
+use super::ids::Mark;
 use super::{Appended, DeadLetterFilter, GivenUp, ReplayPart, SinkRecord, StartAt, dead_letters, sinks};
 use crate::model::event::{Event, Seq, StoredEvent};
 use crate::model::last_known::News;
@@ -16,10 +17,11 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 /// A request to the writer.
 #[derive(Debug)]
 pub(super) enum Job {
-    /// `identity` is that of what the event is about, if it has one; `news` are what it says of a channel.
+    /// `happening` is the mark of what the event is about, if that has an identity; `news` are what it says of a channel.
     Append {
         event: Event,
-        identity: Option<Box<str>>,
+        mark: Mark,
+        happening: Option<Mark>,
         news: Option<Box<News>>,
         reply: Option<Reply<Appended>>,
         held: bool,

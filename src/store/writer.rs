@@ -17,7 +17,7 @@ use super::age::{AgeClock, Reading};
 use super::error::{self, StoreError};
 use super::follower::Followers;
 use super::guard::DeathNotice;
-use super::ids::{Ids, Mark, WINDOW};
+use super::ids::{Ids, Mark, Marker, WINDOW};
 use super::job::{Command, Done, Job, Reply, SinkJob, about_sink};
 use super::pending::{Counts, Pending};
 use super::places::{self, Moved, Places};
@@ -159,6 +159,7 @@ impl Writer {
         };
         let opened = Instant::now();
         let mut ids = Ids::new(opened);
+        let marker = ids.marker();
         let now = reading(&options.clock, &options.ticks);
         let newest_age = connection
             .query_row("SELECT elapsed FROM events ORDER BY seq DESC LIMIT 1", [], |row| row.get(0))
@@ -173,13 +174,13 @@ impl Writer {
             .map_err(&read)?;
         let window = WINDOW.as_millis() as u64;
         let known = |id: &str| {
-            ids.insert(ids.mark(id));
+            ids.insert(marker.mark(id));
             ids.compact(opened);
         };
         let stored = events::message_ids(&connection, age.elapsed(&now), window, known).map_err(&read)?;
         let known = |event: &Event| {
             if let Some(identity) = happening::identity(event) {
-                ids.insert(ids.mark(&identity));
+                ids.insert(marker.mark(identity));
                 ids.compact(opened);
             }
         };
@@ -245,6 +246,11 @@ impl Writer {
     /// The counts that are not in the database yet.
     pub(super) fn pending(&self) -> Arc<Mutex<Pending>> {
         Arc::clone(&self.pending)
+    }
+
+    /// The maker of marks of message ids and happenings.
+    pub(super) fn marker(&self) -> Marker {
+        self.ids.marker()
     }
 
     /// The newest events in memory.
@@ -561,8 +567,8 @@ impl Writer {
         }
         for command in batch {
             done.push(match &command.job {
-                Job::Append { event, identity, news, .. } => {
-                    let is_new = is_new(&mut self.ids, event, identity.as_deref(), marks);
+                Job::Append { event, mark, happening, news, .. } => {
+                    let is_new = is_new(&mut self.ids, *mark, *happening, marks);
                     let outcome = match is_new {
                         Ok(()) if is_told(&transaction, news.as_deref(), now.wall)? => Appended::Double,
                         Ok(()) => {
@@ -851,19 +857,13 @@ fn fill(batch: &mut Vec<Command>, queue: &Receiver<Command>) {
     }
 }
 
-/// Adds the event's marks to those that are known, and new ones to `marks`. An error says as what the event is known.
-fn is_new(
-    ids: &mut Ids,
-    event: &Event,
-    identity: Option<&str>,
-    marks: &mut Vec<Mark>,
-) -> Result<(), Appended> {
-    let mark = ids.mark(event.message_id.as_str());
+/// Adds the marks of an event to those that are known, and new ones to `marks`. An error says as what the event is known.
+fn is_new(ids: &mut Ids, mark: Mark, happening: Option<Mark>, marks: &mut Vec<Mark>) -> Result<(), Appended> {
     if !ids.insert(mark) {
         return Err(Appended::Duplicate);
     }
     marks.push(mark);
-    if let Some(happening) = identity.map(|text| ids.mark(text)) {
+    if let Some(happening) = happening {
         if !ids.insert(happening) {
             return Err(Appended::Double);
         }

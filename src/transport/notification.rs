@@ -2,13 +2,17 @@
 //! made of it. ◆
 
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 
 use bytes::Bytes;
-use serde::de::Error as _;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::model::event::{Event, MessageId};
+use crate::model::json_text::JsonText;
 
 /// The longest excerpt of a foreign text that is kept or repeated, in characters.
 const EXCERPT: usize = 100;
@@ -38,18 +42,31 @@ pub(super) fn text_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Res
 
 /// An object; a list is none, though serde would take its elements for the members.
 pub(super) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
-    let raw = <&RawValue>::deserialize(deserializer)?;
-    if !raw.get().starts_with('{') {
-        return Err(D::Error::custom("a member is not an object"));
+    deserializer.deserialize_map(Object(PhantomData))
+}
+
+struct Object<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
     }
-    serde_json::from_str(raw.get()).map_err(D::Error::custom)
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map))
+    }
 }
 
 /// The text that a value is.
 pub(super) fn text_of(raw: &RawValue) -> Option<Cow<'_, str>> {
-    #[derive(Deserialize)]
-    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-    serde_json::from_str::<Text<'_>>(raw.get()).ok().map(|text| text.0)
+    let inside = raw.get().strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+    // Most texts have no escapes, and are as they stand there.
+    if let Some(text) = inside.filter(|text| !text.contains('\\')) {
+        return Some(text.into());
+    }
+    serde_json::from_str::<JsonText<'_>>(raw.get()).ok().map(|text| text.0)
 }
 
 /// A subscription that Twitch has ended.
