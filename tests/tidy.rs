@@ -140,6 +140,7 @@ const PURE: &[&str] = &[
     "delivery/verdict",
     "delivery/window",
     "gaps/catch_up/decide",
+    "gaps/catch_up/findings",
     "gaps/catch_up/list",
     "gaps/catch_up/make",
     "gaps/catch_up/options",

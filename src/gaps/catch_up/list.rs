@@ -22,6 +22,14 @@ pub(super) struct Target {
 }
 
 impl Target {
+    /// A channel with enabled subscriptions to some of [`TYPES`].
+    #[cfg(test)]
+    pub(super) fn with_types(id: &str, subscribed: [bool; TYPES.len()]) -> Self {
+        let user = User { id: id.into(), login: id.into() };
+        let subscriptions = subscribed.map(|is_subscribed| is_subscribed.then(|| "s".into()));
+        Self { id: id.into(), user, subscriptions }
+    }
+
     /// The id of the subscription to a type.
     pub(super) fn subscription(&self, kind: &str) -> Option<&str> {
         let place = TYPES.iter().position(|(known, _)| *known == kind)?;

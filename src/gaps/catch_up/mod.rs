@@ -6,6 +6,7 @@
 
 mod ask;
 mod decide;
+mod findings;
 mod list;
 mod make;
 mod options;
@@ -23,6 +24,7 @@ use tracing::{info, warn};
 
 use self::ask::{Asked, Asker, Names};
 use self::decide::Conclusion;
+use self::findings::Findings;
 use self::list::Target;
 use self::make::{Happened, Transport};
 pub use self::options::{CatchUpOptions, CatchUpTimings};
@@ -33,7 +35,7 @@ use super::event::{CatchUp as CaughtUp, caught_up};
 use super::watcher::{Moment, Scope};
 use crate::helix::{Background, Channel, Helix, Stream, User};
 use crate::model::event::Event;
-use crate::model::last_known::{CHANNEL, Change, ChannelDigest, LastKnown, News, OFFLINE, ONLINE, Source};
+use crate::model::last_known::{Change, ChannelDigest, LastKnown, News};
 use crate::model::status::{CatchUpStatus, ReconcileStatus, WebhookStatus};
 use crate::model::subscriptions::Subscriptions;
 use crate::model::time::Timestamp;
@@ -292,33 +294,20 @@ impl CatchUp {
         let ids = targets.iter().map(|target| &*target.id).collect();
         let shown: Asked<Stream> = self.asker.streams(ids, &mut self.progress).await;
         let now = Timestamp(SystemTime::now());
-        let (mut told, mut news) = (Vec::new(), Vec::new());
+        let mut findings = Findings::new(is_first, doubtful);
         for target in targets {
-            if shown.unsure.contains(&target.id) {
-                doubtful.insert(target.id.clone());
-                continue;
-            }
-            let stream = shown.rows.get(&target.id);
-            let seen = stream.map(|stream| decide::Shown {
+            let stream = shown.rows.get(&target.id).map(|stream| decide::Shown {
                 id: stream.id.clone(),
                 started_at: stream.started_at.unix_millis(),
             });
             let before = known[&target.id].stream.as_ref();
-            match decide::stream(before, seen.as_ref(), now.unix_millis(), self.cache) {
-                Conclusion::Unchanged => {}
-                Conclusion::Doubtful => drop(doubtful.insert(target.id.clone())),
-                Conclusion::First(change) => news.push(answer(target, change)),
-                Conclusion::Happened(_) if is_first => {}
-                Conclusion::Happened(changes) => {
-                    for change in changes {
-                        match target.subscription(kind_of(&change)) {
-                            Some(_) => told.push((target, change)),
-                            None => news.push(answer(target, change)),
-                        }
-                    }
-                }
-            }
+            let conclusion = match shown.unsure.contains(&target.id) {
+                true => Conclusion::Doubtful,
+                false => decide::stream(before, stream.as_ref(), now.unix_millis(), self.cache),
+            };
+            findings.record(target, conclusion);
         }
+        let (told, news) = findings.finish();
         let ended: Vec<&str> = told
             .iter()
             .filter(|(target, _)| !shown.rows.contains_key(&target.id))
@@ -358,27 +347,30 @@ impl CatchUp {
         let ids = targets.iter().map(|target| &*target.id).collect();
         let shown: Asked<Channel> = self.asker.channels(ids, &mut self.progress).await;
         let now = Timestamp(SystemTime::now());
-        let transport = self.transport();
-        let (mut events, mut news) = (Vec::new(), Vec::new());
+        let mut findings = Findings::new(is_first, doubtful);
         for target in targets {
-            // Twitch leaves out who is gone.
-            let Some(channel) = shown.rows.get(&target.id) else { continue };
-            let digest =
-                ChannelDigest::of(&channel.title, &channel.language, &channel.category_id, &channel.labels);
             let before = known[&target.id].channel;
-            match decide::channel(before.as_ref(), digest, now.unix_millis(), self.cache) {
-                Conclusion::Unchanged => {}
-                Conclusion::Doubtful => drop(doubtful.insert(target.id.clone())),
-                Conclusion::First(change) => news.push(answer(target, change)),
-                Conclusion::Happened(_) if is_first => {}
-                Conclusion::Happened(_) => {
-                    let before = before.map_or(0, |before| before.at);
-                    let happened = Happened::Channel { channel, digest: digest.0, before };
-                    let (user, name) = (&channel.broadcaster, &*channel.broadcaster_name);
-                    events.extend(event(&happened, target, user, name, &transport, now));
+            let conclusion = match shown.rows.get(&target.id) {
+                Some(channel) => {
+                    decide::channel(before.as_ref(), digest_of(channel), now.unix_millis(), self.cache)
                 }
-            }
+                None if shown.unsure.contains(&target.id) => Conclusion::Doubtful,
+                // Twitch leaves out channels that do not exist any more.
+                None => Conclusion::Unchanged,
+            };
+            findings.record(target, conclusion);
         }
+        let (told, news) = findings.finish();
+        let transport = self.transport();
+        let events = told.iter().filter_map(|(target, change)| {
+            let (channel, Change::Channel { digest, .. }) = (shown.rows.get(&target.id)?, change) else {
+                return None;
+            };
+            let before = known[&target.id].channel.map_or(0, |before| before.at);
+            let happened = Happened::Channel { channel, digest: digest.0, before };
+            event(&happened, target, &channel.broadcaster, &channel.broadcaster_name, &transport, now)
+        });
+        let events = events.collect();
         self.store(events, news).await
     }
 
@@ -460,16 +452,8 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn answer(target: &Target, change: Change) -> News {
-    News { broadcaster: target.id.clone(), change, source: Source::Answer }
-}
-
-fn kind_of(change: &Change) -> &'static str {
-    match change {
-        Change::Online { .. } => ONLINE,
-        Change::Offline { .. } => OFFLINE,
-        Change::Channel { .. } => CHANNEL,
-    }
+fn digest_of(channel: &Channel) -> ChannelDigest {
+    ChannelDigest::of(&channel.title, &channel.language, &channel.category_id, &channel.labels)
 }
 
 fn event(
