@@ -30,13 +30,13 @@ use crate::model::webhook::{Callback, WebhookKey};
 
 /// A failure to come.
 #[derive(Debug)]
-pub(super) struct Fault {
-    /// Of calls whose text begins like this.
-    pub(super) call: &'static str,
-    pub(super) times: usize,
-    pub(super) failure: HelixError,
+struct Fault {
+    /// Beginning of the texts of the calls that fail.
+    call: &'static str,
+    times: usize,
+    failure: HelixError,
     /// The call is carried out, and its answer is lost.
-    pub(super) lost_answer: bool,
+    lost_answer: bool,
 }
 
 #[derive(Debug, Default)]
@@ -56,15 +56,13 @@ pub(super) struct World {
     pub(super) grants: Option<BTreeMap<String, Vec<String>>>,
     /// Ids of users who have authorized the client; `None`: Twitch does not say.
     pub(super) authorized: Option<Vec<String>>,
-    /// Rows of lists and grants that cannot be read.
-    pub(super) unread: Vec<Box<str>>,
-    pub(super) faults: Vec<Fault>,
+    faults: Vec<Fault>,
     pub(super) calls: Vec<String>,
     /// Why the callback cannot be reached.
     pub(super) unreachable: Option<&'static str>,
     /// Most live rows with the same key.
     pub(super) most_equal: usize,
-    pub(super) in_flight: usize,
+    in_flight: usize,
     pub(super) most_in_flight: usize,
     serial: u64,
 }
@@ -117,6 +115,10 @@ impl Fake {
 
     pub(super) fn fault(&self, call: &'static str, times: usize, failure: HelixError, lost_answer: bool) {
         self.world().faults.push(Fault { call, times, failure, lost_answer });
+    }
+
+    pub(super) fn clear_faults(&self) {
+        self.world().faults.clear();
     }
 
     async fn call<T>(
@@ -214,7 +216,7 @@ impl Api for Fake {
                 let user = User { id: id.as_str().into(), login: "".into() };
                 Some(UserGrants { user, scopes, has_authorized })
             };
-            Ok(Rows { rows: ids.iter().filter_map(row).collect(), unread: world.unread.clone() })
+            Ok(Rows { rows: ids.iter().filter_map(row).collect(), unread: Vec::new() })
         })
         .await
     }
@@ -239,7 +241,7 @@ impl Api for Fake {
             rows.iter_mut().for_each(intern);
             Ok(SubscriptionList {
                 rows,
-                unread: world.unread.clone(),
+                unread: Vec::new(),
                 total_cost: world.total(),
                 max_total_cost: world.max_cost,
             })
@@ -466,9 +468,9 @@ pub(super) struct Bench {
     pub(super) desired: watch::Sender<Arc<Desired>>,
     pub(super) sessions: watch::Sender<Sessions>,
     pub(super) handle: ReconcileHandle,
-    pub(super) cancel: CancellationToken,
-    pub(super) task: JoinHandle<()>,
-    pub(super) pool: Option<JoinHandle<()>>,
+    cancel: CancellationToken,
+    task: JoinHandle<()>,
+    pool: Option<JoinHandle<()>>,
 }
 
 /// Longer than any test may wait, in virtual time.

@@ -115,7 +115,7 @@ async fn routes_are_there_before_any_network_and_stay_after_a_reload() {
     let routes = routes.wait_for(Option::is_some).await.unwrap().clone().unwrap();
     assert!(!routes.is_open("stream.online"));
     bench.status(|status| status.problem.is_some()).await;
-    fake.world().faults.clear();
+    fake.clear_faults();
     bench.converged().await;
     bench.reload(&[spec("stream.online", "bob"), other.clone()], |_| {});
     bench.converged().await;
@@ -948,7 +948,7 @@ async fn it_shows_that_it_lives_unless_a_request_never_ends() {
         tokio::time::sleep(2 * MINUTE).await;
         assert!(counts()[0] > engine, "failing is not dead");
     }
-    bench.fake.world().faults.clear();
+    bench.fake.clear_faults();
     bench.converged().await;
 
     bench.fake.world().latency = 10_000 * MINUTE;

@@ -24,9 +24,10 @@ use crate::model::shard::{
 use crate::model::status::ShardStatus;
 use crate::model::text::chain;
 use crate::model::webhook::KeyId;
+use crate::reconcile::ReconcileOptions;
 use crate::reconcile::api::{Api, BindAnswers, Refused};
 use crate::reconcile::clock::timestamp_of;
-use crate::reconcile::{Hints, ReconcileOptions};
+use crate::reconcile::hints::Hints;
 use crate::telemetry::Publish;
 
 /// Calls in hand at most; what comes due meanwhile goes together into the next one.
@@ -153,7 +154,7 @@ impl<A: Api> Binder<A> {
                     look = None.into();
                     self.handle_list(&mut state, rows);
                 }
-                () = self.hints.shards.notified() => schedule.handle_hint(now()),
+                () = self.hints.shards_changed() => schedule.handle_hint(now()),
                 () = sleep_until(Instant::from_std(schedule.poll_timeout(now()))) => {}
             }
         }

@@ -1,8 +1,9 @@
 //! The last phase of a run: the plan is carried out, and its outcome recorded.
 
+use super::Prepared;
+use super::engine::{Engine, RunEnd};
 use super::execute::{Costs, End, Job, Outcome, execute};
 use super::out::Completed;
-use super::{Engine, Prepared, RunEnd};
 use crate::reconcile::Desired;
 use crate::reconcile::api::Api;
 use crate::reconcile::decide::action::{Action, DeleteReason};

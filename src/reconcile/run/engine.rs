@@ -7,7 +7,6 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::RunEnd;
 use super::lists::Lists;
 use super::out::{Out, Senders};
 use super::places::PlaceRegistry;
@@ -23,8 +22,23 @@ use crate::reconcile::api::Api;
 use crate::reconcile::bind::binder::{Binder, ShardReport};
 use crate::reconcile::bind::reach::{Prover, Reach};
 use crate::reconcile::error::ErrorKind;
+use crate::reconcile::handle::Requests;
+use crate::reconcile::hints::Hints;
 use crate::reconcile::memory::{Memory, MemoryError, MemoryHandle};
-use crate::reconcile::{Desired, Hints, ReconcileHandle, ReconcileOptions, Requests};
+use crate::reconcile::{Desired, ReconcileHandle, ReconcileOptions};
+
+/// The end of a run that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::reconcile) enum RunEnd {
+    /// Every action was carried out or refused. A run that is not settled leaves work that another one has to look
+    /// after soon.
+    Complete {
+        is_settled: bool,
+    },
+    /// Something newer is wanted.
+    Cut,
+    Cancelled,
+}
 
 /// The reconciler's task. Each part of its state has an owner with private fields.
 #[derive(Debug)]

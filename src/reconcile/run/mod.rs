@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use self::engine::Engine;
+use self::engine::{Engine, RunEnd};
 use self::execute::Costs;
 use self::observe::observe_wanted;
 use self::out::Out;
@@ -38,19 +38,6 @@ use crate::reconcile::error::RunError;
 
 /// Time in which the conduit is looked up before anything else is done.
 const HEAD_START: Duration = Duration::from_millis(500);
-
-/// The end of a run that did not fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::reconcile) enum RunEnd {
-    /// Every action was carried out or refused. A run that is not settled leaves work that another one has to look
-    /// after soon.
-    Complete {
-        is_settled: bool,
-    },
-    /// Something newer is wanted.
-    Cut,
-    Cancelled,
-}
 
 /// A plan that is ready to be carried out.
 #[derive(Debug)]

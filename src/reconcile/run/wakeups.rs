@@ -11,7 +11,9 @@ use tokio_util::sync::CancellationToken;
 use crate::model::backoff::{Backoff, QUARTER, spread};
 use crate::model::subscription::{SubscriptionId, SubscriptionStatus};
 use crate::reconcile::bind::binder::ShardReport;
-use crate::reconcile::{Desired, Hints, ReconcileOptions, Requests};
+use crate::reconcile::handle::Requests;
+use crate::reconcile::hints::Hints;
+use crate::reconcile::{Desired, ReconcileOptions};
 
 /// Time that one page of the list takes of a rate limit of 800 requests a minute.
 const PAGE_TIME: Duration = Duration::from_millis(75);
@@ -138,7 +140,7 @@ impl WakeUps {
         self.failures = 0;
         self.listed = None;
         self.next_run = Instant::now();
-        self.sources.hints.shards.notify_one();
+        self.sources.hints.look_at_shards();
     }
 
     /// Takes all requests without a run: another host leads. Returns the number of the last one.
@@ -254,8 +256,7 @@ impl WakeUps {
     /// Takes the subscriptions that Twitch has ended since the last call; the flag says that there were too many to
     /// remember each.
     pub(in crate::reconcile) fn take_ended(&self) -> (Vec<(SubscriptionId, SubscriptionStatus)>, bool) {
-        let ended = std::mem::take(&mut *self.sources.hints.ended());
-        (ended.rows, ended.too_many)
+        self.sources.hints.take_ended()
     }
 
     /// Waits for a reason to do something. `has_unverified`: whether subscriptions wait for their challenge; else
@@ -275,16 +276,16 @@ impl WakeUps {
                 () = cancel.cancelled() => return Wake::Cancelled,
                 Ok(()) = sources.desired.changed() => return Wake::Run,
                 () = asked(&mut sources.requests, asked_before) => return Wake::Run,
-                () = sources.hints.revoked.notified() => (REVOKED_SHARE, LEAST_PAUSE),
+                () = sources.hints.subscription_ended() => (REVOKED_SHARE, LEAST_PAUSE),
                 () = sources.trouble.notified() => (1, LEAST_PAUSE),
-                () = sources.hints.grants.notified() => {
-                    let changed = std::mem::take(&mut *sources.hints.lock());
+                () = sources.hints.grants_changed() => {
+                    let changed = sources.hints.take_users();
                     if !is_failing {
                         self.hasten(1, GRANT_PAUSE);
                     }
-                    return Wake::Grants((!changed.all).then_some(changed.ids));
+                    return Wake::Grants(changed);
                 }
-                () = sources.hints.verified.notified() => {
+                () = sources.hints.challenge_answered() => {
                     if !has_unverified {
                         continue;
                     }

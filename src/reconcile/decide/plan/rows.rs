@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::super::park::Obstacle;
 use super::super::place::Side;
 use super::super::reason;
-use super::{Input, Live, Planned};
+use super::types::{Input, Live, Planned};
 use crate::model::subscription::{
     Condition, SubscriptionId, SubscriptionKey, SubscriptionRow, SubscriptionStatus,
 };
