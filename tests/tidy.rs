@@ -159,6 +159,7 @@ const PURE: &[&str] = &[
     "cluster/presence",
     "cluster/term",
     "cluster/values",
+    "admin/change",
     "admin/filter",
     "admin/page/chart",
     "admin/page/history",
@@ -166,6 +167,7 @@ const PURE: &[&str] = &[
     "admin/page/level",
     "admin/page/rows",
     "admin/page/view",
+    "admin/rights",
     "admin/search",
     "admin/subscriptions",
     "admin/tail",
@@ -582,11 +584,8 @@ fn no_message_of_a_command_bypasses_the_function_that_completes_its_commands() {
 }
 
 /// Files and folders that may name each other, and why.
-const CIRCLES: &[(&[&str], &str)] = &[
-    (&["sandbox"], "every handler names the world's state, which names the handlers' types"),
-    (&["admin"], "`Control`, the handlers' state and the connection stand in the files that serve them"),
-    (&["reconcile"], "`Desired`, the options and the handle stand in mod.rs, which builds the engine"),
-];
+const CIRCLES: &[(&[&str], &str)] =
+    &[(&["sandbox"], "every handler names the world's state, which names the handlers' types")];
 
 /// Whether all files of a circle are among these files, or in these folders.
 fn are_in(files: &[String], named: &[&str]) -> bool {

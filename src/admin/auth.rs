@@ -17,7 +17,8 @@ use tracing::warn;
 
 use super::client::Client;
 use super::page;
-use super::reading::{Anonymous, EndStream};
+use super::rights::Rights;
+use super::state::{Anonymous, EndStream};
 use super::throttle::Throttle;
 use super::token::{EndedSessions, SESSION_LIFETIME, Session, TokenVerifier, bearer, cookies};
 use crate::admission::{ClientConnection, Peer, Phase};
@@ -57,34 +58,6 @@ enum Credentials {
     /// A wrong token; the response is delayed by this long.
     WrongToken(Duration),
     None,
-}
-
-/// Rights of the client of a request, beside reading.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Rights {
-    /// Nothing: there is no token, or the client has none.
-    Read,
-    /// Changes through the page, and through programs with the token.
-    Change,
-    /// The same for a browser, whose forms have to carry this value.
-    ChangeWith { form_key: String },
-}
-
-impl Rights {
-    /// Returns whether a form with this value may change something.
-    pub(super) fn allow(&self, form_key: &str) -> bool {
-        match self {
-            Self::Read => false,
-            Self::Change => true,
-            // Both are tags of the same key and have the same length; the one sent tells nothing about ours.
-            Self::ChangeWith { form_key: ours } => constant_time_eq(ours.as_bytes(), form_key.as_bytes()),
-        }
-    }
-}
-
-/// Compares without telling by its time where the difference is.
-fn constant_time_eq(ours: &[u8], sent: &[u8]) -> bool {
-    ours.len() == sent.len() && ours.iter().zip(sent).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
 }
 
 /// Sessions that were ended, and limits of log lines; kept when the token changes.

@@ -13,52 +13,13 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::post;
 use tracing::info;
 
-use super::auth::Rights;
+use super::change::Change;
+use super::control::{Control, Refused};
 use super::page;
-use super::server::{Control, Refused};
+use super::rights::Rights;
 use crate::model::event::{Seq, Since};
 use crate::model::route::SinkName;
 use crate::store::DeadLetterFilter;
-
-/// A change that the page offers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
-    Retry,
-    Skip,
-    Replay,
-    Resend,
-    Drop,
-}
-
-impl Change {
-    const ALL: [Self; 5] = [Self::Retry, Self::Skip, Self::Replay, Self::Resend, Self::Drop];
-
-    /// Returns the name in paths and queries.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Retry => "retry",
-            Self::Skip => "skip",
-            Self::Replay => "replay",
-            Self::Resend => "resend",
-            Self::Drop => "drop",
-        }
-    }
-
-    pub(super) fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|change| change.name() == name)
-    }
-
-    /// Returns what is said once it is done.
-    pub(super) fn done(self, sink: &str) -> String {
-        match self {
-            Self::Retry => format!("Sink {sink} tries again now."),
-            Self::Skip => format!("The event that held up sink {sink} is in its dead letters now."),
-            Self::Replay => format!("Sink {sink} gets the stored events again, from that one on."),
-            Self::Resend => format!("The dead letters of sink {sink} are sent again."),
-            Self::Drop => format!("The dead letters of sink {sink} were dropped."),
-        }
-    }
-}
 
 /// Fields of a form.
 #[derive(Debug, Default)]
@@ -170,13 +131,5 @@ mod tests {
         for wrong in [&b""[..], b"id=1", b"sink=a&id=x", b"sink=a&seq=-1", b"sink="] {
             assert!(Form::parse(wrong).is_err(), "{wrong:?}");
         }
-    }
-
-    #[test]
-    fn names_of_changes_are_unique() {
-        for change in Change::ALL {
-            assert_eq!(Change::named(change.name()), Some(change));
-        }
-        assert_eq!(Change::named("reload"), None);
     }
 }

@@ -20,10 +20,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::auth::{self, Authenticator, Sessions};
-use super::reading::{ReadState, routes};
-use super::server::Control;
+use super::control::Control;
+use super::reading::routes;
+use super::state::ReadState;
 use super::{changes, guard};
-use crate::admission::{BoundAddress, Counts, Limits, Serving, serve};
+use crate::admission::{BoundAddress, Counts, Limits, Serving, serve_configured};
 use crate::model::secret::Secret;
 use crate::store::Store;
 
@@ -121,27 +122,7 @@ impl Endpoint {
         let sessions = Arc::new(Sessions::load(store.clone()).await);
         let state = ReadState::new(control, store, cancel.clone());
         let router = router(state, self.options.clone(), sessions);
-        while !cancel.is_cancelled() {
-            let listener = listener(&self.options.borrow_and_update());
-            let stop = cancel.child_token();
-            let server = async {
-                match &listener {
-                    Some(listener) => serve(listener, &router, serving(&self.counts), stop.clone()).await,
-                    None => stop.cancelled().await,
-                }
-            };
-            tokio::pin!(server);
-            let moved = self.options.wait_for(|options| !same(&listener, options));
-            let moved = tokio::select! {
-                () = &mut server => return,
-                moved = moved => moved.is_ok(),
-            };
-            // The sender is gone only when the daemon is stopping.
-            if moved {
-                stop.cancel();
-            }
-            server.await;
-        }
+        serve_configured(&mut self.options, listener, &router, serving(&self.counts), &cancel).await;
     }
 }
 
@@ -151,14 +132,6 @@ fn serving(counts: &watch::Sender<Option<Counts>>) -> Serving<'_> {
 
 fn listener(options: &Option<EndpointOptions>) -> Option<BoundAddress> {
     options.as_ref().map(|options| options.listener.clone())
-}
-
-fn same(listener: &Option<BoundAddress>, options: &Option<EndpointOptions>) -> bool {
-    match (listener, options) {
-        (Some(listener), Some(options)) => options.listener == *listener,
-        (None, None) => true,
-        _ => false,
-    }
 }
 
 fn router(state: ReadState, wanted: Wanted, sessions: Arc<Sessions>) -> Router {
@@ -246,6 +219,7 @@ mod tests {
 
     use super::*;
     use crate::admission::ClientConnection;
+    use crate::admission::serve;
 
     async fn ask(address: SocketAddr, path: &str) -> TcpStream {
         let mut stream = TcpStream::connect(address).await.unwrap();

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::filter::{Filter, Wanted};
-use super::reading::{EndStream, ReadState};
+use super::state::{EndStream, ReadState};
 use super::tail::{SCAN, SCAN_BYTES, TURN, Tail, UNMATCHED, skipped};
 use crate::model::event::{OWN_TYPES, Seq};
 use crate::store::Store;

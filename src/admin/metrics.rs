@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use axum::response::{IntoResponse, Response};
 
-use super::reading::ReadState;
+use super::state::ReadState;
 use crate::telemetry::metrics::{Format, render};
 
 /// Responds with the metrics in the format that `Accept` asks for.

@@ -7,8 +7,10 @@
 //! This room reads published values and stored events and forwards requests; it decides nothing.
 
 mod auth;
+mod change;
 mod changes;
 mod client;
+mod control;
 mod endpoint;
 mod events;
 mod filter;
@@ -16,19 +18,22 @@ mod guard;
 mod metrics;
 mod page;
 mod reading;
+mod rights;
 mod search;
 mod server;
 mod socket;
+mod state;
 mod subscriptions;
 mod tail;
 mod throttle;
 mod token;
 
+pub use control::{
+    Applied, Control, ControlFuture, Count, LogFilter, Refused, ReloadAccepted, ReloadRefused, Retried,
+    SecretRotated, SinksOf, SkippedEvent,
+};
 pub use endpoint::{Endpoint, EndpointError, EndpointOptions, bind as bind_endpoint};
 pub use filter::SinkFilter;
-pub use server::{
-    Applied, Control, ControlFuture, Count, LogFilter, Refused, ReloadAccepted, ReloadRefused, Retried,
-    SecretRotated, SinksOf, SkippedEvent, serve,
-};
+pub use server::serve;
 pub use socket::{ControlSocket, SocketError};
 pub use subscriptions::SubscriptionPage;

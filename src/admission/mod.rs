@@ -18,4 +18,4 @@ pub use self::connection::{Connection, Connections, Watched};
 pub use self::descriptors::raise_descriptor_limit;
 pub use self::peer::Peer;
 pub use self::places::{Counts, Limits, Order};
-pub use self::server::{BoundAddress, ClientConnection, Serving, serve};
+pub use self::server::{BoundAddress, ClientConnection, Serving, serve, serve_configured};

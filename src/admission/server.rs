@@ -74,7 +74,7 @@ impl BoundAddress {
 }
 
 /// How an address is served.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Serving<'a> {
     /// Name of the listener in log lines.
     pub name: &'static str,
@@ -83,6 +83,37 @@ pub struct Serving<'a> {
     pub probes: &'static [&'static str],
     /// Where the counts of connections are published. `None` is published when serving has ended.
     pub counts: &'a watch::Sender<Option<Counts>>,
+}
+
+/// Serves the address that `listener` finds in the options, and moves when they name another one. Returns once cancelled.
+pub async fn serve_configured<O>(
+    options: &mut watch::Receiver<O>,
+    listener: impl Fn(&O) -> Option<BoundAddress>,
+    router: &Router,
+    serving: Serving<'_>,
+    cancel: &CancellationToken,
+) {
+    while !cancel.is_cancelled() {
+        let bound = listener(&options.borrow_and_update());
+        let stop = cancel.child_token();
+        let server = async {
+            match &bound {
+                Some(bound) => serve(bound, router, serving.clone(), stop.clone()).await,
+                None => stop.cancelled().await,
+            }
+        };
+        tokio::pin!(server);
+        let moved = options.wait_for(|options| listener(options) != bound);
+        let moved = tokio::select! {
+            () = &mut server => return,
+            moved = moved => moved.is_ok(),
+        };
+        // The sender is gone only when the daemon is stopping.
+        if moved {
+            stop.cancel();
+        }
+        server.await;
+    }
 }
 
 /// Serves an address until cancelled. Each request carries its [`ClientConnection`].

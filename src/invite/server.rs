@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::request::MAX_FORM;
 use super::work::{InviteOptions, Invited, Invites};
-use crate::admission::{BoundAddress, ClientConnection, Counts, Limits, Phase, Serving, serve};
+use crate::admission::{BoundAddress, ClientConnection, Counts, Limits, Phase, Serving, serve_configured};
 
 /// Bounds for connections. Idle ones are kept for longer than proxies keep theirs.
 const LIMITS: Limits = Limits {
@@ -65,33 +65,9 @@ impl InviteListener {
     /// Serves until cancelled.
     pub async fn run(mut self, cancel: CancellationToken) {
         let router = Router::new().fallback(handle).with_state(self.invites);
-        while !cancel.is_cancelled() {
-            let listener = listener(&self.options.borrow_and_update());
-            let stop = cancel.child_token();
-            let server = async {
-                let serving = Serving {
-                    name: "page for invited users",
-                    limits: LIMITS,
-                    probes: &[],
-                    counts: &self.counts,
-                };
-                match &listener {
-                    Some(listener) => serve(listener, &router, serving, stop.clone()).await,
-                    None => stop.cancelled().await,
-                }
-            };
-            tokio::pin!(server);
-            let moved = self.options.wait_for(|options| self::listener(options) != listener);
-            let moved = tokio::select! {
-                () = &mut server => return,
-                moved = moved => moved.is_ok(),
-            };
-            // The sender is gone only when the daemon is stopping.
-            if moved {
-                stop.cancel();
-            }
-            server.await;
-        }
+        let serving =
+            Serving { name: "page for invited users", limits: LIMITS, probes: &[], counts: &self.counts };
+        serve_configured(&mut self.options, listener, &router, serving, &cancel).await;
     }
 }
 
