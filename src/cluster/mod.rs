@@ -11,6 +11,7 @@ mod assign_tests;
 mod assigner;
 mod era;
 mod gate;
+mod hints;
 mod lease;
 #[cfg(test)]
 mod lease_tests;

@@ -180,6 +180,10 @@ impl Connection {
         Ok(Self { client, link, servers: names, count: servers.addresses().len() })
     }
 
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// Why NATS does not answer; `None` while it is connected.
     pub(super) fn problem(&self) -> Option<ClusterError> {
         if self.client.connection_state() == State::Connected {

@@ -17,12 +17,14 @@ use super::assign::{Assignment, Work};
 use super::assigner::{ASSIGNMENT, Assigner, Found, Step};
 use super::era::{Era, Look};
 use super::gate::Gate;
+use super::hints::{HintExchange, HintSender, hints};
 use super::lease::{Answer, Holder, Lease, Moment, Seen, Times, Write};
 use super::nats::{Bucket, ClusterError, Connection, KeyChange, KeyState, change};
 use super::presence::{ASSIGN, HostValue, Hosts};
 use super::term::Terms;
 use super::values::{GAPS, Group, GroupWrite, PLACES, SharedValues};
 use crate::model::cluster::{Assigned, ClusterOptions, ClusterStatus, ForwardStatus, Leadership, Role};
+use crate::model::hint::Hint;
 use crate::model::text::{chain, duration};
 use crate::model::time::Timestamp;
 use crate::store::since_boot;
@@ -106,6 +108,7 @@ pub struct ClusterHandle {
     /// Which host has which work.
     pub assigned: watch::Receiver<Assigned>,
     pub gate: Gate,
+    hints: HintSender,
     requests: mpsc::Sender<Request>,
 }
 
@@ -123,6 +126,11 @@ impl ClusterHandle {
         let (reply, answer) = oneshot::channel();
         self.requests.send(Request::GapAge { reply }).await.ok()?;
         answer.await.ok()?
+    }
+
+    /// Tells the other hosts a hint that has reached this one.
+    pub fn hint(&self, hint: Hint) {
+        self.hints.send(hint);
     }
 
     /// Changes shared values, if this host leads; a name without a value is removed.
@@ -160,18 +168,20 @@ pub struct Cluster {
     status: watch::Sender<ClusterStatus>,
     assigned: watch::Sender<Assigned>,
     gate: Gate,
+    hints: HintExchange,
 }
 
 /// Builds the task; nothing happens until it is run.
 ///
-/// `instance` names the state directory. `own_values` are what the first leader of a new cluster gives it.
+/// `instance` names the state directory. `own_values` are what the first leader of a new cluster gives it. The last value
+/// has the hints that other hosts tell.
 pub fn cluster(
     options: ClusterOptions,
     tls: rustls::ClientConfig,
     instance: String,
     inputs: Inputs,
     own_values: Vec<(String, String)>,
-) -> (Cluster, ClusterHandle) {
+) -> (Cluster, ClusterHandle, mpsc::Receiver<Hint>) {
     let (leadership, leadership_out) = watch::channel(Leadership::default());
     let status =
         ClusterStatus { name: options.name.clone(), host: options.host.clone(), ..ClusterStatus::default() };
@@ -179,6 +189,7 @@ pub fn cluster(
     let (assigned, assigned_out) = watch::channel(Assigned::default());
     let (requests_in, requests) = mpsc::channel(16);
     let gate = Gate::default();
+    let (hints, sender, heard) = hints();
     let run = uuid::Uuid::new_v4().to_string();
     let holder = Holder { instance, run };
     let handle = ClusterHandle {
@@ -186,11 +197,23 @@ pub fn cluster(
         status: status_out,
         assigned: assigned_out,
         gate: gate.clone(),
+        hints: sender,
         requests: requests_in,
     };
-    let task =
-        Cluster { options, tls, holder, inputs, own_values, requests, leadership, status, assigned, gate };
-    (task, handle)
+    let task = Cluster {
+        options,
+        tls,
+        holder,
+        inputs,
+        own_values,
+        requests,
+        leadership,
+        status,
+        assigned,
+        gate,
+        hints,
+    };
+    (task, handle, heard)
 }
 
 impl Cluster {
@@ -199,7 +222,19 @@ impl Cluster {
         let changed = Arc::new(Notify::new());
         let Cluster { options, tls, .. } = &self;
         let connection = Connection::start(options, tls.clone(), Arc::clone(&changed)).await;
-        Driver::new(self, connection).run(changed, cancel).await;
+        let (name, own, connected) = (options.name.clone(), self.holder.run.clone(), connection.clone());
+        let (driver, hints) = Driver::new(self, connection);
+        let exchange = async {
+            match &connected {
+                Ok(connection) => hints.run(connection, &name, &own).await,
+                // The driver says why.
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = driver.run(changed, cancel) => {}
+            () = exchange => {}
+        }
     }
 }
 
@@ -293,9 +328,19 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(task: Cluster, connection: Result<Connection, ClusterError>) -> Self {
+    fn new(task: Cluster, connection: Result<Connection, ClusterError>) -> (Self, HintExchange) {
         let Cluster {
-            options, holder, inputs, own_values, requests, leadership, status, assigned, gate, ..
+            options,
+            holder,
+            inputs,
+            own_values,
+            requests,
+            leadership,
+            status,
+            assigned,
+            gate,
+            hints,
+            ..
         } = task;
         let at = now();
         let host = Lease::new(holder.clone(), Times::DEFAULT, at);
@@ -306,7 +351,7 @@ impl Driver {
         let fingerprint = inputs.facts.borrow().fingerprint.clone();
         let mut assigner = Assigner::default();
         assigner.handle_work(inputs.work.borrow().clone());
-        Self {
+        let driver = Self {
             options,
             holder,
             inputs,
@@ -337,7 +382,8 @@ impl Driver {
             fingerprint,
             era: Era::default(),
             running: FuturesUnordered::new(),
-        }
+        };
+        (driver, hints)
     }
 
     async fn run(mut self, changed: Arc<Notify>, cancel: CancellationToken) {

@@ -17,7 +17,7 @@ use super::status::Sources;
 use super::systemd::{LivenessCounters, Notifier};
 use super::webhook_secret::SecretFile;
 use super::webhooks::{self, Webhooks};
-use super::{BuildError, Daemon, DaemonOptions, FactSources, Owner, cluster, memory, options};
+use super::{BuildError, ClusterLink, Daemon, DaemonOptions, FactSources, Owner, cluster, memory, options};
 use crate::admin::{ControlSocket, Endpoint};
 use crate::auth::{Keeper, Outward};
 use crate::config::{self, Config};
@@ -98,19 +98,20 @@ impl Daemon {
         };
         let (reconciler, reconcile) =
             reconciler(&helix, memory, reach, inputs.desired, sessions, reconcile_options);
+        let on_hint = hint_callback(&reconcile, joined.as_ref().map(|(_, link)| link));
         let (pool, pool_handle) = pool(
             inputs.pool,
             store.clone(),
             reconcile.target.clone(),
             reconcile.bindings.clone(),
             sessions_tx,
-            hint_callback(&reconcile),
+            on_hint.clone(),
         );
-        let on_grant = on_grant(&reconcile);
+        let on_grant = on_grant(on_hint.clone());
         let invites = Invites::new(inputs.invites, outward, reconcile.subscriptions.clone(), on_grant);
         let (invite_listener, invite_counts) = InviteListener::new(invites.clone());
         let (webhook, webhook_handle) =
-            webhook(webhook_options, store.clone(), hint_callback(&reconcile), Some(guest(&invites)));
+            webhook(webhook_options, store.clone(), on_hint.clone(), Some(guest(&invites)));
         let (delivery, delivery_handle) =
             delivery(store.clone(), reconcile.routes.clone(), inputs.sinks.clone(), delivery_options.clone());
 
@@ -141,6 +142,7 @@ impl Daemon {
                 bindings: reconcile.tenures.clone(),
                 sink_options: inputs.sinks,
                 forward,
+                on_hint: hint_callback(&reconcile, None),
             };
             (task, link, sources)
         });
@@ -200,7 +202,7 @@ impl Daemon {
             minutes: minutes_tx,
             store,
             children,
-            handle: DaemonHandle { sources, requests, reconcile, delivery: delivery_handle, log },
+            handle: DaemonHandle { sources, requests, reconcile, on_hint, delivery: delivery_handle, log },
             notifier,
             counters,
             hanging: hanging_tx,
@@ -208,16 +210,20 @@ impl Daemon {
     }
 }
 
-/// Passes hints in events on to the reconciler.
-fn hint_callback(reconcile: &ReconcileHandle) -> HintCallback {
-    let reconcile = reconcile.clone();
-    HintCallback(Arc::new(move |hint| reconcile.hint(hint)))
+/// Passes hints on to the reconciler, and to that of the other hosts: one of them leads.
+fn hint_callback(reconcile: &ReconcileHandle, cluster: Option<&ClusterLink>) -> HintCallback {
+    let (reconcile, cluster) = (reconcile.clone(), cluster.cloned());
+    HintCallback(Arc::new(move |hint| {
+        if let Some(cluster) = &cluster {
+            cluster.hint(hint.clone());
+        }
+        reconcile.hint(hint);
+    }))
 }
 
 /// A grant is the reconciler's business as well.
-fn on_grant(reconcile: &ReconcileHandle) -> OnGrant {
-    let reconcile = reconcile.clone();
-    OnGrant(Arc::new(move |user_id| reconcile.hint(Hint::Grants { user_id: user_id.into() })))
+fn on_grant(on_hint: HintCallback) -> OnGrant {
+    OnGrant(Arc::new(move |user_id| (on_hint.0)(Hint::Grants { user_id: user_id.into() })))
 }
 
 /// The page for invited users, as the webhook's listener serves it.

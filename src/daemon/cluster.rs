@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -23,6 +23,7 @@ use crate::delivery::{ACKNOWLEDGED, Forwarder, SinkOptions, forwarder};
 use crate::gaps::{GapHosts, SharedText};
 use crate::helix::MaySend;
 use crate::model::cluster::{ClusterOptions, ClusterStatus, ForwardStatus, HostState, Leadership};
+use crate::model::hint::Hint;
 use crate::model::route::SinkName;
 use crate::model::shard::{ShardBindings, ShardId, ShardTarget};
 use crate::model::status::{ShardStatus, SinkStatus};
@@ -30,6 +31,7 @@ use crate::model::text::chain;
 use crate::reconcile::{Memory, MemoryError};
 use crate::store::{Store, StoreError};
 use crate::telemetry::Publish;
+use crate::transport::HintCallback;
 
 /// Setting that names the state directory.
 const INSTANCE: &str = "cluster.instance";
@@ -52,6 +54,8 @@ pub(super) struct FactSources {
     pub(super) bindings: watch::Receiver<ShardBindings>,
     pub(super) sink_options: watch::Receiver<Arc<[SinkOptions]>>,
     pub(super) forward: watch::Receiver<ForwardStatus>,
+    /// Called with the hints that other hosts tell.
+    pub(super) on_hint: HintCallback,
 }
 
 /// The task of the cluster, with what this host tells of itself.
@@ -60,6 +64,7 @@ pub(super) struct ClusterTask {
     task: Cluster,
     facts: watch::Sender<HostFacts>,
     work: watch::Sender<Work>,
+    hints: mpsc::Receiver<Hint>,
 }
 
 /// The task that copies events to the shared log.
@@ -99,20 +104,28 @@ pub(super) async fn join(
     let (facts, told) = watch::channel(facts);
     let (work, assigned_work) = watch::channel(Work::default());
     let inputs = Inputs { facts: told, work: assigned_work };
-    let (task, cluster) = cluster(options.clone(), (**outward.tls()).clone(), instance, inputs, known);
-    Ok(Some((ClusterTask { task, facts, work }, ClusterLink { cluster, log, options })))
+    let (task, cluster, hints) = cluster(options.clone(), (**outward.tls()).clone(), instance, inputs, known);
+    Ok(Some((ClusterTask { task, facts, work, hints }, ClusterLink { cluster, log, options })))
 }
 
 impl ClusterTask {
     /// Runs until cancelled.
     pub(super) async fn run(self, sources: FactSources, cancel: CancellationToken) {
-        let Self { task, facts, work } = self;
+        let Self { task, facts, work, mut hints } = self;
         let work_sources = WorkSources {
             target: sources.target.clone(),
             bindings: sources.bindings.clone(),
             sinks: sources.sink_options.clone(),
         };
+        let on_hint = sources.on_hint.clone();
+        let hear = async {
+            while let Some(hint) = hints.recv().await {
+                (on_hint.0)(hint);
+            }
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
+            () = hear => {}
             () = task.run(cancel) => {}
             () = work_sources.publish(work) => {}
             () = tell(sources, facts) => {}
@@ -169,6 +182,11 @@ impl ClusterLink {
         store: Store,
     ) -> Result<(ForwardTask, watch::Receiver<ForwardStatus>), StoreError> {
         forwarder(store, self.log.clone(), &self.options).await
+    }
+
+    /// Tells the other hosts a hint that has reached this one.
+    pub(super) fn hint(&self, hint: Hint) {
+        self.cluster.hint(hint);
     }
 
     /// Whether requests may go to Twitch from here.

@@ -12,11 +12,13 @@ use crate::delivery::SinkOptions;
 use crate::gaps::GapHosts;
 use crate::helix::MaySend;
 use crate::model::cluster::{ClusterStatus, ForwardStatus, Leadership};
+use crate::model::hint::Hint;
 use crate::model::route::SinkName;
 use crate::model::shard::{ShardBindings, ShardId, ShardTarget};
 use crate::model::status::{ShardStatus, SinkStatus};
 use crate::reconcile::Memory;
 use crate::store::{Store, StoreError};
+use crate::transport::HintCallback;
 
 #[derive(Clone, Debug)]
 #[expect(dead_code, reason = "only a cluster reads them")]
@@ -29,6 +31,7 @@ pub(super) struct FactSources {
     pub(super) bindings: watch::Receiver<ShardBindings>,
     pub(super) sink_options: watch::Receiver<Arc<[SinkOptions]>>,
     pub(super) forward: watch::Receiver<ForwardStatus>,
+    pub(super) on_hint: HintCallback,
 }
 
 #[derive(Debug)]
@@ -73,6 +76,10 @@ impl ClusterLink {
         &self,
         _store: Store,
     ) -> Result<(ForwardTask, watch::Receiver<ForwardStatus>), StoreError> {
+        match *self {}
+    }
+
+    pub(super) fn hint(&self, _hint: Hint) {
         match *self {}
     }
 

@@ -21,6 +21,7 @@ use crate::model::time::Timestamp;
 use crate::reconcile::ReconcileHandle;
 use crate::store::DeadLetterFilter;
 use crate::telemetry::{LogError, LogHandle};
+use crate::transport::HintCallback;
 
 /// Handle to a daemon, from inside the process.
 #[derive(Clone, Debug)]
@@ -28,6 +29,7 @@ pub struct DaemonHandle {
     pub(super) sources: Sources,
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) reconcile: ReconcileHandle,
+    pub(super) on_hint: HintCallback,
     pub(super) delivery: DeliveryHandle,
     pub(super) log: Option<LogHandle>,
 }
@@ -78,7 +80,7 @@ impl Control for DaemonHandle {
     }
 
     fn grants_changed(&self, user_id: &str) {
-        self.reconcile.hint(Hint::Grants { user_id: user_id.into() });
+        (self.on_hint.0)(Hint::Grants { user_id: user_id.into() });
     }
 
     fn log_filter(&self) -> Result<LogFilter, Refused> {

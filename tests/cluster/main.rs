@@ -8,6 +8,7 @@ mod faults;
 mod host;
 mod log;
 mod servers;
+mod webhooks;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
