@@ -9,9 +9,10 @@ use tracing::warn;
 use super::list::Target;
 use super::progress::Progress;
 use crate::helix::{Channel, Helix, HelixError, HelixErrorKind, Rows, Stream, User};
+use crate::model::backoff::Backoff;
 
 /// The first and the longest pause before a request is tried again.
-pub(super) const PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+pub(super) const PAUSE: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(60));
 
 /// Rows of an answer by the channel's id.
 #[derive(Debug)]
@@ -69,7 +70,7 @@ impl Asker {
     ) -> Asked<T> {
         let mut asked = Asked { rows: BTreeMap::new(), unsure: BTreeSet::new() };
         let mut parts = vec![ids];
-        let mut pause = PAUSE.0;
+        let mut failures = 0;
         while let Some(part) = parts.pop() {
             if part.is_empty() {
                 continue;
@@ -89,14 +90,14 @@ impl Asker {
                 }
                 Err(error) => {
                     progress.update(|status| status.problem = Some(error.to_string()));
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(PAUSE.1);
+                    failures += 1;
+                    tokio::time::sleep(PAUSE.pause(failures)).await;
                     parts.push(part);
                     continue;
                 }
             };
             progress.update(|status| status.problem = None);
-            pause = PAUSE.0;
+            failures = 0;
             match &part[..] {
                 _ if is_whole => {}
                 [one] => drop(asked.unsure.insert((*one).into())),

@@ -407,7 +407,7 @@ impl CatchUp {
             match self.store.learn(news.clone()).await {
                 Ok(()) => return Ok(()),
                 Err(StoreError::Closed) => return Err(Closed),
-                Err(_) => tokio::time::sleep(ask::PAUSE.0).await,
+                Err(_) => tokio::time::sleep(ask::PAUSE.first).await,
             }
         }
     }
@@ -419,7 +419,7 @@ impl CatchUp {
                 Err(StoreError::Closed) => return Err(Closed),
                 Err(error) => {
                     warn!(%error, "what is known of channels cannot be read; trying again");
-                    tokio::time::sleep(ask::PAUSE.0).await;
+                    tokio::time::sleep(ask::PAUSE.first).await;
                 }
             }
         }

@@ -3,6 +3,7 @@
 use tokio::sync::watch;
 
 use crate::model::status::CatchUpStatus;
+use crate::telemetry::Publish;
 
 /// Gaps that [`Published::mended`] keeps.
 const MENDED: usize = 100;
@@ -62,11 +63,6 @@ impl Progress {
     }
 
     fn publish(&self) {
-        let value = &self.value;
-        self.sender.send_if_modified(|published| {
-            let changed = published != value;
-            published.clone_from(value);
-            changed
-        });
+        self.sender.publish_copy(&self.value);
     }
 }
