@@ -6,6 +6,7 @@ use std::pin::Pin;
 use serde::{Deserialize, Serialize};
 
 use super::filter::SinkFilter;
+use crate::model::cluster::LeaderRequest;
 use crate::model::event::{Seq, Since};
 use crate::model::route::SinkName;
 use crate::model::status::{ConfigStatus, Status};
@@ -26,6 +27,8 @@ pub trait Control: Send + Sync + 'static {
     fn config(&self) -> ConfigStatus;
     /// Requests a reconcile run; `allow_deletes` lets that one run delete more than `reconcile.max_delete`.
     fn apply(&self, allow_deletes: bool) -> Applied;
+    /// Asks the leader of the cluster; returns its answer, which is JSON.
+    fn ask_leader(&self, request: LeaderRequest) -> ControlFuture<'_, Result<String, Refused>>;
     /// Forgets what this user has granted, and reads it again.
     fn grants_changed(&self, user_id: &str);
     /// Returns the active filter of log lines.

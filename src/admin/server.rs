@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -15,6 +16,7 @@ use super::control::{Control, Count, Refused};
 use super::reading;
 use super::socket::ControlSocket;
 use super::state::ReadState;
+use crate::model::cluster::{DaemonRequest, HostRequest, LeaderRequest};
 use crate::model::event::{Seq, Since};
 use crate::model::route::SinkName;
 use crate::model::status::ConfigStatus;
@@ -25,6 +27,11 @@ use crate::store::{DeadLetterFilter, Store};
 struct ApplyQuery {
     #[serde(default)]
     allow_deletes: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct HostQuery {
+    host: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -78,6 +85,34 @@ async fn config(State(control): State<Shared>) -> Json<ConfigStatus> {
 
 async fn apply(State(control): State<Shared>, Query(query): Query<ApplyQuery>) -> Response {
     (StatusCode::ACCEPTED, Json(control.apply(query.allow_deletes))).into_response()
+}
+
+async fn ask_leader(control: Shared, request: LeaderRequest) -> Response {
+    match control.ask_leader(request).await {
+        Ok(text) => ([(CONTENT_TYPE, "application/json")], text).into_response(),
+        Err(refused) => (StatusCode::UNPROCESSABLE_ENTITY, Json(refused)).into_response(),
+    }
+}
+
+async fn apply_on_leader(State(control): State<Shared>, Query(query): Query<ApplyQuery>) -> Response {
+    let request = DaemonRequest::Apply { allow_deletes: query.allow_deletes };
+    ask_leader(control, LeaderRequest::Daemon(request)).await
+}
+
+async fn status_of_leader(State(control): State<Shared>) -> Response {
+    ask_leader(control, LeaderRequest::Daemon(DaemonRequest::Status)).await
+}
+
+async fn drain(State(control): State<Shared>, Query(HostQuery { host }): Query<HostQuery>) -> Response {
+    ask_leader(control, LeaderRequest::Host(HostRequest::Drain { host })).await
+}
+
+async fn undrain(State(control): State<Shared>, Query(HostQuery { host }): Query<HostQuery>) -> Response {
+    ask_leader(control, LeaderRequest::Host(HostRequest::Undrain { host })).await
+}
+
+async fn forget(State(control): State<Shared>, Query(HostQuery { host }): Query<HostQuery>) -> Response {
+    ask_leader(control, LeaderRequest::Host(HostRequest::Forget { host })).await
 }
 
 fn answer<T: Serialize>(outcome: Result<T, Refused>) -> Response {
@@ -157,6 +192,11 @@ pub async fn serve(
         .route("/reload", post(reload))
         .route("/rotate-secret", post(rotate_secret))
         .route("/apply", post(apply))
+        .route("/leader/apply", post(apply_on_leader))
+        .route("/leader/status", get(status_of_leader))
+        .route("/hosts/drain", post(drain))
+        .route("/hosts/undrain", post(undrain))
+        .route("/hosts/forget", post(forget))
         .route("/grants", post(grants))
         .route("/log-level", get(log_filter).post(set_log_filter))
         .route("/replay", post(replay))

@@ -1,6 +1,6 @@
 //! `eventsubd apply`: makes the running daemon reconcile now, and follows the run to its end.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::args::{ApplyArgs, Args};
 use super::control::{Connection, POLL, WaitReporter, block_on, held_deletes_warning, parse};
@@ -8,7 +8,7 @@ use super::exit::exit_code;
 use super::status::reasons;
 use super::term::Failure;
 use super::{FAILED, REFUSED, TEMPORARY, status};
-use crate::admin::Applied;
+use crate::admin::{Applied, Refused};
 use crate::model::status::{Status, TokenState};
 
 /// Progress of the requested run.
@@ -23,25 +23,25 @@ enum Stage {
 pub(super) fn apply(args: &Args, flags: &ApplyArgs) -> Result<u8, Failure> {
     let (status, stage) = block_on(async {
         let connection = Connection::open(args).await?;
-        refuse_on_standby(&connection.status().await?)?;
-        let path = if flags.allow_deletes { "/apply?allow_deletes=true" } else { "/apply" };
-        let (_, body) = connection.post(path).await?;
-        let Applied { ticket, pid } = parse(&body)?;
+        let worker = Worker::find(connection).await?;
+        let Applied { ticket, pid } = worker.apply(flags.allow_deletes).await?;
         let deadline = Instant::now() + flags.timeout;
         let mut reporter = WaitReporter::new(args);
-        args.say("the daemon compares the file with Twitch now");
+        args.say(&worker.begun());
         loop {
-            let status = connection.status().await?;
+            let status = worker.status().await?;
             if status.pid != pid {
-                return Err(Failure::new("the daemon was started again meanwhile")
-                    .hint("it compares the file with Twitch by itself: see `eventsubd status`"));
+                return Err(Failure::new(
+                    "the daemon was started again meanwhile, or another host leads now",
+                )
+                .hint("it compares the file with Twitch by itself: see `eventsubd status`"));
             }
             let stage = stage(&status, ticket);
             if stage != Stage::Going || Instant::now() >= deadline {
                 return Ok((status, stage));
             }
             reporter.waiting_with(&status);
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(worker.pause()).await;
         }
     })?;
     match stage {
@@ -66,14 +66,62 @@ pub(super) fn apply(args: &Args, flags: &ApplyArgs) -> Result<u8, Failure> {
     }
 }
 
-/// Only the leader of a cluster writes to Twitch.
-fn refuse_on_standby(status: &Status) -> Result<(), Failure> {
-    let Some(cluster) = status.cluster.as_ref().filter(|_| status.stands_by()) else { return Ok(()) };
-    let failure = Failure::new("this host does not lead the cluster, and changes nothing at Twitch");
-    Err(match &cluster.leader {
-        Some(leader) => failure.hint(format!("run the same command on {leader}, which leads")),
-        None => failure.hint("no host leads now: see `eventsubd hosts`").code(TEMPORARY),
-    })
+/// The daemon that carries the run out.
+struct Worker {
+    connection: Connection,
+    /// Name of the host that leads, if that is another one: requests are passed on to it.
+    leader: Option<String>,
+}
+
+impl Worker {
+    /// Only the leader of a cluster writes to Twitch.
+    async fn find(connection: Connection) -> Result<Self, Failure> {
+        let status = connection.status().await?;
+        let leader = match status.cluster.as_ref().filter(|_| status.stands_by()) {
+            None => None,
+            Some(cluster) => Some(cluster.leader.clone().ok_or_else(|| {
+                Failure::new("no host leads now, and only the leader changes anything at Twitch")
+                    .hint("wait a few seconds, then see `eventsubd hosts`")
+                    .code(TEMPORARY)
+            })?),
+        };
+        Ok(Self { connection, leader })
+    }
+
+    async fn apply(&self, allow_deletes: bool) -> Result<Applied, Failure> {
+        let query = if allow_deletes { "?allow_deletes=true" } else { "" };
+        let path = if self.leader.is_some() { "/leader/apply" } else { "/apply" };
+        let (status, body) = self.connection.post(&format!("{path}{query}")).await?;
+        if status.is_success() { parse(&body) } else { Err(refused(&body)?) }
+    }
+
+    async fn status(&self) -> Result<Status, Failure> {
+        if self.leader.is_none() {
+            return self.connection.status().await;
+        }
+        let (status, body) = self.connection.get("/leader/status").await?;
+        if status.is_success() { parse(&body) } else { Err(refused(&body)?) }
+    }
+
+    /// The sentence that says who works now.
+    fn begun(&self) -> String {
+        match &self.leader {
+            None => "the daemon compares the file with Twitch now".to_owned(),
+            Some(leader) => {
+                format!("passed on to {leader}, which leads: it compares its file with Twitch now")
+            }
+        }
+    }
+
+    /// Pause between two looks: each of another host is a request over NATS.
+    fn pause(&self) -> Duration {
+        if self.leader.is_none() { POLL } else { POLL * 5 }
+    }
+}
+
+fn refused(body: &[u8]) -> Result<Failure, Failure> {
+    let refused: Refused = parse(body)?;
+    Ok(Failure::new(refused.error).hint("`eventsubd hosts` shows who leads").code(TEMPORARY))
 }
 
 fn stage(status: &Status, ticket: u64) -> Stage {

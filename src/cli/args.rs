@@ -290,10 +290,36 @@ pub struct GapsArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct HostsArgs {
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,
+    /// What to do with a host; the list of hosts when left out
+    #[command(subcommand)]
+    pub command: Option<HostsCommand>,
+}
+
+/// Commands of `hosts`. Each works on any host.
+#[derive(Debug, clap::Subcommand)]
+pub enum HostsCommand {
+    /// Have a host hand its work over to the others; it stays up
+    ///
+    /// If it leads, another host leads afterwards. It gets no work until `--undo`, or until its daemon is restarted.
+    Drain {
+        /// Give it work again
+        #[arg(long)]
+        undo: bool,
+        /// The host's name; this host when left out
+        #[arg(value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// Remove a host that is down, and does not come back, from the list of hosts
+    Forget {
+        /// The host's name
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
 }
 
 #[derive(Debug, clap::Args)]

@@ -1,10 +1,11 @@
-//! `eventsubd hosts`: the hosts of the cluster, as the daemon on this one sees them.
+//! `eventsubd hosts`: the hosts of the cluster, as the daemon on this one sees them, and what a person wants of them.
 
 use serde::Serialize;
 
-use super::args::{Args, HostsArgs};
-use super::control::{Connection, block_on};
+use super::args::{Args, HostsArgs, HostsCommand};
+use super::control::{Connection, block_on, parse};
 use super::term::{self, Failure, masked};
+use crate::admin::Refused;
 use crate::model::cluster::HostStatus;
 use crate::model::text::duration;
 use crate::model::time::Timestamp;
@@ -16,11 +17,38 @@ struct Document<'a> {
 
 /// `eventsubd hosts`
 pub(super) fn run(args: &Args, flags: &HostsArgs) -> Result<u8, Failure> {
+    match &flags.command {
+        None => list(args, flags),
+        Some(HostsCommand::Drain { undo: false, name }) => change(args, "drain", name.as_deref()),
+        Some(HostsCommand::Drain { undo: true, name }) => change(args, "undrain", name.as_deref()),
+        Some(HostsCommand::Forget { name }) => change(args, "forget", Some(name)),
+    }
+}
+
+/// Asks the leader to change what is known of a host.
+fn change(args: &Args, what: &str, host: Option<&str>) -> Result<u8, Failure> {
+    let (status, body) = block_on(async {
+        let connection = Connection::open(args).await?;
+        let cluster = connection.status().await?.cluster.ok_or_else(works_alone)?;
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("host", host.unwrap_or(&cluster.host));
+        connection.post(&format!("/hosts/{what}?{}", query.finish())).await
+    })?;
+    if !status.is_success() {
+        return Err(Failure::new(parse::<Refused>(&body)?.error));
+    }
+    args.say(&parse::<String>(&body)?);
+    Ok(0)
+}
+
+fn works_alone() -> Failure {
+    Failure::new("this daemon works alone: its configuration has no `[cluster]`")
+        .hint("docs/several-hosts.md says how hosts are joined")
+}
+
+fn list(args: &Args, flags: &HostsArgs) -> Result<u8, Failure> {
     let status = block_on(async { Connection::open(args).await?.status().await })?;
-    let Some(cluster) = status.cluster else {
-        return Err(Failure::new("this daemon works alone: its configuration has no `[cluster]`")
-            .hint("docs/several-hosts.md says how hosts are joined"));
-    };
+    let cluster = status.cluster.ok_or_else(works_alone)?;
     if flags.json {
         return term::write_json(&Document { hosts: &cluster.hosts });
     }

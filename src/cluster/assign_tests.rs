@@ -10,7 +10,7 @@ use super::assign::{Assignment, Fitness, Fits, ShardWork, Work, assign};
 use super::assigner::{Assigner, Step};
 use super::lease::{Answer, Holder, Moment};
 use super::presence::{ASSIGN, HostValue, Hosts};
-use crate::model::cluster::Assigned;
+use crate::model::cluster::{Assigned, HostRequest};
 use crate::model::sink::SinkName;
 use crate::model::time::Timestamp;
 
@@ -455,6 +455,59 @@ fn a_bucket_that_goes_back_in_time_is_written_until_all_hosts_obey_again() {
     let assigned = world.hosts[1].assigner.assigned(&world.hosts[1].hosts, None);
     assert!(assigned.revision > obeyed);
     assert!(assigned.shards.values().all(|host| **host != *name(2)), "{:?}", assigned.shards);
+}
+
+#[test]
+fn a_person_drains_and_forgets_hosts() {
+    let mut world = World::new(&work(3, &[None, Some(1)]));
+    world.carry_out(Op::Lead(0));
+    (0..80).for_each(|_| world.round(0));
+    let ask = |world: &mut World, request: HostRequest| {
+        let now = world.now;
+        let host = &mut world.hosts[0];
+        let outcome = host.assigner.edit(&request, &host.hosts, now);
+        world.round(0);
+        (outcome, world.hosts[0].assigner.take_edited(), world.assignment().1.unwrap())
+    };
+    let host = |index| name(index).to_string();
+    let has = |value: &Assignment, index| {
+        value.shards.values().chain(value.sinks.values()).filter(|host| **host == name(index)).count()
+    };
+
+    let (outcome, edited, value) = ask(&mut world, HostRequest::Drain { host: host(1) });
+    assert!(outcome.is_ok_and(|said| said.starts_with("web-1 hands its work over")));
+    assert_eq!((edited, has(&value, 1)), (1, 1), "the sink that is pinned to it stays: {value:?}");
+    // The last host that is not drained has all; then nothing moves any more.
+    let (_, _, value) = ask(&mut world, HostRequest::Drain { host: host(2) });
+    assert_eq!((has(&value, 0), has(&value, 2)), (4, 0));
+    let (outcome, _, all) = ask(&mut world, HostRequest::Drain { host: host(0) });
+    assert!(outcome.is_ok_and(|said| said.contains("no other host can take it now")));
+    assert_eq!(all.shards, value.shards);
+    let (outcome, edited, value) = ask(&mut world, HostRequest::Undrain { host: host(2) });
+    assert!(outcome.is_ok() && edited == 1 && has(&value, 2) == 4, "{value:?}");
+    let (outcome, edited, _) = ask(&mut world, HostRequest::Undrain { host: host(2) });
+    assert_eq!((outcome, edited), (Err("web-2 is not drained".to_owned()), 0));
+
+    // A restart ends it.
+    world.carry_out(Op::Start(1));
+    world.round(0);
+    assert!(!world.assignment().1.unwrap().draining.contains_key(&name(1)));
+
+    let (outcome, _, _) = ask(&mut world, HostRequest::Forget { host: host(1) });
+    assert!(outcome.is_err_and(|why| why.contains("web-1 is up")));
+    world.carry_out(Op::Kill(1));
+    (0..10).for_each(|_| world.round(0));
+    assert!(world.assignment().1.unwrap().members[&name(1)].down_since.is_some());
+    let (outcome, _, value) = ask(&mut world, HostRequest::Forget { host: host(1) });
+    assert!(outcome.is_ok() && !value.members.contains_key(&name(1)));
+    (0..10).for_each(|_| world.round(0));
+    let statuses = world.hosts[0].hosts.statuses("", None, Some(&world.assignment().1.unwrap()), world.now);
+    // No end of its key was told here, so it counts as down only after a while.
+    world.now += Duration::from_secs(20);
+    let later = world.hosts[0].hosts.statuses("", None, Some(&world.assignment().1.unwrap()), world.now);
+    assert_eq!((statuses.len(), later.len()), (3, 2));
+    let (outcome, _, _) = ask(&mut world, HostRequest::Drain { host: "web-9".to_owned() });
+    assert!(outcome.is_err_and(|why| why.contains("no host is called web-9")));
 }
 
 #[test]

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::assign::{Assignment, Fits, Member, Work, assign};
+use super::assign::{Assignment, Fitness, Fits, Member, Work, assign};
 use super::lease::{Answer, Moment};
 use super::presence::Hosts;
-use crate::model::cluster::Assigned;
+use crate::model::cluster::{Assigned, HostRequest};
 use crate::model::time::Timestamp;
 
 /// The key.
@@ -47,8 +47,18 @@ struct Basis {
 
 #[derive(Clone, Debug)]
 enum Asked {
-    Write(Basis, Assignment),
+    /// With the count of the edits in it.
+    Write(Basis, Assignment, usize),
     Read,
+}
+
+/// A change that a person wants.
+#[derive(Clone, Debug)]
+enum Edit {
+    /// With the process of the host.
+    Drain(Arc<str>, String),
+    Undrain(Arc<str>),
+    Forget(Arc<str>),
 }
 
 /// One host's view of the assignment.
@@ -66,6 +76,10 @@ pub(super) struct Assigner {
     must_read: bool,
     /// The earliest moment of the next step.
     next: Moment,
+    /// Changes that are not in the bucket yet, in order.
+    edits: Vec<Edit>,
+    /// Count of edits that are in the bucket by now.
+    edited: usize,
 }
 
 impl Assigner {
@@ -88,16 +102,79 @@ impl Assigner {
             return Some(Step::Read);
         }
         let basis = self.basis(epoch, hosts, now);
-        if self.settled.as_ref() == Some(&basis) {
+        if self.settled.as_ref() == Some(&basis) && self.edits.is_empty() {
             return None;
         }
-        let value = self.work_out(&basis, hosts, wall);
+        let value = self.work_out(&basis, hosts, (now, wall));
         if value == self.found.1 && self.is_newest() {
             self.settled = Some(basis);
+            self.edited += self.edits.drain(..).count();
             return None;
         }
-        self.asked = Some(Asked::Write(basis, value.clone()));
+        self.asked = Some(Asked::Write(basis, value.clone(), self.edits.len()));
         Some(Step::Write { expected: self.found.0, value })
+    }
+
+    /// Takes a change that a person wants, if it can be made. Returns a sentence for that person, to be told once
+    /// [`Self::take_edited`] has counted it.
+    pub(super) fn edit(
+        &mut self,
+        request: &HostRequest,
+        hosts: &Hosts,
+        now: Moment,
+    ) -> Result<String, String> {
+        let (HostRequest::Drain { host } | HostRequest::Undrain { host } | HostRequest::Forget { host }) =
+            request;
+        let last = &self.found.1;
+        let is_known = last.members.contains_key(&**host) || hosts.last_heard(host).is_some();
+        if !is_known {
+            return Err(format!("no host is called {host}: see `eventsubd hosts`"));
+        }
+        let alive = hosts.alive_value(host);
+        let name: Arc<str> = host.as_str().into();
+        let (edit, said) = match (request, alive) {
+            (HostRequest::Drain { .. }, None) => return Err(format!("{host} is down, and has no work")),
+            (HostRequest::Drain { .. }, Some(value)) if !value.knows_assignments() => {
+                return Err(format!("{host} runs a release that cannot be drained: stop it there instead"));
+            }
+            (HostRequest::Drain { .. }, Some(value)) => {
+                let fits = hosts.fits(&last.draining, &Default::default(), now);
+                let is_other = |(other, fit): (&Arc<str>, &Fitness)| {
+                    **other != **host && matches!(fit, Fitness::Stable | Fitness::Fresh)
+                };
+                let waits = if fits.iter().any(is_other) {
+                    ""
+                } else {
+                    "; no other host can take it now, so it keeps it until one can"
+                };
+                let said = format!(
+                    "{host} hands its work over, and gets none until `eventsubd hosts drain --undo {host}` or a \
+                     restart of its daemon{waits}"
+                );
+                (Edit::Drain(name, value.holder.run.clone()), said)
+            }
+            (HostRequest::Undrain { .. }, _) if !last.draining.contains_key(&name) => {
+                return Err(format!("{host} is not drained"));
+            }
+            (HostRequest::Undrain { .. }, _) => (Edit::Undrain(name), format!("{host} gets work again")),
+            (HostRequest::Forget { .. }, Some(_)) => {
+                return Err(format!("{host} is up: stop its daemon first, and wait for three seconds"));
+            }
+            (HostRequest::Forget { .. }, None) => (Edit::Forget(name), format!("{host} is forgotten")),
+        };
+        self.edits.push(edit);
+        Ok(said)
+    }
+
+    /// Returns how many edits were written since the last call; the earliest first.
+    pub(super) fn take_edited(&mut self) -> usize {
+        std::mem::take(&mut self.edited)
+    }
+
+    /// Forgets the changes that are not written, as this host does not lead any more.
+    pub(super) fn drop_edits(&mut self) {
+        self.edits.clear();
+        self.edited = 0;
     }
 
     fn basis(&self, epoch: u64, hosts: &Hosts, now: Moment) -> Basis {
@@ -110,8 +187,26 @@ impl Assigner {
         Basis { epoch, revision: *revision, fits, alive }
     }
 
-    fn work_out(&self, basis: &Basis, hosts: &Hosts, wall: Timestamp) -> Assignment {
-        let mut new = assign(&basis.fits, &self.work, &self.found.1);
+    fn work_out(&self, basis: &Basis, hosts: &Hosts, (now, wall): Times) -> Assignment {
+        let mut last = self.found.1.clone();
+        for edit in &self.edits {
+            match edit {
+                Edit::Drain(name, run) => drop(last.draining.insert(Arc::clone(name), run.clone())),
+                Edit::Undrain(name) => drop(last.draining.remove(name)),
+                Edit::Forget(name) => {
+                    last.draining.remove(name);
+                    last.members.remove(name);
+                }
+            }
+        }
+        let edited;
+        let fits = if self.edits.is_empty() {
+            &basis.fits
+        } else {
+            edited = hosts.fits(&last.draining, &Default::default(), now);
+            &edited
+        };
+        let mut new = assign(fits, &self.work, &last);
         new.epoch = basis.epoch;
         new.draining.retain(|name, run| basis.alive.get(name).is_none_or(|now| now == run));
         for name in basis.alive.keys() {
@@ -136,9 +231,10 @@ impl Assigner {
 
     /// Takes the answer to the last write.
     pub(super) fn handle_answer(&mut self, answer: Answer, now: Moment) {
-        let Some(Asked::Write(basis, value)) = self.asked.take() else { return };
+        let Some(Asked::Write(basis, value, edits)) = self.asked.take() else { return };
         match answer {
             Answer::Done(revision) => {
+                self.edited += self.edits.drain(..edits.min(self.edits.len())).count();
                 self.found = (revision, value);
                 if self.is_newest() {
                     self.settled = Some(Basis { revision, ..basis });
@@ -186,6 +282,22 @@ impl Assigner {
         if self.found.0 > self.applied.0 && self.found.1.epoch > 0 {
             self.applied = self.found.clone();
         }
+    }
+
+    /// The assignment that this host obeys; `None` before there is one.
+    pub(super) fn applied(&self) -> Option<&Assignment> {
+        Some(&self.applied.1).filter(|_| self.applied.0 > 0)
+    }
+
+    /// Whether the host of this process hands over its work, and another one can take it.
+    pub(super) fn hands_over(&self, name: &str, hosts: &Hosts, now: Moment) -> bool {
+        let draining = &self.applied.1.draining;
+        if !draining.contains_key(name) {
+            return false;
+        }
+        let fits = hosts.fits(draining, &Default::default(), now);
+        fits.get(name) == Some(&Fitness::Draining)
+            && fits.values().any(|fitness| matches!(fitness, Fitness::Stable | Fitness::Fresh))
     }
 
     /// What this host has to know of the assignment. `leader` leads, as far as is known.

@@ -5,6 +5,7 @@
 //! three seconds, and another host leads.
 
 mod age;
+mod ask;
 mod assign;
 #[cfg(test)]
 mod assign_tests;
@@ -22,6 +23,7 @@ mod run;
 mod term;
 mod values;
 
+pub use self::ask::{Asked, Reply};
 pub use self::assign::{ShardWork, Work};
 pub use self::gate::Gate;
 pub use self::log::{Acknowledged, LogError, LogLimits, SharedLog};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::assign::{Fitness, Fits};
+use super::assign::{Assignment, Fitness, Fits};
 use super::lease::{Holder, Moment};
 use crate::model::cluster::{HostState, HostStatus};
 use crate::model::time::Timestamp;
@@ -212,11 +212,23 @@ impl Hosts {
         self.known.iter().filter(|(_, known)| differs(known)).map(|(name, _)| &**name).collect()
     }
 
-    /// Every host, by name.
-    pub(super) fn statuses(&self, fingerprint: &str, leader: Option<&str>, now: Moment) -> Vec<HostStatus> {
+    /// Every host, by name, with those that were members before this daemon was started. A host that is down and no member
+    /// was forgotten.
+    pub(super) fn statuses(
+        &self,
+        fingerprint: &str,
+        leader: Option<&str>,
+        assignment: Option<&Assignment>,
+        now: Moment,
+    ) -> Vec<HostStatus> {
+        let is_listed = |(name, known): &(&Arc<str>, &Known)| {
+            let is_member = assignment.is_none_or(|assignment| assignment.members.contains_key(*name));
+            is_member || known.state(now) != HostState::Down
+        };
         let status = |(name, known): (&Arc<str>, &Known)| {
             let state = known.state(now);
             let is_down = state == HostState::Down;
+            let draining = assignment.and_then(|assignment| assignment.draining.get(name));
             HostStatus {
                 name: name.to_string(),
                 state,
@@ -225,11 +237,31 @@ impl Hosts {
                 since: if is_down { known.heard.1 } else { known.value.since },
                 shards: if is_down { Vec::new() } else { known.value.shards.clone() },
                 sinks: if is_down { Vec::new() } else { known.value.sinks.clone() },
+                draining: !is_down && draining == Some(&known.value.holder.run),
                 file_differs: known.value.fingerprint != fingerprint,
                 forward_lag: known.value.forward_lag,
             }
         };
-        self.known.iter().map(status).collect()
+        let mut statuses: Vec<HostStatus> = self.known.iter().filter(is_listed).map(status).collect();
+        let members = assignment.into_iter().flat_map(|assignment| &assignment.members);
+        for (name, member) in members.filter(|(name, _)| !self.known.contains_key(*name)) {
+            // A member that is alive is known within half a second.
+            let Some(since) = member.down_since else { continue };
+            statuses.push(HostStatus {
+                name: name.to_string(),
+                state: HostState::Down,
+                leader: false,
+                version: member.version.clone(),
+                since,
+                shards: Vec::new(),
+                sinks: Vec::new(),
+                forward_lag: 0,
+                draining: false,
+                file_differs: false,
+            });
+        }
+        statuses.sort_by(|one, other| one.name.cmp(&other.name));
+        statuses
     }
 }
 
@@ -263,7 +295,7 @@ mod tests {
         hosts.handle_value("a", 1, value("1", "same", false), true, at(10));
         hosts.handle_value("b", 2, value("2", "other", true), false, at(10));
         let states = |hosts: &Hosts, seconds| -> Vec<_> {
-            let all = hosts.statuses("same", Some("a"), at(seconds).0);
+            let all = hosts.statuses("same", Some("a"), None, at(seconds).0);
             all.into_iter().map(|host| (host.state, host.leader, host.file_differs)).collect()
         };
         let up = (HostState::Up, true, false);
@@ -273,7 +305,7 @@ mod tests {
         assert_eq!(states(&hosts, 11), [up, (HostState::Down, false, true)]);
         assert!(hosts.differing("same", at(11).0).is_empty(), "a host that is down changes nothing");
         assert_eq!(states(&hosts, 30), [(HostState::Down, false, false), (HostState::Down, false, true)]);
-        assert_eq!(hosts.statuses("same", None, at(30).0)[0].since, at(10).1);
+        assert_eq!(hosts.statuses("same", None, None, at(30).0)[0].since, at(10).1);
     }
 
     /// Writes the keys of both hosts each half second; `a` is this host.
@@ -350,7 +382,7 @@ mod tests {
                     hosts.handle_value("a", revision, value("1", &revision.to_string(), false), false, at(1));
                 }
             }
-            let last = &hosts.statuses("11", None, at(1).0)[0];
+            let last = &hosts.statuses("11", None, None, at(1).0)[0];
             prop_assert_eq!((last.state, last.file_differs), (HostState::Up, false));
         }
     }

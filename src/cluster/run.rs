@@ -1,5 +1,6 @@
 //! The driver: keeps the keys of this host, watches those of the others, and writes the shared values.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::age::Age;
+use super::ask::{self, Asked, Reply};
 use super::assign::{Assignment, Work};
 use super::assigner::{ASSIGNMENT, Assigner, Found, Step};
 use super::era::{Era, Look};
@@ -23,7 +25,10 @@ use super::nats::{Bucket, ClusterError, Connection, KeyChange, KeyState, change}
 use super::presence::{ASSIGN, HostValue, Hosts};
 use super::term::Terms;
 use super::values::{GAPS, Group, GroupWrite, PLACES, SharedValues};
-use crate::model::cluster::{Assigned, ClusterOptions, ClusterStatus, ForwardStatus, Leadership, Role};
+use crate::model::cluster::{
+    Assigned, ClusterOptions, ClusterStatus, DaemonRequest, ForwardStatus, HostRequest, LeaderRequest,
+    Leadership, Role,
+};
 use crate::model::hint::Hint;
 use crate::model::text::{chain, duration};
 use crate::model::time::Timestamp;
@@ -60,6 +65,8 @@ pub struct Inputs {
     pub facts: watch::Receiver<HostFacts>,
     /// The work that this host assigns if it leads.
     pub work: watch::Receiver<Work>,
+    /// Takes requests to the daemon that leads.
+    pub daemon: mpsc::Sender<Asked<DaemonRequest>>,
 }
 
 /// The shared values could not be written.
@@ -110,9 +117,18 @@ pub struct ClusterHandle {
     pub gate: Gate,
     hints: HintSender,
     requests: mpsc::Sender<Request>,
+    asked: mpsc::Sender<Asked<LeaderRequest>>,
 }
 
 impl ClusterHandle {
+    /// Asks the leader, which may be this host.
+    ///
+    /// # Errors
+    /// The reason, as a sentence.
+    pub async fn ask(&self, request: LeaderRequest) -> Reply {
+        ask::hand_in(&self.asked, request, false).await
+    }
+
     /// The shared values whose names begin with `prefix`; `None` if they are not known, as NATS was never reached.
     pub async fn load(&self, prefix: &str) -> Option<Vec<(String, String)>> {
         let (reply, answer) = oneshot::channel();
@@ -164,6 +180,8 @@ pub struct Cluster {
     /// What this host remembered before the cluster had any values.
     own_values: Vec<(String, String)>,
     requests: mpsc::Receiver<Request>,
+    ask: mpsc::Sender<Asked<LeaderRequest>>,
+    asked: mpsc::Receiver<Asked<LeaderRequest>>,
     leadership: watch::Sender<Leadership>,
     status: watch::Sender<ClusterStatus>,
     assigned: watch::Sender<Assigned>,
@@ -188,6 +206,7 @@ pub fn cluster(
     let (status, status_out) = watch::channel(status);
     let (assigned, assigned_out) = watch::channel(Assigned::default());
     let (requests_in, requests) = mpsc::channel(16);
+    let (ask, asked) = mpsc::channel(16);
     let gate = Gate::default();
     let (hints, sender, heard) = hints();
     let run = uuid::Uuid::new_v4().to_string();
@@ -199,6 +218,7 @@ pub fn cluster(
         gate: gate.clone(),
         hints: sender,
         requests: requests_in,
+        asked: ask.clone(),
     };
     let task = Cluster {
         options,
@@ -207,6 +227,8 @@ pub fn cluster(
         inputs,
         own_values,
         requests,
+        ask,
+        asked,
         leadership,
         status,
         assigned,
@@ -222,11 +244,17 @@ impl Cluster {
         let changed = Arc::new(Notify::new());
         let Cluster { options, tls, .. } = &self;
         let connection = Connection::start(options, tls.clone(), Arc::clone(&changed)).await;
+        let (subject, asked) = (ask::subject(&options.name, &options.host), self.ask.clone());
         let (name, own, connected) = (options.name.clone(), self.holder.run.clone(), connection.clone());
         let (driver, hints) = Driver::new(self, connection);
         let exchange = async {
             match &connected {
-                Ok(connection) => hints.run(connection, &name, &own).await,
+                Ok(connection) => {
+                    tokio::join!(
+                        hints.run(connection, &name, &own),
+                        ask::serve(connection.clone(), subject, asked)
+                    );
+                }
                 // The driver says why.
                 Err(_) => std::future::pending().await,
             }
@@ -265,6 +293,8 @@ enum Done {
     Assigned(Answer),
     /// The assignment as it was read, under this lease.
     AssignmentRead(Option<KeyState>, u64),
+    /// A request of this host was answered by the leader, or not.
+    PassedOn,
 }
 
 /// The writes of one [`Request::Save`], or of a claim.
@@ -294,6 +324,9 @@ struct Driver {
     inputs: Inputs,
     own_values: Vec<(String, String)>,
     requests: mpsc::Receiver<Request>,
+    asked: mpsc::Receiver<Asked<LeaderRequest>>,
+    /// The way back of each change of a host that is not in the bucket yet, with what is said then.
+    edits: VecDeque<(oneshot::Sender<Reply>, String)>,
     leadership: watch::Sender<Leadership>,
     status: watch::Sender<ClusterStatus>,
     assigned: watch::Sender<Assigned>,
@@ -335,6 +368,7 @@ impl Driver {
             inputs,
             own_values,
             requests,
+            asked,
             leadership,
             status,
             assigned,
@@ -357,6 +391,8 @@ impl Driver {
             inputs,
             own_values,
             requests,
+            asked,
+            edits: VecDeque::new(),
             leadership,
             status,
             assigned,
@@ -405,6 +441,7 @@ impl Driver {
                 Some(change) = self.told.recv() => self.handle_change(change),
                 // One save after the other.
                 Some(request) = self.requests.recv(), if self.save.is_none() => self.handle_request(request),
+                Some(asked) = self.asked.recv() => self.handle_asked(asked),
                 Ok(()) = self.inputs.facts.changed() => self.handle_facts(),
                 Ok(()) = self.inputs.work.changed() => {
                     let work = self.inputs.work.borrow_and_update().clone();
@@ -480,10 +517,11 @@ impl Driver {
             self.told = told;
             self.watching = Some(Watching(tokio::spawn(watch_keys(Arc::clone(&bucket), changes))));
         }
-        if self.host.epoch(at).is_some() && !self.is_leaving && at >= self.era.lead_after() {
-            self.leader.contend(at);
-        } else if !self.is_leaving && self.host.is_taken() {
+        let hands_over = self.assigner.hands_over(&self.options.host, &self.hosts, at);
+        if !self.is_leaving && (hands_over || self.host.is_taken()) {
             self.leader.resign(at);
+        } else if self.host.epoch(at).is_some() && !self.is_leaving && at >= self.era.lead_after() {
+            self.leader.contend(at);
         }
         if let Some(write) = self.host.poll(at) {
             let value = self.host_value();
@@ -505,10 +543,24 @@ impl Driver {
         }
     }
 
+    /// The lease under which this host leads, if it does.
+    fn leads(&self, at: Moment) -> Option<u64> {
+        self.leader.epoch(at).filter(|epoch| self.terms.leads(Some(*epoch)))
+    }
+
     /// Brings the assignment up to date, if this host leads.
     fn assign(&mut self, bucket: &Arc<Bucket>) {
         let (bucket, at) = (Arc::clone(bucket), now());
-        let Some(epoch) = self.leader.epoch(at).filter(|epoch| self.terms.leads(Some(*epoch))) else {
+        for _ in 0..self.assigner.take_edited() {
+            self.end_edit(|said| Ok(serde_json::Value::from(said).to_string()));
+        }
+        let Some(epoch) = self.leads(at) else {
+            self.assigner.drop_edits();
+            while !self.edits.is_empty() {
+                self.end_edit(|_| {
+                    Err("this host does not lead any more: see `eventsubd hosts`, and try again".to_owned())
+                });
+            }
             return;
         };
         match self.assigner.poll(epoch, &self.hosts, (at, wall())) {
@@ -520,6 +572,64 @@ impl Driver {
             }
             None => {}
         }
+    }
+
+    fn end_edit(&mut self, outcome: impl Fn(String) -> Reply) {
+        if let Some((reply, said)) = self.edits.pop_front() {
+            // The person may have given up waiting.
+            let _ = reply.send(outcome(said));
+        }
+    }
+
+    fn handle_asked(&mut self, asked: Asked<LeaderRequest>) {
+        let Asked { request, is_passed_on, reply } = asked;
+        let at = now();
+        if self.leads(at).is_none() {
+            return self.pass_on(request, is_passed_on, reply);
+        }
+        let refused = match request {
+            LeaderRequest::Host(request) => match self.edit(&request, at) {
+                Ok(said) => return self.edits.push_back((reply, said)),
+                Err(why) => Some((reply, why)),
+            },
+            LeaderRequest::Daemon(request) => {
+                let asked = Asked { request, is_passed_on, reply };
+                let busy = self.inputs.daemon.try_send(asked).err();
+                busy.map(|error| (error.into_inner().reply, "the leader is busy: try again".to_owned()))
+            }
+        };
+        if let Some((reply, why)) = refused {
+            // The person may have given up waiting.
+            let _ = reply.send(Err(why));
+        }
+    }
+
+    fn edit(&mut self, request: &HostRequest, at: Moment) -> Result<String, String> {
+        let said = self.assigner.edit(request, &self.hosts, at)?;
+        info!("asked by a person: {said}");
+        Ok(said)
+    }
+
+    /// Passes a request on to the host that leads.
+    fn pass_on(&self, request: LeaderRequest, is_passed_on: bool, reply: oneshot::Sender<Reply>) {
+        let host = &self.options.host;
+        let leader = self.status.borrow().leader.clone().filter(|leader| leader != host);
+        let refused = match (leader, &self.connection) {
+            _ if is_passed_on => {
+                format!("{host} does not lead any more: see `eventsubd hosts`, and try again")
+            }
+            (Some(leader), Ok(connection)) => {
+                let (connection, cluster) = (connection.clone(), self.options.name.clone());
+                self.spawn(async move {
+                    // The person may have given up waiting.
+                    let _ = reply.send(ask::pass_on(connection, cluster, leader, request).await);
+                    Done::PassedOn
+                });
+                return;
+            }
+            _ => "no host leads now: see `eventsubd hosts`".to_owned(),
+        };
+        let _ = reply.send(Err(refused));
     }
 
     fn key(&self, which: Which) -> String {
@@ -611,6 +721,7 @@ impl Driver {
                 }
                 self.assigner.handle_answer(answer, now());
             }
+            Done::PassedOn => {}
             Done::AssignmentRead(state, epoch) => {
                 self.assigner.handle_read(state.as_ref().map(assignment), epoch);
             }
@@ -799,7 +910,7 @@ impl Driver {
             connected: failure.is_none(),
             nats_version: self.connection.as_ref().ok().and_then(Connection::version),
             takeovers: self.terms.takeovers(),
-            hosts: self.hosts.statuses(&self.fingerprint, leader.as_deref(), at),
+            hosts: self.hosts.statuses(&self.fingerprint, leader.as_deref(), self.assigner.applied(), at),
             leader: leader.clone(),
             forward: ForwardStatus::default(),
             no_deletes: no_deletes.clone(),
@@ -861,6 +972,9 @@ impl Driver {
             Role::Leader if before == Role::CutOff => info!(term, "this host leads again"),
             Role::Leader => info!(term, "this host leads now"),
             Role::Standby => info!(term, "this host does not lead any more; it stands by"),
+            Role::CutOff if self.assigner.hands_over(&self.options.host, &self.hosts, now()) => {
+                info!("this host gives its lease up, as it hands its work over");
+            }
             Role::CutOff => warn!(
                 "the lease cannot be renewed: this host keeps its sockets, and changes nothing at Twitch until NATS answers"
             ),

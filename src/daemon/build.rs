@@ -132,6 +132,7 @@ impl Daemon {
         let (gaps, gaps_status) = gaps(store.clone(), &helix, gap_sources, catch_up);
 
         let cluster_status = joined.as_ref().map(|(_, link)| link.status());
+        let cluster_link = joined.as_ref().map(|(_, link)| link.clone());
         let cluster = joined.zip(forward.clone()).map(|((task, link), forward)| {
             let sources = FactSources {
                 fingerprint: inputs.fingerprint,
@@ -202,7 +203,15 @@ impl Daemon {
             minutes: minutes_tx,
             store,
             children,
-            handle: DaemonHandle { sources, requests, reconcile, on_hint, delivery: delivery_handle, log },
+            handle: DaemonHandle {
+                sources,
+                requests,
+                reconcile,
+                on_hint,
+                delivery: delivery_handle,
+                log,
+                cluster: cluster_link,
+            },
             notifier,
             counters,
             hanging: hanging_tx,

@@ -13,16 +13,19 @@ use tracing::{info, warn};
 use super::cluster_work::WorkSources;
 use super::memory::{OF_HOSTS, StoreMemory};
 use super::options;
+use crate::admin::Control;
 use crate::auth::Outward;
 use crate::cluster::{
-    Cluster, ClusterError, ClusterHandle, HostFacts, Inputs, LogLimits, NatsReport, SharedLog, Work, cluster,
-    examine_nats,
+    Asked, Cluster, ClusterError, ClusterHandle, HostFacts, Inputs, LogLimits, NatsReport, SharedLog, Work,
+    cluster, examine_nats,
 };
 use crate::config::Config;
 use crate::delivery::{ACKNOWLEDGED, Forwarder, SinkOptions, forwarder};
 use crate::gaps::{GapHosts, SharedText};
 use crate::helix::MaySend;
-use crate::model::cluster::{ClusterOptions, ClusterStatus, ForwardStatus, HostState, Leadership};
+use crate::model::cluster::{
+    ClusterOptions, ClusterStatus, DaemonRequest, ForwardStatus, HostState, LeaderRequest, Leadership,
+};
 use crate::model::hint::Hint;
 use crate::model::route::SinkName;
 use crate::model::shard::{ShardBindings, ShardId, ShardTarget};
@@ -65,6 +68,7 @@ pub(super) struct ClusterTask {
     facts: watch::Sender<HostFacts>,
     work: watch::Sender<Work>,
     hints: mpsc::Receiver<Hint>,
+    asked: mpsc::Receiver<Asked<DaemonRequest>>,
 }
 
 /// The task that copies events to the shared log.
@@ -103,15 +107,21 @@ pub(super) async fn join(
     let facts = HostFacts { fingerprint: options::fingerprint(config), ..HostFacts::default() };
     let (facts, told) = watch::channel(facts);
     let (work, assigned_work) = watch::channel(Work::default());
-    let inputs = Inputs { facts: told, work: assigned_work };
+    let (daemon, asked) = mpsc::channel(4);
+    let inputs = Inputs { facts: told, work: assigned_work, daemon };
     let (task, cluster, hints) = cluster(options.clone(), (**outward.tls()).clone(), instance, inputs, known);
-    Ok(Some((ClusterTask { task, facts, work, hints }, ClusterLink { cluster, log, options })))
+    Ok(Some((ClusterTask { task, facts, work, hints, asked }, ClusterLink { cluster, log, options })))
 }
 
 impl ClusterTask {
     /// Runs until cancelled.
-    pub(super) async fn run(self, sources: FactSources, cancel: CancellationToken) {
-        let Self { task, facts, work, mut hints } = self;
+    pub(super) async fn run(
+        self,
+        sources: FactSources,
+        control: Arc<dyn Control>,
+        cancel: CancellationToken,
+    ) {
+        let Self { task, facts, work, mut hints, asked } = self;
         let work_sources = WorkSources {
             target: sources.target.clone(),
             bindings: sources.bindings.clone(),
@@ -128,8 +138,21 @@ impl ClusterTask {
             () = hear => {}
             () = task.run(cancel) => {}
             () = work_sources.publish(work) => {}
+            () = carry_out(asked, control) => {}
             () = tell(sources, facts) => {}
         }
+    }
+}
+
+/// Carries out what other hosts ask of the leader.
+async fn carry_out(mut asked: mpsc::Receiver<Asked<DaemonRequest>>, control: Arc<dyn Control>) {
+    while let Some(Asked { request, reply, .. }) = asked.recv().await {
+        let text = match request {
+            DaemonRequest::Apply { allow_deletes } => serde_json::to_string(&control.apply(allow_deletes)),
+            DaemonRequest::Status => serde_json::to_string(&control.status()),
+        };
+        // The other host may have given up waiting.
+        let _ = reply.send(text.map_err(|error| error.to_string()));
     }
 }
 
@@ -168,6 +191,11 @@ fn delivering(shards: &BTreeMap<ShardId, ShardStatus>) -> BTreeSet<u32> {
 }
 
 impl ClusterLink {
+    /// Asks the leader; the answer is JSON.
+    pub(super) async fn ask(&self, request: LeaderRequest) -> Result<String, String> {
+        self.cluster.ask(request).await
+    }
+
     pub(super) fn leadership(&self) -> watch::Receiver<Leadership> {
         self.cluster.leadership.clone()
     }

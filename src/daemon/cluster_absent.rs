@@ -6,12 +6,13 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::Control;
 use crate::auth::Outward;
 use crate::config::Config;
 use crate::delivery::SinkOptions;
 use crate::gaps::GapHosts;
 use crate::helix::MaySend;
-use crate::model::cluster::{ClusterStatus, ForwardStatus, Leadership};
+use crate::model::cluster::{ClusterStatus, ForwardStatus, LeaderRequest, Leadership};
 use crate::model::hint::Hint;
 use crate::model::route::SinkName;
 use crate::model::shard::{ShardBindings, ShardId, ShardTarget};
@@ -58,12 +59,21 @@ pub(super) async fn join(
 }
 
 impl ClusterTask {
-    pub(super) async fn run(self, _sources: FactSources, _cancel: CancellationToken) {
+    pub(super) async fn run(
+        self,
+        _sources: FactSources,
+        _control: Arc<dyn Control>,
+        _cancel: CancellationToken,
+    ) {
         match self {}
     }
 }
 
 impl ClusterLink {
+    pub(super) async fn ask(&self, _request: LeaderRequest) -> Result<String, String> {
+        match *self {}
+    }
+
     pub(super) fn leadership(&self) -> watch::Receiver<Leadership> {
         match *self {}
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tracing::info;
 
+use super::cluster::ClusterLink;
 use super::reload::Request;
 use super::status::Sources;
 use crate::admin::{
@@ -13,6 +14,7 @@ use crate::admin::{
 };
 use crate::config;
 use crate::delivery::{DeliveryHandle, ResendError, Skipped};
+use crate::model::cluster::LeaderRequest;
 use crate::model::event::Since;
 use crate::model::hint::Hint;
 use crate::model::route::SinkName;
@@ -32,6 +34,8 @@ pub struct DaemonHandle {
     pub(super) on_hint: HintCallback,
     pub(super) delivery: DeliveryHandle,
     pub(super) log: Option<LogHandle>,
+    /// The cluster, if there is one.
+    pub(super) cluster: Option<ClusterLink>,
 }
 
 impl DaemonHandle {
@@ -77,6 +81,16 @@ impl Control for DaemonHandle {
 
     fn apply(&self, allow_deletes: bool) -> Applied {
         Applied { ticket: self.reconcile.apply(allow_deletes), pid: std::process::id() }
+    }
+
+    fn ask_leader(&self, request: LeaderRequest) -> ControlFuture<'_, Result<String, Refused>> {
+        Box::pin(async move {
+            let Some(cluster) = &self.cluster else {
+                let error = "this daemon works alone: its configuration has no `[cluster]`".to_owned();
+                return Err(Refused { error });
+            };
+            cluster.ask(request).await.map_err(|error| Refused { error })
+        })
     }
 
     fn grants_changed(&self, user_id: &str) {

@@ -24,7 +24,8 @@ impl Daemon {
 
         let (cluster_end, mut cluster_tasks) = (CancellationToken::new(), Tasks::default());
         let cluster = self.cluster.map(|(task, link, sources)| {
-            cluster_tasks.spawn("cluster", task.run(sources, cluster_end.clone()));
+            let control: Arc<dyn Control> = Arc::new(handle.clone());
+            cluster_tasks.spawn("cluster", task.run(sources, control, cluster_end.clone()));
             link
         });
         let mut intake_tasks = Tasks::default();

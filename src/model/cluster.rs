@@ -79,6 +79,36 @@ impl Assigned {
     }
 }
 
+/// A request to the leader of the cluster, from any host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaderRequest {
+    Host(HostRequest),
+    Daemon(DaemonRequest),
+}
+
+/// A request about one host, which the leader writes down for all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostRequest {
+    /// Has the host hand over its work; it stays up.
+    Drain { host: String },
+    /// Ends that.
+    Undrain { host: String },
+    /// Removes a host that is down from the list of hosts.
+    Forget { host: String },
+}
+
+/// A request that the daemon of the leader carries out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DaemonRequest {
+    /// Compares the file with Twitch now.
+    Apply { allow_deletes: bool },
+    /// Returns the status.
+    Status,
+}
+
 /// State of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -137,6 +167,9 @@ pub struct HostStatus {
     pub shards: Vec<u32>,
     /// Names of the sinks that it works.
     pub sinks: Vec<String>,
+    /// Whether it hands its work over, or has done so, because a person wants it to.
+    #[serde(default)]
+    pub draining: bool,
     /// Whether its file is another one than that of the host which says so.
     pub file_differs: bool,
     /// Events that it has stored, and that the shared log did not have at its last sign of life.
@@ -149,6 +182,7 @@ impl HostStatus {
     pub fn standing(&self) -> &'static str {
         match (self.state, self.leader) {
             (HostState::Up, true) => "leads",
+            (HostState::Up, false) if self.draining => "drained",
             (HostState::Up, false) => "stands by",
             (state, _) => state.name(),
         }

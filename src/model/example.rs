@@ -291,6 +291,7 @@ fn cluster(now: Timestamp) -> ClusterStatus {
         since: Timestamp::from_unix_millis(now.unix_millis() - since * 1_000),
         shards: vec![0, 1],
         sinks: vec!["log".to_owned()],
+        draining: false,
         file_differs: false,
         forward_lag: 0,
     };
