@@ -121,6 +121,7 @@ impl Daemon {
             target: reconcile.target.clone(),
             callback: webhook_handle.signs.clone(),
             webhook: webhook_handle.status.clone(),
+            listening: webhook_handle.listening.clone(),
             in_use: reconcile.in_use.clone(),
             reconcile: reconcile.status.clone(),
             subscriptions: reconcile.subscriptions.clone(),

@@ -39,7 +39,10 @@ impl Row {
             return Recalled { memory, known_at };
         }
         let alive = now.saturating_sub(wall.saturating_sub(then));
-        let memory = Memory { alive, known: alive.saturating_sub(unknown), ..memory };
+        let place = |moment: Moment| alive.saturating_sub(memory.alive.saturating_sub(moment));
+        let signed = memory.signed.iter().map(|signed| place(*signed)).collect();
+        let (known, accepted) = (place(memory.known), place(memory.accepted));
+        let memory = Memory { known, alive, accepted, signed, conduit: memory.conduit };
         Recalled { memory, known_at }
     }
 }
@@ -50,16 +53,21 @@ mod tests {
 
     #[test]
     fn a_memory_has_its_place_on_the_clock_of_any_boot() {
-        let memory = Memory { known: 7_000, alive: 10_000, conduit: Some("c".to_owned()) };
+        let conduit = Some("c".to_owned());
+        let memory = Memory { known: 7_000, alive: 10_000, accepted: 9_000, signed: vec![8_000], conduit };
         let row = Row { boot: "a".to_owned(), wall: 1_000_000, memory: memory.clone() };
         let text = serde_json::to_string(&row).expect("JSON");
-        assert_eq!(text, r#"{"boot":"a","wall":1000000,"known":7000,"alive":10000,"conduit":"c"}"#);
+        assert_eq!(
+            text,
+            r#"{"boot":"a","wall":1000000,"known":7000,"alive":10000,"accepted":9000,"signed":[8000],"conduit":"c"}"#
+        );
         let row: Row = serde_json::from_str(&text).expect("the same");
         let same = row.clone().recall("a", 50_000, 1_040_000, None);
         assert_eq!((&same.memory, same.known_at.unix_millis()), (&memory, 997_000));
         // After a boot the machine's clock began anew; the wall clock says that 60 s have passed.
         let other = row.clone().recall("b", 500_000, 1_060_000, None);
         assert_eq!((other.memory.alive, other.memory.known), (440_000, 437_000));
+        assert_eq!((other.memory.accepted, &other.memory.signed[..]), (439_000, &[438_000][..]));
         assert_eq!(other.known_at.unix_millis(), 997_000);
         // A clock that is behind hides the time that has passed, but not the time of the memory.
         let behind = row.clone().recall("b", 500_000, 0, None);

@@ -45,6 +45,8 @@ pub struct GapSources {
     pub target: watch::Receiver<Option<ShardTarget>>,
     pub callback: CallbackSigns,
     pub webhook: watch::Receiver<Option<WebhookStatus>>,
+    /// Whether connections to the callback are accepted.
+    pub listening: watch::Receiver<bool>,
     pub in_use: watch::Receiver<Option<InUse>>,
     pub reconcile: watch::Receiver<ReconcileStatus>,
     pub subscriptions: watch::Receiver<Subscriptions>,
@@ -186,6 +188,10 @@ fn wall() -> u64 {
     Timestamp(SystemTime::now()).unix_millis()
 }
 
+fn sights_after(recalled: Option<&Recalled>) -> Sights {
+    Sights::new(recalled.map_or(&[], |recalled| &recalled.memory.signed))
+}
+
 async fn run(gaps: Gaps, cancel: CancellationToken) {
     let Gaps { store, sources, status: publish, catch_up, to_mend, mended } = gaps;
     let catch_up = catch_up.run(cancel.clone());
@@ -210,8 +216,8 @@ async fn watch(
     let mut driver = Driver {
         watch: if sources.hosts.is_some() { Watch::Elsewhere } else { Watch::Here },
         watcher: Watcher::new(recalled.as_ref().map(|recalled| recalled.memory.clone())),
+        sights: sights_after(recalled.as_ref()),
         recalled: recalled.map(|recalled| (recalled.memory.known, recalled.known_at)),
-        sights: Sights::default(),
         line: Timeline::new(Instant::now().into_std(), moment(since_boot())),
         ticks: ticks(),
         matched: (None, None),
@@ -250,7 +256,7 @@ async fn watch(
             Ok(()) = sources.lives.changed() => {}
             Ok(()) = sources.bindings.changed() => {}
             Ok(()) = sources.target.changed() => {}
-            Ok(()) = sources.webhook.changed() => {}
+            Ok(()) = sources.listening.changed() => {}
             Ok(()) = sources.in_use.changed() => {}
             Ok(()) = sources.reconcile.changed() => {}
             () = changed(sources.hosts.as_mut()) => {}
@@ -320,8 +326,8 @@ impl Driver {
 
     fn forget(&mut self, recalled: Option<Recalled>) {
         self.watcher = Watcher::new(recalled.as_ref().map(|recalled| recalled.memory.clone()));
+        self.sights = sights_after(recalled.as_ref());
         self.recalled = recalled.map(|recalled| (recalled.memory.known, recalled.known_at));
-        self.sights = Sights::default();
         self.matched = (None, None);
         self.kept = None;
     }
@@ -354,7 +360,7 @@ impl Driver {
         };
         let lives = self.sources.lives.borrow_and_update().clone();
         let bindings = self.sources.bindings.borrow_and_update().clone();
-        let listens = self.sources.webhook.borrow_and_update().is_some();
+        let listens = *self.sources.listening.borrow_and_update();
         let called = self.sources.in_use.borrow_and_update().as_ref().map(|in_use| in_use.subscriptions);
         let published = sights::Published {
             shards,
@@ -428,13 +434,22 @@ impl Driver {
         self.jobs.extend(event.map(|event| Job::Tell(event, due)));
     }
 
+    fn memory(&self) -> Option<Memory> {
+        let signed = self.sights.signed_to_keep();
+        self.watcher.memory().map(|memory| Memory { signed, ..memory })
+    }
+
     /// Has the memory stored if it says something new.
     fn keep(&mut self) {
-        let Some(memory) = self.watcher.memory().filter(|_| self.watch == Watch::Here) else { return };
+        let Some(memory) = self.memory().filter(|_| self.watch == Watch::Here) else { return };
         let is_new = self.kept.as_ref().is_none_or(|kept| {
             // Only what calls is taken for delivering as long as we lived.
-            let alive = if self.watcher.is_called() { memory.alive } else { kept.alive };
-            *kept != Memory { alive, ..memory.clone() }
+            let (alive, accepted) = if self.watcher.is_called() {
+                (memory.alive, memory.accepted)
+            } else {
+                (kept.alive, kept.accepted)
+            };
+            *kept != Memory { alive, accepted, ..memory.clone() }
         });
         if !is_new || self.jobs.iter().any(|job| matches!(job, Job::Keep(_))) {
             return;
@@ -534,7 +549,7 @@ impl Driver {
                 return;
             }
         }
-        if let Some(memory) = self.watcher.memory()
+        if let Some(memory) = self.memory()
             && let Err(error) = keep(&self.store, &self.row(memory)).await
         {
             warn!(%error, "the time of the last known delivery could not be stored");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use super::timeline::Timeline;
-use super::watcher::{Moment, Sight, Stretch, View, Way};
+use super::watcher::{Moment, Sight, Stretch, UNANSWERED, View, Way};
 use crate::model::shard::{Life, Lives, SessionId, ShardBinding, ShardBindings, ShardId, Tenure, Unbound};
 use crate::model::signs::{CallbackSigns, Signs};
 use crate::model::status::GapReason;
@@ -13,6 +13,8 @@ use crate::model::status::GapReason;
 pub(super) const BEFORE_BOOT: Moment = 1 << 42;
 /// Times of signed requests that are remembered, a second apart at least.
 const SIGNED: usize = 4_096;
+/// Times of signed requests that a restart goes on from: up to about an hour old.
+const KEPT: u32 = 12;
 
 /// Evidence that the parts publish.
 #[derive(Clone, Debug)]
@@ -22,6 +24,7 @@ pub(super) struct Published<'a> {
     pub(super) lives: &'a Lives,
     pub(super) bindings: &'a ShardBindings,
     pub(super) signs: &'a CallbackSigns,
+    /// Whether connections to the callback are accepted.
     pub(super) listens: bool,
     /// Whether subscriptions call by themselves; `None` before that is known.
     pub(super) called: Option<bool>,
@@ -107,6 +110,10 @@ impl Shard {
 pub(super) struct Sights {
     shards: BTreeMap<u32, Shard>,
     count: u32,
+    /// Since when the listener accepts requests.
+    accepts: Option<Instant>,
+    /// The time before that in which it did.
+    accepted: Option<Stretch>,
     /// When the callback of plain subscriptions began to serve.
     callback: Option<Instant>,
     /// When it served last, and since when that was.
@@ -115,6 +122,27 @@ pub(super) struct Sights {
 }
 
 impl Sights {
+    /// Goes on from the signed requests that the process before knew, in order.
+    pub(super) fn new(signed: &[Moment]) -> Self {
+        Self { signed: signed.iter().copied().collect(), ..Self::default() }
+    }
+
+    /// The signed requests that the next process is to know, in order: the last one, and older ones that are ever further
+    /// apart.
+    pub(super) fn signed_to_keep(&self) -> Vec<Moment> {
+        let Some(last) = self.signed.back() else { return Vec::new() };
+        let mut kept: Vec<Moment> = (0..KEPT)
+            .filter_map(|n| {
+                let to = last.saturating_sub((1_000 << n) - 1_000);
+                self.signed.iter().rev().find(|signed| **signed <= to)
+            })
+            .copied()
+            .collect();
+        kept.dedup();
+        kept.reverse();
+        kept
+    }
+
     /// How things are now.
     pub(super) fn view(
         &mut self,
@@ -124,6 +152,8 @@ impl Sights {
         now: Moment,
     ) -> View {
         self.record_signed(placed(published.signs.last()));
+        let refused = Some(placed(published.signs.refused())).filter(|refused| *refused > 0);
+        let accepted_until = self.note_listener(published.listens, refused, here, now);
         let mut ways = BTreeMap::new();
         let called = published.called.unwrap_or(self.callback.is_some());
         match published.shards {
@@ -145,12 +175,31 @@ impl Sights {
             ways.insert(Way::Shard(shard), sight);
         }
         if called || self.callback.is_some() {
-            let (sight, is_there) = self.callback(published.listens, called, here, now);
+            let (sight, is_there) = self.callback(called, here, accepted_until);
             if is_there {
                 ways.insert(Way::Callback, sight);
             }
         }
-        View { ways, conduit: published.conduit.clone(), matched_at: published.matched_at }
+        let accepted_until = self.accepts.map(|_| accepted_until);
+        View { ways, accepted_until, conduit: published.conduit.clone(), matched_at: published.matched_at }
+    }
+
+    /// Takes note of whether the listener accepts requests. Returns up to when it did. Refusals of a few seconds are made
+    /// up for by Twitch, which sends again.
+    fn note_listener(
+        &mut self,
+        listens: bool,
+        refused: Option<Moment>,
+        here: Instant,
+        now: Moment,
+    ) -> Moment {
+        let until = refused.map_or(now, |refused| refused.min(now));
+        if listens && now < until.saturating_add(UNANSWERED) {
+            self.accepts.get_or_insert(here);
+        } else if let Some(name) = self.accepts.take() {
+            self.accepted = Some(Stretch { name, known: until });
+        }
+        until
     }
 
     fn shard(
@@ -179,6 +228,7 @@ impl Sights {
             };
             stretch(tenure, last, unbound != Some(Unbound::Disabled), line)
         };
+        let (accepts, accepted) = (self.accepts, self.accepted);
         let reason = match binding.unbound {
             Some(Unbound::Taken) => GapReason::ShardTaken,
             Some(Unbound::Disabled) => GapReason::ShardDisabled,
@@ -203,18 +253,32 @@ impl Sights {
         };
         known.in_force = Some((tenure.bound_at, last));
         // A look at a callback says that it is ours, not that it answers.
-        let present = Some(stretch(tenure, last, !calls, line));
-        Sight { present, past: before, reason, calls, found: tenure.found }
+        let present = stretch(tenure, last, !calls, line);
+        let found = tenure.found;
+        if !calls {
+            return Sight { present: Some(present), past: before, reason, calls, found };
+        }
+        let named = |since: Instant| Stretch { name: present.name.max(since), ..present };
+        match (accepts, accepted) {
+            (Some(since), _) => Sight { present: Some(named(since)), past: before, reason, calls, found },
+            // Until then the listener answered, and Twitch has not given the callback up.
+            (None, Some(until)) => {
+                let known = present.known.max(until.known);
+                let ended = Some(Stretch { known, ..named(until.name) });
+                Sight { present: None, past: ended, reason, calls, found }
+            }
+            (None, None) => Sight { present: None, past: before, reason, calls, found },
+        }
     }
 
     /// The callback of plain subscriptions, and whether there is one.
-    fn callback(&mut self, listens: bool, called: bool, here: Instant, now: Moment) -> (Sight, bool) {
+    fn callback(&mut self, called: bool, here: Instant, until: Moment) -> (Sight, bool) {
         let reason = GapReason::ConnectionLost;
-        let serves = listens && called;
+        let serves = self.accepts.is_some() && called;
         if serves {
             self.callback.get_or_insert(here);
         }
-        let present = self.callback.map(|name| Stretch { name, known: now });
+        let present = self.callback.map(|name| Stretch { name, known: until });
         let sight = |present, past| Sight { present, past, reason, calls: true, found: true };
         if serves {
             return (sight(present, self.callback_before), true);

@@ -56,7 +56,7 @@ impl Bench {
             lives: &lives,
             bindings: &bindings,
             signs: &self.signs,
-            listens: false,
+            listens: true,
             called: Some(false),
             conduit: Some("c".to_owned()),
             matched_at: None,
@@ -148,4 +148,22 @@ fn a_callback_that_failed_delivered_up_to_its_last_signed_request() {
     assert_eq!(bench.look(70_000), (None, Some(60_000), GapReason::ShardTaken));
     assert_eq!(bench.sights.signed_before(NOW + 5_000), NOW + 4_000);
     assert_eq!(bench.sights.signed_before(NOW + 3_000), NOW + 3_000, "nothing older is known");
+}
+
+#[test]
+fn a_restart_knows_signed_requests_of_the_last_hour_ever_further_apart() {
+    let mut bench = Bench::new();
+    for seconds in 1..5_000 {
+        bench.signs.record(None, seconds * 1_000);
+        bench.look(seconds * 1_000);
+    }
+    let kept = bench.sights.signed_to_keep();
+    assert!(kept.is_sorted() && kept.len() <= 12, "{kept:?}");
+    let next = Sights::new(&kept);
+    let last = NOW + 4_999_000;
+    assert_eq!(next.signed_before(last), last);
+    for age in [1_000, 10_000, 100_000, 1_000_000] {
+        let known = next.signed_before(last - age);
+        assert!(known <= last - age && known + age >= last - age, "{age}: {}", last - known);
+    }
 }

@@ -20,7 +20,7 @@ pub(super) type Moment = u64;
 const PAUSE: u64 = 5_000;
 /// Time for which a callback may not answer before Twitch counts a delivery as failed for good (it tries again for a
 /// while, and does not say for how long).
-const UNANSWERED: u64 = 10_000;
+pub(super) const UNANSWERED: u64 = 10_000;
 /// From the end of a break to its gap, so that what is learned late of its beginning still counts.
 const SETTLE: u64 = 2_000;
 /// The longest wait for other ways with the same cause, which make one gap together.
@@ -62,6 +62,8 @@ pub(super) struct Sight {
 pub(super) struct View {
     /// Every way that there shall be.
     pub(super) ways: BTreeMap<Way, Sight>,
+    /// Up to when the listener accepted requests. `None` while it does not.
+    pub(super) accepted_until: Option<Moment>,
     pub(super) conduit: Option<String>,
     /// When Twitch was last found to match the file.
     pub(super) matched_at: Option<Moment>,
@@ -74,6 +76,12 @@ pub(super) struct Memory {
     pub(super) known: Moment,
     /// Last moment at which the process was known to be alive.
     pub(super) alive: Moment,
+    /// The listener accepted requests up to here, and every gap of what calls is told.
+    #[serde(default)]
+    pub(super) accepted: Moment,
+    /// Some of the signed requests, in order.
+    #[serde(default)]
+    pub(super) signed: Vec<Moment>,
     pub(super) conduit: Option<String>,
 }
 
@@ -140,6 +148,8 @@ pub(super) struct Watcher {
     /// Gaps that wait to be taken.
     told: Vec<Gap>,
     observed: Option<Moment>,
+    /// Up to when the listener accepted requests.
+    accepted: Moment,
     /// The last time that the process stood still.
     pause: Option<(Moment, Moment)>,
 }
@@ -179,6 +189,7 @@ impl Watcher {
         }
         self.group(now, SETTLE);
         self.observed = Some(now);
+        self.accepted = self.accepted.max(view.accepted_until.unwrap_or(0));
     }
 
     /// Takes note of subscriptions that were not there for a while, each with the first and the last moment of that.
@@ -222,11 +233,14 @@ impl Watcher {
         let replaced = self.replaced.map(|replaced| replaced.from);
         let stopped = self.stopped.as_ref().map(|memory| memory.known);
         let known = known.chain(untold).chain(replaced).chain(stopped).min()?;
-        let alive = match (&self.stopped, self.observed) {
-            (Some(memory), _) => memory.alive,
-            (None, observed) => observed.unwrap_or(known),
+        let (alive, accepted) = match (&self.stopped, self.observed) {
+            (Some(memory), _) => (memory.alive, memory.accepted),
+            (None, observed) => (observed.unwrap_or(known), self.accepted),
         };
-        Some(Memory { known, alive, conduit: self.conduit.clone() })
+        let calls = |way: &Way| self.ways.get(way).is_none_or(|state| state.calls);
+        let untold = self.breaks.iter().filter(|over| calls(&over.way)).map(|over| over.from);
+        let accepted = untold.fold(accepted, Moment::min);
+        Some(Memory { known, alive, accepted, signed: Vec::new(), conduit: self.conduit.clone() })
     }
 
     /// Whether Twitch calls us by any way.
@@ -306,8 +320,8 @@ impl Watcher {
                 // A shard that is moved between a socket and a callback delivers all the while.
                 let is_moved = state.is_up && state.calls != sight.calls;
                 if let Some(known) = state.known.filter(|_| !is_moved) {
-                    let alive = stopped.filter(|_| sight.found).map_or(0, |memory| memory.alive);
-                    let from = known.max(alive).min(now);
+                    let accepted = stopped.filter(|_| sight.found).map_or(0, |memory| memory.accepted);
+                    let from = known.max(accepted).min(now);
                     let is_first = state.reason == GapReason::DaemonStopped && !state.is_up;
                     let reason = if is_first { GapReason::DaemonStopped } else { sight.reason };
                     self.add_break(Break { way, name: state.name, from, to: now, reason });
@@ -402,6 +416,10 @@ fn scope(group: &[Break]) -> Scope {
         (false, true) => Scope::All,
     }
 }
+
+#[cfg(test)]
+#[path = "callback_tests.rs"]
+mod callback_tests;
 
 #[cfg(test)]
 #[path = "watcher_tests.rs"]

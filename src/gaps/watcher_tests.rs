@@ -44,14 +44,19 @@ impl Bench {
         sight.reason = reason;
     }
 
+    fn observe(&mut self, now: Moment) {
+        self.view.accepted_until = Some(now);
+        self.watcher.observe(&self.view, now);
+    }
+
     /// Looks once a second up to this moment.
     fn until(&mut self, to: Moment) -> Vec<Gap> {
         let mut now = self.watcher.observed.unwrap_or(to);
         while now < to {
             now = (now + 1_000).min(to);
-            self.watcher.observe(&self.view, now);
+            self.observe(now);
         }
-        self.watcher.observe(&self.view, to);
+        self.observe(to);
         self.watcher.take()
     }
 }
@@ -121,7 +126,9 @@ fn a_restart_tells_one_gap_for_all_ways() {
     bench.up(Way::Shard(1), 0, 3_000);
     bench.until(10_000);
     let memory = bench.watcher.memory();
-    assert_eq!(memory, Some(Memory { known: 1_000, alive: 10_000, conduit: Some("c".to_owned()) }));
+    let conduit = Some("c".to_owned());
+    let expected = Memory { known: 1_000, alive: 10_000, accepted: 10_000, signed: Vec::new(), conduit };
+    assert_eq!(memory, Some(expected));
     let mut bench = Bench::new(memory);
     bench.view.ways.insert(
         Way::Shard(0),
@@ -149,7 +156,7 @@ fn a_first_start_has_missed_nothing() {
 
 #[test]
 fn a_callback_is_trusted_as_long_as_the_process_lived() {
-    let memory = Memory { known: 2_000, alive: 60_000, conduit: None };
+    let memory = Memory { known: 2_000, alive: 61_000, accepted: 60_000, signed: Vec::new(), conduit: None };
     let mut bench = Bench::new(Some(memory));
     bench.view.conduit = None;
     bench.up(Way::Callback, 70, 70_000);

@@ -51,19 +51,32 @@ impl Eq for Signs {}
 /// Most shards that Twitch allows, so that addresses cannot fill the memory (Twitch: "Create Conduits").
 const SHARDS: usize = 20_000;
 
-/// Times of the last signed requests to a callback, by the same clock; clones share them.
+/// Times of signed requests to a callback, by the same clock; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct CallbackSigns(Arc<Requests>);
 
 #[derive(Debug, Default)]
 struct Requests {
     last: AtomicU64,
+    /// The first request that was refused since the last one that was not; 0 if there is none.
+    refused: AtomicU64,
     shards: Mutex<BTreeMap<ShardId, u64>>,
 }
 
 impl CallbackSigns {
-    /// Records a request at this time, for this shard if its address names one.
+    /// Records a request at this time that was refused, so that Twitch sends it again.
+    pub fn record_refused(&self, at: u64) {
+        let _ = self.0.refused.compare_exchange(0, at, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Time of the first request that was refused since the last one that was accepted; 0 if there is none.
+    pub fn refused(&self) -> u64 {
+        self.0.refused.load(Ordering::Relaxed)
+    }
+
+    /// Records a request at this time that was accepted, for this shard if its address names one.
     pub fn record(&self, shard: Option<ShardId>, at: u64) {
+        self.0.refused.store(0, Ordering::Relaxed);
         self.0.last.fetch_max(at, Ordering::Relaxed);
         let Some(shard) = shard else { return };
         let mut shards = self.0.shards.lock().unwrap_or_else(PoisonError::into_inner);
@@ -74,12 +87,12 @@ impl CallbackSigns {
         }
     }
 
-    /// Time of the last request of all; 0 before the first.
+    /// Time of the last accepted request; 0 before the first.
     pub fn last(&self) -> u64 {
         self.0.last.load(Ordering::Relaxed)
     }
 
-    /// Time of the last request for a shard; 0 before the first.
+    /// Time of the last accepted request for a shard; 0 before the first.
     pub fn of(&self, shard: ShardId) -> u64 {
         let shards = self.0.shards.lock().unwrap_or_else(PoisonError::into_inner);
         shards.get(&shard).copied().unwrap_or_default()
@@ -108,5 +121,17 @@ mod tests {
         signs.record(None, 9);
         signs.record(Some(ShardId(1)), 3);
         assert_eq!((signs.last(), signs.of(ShardId(1)), signs.of(ShardId(0))), (9, 5, 0));
+    }
+
+    #[test]
+    fn a_refusal_counts_from_the_first_one_until_a_request_is_accepted() {
+        let signs = CallbackSigns::default();
+        signs.record_refused(5);
+        signs.record_refused(9);
+        assert_eq!((signs.refused(), signs.last()), (5, 0));
+        signs.record(None, 12);
+        assert_eq!((signs.refused(), signs.last()), (0, 12));
+        signs.record_refused(20);
+        assert_eq!(signs.refused(), 20);
     }
 }

@@ -19,7 +19,7 @@ use super::body;
 use super::counters::Reason;
 use super::refusal::Refusal;
 use super::shared::{Live, Shared};
-use super::verify::{Challenged, Head, Message, Revocation};
+use super::verify::{Challenged, Head, Message, Revocation, Signed};
 use crate::admission::{Connection, Phase};
 use crate::model::event::Event;
 use crate::model::hint::{self, Hint};
@@ -97,43 +97,53 @@ async fn handle(
     drop(body);
     connection.prove();
     let here = Instant::now();
-    match signed.message {
-        // The daemon's own challenge tells nothing of Twitch's clock.
-        Message::Challenge { about: Challenged::Nothing, .. } | Message::Stale => {}
-        _ => {
-            shared.counters.on_time(signed.skew_millis, here, now);
-            shared.counters.record_signed(signed.shard);
-        }
+    // The daemon's own challenge tells nothing of Twitch.
+    let is_own = matches!(signed.message, Message::Challenge { about: Challenged::Nothing, .. });
+    let is_on_time = !is_own && !matches!(signed.message, Message::Stale);
+    if is_on_time {
+        shared.counters.on_time(signed.skew_millis, here, now);
     }
+    let shard = signed.shard;
+    let answer = act_on(shared, live, signed, here).await;
+    if answer.status() == StatusCode::SERVICE_UNAVAILABLE {
+        shared.counters.record_refused();
+    } else if is_on_time {
+        shared.counters.record_signed(shard);
+    }
+    Ok(answer)
+}
+
+/// Does what a signed message says, and answers it.
+async fn act_on(shared: &Shared, live: &Live, signed: Signed, here: Instant) -> Answer {
     match signed.message {
         Message::Notification(event) => {
             shared.counters.received.add(1);
             if let Some(shard) = signed.shard {
                 shared.counters.event_of_shard(shard);
             }
-            Ok(store(shared, live, event).await)
+            store(shared, live, event).await
         }
-        Message::Challenge { text, about } => Ok(challenge(shared, text, &about)),
+        Message::Challenge { text, about } => challenge(shared, text, &about),
         Message::Revocation(Revocation { subscription_id, subscription_type, status, event }) => {
             warn!(%subscription_id, subscription_type, status, "Twitch has ended a subscription");
             shared.counters.revocations.add(1);
             (shared.on_hint.0)(Hint::Ended { id: (*subscription_id).into(), status });
-            Ok(match event {
+            match event {
                 Some(event) => store(shared, live, event).await,
                 None => empty(StatusCode::NO_CONTENT),
-            })
+            }
         }
         Message::Unknown { message_type } => {
             shared.counters.unknown.add(1);
             if shared.is_new(&message_type) {
                 warn!(message_type, "ignored a message of an unknown type");
             }
-            Ok(empty(StatusCode::NO_CONTENT))
+            empty(StatusCode::NO_CONTENT)
         }
-        Message::Stale if shared.counters.off_time(signed.skew_millis, here, now) => {
-            Ok(empty(StatusCode::NO_CONTENT))
+        Message::Stale if shared.counters.off_time(signed.skew_millis, here, (live.options.clock)()) => {
+            empty(StatusCode::NO_CONTENT)
         }
-        Message::Stale => Ok(unavailable()),
+        Message::Stale => unavailable(),
     }
 }
 

@@ -132,7 +132,12 @@ impl Counters {
         self.signs.clone()
     }
 
-    /// Records a signed request, for this shard if its address names one.
+    /// Records a signed request that Twitch is to send again.
+    pub(super) fn record_refused(&self) {
+        self.signs.record_refused(since_boot());
+    }
+
+    /// Records a signed request that was accepted, for this shard if its address names one.
     pub(super) fn record_signed(&self, shard: Option<ShardId>) {
         self.signs.record(shard, since_boot());
     }

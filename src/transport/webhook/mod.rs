@@ -46,6 +46,8 @@ pub struct WebhookHandle {
     pub shards: watch::Receiver<BTreeMap<ShardId, u64>>,
     /// When signed requests came.
     pub signs: CallbackSigns,
+    /// Whether connections are accepted.
+    pub listening: watch::Receiver<bool>,
 }
 
 /// Builds the listener; nothing happens until it is run.
@@ -64,8 +66,16 @@ pub fn webhook(
     let (intake_in, intake) = watch::channel(IntakeStatus::default());
     let (shards_in, shards) = watch::channel(BTreeMap::new());
     let signs = shared.counters.signs();
-    let webhook = Webhook { options, shared, status: status_in, intake: intake_in, shards: shards_in };
-    (webhook, WebhookHandle { status, intake, shards, signs })
+    let (listening_in, listening) = watch::channel(false);
+    let webhook = Webhook {
+        options,
+        shared,
+        status: status_in,
+        intake: intake_in,
+        shards: shards_in,
+        listening: listening_in,
+    };
+    (webhook, WebhookHandle { status, intake, shards, signs, listening })
 }
 
 #[cfg(test)]

@@ -41,6 +41,7 @@ pub struct Webhook {
     pub(super) status: watch::Sender<Option<WebhookStatus>>,
     pub(super) intake: watch::Sender<IntakeStatus>,
     pub(super) shards: watch::Sender<BTreeMap<ShardId, u64>>,
+    pub(super) listening: watch::Sender<bool>,
 }
 
 impl std::fmt::Debug for Webhook {
@@ -101,7 +102,10 @@ impl Webhook {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => break,
-                Ok(()) = self.options.changed() => self.reconfigure(&mut running),
+                Ok(()) = self.options.changed() => {
+                    self.reconfigure(&mut running);
+                    self.listening.publish(running.listening.is_some());
+                }
                 () = shared.counters.changed.notified(), if running.publish_at.is_none() => {
                     running.publish_at = Some(Instant::now() + PUBLISH);
                 }
@@ -135,6 +139,7 @@ impl Webhook {
             }
         }
         running.listening = None;
+        self.listening.publish(false);
         self.drain(&running).await;
         self.publish(&mut running);
     }

@@ -1,122 +1,15 @@
-//! Gaps told truly: each cause against a ledger of what was sent.
-
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
-
-mod common;
+//! Causes with a conduit: sockets, webhook shards, subscriptions, the conduit itself.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant, SystemTime};
 
-use common::{Home, Process, Running, WAIT, command, converged, ids, output, port, quick, text, tuning};
 use eventsubd::admin::Control;
 use eventsubd::model::status::{GapReason, SubscriptionState};
-use eventsubd::model::time::Timestamp;
 use eventsubd::sandbox::{Fault, Route};
-use rustix::process::Signal;
-use serde_json::Value;
 
-const CHANNELS: [&str; 6] = ["ann", "bob", "cat", "dan", "eva", "fay"];
-/// The keepalive of [`quick`], how often its daemon looks at the shards, the allowance, and a busy machine.
-const SLACK: Duration = Duration::from_millis(1_000 + 600 + 1_000 + 1_000);
-/// How often the time of the last known delivery is stored.
-const KEEP: Duration = Duration::from_secs(5);
-
-fn file() -> String {
-    let names: Vec<String> = CHANNELS.iter().map(|name| format!("\"{name}\"")).collect();
-    format!(
-        // The events of a catch-up would take the place of the real ones that come a little later.
-        "[catch_up]\nstreams = false\n\n[[subscription]]\ntype = \"stream.online\"\nbroadcaster = [{}]\n\n[sink.out]\ntype = \"stdout\"\n",
-        names.join(", ")
-    )
-}
-
-/// A message that was sent, and when. No shard took it if the id is `None`.
-#[derive(Default)]
-struct Ledger(Vec<(SystemTime, Option<String>)>);
-
-/// A gap as it was told.
-#[derive(Clone, Debug)]
-struct Told {
-    from: SystemTime,
-    to: SystemTime,
-    event: Value,
-}
-
-impl Ledger {
-    /// Sends an event for each channel.
-    async fn send(&mut self, home: &Home) {
-        for channel in CHANNELS {
-            let at = SystemTime::now();
-            self.0.push((at, home.sandbox.trigger("stream.online", Some(channel)).await.ok()));
-        }
-    }
-
-    /// Sends until the daemon is like this, and a little longer.
-    async fn send_until(&mut self, home: &Home, what: &str, mut like: impl FnMut() -> bool) {
-        let begun = Instant::now();
-        while !like() {
-            assert!(begun.elapsed() < WAIT, "never: {what}");
-            self.send(home).await;
-            tokio::time::sleep(Duration::from_millis(40)).await;
-        }
-        self.send(home).await;
-    }
-
-    /// The ids of the last events, which must arrive.
-    fn last(&self) -> Vec<String> {
-        let last = self.0.iter().rev().take(CHANNELS.len());
-        last.map(|(_, id)| id.clone().expect("everything is well again")).collect()
-    }
-
-    /// Every event that did not arrive lies in a gap; no gap begins before `from` or ends after `to`, but for what is
-    /// allowed. Returns how many were lost.
-    fn check(&self, arrived: &BTreeSet<String>, gaps: &[Told], from: SystemTime, to: SystemTime) -> usize {
-        let is_lost = |id: &Option<String>| id.as_ref().is_none_or(|id| !arrived.contains(id));
-        let lost: Vec<_> = self.0.iter().filter(|(_, id)| is_lost(id)).map(|(at, _)| *at).collect();
-        for at in &lost {
-            assert!(
-                gaps.iter().any(|gap| gap.from <= *at && *at <= gap.to),
-                "an event at {} was lost outside of {gaps:#?}",
-                Timestamp(*at)
-            );
-        }
-        for gap in gaps {
-            assert!(
-                gap.from <= gap.to && gap.from + SLACK >= from,
-                "too early for {}: {gap:#?}",
-                Timestamp(from)
-            );
-            assert!(gap.to <= to + SLACK, "too late for {}: {gap:#?}", Timestamp(to));
-        }
-        lost.len()
-    }
-}
-
-fn told(lines: &[Value]) -> Vec<Told> {
-    let gaps = lines.iter().filter(|line| line["metadata"]["subscription_type"] == "eventsubd.gap");
-    let time = |value: &Value| Timestamp::parse(value.as_str().unwrap()).unwrap().0;
-    gaps.map(|line| {
-        let event = line["payload"]["event"].clone();
-        Told { from: time(&event["from"]), to: time(&event["to"]), event }
-    })
-    .collect()
-}
-
-/// Waits until so many gaps, and the events that were sent last, have reached the sink; returns the gaps with the ids of
-/// everything that has.
-async fn gaps_of(daemon: &Running, ledger: &Ledger, many: usize) -> (Vec<Told>, BTreeSet<String>) {
-    daemon.until("the gap is told", |_| told(&daemon.stdout.lines()).len() >= many).await;
-    let last = ledger.last();
-    daemon
-        .until("the last events are there", |_| {
-            let arrived = daemon.stdout.ids();
-            last.iter().all(|id| arrived.contains(id))
-        })
-        .await;
-    let lines = daemon.stdout.lines();
-    (told(&lines), daemon.stdout.ids().into_iter().collect())
-}
+use crate::common::{Home, Running, port, quick, tuning};
+use crate::ledger::{CHANNELS, Ledger, file, gaps_of};
 
 async fn start(home: &Home) -> (Running, Ledger) {
     home.configure(&file());
@@ -300,83 +193,4 @@ async fn a_conduit_that_is_gone_tells_one_gap() {
         (&"conduit_replaced".into(), &"conduit".into())
     );
     daemon.end().await;
-}
-
-/// Every line that the program's sink got.
-fn lines(home: &Home) -> Vec<Value> {
-    let text = fs::read_to_string(home.path("stdout.log")).unwrap();
-    // The last line may be half there.
-    let (text, _) = text.rsplit_once('\n').unwrap_or_default();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-async fn gaps_of_program(home: &Home, ledger: &Ledger, many: usize) -> (Vec<Told>, BTreeSet<String>) {
-    let begun = Instant::now();
-    let is_there = |id: &String| text(&fs::read(home.path("stdout.log")).unwrap()).contains(id.as_str());
-    while told(&lines(home)).len() < many || !ledger.last().iter().all(is_there) {
-        let log = fs::read_to_string(home.path("stderr.log")).unwrap();
-        assert!(begun.elapsed() < WAIT, "never told: {log}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let arrived = ids(&fs::read(home.path("stdout.log")).unwrap()).into_iter().collect();
-    (told(&lines(home)), arrived)
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stop_a_crash_and_a_process_that_stood_still_are_gaps_of_their_true_length() {
-    let home = Home::new(quick()).await;
-    home.configure(&file());
-    let mut program = Process::start(&home, "info");
-    converged(&home).await;
-    let mut ledger = Ledger::default();
-    ledger.send(&home).await;
-
-    // A stop. Its last look tells how long the shards were ours.
-    let from = SystemTime::now();
-    program.signal(Signal::TERM);
-    assert!(program.ended().await.success());
-    ledger.send(&home).await;
-    let mut program = Process::start(&home, "info");
-    converged(&home).await;
-    let to = SystemTime::now();
-    ledger.send(&home).await;
-    let (gaps, arrived) = gaps_of_program(&home, &ledger, 1).await;
-    assert!(ledger.check(&arrived, &gaps, from, to) >= CHANNELS.len());
-    assert_eq!(gaps[0].event["reason"], "daemon_stopped");
-
-    // A crash forgets what was learned since the last time was stored.
-    let mut ledger = Ledger::default();
-    let begun = Instant::now();
-    ledger.send_until(&home, "something is stored", || begun.elapsed() > KEEP).await;
-    let from = SystemTime::now();
-    program.signal(Signal::KILL);
-    program.ended().await;
-    ledger.send(&home).await;
-    let program = Process::start(&home, "info");
-    converged(&home).await;
-    let to = SystemTime::now();
-    ledger.send(&home).await;
-    let (gaps, arrived) = gaps_of_program(&home, &ledger, 2).await;
-    assert!(ledger.check(&arrived, &gaps[1..], from.checked_sub(KEEP * 2).unwrap(), to) >= CHANNELS.len());
-    assert_eq!(gaps[1].event["reason"], "daemon_stopped");
-
-    // The process stands still for longer than a callback may, and Twitch gives its sockets up.
-    let mut ledger = Ledger::default();
-    ledger.send(&home).await;
-    let from = SystemTime::now();
-    program.signal(Signal::STOP);
-    for session in home.sandbox.sessions() {
-        home.sandbox.kill_session(&session);
-    }
-    let begun = Instant::now();
-    ledger.send_until(&home, "long enough", || begun.elapsed() > Duration::from_secs(7)).await;
-    program.signal(Signal::CONT);
-    converged(&home).await;
-    let to = SystemTime::now();
-    ledger.send(&home).await;
-    let (gaps, arrived) = gaps_of_program(&home, &ledger, 3).await;
-    assert!(ledger.check(&arrived, &gaps[2..], from, to) >= CHANNELS.len());
-    assert_eq!(gaps[2].event["reason"], "daemon_paused");
-    let answer = output(command(&home, &["events", "--json", "--type", "eventsubd.gap"])).await;
-    assert_eq!(text(&answer.stdout).lines().count(), 3);
 }
