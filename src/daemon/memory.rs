@@ -41,7 +41,7 @@ pub(super) async fn forget_twitch(store: &Store) -> Result<(), StoreError> {
     let known = store.settings("").await?.into_iter().map(|(name, _)| name);
     let of_twitch = known.filter(|name| OF_TWITCH.iter().any(|prefix| name.starts_with(prefix)));
     store.set_settings(of_twitch.map(|name| (name, None)).collect()).await?;
-    store.forget_channels().await
+    store.forget_channels(None).await
 }
 
 fn failed(error: StoreError) -> MemoryError {

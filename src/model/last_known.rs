@@ -32,7 +32,7 @@ pub struct StreamState {
     pub started: u64,
     /// Twitch's time of the newest event about it, in milliseconds.
     pub since: u64,
-    /// Wall-clock time at which this was stored, in milliseconds.
+    /// When this was stored, by the store's clock, in milliseconds.
     pub at: u64,
 }
 
@@ -41,7 +41,7 @@ pub struct ChannelState {
     pub digest: ChannelDigest,
     /// Twitch's time of the newest event about it, in milliseconds.
     pub since: u64,
-    /// Wall-clock time at which this was stored, in milliseconds.
+    /// When this was stored, by the store's clock, in milliseconds.
     pub at: u64,
     /// Whether an event of a catch-up told it, and Twitch's own may still come.
     pub is_caught_up: bool,
@@ -118,7 +118,7 @@ pub enum Applied {
 }
 
 impl LastKnown {
-    /// Applies what is stored at the wall-clock time `at`.
+    /// Applies what is stored at the time `at` of the store's clock.
     pub fn apply(&self, news: &News, at: u64) -> Applied {
         let stream = match &news.change {
             Change::Channel { digest, since } => {

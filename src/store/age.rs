@@ -41,6 +41,16 @@ pub(super) struct Saved {
     pub(super) elapsed: u64,
 }
 
+impl Saved {
+    /// The time by the store's clock at a tick; after a boot that is not saved yet, the last one before it.
+    pub(super) fn elapsed_at(&self, tick: &Tick) -> u64 {
+        if self.reading.tick.boot != tick.boot {
+            return self.elapsed;
+        }
+        self.elapsed.saturating_add(tick.since_boot.saturating_sub(self.reading.tick.since_boot))
+    }
+}
+
 /// The newest message of Twitch that is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Witness {

@@ -112,7 +112,7 @@ pub(super) fn saved_clock(connection: &Connection) -> rusqlite::Result<Option<Sa
         .optional()
 }
 
-/// Moves events stored after `last`, and sinks removed since `opened`, forward with the store's clock.
+/// Moves events stored after `last`, and sinks and channels of since `opened`, forward with the store's clock.
 pub(super) fn advance_clock(
     connection: &mut Connection,
     last: Seq,
@@ -125,6 +125,10 @@ pub(super) fn advance_clock(
         .execute("UPDATE events SET elapsed = elapsed + ?2 WHERE seq > ?1", params![last.0, missed])?;
     transaction
         .execute("UPDATE sinks SET gone_at = gone_at + ?2 WHERE gone_at >= ?1", params![opened, missed])?;
+    for column in ["stream_at", "digest_at"] {
+        let sql = format!("UPDATE last_known SET {column} = {column} + ?2 WHERE {column} >= ?1");
+        transaction.execute(&sql, params![opened, missed])?;
+    }
     save_clock(&transaction, saved)?;
     transaction.commit()
 }

@@ -99,7 +99,8 @@ impl Store {
         writer.start(queue, died_tx.clone()).map_err(StoreError::io(&options.path))?;
         let reader_pulse = Pulse::default();
         let counts = Arc::clone(&pending);
-        ReaderThread::start(read_connection, read_queue, counts, died_tx, reader_pulse.clone())
+        let ticks = Arc::clone(&options.ticks);
+        ReaderThread::start(read_connection, read_queue, counts, ticks, died_tx, reader_pulse.clone())
             .map_err(StoreError::io(&options.path))?;
         Ok(Self {
             inner: Arc::new(Inner {
@@ -451,12 +452,26 @@ impl Store {
         self.read(|reply| ReadRequest::Before { time, reply }).await
     }
 
-    /// Returns what is known of each of these broadcasters, in their order.
+    /// Returns what is known of each of these broadcasters, in their order, with the time by the store's clock.
     ///
     /// # Errors
     /// The database cannot be read, or the store was closed.
-    pub async fn last_known(&self, broadcasters: Vec<Box<str>>) -> Result<Vec<LastKnown>, StoreError> {
+    pub async fn last_known(&self, broadcasters: Vec<Box<str>>) -> Result<(Vec<LastKnown>, u64), StoreError> {
         self.read(|reply| ReadRequest::LastKnown { broadcasters, reply }).await
+    }
+
+    /// Returns broadcasters after one, in order, of whom nothing new was stored for `age`: at most `limit`.
+    ///
+    /// # Errors
+    /// The database cannot be read, or the store was closed.
+    pub async fn quiet_channels(
+        &self,
+        after: &str,
+        age: Duration,
+        limit: usize,
+    ) -> Result<Vec<Box<str>>, StoreError> {
+        let (after, age) = (after.into(), u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        self.read(|reply| ReadRequest::QuietChannels { after, age, limit, reply }).await
     }
 
     /// Stores what channels are, for which there is no event.
@@ -467,12 +482,12 @@ impl Store {
         self.ask(|reply| Job::Learn { news, reply }).await
     }
 
-    /// Forgets all channels.
+    /// Forgets these channels, or all of them.
     ///
     /// # Errors
     /// The database cannot be written at present, or the store was closed.
-    pub async fn forget_channels(&self) -> Result<(), StoreError> {
-        self.ask(|reply| Job::ForgetChannels { reply }).await
+    pub async fn forget_channels(&self, channels: Option<Vec<Box<str>>>) -> Result<(), StoreError> {
+        self.ask(|reply| Job::ForgetChannels { channels, reply }).await
     }
 
     /// Returns the losses that were not reported yet, each with the name that [`Self::losses_told`] takes.

@@ -51,6 +51,8 @@ pub(super) enum Job {
         reply: Reply<()>,
     },
     ForgetChannels {
+        /// `None` for all of them.
+        channels: Option<Vec<Box<str>>>,
         reply: Reply<()>,
     },
     LimitPages {
@@ -141,7 +143,7 @@ impl Job {
             }
             Self::Settings { reply, .. }
             | Self::Learn { reply, .. }
-            | Self::ForgetChannels { reply }
+            | Self::ForgetChannels { reply, .. }
             | Self::Retire { reply, .. }
             | Self::LimitPages { reply, .. }
             | Self::Close { reply } => {
@@ -168,7 +170,7 @@ impl Job {
             }
             Self::Settings { reply, .. }
             | Self::Learn { reply, .. }
-            | Self::ForgetChannels { reply }
+            | Self::ForgetChannels { reply, .. }
             | Self::Retire { reply, .. }
             | Self::LimitPages { reply, .. }
             | Self::Close { reply } => {

@@ -2,11 +2,44 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::age::Tick;
+use super::events;
 use crate::model::last_known::{Applied, ChannelDigest, ChannelState, LastKnown, News, StreamState};
 
-/// Returns what is known of each of these broadcasters, in their order.
-pub(super) fn load(connection: &Connection, broadcasters: &[Box<str>]) -> rusqlite::Result<Vec<LastKnown>> {
-    broadcasters.iter().map(|broadcaster| get(connection, broadcaster)).collect()
+/// Returns what is known of each of these broadcasters, in their order, and the time by the store's clock.
+pub(super) fn load(
+    connection: &Connection,
+    broadcasters: &[Box<str>],
+    tick: &Tick,
+) -> rusqlite::Result<(Vec<LastKnown>, u64)> {
+    // The rows must not be younger than the clock.
+    let read = connection.unchecked_transaction()?;
+    let known = broadcasters.iter().map(|broadcaster| get(&read, broadcaster)).collect::<Result<_, _>>()?;
+    Ok((known, now(&read, tick)?))
+}
+
+/// Returns broadcasters after one, in order, of whom nothing new was stored for so many milliseconds.
+pub(super) fn quiet(
+    connection: &Connection,
+    after: &str,
+    age: u64,
+    limit: usize,
+    tick: &Tick,
+) -> rusqlite::Result<Vec<Box<str>>> {
+    let Some(before) = now(connection, tick)?.checked_sub(age) else { return Ok(Vec::new()) };
+    connection
+        .prepare_cached(
+            "SELECT broadcaster FROM last_known
+             WHERE broadcaster > ?1 AND coalesce(stream_at, 0) < ?2 AND coalesce(digest_at, 0) < ?2
+             ORDER BY broadcaster LIMIT ?3",
+        )?
+        .query_map(params![after, before, limit], |row| row.get::<_, String>(0).map(Into::into))?
+        .collect()
+}
+
+/// The time by the store's clock, which the writer saves from time to time.
+fn now(connection: &Connection, tick: &Tick) -> rusqlite::Result<u64> {
+    Ok(events::saved_clock(connection)?.map_or(0, |saved| saved.elapsed_at(tick)))
 }
 
 fn get(connection: &Connection, broadcaster: &str) -> rusqlite::Result<LastKnown> {
@@ -41,7 +74,13 @@ pub(super) fn clear(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute("DELETE FROM last_known", []).map(|_| ())
 }
 
-/// Applies news at the wall-clock time `now`. Returns false if they were told already.
+/// Forgets these.
+pub(super) fn remove(connection: &Connection, broadcasters: &[Box<str>]) -> rusqlite::Result<()> {
+    let mut remove = connection.prepare_cached("DELETE FROM last_known WHERE broadcaster = ?1")?;
+    broadcasters.iter().try_for_each(|broadcaster| remove.execute(params![broadcaster]).map(|_| ()))
+}
+
+/// Applies news at a time of the store's clock. Returns false if they were told already.
 pub(super) fn apply(connection: &Connection, news: &News, now: u64) -> rusqlite::Result<bool> {
     let (new, is_new) = match get(connection, &news.broadcaster)?.apply(news, now) {
         Applied::Changed(new) => (Some(new), true),

@@ -14,8 +14,8 @@ use super::error::StoreError;
 use super::follower::Follower;
 use super::pending::Pending;
 use super::{
-    Activity, DeadLetter, DeadLetterFilter, TypeCount, counts, dead_letters, events, last_known, schema,
-    settings,
+    Activity, DeadLetter, DeadLetterFilter, Ticks, TypeCount, counts, dead_letters, events, last_known,
+    schema, settings,
 };
 use crate::model::event::{Seq, StoredEvent};
 use crate::model::last_known::LastKnown;
@@ -74,8 +74,18 @@ pub(super) enum ReadRequest {
     Hours { from: u64, reply: oneshot::Sender<Result<Vec<TypeCount>, StoreError>> },
     /// Activity of subscriptions, by their ids.
     Activity { ids: Vec<Box<str>>, reply: oneshot::Sender<Result<Vec<Option<Activity>>, StoreError>> },
-    /// Last known state of broadcasters.
-    LastKnown { broadcasters: Vec<Box<str>>, reply: oneshot::Sender<Result<Vec<LastKnown>, StoreError>> },
+    /// Last known state of broadcasters, with the time by the store's clock.
+    LastKnown {
+        broadcasters: Vec<Box<str>>,
+        reply: oneshot::Sender<Result<(Vec<LastKnown>, u64), StoreError>>,
+    },
+    /// Broadcasters of whom nothing new was stored for a while.
+    QuietChannels {
+        after: Box<str>,
+        age: u64,
+        limit: usize,
+        reply: oneshot::Sender<Result<Vec<Box<str>>, StoreError>>,
+    },
     /// Settings by prefix.
     Settings { prefix: String, reply: oneshot::Sender<Result<Vec<(String, String)>, StoreError>> },
 }
@@ -89,6 +99,7 @@ impl ReaderThread {
         connection: Connection,
         requests: Receiver<ReadRequest>,
         pending: Arc<Mutex<Pending>>,
+        ticks: Ticks,
         died: watch::Sender<Option<StoreError>>,
         pulse: Pulse,
     ) -> io::Result<()> {
@@ -101,7 +112,7 @@ impl ReaderThread {
                 pulse.beat();
                 match request {
                     Ok(request) => {
-                        answer(&connection, &pending, request);
+                        answer(&connection, &pending, &ticks, request);
                         has_read = true;
                     }
                     Err(RecvTimeoutError::Timeout) => {
@@ -119,7 +130,7 @@ impl ReaderThread {
     }
 }
 
-fn answer(connection: &Connection, pending: &Mutex<Pending>, request: ReadRequest) {
+fn answer(connection: &Connection, pending: &Mutex<Pending>, ticks: &Ticks, request: ReadRequest) {
     // A caller that no longer waits is not an error.
     match request {
         ReadRequest::After { after, limit, max_bytes, follower, reply } => {
@@ -163,7 +174,11 @@ fn answer(connection: &Connection, pending: &Mutex<Pending>, request: ReadReques
             let _ = reply.send(read.map_err(StoreError::sql("read counts")));
         }
         ReadRequest::LastKnown { broadcasters, reply } => {
-            let read = last_known::load(connection, &broadcasters);
+            let read = last_known::load(connection, &broadcasters, &ticks());
+            let _ = reply.send(read.map_err(StoreError::sql("read what is known of channels")));
+        }
+        ReadRequest::QuietChannels { after, age, limit, reply } => {
+            let read = last_known::quiet(connection, &after, age, limit, &ticks());
             let _ = reply.send(read.map_err(StoreError::sql("read what is known of channels")));
         }
         ReadRequest::Settings { prefix, reply } => {

@@ -138,6 +138,10 @@ const MIGRATIONS: &[&str] = &[
         is_caught_up   INTEGER
     ) STRICT, WITHOUT ROWID;
 ",
+    // Ages of what is known of channels by the store's own clock, like those of events. What is there counts as old.
+    "
+    UPDATE last_known SET stream_at = 0, digest_at = 0;
+",
 ];
 
 /// The newest format version.

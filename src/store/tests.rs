@@ -115,10 +115,10 @@ async fn what_a_channel_was_last_known_to_be_is_stored_with_its_event() {
     let options = options(&folder);
     let store = Store::open(options.clone()).unwrap();
     let ids = || vec![Box::from("1"), Box::from("2")];
-    assert_eq!(store.last_known(ids()).await.unwrap(), [LastKnown::default(), LastKnown::default()]);
+    assert_eq!(store.last_known(ids()).await.unwrap().0, [LastKnown::default(), LastKnown::default()]);
     store.append(of_channel("a", "stream.online", 1, r#""id":"9001""#)).await.unwrap();
     let live = |known: &LastKnown| known.stream.as_ref().map(|stream| (stream.is_live, stream.id.clone()));
-    let known = store.last_known(ids()).await.unwrap();
+    let (known, _) = store.last_known(ids()).await.unwrap();
     assert_eq!((live(&known[0]), live(&known[1])), (Some((true, Some("9001".into()))), None));
 
     // An event that a catch-up makes is stored once; Twitch's own event is then a duplicate, also after a restart.
@@ -140,7 +140,7 @@ async fn what_a_channel_was_last_known_to_be_is_stored_with_its_event() {
         store.append(of_channel("catch-up-c", "stream.offline", 1, end)).await.unwrap(),
         Appended::Double
     );
-    let known = store.last_known(ids()).await.unwrap();
+    let (known, _) = store.last_known(ids()).await.unwrap();
     assert_eq!(live(&known[0]), Some((false, Some("9001".into()))));
     assert_eq!(live(&known[1]), Some((true, Some("9002".into()))));
 }
@@ -181,8 +181,37 @@ async fn what_is_known_of_65000_channels_takes_at_most_10_mib() {
     let size = std::fs::metadata(folder.path().join("events.db")).unwrap().len() - before;
     assert!(size <= 10 << 20, "{size}");
     let store = reopen(&options(&folder));
-    let known = store.last_known(vec![ids[64_999].clone()]).await.unwrap();
+    let (known, _) = store.last_known(vec![ids[64_999].clone()]).await.unwrap();
     assert!(known[0].stream.is_some() && known[0].channel.is_some());
+}
+
+#[tokio::test]
+async fn ages_of_channels_follow_no_wall_clock_and_quiet_ones_can_be_forgotten() {
+    const DAY: u64 = 86_400_000;
+    let folder = tempfile::tempdir().unwrap();
+    let (clock, wall) = clock(1_000 * DAY);
+    let passed = Arc::new(Mutex::new(5_000));
+    let store = Store::open(StoreOptions { clock, ticks: ticks(&passed), ..options(&folder) }).unwrap();
+    store.append(of_channel("a", "stream.online", 1, r#""id":"9001""#)).await.unwrap();
+    // The wall clock jumps ahead by a year; a minute passes.
+    *wall.lock().unwrap() += 365 * DAY;
+    *passed.lock().unwrap() += 60_000;
+    store.append(of_channel("b", "stream.online", 2, r#""id":"9002""#)).await.unwrap();
+    let ids = || vec![Box::from("1"), Box::from("2")];
+    let (known, now) = store.last_known(ids()).await.unwrap();
+    let age = |known: &LastKnown| now - known.stream.as_ref().unwrap().at;
+    assert_eq!((age(&known[0]), age(&known[1])), (60_000, 0));
+    let quiet = async |millis, after: &str| {
+        store.quiet_channels(after, Duration::from_millis(millis), 10).await.unwrap()
+    };
+    assert_eq!(quiet(61_000, "").await, Vec::<Box<str>>::new());
+    *passed.lock().unwrap() += 30_000;
+    assert_eq!(quiet(61_000, "").await, [Box::from("1")]);
+    assert_eq!(quiet(10_000, "").await, [Box::from("1"), Box::from("2")]);
+    assert_eq!(quiet(10_000, "1").await, [Box::from("2")]);
+    store.forget_channels(Some(vec!["1".into()])).await.unwrap();
+    let (known, _) = store.last_known(ids()).await.unwrap();
+    assert!(known[0].stream.is_none() && known[1].stream.is_some());
 }
 
 #[tokio::test]

@@ -570,7 +570,7 @@ impl Writer {
                 Job::Append { event, mark, happening, news, .. } => {
                     let is_new = is_new(&mut self.ids, *mark, *happening, marks);
                     let outcome = match is_new {
-                        Ok(()) if is_told(&transaction, news.as_deref(), now.wall)? => Appended::Double,
+                        Ok(()) if is_told(&transaction, news.as_deref(), elapsed)? => Appended::Double,
                         Ok(()) => {
                             events::insert(&transaction, self.next, event, now.wall, elapsed)?;
                             self.next += 1;
@@ -616,12 +616,15 @@ impl Writer {
                 }
                 Job::Learn { news, .. } => {
                     for news in news {
-                        last_known::apply(&transaction, news, now.wall)?;
+                        last_known::apply(&transaction, news, elapsed)?;
                     }
                     Done::Unit
                 }
-                Job::ForgetChannels { .. } => {
-                    last_known::clear(&transaction)?;
+                Job::ForgetChannels { channels, .. } => {
+                    match channels {
+                        Some(channels) => last_known::remove(&transaction, channels)?,
+                        None => last_known::clear(&transaction)?,
+                    }
                     Done::Unit
                 }
                 Job::LimitPages { pages, .. } => {

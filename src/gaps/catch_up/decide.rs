@@ -26,14 +26,13 @@ pub(super) enum Conclusion {
     Happened(Vec<Change>),
 }
 
-/// Whether so little time has passed since something was stored that answers may not show it. A clock that was set back
-/// counts as little time.
+/// Whether so little time has passed since something was stored that answers may not show it.
 fn is_young(stored_at: u64, now: u64, cache: u64) -> bool {
     now.saturating_sub(stored_at) < cache
 }
 
-/// Concludes what has happened to a channel's stream. `now` is the wall-clock time, and `cache` how long Twitch keeps its
-/// answers, in milliseconds.
+/// Concludes what has happened to a channel's stream. `now` is the time by the store's clock, which nobody can set,
+/// and `cache` how long Twitch keeps its answers, in milliseconds.
 pub(super) fn stream(known: Option<&StreamState>, shown: Option<&Shown>, now: u64, cache: u64) -> Conclusion {
     let online = |shown: &Shown| Change::Online {
         id: shown.id.clone(),

@@ -92,6 +92,11 @@ impl List {
         })
     }
 
+    /// Whether there is a subscription for this channel, in whatever state.
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.kinds.iter().any(|kind| self.subscriptions.find(&key(kind, id)).is_some())
+    }
+
     /// The subscriptions to a type for channels after one, in the order of the channels.
     fn of_kind<'a>(
         &'a self,
@@ -235,5 +240,6 @@ mod tests {
             (cursor, found, parts) = (last, found + targets.len(), parts + 1);
         }
         assert_eq!((found, parts), (250, 3), "every sixth has neither subscription");
+        assert!(list.has("3") && !list.has("400"), "it is there, though it is parked");
     }
 }

@@ -26,7 +26,7 @@ use self::ask::{Asked, Asker, Names};
 use self::decide::Conclusion;
 use self::findings::Findings;
 use self::list::Target;
-use self::make::{Happened, Transport};
+use self::make::{Happened, TYPES, Transport};
 pub use self::options::{CatchUpOptions, CatchUpTimings};
 use self::progress::Progress;
 pub(super) use self::progress::Published;
@@ -63,6 +63,13 @@ impl Due {
     }
 }
 
+/// What is known of a channel that is not subscribed to any more is removed once nothing was stored of it for so long.
+const FORGET_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Pause between two such removals.
+const FORGET_EVERY: Duration = Duration::from_secs(24 * 3600);
+/// Channels that are removed in one transaction.
+const FORGET_AT_ONCE: usize = 1_000;
+
 /// Difference up to which the time of the next look is the same.
 const WAVER: Duration = Duration::from_millis(100);
 
@@ -89,8 +96,17 @@ pub(super) struct CatchUp {
     started: Instant,
     /// The last complete run that was seen, and the channels that there were.
     list: (Option<Timestamp>, u64),
+    /// When channels that are not subscribed to were last removed.
+    forgot_at: Option<Instant>,
     /// Events that were stored for the gaps under way, by type.
     found: BTreeMap<&'static str, u64>,
+}
+
+/// What is known of some channels.
+struct Known {
+    channels: BTreeMap<Box<str>, LastKnown>,
+    /// The time by the store's clock.
+    now: u64,
 }
 
 /// The store was closed.
@@ -118,6 +134,7 @@ impl CatchUp {
             cache: millis(timings.cache),
             started: Instant::now(),
             list: (None, 0),
+            forgot_at: None,
             found: BTreeMap::new(),
         };
         (catch_up, receiver)
@@ -139,6 +156,10 @@ impl CatchUp {
         loop {
             self.observe();
             self.publish();
+            if self.forgot_at.is_none_or(|at| at.elapsed() >= FORGET_EVERY) && self.is_list_certain() {
+                self.forgot_at = Some(Instant::now());
+                self.forget().await?;
+            }
             // Before the first complete run it is not known what is subscribed to.
             let next = self.list.0.and_then(|_| self.schedule.next());
             if next.is_some_and(|next| next <= self.now()) {
@@ -191,6 +212,40 @@ impl CatchUp {
             self.schedule.list_changed();
         }
         self.list = (finished, hash);
+    }
+
+    /// Whether Twitch matches the list, so that nothing is missing in it by mistake.
+    fn is_list_certain(&self) -> bool {
+        let reconcile = self.sources.reconcile.borrow();
+        let is_settled = reconcile.problem.is_none() && reconcile.deletes_held.is_none();
+        self.list.0.is_some() && reconcile.converged && is_settled
+    }
+
+    /// Removes what is known of channels that are not subscribed to. After an error it is tried again the next day.
+    async fn forget(&mut self) -> Outcome {
+        let kinds = TYPES.iter().map(|(kind, _)| *kind).collect();
+        let list = list::List::new(self.sources.subscriptions.borrow().clone(), kinds);
+        let mut after = Box::from("");
+        let mut removed = 0;
+        loop {
+            let quiet = match self.store.quiet_channels(&after, FORGET_AFTER, FORGET_AT_ONCE).await {
+                Ok(quiet) => quiet,
+                Err(StoreError::Closed) => return Err(Closed),
+                Err(_) => break,
+            };
+            let Some(last) = quiet.last() else { break };
+            after = last.clone();
+            let gone: Vec<Box<str>> = quiet.into_iter().filter(|id| !list.has(id)).collect();
+            let count = gone.len();
+            if !gone.is_empty() && self.store.forget_channels(Some(gone)).await.is_err() {
+                break;
+            }
+            removed += count;
+        }
+        if removed > 0 {
+            info!(channels = removed, "removed what was known of channels that are not in the file any more");
+        }
+        Ok(())
     }
 
     fn list(&self) -> list::List {
@@ -261,21 +316,19 @@ impl CatchUp {
         doubtful: &mut BTreeSet<Box<str>>,
     ) -> Outcome {
         let ids = targets.iter().map(|target| target.id.clone()).collect();
-        let known = self.known(ids).await?;
+        let mut known = self.known(ids).await?;
         let options = self.options();
-        let mut known: BTreeMap<Box<str>, LastKnown> =
-            targets.iter().map(|target| target.id.clone()).zip(known).collect();
         if look.number == 0 {
             // A first look is for channels of which something is unknown.
             let is_unknown = |target: &Target| {
-                let known = &known[&target.id];
+                let known = &known.channels[&target.id];
                 target.has_streams(options) && known.stream.is_none()
                     || target.has_channels(options) && known.channel.is_none()
             };
             let unknown: BTreeSet<_> =
                 targets.iter().filter(|target| is_unknown(target)).map(|target| target.id.clone()).collect();
             targets.retain(|target| unknown.contains(&target.id));
-            known.retain(|id, _| unknown.contains(id));
+            known.channels.retain(|id, _| unknown.contains(id));
         }
         let is_first = look.number == 0;
         self.look_at_streams(&targets, &known, is_first, doubtful).await?;
@@ -285,7 +338,7 @@ impl CatchUp {
     async fn look_at_streams(
         &mut self,
         targets: &[Target],
-        known: &BTreeMap<Box<str>, LastKnown>,
+        known: &Known,
         is_first: bool,
         doubtful: &mut BTreeSet<Box<str>>,
     ) -> Outcome {
@@ -300,10 +353,10 @@ impl CatchUp {
                 id: stream.id.clone(),
                 started_at: stream.started_at.unix_millis(),
             });
-            let before = known[&target.id].stream.as_ref();
+            let before = known.channels[&target.id].stream.as_ref();
             let conclusion = match shown.unsure.contains(&target.id) {
                 true => Conclusion::Doubtful,
-                false => decide::stream(before, stream.as_ref(), now.unix_millis(), self.cache),
+                false => decide::stream(before, stream.as_ref(), known.now, self.cache),
             };
             findings.record(target, conclusion);
         }
@@ -338,7 +391,7 @@ impl CatchUp {
     async fn look_at_channels(
         &mut self,
         targets: &[Target],
-        known: &BTreeMap<Box<str>, LastKnown>,
+        known: &Known,
         is_first: bool,
         doubtful: &mut BTreeSet<Box<str>>,
     ) -> Outcome {
@@ -349,11 +402,9 @@ impl CatchUp {
         let now = Timestamp(SystemTime::now());
         let mut findings = Findings::new(is_first, doubtful);
         for target in targets {
-            let before = known[&target.id].channel;
+            let before = known.channels[&target.id].channel;
             let conclusion = match shown.rows.get(&target.id) {
-                Some(channel) => {
-                    decide::channel(before.as_ref(), digest_of(channel), now.unix_millis(), self.cache)
-                }
+                Some(channel) => decide::channel(before.as_ref(), digest_of(channel), known.now, self.cache),
                 None if shown.unsure.contains(&target.id) => Conclusion::Doubtful,
                 // Twitch leaves out channels that do not exist any more.
                 None => Conclusion::Unchanged,
@@ -366,7 +417,7 @@ impl CatchUp {
             let (channel, Change::Channel { digest, .. }) = (shown.rows.get(&target.id)?, change) else {
                 return None;
             };
-            let before = known[&target.id].channel.map_or(0, |before| before.at);
+            let before = known.channels[&target.id].channel.map_or(0, |before| before.at);
             let happened = Happened::Channel { channel, digest: digest.0, before };
             event(&happened, target, &channel.broadcaster, &channel.broadcaster_name, &transport, now)
         });
@@ -412,10 +463,13 @@ impl CatchUp {
         }
     }
 
-    async fn known(&self, ids: Vec<Box<str>>) -> Outcome<Vec<LastKnown>> {
+    async fn known(&self, ids: Vec<Box<str>>) -> Outcome<Known> {
         loop {
             match self.store.last_known(ids.clone()).await {
-                Ok(known) => return Ok(known),
+                Ok((channels, now)) => {
+                    let channels = ids.into_iter().zip(channels).collect();
+                    return Ok(Known { channels, now });
+                }
                 Err(StoreError::Closed) => return Err(Closed),
                 Err(error) => {
                     warn!(%error, "what is known of channels cannot be read; trying again");
