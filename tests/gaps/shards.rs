@@ -51,6 +51,23 @@ async fn a_silent_socket_has_missed_events_since_its_last_frame() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_silent_socket_of_two_is_a_gap_too() {
+    let home = Home::new(quick()).await;
+    let (daemon, mut ledger) = start(&home).await;
+    let from = SystemTime::now();
+    home.sandbox.silence_session(&home.sandbox.sessions()[0]);
+    ledger.send_until(&home, "it is back", || losses(&daemon) >= 1 && bound(&daemon) == 2).await;
+    let to = SystemTime::now();
+    let (gaps, arrived) = gaps_of(&daemon, &ledger, 1).await;
+    assert!(ledger.check(&arrived, &gaps, from, to) > 0);
+    assert_eq!(gaps.len(), 1, "{gaps:#?}");
+    let event = &gaps[0].event;
+    assert_eq!((&event["reason"], &event["scope"]), (&"connection_lost".into(), &"conduit".into()));
+    assert_eq!(event["shards"].as_array().map(Vec::len), Some(1), "{event}");
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shard_that_is_taken_has_missed_events_since_it_was_last_seen() {
     let home = Home::new(quick()).await;
     let (daemon, mut ledger) = start(&home).await;

@@ -2,6 +2,7 @@
 //!
 //! A daemon whose file and places are the same since is ready without reading Twitch's list first; the list follows.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -10,14 +11,17 @@ use sha2::{Digest, Sha256};
 use super::place::{Place, Places};
 use super::plan::sum_of_keys;
 use super::wanted::Wanted;
+use crate::model::subscription::SubscriptionKey;
 use crate::model::time::Timestamp;
 use crate::reconcile::Policy;
 
 /// Time for which a complete run is remembered.
 const LIFE: Duration = Duration::from_secs(24 * 3600);
+/// Absent subscriptions that are remembered; with more of them it is not known which they were.
+const ABSENT: usize = 1_000;
 
 /// The last run after which Twitch matched the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::reconcile) struct Compared {
     /// Time of the comparison.
     pub(in crate::reconcile) at: Timestamp,
@@ -27,6 +31,34 @@ pub(in crate::reconcile) struct Compared {
     pub(in crate::reconcile) rows: u64,
     /// When the last whole list was asked for; `None` if an older release wrote it.
     pub(in crate::reconcile) listed: Option<Timestamp>,
+    /// Subscriptions that did not deliver, such as parked ones. `None` if that is not known.
+    pub(in crate::reconcile) absent: Option<Absent>,
+}
+
+/// Fingerprints of subscriptions that did not deliver.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::reconcile) struct Absent(BTreeSet<u64>);
+
+impl Absent {
+    /// Returns `None` for too many of them.
+    pub(in crate::reconcile) fn new<'a>(keys: impl Iterator<Item = &'a SubscriptionKey>) -> Option<Self> {
+        let all: BTreeSet<u64> = keys.take(ABSENT + 1).map(fingerprint_of_key).collect();
+        (all.len() <= ABSENT).then_some(Self(all))
+    }
+
+    pub(in crate::reconcile) fn has(&self, key: &SubscriptionKey) -> bool {
+        self.0.contains(&fingerprint_of_key(key))
+    }
+
+    /// From numbers with a comma after each.
+    fn parse(text: &str) -> Option<Self> {
+        let numbers = text.split(',').filter(|number| !number.is_empty());
+        Some(Self(numbers.map(|number| number.parse().ok()).collect::<Option<_>>()?))
+    }
+}
+
+fn fingerprint_of_key(key: &SubscriptionKey) -> u64 {
+    sum_of_keys(std::iter::once(key))
 }
 
 impl Compared {
@@ -36,7 +68,8 @@ impl Compared {
         let mut next = || parts.next()?.parse::<u64>().ok();
         let time = |millis: u64| (millis < 1 << 48).then(|| Timestamp::from_unix_millis(millis));
         let (at, of, rows) = (next().and_then(time)?, next()?, next()?);
-        Some(Self { at, of, rows, listed: next().and_then(time) })
+        let listed = next().and_then(time);
+        Some(Self { at, of, rows, listed, absent: parts.next().and_then(Absent::parse) })
     }
 
     /// Whether it still counts. A time in the future is a clock that was wrong.
@@ -59,7 +92,12 @@ impl Compared {
 impl fmt::Display for Compared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {}", self.at.unix_millis(), self.of, self.rows)?;
-        self.listed.map_or(Ok(()), |listed| write!(f, " {}", listed.unix_millis()))
+        let Some(listed) = self.listed else { return Ok(()) };
+        write!(f, " {}", listed.unix_millis())?;
+        let Some(absent) = &self.absent else { return Ok(()) };
+        // A comma even if there are none.
+        f.write_str(" ,")?;
+        absent.0.iter().try_for_each(|key| write!(f, "{key},"))
     }
 }
 
@@ -86,13 +124,31 @@ pub(in crate::reconcile) fn fingerprint(wanted: &Wanted, places: &Places, policy
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::subscription::Condition;
+
+    #[test]
+    fn it_is_remembered_with_what_did_not_deliver() {
+        let key = |id: &str| {
+            SubscriptionKey::new("stream.online", "1", Condition::from_pairs([("broadcaster_user_id", id)]))
+        };
+        let at = Timestamp::from_unix_millis(1_700_000_000_123);
+        let one = Absent::new([&key("1")].into_iter()).expect("not many");
+        assert!(one.has(&key("1")) && !one.has(&key("2")));
+        for absent in [None, Absent::new([].into_iter()), Some(one)] {
+            let compared = Compared { at, of: u64::MAX, rows: 7, listed: Some(at), absent };
+            assert_eq!(Compared::parse(&compared.to_string()), Some(compared));
+        }
+        let many: Vec<_> = (0..=ABSENT).map(|n| key(&n.to_string())).collect();
+        assert_eq!(Absent::new(many.iter()), None);
+        assert_eq!(Compared::parse("1 2 3 4 5,x").and_then(|compared| compared.absent), None);
+    }
 
     #[test]
     fn it_is_remembered_for_a_day_and_only_for_the_same() {
         let at = Timestamp::from_unix_millis(1_700_000_000_123);
         let listed = Some(Timestamp::from_unix_millis(at.unix_millis() - 60_000));
-        let compared = Compared { at, of: u64::MAX, rows: 7, listed };
-        assert_eq!(Compared::parse(&compared.to_string()), Some(compared));
+        let compared = Compared { at, of: u64::MAX, rows: 7, listed, absent: None };
+        assert_eq!(Compared::parse(&compared.to_string()), Some(compared.clone()));
         for damaged in ["", "1", "1 2", "1 2 x", "999999999999999 1 1"] {
             assert_eq!(Compared::parse(damaged), None, "{damaged:?}");
         }
@@ -106,7 +162,7 @@ mod tests {
     #[test]
     fn the_next_list_is_due_an_interval_after_the_last_one_of_any_host() {
         let time = |minutes: u64| Timestamp::from_unix_millis(1_700_000_000_000 + minutes * 60_000);
-        let compared = Compared { at: time(100), of: 1, rows: 7, listed: Some(time(90)) };
+        let compared = Compared { at: time(100), of: 1, rows: 7, listed: Some(time(90)), absent: None };
         let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
         assert_eq!(compared.next_list(minutes(30), time(101)), Some(minutes(19)));
         assert_eq!(compared.next_list(minutes(30), time(120)), None);

@@ -4,6 +4,7 @@ use super::Prepared;
 use super::engine::{Engine, RunEnd};
 use super::execute::{Costs, End, Job, Outcome, execute};
 use super::out::Completed;
+use super::tables::Matched;
 use crate::reconcile::Desired;
 use crate::reconcile::api::Api;
 use crate::reconcile::decide::action::{Action, DeleteReason};
@@ -105,7 +106,8 @@ impl<A: Api> Engine<A> {
                 self.out.publish_in_use(self.places.in_use(desired, &places, keys));
                 if self.out.is_converged() {
                     let (rows, listed) = (self.lists.known().rows.len(), self.lists.begun());
-                    self.tables.remember_compared(desired, &wanted, &places, rows, listed).await;
+                    let matched = Matched { rows, listed, absent: self.out.absent() };
+                    self.tables.remember_compared(desired, &wanted, &places, matched).await;
                 }
                 Ok(RunEnd::Complete { is_settled })
             }

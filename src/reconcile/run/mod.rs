@@ -175,6 +175,7 @@ impl<A: Api> Engine<A> {
         let withheld = self.withhold_deletes(&mut planned.plan);
         self.out.show_grants(self.tables.grants_of_absent(&wanted, &planned));
         self.tables.apply_plan(&wanted, &planned, &mut self.out);
+        self.out.end_expectation();
         self.out.record_list(self.lists.begun());
         let deletes = planned.plan.held.len() as u64;
         let held = planned.plan.held_of.map(|ours| HeldDeletes { deletes, ours });
@@ -201,6 +202,13 @@ impl<A: Api> Engine<A> {
     ) -> Result<Option<bool>, RunError> {
         let due = self.lists.take_due();
         let desired = &*order.desired;
+        let before = match self.lists.pages() {
+            0 => self.tables.recall_compared(desired, wanted, places).await,
+            _ => None,
+        };
+        if let Some(compared) = &before {
+            self.out.expect(compared);
+        }
         if order.is_applied {
             self.read_now(places, true).await?;
             return Ok(Some(true));
@@ -215,8 +223,7 @@ impl<A: Api> Engine<A> {
                 self.lists.refresh_costs(&self.api).await?;
                 return Ok(Some(false));
             }
-        } else if self.lists.pages() == 0
-            && let Some(compared) = self.tables.recall_compared(desired, wanted, places).await
+        } else if let Some(compared) = before
             && compared.rows > (self.options.small_list * PAGE) as u64
         {
             self.out.show_remembered(compared.at);

@@ -21,6 +21,7 @@ use crate::model::subscriptions::{LoginNames, Subscriptions};
 use crate::model::time::Timestamp;
 use crate::reconcile::InUse;
 use crate::reconcile::clock::{timestamp_of, wall};
+use crate::reconcile::decide::compared::{Absent, Compared};
 use crate::reconcile::decide::park::Obstacle;
 use crate::reconcile::decide::wanted::Wanted;
 use crate::reconcile::error::ErrorKind;
@@ -44,6 +45,13 @@ pub(in crate::reconcile) struct Senders {
     pub(in crate::reconcile) answered: watch::Sender<u64>,
     /// Subscriptions that were gone and are back.
     pub(in crate::reconcile) lapses: Lapses,
+}
+
+/// All subscriptions of the file but these delivered at a time before this process began.
+#[derive(Debug)]
+struct Expected {
+    at: std::time::Instant,
+    absent: Absent,
 }
 
 /// The outcome of a complete run.
@@ -91,6 +99,8 @@ pub(in crate::reconcile) struct Out {
     listed_at: Option<std::time::Instant>,
     /// Subscriptions that delivered and do not any more, each with the last list that showed it.
     gone: HashMap<SubscriptionKey, std::time::Instant>,
+    /// Subscriptions that delivered before this process began; until it has a list.
+    expected: Option<Expected>,
     /// How the log tells people to run commands.
     invocation: Invocation,
     senders: Senders,
@@ -114,6 +124,7 @@ impl Out {
             next_entries: now,
             listed_at: None,
             gone: HashMap::new(),
+            expected: None,
             invocation,
             senders,
         }
@@ -126,6 +137,7 @@ impl Out {
         (status.conduit, status.problem, status.problem_kind) = (None, None, None);
         (status.deletes_held, status.warnings) = (None, Vec::new());
         self.shown = None;
+        self.expected = None;
     }
 
     /// Forgets the warnings of the run before.
@@ -331,6 +343,24 @@ impl Out {
         self.listed_at = asked_at;
     }
 
+    /// Expects in the next list what an earlier process found: what is missing there has vanished since.
+    pub(in crate::reconcile) fn expect(&mut self, compared: &Compared) {
+        let now = Instant::now().into_std();
+        let at = now.checked_sub(wall().since(compared.listed.unwrap_or(compared.at))).unwrap_or(now);
+        self.expected = compared.absent.clone().map(|absent| Expected { at, absent });
+    }
+
+    /// Takes note that all entries have their state from a list of this process.
+    pub(in crate::reconcile) fn end_expectation(&mut self) {
+        self.expected = None;
+    }
+
+    /// Subscriptions that do not deliver. `None` for too many of them.
+    pub(in crate::reconcile) fn absent(&self) -> Option<Absent> {
+        let absent = self.entries.iter().filter(|entry| entry.state != SubscriptionState::Enabled);
+        Absent::new(absent.map(|entry| &entry.key))
+    }
+
     /// Records what a new state of an entry says of the time in which it does not deliver.
     fn record_delivery(&mut self, at: usize, state: SubscriptionState) {
         let Some(entry) = self.entries.get(at) else { return };
@@ -343,6 +373,8 @@ impl Out {
         } else if before == SubscriptionState::Enabled {
             let seen = self.listed_at.unwrap_or_else(|| Instant::now().into_std());
             self.gone.insert(key.clone(), seen);
+        } else if let Some(expected) = self.expected.as_ref().filter(|expected| !expected.absent.has(key)) {
+            self.gone.entry(key.clone()).or_insert(expected.at);
         }
     }
 

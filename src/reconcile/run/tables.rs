@@ -20,7 +20,7 @@ use crate::model::text::chain;
 use crate::reconcile::api::Api;
 use crate::reconcile::clock::{timestamp_of, wall};
 use crate::reconcile::decide::action::{Action, Plan};
-use crate::reconcile::decide::compared::{Compared, fingerprint};
+use crate::reconcile::decide::compared::{Absent, Compared, fingerprint};
 use crate::reconcile::decide::grants::Grants;
 use crate::reconcile::decide::logins::{Changes, Logins, USERS_PER_CALL};
 use crate::reconcile::decide::park::{Obstacle, ParkTable};
@@ -52,6 +52,15 @@ pub(in crate::reconcile) struct Observed<'a> {
     pub(in crate::reconcile) list: &'a SubscriptionList,
     /// Whether the list has just been read; see [`Input::is_fresh`].
     pub(in crate::reconcile) is_fresh: bool,
+}
+
+/// A list after which Twitch matched the file.
+#[derive(Debug)]
+pub(in crate::reconcile) struct Matched {
+    pub(in crate::reconcile) rows: usize,
+    /// When it was asked for.
+    pub(in crate::reconcile) listed: Option<std::time::Instant>,
+    pub(in crate::reconcile) absent: Option<Absent>,
 }
 
 /// The resolved subscriptions of a configuration, and what they were resolved with.
@@ -479,18 +488,18 @@ impl Tables {
         compared.next_list(interval, wall()).filter(|_| self.is_shared)
     }
 
-    /// Remembers that Twitch matches the file. Without it the next start reads the list first. `listed` is when the list
-    /// was asked for that this is known from.
+    /// Remembers that Twitch matches the file. Without it the next start reads the list first.
     pub(in crate::reconcile) async fn remember_compared(
         &self,
         desired: &Desired,
         wanted: &Wanted,
         places: &Places,
-        rows: usize,
-        listed: Option<std::time::Instant>,
+        matched: Matched,
     ) {
         let of = fingerprint(wanted, places, desired.policy);
-        let compared = Compared { at: wall(), of, rows: rows as u64, listed: listed.map(timestamp_of) };
+        let Matched { rows, listed, absent } = matched;
+        let compared =
+            Compared { at: wall(), of, rows: rows as u64, listed: listed.map(timestamp_of), absent };
         let change = (compared_name(&self.client_id), Some(compared.to_string()));
         if let Err(error) = self.memory.save(vec![change]).await {
             tracing::warn!(error = chain(&error), "the last comparison could not be remembered");
