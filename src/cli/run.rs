@@ -100,7 +100,8 @@ async fn start(args: &Args, flags: &RunArgs, sockets: Arc<Sockets>) -> Result<u8
 
     if is_watched {
         args.say(&format!(
-            "the sandbox of {} runs; events follow, a line each (JSON in a pipe); Ctrl-C ends it\nin another terminal: \
+            "the sandbox of {} runs; its state is in {state}, apart from that of a daemon with the same file\nevents follow, \
+             a line each (JSON in a pipe); Ctrl-C ends it\nin another terminal: \
              `eventsubd status`, `eventsubd sandbox trigger stream.online`, `eventsubd events`",
             path.display()
         ));
