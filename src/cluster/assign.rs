@@ -21,7 +21,7 @@ pub struct ShardWork {
     pub lost: BTreeSet<u32>,
 }
 
-/// What there is to do in the cluster.
+/// The work of the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Work {
     /// `None` while this host does not know them: they stay as they were assigned.
@@ -57,7 +57,7 @@ pub(super) struct Assignment {
     pub(super) members: BTreeMap<Arc<str>, Member>,
 }
 
-/// What a live host may be given. Hosts of a later kind keep their work only while there is none of an earlier kind.
+/// Fitness of a live host for work. Hosts of a later kind keep their work only while there is none of an earlier kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fitness {
     /// Anything.

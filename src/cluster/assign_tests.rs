@@ -1,4 +1,5 @@
-//! Whatever happens to hosts, messages and leaders, the work has one live host, and moves as little as it can.
+//! Properties of assignments: for any history of hosts, messages and leaders, each piece of work has one live host and
+//! moves as little as possible.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

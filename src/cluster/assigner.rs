@@ -1,7 +1,7 @@
 //! The key `assign`: what every host makes of it, and when the leader writes it. ◆
 //!
-//! It is written on top of the revision that is known, first of all by each new leader: so a leader that has lost its lease
-//! cannot write it any more. A host takes over only a newer revision than the last, as reads may be old.
+//! Each write is on top of the revision that is known, and a new leader writes the key first of all: so a leader that has
+//! lost its lease cannot write it any more. A host takes over only a newer revision than the last, as reads may be old.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Hosts that are remembered at most.
 const MAX_MEMBERS: usize = 1_000;
 
-/// What is to be done with the key.
+/// The next step with the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Writes it on top of this revision; 0 stands for none.
@@ -300,7 +300,7 @@ impl Assigner {
             && fits.values().any(|fitness| matches!(fitness, Fitness::Stable | Fitness::Fresh))
     }
 
-    /// What this host has to know of the assignment. `leader` leads, as far as is known.
+    /// Returns the part of the assignment that concerns this host. `leader` leads, as far as is known.
     pub(super) fn assigned(&self, hosts: &Hosts, leader: Option<&str>) -> Assigned {
         let (revision, value) = &self.applied;
         let leader = leader.and_then(|leader| hosts.alive_value(leader));

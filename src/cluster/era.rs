@@ -24,7 +24,7 @@ pub(super) fn first_revision(newest: u64, wall: u64) -> u64 {
 /// A look at the bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Look {
-    /// It was made then, in milliseconds since 1970.
+    /// The bucket exists; created at this time, in milliseconds since 1970.
     There(u64),
     Gone,
     /// No answer.

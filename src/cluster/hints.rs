@@ -1,8 +1,8 @@
 //! Hints of events and requests that reach one host, told to all: whichever leads acts on them.
 //!
-//! They go over plain NATS and may be lost. That costs time only, as everything is looked at anyway: a grant until the next
-//! comparison (`reconcile.interval`), a shard that was disabled until the next look at the shards (two minutes), a challenge
-//! that was answered a few seconds.
+//! Hints go over plain NATS and may be lost. A lost hint costs time only: a grant is noticed by the next comparison
+//! (`reconcile.interval`), a disabled shard by the next look at the shards (two minutes), an answered challenge some seconds
+//! later.
 
 use async_nats::Client;
 use bytes::Bytes;

@@ -341,7 +341,7 @@ mod tests {
         signs(&mut hosts, &mut revision, &mut now, 1, false);
         assert_eq!((fits(&hosts, &[], now), hosts.has_old()), (1, false));
         assert!(hosts.alive_value("b").is_none() && hosts.alive_value("a").is_some());
-        // It is back, and has to be up for a while before more is moved to it.
+        // The host is back, and has to be up for a while before more is moved to it.
         signs(&mut hosts, &mut revision, &mut now, 1, true);
         assert_eq!(hosts.fits(&BTreeMap::new(), &BTreeSet::new(), now)["b"], Fitness::Fresh);
         signs(&mut hosts, &mut revision, &mut now, 60, true);

@@ -46,7 +46,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Changes of keys that wait for the task.
 const CHANGES: usize = 256;
 
-/// What this host tells the others of itself.
+/// Facts about this host that the others are told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostFacts {
     /// Fingerprint of the file, without what belongs to one host.
@@ -59,7 +59,7 @@ pub struct HostFacts {
     pub forward_lag: u64,
 }
 
-/// What the cluster is told by the other parts of this host.
+/// Values that other parts of this host publish for the cluster.
 #[derive(Clone, Debug)]
 pub struct Inputs {
     pub facts: watch::Receiver<HostFacts>,
@@ -177,7 +177,7 @@ pub struct Cluster {
     tls: rustls::ClientConfig,
     holder: Holder,
     inputs: Inputs,
-    /// What this host remembered before the cluster had any values.
+    /// Values that this host remembered before the cluster had any.
     own_values: Vec<(String, String)>,
     requests: mpsc::Receiver<Request>,
     ask: mpsc::Sender<Asked<LeaderRequest>>,
@@ -356,7 +356,7 @@ struct Driver {
     /// Fingerprint of the file in force.
     fingerprint: String,
     era: Era,
-    /// What was started, each with the number of the bucket that it is about.
+    /// Operations under way, each with the number of the bucket that it is about.
     running: FuturesUnordered<BoxFuture<'static, (u64, Done)>>,
 }
 
@@ -537,7 +537,7 @@ impl Driver {
         self.assign(&bucket);
         if self.is_leaving && self.leader.is_given_up() {
             for reply in self.resigning.drain(..) {
-                // Whoever asked may have given up waiting.
+                // The caller may have given up waiting.
                 let _ = reply.send(());
             }
         }
@@ -775,7 +775,7 @@ impl Driver {
     fn handle_request(&mut self, request: Request) {
         let at = now();
         match request {
-            // Whoever asked may have given up waiting.
+            // The caller may have given up waiting.
             Request::Load { prefix, reply } => {
                 let _ = reply.send(self.is_synced.then(|| self.values.load(&prefix)));
             }
@@ -846,7 +846,7 @@ impl Driver {
 
     fn end_save(&mut self, outcome: Result<(), SaveError>) {
         if let Some(Save { reply: Some(reply), .. }) = self.save.take() {
-            // Whoever asked may have been cancelled.
+            // The caller may have been cancelled.
             let _ = reply.send(outcome);
         }
     }

@@ -311,7 +311,7 @@ impl Memory for SharedMemory {
 /// The memory of the watch over gaps.
 struct GapText(Arc<SharedMemory>);
 
-/// Its name.
+/// Name of the value that the watch over gaps shares.
 const GAPS: &str = "gaps.memory";
 
 impl SharedText for GapText {

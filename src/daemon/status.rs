@@ -64,7 +64,7 @@ pub(super) struct Sources {
     pub(super) hanging: watch::Receiver<Hanging>,
     /// The cluster, if there is one.
     pub(super) cluster: Option<watch::Receiver<ClusterStatus>>,
-    /// Its forwarder.
+    /// Status of the forwarder to the cluster's log.
     pub(super) forward: Option<watch::Receiver<ForwardStatus>>,
 }
 

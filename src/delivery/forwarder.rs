@@ -1,7 +1,7 @@
 //! The forwarder: copies every event of the store to the shared log of a cluster.
 //!
-//! It is a worker as those of sinks are, with a place of its own in the store, and is shown with the cluster. It gives no
-//! event up; those that NATS will never take are kept as dead letters, and are tried again at each start.
+//! The forwarder is a worker like those of sinks, with a place of its own in the store, and is shown with the cluster. No
+//! event is given up; those that NATS will never take are kept as dead letters, and are tried again at each start.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

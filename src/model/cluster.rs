@@ -178,7 +178,7 @@ pub struct HostStatus {
 }
 
 impl HostStatus {
-    /// What it does, in a word or two.
+    /// Returns what the host does, in a word or two.
     pub fn standing(&self) -> &'static str {
         match (self.state, self.leader) {
             (HostState::Up, true) => "leads",

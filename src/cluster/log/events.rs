@@ -25,7 +25,7 @@ const ACK_LIMIT: Duration = Duration::from_secs(5);
 const CONNECTING: Duration = Duration::from_secs(3);
 /// Time for which the stream knows message ids.
 const DUPLICATES: Duration = Duration::from_secs(30 * 60);
-/// What a publish does when there was another connection in between.
+/// Value of `checked` after a failed publish: no connection has been checked against the stream.
 const NOT_CHECKED: u64 = u64::MAX;
 
 /// Limits of the stream.
@@ -40,11 +40,11 @@ pub struct LogLimits {
 /// An event that the log has acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acknowledged {
-    /// Its number in the store of this host.
+    /// Number in the store of this host.
     pub seq: Seq,
     pub stored_at: Timestamp,
     pub message_id: String,
-    /// Its number in the stream.
+    /// Number in the stream.
     pub position: u64,
 }
 
@@ -54,12 +54,11 @@ pub enum LogError {
     /// NATS is away, or the stream cannot be used.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
-    /// It will never fit.
     #[error("the event is larger than `max_payload` of the NATS servers allows")]
     TooLarge,
     #[error("NATS did not acknowledge the event: {0}")]
     NotAcknowledged(String),
-    /// What was acknowledged before is not there; see [`SharedLog::lost_tail`].
+    /// Events that were acknowledged before are missing; see [`SharedLog::lost_tail`].
     #[error("the shared log has lost its newest events")]
     LostTail,
 }
@@ -276,7 +275,7 @@ impl SharedLog {
     /// Looks whether the log still has what it has acknowledged last.
     async fn check_tail(&self, stream: &Stream) -> Result<(), LogError> {
         let Some(last) = self.acknowledged() else { return Ok(()) };
-        // What is older than the log keeps is not lost.
+        // Events older than the log keeps are not lost.
         if last.position < stream.cached_info().state.first_sequence {
             return Ok(());
         }

@@ -19,7 +19,7 @@ const TIMESTAMP: &str = "Eventsubd-Message-Timestamp";
 const STORED_AT: &str = "Eventsubd-Stored-At";
 const HOST: &str = "Eventsubd-Host";
 
-/// What a header may not have as it is: it is written as `%20`.
+/// Characters that a header cannot have; they are percent-encoded.
 const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 
 /// The subjects of all events.

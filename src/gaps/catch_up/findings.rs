@@ -6,7 +6,7 @@ use super::decide::Conclusion;
 use super::list::Target;
 use crate::model::last_known::{CHANNEL, Change, News, OFFLINE, ONLINE, Source};
 
-/// What follows from one request about several channels.
+/// Events and news that follow from one request about several channels.
 #[derive(Debug)]
 pub(super) struct Findings<'a, 'b> {
     /// Whether the look only learns how channels are, so that changes make no events.

@@ -52,7 +52,7 @@ pub(in crate::reconcile) struct Lists {
     wanted: Arc<Wanted>,
 }
 
-/// What the next run has to do about the list.
+/// Work of the next run with the list.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::reconcile) struct Due {
     /// The run compares with the whole list.
