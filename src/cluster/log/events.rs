@@ -25,7 +25,7 @@ const ACK_LIMIT: Duration = Duration::from_secs(5);
 const CONNECTING: Duration = Duration::from_secs(3);
 /// Time for which the stream knows message ids.
 const DUPLICATES: Duration = Duration::from_secs(30 * 60);
-/// Value of `checked` after a failed publish: no connection has been checked against the stream.
+/// Value of `checked` while no connection has been checked against the stream.
 const NOT_CHECKED: u64 = u64::MAX;
 
 /// Limits of the stream.
