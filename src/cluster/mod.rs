@@ -10,22 +10,30 @@ mod assign;
 #[cfg(test)]
 mod assign_tests;
 mod assigner;
+mod bound;
 mod era;
 mod gate;
+mod handover;
 mod hints;
 mod lease;
 #[cfg(test)]
 mod lease_tests;
+mod links;
 mod log;
 mod nats;
+mod offset;
 mod presence;
 mod run;
+mod sessions;
+mod shared;
 mod term;
 mod values;
 
 pub use self::ask::{Asked, Reply};
 pub use self::assign::{ShardWork, Work};
 pub use self::gate::Gate;
+pub use self::links::{LocalShards, ShardEnds, ShardLinks};
 pub use self::log::{Acknowledged, LogError, LogLimits, SharedLog};
 pub use self::nats::{ClusterError, NatsReport, examine_nats};
 pub use self::run::{Cluster, ClusterHandle, HostFacts, Inputs, SaveError, cluster};
+pub use self::sessions::{HostSocket, HostSockets};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::assign::{Assignment, Fitness, Fits};
 use super::lease::{Holder, Moment};
+use super::sessions::SocketsValue;
 use crate::model::cluster::{HostState, HostStatus};
 use crate::model::time::Timestamp;
 
@@ -44,6 +45,9 @@ pub(super) struct HostValue {
     pub(super) leaving: bool,
     pub(super) shards: Vec<u32>,
     pub(super) sinks: Vec<String>,
+    /// The sockets that it reads.
+    #[serde(default)]
+    pub(super) sockets: SocketsValue,
     /// Formats of the bucket that its release knows; the first release named none.
     #[serde(default)]
     pub(super) formats: Vec<String>,
@@ -282,6 +286,7 @@ mod tests {
             sinks: vec!["log".into()],
             formats: vec![ASSIGN.into()],
             forward_lag: 0,
+            sockets: SocketsValue::default(),
         }
     }
 

@@ -23,8 +23,10 @@ use super::hints::{HintExchange, HintSender, hints};
 use super::lease::{Answer, Holder, Lease, Moment, Seen, Times, Write};
 use super::nats::{Bucket, ClusterError, Connection, KeyChange, KeyState, change};
 use super::presence::{ASSIGN, HostValue, Hosts};
+use super::sessions::{HostSockets, SocketsValue};
+use super::shared::{Shared, SharedIn, shared};
 use super::term::Terms;
-use super::values::{GAPS, Group, GroupWrite, PLACES, SharedValues};
+use super::values::{BOUND, GAPS, Group, GroupWrite, PLACES, SharedValues};
 use crate::model::cluster::{
     Assigned, ClusterOptions, ClusterStatus, DaemonRequest, ForwardStatus, HostRequest, LeaderRequest,
     Leadership, Role,
@@ -57,6 +59,8 @@ pub struct HostFacts {
     pub sinks: Vec<String>,
     /// Events that are stored here, and that the shared log does not have.
     pub forward_lag: u64,
+    /// The sockets that are read here.
+    pub sockets: Arc<HostSockets>,
 }
 
 /// Values that other parts of this host publish for the cluster.
@@ -101,6 +105,7 @@ enum Request {
         changes: Vec<(String, Option<String>)>,
         reply: oneshot::Sender<Result<(), SaveError>>,
     },
+    Leave,
     Resign {
         reply: oneshot::Sender<()>,
     },
@@ -116,6 +121,7 @@ pub struct ClusterHandle {
     pub assigned: watch::Receiver<Assigned>,
     pub gate: Gate,
     hints: HintSender,
+    pub(super) shards: Shared,
     requests: mpsc::Sender<Request>,
     asked: mpsc::Sender<Asked<LeaderRequest>>,
 }
@@ -160,6 +166,12 @@ impl ClusterHandle {
         answer.await.unwrap_or(Err(SaveError::Stopping))
     }
 
+    /// Says that this host is leaving, so that its work goes to others. The leader goes on leading meanwhile.
+    pub async fn leave(&self) {
+        // An error is the end of the task, which other hosts notice as well.
+        let _ = self.requests.send(Request::Leave).await;
+    }
+
     /// Says that this host is leaving, and gives the lease up if it has it. Returns once it is given up.
     pub async fn resign(&self) {
         let (reply, answer) = oneshot::channel();
@@ -187,6 +199,7 @@ pub struct Cluster {
     assigned: watch::Sender<Assigned>,
     gate: Gate,
     hints: HintExchange,
+    shards: SharedIn,
 }
 
 /// Builds the task; nothing happens until it is run.
@@ -209,6 +222,7 @@ pub fn cluster(
     let (ask, asked) = mpsc::channel(16);
     let gate = Gate::default();
     let (hints, sender, heard) = hints();
+    let (shards, shared) = shared(options.host.clone());
     let run = uuid::Uuid::new_v4().to_string();
     let holder = Holder { instance, run };
     let handle = ClusterHandle {
@@ -217,6 +231,7 @@ pub fn cluster(
         assigned: assigned_out,
         gate: gate.clone(),
         hints: sender,
+        shards: shared,
         requests: requests_in,
         asked: ask.clone(),
     };
@@ -234,6 +249,7 @@ pub fn cluster(
         assigned,
         gate,
         hints,
+        shards,
     };
     (task, handle, heard)
 }
@@ -331,6 +347,7 @@ struct Driver {
     status: watch::Sender<ClusterStatus>,
     assigned: watch::Sender<Assigned>,
     gate: Gate,
+    shards: SharedIn,
     connection: Result<Connection, ClusterError>,
     bucket: Option<Arc<Bucket>>,
     /// Why there is no bucket.
@@ -374,6 +391,7 @@ impl Driver {
             assigned,
             gate,
             hints,
+            shards,
             ..
         } = task;
         let at = now();
@@ -397,6 +415,7 @@ impl Driver {
             status,
             assigned,
             gate,
+            shards,
             connection,
             bucket: None,
             failure: None,
@@ -669,6 +688,7 @@ impl Driver {
             sinks: facts.sinks.clone(),
             formats: vec![ASSIGN.to_owned()],
             forward_lag: facts.forward_lag,
+            sockets: SocketsValue::of(&facts.sockets, (now(), std::time::Instant::now())),
         })
     }
 
@@ -744,10 +764,14 @@ impl Driver {
             }
             match state.1.as_deref().and_then(|value| serde_json::from_slice::<HostValue>(value).ok()) {
                 Some(value) => {
+                    self.shards.handle_host(name, revision, &value, at);
                     let is_own = is_own && value.holder == self.holder;
                     self.hosts.handle_value(name, revision, value, is_own, (at, wall()));
                 }
-                None => self.hosts.handle_end(name, revision),
+                None => {
+                    self.shards.handle_end(name, revision, at);
+                    self.hosts.handle_end(name, revision);
+                }
             }
         } else if key == ASSIGNMENT {
             self.assigner.handle_change(assignment(&state));
@@ -758,7 +782,7 @@ impl Driver {
 
     fn take_group(&mut self, key: &str, (revision, value): &KeyState) {
         let group = value.as_deref().and_then(|value| serde_json::from_slice::<Group>(value).ok());
-        if self.values.insert(key, *revision, group.unwrap_or_default()) && key != GAPS {
+        if self.values.insert(key, *revision, group.unwrap_or_default()) && key != GAPS && key != BOUND {
             self.known += 1;
         }
     }
@@ -793,13 +817,23 @@ impl Driver {
                     None => drop(reply.send(Err(SaveError::NotLeading))),
                 }
             }
+            Request::Leave => {
+                self.leave(at);
+                if self.leader.epoch(at).is_none() {
+                    self.leader.resign(at);
+                }
+            }
             Request::Resign { reply } => {
-                self.is_leaving = true;
+                self.leave(at);
                 self.leader.resign(at);
-                self.host.renew_now(at);
                 self.resigning.push(reply);
             }
         }
+    }
+
+    fn leave(&mut self, at: Moment) {
+        self.is_leaving = true;
+        self.host.renew_now(at);
     }
 
     /// Writes the places under the new lease, with what this host remembers if the cluster has nothing yet.
@@ -894,6 +928,7 @@ impl Driver {
             self.log_role(role_before);
         }
         let leads = self.terms.role() == Role::Leader;
+        self.shards.publish(&self.values, at);
         self.gate.open_until(self.leader.good_until().filter(|_| leads));
         let no_deletes = self.no_deletes(at);
         let leader = if leads {
@@ -918,12 +953,16 @@ impl Driver {
             hint: failure.map(|(_, hint)| hint),
         };
         self.status.publish(new);
-        self.assigned.publish(self.assigner.assigned(&self.hosts, leader.as_deref()));
+        // Work that is assigned to this name is another host's if the name is.
+        if !self.host.is_taken() {
+            self.assigned.publish(self.assigner.assigned(&self.hosts, leader.as_deref()));
+        }
         let orders = Leadership {
             role: self.terms.role(),
             term: self.terms.term(),
             no_deletes: no_deletes.map(Into::into),
             known: self.known,
+            fingerprint: self.fingerprint.as_str().into(),
         };
         self.leadership.publish(orders);
     }

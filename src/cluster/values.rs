@@ -8,12 +8,16 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::bound;
+
 /// The key of everything that is not a login: one key, so that names which belong together change together.
 pub(super) const PLACES: &str = "set.places";
 /// The key of what the watch over gaps knows, which changes every few seconds.
 pub(super) const GAPS: &str = "set.gaps";
 /// How the names in it begin.
 const GAP: &str = "gaps.";
+/// The key of what the leader has learned of the sessions of all hosts.
+pub(super) const BOUND: &str = "set.bound";
 /// How the keys of logins begin.
 const LOGINS: &str = "set.logins.";
 /// How the names of logins begin.
@@ -110,7 +114,12 @@ impl SharedValues {
 /// The key that has this name.
 fn key_of(name: &str) -> String {
     let Some(login) = name.strip_prefix(LOGIN) else {
-        return if name.starts_with(GAP) { GAPS } else { PLACES }.to_owned();
+        let key = match name {
+            _ if name.starts_with(GAP) => GAPS,
+            _ if name.starts_with(bound::PREFIX) => BOUND,
+            _ => PLACES,
+        };
+        return key.to_owned();
     };
     // FNV-1a: the same on every host and in every release.
     let hash =

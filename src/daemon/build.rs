@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
+use super::cluster::{self, LocalShards};
 use super::connect::{connections_to_twitch, delivery_options};
 use super::handle::DaemonHandle;
 use super::parts::{self, Listeners, PartOptions, Publishers};
@@ -17,7 +18,7 @@ use super::status::Sources;
 use super::systemd::{LivenessCounters, Notifier};
 use super::webhook_secret::SecretFile;
 use super::webhooks::{self, Webhooks};
-use super::{BuildError, ClusterLink, Daemon, DaemonOptions, FactSources, Owner, cluster, memory, options};
+use super::{BuildError, ClusterLink, Daemon, DaemonOptions, FactSources, Owner, memory, options};
 use crate::admin::{ControlSocket, Endpoint};
 use crate::auth::{Keeper, Outward};
 use crate::config::{self, Config};
@@ -90,20 +91,23 @@ impl Daemon {
         if let Some(tune) = options.tuning.reconcile {
             tune(&mut reconcile_options);
         }
-        // The pool needs the reconciler's values and the reconciler the pool's: this one is handed on.
+        // The pool needs the reconciler's values and the reconciler the pool's: this one is handed on. In a cluster the
+        // links between all hosts lie between them.
         let (sessions_tx, sessions) = watch::channel(Default::default());
+        let links = joined.as_ref().map(|(_, link)| link.shards());
+        let all_sessions = links.as_ref().map_or_else(|| sessions.clone(), |links| links.sessions.clone());
         let memory = match &joined {
             Some((_, link)) => link.memory(store.clone()),
             None => Arc::new(memory::StoreMemory(store.clone())),
         };
         let (reconciler, reconcile) =
-            reconciler(&helix, memory, reach, inputs.desired, sessions, reconcile_options);
+            reconciler(&helix, memory, reach, inputs.desired, all_sessions, reconcile_options);
         let on_hint = hint_callback(&reconcile, joined.as_ref().map(|(_, link)| link));
         let (pool, pool_handle) = pool(
             inputs.pool,
             store.clone(),
-            reconcile.target.clone(),
-            reconcile.bindings.clone(),
+            links.as_ref().map_or_else(|| reconcile.target.clone(), |links| links.target.clone()),
+            links.as_ref().map_or_else(|| reconcile.bindings.clone(), |links| links.bindings.clone()),
             sessions_tx,
             on_hint.clone(),
         );
@@ -116,7 +120,7 @@ impl Daemon {
             delivery(store.clone(), reconcile.routes.clone(), inputs.sinks.clone(), delivery_options.clone());
 
         let gap_sources = GapSources {
-            lives: pool_handle.lives,
+            lives: links.map_or_else(|| pool_handle.lives.clone(), |links| links.lives),
             bindings: reconcile.tenures.clone(),
             target: reconcile.target.clone(),
             callback: webhook_handle.signs.clone(),
@@ -145,6 +149,12 @@ impl Daemon {
                 sink_options: inputs.sinks,
                 forward,
                 on_hint: hint_callback(&reconcile, None),
+                local: LocalShards {
+                    sessions,
+                    lives: pool_handle.lives,
+                    bindings: reconcile.bindings.clone(),
+                    target: reconcile.target.clone(),
+                },
             };
             (task, link, sources)
         });

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -16,19 +16,21 @@ use super::options;
 use crate::admin::Control;
 use crate::auth::Outward;
 use crate::cluster::{
-    Asked, Cluster, ClusterError, ClusterHandle, HostFacts, Inputs, LogLimits, NatsReport, SharedLog, Work,
-    cluster, examine_nats,
+    Asked, Cluster, ClusterError, ClusterHandle, HostFacts, HostSocket, HostSockets, Inputs, LogLimits,
+    NatsReport, ShardLinks, SharedLog, Work, cluster, examine_nats,
 };
+pub(super) use crate::cluster::{LocalShards, ShardEnds};
 use crate::config::Config;
 use crate::delivery::{ACKNOWLEDGED, Forwarder, SinkOptions, forwarder};
 use crate::gaps::{GapHosts, SharedText};
 use crate::helix::MaySend;
 use crate::model::cluster::{
-    ClusterOptions, ClusterStatus, DaemonRequest, ForwardStatus, HostState, LeaderRequest, Leadership,
+    ClusterOptions, ClusterStatus, DaemonRequest, ForwardStatus, HostState, HostStatus, LeaderRequest,
+    Leadership,
 };
 use crate::model::hint::Hint;
 use crate::model::route::SinkName;
-use crate::model::shard::{ShardBindings, ShardId, ShardTarget};
+use crate::model::shard::{LiveSession, Lives, Sessions, ShardBindings, ShardId, ShardTarget};
 use crate::model::status::{ShardStatus, SinkStatus};
 use crate::model::text::chain;
 use crate::reconcile::{Memory, MemoryError};
@@ -40,11 +42,8 @@ use crate::transport::HintCallback;
 const INSTANCE: &str = "cluster.instance";
 /// Time in which a lease can be given up.
 const RESIGN: Duration = Duration::from_secs(1);
-/// Time in which the next leader is expected to have bound its shards; the sockets stay open meanwhile.
-const HANDOVER: Duration = Duration::from_secs(3);
-
-/// Time for which sockets are read on after the next leader has bound its own.
-const READ_ON: Duration = Duration::from_millis(500);
+/// Time in which other hosts are expected to have bound the shards of this one, which are read on for two seconds then.
+const HANDOVER: Duration = Duration::from_millis(4_500);
 
 /// Evidence of what this host has.
 #[derive(Clone, Debug)]
@@ -59,6 +58,8 @@ pub(super) struct FactSources {
     pub(super) forward: watch::Receiver<ForwardStatus>,
     /// Called with the hints that other hosts tell.
     pub(super) on_hint: HintCallback,
+    /// The sockets of this host, and the answers about those of all hosts.
+    pub(super) local: LocalShards,
 }
 
 /// The task of the cluster, with what this host tells of itself.
@@ -69,6 +70,9 @@ pub(super) struct ClusterTask {
     work: watch::Sender<Work>,
     hints: mpsc::Receiver<Hint>,
     asked: mpsc::Receiver<Asked<DaemonRequest>>,
+    links: ShardLinks,
+    /// Name of this host.
+    host: Arc<str>,
 }
 
 /// The task that copies events to the shared log.
@@ -80,6 +84,7 @@ pub(super) struct ClusterLink {
     cluster: ClusterHandle,
     log: SharedLog,
     options: ClusterOptions,
+    shards: ShardEnds,
 }
 
 /// Joins the cluster that the configuration names, once the task runs.
@@ -106,11 +111,14 @@ pub(super) async fn join(
     known.retain(|(name, _)| OF_HOSTS.iter().any(|prefix| name.starts_with(prefix)));
     let facts = HostFacts { fingerprint: options::fingerprint(config), ..HostFacts::default() };
     let (facts, told) = watch::channel(facts);
+    let host = Arc::from(options.host.as_str());
     let (work, assigned_work) = watch::channel(Work::default());
     let (daemon, asked) = mpsc::channel(4);
     let inputs = Inputs { facts: told, work: assigned_work, daemon };
     let (task, cluster, hints) = cluster(options.clone(), (**outward.tls()).clone(), instance, inputs, known);
-    Ok(Some((ClusterTask { task, facts, work, hints, asked }, ClusterLink { cluster, log, options })))
+    let (links, shards) = ShardLinks::new(cluster.clone());
+    let link = ClusterLink { cluster, log, options, shards };
+    Ok(Some((ClusterTask { task, facts, work, hints, asked, links, host }, link)))
 }
 
 impl ClusterTask {
@@ -121,8 +129,10 @@ impl ClusterTask {
         control: Arc<dyn Control>,
         cancel: CancellationToken,
     ) {
-        let Self { task, facts, work, mut hints, asked } = self;
+        let Self { task, facts, work, mut hints, asked, links, host } = self;
+        let local = sources.local.clone();
         let work_sources = WorkSources {
+            host,
             target: sources.target.clone(),
             bindings: sources.bindings.clone(),
             sinks: sources.sink_options.clone(),
@@ -136,7 +146,8 @@ impl ClusterTask {
         };
         tokio::select! {
             () = hear => {}
-            () = task.run(cancel) => {}
+            () = task.run(cancel.clone()) => {}
+            () = links.run(local, cancel) => {}
             () = work_sources.publish(work) => {}
             () = carry_out(asked, control) => {}
             () = tell(sources, facts) => {}
@@ -168,11 +179,14 @@ async fn tell(mut sources: FactSources, facts: watch::Sender<HostFacts>) {
             facts.forward_lag = forward_lag;
             false
         });
+        let sessions = sources.local.sessions.borrow_and_update().clone();
+        let lives = sources.local.lives.borrow_and_update().clone();
         let new = HostFacts {
             fingerprint: sources.fingerprint.borrow_and_update().clone(),
             shards: shards.union(&hooks).copied().collect(),
             sinks,
             forward_lag,
+            sockets: Arc::new(sockets(&sessions, &lives)),
         };
         facts.publish(new);
         tokio::select! {
@@ -181,6 +195,8 @@ async fn tell(mut sources: FactSources, facts: watch::Sender<HostFacts>) {
             Ok(()) = sources.hooks.changed() => {}
             Ok(()) = sources.sinks.changed() => {}
             Ok(()) = sources.forward.changed() => {}
+            Ok(()) = sources.local.sessions.changed() => {}
+            Ok(()) = sources.local.lives.changed() => {}
             else => std::future::pending().await,
         }
     }
@@ -190,10 +206,24 @@ fn delivering(shards: &BTreeMap<ShardId, ShardStatus>) -> BTreeSet<u32> {
     shards.values().filter(|shard| shard.state.delivers()).map(|shard| shard.shard.0).collect()
 }
 
+/// The sessions of this host with their signs of life.
+fn sockets(sessions: &Sessions, lives: &Lives) -> HostSockets {
+    let socket = |(shard, live): (&ShardId, &LiveSession)| {
+        let life = lives.get(shard).filter(|life| life.session_id == live.session_id)?;
+        Some((*shard, HostSocket { live: live.clone(), signs: life.signs.clone() }))
+    };
+    sessions.iter().filter_map(socket).collect()
+}
+
 impl ClusterLink {
     /// Asks the leader; the answer is JSON.
     pub(super) async fn ask(&self, request: LeaderRequest) -> Result<String, String> {
         self.cluster.ask(request).await
+    }
+
+    /// What pool, reconciler and watch over gaps read, in place of each other's values.
+    pub(super) fn shards(&self) -> ShardEnds {
+        self.shards.clone()
     }
 
     pub(super) fn leadership(&self) -> watch::Receiver<Leadership> {
@@ -234,29 +264,33 @@ impl ClusterLink {
         GapHosts { leadership: self.leadership(), memory: Arc::new(GapText(memory)) }
     }
 
-    /// Gives the lease up, and waits until another host has bound its shards, if there is one.
+    /// Has other hosts take over the shards of this one, if there are any, and waits until they have. The leader binds them
+    /// meanwhile, also if it is this host.
     pub(super) async fn hand_over(&self) {
-        let deadline = Instant::now() + HANDOVER;
+        self.cluster.leave().await;
+        let (is_alone, shards) = {
+            let status = self.cluster.status.borrow();
+            let is_other = |host: &HostStatus| host.name != status.host && host.state == HostState::Up;
+            let is_alone = !status.connected || status.leader.is_none() || !status.hosts.iter().any(is_other);
+            (is_alone, self.shards.target.borrow().as_ref().map_or(0, |target| target.sockets.len()))
+        };
+        if is_alone || shards == 0 {
+            return;
+        }
+        let mut target = self.shards.target.clone();
+        let is_over =
+            |target: &Option<ShardTarget>| target.as_ref().is_none_or(|target| target.sockets.is_empty());
+        match timeout(HANDOVER, target.wait_for(is_over)).await {
+            Ok(_) => info!(shards, "handed over"),
+            Err(_) => warn!(shards, "other hosts have not bound all shards of this one yet"),
+        }
+    }
+
+    /// Gives the lease up, if this host has it.
+    pub(super) async fn resign(&self) {
         if timeout(RESIGN, self.cluster.resign()).await.is_err() {
             warn!("the lease could not be given up; another host leads once it has ended");
         }
-        let mut status = self.cluster.status.clone();
-        let (own, hosts) = (status.borrow().host.clone(), status.borrow().hosts.clone());
-        let own_shards = hosts.iter().find(|host| host.name == own).map_or(0, |host| host.shards.len());
-        if !hosts.iter().any(|host| host.name != own && host.state == HostState::Up) || own_shards == 0 {
-            return;
-        }
-        let shards = own_shards.max(1);
-        let is_over = |status: &ClusterStatus| {
-            status.hosts.iter().any(|host| host.leader && host.name != own && host.shards.len() >= shards)
-        };
-        match timeout_at(deadline, status.wait_for(is_over)).await {
-            Ok(Ok(status)) => info!(leader = status.leader, "handed over"),
-            Ok(Err(_)) => return,
-            Err(_) => warn!("no other host has bound the shards yet"),
-        }
-        // Twitch may still deliver what it had routed to the old sessions.
-        tokio::time::sleep(READ_ON).await;
     }
 }
 

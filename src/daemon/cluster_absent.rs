@@ -15,7 +15,7 @@ use crate::helix::MaySend;
 use crate::model::cluster::{ClusterStatus, ForwardStatus, LeaderRequest, Leadership};
 use crate::model::hint::Hint;
 use crate::model::route::SinkName;
-use crate::model::shard::{ShardBindings, ShardId, ShardTarget};
+use crate::model::shard::{Bindings, Lives, Sessions, ShardBindings, ShardId, ShardTarget};
 use crate::model::status::{ShardStatus, SinkStatus};
 use crate::reconcile::Memory;
 use crate::store::{Store, StoreError};
@@ -33,6 +33,24 @@ pub(super) struct FactSources {
     pub(super) sink_options: watch::Receiver<Arc<[SinkOptions]>>,
     pub(super) forward: watch::Receiver<ForwardStatus>,
     pub(super) on_hint: HintCallback,
+    pub(super) local: LocalShards,
+}
+
+#[derive(Clone, Debug)]
+#[expect(dead_code, reason = "only a cluster reads them")]
+pub(super) struct LocalShards {
+    pub(super) sessions: watch::Receiver<Sessions>,
+    pub(super) lives: watch::Receiver<Lives>,
+    pub(super) bindings: watch::Receiver<Bindings>,
+    pub(super) target: watch::Receiver<Option<ShardTarget>>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct ShardEnds {
+    pub(super) sessions: watch::Receiver<Sessions>,
+    pub(super) lives: watch::Receiver<Lives>,
+    pub(super) target: watch::Receiver<Option<ShardTarget>>,
+    pub(super) bindings: watch::Receiver<Bindings>,
 }
 
 #[derive(Debug)]
@@ -105,7 +123,15 @@ impl ClusterLink {
         match *self {}
     }
 
+    pub(super) fn shards(&self) -> ShardEnds {
+        match *self {}
+    }
+
     pub(super) async fn hand_over(&self) {
+        match *self {}
+    }
+
+    pub(super) async fn resign(&self) {
         match *self {}
     }
 }

@@ -12,6 +12,8 @@ use crate::telemetry::Publish;
 /// The values that the work is made of.
 #[derive(Clone, Debug)]
 pub(super) struct WorkSources {
+    /// Name of this host.
+    pub(super) host: Arc<str>,
     pub(super) target: watch::Receiver<Option<ShardTarget>>,
     pub(super) bindings: watch::Receiver<ShardBindings>,
     pub(super) sinks: watch::Receiver<Arc<[SinkOptions]>>,
@@ -27,7 +29,12 @@ impl WorkSources {
             numbers: target.sockets.iter().map(|shard| shard.0).collect(),
             lost: lost(&bindings).collect(),
         });
-        Work { shards, sinks: sinks.iter().map(|sink| (sink.name.clone(), None)).collect() }
+        Work {
+            shards,
+            sinks: sinks.iter().map(|sink| (sink.name.clone(), None)).collect(),
+            // Sinks work what their own host has stored.
+            together_at: Some(Arc::clone(&self.host)),
+        }
     }
 
     /// Keeps the work up to date.

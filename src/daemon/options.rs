@@ -88,6 +88,7 @@ pub(super) fn desired(config: &Config, keys: Option<&WebhookKeys>, generation: u
         }),
         conduit_id: config.conduit.id.clone(),
         watch_grants: config.twitch.watch_grants,
+        fingerprint: config.cluster.as_ref().map(|_| fingerprint(config)).unwrap_or_default(),
     })
 }
 

@@ -14,6 +14,8 @@ use crate::store::Store;
 const STOP_LIMIT: Duration = Duration::from_secs(8);
 /// How long the sockets may take to close, within that.
 const INTAKE_LIMIT: Duration = Duration::from_secs(3);
+/// How long the reconciler of a cluster may take for its requests in hand, within that.
+const API_LIMIT: Duration = Duration::from_secs(2);
 
 /// Parts to stop, in this order.
 pub(super) struct Stopping {
@@ -55,10 +57,12 @@ impl Stopping {
         let deadline = begun + STOP_LIMIT;
         let mut intake_end = begun + INTAKE_LIMIT;
         if let Some(cluster) = &self.cluster {
-            // The next leader takes the shards from the open sockets, so that nothing is missed.
-            self.api.cancel();
-            cut.extend(self.api_tasks.join(intake_end).await);
+            // Other hosts take the shards from the open sockets, so that nothing is missed. If this host leads, it has to
+            // bind them.
             cluster.hand_over().await;
+            self.api.cancel();
+            cut.extend(self.api_tasks.join(Instant::now() + API_LIMIT).await);
+            cluster.resign().await;
             intake_end = Instant::now() + INTAKE_LIMIT;
         }
         self.intake.cancel();

@@ -1,6 +1,6 @@
 //! The whole status, put together from what each part publishes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -169,7 +169,7 @@ fn judge(status: &mut Status, called: bool, hanging: &Hanging) {
     };
     status.ready = status.not_ready.is_empty();
     let target = status.reconcile.conduit.as_ref().map_or(0, |c| c.shard_count as usize);
-    let bound_shards = status.shards.iter().filter(|shard| shard.state.delivers()).count();
+    let bound_shards = delivering(status);
     let reconciled = status.reconcile.generation == status.config.generation;
     let matches = reconciled && status.reconcile.converged && bound_shards >= target;
     // Whether Twitch matches the file is the leader's to tell.
@@ -183,7 +183,10 @@ fn not_ready_to_stand_by(status: &Status, cluster: &ClusterStatus) -> Vec<String
     if !has_token(status) {
         found.push(NO_TOKEN.to_owned());
     }
-    if cluster.leader.is_none() && status.webhook.is_none() {
+    if cluster.leader.is_none()
+        && status.webhook.is_none()
+        && !status.shards.iter().any(|shard| shard.state.delivers())
+    {
         found.push("no host leads the cluster".to_owned());
     }
     found
@@ -226,6 +229,13 @@ fn forward_problems(cluster: &ClusterStatus, now: Timestamp) -> Vec<(String, &'s
     found
 }
 
+/// Returns the number of shards that deliver, here or on another host.
+fn delivering(status: &Status) -> usize {
+    let here = status.shards.iter().filter(|shard| shard.state.delivers()).map(|shard| shard.shard.0);
+    let hosts = status.cluster.iter().flat_map(|cluster| &cluster.hosts);
+    here.chain(hosts.flat_map(|host| host.shards.iter().copied())).collect::<BTreeSet<u32>>().len()
+}
+
 fn has_token(status: &Status) -> bool {
     matches!(status.token.state, TokenState::Valid | TokenState::Renewing)
 }
@@ -236,7 +246,7 @@ fn not_ready(status: &Status, called: bool) -> Vec<String> {
     if !has_token(status) {
         found.push(NO_TOKEN.to_owned());
     }
-    if !called && !status.shards.iter().any(|shard| shard.state.delivers()) {
+    if !called && delivering(status) == 0 {
         found.push("no shard delivers events".to_owned());
     }
     if status.reconcile.generation == 0 && status.reconcile.remembered.is_none() {

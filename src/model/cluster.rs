@@ -48,6 +48,8 @@ pub struct Leadership {
     pub no_deletes: Option<Box<str>>,
     /// Count of changes of the remembered values by other hosts.
     pub known: u64,
+    /// Fingerprint of the file of this host that `no_deletes` was worked out for.
+    pub fingerprint: Box<str>,
 }
 
 /// The work of the cluster, as its leader has divided it between the hosts.

@@ -72,6 +72,8 @@ pub struct LiveSession {
     pub session_id: SessionId,
     /// Arrival of the welcome message, from which Twitch counts 10 seconds.
     pub welcomed_at: Instant,
+    /// Whether Twitch delivers to it already: an earlier leader of the cluster has bound it.
+    pub is_bound: bool,
 }
 
 /// The live session of each shard that has one.

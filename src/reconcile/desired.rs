@@ -30,4 +30,6 @@ pub struct Desired {
     pub conduit_id: Option<String>,
     /// Whether the daemon keeps subscriptions of its own that tell of grants and of shards.
     pub watch_grants: bool,
+    /// Fingerprint of what the files of all hosts of a cluster must have in common; empty without a cluster.
+    pub fingerprint: String,
 }

@@ -605,7 +605,7 @@ async fn pool(
             serial += 1;
             let session_id = SessionId::new(format!("session-{serial}"));
             let welcomed_at = tokio::time::Instant::now().into_std();
-            next.insert(shard, LiveSession { session_id, welcomed_at });
+            next.insert(shard, LiveSession { session_id, welcomed_at, is_bound: false });
         }
         if next != **sessions.borrow() {
             sessions.send_replace(Arc::new(next));
@@ -647,6 +647,7 @@ pub(super) fn desired(specs: &[SubscriptionSpec]) -> Desired {
         webhook: None,
         conduit_id: None,
         watch_grants: false,
+        fingerprint: String::new(),
     }
 }
 

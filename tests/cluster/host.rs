@@ -108,6 +108,14 @@ impl Host {
         .await
     }
 
+    /// Waits until all shards are bound to sockets of this host.
+    pub(super) async fn has_shards(&self) {
+        self.until("it has the shards", |status| {
+            status.shards.len() == 2 && status.shards.iter().all(|shard| shard.state.delivers())
+        })
+        .await;
+    }
+
     pub(super) async fn stands_by(&self) -> Status {
         self.until("it stands by", |status| {
             let has_leader = status.cluster.as_ref().is_some_and(|cluster| cluster.leader.is_some());

@@ -8,6 +8,7 @@ mod common;
 mod faults;
 mod host;
 mod log;
+mod restart;
 mod servers;
 mod webhooks;
 
@@ -81,6 +82,7 @@ async fn a_killed_leader_is_followed_and_nothing_is_made_anew() {
         }
     };
     next.leads().await;
+    next.has_shards().await;
     let status = next.until("the gap is told", |status| !status.gaps.recent.is_empty()).await;
     let gap = &status.gaps.recent[0];
     assert!(gap.to.since(gap.from) < Duration::from_secs(60), "{gap:?}");
@@ -109,6 +111,7 @@ async fn a_leader_that_was_stopped_for_a_while_does_not_lead_any_more() {
     let before = made_and_deleted(&sandbox);
     first.signal(Signal::STOP);
     second.leads().await;
+    second.has_shards().await;
     arrives(&sandbox, &[&second]).await;
     first.signal(Signal::CONT);
     first.stands_by().await;
@@ -183,7 +186,7 @@ async fn nats_may_lose_a_server_and_may_be_away() {
     assert!(status.ready, "{:?}", status.not_ready);
     assert!(status.problems.iter().any(|problem| problem.part == "cluster"), "{:?}", status.problems);
     let binds = sandbox.stats().binds;
-    arrives(&sandbox, &[leader]).await;
+    arrives(&sandbox, &[&first, &second]).await;
     (0..servers.count()).for_each(|index| servers.run(index));
     let begun = Instant::now();
     let next = loop {

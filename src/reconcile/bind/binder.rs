@@ -110,7 +110,7 @@ impl<A: Api> Binder<A> {
         let mut calls: FuturesUnordered<BoxFuture<'static, Call>> = FuturesUnordered::new();
         let mut look: OptionFuture<BoxFuture<'static, Look>> = None.into();
         let mut schedule = Schedule::new(self.poll_pause(), self.options.shard_poll.1, now());
-        self.handle_target(&mut state);
+        self.handle_target(&mut state, &mut schedule);
         loop {
             self.pulse.beat();
             while calls.len() < CALLS {
@@ -142,12 +142,8 @@ impl<A: Api> Binder<A> {
                     }
                     return;
                 }
-                Ok(()) = self.target.changed() => if self.handle_target(&mut state) {
-                    schedule.handle_lost_session(now());
-                },
-                Ok(()) = self.sessions.changed() => if self.handle_target(&mut state) {
-                    schedule.handle_lost_session(now());
-                },
+                Ok(()) = self.target.changed() => self.handle_target(&mut state, &mut schedule),
+                Ok(()) = self.sessions.changed() => self.handle_target(&mut state, &mut schedule),
                 Some(call) = calls.next() => self.handle_answers(&mut state, call),
                 Some(rows) = &mut look, if schedule.is_looking() => {
                     schedule.handle_look_end();
@@ -165,12 +161,18 @@ impl<A: Api> Binder<A> {
         least + most.saturating_sub(least).mul_f64(fastrand::f64())
     }
 
-    /// Handles the newest target and sessions; returns whether a session that was bound is over.
-    fn handle_target(&mut self, state: &mut State) -> bool {
+    /// Handles the newest target and sessions.
+    fn handle_target(&mut self, state: &mut State, schedule: &mut Schedule) {
         let target = self.target.borrow_and_update().clone();
         let sessions = self.sessions.borrow_and_update().clone();
         state.hooks.handle_target(target.as_ref(), now());
-        state.shards.handle_target(target.as_ref(), &sessions)
+        let changes = state.shards.handle_target(target.as_ref(), &sessions, now());
+        if changes.is_lost {
+            schedule.handle_lost_session(now());
+        }
+        if changes.is_adopted {
+            schedule.handle_adopted_session(now());
+        }
     }
 
     fn handle_answers(&self, state: &mut State, (conduit, asked, answers): Call) {

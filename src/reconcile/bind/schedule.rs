@@ -16,6 +16,10 @@ const HINT_PAUSE: Duration = Duration::from_secs(1);
 /// From one look to the next that the end of a session causes.
 const LOST_PAUSE: Duration = Duration::from_secs(2);
 
+/// From the look that an adopted session causes to the one that confirms it: the list may have been behind a binding of
+/// the leader before.
+const CONFIRM_PAUSE: Duration = Duration::from_secs(5);
+
 /// Everything that the binder waits for, beside its channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
@@ -37,6 +41,8 @@ pub(in crate::reconcile) struct Schedule {
     /// When the look after the present one is due; `None` while nobody looks.
     after_look: Option<Instant>,
     published_at: Option<Instant>,
+    /// Whether the next look is to be followed by another one soon.
+    confirm: bool,
     /// Time after which the loop turns in any case, to show that it moves.
     longest: Duration,
 }
@@ -46,7 +52,7 @@ impl Schedule {
     pub(in crate::reconcile) fn new(pause: Duration, longest: Duration, now: Instant) -> Self {
         let mut timers = Timers::default();
         timers.set(Timer::Look, now + pause);
-        Self { timers, looked_at: now, after_look: None, published_at: None, longest }
+        Self { timers, looked_at: now, after_look: None, published_at: None, confirm: false, longest }
     }
 
     /// Handles a hint about the shards: it is looked up a moment later, and not at every one.
@@ -59,6 +65,12 @@ impl Schedule {
         if now >= self.looked_at + LOST_PAUSE {
             self.look_by(now);
         }
+    }
+
+    /// Handles a session that an earlier leader of the cluster has bound: it is looked up at once, and once more soon.
+    pub(in crate::reconcile) fn handle_adopted_session(&mut self, now: Instant) {
+        self.confirm = true;
+        self.look_by(now);
     }
 
     /// Handles the end of a look.
@@ -87,7 +99,8 @@ impl Schedule {
     pub(in crate::reconcile) fn poll_look(&mut self, pause: Duration, now: Instant) -> bool {
         let is_due = self.timers.is_due(Timer::Look, now);
         if is_due {
-            self.timers.set(Timer::Look, now + pause);
+            let confirm = std::mem::take(&mut self.confirm);
+            self.timers.set(Timer::Look, now + if confirm { pause.min(CONFIRM_PAUSE) } else { pause });
             self.looked_at = now;
         }
         is_due
@@ -159,6 +172,15 @@ mod tests {
         schedule.handle_lost_session(at(start, 4));
         assert!(schedule.poll_look(PAUSE, at(start, 4)));
         assert!(!schedule.poll_look(PAUSE, at(start, 4)));
+    }
+
+    #[test]
+    fn an_adopted_session_is_looked_up_at_once_and_five_seconds_later() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(PAUSE, PAUSE, start);
+        schedule.handle_adopted_session(at(start, 1));
+        assert!(schedule.poll_look(PAUSE, at(start, 1)) && !schedule.poll_look(PAUSE, at(start, 5)));
+        assert!(schedule.poll_look(PAUSE, at(start, 6)) && !schedule.poll_look(PAUSE, at(start, 605)));
     }
 
     #[test]

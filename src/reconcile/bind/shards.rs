@@ -36,6 +36,8 @@ struct Slot {
     state: State,
     /// The last look at Twitch's list that showed the binding.
     seen_at: Option<Instant>,
+    /// Whether an earlier leader of the cluster has bound it. Twitch's list is not behind such a binding.
+    is_adopted: bool,
 }
 
 impl Slot {
@@ -73,6 +75,15 @@ pub(in crate::reconcile) enum Mismatch {
     Disconnected(ShardId, Box<str>),
 }
 
+/// What new sessions or another target have changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::reconcile) struct Changes {
+    /// A session that was bound is over.
+    pub(in crate::reconcile) is_lost: bool,
+    /// A session counts as bound because an earlier leader has bound it.
+    pub(in crate::reconcile) is_adopted: bool,
+}
+
 /// The table of them.
 #[derive(Clone, Debug)]
 pub(in crate::reconcile) struct Shards {
@@ -91,13 +102,13 @@ impl Shards {
         self.target.as_ref()
     }
 
-    /// Handles the newest target and sessions. On another conduit everything is bound anew. Returns whether a session
-    /// that was bound is over.
+    /// Handles the newest target and sessions. On another conduit everything is bound anew.
     pub(in crate::reconcile) fn handle_target(
         &mut self,
         target: Option<&ShardTarget>,
         sessions: &Sessions,
-    ) -> bool {
+        now: Instant,
+    ) -> Changes {
         let conduit = |target: Option<&ShardTarget>| target.map(|target| target.conduit_id.clone());
         if conduit(target) != conduit(self.target.as_ref()) {
             for (shard, slot) in &mut self.slots {
@@ -106,10 +117,10 @@ impl Shards {
         }
         self.target = target.cloned();
         let count = target.map_or(0, |target| target.shards);
-        let mut is_lost = false;
+        let mut changes = Changes::default();
         for (shard, slot) in &mut self.slots {
             if sessions.get(shard).is_none_or(|live| live.session_id != slot.session) {
-                is_lost |= end(&mut self.past, *shard, slot, State::Gone, None);
+                changes.is_lost |= end(&mut self.past, *shard, slot, State::Gone, None);
             }
         }
         self.slots.retain(|shard, _| shard.0 < count && sessions.contains_key(shard));
@@ -123,12 +134,14 @@ impl Shards {
                 session: live.session_id.clone(),
                 welcomed_at: live.welcomed_at,
                 previous,
-                state: State::Unbound,
+                state: if live.is_bound { State::Bound { since: now } } else { State::Unbound },
                 seen_at: None,
+                is_adopted: live.is_bound,
             };
+            changes.is_adopted |= live.is_bound;
             self.slots.insert(*shard, slot);
         }
-        is_lost
+        changes
     }
 
     /// Shards that must be bound now; each counts as asked for from here on.
@@ -191,6 +204,7 @@ impl Shards {
             && slot.state == State::Asked
         {
             slot.state = state;
+            slot.is_adopted = false;
         }
     }
 
@@ -221,7 +235,7 @@ impl Shards {
             if session == Some(&slot.session) && since <= asked_at {
                 slot.seen_at = Some(asked_at);
             }
-            if since + LIST_LAG > asked_at {
+            if !slot.is_adopted && since + LIST_LAG > asked_at {
                 continue;
             }
             if session == Some(&slot.session) {
@@ -312,13 +326,13 @@ mod tests {
     }
 
     fn sessions(of: &[(u32, &str)], welcomed_at: Instant) -> Sessions {
-        let live = |id: &str| LiveSession { session_id: SessionId::new(id), welcomed_at };
+        let live = |id: &str| LiveSession { session_id: SessionId::new(id), welcomed_at, is_bound: false };
         Arc::new(of.iter().map(|(shard, id)| (ShardId(*shard), live(id))).collect())
     }
 
     fn bound(of: &[(u32, &str)], now: Instant) -> Shards {
         let mut shards = Shards::new(TIMES);
-        shards.handle_target(Some(&target("c", 9)), &sessions(of, now));
+        shards.handle_target(Some(&target("c", 9)), &sessions(of, now), now);
         for (shard, session) in shards.poll_due(now) {
             shards.handle_answer("c", shard, &session, Ok(()), now);
         }
@@ -339,9 +353,9 @@ mod tests {
     fn sessions_are_asked_for_once_and_again_after_a_failure() {
         let now = Instant::now();
         let mut shards = Shards::new(TIMES);
-        shards.handle_target(None, &sessions(&[(0, "a")], now));
+        shards.handle_target(None, &sessions(&[(0, "a")], now), now);
         assert!(shards.poll_due(now).is_empty(), "no conduit yet");
-        shards.handle_target(Some(&target("c", 1)), &sessions(&[(0, "a"), (1, "beyond")], now));
+        shards.handle_target(Some(&target("c", 1)), &sessions(&[(0, "a"), (1, "beyond")], now), now);
         let asked = shards.poll_due(now);
         assert_eq!(asked, [(ShardId(0), SessionId::new("a"))]);
         assert!(shards.poll_due(now).is_empty());
@@ -359,13 +373,13 @@ mod tests {
     fn answers_about_the_past_say_nothing() {
         let now = Instant::now();
         let mut shards = Shards::new(TIMES);
-        shards.handle_target(Some(&target("c", 1)), &sessions(&[(0, "a")], now));
+        shards.handle_target(Some(&target("c", 1)), &sessions(&[(0, "a")], now), now);
         let asked = shards.poll_due(now);
-        shards.handle_target(Some(&target("c", 1)), &sessions(&[(0, "b")], now));
+        shards.handle_target(Some(&target("c", 1)), &sessions(&[(0, "b")], now), now);
         shards.handle_answer("c", ShardId(0), &asked[0].1, Ok(()), now);
         assert_eq!(shards.bound(), 0);
         let asked = shards.poll_due(now);
-        shards.handle_target(Some(&target("d", 1)), &sessions(&[(0, "b")], now));
+        shards.handle_target(Some(&target("d", 1)), &sessions(&[(0, "b")], now), now);
         shards.handle_answer("c", ShardId(0), &asked[0].1, Ok(()), now);
         assert_eq!(shards.bound(), 0);
         assert_eq!(shards.poll_due(now).len(), 1, "bound anew on the new conduit");
@@ -417,8 +431,10 @@ mod tests {
         assert_eq!(stolen.past.expect("it was bound").seen_at, Some(later));
 
         // The session ends; Twitch still names it, so that the binding was ours to its end.
-        assert!(shards.handle_target(Some(&target("c", 2)), &sessions(&[(1, "b")], now)));
-        assert!(!shards.handle_target(Some(&target("c", 2)), &sessions(&[(0, "n"), (1, "b")], end)));
+        assert!(shards.handle_target(Some(&target("c", 2)), &sessions(&[(1, "b")], now), now).is_lost);
+        assert!(
+            !shards.handle_target(Some(&target("c", 2)), &sessions(&[(0, "n"), (1, "b")], end), end).is_lost
+        );
         let over = end + Duration::from_secs(1);
         shards.handle_list("c", &[row(0, "websocket_disconnected", Some("a"))], over);
         let past = of(&shards, 0).past.expect("it was bound");
@@ -429,11 +445,32 @@ mod tests {
     fn an_older_session_of_ours_is_no_theft() {
         let now = Instant::now();
         let mut shards = bound(&[(0, "a")], now);
-        shards.handle_target(Some(&target("c", 1)), &sessions(&[(0, "b")], now));
+        shards.handle_target(Some(&target("c", 1)), &sessions(&[(0, "b")], now), now);
         for (shard, session) in shards.poll_due(now) {
             shards.handle_answer("c", shard, &session, Ok(()), now);
         }
         let found = shards.handle_list("c", &[row(0, "enabled", Some("a"))], now + Duration::from_secs(60));
         assert_eq!(found, [Mismatch::Lost(ShardId(0))]);
+    }
+    #[test]
+    fn a_session_that_an_earlier_leader_has_bound_is_checked_and_not_bound_again() {
+        let now = Instant::now();
+        let mut shards = Shards::new(TIMES);
+        let mut live = BTreeMap::clone(&sessions(&[(0, "a"), (1, "b"), (2, "c")], now));
+        live.values_mut().take(2).for_each(|live| live.is_bound = true);
+        let live = Arc::new(live);
+        let changes = shards.handle_target(Some(&target("c", 3)), &live, now);
+        assert_eq!(changes, Changes { is_lost: false, is_adopted: true });
+        assert_eq!(shards.bound(), 2);
+        assert_eq!(shards.poll_due(now), [(ShardId(2), SessionId::new("c"))]);
+        // The list counts at once.
+        let rows = [row(0, "enabled", Some("a")), row(1, "enabled", Some("foreign"))];
+        assert_eq!(shards.handle_list("c", &rows, now), [Mismatch::Taken(ShardId(1))]);
+        assert_eq!(shards.poll_due(now), [(ShardId(1), SessionId::new("b"))]);
+        shards.handle_answer("c", ShardId(1), &SessionId::new("b"), Ok(()), now);
+        assert_eq!(shards.handle_list("c", &rows, now), [], "the list may be behind this one");
+        // On another conduit nothing is bound.
+        shards.handle_target(Some(&target("d", 3)), &live, now);
+        assert_eq!((shards.bound(), shards.poll_due(now).len()), (0, 3));
     }
 }

@@ -63,7 +63,7 @@ impl<A: Api> Engine<A> {
                     stop.cancel();
                     break;
                 }
-                if new.no_deletes != order.no_deletes {
+                if (&new.no_deletes, &new.fingerprint) != (&order.no_deletes, &order.fingerprint) {
                     trouble.notify_one();
                 }
                 order = new;
@@ -136,10 +136,12 @@ impl<A: Api> Engine<A> {
 
     /// Takes the deletes out of a plan while none are allowed; returns how many.
     pub(super) fn withhold_deletes(&mut self, plan: &mut Plan) -> usize {
-        let leadership = self.options.leadership.as_ref();
-        let Some(why) = leadership.and_then(|leadership| leadership.borrow().no_deletes.clone()) else {
-            return 0;
-        };
+        let Some(leadership) = &self.options.leadership else { return 0 };
+        let order = leadership.borrow().clone();
+        // After a reload the files of the other hosts are compared with the new one first.
+        let is_compared = *order.fingerprint == *self.wake_ups.desired().fingerprint;
+        let uncompared = || "the new file is not compared with those of the other hosts yet".into();
+        let Some(why) = order.no_deletes.or_else(|| (!is_compared).then(uncompared)) else { return 0 };
         let before = plan.actions.len();
         plan.actions.retain(Action::is_create);
         let withheld = before - plan.actions.len();

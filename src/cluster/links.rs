@@ -1,0 +1,247 @@
+//! The link between the sockets of all hosts and the reconciler of the leader, in place of the direct one that a host
+//! without others has.
+//!
+//! The pool opens the sockets that this host was given; their sessions go to the leader in the key of this host. The
+//! leader's reconciler binds the sessions of all, and its answers go to the hosts in a key of shared values. On the leader
+//! itself neither way leads through NATS.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, OptionFuture};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::bound::Bound;
+use super::handover::{Handover, Share};
+use super::lease::Moment;
+use super::run::{ClusterHandle, SaveError};
+use super::sessions::{Chosen, Picture};
+use crate::model::cluster::{Assigned, Role};
+use crate::model::shard::{Bindings, Life, Lives, Sessions, ShardId, ShardTarget};
+use crate::store::since_boot;
+use crate::telemetry::Publish;
+
+/// Pause after answers that could not be written.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the parts of this host publish.
+#[derive(Clone, Debug)]
+pub struct LocalShards {
+    /// The sessions of the pool.
+    pub sessions: watch::Receiver<Sessions>,
+    /// The connections of the pool.
+    pub lives: watch::Receiver<Lives>,
+    /// The reconciler's answers about the sessions of all hosts.
+    pub bindings: watch::Receiver<Bindings>,
+    /// The shards that the reconciler wants.
+    pub target: watch::Receiver<Option<ShardTarget>>,
+}
+
+/// What the parts of this host read.
+#[derive(Clone, Debug)]
+pub struct ShardEnds {
+    /// The sessions of all hosts, for the reconciler.
+    pub sessions: watch::Receiver<Sessions>,
+    /// The connections of all hosts, for the watch over gaps.
+    pub lives: watch::Receiver<Lives>,
+    /// The sockets of this host, for its pool.
+    pub target: watch::Receiver<Option<ShardTarget>>,
+    /// The answers about the sessions of this host, for its pool.
+    pub bindings: watch::Receiver<Bindings>,
+}
+
+/// The task; see [`ShardLinks::new`].
+#[derive(Debug)]
+pub struct ShardLinks {
+    cluster: ClusterHandle,
+    sessions: watch::Sender<Sessions>,
+    lives: watch::Sender<Lives>,
+    target: watch::Sender<Option<ShardTarget>>,
+    bindings: watch::Sender<Bindings>,
+}
+
+impl ShardLinks {
+    /// Builds the task; nothing happens until it is run.
+    pub fn new(cluster: ClusterHandle) -> (Self, ShardEnds) {
+        let (sessions_in, sessions) = watch::channel(Sessions::default());
+        let (lives_in, lives) = watch::channel(Lives::default());
+        let (target_in, target) = watch::channel(None);
+        let (bindings_in, bindings) = watch::channel(Bindings::default());
+        let ends = ShardEnds { sessions, lives, target, bindings };
+        let task = Self {
+            cluster,
+            sessions: sessions_in,
+            lives: lives_in,
+            target: target_in,
+            bindings: bindings_in,
+        };
+        (task, ends)
+    }
+
+    /// Runs until cancelled.
+    pub async fn run(self, local: LocalShards, cancel: CancellationToken) {
+        let mut driver =
+            Driver { links: self, local, handover: Handover::default(), written: None, next: None };
+        let mut saving: OptionFuture<BoxFuture<'static, (Bound, Result<(), SaveError>)>> = None.into();
+        let mut is_saving = false;
+        let mut retry_at: Option<Moment> = None;
+        loop {
+            let due = driver.update();
+            retry_at = retry_at.filter(|at| *at > now());
+            if let Some(due) = due.filter(|_| !is_saving && retry_at.is_none()) {
+                saving = Some(driver.save(due)).into();
+                is_saving = true;
+            }
+            let next = [driver.next, retry_at].into_iter().flatten().min();
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                Some((written, outcome)) = &mut saving, if is_saving => {
+                    saving = None.into();
+                    is_saving = false;
+                    match outcome {
+                        Ok(()) => driver.written = Some(Arc::new(written)),
+                        Err(error) => {
+                            if error != SaveError::NotLeading {
+                                warn!(%error, "the other hosts are told later which sessions are bound");
+                            }
+                            retry_at = Some(now() + RETRY);
+                        }
+                    }
+                }
+                () = driver.changed() => {}
+                () = sleep(next.map(|at| at.saturating_sub(now()))) => {}
+            }
+        }
+    }
+}
+
+fn now() -> Moment {
+    Duration::from_millis(since_boot())
+}
+
+async fn sleep(pause: Option<Duration>) {
+    match pause {
+        Some(pause) => tokio::time::sleep(pause).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Driver {
+    links: ShardLinks,
+    local: LocalShards,
+    handover: Handover,
+    /// The answers that this host, as the leader, has written last.
+    written: Option<Arc<Bound>>,
+    /// When sockets have to be looked at again.
+    next: Option<Moment>,
+}
+
+impl Driver {
+    /// Resolves when something has changed.
+    async fn changed(&mut self) {
+        let (local, cluster) = (&mut self.local, &mut self.links.cluster);
+        tokio::select! {
+            Ok(()) = local.sessions.changed() => {}
+            Ok(()) = local.lives.changed() => {}
+            Ok(()) = local.bindings.changed() => {}
+            Ok(()) = local.target.changed() => {}
+            Ok(()) = cluster.leadership.changed() => {}
+            Ok(()) = cluster.assigned.changed() => {}
+            Ok(()) = cluster.shards.remote.changed() => {}
+            Ok(()) = cluster.shards.bound.changed() => {}
+            else => std::future::pending().await,
+        }
+    }
+
+    /// Publishes how things are now. Returns the answers that the other hosts have to be told.
+    fn update(&mut self) -> Option<Bound> {
+        let sessions = self.local.sessions.borrow_and_update().clone();
+        let lives = self.local.lives.borrow_and_update().clone();
+        let answers = self.local.bindings.borrow_and_update().clone();
+        let wanted = self.local.target.borrow_and_update().clone();
+        let cluster = &mut self.links.cluster;
+        let role = cluster.leadership.borrow_and_update().role;
+        let assigned = cluster.assigned.borrow_and_update().clone();
+        let remote = cluster.shards.remote.borrow_and_update().clone();
+        let told = cluster.shards.bound.borrow_and_update().clone();
+        let own = Arc::clone(&cluster.shards.host);
+
+        let wanted = wanted.filter(|_| role != Role::Standby);
+        let bindings = match &wanted {
+            Some(wanted) => told.with(&wanted.conduit_id, wanted.shards, &answers).bindings,
+            None => Arc::clone(&told.bindings),
+        };
+        let conduit = wanted.as_ref().map(|wanted| &wanted.conduit_id).or(assigned.conduit_id.as_ref());
+        let bound = match (&wanted, conduit) {
+            (Some(wanted), _) => told.with(&wanted.conduit_id, wanted.shards, &answers).sessions(),
+            (None, conduit) if told.conduit_id.as_ref() == conduit => told.sessions(),
+            (None, _) => BTreeMap::new(),
+        };
+        let picture = Picture {
+            own: &own,
+            local: &sessions,
+            remote: &remote,
+            assigned: &assigned.shards,
+            bound: &bound,
+        };
+        // The reconciler of a host that stands by binds nothing.
+        if role != Role::Standby {
+            self.publish_chosen(picture.choose(), &lives);
+        }
+        self.open_sockets(&own, &assigned, &sessions, &bindings);
+        self.links.bindings.publish(bindings);
+        if role != Role::Leader {
+            self.written = None;
+            return None;
+        }
+        let wanted = wanted?;
+        if told.conduit_id.is_none() {
+            // The bucket is new.
+            self.written = None;
+        }
+        let written = self.written.get_or_insert(told);
+        let new = written.with(&wanted.conduit_id, wanted.shards, &answers);
+        (new != **written).then_some(new)
+    }
+
+    /// Publishes the sockets that count, for the reconciler and the watch over gaps.
+    fn publish_chosen(&self, chosen: BTreeMap<ShardId, Chosen>, local: &Lives) {
+        let life = |(shard, chosen): (&ShardId, &Chosen)| {
+            let session_id = chosen.live.session_id.clone();
+            let remote = chosen.signs.clone().map(|signs| Life { session_id, signs });
+            Some((*shard, remote.or_else(|| local.get(shard).cloned())?))
+        };
+        self.links.lives.publish(Arc::new(chosen.iter().filter_map(life).collect()));
+        let sessions = chosen.into_iter().map(|(shard, chosen)| (shard, chosen.live));
+        self.links.sessions.publish(Arc::new(sessions.collect()));
+    }
+
+    /// Publishes which sockets this host has.
+    fn open_sockets(&mut self, own: &str, assigned: &Assigned, sessions: &Sessions, bindings: &Bindings) {
+        self.next = None;
+        let Some(conduit_id) = &assigned.conduit_id else {
+            // Before anything is known, sockets stay as they are. A leader of an earlier release has them all.
+            if assigned.epoch > 0 {
+                self.links.target.publish(None);
+            }
+            return;
+        };
+        let share = Share { own, conduit_id, assigned: &assigned.shards };
+        let opened = self.links.target.borrow().clone();
+        let (target, next) = self.handover.poll(share, opened.as_ref(), sessions, bindings, now());
+        self.next = next;
+        self.links.target.publish(Some(target));
+    }
+
+    fn save(&self, new: Bound) -> BoxFuture<'static, (Bound, Result<(), SaveError>)> {
+        let before = self.written.clone().unwrap_or_default();
+        let cluster = self.links.cluster.clone();
+        Box::pin(async move {
+            let outcome = cluster.save(new.changes_from(&before)).await;
+            (new, outcome)
+        })
+    }
+}

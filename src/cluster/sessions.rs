@@ -1,0 +1,242 @@
+//! The sockets of all hosts: what each tells of its own, and which of them counts for each shard. ◆
+//!
+//! What another host says is taken with care: it is bounded, and a socket for a shard that the host was not given counts
+//! only if Twitch is known to deliver to it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::lease::Moment;
+use super::offset::Offset;
+use crate::model::shard::{LiveSession, SessionId, Sessions, ShardId};
+use crate::model::signs::Signs;
+
+/// Most shards that Twitch allows (Twitch: "Create Conduits"); no more sockets of all hosts are taken.
+const MOST: usize = 20_000;
+/// The longest id of a session. Twitch's have 36 characters or more.
+const LONGEST_ID: usize = 256;
+/// Time for which the sockets of a host whose key has ended are kept: NATS may have lost the key, and the host may live.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// A socket that a host reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostSocket {
+    pub live: LiveSession,
+    pub signs: Signs,
+}
+
+/// The sockets of one host, by shard.
+pub type HostSockets = BTreeMap<ShardId, HostSocket>;
+
+/// The sockets of the other hosts, by name.
+pub(super) type RemoteSockets = BTreeMap<Arc<str>, Arc<HostSockets>>;
+
+/// A socket as the key of its host has it. Times are milliseconds of that machine's clock since boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Row", into = "Row")]
+struct SocketValue {
+    shard: ShardId,
+    session_id: SessionId,
+    welcomed: u64,
+    heard: u64,
+    event: u64,
+}
+
+/// Short, as it is written twice a second: shard, session, welcome, last message, last event.
+type Row = (ShardId, SessionId, u64, u64, u64);
+
+impl From<Row> for SocketValue {
+    fn from((shard, session_id, welcomed, heard, event): Row) -> Self {
+        Self { shard, session_id, welcomed, heard, event }
+    }
+}
+
+impl From<SocketValue> for Row {
+    fn from(value: SocketValue) -> Self {
+        (value.shard, value.session_id, value.welcomed, value.heard, value.event)
+    }
+}
+
+/// The sockets of a host as its key has them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SocketsValue {
+    /// Time of writing.
+    clock: u64,
+    open: Vec<SocketValue>,
+}
+
+impl SocketsValue {
+    pub(super) fn of(sockets: &HostSockets, (now, here): (Moment, Instant)) -> Self {
+        let value = |(shard, socket): (&ShardId, &HostSocket)| {
+            let age = here.saturating_duration_since(socket.live.welcomed_at);
+            SocketValue {
+                shard: *shard,
+                session_id: socket.live.session_id.clone(),
+                welcomed: millis(now.saturating_sub(age)),
+                heard: socket.signs.heard(),
+                event: socket.signs.event(),
+            }
+        };
+        Self { clock: millis(now), open: sockets.iter().map(value).collect() }
+    }
+}
+
+fn millis(moment: Moment) -> u64 {
+    u64::try_from(moment.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[derive(Clone, Debug)]
+struct RemoteHost {
+    revision: u64,
+    /// Name of its process.
+    run: String,
+    offset: Offset,
+    sockets: Arc<HostSockets>,
+    ended: Option<Moment>,
+}
+
+/// The sockets of the other hosts, as far as they are known.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RemoteHosts {
+    hosts: BTreeMap<Arc<str>, RemoteHost>,
+}
+
+impl RemoteHosts {
+    /// Takes the value of a host's key. Returns whether it has other sockets now.
+    pub(super) fn handle_value(
+        &mut self,
+        name: &str,
+        revision: u64,
+        run: &str,
+        value: &SocketsValue,
+        (now, here): (Moment, Instant),
+    ) -> bool {
+        let known = self.hosts.get(name);
+        if known.is_some_and(|known| known.revision >= revision) {
+            return false;
+        }
+        let others = self.hosts.iter().filter(|(other, _)| &***other != name);
+        let room = MOST.saturating_sub(others.map(|(_, host)| host.sockets.len()).sum());
+        let before = known.filter(|known| known.run == run);
+        let mut offset = before.map_or_else(Offset::default, |known| known.offset);
+        offset.handle_value(value.clock, millis(now));
+        let mut sockets = HostSockets::new();
+        for socket in value.open.iter().filter(|socket| is_plausible(socket)).take(room) {
+            let known = before.and_then(|known| known.sockets.get(&socket.shard));
+            let known = known.filter(|known| known.live.session_id == socket.session_id).cloned();
+            let socket_here = known.unwrap_or_else(|| HostSocket {
+                live: LiveSession {
+                    session_id: socket.session_id.clone(),
+                    // Later than true by the way of the value: it only tells how soon a failed binding is tried again.
+                    welcomed_at: here
+                        .checked_sub(Duration::from_millis(value.clock.saturating_sub(socket.welcomed)))
+                        .unwrap_or(here),
+                    is_bound: false,
+                },
+                signs: Signs::default(),
+            });
+            for (at, record) in [
+                (socket.heard, Signs::record_heard as fn(&Signs, u64)),
+                (socket.event, Signs::record_event as fn(&Signs, u64)),
+            ] {
+                // 0 stands for none, and nothing was heard after the value was written.
+                if let Some(at) = offset.here(at.min(value.clock)).filter(|_| at > 0) {
+                    record(&socket_here.signs, at.min(millis(now)));
+                }
+            }
+            sockets.insert(socket.shard, socket_here);
+        }
+        let changed = known.is_none_or(|known| *known.sockets != sockets);
+        let sockets = match known {
+            Some(known) if !changed => Arc::clone(&known.sockets),
+            _ => Arc::new(sockets),
+        };
+        let host = RemoteHost { revision, run: run.to_owned(), offset, sockets, ended: None };
+        self.hosts.insert(name.into(), host);
+        changed
+    }
+
+    /// Takes the end of a host's key.
+    pub(super) fn handle_end(&mut self, name: &str, revision: u64, now: Moment) {
+        if let Some(host) = self.hosts.get_mut(name)
+            && revision > host.revision
+        {
+            host.revision = revision;
+            host.ended.get_or_insert(now);
+        }
+    }
+
+    /// Forgets hosts that have been gone for long. Returns whether there were any.
+    pub(super) fn expire(&mut self, now: Moment) -> bool {
+        let before = self.hosts.len();
+        self.hosts.retain(|_, host| host.ended.is_none_or(|ended| now < ended + KEPT));
+        self.hosts.len() != before
+    }
+
+    /// The sockets of all of them.
+    pub(super) fn sockets(&self) -> RemoteSockets {
+        self.hosts.iter().map(|(name, host)| (Arc::clone(name), Arc::clone(&host.sockets))).collect()
+    }
+}
+
+fn is_plausible(socket: &SocketValue) -> bool {
+    let id = socket.session_id.as_str();
+    (socket.shard.0 as usize) < MOST
+        && (1..=LONGEST_ID).contains(&id.len())
+        && id.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Everything that decides which socket counts for a shard.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Picture<'a> {
+    /// Name of this host.
+    pub(super) own: &'a str,
+    /// The sessions of this host.
+    pub(super) local: &'a Sessions,
+    pub(super) remote: &'a RemoteSockets,
+    /// The host of each shard.
+    pub(super) assigned: &'a BTreeMap<u32, Arc<str>>,
+    /// The session that Twitch is known to deliver to, of each shard.
+    pub(super) bound: &'a BTreeMap<ShardId, SessionId>,
+}
+
+/// The socket that counts for a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Chosen {
+    pub(super) live: LiveSession,
+    /// Signs of life, if it is another host's.
+    pub(super) signs: Option<Signs>,
+}
+
+impl Picture<'_> {
+    /// Chooses the socket of each shard: that of its host. Until there is one, the socket that Twitch delivers to stays, so
+    /// that a shard which moves is not without any.
+    pub(super) fn choose(&self) -> BTreeMap<ShardId, Chosen> {
+        let mut chosen: BTreeMap<ShardId, (bool, Chosen)> = BTreeMap::new();
+        let mut offer = |host: &str, shard: ShardId, live: &LiveSession, signs: Option<&Signs>| {
+            let is_own = self.assigned.get(&shard.0).is_some_and(|assigned| **assigned == *host);
+            let is_bound = self.bound.get(&shard) == Some(&live.session_id);
+            let is_better = chosen.get(&shard).is_none_or(|(other_is_own, _)| is_own && !other_is_own);
+            if (is_own || is_bound) && is_better {
+                let live = LiveSession { is_bound, ..live.clone() };
+                chosen.insert(shard, (is_own, Chosen { live, signs: signs.cloned() }));
+            }
+        };
+        for (shard, live) in &**self.local {
+            offer(self.own, *shard, live, None);
+        }
+        for (host, sockets) in self.remote {
+            for (shard, socket) in &**sockets {
+                offer(host, *shard, &socket.live, Some(&socket.signs));
+            }
+        }
+        chosen.into_iter().map(|(shard, (_, chosen))| (shard, chosen)).collect()
+    }
+}
+
+#[cfg(test)]
+#[path = "sessions_tests.rs"]
+mod tests;

@@ -1,0 +1,77 @@
+//! What the task of the cluster tells of the sockets of other hosts, and of what the leader has bound.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::bound::{Bound, PREFIX};
+use super::lease::Moment;
+use super::presence::HostValue;
+use super::sessions::{RemoteHosts, RemoteSockets};
+use super::values::{BOUND, SharedValues};
+
+/// What is known of the shards of all hosts.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    /// Name of this host.
+    pub(super) host: Arc<str>,
+    /// The sockets of the other hosts.
+    pub(super) remote: watch::Receiver<Arc<RemoteSockets>>,
+    /// What the leader has learned of the sessions of all hosts.
+    pub(super) bound: watch::Receiver<Arc<Bound>>,
+}
+
+/// The end of the task.
+#[derive(Debug)]
+pub(super) struct SharedIn {
+    host: Arc<str>,
+    hosts: RemoteHosts,
+    remote: watch::Sender<Arc<RemoteSockets>>,
+    bound: watch::Sender<Arc<Bound>>,
+    /// Revision of the key that was last read.
+    revision: u64,
+}
+
+/// Builds both ends for the host of this name.
+pub(super) fn shared(host: String) -> (SharedIn, Shared) {
+    let host: Arc<str> = host.into();
+    let (remote_in, remote) = watch::channel(Arc::default());
+    let (bound_in, bound) = watch::channel(Arc::default());
+    let task = SharedIn {
+        host: Arc::clone(&host),
+        hosts: RemoteHosts::default(),
+        remote: remote_in,
+        bound: bound_in,
+        revision: 0,
+    };
+    (task, Shared { host, remote, bound })
+}
+
+impl SharedIn {
+    /// Takes the value of a host's key.
+    pub(super) fn handle_host(&mut self, name: &str, revision: u64, value: &HostValue, at: Moment) {
+        let here = std::time::Instant::now();
+        if *name != *self.host
+            && self.hosts.handle_value(name, revision, &value.holder.run, &value.sockets, (at, here))
+        {
+            self.remote.send_replace(Arc::new(self.hosts.sockets()));
+        }
+    }
+
+    /// Takes the end of a host's key.
+    pub(super) fn handle_end(&mut self, name: &str, revision: u64, at: Moment) {
+        self.hosts.handle_end(name, revision, at);
+    }
+
+    /// Publishes what has changed.
+    pub(super) fn publish(&mut self, values: &SharedValues, at: Moment) {
+        if self.hosts.expire(at) {
+            self.remote.send_replace(Arc::new(self.hosts.sockets()));
+        }
+        let revision = values.get(BOUND).map_or(0, |(revision, _)| revision);
+        if revision != self.revision {
+            self.revision = revision;
+            self.bound.send_replace(Arc::new(Bound::read(&values.load(PREFIX))));
+        }
+    }
+}
