@@ -271,6 +271,9 @@ pub struct EventsArgs {
     /// Only events stored before then; written like --since
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
+    /// Events of all hosts of the cluster, from the log that they share; numbers are those of that log
+    #[arg(long)]
+    pub all_hosts: bool,
     /// Show times in the time zone of this machine instead of UTC
     #[arg(long)]
     pub local: bool,

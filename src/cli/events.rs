@@ -1,4 +1,4 @@
-//! `eventsubd events`: prints events from the store, whether the daemon runs or not.
+//! `eventsubd events`: prints events from the store, whether the daemon runs or not, or from the shared log.
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use super::args::{Args, EventsArgs};
 use super::moment;
 use super::short::Look;
+use super::source::{Source, open_log};
 use super::target::open_store;
 use super::term::{self, Failure, masked};
 use crate::delivery::format::{Broadcaster, eventsub_line};
@@ -20,10 +21,7 @@ use crate::model::json;
 use crate::model::route::{Routes, SinkName, Unasked};
 use crate::model::text::{lines, one_line};
 use crate::model::time::Timestamp;
-use crate::store::{Reader, StoreError};
 
-/// Number of events read at once.
-const BATCH: usize = 500;
 /// Polling interval of `--follow`.
 const POLL: Duration = Duration::from_millis(200);
 /// The longest line for a pipe, in characters of the event: more than Twitch sends.
@@ -36,29 +34,30 @@ pub(super) fn run(args: &Args, flags: &EventsArgs) -> Result<u8, Failure> {
     let filter = Filter::new(flags)?;
     let since = flags.since.as_deref().map(|text| time("--since", text, now)).transpose()?;
     let until = flags.until.as_deref().map(|text| time("--until", text, now)).transpose()?;
-    let reader = open_store(args, flags.follow)?;
+    let source =
+        if flags.all_hosts { open_log(args)? } else { Source::Store(open_store(args, flags.follow)?) };
     let out = Out::new(flags);
     if let Some(number) = flags.number {
-        return one(&reader, Seq(number), &out);
+        return one(&source, Seq(number), &out);
     }
     let start = match since {
-        Some(time) => reader.before(time).map_err(broken)?,
-        None if flags.follow && flags.last.is_none() => reader.newest().map_err(broken)?,
+        Some(time) => source.before(time)?,
+        None if flags.follow && flags.last.is_none() => source.newest()?,
         None => Seq(0),
     };
-    let end = until.map(|time| reader.before(time).map_err(broken)).transpose()?;
+    let end = until.map(|time| source.before(time)).transpose()?;
     let mut cursor = start;
     if let Some(count) = flags.last {
-        let newest = reader.newest().map_err(broken)?;
+        let newest = source.newest()?;
         cursor = end.unwrap_or(newest).min(newest);
-        let events = last(&reader, &filter, count, start, cursor)?;
+        let events = last(&source, &filter, count, start, cursor)?;
         if out.write(events.iter())? == Reading::Over || !flags.follow {
             return Ok(0);
         }
     }
     loop {
-        let events = reader.read_after(cursor, BATCH).map_err(broken)?;
-        let Some(newest) = events.last().map(|stored| stored.seq) else {
+        let (events, read) = source.read_after(cursor)?;
+        let Some(newest) = read else {
             if !flags.follow {
                 return Ok(0);
             }
@@ -75,14 +74,9 @@ pub(super) fn run(args: &Args, flags: &EventsArgs) -> Result<u8, Failure> {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn broken(error: StoreError) -> Failure {
-    Failure::new("cannot read the event store").caused_by(&error)
-}
-
 /// The last `count` events after `start` and up to `end` that the filter wants, oldest first.
 fn last(
-    reader: &Reader,
+    source: &Source,
     filter: &Filter,
     count: usize,
     start: Seq,
@@ -91,8 +85,8 @@ fn last(
     let mut found = VecDeque::new();
     let mut before = Seq(end.0 + 1);
     while found.len() < count {
-        let events = reader.read_before(before, BATCH).map_err(broken)?;
-        let Some(oldest) = events.last().map(|stored| stored.seq) else { break };
+        let (events, read) = source.read_before(before)?;
+        let Some(oldest) = read else { break };
         before = oldest;
         for stored in events.into_iter().filter(|stored| stored.seq > start && filter.wants(stored)) {
             found.push_front(stored);
@@ -108,10 +102,10 @@ fn last(
 }
 
 /// Shows one event whole.
-fn one(reader: &Reader, seq: Seq, out: &Out) -> Result<u8, Failure> {
-    let found = reader.read_after(Seq(seq.0.saturating_sub(1)), 1).map_err(broken)?;
+fn one(source: &Source, seq: Seq, out: &Out) -> Result<u8, Failure> {
+    let (found, _) = source.read_after(Seq(seq.0.saturating_sub(1)))?;
     let Some(stored) = found.into_iter().find(|stored| stored.seq == seq) else {
-        let newest = reader.newest().map_err(broken)?;
+        let newest = source.newest()?;
         let why = if seq > newest {
             format!("there is no event {seq} yet; the newest is {newest}")
         } else {

@@ -29,8 +29,11 @@ mod progress;
 mod run;
 mod sandbox;
 mod service;
+#[cfg(feature = "nats")]
+mod shared_log;
 mod short;
 mod sink;
+mod source;
 mod status;
 mod target;
 mod term;

@@ -33,7 +33,9 @@ pub use self::ask::{Asked, Reply};
 pub use self::assign::{ShardWork, Work};
 pub use self::gate::Gate;
 pub use self::links::{LocalShards, ShardEnds, ShardLinks};
-pub use self::log::{Acknowledged, LogError, LogLimits, SharedLog};
+pub use self::log::{
+    Acknowledged, LogBatch, LogError, LogLimits, LogReader, ReadError, SharedLog, Unreadable,
+};
 pub use self::nats::{ClusterError, NatsReport, examine_nats};
 pub use self::run::{Cluster, ClusterHandle, HostFacts, Inputs, SaveError, cluster};
 pub use self::sessions::{HostSocket, HostSockets};

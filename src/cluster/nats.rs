@@ -151,7 +151,8 @@ impl Connection {
         Self::connect(options, tls, changed, ConnectOptions::retry_on_initial_connect).await
     }
 
-    async fn connect(
+    /// Connects; `tune` says whether that is tried again.
+    pub(super) async fn connect(
         options: &ClusterOptions,
         tls: rustls::ClientConfig,
         changed: Arc<Notify>,

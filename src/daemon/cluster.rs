@@ -17,7 +17,7 @@ use crate::admin::Control;
 use crate::auth::Outward;
 use crate::cluster::{
     Asked, Cluster, ClusterError, ClusterHandle, HostFacts, HostSocket, HostSockets, Inputs, LogLimits,
-    NatsReport, ShardLinks, SharedLog, Work, cluster, examine_nats,
+    LogReader, NatsReport, ShardLinks, SharedLog, Work, cluster, examine_nats,
 };
 pub(super) use crate::cluster::{LocalShards, ShardEnds};
 use crate::config::Config;
@@ -363,6 +363,12 @@ impl SharedText for GapText {
         let memory = Arc::clone(&self.0);
         Box::pin(async move { memory.save(vec![(GAPS.to_owned(), Some(text))]).await.is_ok() })
     }
+}
+
+/// Connects to the shared log of the configuration, for reading; `None` without `[cluster]`.
+pub async fn open_log(config: &Config, outward: &Outward) -> Option<Result<LogReader, ClusterError>> {
+    let options = options::cluster(config)?;
+    Some(LogReader::open(&options, (**outward.tls()).clone()).await)
 }
 
 /// Connects to the NATS servers of the configuration and looks; `None` without `[cluster]`.

@@ -41,7 +41,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 #[cfg(feature = "nats")]
-pub use cluster::try_cluster;
+pub use cluster::{open_log, try_cluster};
 pub use connect::{connections, connections_to_twitch};
 pub use doctor::{CallbackReport, examine_callback};
 pub use handle::DaemonHandle;

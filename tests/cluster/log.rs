@@ -12,7 +12,7 @@ use eventsubd::model::status::Status;
 use eventsubd::sandbox::Sandbox;
 use rustix::process::Signal;
 
-use super::common::{WAIT, quick};
+use super::common::{WAIT, output, quick, text};
 use super::host::{Host, role};
 use super::servers::{NEWEST, OLDEST, Servers};
 use super::{FILE, arrives, hosts};
@@ -272,4 +272,49 @@ async fn an_event_that_is_too_large_for_nats_is_kept_and_holds_up_nothing() {
     })
     .await;
     assert_eq!(log(&servers).await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_shows_the_events_of_all_hosts() {
+    let servers = Servers::start(NEWEST, 1);
+    let sandbox = Sandbox::start(quick()).await.unwrap();
+    let [first, second] = hosts(&sandbox, &servers.urls()).await;
+    for _ in 0..3 {
+        arrives(&sandbox, &[&first]).await;
+    }
+    all_is_in_the_log(&servers, &[("web-1", &first)]).await;
+    // Whoever may publish can leave anything there.
+    let client = async_nats::connect(servers.urls()).await.unwrap();
+    let context = jetstream::new(client);
+    let junk = context.publish("eventsubd.ev.0.junk.1", "{".into()).await.unwrap();
+    assert_eq!(junk.await.unwrap().sequence, 4);
+    arrives(&sandbox, &[&first]).await;
+    all_is_there(&servers, 5).await;
+
+    let ids: Vec<String> = stored(&first).into_iter().map(|(id, _)| id).collect();
+    for (flags, from) in [(&["--since", "1h"][..], 0), (&["-n", "2"], 2), (&["-n", "9"], 0)] {
+        let flags = [&["events", "--all-hosts", "--json"][..], flags].concat();
+        let answer = output(second.command(&flags)).await;
+        let told = text(&answer.stderr);
+        assert!(
+            answer.status.success() && told.contains("message 4 of the shared log is no event"),
+            "{told}"
+        );
+        assert_eq!(super::common::ids(&answer.stdout), ids[from..], "{flags:?}");
+    }
+    let answer = output(second.command(&["events", "--all-hosts", "--until", "1h"])).await;
+    assert!(answer.status.success() && answer.stdout.is_empty(), "{}", text(&answer.stderr));
+    let answer = output(second.command(&["events", "--all-hosts", "2"])).await;
+    assert!(text(&answer.stdout).contains(&ids[1]), "{}", text(&answer.stderr));
+}
+
+/// Waits until so many messages are in the log.
+async fn all_is_there(servers: &Servers, number: u64) {
+    let client = async_nats::connect(servers.urls()).await.unwrap();
+    let stream = jetstream::new(client).get_stream("eventsubd-events").await.unwrap();
+    let begun = Instant::now();
+    while stream.get_info().await.unwrap().state.last_sequence < number {
+        assert!(begun.elapsed() < WAIT, "there are not {number} messages");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

@@ -90,6 +90,11 @@ struct Tail {
     is_lost: bool,
 }
 
+/// The name of the stream.
+pub(super) fn stream_name(options: &ClusterOptions) -> String {
+    format!("{}-events", options.name)
+}
+
 impl SharedLog {
     /// A log of which `last` is the last event that was acknowledged to this host.
     pub fn new(
@@ -238,7 +243,7 @@ impl SharedLog {
     /// Opens the stream, or makes it.
     async fn open(&self, connection: &Connection, context: &Context) -> Result<Stream, ClusterError> {
         let Inner { options, limits, .. } = &*self.inner;
-        let name = format!("{}-events", options.name);
+        let name = stream_name(options);
         let failed = |why: &str| ClusterError::Stream { stream: name.clone(), why: connection.said(why) };
         let wanted = stream::Config {
             name: name.clone(),

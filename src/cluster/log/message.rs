@@ -1,13 +1,18 @@
 //! An event as a message of the shared log: its subject and its headers. The payload is the stored one. ◆
 
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use bytes::Bytes;
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
 use crate::model::broadcaster::Broadcaster;
-use crate::model::event::{Event, StoredEvent};
+use crate::model::event::{Event, MessageId, Seq, StoredEvent};
+use crate::model::time::Timestamp;
 
 /// Parts into which channels are divided by their id, so that readers can share the work.
 const PARTS: u8 = 16;
+/// The longest header that is read, and the largest payload: more than intake takes.
+const LONGEST: usize = 4_096;
+const PAYLOAD: usize = 2 << 20;
 /// The longest token of a subject: a line of the protocol of NATS has 4 KiB.
 const TOKEN: usize = 200;
 
@@ -55,13 +60,49 @@ pub(super) fn headers(stored: &StoredEvent, host: &str) -> [(&'static str, Strin
     ]
 }
 
+/// A message that is no event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    #[error("the header {0} is missing, or is none that eventsubd writes")]
+    Header(&'static str),
+    #[error("the payload has {0} bytes")]
+    TooLong(usize),
+}
+
+/// Reads an event; anybody who may publish in NATS can have written the message.
+pub(super) fn read<'a>(
+    position: u64,
+    header: impl Fn(&str) -> Option<&'a str>,
+    payload: Bytes,
+) -> Result<StoredEvent, Unreadable> {
+    if payload.len() > PAYLOAD {
+        return Err(Unreadable::TooLong(payload.len()));
+    }
+    let text = |name: &'static str| {
+        let text = header(name).filter(|text| text.len() <= LONGEST);
+        let decoded = text.and_then(|text| percent_decode_str(text).decode_utf8().ok());
+        decoded.map(Box::<str>::from).ok_or(Unreadable::Header(name))
+    };
+    let stored_at = text(STORED_AT)?;
+    Ok(StoredEvent {
+        seq: Seq(position),
+        stored_at: Timestamp::parse(&stored_at).ok_or(Unreadable::Header(STORED_AT))?,
+        event: Event {
+            message_id: MessageId::new(&text(MESSAGE_ID)?).map_err(|_| Unreadable::Header(MESSAGE_ID))?,
+            message_timestamp: text(TIMESTAMP)?,
+            subscription_type: text(TYPE)?,
+            subscription_version: text(VERSION)?,
+            subscription_id: text(SUBSCRIPTION)?,
+            payload,
+        },
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::event::{MessageId, Seq};
-    use crate::model::time::Timestamp;
 
     fn event(text: &str, broadcaster: &str) -> StoredEvent {
         let payload = serde_json::json!({
@@ -96,9 +137,34 @@ mod tests {
             prop_assert_eq!(subject.split('.').count(), 5);
             prop_assert!(subject.split('.').all(|token| !token.is_empty()) && subject.len() < 500);
             prop_assert!(subject.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')));
-            for (_, value) in headers(&event, &text) {
+            let headers = headers(&event, &text);
+            for (_, value) in &headers {
                 prop_assert!(value.bytes().all(|b| b.is_ascii_graphic()), "{:?}", value);
             }
+            let header = |name: &str| {
+                headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
+            };
+            prop_assert_eq!(read(1, header, event.event.payload.clone()), Ok(event));
+        }
+
+        #[test]
+        fn whatever_stands_in_the_log_is_an_event_or_an_error(
+            headers in prop::collection::vec(prop::option::of(any::<String>()), 7),
+            names in prop::sample::subsequence(
+                vec![MESSAGE_ID, TYPE, VERSION, SUBSCRIPTION, TIMESTAMP, STORED_AT, HOST], 0..=7,
+            ),
+            is_dated in any::<bool>(),
+        ) {
+            let header = |name: &str| {
+                if name == STORED_AT && is_dated {
+                    return Some("2026-11-02T09:00:01Z");
+                }
+                let index = names.iter().position(|known| *known == name)?;
+                headers[index].as_deref()
+            };
+            let whole = names.len() == 7;
+            let is_read = read(7, header, b"{".as_slice().into()).is_ok();
+            prop_assert!(whole || !is_read || names.contains(&MESSAGE_ID));
         }
     }
 }

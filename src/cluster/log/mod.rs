@@ -5,5 +5,8 @@
 
 mod events;
 mod message;
+mod reading;
 
 pub use self::events::{Acknowledged, LogError, LogLimits, SharedLog};
+pub use self::message::Unreadable;
+pub use self::reading::{LogBatch, LogReader, ReadError};
