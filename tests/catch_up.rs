@@ -12,6 +12,7 @@ use common::{Home, Process, Running, WAIT, command, converged, output, quick, st
 use eventsubd::daemon::Tuning;
 use eventsubd::gaps::CatchUpTimings;
 use eventsubd::sandbox::{Fault, Route};
+use eventsubd::store::{Store, StoreOptions};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -36,7 +37,10 @@ fn file(rest: &str) -> String {
 
 fn timings() -> Tuning {
     let looks = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3)];
-    Tuning { catch_up: Some(CatchUpTimings { cache: CACHE * 2, looks }), ..tuning() }
+    Tuning {
+        catch_up: Some(CatchUpTimings { cache: CACHE * 2, looks, ..CatchUpTimings::default() }),
+        ..tuning()
+    }
 }
 
 /// Twitch's own events of a type, as they happen, whether anybody hears of them or not.
@@ -222,6 +226,52 @@ async fn updates_of_channels_are_told_when_they_are_asked_for() {
     assert_eq!(update["payload"]["event"]["broadcaster_user_login"], "ann");
     let title = update["payload"]["event"]["title"].as_str().unwrap();
     assert!(!title.is_empty());
+    daemon.end().await;
+}
+
+/// The channels of which something is known, once the daemon has ended.
+async fn remembered(home: &Home) -> usize {
+    let path = home.path("state").join("events.db");
+    let store = Store::open(StoreOptions::new(path, WAIT, 1 << 30, 100, 1 << 20)).unwrap();
+    let known = store.quiet_channels("", Duration::ZERO, 10 * CHANNELS).await.unwrap().len();
+    store.close().await.unwrap();
+    known
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn channels_that_left_the_file_are_forgotten_once_they_have_been_quiet_for_long() {
+    let home = Home::new(quick()).await;
+    home.configure(&file(""));
+    let daemon = Running::start(home.load(), timings()).await;
+    daemon.converged().await;
+    assert!(home.sandbox.wait_for(WAIT, |sandbox| sandbox.stats().streams >= 3).await);
+    daemon.until("the first look is over", |status| status.gaps.catch_up.is_none()).await;
+    daemon.end().await;
+    assert_eq!(remembered(&home).await, CHANNELS);
+
+    // Two are left in the file. What is known of the others is not old yet.
+    let two = "[[subscription]]\ntype = \"stream.online\"\nbroadcaster = [\"channel000\", \"channel001\"]\n";
+    home.configure(&format!("[reconcile]\nmax_delete = 1.0\n\n{two}"));
+    let daemon = Running::start(home.load(), timings()).await;
+    daemon.converged().await;
+    daemon.end().await;
+    assert_eq!(remembered(&home).await, CHANNELS);
+
+    let catch_up = timings().catch_up.map(|timings| CatchUpTimings { forget_after: CACHE, ..timings });
+    tokio::time::sleep(CACHE).await;
+    let daemon = Running::start(home.load(), Tuning { catch_up, ..tuning() }).await;
+    daemon.converged().await;
+    let reader = home.path("state").join("events.db");
+    daemon
+        .until("they are forgotten", |_| {
+            let rows =
+                rusqlite::Connection::open_with_flags(&reader, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)
+                    .and_then(|db| {
+                        db.query_row("SELECT count(*) FROM last_known", [], |row| row.get::<_, u64>(0))
+                    });
+            rows.unwrap() == 2
+        })
+        .await;
     daemon.end().await;
 }
 

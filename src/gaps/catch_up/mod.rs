@@ -63,9 +63,7 @@ impl Due {
     }
 }
 
-/// What is known of a channel that is not subscribed to any more is removed once nothing was stored of it for so long.
-const FORGET_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Pause between two such removals.
+/// Pause between two removals of what is known of channels that are not subscribed to.
 const FORGET_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// Channels that are removed in one transaction.
 const FORGET_AT_ONCE: usize = 1_000;
@@ -96,6 +94,7 @@ pub(super) struct CatchUp {
     started: Instant,
     /// The last complete run that was seen, and the channels that there were.
     list: (Option<Timestamp>, u64),
+    forget_after: Duration,
     /// When channels that are not subscribed to were last removed.
     forgot_at: Option<Instant>,
     /// Events that were stored for the gaps under way, by type.
@@ -134,6 +133,7 @@ impl CatchUp {
             cache: millis(timings.cache),
             started: Instant::now(),
             list: (None, 0),
+            forget_after: timings.forget_after,
             forgot_at: None,
             found: BTreeMap::new(),
         };
@@ -228,7 +228,7 @@ impl CatchUp {
         let mut after = Box::from("");
         let mut removed = 0;
         loop {
-            let quiet = match self.store.quiet_channels(&after, FORGET_AFTER, FORGET_AT_ONCE).await {
+            let quiet = match self.store.quiet_channels(&after, self.forget_after, FORGET_AT_ONCE).await {
                 Ok(quiet) => quiet,
                 Err(StoreError::Closed) => return Err(Closed),
                 Err(_) => break,

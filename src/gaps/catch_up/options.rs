@@ -28,11 +28,17 @@ pub struct CatchUpTimings {
     pub cache: Duration,
     /// Times of the looks after the end of a gap.
     pub looks: [Duration; 3],
+    /// Age from which what is known of a channel that is not subscribed to is removed.
+    pub forget_after: Duration,
 }
 
 impl Default for CatchUpTimings {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self { cache: seconds(120), looks: [seconds(0), seconds(60), seconds(180)] }
+        Self {
+            cache: seconds(120),
+            looks: [seconds(0), seconds(60), seconds(180)],
+            forget_after: seconds(7 * 24 * 3600),
+        }
     }
 }
