@@ -403,3 +403,13 @@ proptest! {
         check(&steps)?;
     }
 }
+
+/// Checks cases that the property test found once.
+#[test]
+fn without_any_signed_request_a_gap_goes_back_to_the_beginning_of_the_listener() {
+    let pause = |millis| Step::Pause { millis, clock_stands: false };
+    let steps = [Step::Crash(1), Step::Proxy(false), pause(2_501), Step::Compare, pause(14_000)];
+    if let Err(error) = check(&steps) {
+        panic!("{error}\nsteps: {steps:?}");
+    }
+}

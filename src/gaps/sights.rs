@@ -114,6 +114,8 @@ pub(super) struct Sights {
     accepts: Option<Instant>,
     /// The time before that in which it did.
     accepted: Option<Stretch>,
+    /// When it accepted requests for the first time.
+    opened: Option<Moment>,
     /// When the callback of plain subscriptions began to serve.
     callback: Option<Instant>,
     /// When it served last, and since when that was.
@@ -196,6 +198,7 @@ impl Sights {
         let until = refused.map_or(now, |refused| refused.min(now));
         if listens && now < until.saturating_add(UNANSWERED) {
             self.accepts.get_or_insert(here);
+            self.opened.get_or_insert(now);
         } else if let Some(name) = self.accepts.take() {
             self.accepted = Some(Stretch { name, known: until });
         }
@@ -299,9 +302,12 @@ impl Sights {
 
     /// The last signed request up to a moment. A subscription whose callback does not answer stays enabled for a
     /// while, so that a list which shows it says nothing of the deliveries since.
+    ///
+    /// Before the first one, only the beginning of the listener is known.
     pub(super) fn signed_before(&self, moment: Moment) -> Moment {
         let before = self.signed.iter().rev().find(|signed| **signed <= moment);
-        before.copied().unwrap_or(moment)
+        let opened = self.opened.map_or(moment, |opened| opened.min(moment));
+        before.copied().unwrap_or(opened)
     }
 }
 
