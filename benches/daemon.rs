@@ -54,7 +54,7 @@ fn main() {
             memory().await;
         }
         if wants("latency") {
-            latency().await;
+            Box::pin(latency()).await;
         }
     });
     runtime.shutdown_background();

@@ -76,7 +76,7 @@ fn check_whole(new: &Assignment, fits: &Fits, work: &Work) -> Result<(), TestCas
     for (sink, pin) in &work.sinks {
         match pin {
             Some(pin) => {
-                prop_assert_eq!(new.sinks.get(sink), Some(pin).filter(|pin| fits.contains_key(*pin)))
+                prop_assert_eq!(new.sinks.get(sink), Some(pin).filter(|pin| fits.contains_key(*pin)));
             }
             None => prop_assert!(new.sinks.get(sink).is_some_and(|host| takers.contains(host))),
         }
@@ -207,7 +207,7 @@ struct World {
     hosts: Vec<SimHost>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Op {
     Sign(usize),
     /// The watch delivers so many changes.
