@@ -171,6 +171,11 @@ impl Assigner {
         std::mem::take(&mut self.edited)
     }
 
+    /// Whether a write is under way: its changes may be in the bucket already.
+    pub(super) fn is_writing(&self) -> bool {
+        matches!(self.asked, Some(Asked::Write(..)))
+    }
+
     /// Forgets the changes that are not written, as this host does not lead any more.
     pub(super) fn drop_edits(&mut self) {
         self.edits.clear();
