@@ -408,8 +408,23 @@ proptest! {
 #[test]
 fn without_any_signed_request_a_gap_goes_back_to_the_beginning_of_the_listener() {
     let pause = |millis| Step::Pause { millis, clock_stands: false };
-    let steps = [Step::Crash(1), Step::Proxy(false), pause(2_501), Step::Compare, pause(14_000)];
-    if let Err(error) = check(&steps) {
-        panic!("{error}\nsteps: {steps:?}");
+    let (away, is_listed) = (Step::Proxy(false), Step::Compare);
+    let cases = [
+        vec![Step::Crash(1), away.clone(), pause(2_501), is_listed.clone(), pause(14_000)],
+        vec![
+            Step::Crash(1),
+            away,
+            Step::Pass(1),
+            Step::Event,
+            Step::Pass(1_001),
+            is_listed,
+            Step::Pass(2_297),
+            Step::Crash(11_050),
+        ],
+    ];
+    for steps in cases {
+        if let Err(error) = check(&steps) {
+            panic!("{error}\nsteps: {steps:?}");
+        }
     }
 }

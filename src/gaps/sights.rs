@@ -114,12 +114,11 @@ pub(super) struct Sights {
     accepts: Option<Instant>,
     /// The time before that in which it did.
     accepted: Option<Stretch>,
-    /// When it accepted requests for the first time.
-    opened: Option<Moment>,
     /// When the callback of plain subscriptions began to serve.
     callback: Option<Instant>,
     /// When it served last, and since when that was.
     callback_before: Option<Stretch>,
+    /// The beginning of the listener, and signed requests since.
     signed: VecDeque<Moment>,
 }
 
@@ -198,7 +197,10 @@ impl Sights {
         let until = refused.map_or(now, |refused| refused.min(now));
         if listens && now < until.saturating_add(UNANSWERED) {
             self.accepts.get_or_insert(here);
-            self.opened.get_or_insert(now);
+            if self.signed.is_empty() {
+                // Nothing is known of the time from here to the first request; the next process has to know that, too.
+                self.signed.push_back(now);
+            }
         } else if let Some(name) = self.accepts.take() {
             self.accepted = Some(Stretch { name, known: until });
         }
@@ -306,8 +308,7 @@ impl Sights {
     /// Before the first one, only the beginning of the listener is known.
     pub(super) fn signed_before(&self, moment: Moment) -> Moment {
         let before = self.signed.iter().rev().find(|signed| **signed <= moment);
-        let opened = self.opened.map_or(moment, |opened| opened.min(moment));
-        before.copied().unwrap_or(opened)
+        before.copied().unwrap_or(moment)
     }
 }
 
