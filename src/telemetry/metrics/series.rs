@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 
 use super::encode::{Encoder, Format};
 use super::table;
-use crate::model::cluster::{ClusterStatus, HostState, Role};
+use crate::model::cluster::{ClusterStatus, HostState, HostStatus, Role};
 use crate::model::obstacle::Obstacle;
 use crate::model::status::{
     GapReason, InviteStatus, ShardState, SinkStatus, Status, SubscriptionState, TokenState, WebhookStatus,
@@ -222,6 +222,8 @@ fn cluster(out: &mut Encoder, cluster: &ClusterStatus) {
     for state in HostState::ALL {
         hosts.add(&[state.name()], cluster.hosts.iter().filter(|host| host.state == state).count());
     }
+    let differs = |host: &&HostStatus| host.file_differs && host.state != HostState::Down;
+    out.one(&table::CLUSTER_OTHER_FILES, cluster.hosts.iter().filter(differs).count());
     out.one(&table::CLUSTER_TAKEOVERS, cluster.takeovers);
     out.one(&table::FORWARD_LAG_EVENTS, cluster.forward.lag_events);
     out.one(&table::FORWARD_LAG_SECONDS, cluster.forward.lag_seconds);

@@ -157,6 +157,8 @@ metrics! {
         "1 on the host that leads the cluster; absent without `[cluster]`";
     CLUSTER_HOSTS: Gauge "eventsubd_cluster_hosts" ("") ["state"]
         "Hosts of the cluster that this one has seen, by state";
+    CLUSTER_OTHER_FILES: Gauge "eventsubd_cluster_hosts_with_another_file" ("") []
+        "Hosts of the cluster that are up and have another file than this one";
     CLUSTER_TAKEOVERS: Counter "eventsubd_cluster_takeovers" ("") []
         "Times that this host began to lead the cluster";
     FORWARD_LAG_EVENTS: Gauge "eventsubd_forward_lag_events" ("") []
