@@ -188,6 +188,8 @@ fn check_contents(package: &Path, folder: &Path) {
         "usr/share/doc/eventsubd/copyright",
         "usr/share/doc/eventsubd/third-party.gz",
         "usr/share/doc/eventsubd/examples/config.toml",
+        "usr/share/doc/eventsubd/contrib/cluster/compose.yaml",
+        "usr/share/doc/eventsubd/contrib/cluster/nats.conf",
         "usr/share/doc/eventsubd/contrib/grafana/eventsubd.json",
         "usr/share/doc/eventsubd/contrib/prometheus/eventsubd.rules.yml",
     ] {

@@ -161,6 +161,7 @@ const PURE: &[&str] = &[
     "cluster/offset",
     "cluster/presence",
     "cluster/sessions",
+    "cluster/sight",
     "cluster/term",
     "cluster/values",
     "admin/change",

@@ -96,7 +96,11 @@ impl NatsServers {
             None => options,
         };
         match &self.credentials {
-            Some(text) => options.credentials(text.expose()).map_err(|_| NatsServersError::Credentials),
+            Some(text) => {
+                // The library wants an end of the last line, and the ends of secrets are trimmed.
+                let text = zeroize::Zeroizing::new(format!("{}\n", text.expose()));
+                options.credentials(&text).map_err(|_| NatsServersError::Credentials)
+            }
             None => Ok(options),
         }
     }

@@ -287,6 +287,7 @@ impl World {
             fingerprint: String::new(),
             since: self.wall(),
             leaving: false,
+            blind: false,
             shards: Vec::new(),
             sinks: Vec::new(),
             forward_lag: 0,

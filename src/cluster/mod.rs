@@ -26,6 +26,7 @@ mod presence;
 mod run;
 mod sessions;
 mod shared;
+mod sight;
 mod term;
 mod values;
 

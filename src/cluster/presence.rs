@@ -43,6 +43,9 @@ pub(super) struct HostValue {
     /// Start of its process.
     pub(super) since: Timestamp,
     pub(super) leaving: bool,
+    /// Whether it has led, and could not reach Twitch.
+    #[serde(default)]
+    pub(super) blind: bool,
     pub(super) shards: Vec<u32>,
     pub(super) sinks: Vec<String>,
     /// The sockets that it reads.
@@ -163,10 +166,13 @@ impl Hosts {
         now: Moment,
     ) -> Fits {
         let mut fits = Fits::new();
+        let one_sees = self.alive().any(|name| !self.known[name].value.blind);
         for name in self.alive() {
             let known = &self.known[name];
             let is_lost = have_lost.contains(name) && known.is_lost(self.ticks, now);
-            if known.value.knows_assignments() && !is_lost {
+            // Without Twitch it has no socket; if no host has a way there, it may as well keep its shards.
+            let is_blind = one_sees && known.value.blind;
+            if known.value.knows_assignments() && !is_lost && !is_blind {
                 fits.insert(Arc::clone(name), known.fitness(now, draining.get(name)));
             }
         }
@@ -214,6 +220,13 @@ impl Hosts {
         let differs =
             |known: &Known| known.state(now) != HostState::Down && known.value.fingerprint != fingerprint;
         self.known.iter().filter(|(_, known)| differs(known)).map(|(name, _)| &**name).collect()
+    }
+
+    /// Whether another host than this one is up and may reach Twitch.
+    pub(super) fn another_may_lead(&self, host: &str, now: Moment) -> bool {
+        self.known
+            .iter()
+            .any(|(name, known)| **name != *host && known.state(now) == HostState::Up && !known.value.blind)
     }
 
     /// Every host, by name, with those that were members before this daemon was started. A host that is down and no member
@@ -282,6 +295,7 @@ mod tests {
             fingerprint: fingerprint.into(),
             since: Timestamp::from_unix_millis(1_000),
             leaving,
+            blind: false,
             shards: vec![0],
             sinks: vec!["log".into()],
             formats: vec![ASSIGN.into()],
@@ -372,6 +386,20 @@ mod tests {
             );
         }
         assert!(hosts.alive_value("b").is_some());
+    }
+
+    #[test]
+    fn a_host_makes_room_only_for_one_that_may_reach_twitch() {
+        let mut hosts = Hosts::default();
+        hosts.handle_value("a", 1, value("1", "same", false), true, at(10));
+        assert!(!hosts.another_may_lead("a", at(10).0), "it is alone");
+        hosts.handle_value("b", 2, HostValue { blind: true, ..value("2", "same", false) }, false, at(10));
+        hosts.handle_value("c", 3, value("3", "same", true), false, at(10));
+        assert!(!hosts.another_may_lead("a", at(10).0), "one is blind, one is leaving");
+        hosts.handle_value("d", 4, value("4", "same", false), false, at(10));
+        assert!(hosts.another_may_lead("a", at(10).0));
+        hosts.handle_end("d", 5);
+        assert!(!hosts.another_may_lead("a", at(10).0));
     }
 
     proptest! {

@@ -25,6 +25,7 @@ use super::nats::{Bucket, ClusterError, Connection, KeyChange, KeyState, change}
 use super::presence::{ASSIGN, HostValue, Hosts};
 use super::sessions::{HostSockets, SocketsValue};
 use super::shared::{Shared, SharedIn, shared};
+use super::sight::Sight;
 use super::term::Terms;
 use super::values::{BOUND, GAPS, Group, GroupWrite, PLACES, SharedValues};
 use crate::model::cluster::{
@@ -61,6 +62,8 @@ pub struct HostFacts {
     pub forward_lag: u64,
     /// The sockets that are read here.
     pub sockets: Arc<HostSockets>,
+    /// Whether no shard delivers here, and Twitch cannot be reached for it.
+    pub is_failing: bool,
 }
 
 /// Values that other parts of this host publish for the cluster.
@@ -373,6 +376,9 @@ struct Driver {
     /// Fingerprint of the file in force.
     fingerprint: String,
     era: Era,
+    sight: Sight,
+    /// Whether Twitch counts as out of reach from here.
+    is_blind: bool,
     /// Operations under way, each with the number of the bucket that it is about.
     running: FuturesUnordered<BoxFuture<'static, (u64, Done)>>,
 }
@@ -436,6 +442,8 @@ impl Driver {
             since: wall(),
             fingerprint,
             era: Era::default(),
+            sight: Sight::default(),
+            is_blind: false,
             running: FuturesUnordered::new(),
         };
         (driver, hints)
@@ -536,8 +544,10 @@ impl Driver {
             self.told = told;
             self.watching = Some(Watching(tokio::spawn(watch_keys(Arc::clone(&bucket), changes))));
         }
+        self.look_at_twitch(at);
+        let yields = self.is_blind && self.hosts.another_may_lead(&self.options.host, at);
         let hands_over = self.assigner.hands_over(&self.options.host, &self.hosts, at);
-        if !self.is_leaving && (hands_over || self.host.is_taken()) {
+        if !self.is_leaving && (hands_over || yields || self.host.is_taken()) {
             self.leader.resign(at);
         } else if self.host.epoch(at).is_some() && !self.is_leaving && at >= self.era.lead_after() {
             self.leader.contend(at);
@@ -655,6 +665,21 @@ impl Driver {
         let _ = reply.send(Err(refused));
     }
 
+    fn look_at_twitch(&mut self, at: Moment) {
+        let leads = self.terms.role() == Role::Leader;
+        let is_blind = self.sight.update(leads.then(|| self.inputs.facts.borrow().is_failing), at);
+        if is_blind == self.is_blind {
+            return;
+        }
+        self.is_blind = is_blind;
+        self.host.renew_now(at);
+        if is_blind {
+            warn!("this host leads and cannot reach Twitch; it makes room for another host, if there is one");
+        } else {
+            info!("this host may lead again");
+        }
+    }
+
     fn key(&self, which: Which) -> String {
         match which {
             Which::Host => format!("{HOST}{}", self.options.host),
@@ -688,6 +713,7 @@ impl Driver {
             fingerprint: self.fingerprint.clone(),
             since: self.since,
             leaving: self.is_leaving,
+            blind: self.is_blind,
             shards: facts.shards.clone(),
             sinks: facts.sinks.clone(),
             formats: vec![ASSIGN.to_owned()],
@@ -942,11 +968,13 @@ impl Driver {
             holder.and_then(|holder| self.hosts.name_of(holder)).map(str::to_owned)
         };
         let failure = self.failure();
+        let connected = failure.is_none();
+        let failure = failure.or_else(|| self.blindness());
         let new = ClusterStatus {
             name: self.options.name.clone(),
             host: self.options.host.clone(),
             role: self.terms.role(),
-            connected: failure.is_none(),
+            connected,
             nats_version: self.connection.as_ref().ok().and_then(Connection::version),
             takeovers: self.terms.takeovers(),
             hosts: self.hosts.statuses(&self.fingerprint, leader.as_deref(), self.assigner.applied(), at),
@@ -1007,6 +1035,14 @@ impl Driver {
             ));
         }
         None
+    }
+
+    /// The problem of a host that has made room for another one.
+    fn blindness(&self) -> Option<(String, String)> {
+        let text =
+            "this host has led and could not reach Twitch, so it leaves the lead to others for 5 minutes";
+        let hint = "see whether this machine reaches api.twitch.tv and eventsub.wss.twitch.tv";
+        (self.is_blind && self.terms.role() != Role::Leader).then(|| (text.to_owned(), hint.to_owned()))
     }
 
     fn log_role(&self, before: Role) {

@@ -155,6 +155,7 @@ impl Daemon {
                     bindings: reconcile.bindings.clone(),
                     target: reconcile.target.clone(),
                 },
+                reconcile: reconcile.status.clone(),
             };
             (task, link, sources)
         });

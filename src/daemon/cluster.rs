@@ -31,7 +31,7 @@ use crate::model::cluster::{
 use crate::model::hint::Hint;
 use crate::model::route::SinkName;
 use crate::model::shard::{LiveSession, Lives, Sessions, ShardBindings, ShardId, ShardTarget};
-use crate::model::status::{ShardStatus, SinkStatus};
+use crate::model::status::{ProblemKind, ReconcileStatus, ShardStatus, SinkStatus};
 use crate::model::text::chain;
 use crate::reconcile::{Memory, MemoryError};
 use crate::store::{Store, StoreError};
@@ -60,6 +60,7 @@ pub(super) struct FactSources {
     pub(super) on_hint: HintCallback,
     /// The sockets of this host, and the answers about those of all hosts.
     pub(super) local: LocalShards,
+    pub(super) reconcile: watch::Receiver<ReconcileStatus>,
 }
 
 /// The task of the cluster, with what this host tells of itself.
@@ -181,8 +182,10 @@ async fn tell(mut sources: FactSources, facts: watch::Sender<HostFacts>) {
         });
         let sessions = sources.local.sessions.borrow_and_update().clone();
         let lives = sources.local.lives.borrow_and_update().clone();
+        let is_failing = shards.is_empty() && hooks.is_empty() && fails(&mut sources);
         let new = HostFacts {
             fingerprint: sources.fingerprint.borrow_and_update().clone(),
+            is_failing,
             shards: shards.union(&hooks).copied().collect(),
             sinks,
             forward_lag,
@@ -197,9 +200,16 @@ async fn tell(mut sources: FactSources, facts: watch::Sender<HostFacts>) {
             Ok(()) = sources.forward.changed() => {}
             Ok(()) = sources.local.sessions.changed() => {}
             Ok(()) = sources.local.lives.changed() => {}
+            Ok(()) = sources.reconcile.changed() => {}
             else => std::future::pending().await,
         }
     }
+}
+
+/// Whether sockets or requests fail for want of Twitch.
+fn fails(sources: &mut FactSources) -> bool {
+    let is_outage = sources.reconcile.borrow_and_update().problem_kind == Some(ProblemKind::Outage);
+    is_outage || sources.shards.borrow().values().any(|shard| shard.problem.is_some())
 }
 
 fn delivering(shards: &BTreeMap<ShardId, ShardStatus>) -> BTreeSet<u32> {

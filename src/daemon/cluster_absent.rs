@@ -16,7 +16,7 @@ use crate::model::cluster::{ClusterStatus, ForwardStatus, LeaderRequest, Leaders
 use crate::model::hint::Hint;
 use crate::model::route::SinkName;
 use crate::model::shard::{Bindings, Lives, Sessions, ShardBindings, ShardId, ShardTarget};
-use crate::model::status::{ShardStatus, SinkStatus};
+use crate::model::status::{ReconcileStatus, ShardStatus, SinkStatus};
 use crate::reconcile::Memory;
 use crate::store::{Store, StoreError};
 use crate::transport::HintCallback;
@@ -31,6 +31,7 @@ pub(super) struct FactSources {
     pub(super) target: watch::Receiver<Option<ShardTarget>>,
     pub(super) bindings: watch::Receiver<ShardBindings>,
     pub(super) sink_options: watch::Receiver<Arc<[SinkOptions]>>,
+    pub(super) reconcile: watch::Receiver<ReconcileStatus>,
     pub(super) forward: watch::Receiver<ForwardStatus>,
     pub(super) on_hint: HintCallback,
     pub(super) local: LocalShards,

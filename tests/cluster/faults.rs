@@ -2,13 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use eventsubd::model::cluster::Role;
+use eventsubd::model::cluster::{HostState, Role};
+use eventsubd::model::status::Status;
 use eventsubd::sandbox::Sandbox;
+use rustix::process::Signal;
 
 use super::common::{WAIT, quick};
 use super::host::{Host, role};
-use super::servers::{OLDEST, Servers};
-use super::{arrives, hosts, made_and_deleted};
+use super::servers::{NEWEST, OLDEST, Servers};
+use super::swallower::Swallower;
+use super::{FILE, arrives, hosts, made_and_deleted};
 
 /// Waits until one of these hosts leads and Twitch matches the file; returns which.
 async fn leader(hosts: &[&Host]) -> usize {
@@ -34,15 +37,20 @@ async fn a_deleted_bucket_is_made_again_from_what_the_hosts_remember() {
     let before = made_and_deleted(&sandbox);
     let client = async_nats::connect(servers.urls().split(',').next().unwrap()).await.unwrap();
     let jetstream = async_nats::jetstream::new(client);
-    let mut revision = 0;
-    for _ in 0..2 {
+    let (mut revision, all) = (0, [&first, &second]);
+    for round in 1..=2 {
         jetstream.delete_stream("KV_eventsubd").await.unwrap();
-        let status = first.until("it is cut off", |status| role(status) == Role::CutOff).await;
-        assert!(status.ready, "{:?}", status.not_ready);
-        // The host that led has its sockets, so it leads again.
-        first.leads().await;
-        second.stands_by().await;
-        arrives(&sandbox, &[&first]).await;
+        let begun = Instant::now();
+        for host in all {
+            while host.log().matches("the bucket is made again").count() < round {
+                assert!(begun.elapsed() < WAIT, "it does not notice: {}", host.log());
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        arrives(&sandbox, &all).await;
+        let leads = leader(&all).await;
+        all[1 - leads].stands_by().await;
+        arrives(&sandbox, &all).await;
         let stream = jetstream.get_stream("KV_eventsubd").await.unwrap();
         let state = &stream.cached_info().state;
         assert!(state.first_sequence > revision, "{state:?}");
@@ -50,9 +58,180 @@ async fn a_deleted_bucket_is_made_again_from_what_the_hosts_remember() {
     }
     assert_eq!(made_and_deleted(&sandbox), before, "{}", first.log());
     // What a new leader has to know is in the new bucket.
-    let mut first = first;
-    first.kill();
-    assert_eq!(leader(&[&second]).await, 0);
+    let leads = leader(&all).await;
+    let mut all = [first, second];
+    all[leads].kill();
+    let next = &all[1 - leads];
+    next.leads().await;
+    arrives(&sandbox, &[next]).await;
+    assert_eq!(made_and_deleted(&sandbox), before, "{}", next.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_without_a_way_to_nats_is_followed_and_keeps_nothing_bound() {
+    let servers = Servers::start(OLDEST, 1);
+    let sandbox = Sandbox::start(quick()).await.unwrap();
+    let way = Swallower::start(servers.port(0)).await;
+    let first = &mut Host::new(&sandbox, &format!("nats://127.0.0.1:{}", way.port()), "web-1", FILE);
+    first.start();
+    first.leads().await;
+    let mut second = Host::new(&sandbox, &servers.urls(), "web-2", FILE);
+    second.start();
+    second.stands_by().await;
+    let before = made_and_deleted(&sandbox);
+    way.swallow(true);
+    second.leads().await;
+    assert_ne!(role(&first.status().await.unwrap()), Role::Leader, "two lead");
     arrives(&sandbox, &[&second]).await;
-    assert_eq!(made_and_deleted(&sandbox), before, "{}", second.log());
+    let status = first.until("it says so", |status| !status.problems.is_empty()).await;
+    assert!(status.problems.iter().any(|problem| problem.part == "cluster"), "{:?}", status.problems);
+    way.swallow(false);
+    first.stands_by().await;
+    arrives(&sandbox, &[&second]).await;
+    assert_eq!(second.leads().await.cluster.unwrap().takeovers, 1);
+    assert_eq!(made_and_deleted(&sandbox), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_stands_still_leaves_one_leader_and_nothing_is_made_anew() {
+    let servers = Servers::start(OLDEST, 1);
+    let sandbox = Sandbox::start(quick()).await.unwrap();
+    let [first, second] = hosts(&sandbox, &servers.urls()).await;
+    let (hosts, before) = ([&first, &second], made_and_deleted(&sandbox));
+    for seconds in [2, 5, 20] {
+        let leads = leader(&hosts).await;
+        hosts[leads].signal(Signal::STOP);
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        hosts[leads].signal(Signal::CONT);
+        let next = leader(&hosts).await;
+        assert!(seconds < 4 || next != leads, "nobody took over within {seconds} s");
+        hosts[1 - next].stands_by().await;
+        arrives(&sandbox, &hosts).await;
+    }
+    assert_eq!(made_and_deleted(&sandbox), before, "{}{}", first.log(), second.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_nats_server_that_stands_still_takes_no_event() {
+    let servers = Servers::start(NEWEST, 3);
+    let sandbox = Sandbox::start(quick()).await.unwrap();
+    let [first, second] = hosts(&sandbox, &servers.urls()).await;
+    let (hosts, before) = ([&first, &second], made_and_deleted(&sandbox));
+    // One of them leads the bucket, and each daemon is connected to one.
+    for (index, seconds) in [(0, 2), (1, 2), (2, 2), (0, 5), (1, 5), (2, 10)] {
+        servers.signal(index, Signal::STOP);
+        arrives(&sandbox, &hosts).await;
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        servers.signal(index, Signal::CONT);
+        let leads = leader(&hosts).await;
+        hosts[1 - leads].stands_by().await;
+        arrives(&sandbox, &hosts).await;
+    }
+    assert_eq!(made_and_deleted(&sandbox), before, "{}{}", first.log(), second.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_nats_server_with_older_data_changes_nothing() {
+    let mut servers = Servers::start(OLDEST, 3);
+    let sandbox = Sandbox::start(quick()).await.unwrap();
+    let [mut first, second] = hosts(&sandbox, &servers.urls()).await;
+    let before = made_and_deleted(&sandbox);
+    servers.kill(0);
+    servers.save(0);
+    servers.run(0);
+    // The lease, the claim and the shared values change after the copy.
+    first.kill();
+    second.leads().await;
+    first.start();
+    first.stands_by().await;
+    servers.kill(0);
+    servers.restore(0);
+    servers.run(0);
+    let hosts = [&first, &second];
+    let leads = leader(&hosts).await;
+    hosts[1 - leads].stands_by().await;
+    arrives(&sandbox, &hosts).await;
+    // The others have the newer data; each goes away once.
+    for index in 1..servers.count() {
+        servers.kill(index);
+        leader(&hosts).await;
+        servers.run(index);
+        let leads = leader(&hosts).await;
+        hosts[1 - leads].stands_by().await;
+        arrives(&sandbox, &hosts).await;
+    }
+    assert_eq!(made_and_deleted(&sandbox), before, "{}{}", first.log(), second.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_may_get_another_name_and_may_go_for_good() {
+    let servers = Servers::start(OLDEST, 1);
+    let sandbox = Sandbox::start(quick()).await.unwrap();
+    let [mut first, mut second] = hosts(&sandbox, &servers.urls()).await;
+    let before = made_and_deleted(&sandbox);
+    let states = |status: &Status| -> Vec<(String, HostState)> {
+        let hosts = &status.cluster.as_ref().unwrap().hosts;
+        hosts.iter().map(|host| (host.name.clone(), host.state)).collect()
+    };
+    second.kill();
+    second.edit("host = \"web-2\"", "host = \"web-9\"");
+    second.start();
+    second.stands_by().await;
+    let renamed = [
+        ("web-1".to_owned(), HostState::Up),
+        ("web-2".to_owned(), HostState::Down),
+        ("web-9".to_owned(), HostState::Up),
+    ];
+    first.until("the new name is known, the old one down", |status| states(status) == renamed).await;
+    first.kill();
+    second.leads().await;
+    second.until("the first is down", |status| states(status)[0].1 == HostState::Down).await;
+    arrives(&sandbox, &[&second]).await;
+    assert_eq!(made_and_deleted(&sandbox), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clocks_an_hour_apart_change_nothing_and_shorten_no_gap() {
+    let servers = Servers::start(OLDEST, 1);
+    let sandbox = Sandbox::start(quick()).await.unwrap();
+    let mut all: Vec<Host> = Vec::new();
+    for (nth, clock) in ["+1h", "-1h"].into_iter().enumerate() {
+        let mut host = Host::new(&sandbox, &servers.urls(), &format!("web-{}", nth + 1), FILE);
+        host.environment = vec![
+            ("LD_PRELOAD".to_owned(), faketime()),
+            ("FAKETIME".to_owned(), clock.to_owned()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC".to_owned(), "1".to_owned()),
+        ];
+        host.start();
+        if nth == 0 {
+            host.leads().await
+        } else {
+            host.stands_by().await
+        };
+        all.push(host);
+    }
+    let before = made_and_deleted(&sandbox);
+    for killed in [0, 1] {
+        let begun = Instant::now();
+        all[killed].kill();
+        let next = &all[1 - killed];
+        next.leads().await;
+        let dark = begun.elapsed();
+        let status = next.until("the gap is told", |status| !status.gaps.recent.is_empty()).await;
+        let gap = &status.gaps.recent[0];
+        let told = gap.to.since(gap.from);
+        assert!(told > Duration::from_secs(2) && told < dark + WAIT, "{gap:?}, {dark:?}");
+        arrives(&sandbox, &[next]).await;
+        all[killed].start();
+        all[killed].stands_by().await;
+    }
+    assert_eq!(made_and_deleted(&sandbox), before);
+}
+
+/// The library that moves a program's clock.
+fn faketime() -> String {
+    let folders = std::fs::read_dir("/usr/lib").unwrap().flatten();
+    let path =
+        folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1")).find(|path| path.exists());
+    path.expect("libfaketime is installed by tests/run").display().to_string()
 }

@@ -18,13 +18,15 @@ use super::common::{EXE, SECRET, WAIT, ids, output};
 pub(super) struct Host {
     folder: tempfile::TempDir,
     pub(super) child: Option<Child>,
+    /// More variables of its environment.
+    pub(super) environment: Vec<(String, String)>,
 }
 
 impl Host {
     /// Writes its file; nothing is started.
     pub(super) fn new(sandbox: &Sandbox, nats: &str, name: &str, file: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let host = Self { folder, child: None };
+        let host = Self { folder, child: None, environment: Vec::new() };
         host.configure(sandbox, nats, name, file);
         host
     }
@@ -52,11 +54,19 @@ impl Host {
         }
     }
 
+    /// Replaces a part of its file.
+    pub(super) fn edit(&self, from: &str, to: &str) {
+        let path = self.path("config.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{from}: {text}");
+        fs::write(path, text.replace(from, to)).unwrap();
+    }
+
     pub(super) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(EXE);
         command.args(arguments).arg("--config").arg(self.path("config.toml"));
         command.arg("--state-dir").arg(self.path("state")).env_clear().env("PATH", "/usr/bin:/bin");
-        command.stdin(Stdio::null());
+        command.stdin(Stdio::null()).envs(self.environment.iter().cloned());
         command
     }
 

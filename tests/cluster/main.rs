@@ -8,8 +8,10 @@ mod common;
 mod faults;
 mod host;
 mod log;
+mod logins;
 mod restart;
 mod servers;
+mod swallower;
 mod webhooks;
 
 use std::path::PathBuf;

@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::WAIT;
+use super::common::WAIT;
+use super::common::certificate::certificate;
 
 /// The oldest server that is allowed.
 pub(super) const OLDEST: &str = "oldest/site-packages/bin/nats-server";
@@ -26,6 +27,9 @@ fn copy_folder(from: &Path, to: &Path) {
         }
     }
 }
+
+/// The password of users and routes in a configuration.
+pub(super) const PASSWORD: &str = "s3cretOfThisTest";
 
 /// Servers that know each other; they are killed when this goes.
 pub(super) struct Servers {
@@ -51,11 +55,22 @@ impl Servers {
         Self::start_program(program, number)
     }
 
+    /// So many servers of this release with this configuration. Its address for routes and its folder are replaced, paths in it are
+    /// relative to a folder which has a certificate, and the variables of contrib/cluster/nats.conf are set.
+    pub(super) fn start_configured(program: &str, number: usize, config: &str) -> Self {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster").join(program);
+        Self::start_with(program, number, config.to_owned())
+    }
+
     /// So many servers of this program.
     pub(super) fn start_program(program: PathBuf, number: usize) -> Self {
+        Self::start_with(program, number, String::new())
+    }
+
+    fn start_with(program: PathBuf, number: usize, config: String) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let config = String::new();
-        let mut servers = Self { folder, config, program, ports: Vec::new(), children: Vec::new() };
+        certificate(folder.path());
+        let mut servers = Self { folder, program, ports: Vec::new(), children: Vec::new(), config };
         // Another process may take a port meanwhile: then other ones are tried.
         let begun = Instant::now();
         loop {
@@ -65,6 +80,7 @@ impl Servers {
             if (0..number).all(|index| servers.listens(index)) {
                 return servers;
             }
+            (0..number).for_each(|index| servers.kill(index));
             assert!(begun.elapsed() < WAIT, "the NATS servers do not start");
         }
     }
@@ -72,20 +88,29 @@ impl Servers {
     /// Starts a server, with what it had stored.
     pub(super) fn run(&mut self, index: usize) {
         let (port, cluster) = self.ports[index];
-        let config = self.folder.path().join("config");
-        fs::write(&config, &self.config).unwrap();
+        let file = format!("nats-{index}.conf");
+        let config = self.config.replace("0.0.0.0:6222", &format!("127.0.0.1:{cluster}"));
+        // The server refuses a folder that is named twice.
+        let config = config.replace("store_dir: \"/var/lib/nats\"", "");
+        fs::write(self.folder.path().join(&file), config).unwrap();
         let mut command = Command::new(&self.program);
         command
-            .arg("--config")
-            .arg(config)
+            .args(["--config", &file])
             .args(["--jetstream", "--addr", "127.0.0.1", "--port", &port.to_string()])
             .args(["--name", &format!("n{index}"), "--store_dir"])
-            .arg(self.folder.path().join(format!("store-{index}")))
+            .arg(self.store(index))
+            .current_dir(self.folder.path())
             .env("PATH", "/usr/local/sbin:/usr/sbin:/usr/local/bin:/usr/bin")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::create(self.folder.path().join(format!("log-{index}"))).unwrap());
-        if self.ports.len() > 1 {
+        command.env("NATS_NAME", format!("n{index}"));
+        command.env("NATS_PASSWORD", PASSWORD).env("NATS_ROUTES_PASSWORD", PASSWORD);
+        for (nth, (_, cluster)) in self.ports.iter().enumerate() {
+            let route = format!("nats://routes:{PASSWORD}@127.0.0.1:{cluster}");
+            command.env(format!("NATS_ROUTE{}", nth + 1), route);
+        }
+        if self.ports.len() > 1 && !self.config.contains("routes:") {
             let routes: Vec<String> =
                 self.ports.iter().map(|(_, cluster)| format!("nats://127.0.0.1:{cluster}")).collect();
             command
@@ -116,6 +141,21 @@ impl Servers {
         }
     }
 
+    fn store(&self, index: usize) -> PathBuf {
+        self.folder.path().join(format!("store-{index}"))
+    }
+
+    /// Copies what a server has stored, which must not run.
+    pub(super) fn save(&self, index: usize) {
+        copy_folder(&self.store(index), &self.folder.path().join("saved"));
+    }
+
+    /// Gives a server back what [`Self::save`] has copied.
+    pub(super) fn restore(&self, index: usize) {
+        fs::remove_dir_all(self.store(index)).unwrap();
+        copy_folder(&self.folder.path().join("saved"), &self.store(index));
+    }
+
     pub(super) fn signal(&self, index: usize, signal: Signal) {
         kill_process(Pid::from_child(self.children[index].as_ref().unwrap()), signal).unwrap();
     }
@@ -136,6 +176,14 @@ impl Servers {
         let folder = self.stream(index, stream);
         fs::remove_dir_all(&folder).unwrap();
         copy_folder(copy.path(), &folder);
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(super) fn port(&self, index: usize) -> u16 {
+        self.ports[index].0
     }
 
     /// The value of `nats` for them.

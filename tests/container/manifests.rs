@@ -10,6 +10,7 @@ use crate::common::EXE;
 use crate::{USER, ok, source};
 
 const COMPOSE: &str = "contrib/compose/compose.yaml";
+const CLUSTER: &str = "contrib/cluster/compose.yaml";
 const QUADLET: &str = "contrib/podman/eventsubd.container";
 const KUBERNETES: &str = "contrib/kubernetes/eventsubd.yaml";
 
@@ -63,6 +64,57 @@ fn compose_accepts_its_file() {
         commands += 1;
     }
     assert_eq!(commands, 2);
+}
+
+#[test]
+fn compose_accepts_the_file_for_three_hosts() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = fs::read_to_string(source(CLUSTER)).unwrap();
+    fs::write(folder.path().join("compose.yaml"), &text).unwrap();
+    fs::write(folder.path().join("client_secret"), "").unwrap();
+    let lines = text.lines().filter_map(|line| line.strip_prefix("#   "));
+    let env: Vec<&str> = lines.filter(|line| !line.contains(' ') && line.contains('=')).collect();
+    assert_eq!(env.len(), 7, "{env:?}");
+    fs::write(folder.path().join(".env"), env.join("\n")).unwrap();
+    let mut command = Command::new("docker-compose");
+    command.current_dir(folder.path()).args(["--file", "compose.yaml", "config"]);
+    let output = command.output().unwrap();
+    let warnings = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && !warnings.contains("not set"), "{warnings}");
+    let read = documents(&String::from_utf8(output.stdout).unwrap());
+    let (daemon, nats) = (&read[0]["services"]["eventsubd"], &read[0]["services"]["nats"]);
+    assert_eq!(daemon["image"], image());
+    assert_eq!(daemon["environment"]["EVENTSUBD_CLUSTER__HOST"], "web-1");
+    let addresses = "nats://eventsubd:a-long-random-text@n1:4222,nats://n2:4222,nats://n3:4222";
+    assert_eq!(daemon["environment"]["EVENTSUBD_CLUSTER__NATS"], addresses);
+    assert_eq!(nats["environment"]["NATS_ROUTE3"], "nats://routes:another-one@n3:6222");
+    let conf = fs::read_to_string(source("contrib/cluster/nats.conf")).unwrap();
+    for name in nats["environment"].as_object().unwrap().keys() {
+        assert!(conf.contains(&format!("${name}")), "nats.conf does not read {name}");
+    }
+    assert!(text.contains(&format!("chown {USER} client_secret")));
+    let commands: Vec<_> = text.lines().filter_map(|line| line.split("exec eventsubd ").nth(1)).collect();
+    assert_eq!(commands.len(), 2);
+    commands.iter().for_each(|line| is_command(&line.split_whitespace().collect::<Vec<_>>()));
+}
+
+#[test]
+fn systemd_accepts_the_units_for_three_hosts() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = fs::read_to_string(source("contrib/cluster/nats-server.service")).unwrap();
+    let nats = folder.path().join("nats-server.service");
+    // Neither the program nor the user is here.
+    let text = text.replace("/usr/local/bin/nats-server", "/bin/true").replace("=nats\n", "=root\n");
+    fs::write(&nats, text).unwrap();
+    let unit = folder.path().join("eventsubd.service");
+    let drop_in = folder.path().join("eventsubd.service.d");
+    fs::create_dir(&drop_in).unwrap();
+    fs::copy(source("contrib/cluster/eventsubd.conf"), drop_in.join("cluster.conf")).unwrap();
+    fs::write(&unit, "[Service]\nExecStart=/bin/true\n").unwrap();
+    let output =
+        Command::new("systemd-analyze").args(["verify", "--man=no"]).args([&nats, &unit]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.is_empty(), "{said}");
 }
 
 /// Keys of podman-systemd.unit(5) that the unit may use.
