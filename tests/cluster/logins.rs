@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,7 +10,7 @@ use eventsubd::sandbox::Sandbox;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
 
-use super::common::{output, quick, text};
+use super::common::{WAIT, output, quick, text};
 use super::host::Host;
 use super::servers::{NEWEST, OLDEST, PASSWORD, Servers};
 use super::{FILE, arrives, made_and_deleted};
@@ -42,8 +43,17 @@ async fn work(servers: &Servers, nats: &str, credentials: Option<&str>) {
             fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
             host.edit("[cluster]\n", "[cluster]\ncredentials = \"nats.creds\"\n");
         }
-        let answer = output(host.command(&["check", "--online"])).await;
-        assert!(text(&answer.stdout).contains("NATS"), "{}", text(&answer.stdout));
+        // Servers that have just met need some seconds to be a cluster.
+        let begun = Instant::now();
+        loop {
+            let answer = output(host.command(&["check", "--online"])).await;
+            let said = text(&answer.stdout);
+            if said.contains("NATS 2.") {
+                break;
+            }
+            assert!(begun.elapsed() < WAIT, "{said}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
         host.start();
         if nth == 1 {
             host.leads().await
