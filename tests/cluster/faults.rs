@@ -235,3 +235,33 @@ fn faketime() -> String {
         folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1")).find(|path| path.exists());
     path.expect("libfaketime is installed by tests/run").display().to_string()
 }
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_without_a_way_to_twitch_makes_room_for_one_that_has_it() {
+    let servers = Servers::start(OLDEST, 1);
+    let sandbox = Sandbox::start(quick()).await.unwrap();
+    let port = sandbox.api_url().rsplit_once(':').unwrap().1.split('/').next().unwrap().to_owned();
+    let way = Swallower::start(port.parse().unwrap()).await;
+    let mut first = Host::new(&sandbox, &servers.urls(), "web-1", FILE);
+    first.edit(&format!(":{port}"), &format!(":{}", way.port()));
+    first.start();
+    first.leads().await;
+    let mut second = Host::new(&sandbox, &servers.urls(), "web-2", FILE);
+    second.start();
+    second.stands_by().await;
+    let before = made_and_deleted(&sandbox);
+    way.swallow(true);
+    second.leads().await;
+    arrives(&sandbox, &[&second]).await;
+    let blind = |status: &Status| {
+        status.problems.iter().any(|problem| problem.message.contains("could not reach Twitch"))
+    };
+    first.until("it says why", blind).await;
+    way.swallow(false);
+    // It is not given the lead back at once, but takes it if nobody else is there.
+    assert_eq!(role(&second.status().await.unwrap()), Role::Leader);
+    assert_eq!(made_and_deleted(&sandbox), before);
+    second.kill();
+    first.leads().await;
+    arrives(&sandbox, &[&first]).await;
+    assert_eq!(made_and_deleted(&sandbox), before);
+}
