@@ -501,13 +501,13 @@ fn a_person_drains_and_forgets_hosts() {
     };
 
     let (outcome, edited, value) = ask(&mut world, HostRequest::Drain { host: host(1) });
-    assert!(outcome.is_ok_and(|said| said.starts_with("web-1 hands its work over")));
+    assert!(outcome.is_ok_and(|said| said.starts_with("web-1 hands its shards and the lead over")));
     assert_eq!((edited, has(&value, 1)), (1, 1), "the sink that is pinned to it stays: {value:?}");
     // The last host that is not drained has all; then nothing moves any more.
     let (_, _, value) = ask(&mut world, HostRequest::Drain { host: host(2) });
     assert_eq!((has(&value, 0), has(&value, 2)), (4, 0));
     let (outcome, _, all) = ask(&mut world, HostRequest::Drain { host: host(0) });
-    assert!(outcome.is_ok_and(|said| said.contains("no other host can take it now")));
+    assert!(outcome.is_ok_and(|said| said.contains("no other host can have them now")));
     assert_eq!(all.shards, value.shards);
     let (outcome, edited, value) = ask(&mut world, HostRequest::Undrain { host: host(2) });
     assert!(outcome.is_ok() && edited == 1 && has(&value, 2) == 4, "{value:?}");

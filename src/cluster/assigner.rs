@@ -145,18 +145,20 @@ impl Assigner {
                 let waits = if fits.iter().any(is_other) {
                     ""
                 } else {
-                    "; no other host can take it now, so it keeps it until one can"
+                    "; no other host can have them now, so it keeps them until one can"
                 };
                 let said = format!(
-                    "{host} hands its work over, and gets none until `eventsubd hosts drain --undo {host}` or a \
-                     restart of its daemon{waits}"
+                    "{host} hands its shards and the lead over, and gets neither until `eventsubd hosts drain --undo \
+                     {host}` or a restart of its daemon{waits}"
                 );
                 (Edit::Drain(name, value.holder.run.clone()), said)
             }
             (HostRequest::Undrain { .. }, _) if !last.draining.contains_key(&name) => {
                 return Err(format!("{host} is not drained"));
             }
-            (HostRequest::Undrain { .. }, _) => (Edit::Undrain(name), format!("{host} gets work again")),
+            (HostRequest::Undrain { .. }, _) => {
+                (Edit::Undrain(name), format!("{host} may have shards and lead again"))
+            }
             (HostRequest::Forget { .. }, Some(_)) => {
                 return Err(format!("{host} is up: stop its daemon first, and wait for three seconds"));
             }
