@@ -19,7 +19,7 @@ pub struct DeliveryOptions {
     pub children: Children,
     /// Print what sinks that reach outside would get, instead of sending it.
     pub print: bool,
-    /// Whether a forwarder reads the store as well; see [`super::forwarder`].
+    /// Whether a forwarder reads the store as well; see [`fn@super::forwarder`].
     pub forwards: bool,
     /// The proxies that HTTP sinks go through, for messages; NATS sinks connect directly.
     pub proxies: Proxies,
