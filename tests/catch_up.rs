@@ -214,7 +214,7 @@ async fn updates_of_channels_are_told_when_they_are_asked_for() {
     }
     assert!(home.sandbox.wait_for(WAIT, |sandbox| sandbox.sessions().is_empty()).await);
     assert!(home.sandbox.trigger("channel.update", Some("ann")).await.is_err(), "nobody is connected");
-    // What is known is younger than Twitch's answers may be old.
+    // The known state is younger than Twitch's answers may be old.
     tokio::time::sleep(CACHE * 2).await;
     home.sandbox.clear_faults();
     daemon.until("it is told", |status| status.gaps.mended == 1).await;

@@ -94,8 +94,8 @@ impl Assigner {
         if self.asked.is_some() || now < self.next {
             return None;
         }
-        // That of a later leader is not overwritten. What the watch has told may be older or of a bucket that has gone
-        // back in time, so the key itself is asked for.
+        // The assignment of a later leader is not overwritten. The watch may have told an older one, or one of a bucket that
+        // has gone back in time, so the key itself is asked for.
         if self.must_read || self.found.1.epoch > epoch {
             self.asked = Some(Asked::Read);
             self.next = now + RETRY;

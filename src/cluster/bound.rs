@@ -1,5 +1,5 @@
-//! What the leader has learned of the sessions of all hosts, as the shared values have it: one name for each shard, and
-//! one for the conduit. ◆
+//! Twitch's answers about the sessions of all hosts, as the shared values have them: one name for each shard, and one for
+//! the conduit. ◆
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,8 +39,7 @@ impl Bound {
         bound.map(|(shard, binding)| (*shard, binding.session_id.clone())).collect()
     }
 
-    /// These answers with newer ones for a conduit of so many shards. What is said of shards that the newer ones leave out
-    /// stays.
+    /// Adds newer answers for a conduit of so many shards. Answers about shards that the newer ones leave out stay.
     pub(super) fn with(&self, conduit_id: &Arc<str>, shards: u32, newer: &Bindings) -> Self {
         let is_same = self.conduit_id.as_ref() == Some(conduit_id);
         let old = self.bindings.range(..ShardId(shards)).filter(|_| is_same);

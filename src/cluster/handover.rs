@@ -13,7 +13,7 @@ use crate::model::shard::{BindOutcome, Bindings, SessionId, Sessions, ShardId, S
 /// Time for which a socket is read on once Twitch delivers to its successor.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// What this host is to have.
+/// The share of this host in the shards.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Share<'a> {
     /// Name of this host.

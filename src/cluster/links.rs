@@ -27,7 +27,7 @@ use crate::telemetry::Publish;
 /// Pause after answers that could not be written.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What the parts of this host publish.
+/// The values about shards that the parts of this host publish.
 #[derive(Clone, Debug)]
 pub struct LocalShards {
     /// The sessions of the pool.
@@ -40,7 +40,7 @@ pub struct LocalShards {
     pub target: watch::Receiver<Option<ShardTarget>>,
 }
 
-/// What the parts of this host read.
+/// The values about shards that the parts of this host read.
 #[derive(Clone, Debug)]
 pub struct ShardEnds {
     /// The sessions of all hosts, for the reconciler.

@@ -1,6 +1,6 @@
 //! The sockets of all hosts: what each tells of its own, and which of them counts for each shard. ◆
 //!
-//! What another host says is taken with care: it is bounded, and a socket for a shard that the host was not given counts
+//! The word of another host is taken with care: it is bounded, and a socket for a shard that the host was not given counts
 //! only if Twitch is known to deliver to it.
 
 use std::collections::BTreeMap;

@@ -15,7 +15,7 @@ fn seconds(seconds: u64) -> Moment {
     Duration::from_secs(seconds)
 }
 
-/// What the other hosts read of it.
+/// The value as other hosts read it.
 fn told(value: &SocketsValue) -> SocketsValue {
     serde_json::from_slice(&serde_json::to_vec(value).expect("a value")).expect("the same")
 }
@@ -25,7 +25,7 @@ fn a_host_tells_its_sockets_and_their_signs_of_life_by_our_clock() {
     let here = Instant::now();
     let own = sockets(&[(3, "x")], here);
     let mut remote = RemoteHosts::default();
-    // Its machine has run for an hour less than ours.
+    // The other machine has run for an hour less than ours.
     let (theirs, ours) = (|second| seconds(1_000 + second), |second| seconds(4_600 + second));
     for second in 1..=5 {
         let signs = &own[&ShardId(3)].signs;

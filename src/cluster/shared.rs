@@ -1,4 +1,4 @@
-//! What the task of the cluster tells of the sockets of other hosts, and of what the leader has bound.
+//! The sockets of other hosts and the leader's bindings, from the task of the cluster to the other parts.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use super::presence::HostValue;
 use super::sessions::{RemoteHosts, RemoteSockets};
 use super::values::{BOUND, SharedValues};
 
-/// What is known of the shards of all hosts.
+/// The shards of all hosts, as far as they are known.
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
     /// Name of this host.
     pub(super) host: Arc<str>,
     /// The sockets of the other hosts.
     pub(super) remote: watch::Receiver<Arc<RemoteSockets>>,
-    /// What the leader has learned of the sessions of all hosts.
+    /// Twitch's answers to the leader about the sessions of all hosts.
     pub(super) bound: watch::Receiver<Arc<Bound>>,
 }
 

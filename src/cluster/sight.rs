@@ -52,7 +52,7 @@ mod tests {
         // Another host leads.
         assert!(sight.update(None, at(111)) && sight.update(None, at(409)));
         assert!(!sight.update(None, at(410)));
-        // It leads again, and needs its time.
+        // This host leads again, and needs its time.
         assert!(!sight.update(Some(true), at(500)) && sight.update(Some(true), at(510)));
         assert!(!sight.update(Some(false), at(511)), "a shard delivers");
     }

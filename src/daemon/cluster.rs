@@ -231,7 +231,7 @@ impl ClusterLink {
         self.cluster.ask(request).await
     }
 
-    /// What pool, reconciler and watch over gaps read, in place of each other's values.
+    /// The values that pool, reconciler and watch over gaps read in place of each other's.
     pub(super) fn shards(&self) -> ShardEnds {
         self.shards.clone()
     }

@@ -197,7 +197,7 @@ fn forward_problems(cluster: &ClusterStatus, now: Timestamp) -> Vec<(String, &'s
     let ForwardStatus { lag_events, lag_seconds, too_large, lost, tail_lost, problem, .. } = &cluster.forward;
     let mut found = Vec::new();
     let lag = Duration::from_secs(*lag_seconds);
-    // That NATS is away is told already.
+    // Another problem tells already that NATS is away.
     if let Some(problem) = problem.as_ref().filter(|_| cluster.connected && lag >= FORWARD_ALARM) {
         let what = format!(
             "{} not in the shared log yet, the oldest for {}: {problem}",

@@ -1,4 +1,4 @@
-//! Who is assigned what, and what a person can do about it.
+//! The assignment of shards to hosts, and the commands that change it.
 
 use std::time::{Duration, Instant};
 

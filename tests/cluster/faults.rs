@@ -1,4 +1,4 @@
-//! What else can go wrong: a bucket that is deleted, ways that swallow everything, programs that stand still.
+//! Further faults: a bucket that is deleted, ways that swallow everything, programs that stand still.
 
 use std::time::{Duration, Instant};
 
@@ -57,7 +57,7 @@ async fn a_deleted_bucket_is_made_again_from_what_the_hosts_remember() {
         revision = state.last_sequence;
     }
     assert_eq!(made_and_deleted(&sandbox), before, "{}", first.log());
-    // What a new leader has to know is in the new bucket.
+    // The new bucket has all that a new leader has to know.
     let leads = leader(&all).await;
     let mut all = [first, second];
     all[leads].kill();
@@ -257,7 +257,7 @@ async fn a_leader_without_a_way_to_twitch_makes_room_for_one_that_has_it() {
     };
     first.until("it says why", blind).await;
     way.swallow(false);
-    // It is not given the lead back at once, but takes it if nobody else is there.
+    // The first host is not given the lead back at once, but takes it if nobody else is there.
     assert_eq!(role(&second.status().await.unwrap()), Role::Leader);
     assert_eq!(made_and_deleted(&sandbox), before);
     second.kill();

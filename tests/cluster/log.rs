@@ -37,7 +37,7 @@ async fn log(servers: &Servers) -> Vec<(String, Entry)> {
     let last = stream.cached_info().state.last_sequence;
     let mut found = Vec::new();
     for position in 1..=last {
-        // What retention or a lost tail has taken is not there.
+        // Retention or a lost tail may have taken some.
         let Ok(message) = stream.get_raw_message(position).await else { continue };
         let header = |name: &str| message.headers.get(name).expect("a header").to_string();
         let broadcaster = message.subject.rsplit('.').next().unwrap().to_owned();
@@ -51,7 +51,7 @@ async fn log(servers: &Servers) -> Vec<(String, Entry)> {
     found
 }
 
-/// What the sink of a host has written, each once.
+/// The events that the sink of a host has written, each once.
 fn stored(host: &Host) -> Vec<Entry> {
     let text = fs::read_to_string(host.path("events.jsonl")).unwrap_or_default();
     let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
@@ -186,7 +186,7 @@ async fn events_wait_for_nats_and_a_log_that_has_lost_its_tail_gets_it_again() {
         servers.kill(0);
         servers.restore_stream(0, "eventsubd-events", &copy);
         if restart {
-            // What was acknowledged is stored each two seconds.
+            // The last acknowledgement is stored each two seconds.
             tokio::time::sleep(Duration::from_secs(3)).await;
             host.kill();
         }
@@ -283,7 +283,7 @@ async fn a_host_shows_the_events_of_all_hosts() {
         arrives(&sandbox, &[&first]).await;
     }
     all_is_in_the_log(&servers, &[("web-1", &first)]).await;
-    // Whoever may publish can leave anything there.
+    // Every program that may publish can leave anything there.
     let client = async_nats::connect(servers.urls()).await.unwrap();
     let context = jetstream::new(client);
     let junk = context.publish("eventsubd.ev.0.junk.1", "{".into()).await.unwrap();

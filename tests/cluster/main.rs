@@ -28,7 +28,7 @@ use servers::{NEWEST, OLDEST, Servers};
 const FILE: &str =
     "[[subscription]]\ntype = [\"stream.online\", \"stream.offline\"]\nbroadcaster = [\"ann\", \"bob\"]\n";
 
-/// What must not happen when the leader changes.
+/// The counts that a change of leader must not raise.
 fn made_and_deleted(sandbox: &Sandbox) -> (u64, u64, usize) {
     let stats = sandbox.stats();
     (stats.creates, stats.deletes, sandbox.conduits().len())
@@ -138,7 +138,7 @@ async fn a_leader_that_stops_hands_over_without_losing_an_event() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     second.leads().await;
-    // What a sink had not got when the daemon ended, it gets after the restart.
+    // A sink gets after the restart the events that it lacked when the daemon ended.
     first.start();
     let begun = Instant::now();
     loop {

@@ -122,7 +122,7 @@ async fn webhooks_may_reach_any_host() {
     arrives(&sandbox, &[&second]).await;
     second.leads().await;
     arrives(&sandbox, &[&second]).await;
-    // What was parked is tried once more.
+    // The parked subscription is tried once more.
     assert_eq!(made_and_deleted(&sandbox), (made + 1, deleted, conduits), "{}", second.log());
 }
 

@@ -101,7 +101,7 @@ pub(super) struct CatchUp {
     found: BTreeMap<&'static str, u64>,
 }
 
-/// What is known of some channels.
+/// The last known state of some channels.
 struct Known {
     channels: BTreeMap<Box<str>, LastKnown>,
     /// The time by the store's clock.

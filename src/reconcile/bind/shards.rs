@@ -75,7 +75,7 @@ pub(in crate::reconcile) enum Mismatch {
     Disconnected(ShardId, Box<str>),
 }
 
-/// What new sessions or another target have changed.
+/// The changes that new sessions or another target have made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::reconcile) struct Changes {
     /// A session that was bound is over.
