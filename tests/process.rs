@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{EXE, Home, WAIT, converged, log, quick, status, text};
+use common::{EXE, Home, Process, WAIT, converged, log, quick, status, text};
 use rustix::process::{Pid, Signal, getuid, kill_process};
 
 /// A user that has nothing.
@@ -165,4 +165,41 @@ async fn as_process_1_it_reaps_orphans_and_no_sink_loses_an_exit_status() {
     let mut unshare = unshare;
     until("it ends", || unshare.0.try_wait().unwrap().is_some()).await;
     assert!(unshare.0.wait().unwrap().success(), "{}", fs::read_to_string(home.path("stderr.log")).unwrap());
+}
+
+/// Starts a daemon with an event in a program that does not end.
+async fn busy(home: &Home) -> Process {
+    home.configure(
+        "[[subscription]]\ntype = \"stream.online\"\nbroadcaster = \"ann\"\n\n[sink.slow]\ntype = \"command\"\n\
+         timeout = \"2m\"\ncommand = [\"/bin/sleep\", \"60\"]\n",
+    );
+    let daemon = Process::start(home, "info");
+    converged(home).await;
+    home.sandbox.flood(&home.subscription("stream.online"), 1, 1).await;
+    until("the program runs", || !children(daemon.child.id()).is_empty()).await;
+    daemon
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_signals_at_once_are_one_request_to_stop() {
+    let home = Home::new(quick()).await;
+    let mut daemon = busy(&home).await;
+    daemon.signal(Signal::TERM);
+    daemon.signal(Signal::INT);
+    let status = daemon.ended().await;
+    let log = fs::read_to_string(home.path("stderr.log")).unwrap();
+    assert!(status.success() && !log.contains("second signal; the store"), "{status}\n{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_ends_the_daemon_at_once() {
+    let home = Home::new(quick()).await;
+    let mut daemon = busy(&home).await;
+    let log = || fs::read_to_string(home.path("stderr.log")).unwrap();
+    daemon.signal(Signal::TERM);
+    until("it stops", || log().contains("stopping;")).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    daemon.signal(Signal::TERM);
+    let status = daemon.ended().await;
+    assert!(!status.success() && log().contains("stopped at once on a second signal"), "{status}\n{}", log());
 }

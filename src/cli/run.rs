@@ -2,11 +2,12 @@
 
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{debug, error, info};
 
 use super::args::{Args, RunArgs};
 use super::control::POLL;
@@ -23,6 +24,10 @@ use crate::model::invocation::Invocation;
 use crate::model::text::chain;
 use crate::telemetry::{self, LogHandle, LogOptions};
 use crate::transport::webhook::Sockets;
+
+/// Signals within this time of the first are the same request: `timeout`, for one, sends its signal to the process and
+/// then to the group of the process.
+const ONE_REQUEST: Duration = Duration::from_millis(500);
 
 pub(super) fn run(args: &Args, flags: &RunArgs) -> Result<u8, Failure> {
     allocator::restart_with_settings();
@@ -200,13 +205,14 @@ impl Signals {
         })
     }
 
-    /// Handles signals: the first SIGTERM or SIGINT stops the daemon, the second ends it at once.
+    /// Handles signals: the first SIGTERM or SIGINT stops the daemon, a later one ends it at once.
     async fn listen(
         mut self,
         daemon: crate::daemon::DaemonHandle,
         stop: CancellationToken,
         at_once: CancellationToken,
     ) {
+        let mut asked: Option<Instant> = None;
         loop {
             let name = tokio::select! {
                 name = asked_to_end(&mut self.terminate, &mut self.interrupt) => name,
@@ -216,11 +222,16 @@ impl Signals {
                     continue;
                 }
             };
-            if stop.is_cancelled() {
-                at_once.cancel();
-            } else {
-                info!(signal = name, "stopping; a second signal ends the daemon at once");
-                stop.cancel();
+            match asked {
+                None => {
+                    asked = Some(Instant::now());
+                    info!(signal = name, "stopping; a second signal ends the daemon at once");
+                    stop.cancel();
+                }
+                Some(first) if first.elapsed() < ONE_REQUEST => {
+                    debug!(signal = name, "a signal that came with the first one");
+                }
+                Some(_) => at_once.cancel(),
             }
         }
     }
