@@ -14,7 +14,7 @@ use super::swallower::Swallower;
 use super::{FILE, arrives, hosts, made_and_deleted};
 
 /// Waits until one of these hosts leads and Twitch matches the file; returns which.
-async fn leader(hosts: &[&Host]) -> usize {
+pub(super) async fn leader(hosts: &[&Host]) -> usize {
     let begun = Instant::now();
     loop {
         for (nth, host) in hosts.iter().enumerate() {
