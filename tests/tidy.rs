@@ -85,6 +85,7 @@ const PURE: &[&str] = &[
     "config/diff",
     "telemetry/metrics",
     "telemetry/limit",
+    "telemetry/outage",
     "admission/activity",
     "admission/places",
     "auth/token",

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, OptionFuture};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::bound::Bound;
 use super::handover::{Handover, Share};
@@ -22,7 +22,7 @@ use super::sessions::{Chosen, Picture};
 use crate::model::cluster::{Assigned, Role};
 use crate::model::shard::{Bindings, Life, Lives, Sessions, ShardId, ShardTarget};
 use crate::store::since_boot;
-use crate::telemetry::Publish;
+use crate::telemetry::{Lasting, Outage, Publish};
 
 /// Pause after answers that could not be written.
 const RETRY: Duration = Duration::from_secs(1);
@@ -83,8 +83,14 @@ impl ShardLinks {
 
     /// Runs until cancelled.
     pub async fn run(self, local: LocalShards, cancel: CancellationToken) {
-        let mut driver =
-            Driver { links: self, local, handover: Handover::default(), written: None, next: None };
+        let mut driver = Driver {
+            links: self,
+            local,
+            handover: Handover::default(),
+            written: None,
+            next: None,
+            outage: Outage::default(),
+        };
         let mut saving: OptionFuture<BoxFuture<'static, (Bound, Result<(), SaveError>)>> = None.into();
         let mut is_saving = false;
         let mut retry_at: Option<Moment> = None;
@@ -101,15 +107,7 @@ impl ShardLinks {
                 Some((written, outcome)) = &mut saving, if is_saving => {
                     saving = None.into();
                     is_saving = false;
-                    match outcome {
-                        Ok(()) => driver.written = Some(Arc::new(written)),
-                        Err(error) => {
-                            if error != SaveError::NotLeading {
-                                warn!(%error, "the other hosts are told later which sessions are bound");
-                            }
-                            retry_at = Some(now() + RETRY);
-                        }
-                    }
+                    retry_at = driver.handle_saved(written, outcome);
                 }
                 () = driver.changed() => {}
                 () = sleep(next.map(|at| at.saturating_sub(now()))) => {}
@@ -137,6 +135,8 @@ struct Driver {
     written: Option<Arc<Bound>>,
     /// When sockets have to be looked at again.
     next: Option<Moment>,
+    /// Writes that have failed in a row.
+    outage: Outage,
 }
 
 impl Driver {
@@ -234,6 +234,24 @@ impl Driver {
         let (target, next) = self.handover.poll(share, opened.as_ref(), sessions, bindings, now());
         self.next = next;
         self.links.target.publish(Some(target));
+    }
+
+    /// Takes the outcome of a write. Returns when it is tried again.
+    fn handle_saved(&mut self, written: Bound, outcome: Result<(), SaveError>) -> Option<Moment> {
+        let at = std::time::Instant::now();
+        let Err(error) = outcome else {
+            if let Some(Lasting { failures, .. }) = self.outage.handle_success(at) {
+                info!(failures, "the other hosts are told again which sessions are bound");
+            }
+            self.written = Some(Arc::new(written));
+            return None;
+        };
+        if error != SaveError::NotLeading
+            && let Some(Lasting { failures, .. }) = self.outage.handle_failure(at)
+        {
+            warn!(%error, failures, "the other hosts are told later which sessions are bound");
+        }
+        Some(now() + RETRY)
     }
 
     fn save(&self, new: Bound) -> BoxFuture<'static, (Bound, Result<(), SaveError>)> {

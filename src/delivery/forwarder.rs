@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, error_span, warn};
+use tracing::{Instrument, error_span, info, warn};
 
 use super::select::Selector;
 use super::single::SingleWorker;
@@ -23,7 +23,7 @@ use crate::model::route::SinkName;
 use crate::model::sink::{Format, NatsOptions};
 use crate::model::time::Timestamp;
 use crate::store::{DeadLetterFilter, StartAt, Store, StoreError};
-use crate::telemetry::Publish;
+use crate::telemetry::{Lasting, Outage, Publish};
 
 /// Setting that holds the last event that the log has acknowledged.
 pub const ACKNOWLEDGED: &str = "cluster.acknowledged";
@@ -109,10 +109,15 @@ impl Forwarder {
 
     /// Forwards until stopped; a store that fails is tried again.
     async fn insist(&self, stop: &CancellationToken) {
+        let mut outage = Outage::default();
         loop {
-            match self.forward(stop).await {
+            match self.forward(stop, &mut outage).await {
                 Ok(()) | Err(StoreError::Closed) => return,
-                Err(error) => warn!(%error, "the place of the forwarder cannot be stored; trying again"),
+                Err(error) => {
+                    if let Some(Lasting { failures, .. }) = outage.handle_failure(Instant::now().into_std()) {
+                        warn!(%error, failures, "the place of the forwarder cannot be stored; trying again");
+                    }
+                }
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -121,10 +126,13 @@ impl Forwarder {
         }
     }
 
-    async fn forward(&self, stop: &CancellationToken) -> Result<(), StoreError> {
+    async fn forward(&self, stop: &CancellationToken, outage: &mut Outage) -> Result<(), StoreError> {
         self.doubt().await?;
         let letters = DeadLetterFilter { sink: Some(self.options.name.clone()), ..Default::default() };
         self.store.mark_dead_letters(letters).await?;
+        if let Some(Lasting { failures, .. }) = outage.handle_success(Instant::now().into_std()) {
+            info!(failures, "the place of the forwarder can be stored again");
+        }
         // All subscriptions are the forwarder's; it needs no routes.
         let (_routes, routes) = watch::channel(Some(Arc::default()));
         let (_reopen, reopen) = watch::channel(0);

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::SinkOptions;
 use super::backlog::Backlog;
@@ -18,8 +18,10 @@ use crate::model::event::{Seq, StoredEvent};
 use crate::model::rate::Rate;
 use crate::model::route::{Routes, SinkName};
 use crate::model::status::{SinkState, SinkStatus};
+use crate::model::text::duration;
 use crate::model::time::Timestamp;
 use crate::store::{DeadLetter, FailureRecord, Follower, GivenUp, Keep, SinkRecord, Store, StoreError};
+use crate::telemetry::{Lasting, Outage};
 
 /// Pause after a failure of the store.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -174,12 +176,21 @@ impl Worker {
     where
         F: Future<Output = Result<T, StoreError>>,
     {
+        let mut outage = Outage::default();
         loop {
             match work().await {
-                Ok(done) => return Some(done),
+                Ok(done) => {
+                    if let Some(Lasting { failures, time }) = outage.handle_success(Instant::now().into_std())
+                    {
+                        info!(failures, lasted = duration(time), "{what} works again");
+                    }
+                    return Some(done);
+                }
                 Err(StoreError::Closed) => return None,
                 Err(error) => {
-                    warn!(%error, "{what} failed; trying again");
+                    if let Some(Lasting { failures, .. }) = outage.handle_failure(Instant::now().into_std()) {
+                        warn!(%error, failures, "{what} failed; trying again every second");
+                    }
                     if !self.stop.pause().await {
                         return None;
                     }

@@ -10,6 +10,7 @@ mod journal;
 mod json;
 mod limit;
 pub mod metrics;
+mod outage;
 mod publish;
 
 use std::io::{self, IsTerminal};
@@ -24,6 +25,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, filter, fmt, reload};
 use self::journal::Journal;
 use self::json::JsonLines;
 pub use self::limit::LogLimit;
+pub use self::outage::{Lasting, Outage};
 pub use self::publish::Publish;
 use crate::model::invocation::Invocation;
 use crate::model::mode::LogFormat;
