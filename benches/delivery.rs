@@ -99,6 +99,7 @@ fn sink(kind: SinkKind) -> SinkOptions {
         start: StartAt::Beginning,
         retry_max: Duration::from_secs(1),
         give_up_after: Duration::from_secs(3600),
+        host: None,
         kind,
     }
 }

@@ -179,6 +179,7 @@ const PURE: &[&str] = &[
     "admin/tail",
     "admin/throttle",
     "admin/token",
+    "daemon/pinned",
     "daemon/watchdog",
     "cli/brief",
     "cli/init/listing",

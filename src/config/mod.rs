@@ -39,7 +39,7 @@ use self::report::diagnostic::quote;
 pub use self::report::diagnostic::{Diagnostic, Level, Location, Related};
 use self::report::problems::{At, Problems};
 pub use self::section::directories::{sandbox_folder, unit_directories};
-use self::section::{admin, authorize, cluster, directories, secrets, sinks, webhook};
+use self::section::{admin, authorize, cluster, directories, pins, secrets, sinks, webhook};
 pub use self::settings::{
     Admin, Application, Authorize, CatchUp, Cluster, Conduit, Config, Format, Listen, Log, LogFormat, Method,
     Policy, Reconcile, ShardTransport, SinkKind, SinkOptions, Store, TlsFiles, Transport, Twitch, Webhook,
@@ -279,6 +279,8 @@ fn build(bytes: Vec<u8>, around: &Around<'_>, problems: &mut Problems) -> Option
         is_built_in,
         subscriptions: if problems.is_clean() { &subscriptions } else { &[] },
     };
+    let is_cluster = sections.cluster.nats.is_some();
+    pins::check(&sections.sinks, is_cluster, &layers, problems);
     let sinks = sinks::build(&sections.sinks, &around, problems);
 
     Some(Config {

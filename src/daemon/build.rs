@@ -136,6 +136,7 @@ impl Daemon {
         let catch_up = options.tuning.catch_up.unwrap_or_default();
         let (gaps, gaps_status) = gaps(store.clone(), &helix, gap_sources, catch_up);
 
+        let sink_options = inputs.sinks.clone();
         let cluster_status = joined.as_ref().map(|(_, link)| link.status());
         let cluster_link = joined.as_ref().map(|(_, link)| link.clone());
         let cluster = joined.zip(forward.clone()).map(|((task, link), forward)| {
@@ -176,6 +177,7 @@ impl Daemon {
             minutes,
             store: store.status(),
             sinks: delivery_handle.status.clone(),
+            sink_options,
             admin: inputs.admin,
             admin_counts,
             invites,

@@ -31,7 +31,7 @@ impl WorkSources {
         });
         Work {
             shards,
-            sinks: sinks.iter().map(|sink| (sink.name.clone(), None)).collect(),
+            sinks: sinks.iter().map(|sink| (sink.name.clone(), sink.host.clone())).collect(),
             // Sinks work what their own host has stored.
             together_at: Some(Arc::clone(&self.host)),
         }

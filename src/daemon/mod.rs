@@ -23,6 +23,7 @@ mod options;
 mod orphans;
 mod owner;
 mod parts;
+mod pinned;
 mod reach;
 mod reload;
 mod run;

@@ -189,7 +189,7 @@ pub(super) fn fingerprint(config: &Config) -> String {
     subscriptions.sort_unstable();
     subscriptions.hash(&mut hasher);
     for (name, sink) in &config.sinks {
-        (name.as_str(), sink.kind.name(), &sink.types, sink.format.name()).hash(&mut hasher);
+        (name.as_str(), sink.kind.name(), &sink.types, sink.format.name(), &sink.host).hash(&mut hasher);
     }
     format!("{:016x}", hasher.finish())
 }

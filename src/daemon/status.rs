@@ -6,9 +6,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 
+use super::pinned;
 use super::watchdog::Hanging;
 use crate::admin::EndpointOptions;
 use crate::admission::Counts;
+use crate::delivery::SinkOptions;
 use crate::invite::Invites;
 use crate::model::cluster::{ClusterStatus, ForwardStatus, Role};
 use crate::model::route::SinkName;
@@ -57,6 +59,7 @@ pub(super) struct Sources {
     pub(super) minutes: watch::Receiver<Arc<[u64]>>,
     pub(super) store: watch::Receiver<StoreStatus>,
     pub(super) sinks: watch::Receiver<BTreeMap<SinkName, SinkStatus>>,
+    pub(super) sink_options: watch::Receiver<Arc<[SinkOptions]>>,
     pub(super) admin: watch::Receiver<Option<EndpointOptions>>,
     pub(super) admin_counts: watch::Receiver<Option<Counts>>,
     pub(super) invites: Invites,
@@ -143,6 +146,11 @@ impl Sources {
         status.set_subscriptions(copy(&self.subscriptions));
         let called = self.in_use.borrow().as_ref().is_some_and(|in_use| in_use.subscriptions);
         judge(&mut status, called, &copy(&self.hanging));
+        if let Some(cluster) = &status.cluster {
+            let sinks = copy(&self.sink_options);
+            let pins = sinks.iter().filter_map(|sink| Some((&sink.name, sink.host.as_deref()?)));
+            status.problems.extend(pinned::problems(pins, cluster));
+        }
         status
     }
 }

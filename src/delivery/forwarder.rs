@@ -71,6 +71,7 @@ pub async fn forwarder(
         start: StartAt::Present,
         retry_max: RETRY,
         give_up_after: Duration::MAX,
+        host: None,
         kind: SinkKind::Nats(receiver),
     };
     store.sink(&options.name, options.start).await?;

@@ -98,6 +98,8 @@ pub struct SinkOptions {
     pub retry_max: Duration,
     /// How long an event is tried before it goes to the dead letters.
     pub give_up_after: Duration,
+    /// The host of a cluster that works it. `None` leaves the choice to the leader.
+    pub host: Option<Arc<str>>,
     pub kind: SinkKind,
 }
 

@@ -27,6 +27,7 @@ pub fn sink(name: &str, kind: SinkKind) -> SinkOptions {
         start: StartAt::Present,
         retry_max: Duration::from_millis(100),
         give_up_after: Duration::from_secs(3600),
+        host: None,
         kind,
     }
 }

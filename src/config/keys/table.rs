@@ -178,6 +178,8 @@ keys! {
         /// globs of the subscription types that it gets, such as `channel.chat.*`
         types: Vec<String> = TEXTS.or(r#"["*"]"#);
         /// how events are written
+        /// the host of `[cluster]` that works it, by its `cluster.host`; when left out, the leader chooses one
+        host: Option<String> = TEXT;
         format: SinkFormat = choice::<SinkFormat>().or(r#""eventsub""#);
         /// where a new sink starts: with the events that come from now on, or with the oldest that is stored
         from: StartAt = choice::<StartAt>().or(r#""now""#);

@@ -15,6 +15,8 @@ const NAME: &str = "cluster.name";
 const HOST: &str = "cluster.host";
 /// The longest name of a cluster or a host.
 const LONGEST: usize = 63;
+/// The names that a host can have, for a hint.
+pub(in crate::config) const HOST_NAME_HINT: &str = "up to 63 letters and digits, `_`, `.` and `-`";
 
 /// Everything that the section is checked with.
 pub(in crate::config) struct Around<'a> {
@@ -72,13 +74,20 @@ fn is_server(text: &str) -> bool {
 }
 
 fn check_name(path: &str, name: &str, dots: bool, layers: &Layers, problems: &mut Problems) {
-    let is_right = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-') || (dots && c == '.');
-    let has_bare_dot = name.split('.').any(str::is_empty);
-    if name.chars().all(is_right) && !has_bare_dot && name.len() <= LONGEST {
+    if is_name(name, dots) {
         return;
     }
-    let dot = if dots { ", `.`" } else { "" };
-    problems
-        .error(layers.place(path), format!("{} is not a valid `{path}`", quote(name)))
-        .hint(format!("up to {LONGEST} letters and digits, `_`{dot} and `-`"));
+    let hint = if dots { HOST_NAME_HINT } else { "up to 63 letters and digits, `_` and `-`" };
+    problems.error(layers.place(path), format!("{} is not a valid `{path}`", quote(name))).hint(hint);
+}
+
+/// Whether a host can have this name.
+pub(in crate::config) fn is_host_name(name: &str) -> bool {
+    is_name(name, true)
+}
+
+fn is_name(name: &str, dots: bool) -> bool {
+    let is_right = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-') || (dots && c == '.');
+    let has_bare_dot = name.split('.').any(str::is_empty);
+    name.chars().all(is_right) && !has_bare_dot && name.len() <= LONGEST
 }

@@ -128,6 +128,7 @@ impl Builder<'_> {
             start: sink.from,
             retry_max: sink.retry_max,
             give_up_after: sink.give_up_after,
+            host: sink.host.as_deref().map(Into::into),
             kind,
         })
     }

@@ -94,6 +94,7 @@ fn defaults() {
                     give_up_after: 86400s,
                     kind: Stdout,
                 },
+                    host: None,
             },
             authorize: None,
             store: Store {
@@ -266,6 +267,7 @@ format = "json"
                         FileOptions {
                             path: "BASE/log/events.jsonl",
                             rotate_size: Some(
+                    host: None,
                                 100000000,
                             ),
                             rotate_keep: 3,
@@ -289,6 +291,7 @@ format = "json"
                 },
             },
             authorize: None,
+                    host: None,
             store: Store {
                 retain: 2592000s,
                 max_size: 10.0 GiB (10737418240 bytes),

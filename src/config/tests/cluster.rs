@@ -114,3 +114,51 @@ fn a_change_of_the_cluster_needs_a_restart_and_shows_no_secret() {
     .assert_eq(&show(&none, &old));
     assert!(diff(&old, &new).iter().all(Change::needs_restart));
 }
+
+#[test]
+fn a_sink_is_pinned_to_a_host() {
+    let sinks = "[sink.log]\ntype = \"file\"\npath = \"log\"\n[sink.out]\ntype = \"stdout\"\nhost = \"web-1\"\n\
+                 [sink.run]\ntype = \"command\"\ncommand = [\"/bin/true\"]\nhost = \"web 2\"\n";
+    let cluster = "[cluster]\nnats = \"nats://n1\"\n";
+    expect![[r#"
+        error: `host` of sink `run` is not a valid name of a host
+          --> /etc/eventsubd/config.toml:16:8
+           |
+        16 | host = [hidden]
+           |        ^^^^^^^^
+           |
+           = help: up to 63 letters and digits, `_`, `.` and `-`
+
+        warning: sink `log` writes on whichever host works it, now this one and now that
+         --> /etc/eventsubd/config.toml:7:7
+          |
+        7 | [sink.log]
+          |       ^^^
+          |
+          = help: pin it to one: `host = "web-1"` names that host by its `cluster.host`
+    "#]]
+    .assert_eq(&Case::with(&format!("{cluster}{sinks}")).report());
+    let sinks = sinks.replace("web 2", "web-2");
+    expect![[r#"
+        warning: `host` does nothing without `[cluster]`
+          --> /etc/eventsubd/config.toml:10:8
+           |
+        10 | host = [hidden]
+           |        ^^^^^^^^
+           |
+           = help: it names the host that works the sink; leave it out, or set `cluster.nats`
+
+        warning: `host` does nothing without `[cluster]`
+          --> /etc/eventsubd/config.toml:14:8
+           |
+        14 | host = [hidden]
+           |        ^^^^^^^^
+           |
+           = help: it names the host that works the sink; leave it out, or set `cluster.nats`
+    "#]]
+    .assert_eq(&Case::with(&sinks).report());
+    let config = Case::with(&format!("{cluster}{sinks}")).config();
+    let hosts: Vec<Option<&str>> = config.sinks.values().map(|sink| sink.host.as_deref()).collect();
+    assert_eq!(hosts, [None, Some("web-1"), Some("web-2")]);
+    assert_eq!(Case::with(cluster).report(), "fine\n", "the sink of a file without any is not warned about");
+}
