@@ -18,6 +18,7 @@ use crate::config::{self, Config, Diagnostic, Listen, LoadOptions, Method, Shard
 use crate::daemon::{self, Owner};
 use crate::model::catalog::CHAT_WITH_NOTICES;
 use crate::model::grants::{self, Scopes};
+use crate::model::mode::ShardCount;
 use crate::model::subscription::{Condition, FieldValue, SubscriptionKey};
 use crate::model::text::{counted, duration};
 use crate::store::Reader;
@@ -184,9 +185,13 @@ fn grants_needed(config: &Config) -> Option<Line> {
 }
 
 fn transport(config: &Config) -> Vec<Line> {
-    let shards = match config.conduit.shard_transport {
-        ShardTransport::WebSocket => counted(config.conduit.shards.into(), "WebSocket shard"),
-        ShardTransport::Webhook => counted(config.conduit.shards.into(), "webhook shard"),
+    let kind = match config.conduit.shard_transport {
+        ShardTransport::WebSocket => "WebSocket shard",
+        ShardTransport::Webhook => "webhook shard",
+    };
+    let shards = match (config.conduit.shards, &config.cluster) {
+        (ShardCount::Auto, Some(_)) => format!("one {kind} for each host, at least 2"),
+        (count, _) => counted(count.for_hosts(1).into(), kind),
     };
     let text = match (config.transport.method, &config.conduit.id) {
         (Method::Webhook, _) => "a callback for each subscription".to_owned(),

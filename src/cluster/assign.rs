@@ -39,6 +39,9 @@ pub(super) struct Member {
     pub(super) version: String,
     /// Last sign of life; `None` while it is alive.
     pub(super) down_since: Option<Timestamp>,
+    /// Whether it counts for the number of shards.
+    #[serde(default)]
+    pub(super) counts: bool,
 }
 
 /// The assignment, as it is in the bucket.

@@ -460,6 +460,27 @@ fn a_host_that_comes_back_at_once_keeps_its_work() {
 }
 
 #[test]
+fn a_host_counts_for_the_number_of_shards_from_ten_minutes_on_until_it_is_forgotten() {
+    let mut world = World::new(&work(3, &[]));
+    world.carry_out(Op::Lead(0));
+    let count = |world: &World, host: usize| world.hosts[host].assigner.host_count();
+    (0..1_190).for_each(|_| world.round(0));
+    assert_eq!(count(&world, 0), 0);
+    (0..20).for_each(|_| world.round(0));
+    assert_eq!((count(&world, 0), count(&world, 1)), (3, 3));
+    // Neither its end nor another leader changes that.
+    world.carry_out(Op::Kill(2));
+    world.carry_out(Op::Lead(1));
+    (0..20).for_each(|_| world.round(1));
+    assert_eq!(count(&world, 1), 3);
+    let host = &mut world.hosts[1];
+    let forgotten = HostRequest::Forget { host: name(2).to_string() };
+    assert!(host.assigner.edit(&forgotten, &host.hosts, world.now).is_ok());
+    world.round(1);
+    assert_eq!((count(&world, 1), count(&world, 0)), (2, 2));
+}
+
+#[test]
 fn a_bucket_that_goes_back_in_time_is_written_until_all_hosts_obey_again() {
     let mut world = World::new(&work(4, &[]));
     world.carry_out(Op::Lead(0));

@@ -3,7 +3,7 @@
 //! Each write is on top of the revision that is known, and a new leader writes the key first of all: so a leader that has
 //! lost its lease cannot write it any more. A host takes over only a newer revision than the last, as reads may be old.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ struct Basis {
     fits: Fits,
     /// Every host that is alive, with its process.
     alive: BTreeMap<Arc<str>, String>,
+    /// Hosts that have been up for long enough to count for the number of shards.
+    settled: BTreeSet<Arc<str>>,
 }
 
 #[derive(Clone, Debug)]
@@ -191,7 +193,8 @@ impl Assigner {
         let fits = hosts.fits(&last.draining, &have_lost, now);
         let run = |name: &Arc<str>| hosts.alive_value(name).map(|value| value.holder.run.clone());
         let alive = hosts.alive().filter_map(|name| Some((Arc::clone(name), run(name)?))).collect();
-        Basis { epoch, revision: *revision, fits, alive }
+        let settled = hosts.settled(now).cloned().collect();
+        Basis { epoch, revision: *revision, fits, alive, settled }
     }
 
     fn work_out(&self, basis: &Basis, hosts: &Hosts, (now, wall): Times) -> Assignment {
@@ -218,8 +221,10 @@ impl Assigner {
         new.draining.retain(|name, run| basis.alive.get(name).is_none_or(|now| now == run));
         for name in basis.alive.keys() {
             let version = hosts.alive_value(name).map(|value| value.version.clone()).unwrap_or_default();
-            if new.members.len() < MAX_MEMBERS || new.members.contains_key(name) {
-                new.members.insert(Arc::clone(name), Member { version, down_since: None });
+            let known = new.members.get(name);
+            if new.members.len() < MAX_MEMBERS || known.is_some() {
+                let counts = basis.settled.contains(name) || known.is_some_and(|known| known.counts);
+                new.members.insert(Arc::clone(name), Member { version, down_since: None, counts });
             }
         }
         for (name, member) in &mut new.members {
@@ -294,6 +299,12 @@ impl Assigner {
     /// The assignment that this host obeys; `None` before there is one.
     pub(super) fn applied(&self) -> Option<&Assignment> {
         Some(&self.applied.1).filter(|_| self.applied.0 > 0)
+    }
+
+    /// Number of hosts that count for the number of shards.
+    pub(super) fn host_count(&self) -> u32 {
+        let count = self.applied.1.members.values().filter(|member| member.counts).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
     }
 
     /// Whether the host of this process hands over its work, and another one can take it.

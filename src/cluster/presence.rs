@@ -28,6 +28,9 @@ const SPACING: Duration = Duration::from_millis(400);
 /// Time for which a host has to be up before work of others is moved to it. A daemon that fails soon after its start is
 /// started every five seconds by systemd; one that has run for so long has bound its shards.
 const STABLE: Duration = Duration::from_secs(30);
+/// Time for which a host has to be up before it counts for the number of shards: each change of that number moves channels
+/// between shards.
+const SETTLED: Duration = Duration::from_secs(600);
 
 /// The format of a release that obeys assignments.
 pub(super) const ASSIGN: &str = "assign";
@@ -177,6 +180,14 @@ impl Hosts {
             }
         }
         fits
+    }
+
+    /// Names of the hosts that have been up for long enough to count for the number of shards.
+    pub(super) fn settled(&self, now: Moment) -> impl Iterator<Item = &Arc<str>> {
+        self.alive().filter(move |name| {
+            let known = &self.known[*name];
+            known.value.knows_assignments() && now.saturating_sub(known.alive_since) >= SETTLED
+        })
     }
 
     /// Names of the hosts that are alive.

@@ -995,6 +995,7 @@ impl Driver {
             no_deletes: no_deletes.map(Into::into),
             known: self.known,
             fingerprint: self.fingerprint.as_str().into(),
+            hosts: self.assigner.host_count(),
         };
         self.leadership.publish(orders);
     }

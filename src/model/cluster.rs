@@ -50,6 +50,8 @@ pub struct Leadership {
     pub known: u64,
     /// Fingerprint of the file of this host that `no_deletes` was worked out for.
     pub fingerprint: Box<str>,
+    /// Hosts that count for the number of shards: each from ten minutes after it came until it is forgotten.
+    pub hosts: u32,
 }
 
 /// The work of the cluster, as its leader has divided it between the hosts.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::mode::{Method, Policy};
+use crate::model::mode::{Method, Policy, ShardCount};
 use crate::model::shard::WebhookTarget;
 use crate::model::subscription::SubscriptionSpec;
 
@@ -20,8 +20,8 @@ pub struct Desired {
     /// Longest pause between two runs.
     pub interval: Duration,
     pub method: Method,
-    /// Shards of the conduit, 1 to 20,000.
-    pub shards: u32,
+    /// Shards of the conduit.
+    pub shards: ShardCount,
     /// Whether the shards call, instead of having a WebSocket each.
     pub shards_call: bool,
     /// The callback for webhooks; needed if subscriptions or shards use them.

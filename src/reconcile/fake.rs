@@ -19,6 +19,7 @@ use crate::helix::{
 };
 use crate::model::cluster::{Leadership, Role};
 use crate::model::hint::Hint;
+use crate::model::mode::ShardCount;
 use crate::model::pulse::Pulse;
 use crate::model::shard::{BindOutcome, Bindings, LiveSession, SessionId, Sessions, ShardId, ShardTarget};
 use crate::model::status::{ReconcileStatus, SubscriptionEntry};
@@ -486,6 +487,16 @@ impl Bench {
     pub(super) fn start_leader(fake: &Fake, notes: &Arc<Notes>, desired: Desired) -> Self {
         let order = Leadership { role: Role::Leader, term: 1, ..Leadership::default() };
         let (_, leadership) = watch::channel(order);
+        Self::start_with_orders(fake, notes, desired, leadership)
+    }
+
+    /// A host of a cluster that gets these orders.
+    pub(super) fn start_with_orders(
+        fake: &Fake,
+        notes: &Arc<Notes>,
+        desired: Desired,
+        leadership: watch::Receiver<Leadership>,
+    ) -> Self {
         let options = ReconcileOptions { leadership: Some(leadership), ..ReconcileOptions::new("client") };
         Self::with_pool(fake, notes, desired, options)
     }
@@ -642,7 +653,7 @@ pub(super) fn desired(specs: &[SubscriptionSpec]) -> Desired {
         max_delete: 0.5,
         interval: Duration::from_secs(1800),
         method: Method::Conduit,
-        shards: 2,
+        shards: ShardCount::Fixed(2),
         shards_call: false,
         webhook: None,
         conduit_id: None,

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::fake::{Bench, Fake, Notes, desired, fake, literal};
 use crate::model::hint::Hint;
+use crate::model::mode::ShardCount;
 use crate::model::status::SubscriptionState;
 use crate::model::subscription::SubscriptionSpec;
 
@@ -256,7 +257,7 @@ async fn a_comparison_that_fails_is_shown_and_tried_again() {
 async fn the_bindings_of_many_shards_are_published_together_and_soon() {
     const SHARDS: u32 = 500;
     let start = Instant::now();
-    let wanted = crate::reconcile::Desired { shards: SHARDS, ..desired(&many(1)) };
+    let wanted = crate::reconcile::Desired { shards: ShardCount::Fixed(SHARDS), ..desired(&many(1)) };
     let bench = Bench::start(&fake(), &Arc::default(), wanted);
     let mut bindings = bench.handle.bindings.clone();
     let all = bindings.wait_for(|bindings| bindings.len() == SHARDS as usize).await;

@@ -16,7 +16,9 @@ use super::needs::needs_of;
 use super::preview::preview_with;
 use super::{ErrorKind, Policy};
 use crate::helix::{Conduit, HelixError, Transport};
+use crate::model::cluster::{Leadership, Role};
 use crate::model::hint::Hint;
+use crate::model::mode::ShardCount;
 use crate::model::route::SinkName;
 use crate::model::shard::{BindOutcome, SessionId, ShardId};
 use crate::model::status::SubscriptionState;
@@ -350,15 +352,31 @@ async fn a_conduit_whose_answer_was_lost_is_found_again() {
 #[tokio::test(start_paused = true)]
 async fn shards_grow_and_shrink_with_the_file() {
     let bench = settled(&three()).await;
-    bench.reload(&three(), |desired| desired.shards = 5);
+    bench.reload(&three(), |desired| desired.shards = ShardCount::Fixed(5));
     bench.world(|world| world.shards.len() == 5).await;
     bench.converged().await;
     assert_eq!(bench.handle.bindings.borrow().len(), 5);
-    bench.reload(&three(), |desired| desired.shards = 1);
+    bench.reload(&three(), |desired| desired.shards = ShardCount::Fixed(1));
     let mut sessions = bench.sessions.subscribe();
     sessions.wait_for(|sessions| sessions.len() == 1).await.unwrap();
     bench.world(|world| world.conduits[0].shard_count == 1).await;
     bench.converged().await;
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn shards_follow_the_number_of_hosts() {
+    let fake = fake();
+    let order = Leadership { role: Role::Leader, term: 1, ..Leadership::default() };
+    let (orders, leadership) = tokio::sync::watch::channel(order);
+    let wanted = super::Desired { shards: ShardCount::Auto, ..desired(&three()) };
+    let bench = Bench::start_with_orders(&fake, &Arc::default(), wanted, leadership);
+    bench.converged().await;
+    for (hosts, shards) in [(1, 2), (3, 3), (4, 4), (3, 3)] {
+        orders.send_modify(|orders| orders.hosts = hosts);
+        bench.world(|world| world.conduits[0].shard_count == shards).await;
+        bench.converged().await;
+    }
     bench.end().await;
 }
 
@@ -907,7 +925,8 @@ async fn a_preview_says_what_a_run_would_do_and_does_nothing() {
     specs.push(spec("stream.offline", "cat"));
     let before = fake.world().rows.clone();
     fake.world().calls.clear();
-    let (text, _) = render(&fake, &notes, &super::Desired { shards: 3, ..desired(&specs) }).await;
+    let (text, _) =
+        render(&fake, &notes, &super::Desired { shards: ShardCount::Fixed(3), ..desired(&specs) }).await;
     expect![[r#"
         ~ conduit conduit-1: 2 shards -> 3
         - stream.online v1 broadcaster ann (1) (dead: authorization_revoked)

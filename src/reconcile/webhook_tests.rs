@@ -12,6 +12,7 @@ use super::fake::{Bench, Fake, desired, fake, spec};
 use super::preview::preview_with;
 use super::{Desired, Method};
 use crate::helix::Transport;
+use crate::model::mode::ShardCount;
 use crate::model::secret::Secret;
 use crate::model::shard::{ShardId, WebhookTarget};
 use crate::model::status::SubscriptionState;
@@ -304,7 +305,8 @@ async fn shards_that_call_are_proved_bound_and_moved_to_a_new_secret() {
 #[tokio::test(start_paused = true)]
 async fn a_lonely_shard_is_moved_behind_a_stand_in() {
     let fake = answered();
-    let bench = Bench::start(&fake, &Arc::default(), Desired { shards: 1, ..desired(&three()) });
+    let bench =
+        Bench::start(&fake, &Arc::default(), Desired { shards: ShardCount::Fixed(1), ..desired(&three()) });
     bench.converged().await;
     fake.world().calls.clear();
     bench.reload(&three(), |desired| {

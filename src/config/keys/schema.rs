@@ -2,6 +2,8 @@
 
 use super::environment::PREFIX;
 use crate::model::choice::Choice;
+#[cfg(doc)]
+use crate::model::mode::ShardCount;
 use crate::model::sink::SinkType;
 
 /// The values that a key accepts.
@@ -29,6 +31,11 @@ pub enum Kind {
     },
     /// A whole number within these bounds.
     Integer {
+        min: i64,
+        max: i64,
+    },
+    /// The same, or the word [`ShardCount::AUTO`].
+    IntegerOrAuto {
         min: i64,
         max: i64,
     },
@@ -128,6 +135,10 @@ pub(super) const fn integer(min: i64, max: i64) -> Key {
     Key::of(Kind::Integer { min, max })
 }
 
+pub(super) const fn integer_or_auto(min: i64, max: i64) -> Key {
+    Key::of(Kind::IntegerOrAuto { min, max })
+}
+
 /// One of these words, for types that are not ours.
 pub(super) const fn words(values: &'static [&'static str]) -> Key {
     Key::of(Kind::Choice { values })
@@ -152,6 +163,9 @@ impl Kind {
             Self::Size { min } => ("size", Some(format!("At least {min}."))),
             Self::Integer { min, max: i64::MAX } => ("whole number", Some(format!("At least {min}."))),
             Self::Integer { min, max } => ("whole number", Some(format!("From {min} to {max}."))),
+            Self::IntegerOrAuto { min, max } => {
+                ("whole number, or `\"auto\"`", Some(format!("From {min} to {max}.")))
+            }
             Self::Fraction => ("number", Some("From 0 to 1.".to_owned())),
             Self::Flag => ("true or false", None),
             Self::Texts => ("string or list of strings", None),
@@ -173,6 +187,7 @@ impl Kind {
             Self::Duration { .. } => "a duration such as \"30s\"",
             Self::Size { .. } => "a size such as \"1GiB\"",
             Self::Integer { .. } => "a whole number",
+            Self::IntegerOrAuto { .. } => "a whole number or \"auto\"",
             Self::Fraction => "a number",
             Self::Flag => "true or false",
             Self::Texts => "a string or a list of strings",

@@ -11,10 +11,10 @@ use config::ConfigError;
 
 use super::schema::{
     ADDRESS, ADDRESS_OR_SYSTEMD, FIELDS, FLAG, FRACTION, HTTP, Key, PATH, TEXT, TEXTS, WEBSOCKET, choice,
-    integer, size, time, words,
+    integer, integer_or_auto, size, time, words,
 };
 use super::typed::{Apart, KeyValue, Section, SinkFormat, Values};
-use crate::model::mode::{LogFormat, Method, Policy, ShardTransport};
+use crate::model::mode::{LogFormat, Method, Policy, ShardCount, ShardTransport};
 use crate::model::secret::Secret;
 use crate::model::sink::SinkType::{self, Command, File, Http, Mqtt, Nats, Redis};
 use crate::model::sink::StartAt;
@@ -123,8 +123,9 @@ keys! {
 
     #[derive(Clone, Debug, PartialEq)]
     "transport.conduit" => pub Conduit {
-        /// how many shards share the events; Twitch allows 20,000 a conduit
-        shards: u32 = integer(1, 20_000).or("1");
+        /// how many shards share the events; Twitch allows 20,000 a conduit. `auto` is one for each host of `[cluster]`, at
+        /// least 2
+        shards: ShardCount = integer_or_auto(1, 20_000).or("1");
         /// how the shards are reached; `webhook` uses `[transport.webhook]`
         shard_transport: ShardTransport = choice::<ShardTransport>().or(r#""websocket""#);
         /// adopt this conduit; else one is made, and remembered in the state directory
@@ -177,9 +178,9 @@ keys! {
         sink_type("type"): Option<SinkType> = choice::<SinkType>().required();
         /// globs of the subscription types that it gets, such as `channel.chat.*`
         types: Vec<String> = TEXTS.or(r#"["*"]"#);
-        /// how events are written
         /// the host of `[cluster]` that works it, by its `cluster.host`; when left out, the leader chooses one
         host: Option<String> = TEXT;
+        /// how events are written
         format: SinkFormat = choice::<SinkFormat>().or(r#""eventsub""#);
         /// where a new sink starts: with the events that come from now on, or with the oldest that is stored
         from: StartAt = choice::<StartAt>().or(r#""now""#);

@@ -8,6 +8,7 @@ use config::{ConfigError, Value};
 
 use super::schema::Key;
 use crate::model::choice::Choice;
+use crate::model::mode::ShardCount;
 use crate::model::secret::Secret;
 use crate::model::sink::Format;
 use crate::model::text::duration;
@@ -180,6 +181,22 @@ macro_rules! whole_numbers {
     )+};
 }
 whole_numbers!(u8, u32, u64, usize);
+
+impl KeyValue for ShardCount {
+    fn read(value: Option<Value>) -> Result<Self, ConfigError> {
+        match &*text(value)? {
+            Self::AUTO => Ok(Self::Auto),
+            number => {
+                let count = number.parse().map(Self::Fixed);
+                count.map_err(|error| ConfigError::Message(error.to_string()))
+            }
+        }
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
 
 macro_rules! parsed_texts {
     ($($type:ty),+) => {$(

@@ -14,6 +14,7 @@ use super::url;
 use crate::config::report::diagnostic::{closest, quote};
 use crate::config::report::private;
 use crate::config::report::problems::Complaint;
+use crate::model::mode::ShardCount;
 use crate::model::webhook::Listen;
 
 /// A value that has passed the check of its key.
@@ -29,7 +30,7 @@ pub(in crate::config) enum Plain {
 /// Checks a value of the file. Tables are not its business.
 pub(in crate::config) fn check(key: &Key, name: &str, value: &DeValue<'_>) -> Result<Plain, Complaint> {
     match (&key.kind, value) {
-        (Kind::Integer { .. }, DeValue::Integer(number)) => {
+        (Kind::Integer { .. } | Kind::IntegerOrAuto { .. }, DeValue::Integer(number)) => {
             let parsed = i64::from_str_radix(number.as_str(), number.radix());
             integer(key, name, parsed.ok(), &number.to_string(), Quoting::Allowed)
         }
@@ -45,9 +46,13 @@ pub(in crate::config) fn check(key: &Key, name: &str, value: &DeValue<'_>) -> Re
             .collect::<Result<_, _>>()
             .map(Plain::Texts),
         (Kind::Texts, DeValue::String(text)) => Ok(Plain::Texts(vec![text.clone().into_owned()])),
-        (Kind::Integer { .. } | Kind::Fraction | Kind::Flag | Kind::Fields, other) => {
-            Err(wrong_type(key, name, other))
+        (Kind::IntegerOrAuto { .. }, DeValue::String(text)) if *text == ShardCount::AUTO => {
+            Ok(Plain::Text(text.clone().into_owned()))
         }
+        (
+            Kind::Integer { .. } | Kind::IntegerOrAuto { .. } | Kind::Fraction | Kind::Flag | Kind::Fields,
+            other,
+        ) => Err(wrong_type(key, name, other)),
         (_, DeValue::String(text)) => {
             let quoting = if key.path.starts_with("sink.") { Quoting::Forbidden } else { Quoting::Allowed };
             check_text(key, name, text, quoting)
@@ -60,7 +65,10 @@ pub(in crate::config) fn check(key: &Key, name: &str, value: &DeValue<'_>) -> Re
 pub(in crate::config) fn check_variable(key: &Key, name: &str, text: &str) -> Result<Plain, Complaint> {
     let quoting = Quoting::Forbidden;
     match key.kind {
-        Kind::Integer { .. } => integer(key, name, text.parse().ok(), text, quoting),
+        Kind::IntegerOrAuto { .. } if text == ShardCount::AUTO => Ok(Plain::Text(text.to_owned())),
+        Kind::Integer { .. } | Kind::IntegerOrAuto { .. } => {
+            integer(key, name, text.parse().ok(), text, quoting)
+        }
         Kind::Fraction => fraction(key, name, text, quoting),
         Kind::Flag => text
             .parse()
@@ -119,10 +127,15 @@ pub(in crate::config) fn wrong_type(key: &Key, name: &str, value: &DeValue<'_>) 
             })
         }
         (Kind::Flag, DeValue::Integer(_)) => Some("write `true` or `false`".to_owned()),
-        (Kind::Integer { .. } | Kind::Fraction, DeValue::String(text)) => Some(match text.parse::<f64>() {
-            Ok(_) => "write it without quotes".to_owned(),
-            Err(_) => format!("write {} without quotes", key.kind.noun()),
-        }),
+        (Kind::Integer { .. } | Kind::IntegerOrAuto { .. } | Kind::Fraction, DeValue::String(text)) => {
+            Some(match (text.parse::<f64>(), &key.kind) {
+                (Ok(_), _) => "write it without quotes".to_owned(),
+                (Err(_), Kind::IntegerOrAuto { .. }) => {
+                    "the word is \"auto\"; a number stands without quotes".to_owned()
+                }
+                (Err(_), kind) => format!("write {} without quotes", kind.noun()),
+            })
+        }
         (Kind::Text | Kind::Texts, DeValue::Integer(_) | DeValue::Float(_)) if key.path != SECRET_PATH => {
             match key.path {
                 "subscription.broadcaster"
@@ -187,14 +200,20 @@ fn integer(
     text: &str,
     quoting: Quoting,
 ) -> Result<Plain, Complaint> {
-    let Kind::Integer { min, max } = key.kind else {
+    let (Kind::Integer { min, max } | Kind::IntegerOrAuto { min, max }) = key.kind else {
         return Err(Complaint { message: format!("`{name}` must be {}", key.kind.noun()), hint: None });
     };
+    let auto = if matches!(key.kind, Kind::IntegerOrAuto { .. }) { " or \"auto\"" } else { "" };
     match number {
         Some(number) if (min..=max).contains(&number) => Ok(Plain::Integer(number)),
         _ => {
             let quoting = if is_number(text) { Quoting::Allowed } else { quoting };
-            Err(out_of_range(key, name, &format!("a whole number from {min} to {max}"), &quoting.not(text)))
+            Err(out_of_range(
+                key,
+                name,
+                &format!("a whole number from {min} to {max}{auto}"),
+                &quoting.not(text),
+            ))
         }
     }
 }

@@ -236,9 +236,11 @@ fn has_form(kind: Kind, value: &str) -> bool {
     let unit = &text[number.len()..];
     let is_number = number.len() <= 12 && number.bytes().all(|b| b.is_ascii_digit() || b"+-.".contains(&b));
     match kind {
-        Kind::Duration { .. } | Kind::Size { .. } | Kind::Integer { .. } | Kind::Fraction => {
-            is_number && unit.len() <= 3
-        }
+        Kind::Duration { .. }
+        | Kind::Size { .. }
+        | Kind::Integer { .. }
+        | Kind::IntegerOrAuto { .. }
+        | Kind::Fraction => is_number && unit.len() <= 3,
         Kind::Flag => ["true", "false", "yes", "no", "on", "off"].contains(&text),
         Kind::Choice { values } => closest(text, values.iter().copied()).is_some(),
         Kind::Texts if !value.starts_with('{') => {

@@ -57,7 +57,9 @@ fn defaults() {
                 method: Conduit,
             },
             conduit: Conduit {
-                shards: 1,
+                shards: Fixed(
+                    1,
+                ),
                 shard_transport: WebSocket,
                 id: None,
                 keepalive: 30s,
@@ -92,9 +94,9 @@ fn defaults() {
                     start: Present,
                     retry_max: 300s,
                     give_up_after: 86400s,
+                    host: None,
                     kind: Stdout,
                 },
-                    host: None,
             },
             authorize: None,
             store: Store {
@@ -217,7 +219,9 @@ format = "json"
                 method: Conduit,
             },
             conduit: Conduit {
-                shards: 16,
+                shards: Fixed(
+                    16,
+                ),
                 shard_transport: WebSocket,
                 id: Some(
                     "5d2a8a3e",
@@ -263,11 +267,11 @@ format = "json"
                     start: Present,
                     retry_max: 60s,
                     give_up_after: 172800s,
+                    host: None,
                     kind: File(
                         FileOptions {
                             path: "BASE/log/events.jsonl",
                             rotate_size: Some(
-                    host: None,
                                 100000000,
                             ),
                             rotate_keep: 3,
@@ -287,11 +291,11 @@ format = "json"
                     start: Present,
                     retry_max: 300s,
                     give_up_after: 86400s,
+                    host: None,
                     kind: Stdout,
                 },
             },
             authorize: None,
-                    host: None,
             store: Store {
                 retain: 2592000s,
                 max_size: 10.0 GiB (10737418240 bytes),

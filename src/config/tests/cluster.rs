@@ -3,6 +3,7 @@
 use expect_test::expect;
 
 use super::*;
+use crate::model::mode::ShardCount;
 use crate::model::sink::SinkType;
 
 #[test]
@@ -161,4 +162,37 @@ fn a_sink_is_pinned_to_a_host() {
     let hosts: Vec<Option<&str>> = config.sinks.values().map(|sink| sink.host.as_deref()).collect();
     assert_eq!(hosts, [None, Some("web-1"), Some("web-2")]);
     assert_eq!(Case::with(cluster).report(), "fine\n", "the sink of a file without any is not warned about");
+}
+
+#[test]
+fn the_number_of_shards_may_follow_the_hosts() {
+    let case = Case::with("[transport.conduit]\nshards = \"auto\"\n");
+    assert_eq!(case.report(), "fine\n");
+    assert_eq!(case.config().conduit.shards, ShardCount::Auto);
+    let case = Case::with("").env(&[("EVENTSUBD_TRANSPORT__CONDUIT__SHARDS", "auto")]);
+    assert_eq!(case.config().conduit.shards, ShardCount::Auto);
+    check(
+        "[transport.conduit]\nshards = \"two\"\n",
+        &expect![[r#"
+            error: `transport.conduit.shards` must be a whole number or "auto", not a string
+             --> /etc/eventsubd/config.toml:6:10
+              |
+            6 | shards = "two"
+              |          ^^^^^
+              |
+              = help: the word is "auto"; a number stands without quotes
+        "#]],
+    );
+    check(
+        "[transport.conduit]\nshards = \"2\"\n",
+        &expect![[r#"
+            error: `transport.conduit.shards` must be a whole number or "auto", not a string
+             --> /etc/eventsubd/config.toml:6:10
+              |
+            6 | shards = "2"
+              |          ^^^
+              |
+              = help: write it without quotes
+        "#]],
+    );
 }

@@ -53,9 +53,9 @@ fn messages() {
             --> environment variable EVENTSUBD_SUBSCRIPTION__TYPE
              = help: put them into the file
 
-            error: `transport.conduit.shards` must be a whole number from 1 to 20000
+            error: `transport.conduit.shards` must be a whole number from 1 to 20000 or "auto"
             --> environment variable EVENTSUBD_TRANSPORT__CONDUIT__SHARDS
-             = help: how many shards share the events; Twitch allows 20,000 a conduit
+             = help: how many shards share the events; Twitch allows 20,000 a conduit. `auto` is one for each host of `[cluster]`, at least 2
 
             error: unknown key `log.format`
             --> environment variable EVENTSUBD_log__format
@@ -118,7 +118,7 @@ fn later_layers_win() {
         ("EVENTSUBD_SINK__OUT__TYPE", "stdout"),
     ]);
     let config = case.config();
-    assert_eq!(config.conduit.shards, 3);
+    assert_eq!(config.conduit.shards.for_hosts(1), 3);
     assert_eq!(config.conduit.keepalive.as_secs(), 20);
     assert_eq!(config.application.client_id, "00123");
     assert!((config.reconcile.max_delete - 0.25).abs() < 1e-9);

@@ -348,13 +348,13 @@ rotate_keep = 3.0
 rotate_size = "1MiB"
 "#,
         &expect![[r#"
-            error: `transport.conduit.shards` must be a whole number from 1 to 20000, not `0`
+            error: `transport.conduit.shards` must be a whole number from 1 to 20000 or "auto", not `0`
              --> /etc/eventsubd/config.toml:6:10
               |
             6 | shards = 0
               |          ^
               |
-              = help: how many shards share the events; Twitch allows 20,000 a conduit
+              = help: how many shards share the events; Twitch allows 20,000 a conduit. `auto` is one for each host of `[cluster]`, at least 2
 
             error: `reconcile.max_delete` must be a number from 0 to 1, not `1.5`
              --> /etc/eventsubd/config.toml:9:14
@@ -400,13 +400,13 @@ max_delete = nan
 policy = true
 "#,
         &expect![[r#"
-            error: `transport.conduit.shards` must be a whole number from 1 to 20000, not `20001`
+            error: `transport.conduit.shards` must be a whole number from 1 to 20000 or "auto", not `20001`
              --> /etc/eventsubd/config.toml:6:10
               |
             6 | shards = 20001
               |          ^^^^^
               |
-              = help: how many shards share the events; Twitch allows 20,000 a conduit
+              = help: how many shards share the events; Twitch allows 20,000 a conduit. `auto` is one for each host of `[cluster]`, at least 2
 
             error: `reconcile.max_delete` must be a number from 0 to 1, not `nan`
              --> /etc/eventsubd/config.toml:9:14

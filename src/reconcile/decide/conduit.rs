@@ -20,9 +20,6 @@ const INTENT_LIFE: Duration = Duration::from_secs(72 * 3600);
 /// Conduits of a client at most (Twitch: "Create Conduits").
 pub(in crate::reconcile) const MAX_CONDUITS: usize = 5;
 
-/// Shards of a conduit at most (Twitch: "Create Conduits").
-const MAX_SHARDS: u32 = 20_000;
-
 /// The decision about our conduit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::reconcile) enum Choice {
@@ -59,11 +56,6 @@ pub(in crate::reconcile) fn choose(
         }
     }
     Choice::Make { gone: remembered.map(ToOwned::to_owned) }
-}
-
-/// The number of shards to ask for.
-pub(in crate::reconcile) fn shard_count(configured: u32) -> u32 {
-    configured.clamp(1, MAX_SHARDS)
 }
 
 /// The conduits in one line, for a person who must choose.

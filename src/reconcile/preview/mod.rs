@@ -22,6 +22,7 @@ use super::run::observe::observe_wanted;
 use super::run::tables::{Observed, Tables};
 use super::{Desired, Method, ReconcileOptions};
 use crate::helix::{Helix, SubscriptionList};
+use crate::model::mode::ShardCount;
 use crate::model::status::GrantStatus;
 use crate::model::subscription::SubscriptionKey;
 
@@ -45,7 +46,14 @@ pub enum PreviewConduit {
 }
 
 impl PreviewConduit {
-    fn of(found: &Found, shards: u32) -> Self {
+    fn of(found: &Found, wanted: ShardCount) -> Self {
+        let shards = match (wanted, found) {
+            // The daemon alone knows how many hosts there are.
+            (ShardCount::Auto, Found::Ours(conduit) | Found::Recovered(conduit)) => {
+                wanted.for_hosts(conduit.shard_count)
+            }
+            (wanted, _) => wanted.for_hosts(1),
+        };
         match found {
             Found::Ours(conduit) | Found::Recovered(conduit) if conduit.shard_count == shards => {
                 Self::Keep { id: conduit.id.clone(), shards }
@@ -157,7 +165,7 @@ pub(super) async fn preview_with<A: Api>(
                     conduit::list(&existing)
                 ));
             }
-            let conduit = PreviewConduit::of(&found, conduit::shard_count(desired.shards));
+            let conduit = PreviewConduit::of(&found, desired.shards);
             let places = remembered.on_conduit(conduit.id());
             (Some(conduit), places)
         }

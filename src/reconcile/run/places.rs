@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::out::Out;
 use crate::helix::{Conduit, HelixError, HelixErrorKind};
+use crate::model::cluster::Leadership;
 use crate::model::shard::{ShardId, ShardSet, ShardTarget, WebhookTarget, first_shards};
 use crate::model::status::ConduitStatus;
 use crate::model::subscription::{SubscriptionRow, TransportTarget};
@@ -47,6 +48,8 @@ pub(in crate::reconcile) struct PlaceRegistry {
     prover: Prover,
     /// Time that creates wait for new shards to be bound.
     bind_wait: Duration,
+    /// The orders of the cluster, which say how many hosts there are.
+    leadership: Option<watch::Receiver<Leadership>>,
 }
 
 impl PlaceRegistry {
@@ -66,6 +69,7 @@ impl PlaceRegistry {
             report,
             prover: Prover::new(reach, options.reach_life),
             bind_wait: options.bind_wait,
+            leadership: options.leadership.clone(),
         }
     }
 
@@ -208,7 +212,8 @@ impl PlaceRegistry {
         desired: &Desired,
     ) -> Result<(Conduit, Option<String>), RunError> {
         let (found, existing) = self.remembered.find_conduit(api, desired).await?;
-        let mut shards = conduit::shard_count(desired.shards);
+        let hosts = self.leadership.as_ref().map_or(1, |leadership| leadership.borrow().hosts);
+        let mut shards = desired.shards.for_hosts(hosts);
         if desired.shards_call && self.report.borrow().wants_stand_in {
             shards = shards.max(2);
         }

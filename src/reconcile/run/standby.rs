@@ -48,7 +48,8 @@ impl<A: Api> Engine<A> {
         }
     }
 
-    /// Stops the runs once this host does not lead any more, and wakes them when deletes are allowed again.
+    /// Stops the runs once this host does not lead any more, and wakes them when deletes are allowed again, or there
+    /// are more hosts or fewer.
     fn follow_orders(
         &self,
         mut leadership: watch::Receiver<Leadership>,
@@ -63,7 +64,9 @@ impl<A: Api> Engine<A> {
                     stop.cancel();
                     break;
                 }
-                if (&new.no_deletes, &new.fingerprint) != (&order.no_deletes, &order.fingerprint) {
+                let parts =
+                    |order: &Leadership| (order.no_deletes.clone(), order.fingerprint.clone(), order.hosts);
+                if parts(&new) != parts(&order) {
                     trouble.notify_one();
                 }
                 order = new;
