@@ -158,6 +158,7 @@ const PURE: &[&str] = &[
     "cluster/era",
     "cluster/handover",
     "cluster/lease",
+    "cluster/log/letter",
     "cluster/log/message",
     "cluster/offset",
     "cluster/presence",

@@ -35,7 +35,8 @@ pub use self::assign::{ShardWork, Work};
 pub use self::gate::Gate;
 pub use self::links::{LocalShards, ShardEnds, ShardLinks};
 pub use self::log::{
-    Acknowledged, LogBatch, LogError, LogLimits, LogReader, ReadError, SharedLog, Unreadable,
+    Acknowledged, LetterPage, LettersError, LogBatch, LogError, LogLimits, LogReader, ReadError,
+    SharedLetters, SharedLog, Unreadable, is_shared,
 };
 pub use self::nats::{ClusterError, NatsReport, examine_nats};
 pub use self::run::{Cluster, ClusterHandle, HostFacts, Inputs, SaveError, cluster};

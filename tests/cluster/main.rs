@@ -7,6 +7,7 @@ mod assignment;
 mod common;
 mod faults;
 mod host;
+mod letters;
 mod log;
 mod logins;
 mod restart;

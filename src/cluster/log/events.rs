@@ -10,10 +10,10 @@ use async_nats::jetstream::context::{Context, PublishErrorKind};
 use async_nats::jetstream::stream::{self, LastRawMessageErrorKind, Stream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, OnceCell};
-use tracing::info;
 
 use super::super::nats::{ANSWER_LIMIT, ClusterError, Connection};
 use super::message;
+use super::opening::open_stream;
 use crate::model::cluster::ClusterOptions;
 use crate::model::event::{Seq, StoredEvent};
 use crate::model::text::chain;
@@ -125,7 +125,7 @@ impl SharedLog {
         let before = self.tail().last.as_ref().map_or(0, |last| last.position);
         let subject = self.subject(event);
         let mut headers = HeaderMap::new();
-        for (name, value) in message::headers(event, &self.inner.options.host) {
+        for (name, value) in message::headers(message::MESSAGE_ID, event, &self.inner.options.host) {
             headers.insert(name, value);
         }
         let payload = event.event.payload.clone();
@@ -207,7 +207,16 @@ impl SharedLog {
         }
     }
 
-    async fn connection(&self) -> Result<&Connection, ClusterError> {
+    pub(super) fn options(&self) -> &ClusterOptions {
+        &self.inner.options
+    }
+
+    pub(super) fn limits(&self) -> LogLimits {
+        self.inner.limits
+    }
+
+    /// The connection of the log, which comes up within a few seconds.
+    pub(super) async fn connection(&self) -> Result<&Connection, ClusterError> {
         let Inner { options, tls, connection, .. } = &*self.inner;
         let start = async || {
             let connection = Connection::start(options, tls.clone(), Arc::default()).await?;
@@ -243,10 +252,8 @@ impl SharedLog {
     /// Opens the stream, or makes it.
     async fn open(&self, connection: &Connection, context: &Context) -> Result<Stream, ClusterError> {
         let Inner { options, limits, .. } = &*self.inner;
-        let name = stream_name(options);
-        let failed = |why: &str| ClusterError::Stream { stream: name.clone(), why: connection.said(why) };
         let wanted = stream::Config {
-            name: name.clone(),
+            name: stream_name(options),
             description: Some("eventsubd: the events of all hosts".to_owned()),
             subjects: vec![message::subjects(&options.name)],
             duplicate_window: DUPLICATES.min(limits.retain),
@@ -256,25 +263,7 @@ impl SharedLog {
             allow_direct: true,
             ..stream::Config::default()
         };
-        let Ok(found) = context.get_stream(&name).await else {
-            let made = context.create_stream(wanted).await.map_err(|error| failed(&chain(&error)))?;
-            info!(stream = name, "the shared log is made");
-            return Ok(made);
-        };
-        let config = &found.cached_info().config;
-        if config.subjects != wanted.subjects {
-            return Err(failed("it was made by another program; choose another `cluster.name`"));
-        }
-        if (config.max_age, config.max_bytes) != (wanted.max_age, wanted.max_bytes) {
-            let changed = stream::Config {
-                max_age: wanted.max_age,
-                max_bytes: wanted.max_bytes,
-                duplicate_window: wanted.duplicate_window,
-                ..config.clone()
-            };
-            context.update_stream(changed).await.map_err(|error| failed(&chain(&error)))?;
-        }
-        Ok(found)
+        open_stream(connection, context, wanted).await
     }
 
     /// Looks whether the log still has what it has acknowledged last.

@@ -16,7 +16,7 @@ const PAYLOAD: usize = 2 << 20;
 /// The longest token of a subject: a line of the protocol of NATS has 4 KiB.
 const TOKEN: usize = 200;
 
-const MESSAGE_ID: &str = "Nats-Msg-Id";
+pub(super) const MESSAGE_ID: &str = "Nats-Msg-Id";
 const TYPE: &str = "Eventsubd-Type";
 const VERSION: &str = "Eventsubd-Version";
 const SUBSCRIPTION: &str = "Eventsubd-Subscription-Id";
@@ -45,12 +45,11 @@ fn token(text: &str) -> String {
     if text.is_empty() { "_".to_owned() } else { text.chars().take(TOKEN).map(known).collect() }
 }
 
-/// The headers of an event that `host` has stored.
-pub(super) fn headers(stored: &StoredEvent, host: &str) -> [(&'static str, String); 7] {
+/// The headers of an event that `host` has stored. `id` is the one with the id of the message.
+pub(super) fn headers(id: &'static str, stored: &StoredEvent, host: &str) -> [(&'static str, String); 7] {
     let event = &stored.event;
-    let encoded = |text: &str| utf8_percent_encode(text, ENCODED).to_string();
     [
-        (MESSAGE_ID, event.message_id.to_string()),
+        (id, event.message_id.to_string()),
         (TYPE, encoded(&event.subscription_type)),
         (VERSION, encoded(&event.subscription_version)),
         (SUBSCRIPTION, encoded(&event.subscription_id)),
@@ -58,6 +57,11 @@ pub(super) fn headers(stored: &StoredEvent, host: &str) -> [(&'static str, Strin
         (STORED_AT, stored.stored_at.to_string()),
         (HOST, encoded(host)),
     ]
+}
+
+/// A text as a header can have it.
+pub(super) fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, ENCODED).to_string()
 }
 
 /// A message that is no event.
@@ -72,6 +76,7 @@ pub enum Unreadable {
 /// Reads an event; anybody who may publish in NATS can have written the message.
 pub(super) fn read<'a>(
     position: u64,
+    id: &'static str,
     header: impl Fn(&str) -> Option<&'a str>,
     payload: Bytes,
 ) -> Result<StoredEvent, Unreadable> {
@@ -88,7 +93,7 @@ pub(super) fn read<'a>(
         seq: Seq(position),
         stored_at: Timestamp::parse(&stored_at).ok_or(Unreadable::Header(STORED_AT))?,
         event: Event {
-            message_id: MessageId::new(&text(MESSAGE_ID)?).map_err(|_| Unreadable::Header(MESSAGE_ID))?,
+            message_id: MessageId::new(&text(id)?).map_err(|_| Unreadable::Header(id))?,
             message_timestamp: text(TIMESTAMP)?,
             subscription_type: text(TYPE)?,
             subscription_version: text(VERSION)?,
@@ -137,14 +142,14 @@ mod tests {
             prop_assert_eq!(subject.split('.').count(), 5);
             prop_assert!(subject.split('.').all(|token| !token.is_empty()) && subject.len() < 500);
             prop_assert!(subject.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')));
-            let headers = headers(&event, &text);
+            let headers = headers(MESSAGE_ID, &event, &text);
             for (_, value) in &headers {
                 prop_assert!(value.bytes().all(|b| b.is_ascii_graphic()), "{:?}", value);
             }
             let header = |name: &str| {
                 headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
             };
-            prop_assert_eq!(read(1, header, event.event.payload.clone()), Ok(event));
+            prop_assert_eq!(read(1, MESSAGE_ID, header, event.event.payload.clone()), Ok(event));
         }
 
         #[test]
@@ -163,7 +168,7 @@ mod tests {
                 headers[index].as_deref()
             };
             let whole = names.len() == 7;
-            let is_read = read(7, header, b"{".as_slice().into()).is_ok();
+            let is_read = read(7, MESSAGE_ID, header, b"{".as_slice().into()).is_ok();
             prop_assert!(whole || !is_read || names.contains(&MESSAGE_ID));
         }
     }

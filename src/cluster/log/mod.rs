@@ -3,10 +3,18 @@
 //! Each host publishes what it has stored, and the stream knows the message ids of the last half hour. A copy: the event of
 //! which an acknowledgement was lost, or the tail of the stream, is in the store of its host and is published again.
 
+mod batches;
 mod events;
+mod letter;
+mod letter_stream;
+mod letters;
 mod message;
+mod opening;
 mod reading;
 
+pub use self::batches::ReadError;
 pub use self::events::{Acknowledged, LogError, LogLimits, SharedLog};
+pub use self::letter_stream::{LetterPage, LettersError, is_shared};
+pub use self::letters::SharedLetters;
 pub use self::message::Unreadable;
-pub use self::reading::{LogBatch, LogReader, ReadError};
+pub use self::reading::{LogBatch, LogReader};
