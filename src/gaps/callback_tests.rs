@@ -428,3 +428,14 @@ fn without_any_signed_request_a_gap_goes_back_to_the_beginning_of_the_listener()
         }
     }
 }
+
+/// Checks a case that the property test found once.
+#[test]
+fn a_gap_that_ends_right_after_a_short_sleep_holds_the_last_lost_event() {
+    let sleep = Step::Pause { millis: 17, clock_stands: true };
+    let steps =
+        [Step::Proxy(false), sleep, Step::Pass(15_000), Step::Event, Step::Proxy(true), Step::Compare];
+    if let Err(error) = check(&steps) {
+        panic!("{error}");
+    }
+}

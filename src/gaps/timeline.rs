@@ -8,7 +8,8 @@ use super::watcher::Moment;
 
 /// Sleeps that are remembered.
 const SLEEPS: usize = 64;
-/// The two clocks are read one after the other, so they waver by a little.
+/// Milliseconds by which the clocks may differ from what is noted: they are read one after the other, and a shorter sleep is
+/// not noted.
 const WAVER: u64 = 50;
 
 /// A pair of both clocks.
@@ -61,7 +62,7 @@ impl Timeline {
         let next = self.anchors.iter().find(|anchor| anchor.instant >= instant);
         match next {
             Some(next) if instant > next.awake => next.before(instant),
-            _ => self.of(instant),
+            _ => self.of(instant).saturating_add(WAVER),
         }
     }
 }
@@ -94,10 +95,19 @@ mod tests {
             [(5, 1_005_000), (15, 1_015_000), (20, 1_020_000), (22, 1_122_000), (25, 1_125_000)]
         {
             assert_eq!(line.of(at(instant)), moment, "{instant}");
-            assert_eq!(line.latest(at(instant)), moment, "{instant}");
+            assert_eq!(line.latest(at(instant)), moment + WAVER, "{instant}");
         }
         let unclear = start + Duration::from_millis(20_500);
         assert_eq!((line.of(unclear), line.of(at(21))), (1_020_500, 1_021_000));
         assert_eq!((line.latest(unclear), line.latest(at(21))), (1_120_500, 1_121_000));
+    }
+
+    #[test]
+    fn a_sleep_too_short_to_be_noted_lies_before_the_latest_moment() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut line = Timeline::new(at(10), 1_010_000);
+        line.note(at(20), 1_020_000 + WAVER);
+        assert!(line.of(at(21)) <= 1_021_000 && line.latest(at(21)) >= 1_021_000 + WAVER);
     }
 }
