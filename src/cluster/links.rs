@@ -17,10 +17,14 @@ use tracing::{info, warn};
 use super::bound::Bound;
 use super::handover::{Handover, Share};
 use super::lease::Moment;
+use super::remembered::own_shards;
 use super::run::{ClusterHandle, SaveError};
 use super::sessions::{Chosen, Picture};
 use crate::model::cluster::{Assigned, Role};
-use crate::model::shard::{Bindings, Life, Lives, Sessions, ShardId, ShardTarget};
+use crate::model::shard::{
+    BindOutcome, Binding, Bindings, Life, Lives, OwnShards, SessionId, Sessions, ShardId, ShardSet,
+    ShardTarget,
+};
 use crate::store::since_boot;
 use crate::telemetry::{Lasting, Outage, Publish};
 
@@ -38,6 +42,10 @@ pub struct LocalShards {
     pub bindings: watch::Receiver<Bindings>,
     /// The shards that the reconciler wants.
     pub target: watch::Receiver<Option<ShardTarget>>,
+    /// Twitch's answers about sessions that this host has bound itself, without a leader.
+    pub alone_bindings: watch::Receiver<Bindings>,
+    /// Shards of this host that it can bind itself.
+    pub alone_free: watch::Receiver<ShardSet>,
 }
 
 /// The values about shards that the parts of this host read.
@@ -51,6 +59,8 @@ pub struct ShardEnds {
     pub target: watch::Receiver<Option<ShardTarget>>,
     /// The answers about the sessions of this host, for its pool.
     pub bindings: watch::Receiver<Bindings>,
+    /// The shards of this host while it has to bind them itself.
+    pub own: watch::Receiver<Option<OwnShards>>,
 }
 
 /// The task; see [`ShardLinks::new`].
@@ -61,22 +71,28 @@ pub struct ShardLinks {
     lives: watch::Sender<Lives>,
     target: watch::Sender<Option<ShardTarget>>,
     bindings: watch::Sender<Bindings>,
+    own: watch::Sender<Option<OwnShards>>,
+    /// The shards that this host was assigned last, as far as it remembers.
+    remembered: Option<OwnShards>,
 }
 
 impl ShardLinks {
-    /// Builds the task; nothing happens until it is run.
-    pub fn new(cluster: ClusterHandle) -> (Self, ShardEnds) {
+    /// Builds the task; nothing happens until it is run. `remembered` are the shards that this host was assigned last.
+    pub fn new(cluster: ClusterHandle, remembered: Option<OwnShards>) -> (Self, ShardEnds) {
         let (sessions_in, sessions) = watch::channel(Sessions::default());
         let (lives_in, lives) = watch::channel(Lives::default());
         let (target_in, target) = watch::channel(None);
         let (bindings_in, bindings) = watch::channel(Bindings::default());
-        let ends = ShardEnds { sessions, lives, target, bindings };
+        let (own_in, own) = watch::channel(None);
+        let ends = ShardEnds { sessions, lives, target, bindings, own };
         let task = Self {
             cluster,
             sessions: sessions_in,
             lives: lives_in,
             target: target_in,
             bindings: bindings_in,
+            own: own_in,
+            remembered,
         };
         (task, ends)
     }
@@ -127,6 +143,25 @@ async fn sleep(pause: Option<Duration>) {
     }
 }
 
+/// Adds the answers about sessions that this host has bound itself to those of the leader, which may not know these sessions
+/// yet. A shard that was moved to another host since has the leader's answer.
+fn with_alone(bindings: Bindings, by_ourselves: &Bindings, own: &ShardSet) -> Bindings {
+    let newer = by_ourselves.iter().filter(|(shard, binding)| {
+        own.contains(shard) && !bindings.get(shard).is_some_and(|known| is_bound(known, &binding.session_id))
+    });
+    let mut newer = newer.peekable();
+    if newer.peek().is_none() {
+        return bindings;
+    }
+    let mut all = (*bindings).clone();
+    all.extend(newer.map(|(shard, binding)| (*shard, binding.clone())));
+    Arc::new(all)
+}
+
+fn is_bound(binding: &Binding, session: &SessionId) -> bool {
+    binding.session_id == *session && binding.outcome == BindOutcome::Bound
+}
+
 struct Driver {
     links: ShardLinks,
     local: LocalShards,
@@ -148,6 +183,9 @@ impl Driver {
             Ok(()) = local.lives.changed() => {}
             Ok(()) = local.bindings.changed() => {}
             Ok(()) = local.target.changed() => {}
+            Ok(()) = local.alone_bindings.changed() => {}
+            Ok(()) = local.alone_free.changed() => {}
+            Ok(()) = cluster.self_binding.is_alone.changed() => {}
             Ok(()) = cluster.leadership.changed() => {}
             Ok(()) = cluster.assigned.changed() => {}
             Ok(()) = cluster.shards.remote.changed() => {}
@@ -168,6 +206,9 @@ impl Driver {
         let remote = cluster.shards.remote.borrow_and_update().clone();
         let told = cluster.shards.bound.borrow_and_update().clone();
         let own = Arc::clone(&cluster.shards.host);
+        let is_alone = *cluster.self_binding.is_alone.borrow_and_update();
+        let by_ourselves = self.local.alone_bindings.borrow_and_update().clone();
+        let free = self.local.alone_free.borrow_and_update().clone();
 
         let wanted = wanted.filter(|_| role != Role::Standby);
         let bindings = match &wanted {
@@ -191,8 +232,12 @@ impl Driver {
         if role != Role::Standby {
             self.publish_chosen(picture.choose(), &lives);
         }
-        self.open_sockets(&own, &assigned, &sessions, &bindings);
-        self.links.bindings.publish(bindings);
+        self.open_sockets(&own, &assigned, &sessions, &bindings, free);
+        let own = own_shards(&assigned, &own)
+            .or_else(|| self.links.remembered.clone().filter(|_| assigned.epoch == 0));
+        let shards = own.as_ref().map(|own| Arc::clone(&own.shards)).unwrap_or_default();
+        self.links.bindings.publish(with_alone(bindings, &by_ourselves, &shards));
+        self.links.own.publish(own.filter(|_| is_alone && !shards.is_empty()));
         if role != Role::Leader {
             self.written = None;
             return None;
@@ -220,12 +265,21 @@ impl Driver {
     }
 
     /// Publishes which sockets this host has.
-    fn open_sockets(&mut self, own: &str, assigned: &Assigned, sessions: &Sessions, bindings: &Bindings) {
+    fn open_sockets(
+        &mut self,
+        own: &str,
+        assigned: &Assigned,
+        sessions: &Sessions,
+        bindings: &Bindings,
+        free: ShardSet,
+    ) {
         self.next = None;
         let Some(conduit_id) = &assigned.conduit_id else {
             // Before anything is known, sockets stay as they are. A leader of an earlier release has them all.
             if assigned.epoch > 0 {
                 self.links.target.publish(None);
+            } else {
+                self.open_remembered(&free);
             }
             return;
         };
@@ -234,6 +288,20 @@ impl Driver {
         let (target, next) = self.handover.poll(share, opened.as_ref(), sessions, bindings, now());
         self.next = next;
         self.links.target.publish(Some(target));
+    }
+
+    /// Opens sockets for shards that this host was assigned last and can bind itself, beside those that are open.
+    fn open_remembered(&self, free: &ShardSet) {
+        let Some(remembered) = self.links.remembered.as_ref().filter(|_| !free.is_empty()) else { return };
+        let opened = self.links.target.borrow().clone();
+        let mut sockets = opened.map_or_else(ShardSet::default, |opened| opened.sockets);
+        Arc::make_mut(&mut sockets).extend(free.iter().copied());
+        self.links.target.publish(Some(ShardTarget {
+            conduit_id: Arc::clone(&remembered.conduit_id),
+            shards: sockets.last().map_or(0, |last| last.0 + 1),
+            sockets,
+            webhook: None,
+        }));
     }
 
     /// Takes the outcome of a write. Returns when it is tried again.

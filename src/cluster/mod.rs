@@ -5,6 +5,7 @@
 //! three seconds, and another host leads.
 
 mod age;
+mod alone;
 mod ask;
 mod assign;
 #[cfg(test)]
@@ -23,7 +24,9 @@ mod log;
 mod nats;
 mod offset;
 mod presence;
+mod remembered;
 mod run;
+mod self_binding;
 mod sessions;
 mod shared;
 mod sight;
@@ -39,5 +42,6 @@ pub use self::log::{
     SharedLetters, SharedLog, Unreadable, is_shared,
 };
 pub use self::nats::{ClusterError, NatsReport, examine_nats};
+pub use self::remembered::RememberedShards;
 pub use self::run::{Cluster, ClusterHandle, HostFacts, Inputs, SaveError, cluster};
 pub use self::sessions::{HostSocket, HostSockets};

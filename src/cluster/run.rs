@@ -23,6 +23,7 @@ use super::hints::{HintExchange, HintSender, hints};
 use super::lease::{Answer, Holder, Lease, Moment, Seen, Times, Write};
 use super::nats::{Bucket, ClusterError, Connection, KeyChange, KeyState, change};
 use super::presence::{ASSIGN, HostValue, Hosts};
+use super::self_binding::{SelfBinding, SelfBindingIn, self_binding};
 use super::sessions::{HostSockets, SocketsValue};
 use super::shared::{Shared, SharedIn, shared};
 use super::sight::Sight;
@@ -125,6 +126,7 @@ pub struct ClusterHandle {
     pub gate: Gate,
     hints: HintSender,
     pub(super) shards: Shared,
+    pub(super) self_binding: SelfBinding,
     requests: mpsc::Sender<Request>,
     asked: mpsc::Sender<Asked<LeaderRequest>>,
 }
@@ -151,6 +153,11 @@ impl ClusterHandle {
         let (reply, answer) = oneshot::channel();
         self.requests.send(Request::GapAge { reply }).await.ok()?;
         answer.await.ok()?
+    }
+
+    /// Open while this host may bind its own shards itself, as no leader can be expected to.
+    pub fn self_binding_gate(&self) -> Gate {
+        self.self_binding.gate.clone()
     }
 
     /// Tells the other hosts a hint that has reached this one.
@@ -203,6 +210,7 @@ pub struct Cluster {
     gate: Gate,
     hints: HintExchange,
     shards: SharedIn,
+    self_binding: SelfBindingIn,
 }
 
 /// Builds the task; nothing happens until it is run.
@@ -226,6 +234,7 @@ pub fn cluster(
     let gate = Gate::default();
     let (hints, sender, heard) = hints();
     let (shards, shared) = shared(options.host.clone());
+    let (self_binding_in, self_binding) = self_binding();
     let run = uuid::Uuid::new_v4().to_string();
     let holder = Holder { instance, run };
     let handle = ClusterHandle {
@@ -235,6 +244,7 @@ pub fn cluster(
         gate: gate.clone(),
         hints: sender,
         shards: shared,
+        self_binding,
         requests: requests_in,
         asked: ask.clone(),
     };
@@ -253,6 +263,7 @@ pub fn cluster(
         gate,
         hints,
         shards,
+        self_binding: self_binding_in,
     };
     (task, handle, heard)
 }
@@ -351,6 +362,7 @@ struct Driver {
     assigned: watch::Sender<Assigned>,
     gate: Gate,
     shards: SharedIn,
+    self_binding: SelfBindingIn,
     connection: Result<Connection, ClusterError>,
     bucket: Option<Arc<Bucket>>,
     /// Why there is no bucket.
@@ -398,6 +410,7 @@ impl Driver {
             gate,
             hints,
             shards,
+            self_binding,
             ..
         } = task;
         let at = now();
@@ -422,6 +435,7 @@ impl Driver {
             assigned,
             gate,
             shards,
+            self_binding,
             connection,
             bucket: None,
             failure: None,
@@ -479,6 +493,7 @@ impl Driver {
             }
         }
         self.gate.open_until(None);
+        self.self_binding.end();
     }
 
     fn open_bucket(&mut self, pause: Duration) {
@@ -749,6 +764,9 @@ impl Driver {
                     Answer::Done(revision) => self.era.record_revision(revision),
                     Answer::Refused | Answer::Unknown => self.look(),
                 }
+                if answer != Answer::Unknown {
+                    self.self_binding.handle_answer(at);
+                }
                 self.lease(which).handle_answer(answer, at);
                 if answer == Answer::Refused
                     && let Some(bucket) = self.bucket.clone()
@@ -959,6 +977,7 @@ impl Driver {
         }
         let leads = self.terms.role() == Role::Leader;
         self.shards.publish(&self.values, at);
+        self.self_binding.publish(!self.is_leaving && !self.host.is_taken(), at);
         self.gate.open_until(self.leader.good_until().filter(|_| leads));
         let no_deletes = self.no_deletes(at);
         let leader = if leads {

@@ -27,9 +27,12 @@ use crate::gaps::{GapSources, gaps};
 use crate::helix::Helix;
 use crate::invite::{InviteListener, Invites, OnGrant};
 use crate::model::hint::Hint;
+use crate::model::shard::Sessions;
 use crate::model::status::ConfigStatus;
 use crate::model::time::Timestamp;
-use crate::reconcile::{ReconcileHandle, ReconcileOptions, reconciler};
+use crate::reconcile::{
+    AloneBinder, AloneEnds, AloneInputs, ReconcileHandle, ReconcileOptions, alone_binder, reconciler,
+};
 use crate::store::{Reader, Store, StoreError};
 use crate::transport::HintCallback;
 use crate::transport::webhook::{Guest, webhook};
@@ -111,6 +114,8 @@ impl Daemon {
             sessions_tx,
             on_hint.clone(),
         );
+        let alone = joined.as_ref().map(|(_, link)| bind_alone(&helix, link, sessions.clone()));
+        let (alone, alone_ends) = alone.unzip();
         let on_grant = on_grant(on_hint.clone());
         let invites = Invites::new(inputs.invites, outward, reconcile.subscriptions.clone(), on_grant);
         let (invite_listener, invite_counts) = InviteListener::new(invites.clone());
@@ -139,7 +144,7 @@ impl Daemon {
         let sink_options = inputs.sinks.clone();
         let cluster_status = joined.as_ref().map(|(_, link)| link.status());
         let cluster_link = joined.as_ref().map(|(_, link)| link.clone());
-        let cluster = joined.zip(forward.clone()).map(|((task, link), forward)| {
+        let cluster = joined.zip(forward.clone()).zip(alone_ends).map(|(((task, link), forward), alone)| {
             let sources = FactSources {
                 fingerprint: inputs.fingerprint,
                 shards: pool_handle.shards.clone(),
@@ -155,6 +160,8 @@ impl Daemon {
                     lives: pool_handle.lives,
                     bindings: reconcile.bindings.clone(),
                     target: reconcile.target.clone(),
+                    alone_bindings: alone.bindings,
+                    alone_free: alone.free,
                 },
                 reconcile: reconcile.status.clone(),
             };
@@ -210,6 +217,7 @@ impl Daemon {
             reloader,
             webhook,
             cluster,
+            alone,
             reload_requests,
             socket,
             endpoint,
@@ -231,6 +239,17 @@ impl Daemon {
             hanging: hanging_tx,
         })
     }
+}
+
+/// The task that binds this host's own shards while no host can lead.
+fn bind_alone(
+    helix: &Helix,
+    link: &ClusterLink,
+    sessions: watch::Receiver<Sessions>,
+) -> (AloneBinder, AloneEnds) {
+    let ends = link.shards();
+    let inputs = AloneInputs { own: ends.own, sessions, bindings: ends.bindings, target: ends.target };
+    alone_binder(helix, link.may_bind_own(), inputs)
 }
 
 /// Passes hints on to the reconciler, and to that of the other hosts: one of them leads.

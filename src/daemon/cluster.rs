@@ -17,7 +17,7 @@ use crate::admin::Control;
 use crate::auth::Outward;
 use crate::cluster::{
     Asked, Cluster, ClusterError, ClusterHandle, HostFacts, HostSocket, HostSockets, Inputs, LogLimits,
-    LogReader, NatsReport, ShardLinks, SharedLog, Work, cluster, examine_nats,
+    LogReader, NatsReport, RememberedShards, ShardLinks, SharedLog, Work, cluster, examine_nats,
 };
 pub(super) use crate::cluster::{LocalShards, ShardEnds};
 use crate::config::Config;
@@ -25,8 +25,8 @@ use crate::delivery::{ACKNOWLEDGED, Forwarder, SinkOptions, forwarder};
 use crate::gaps::{GapHosts, SharedText};
 use crate::helix::MaySend;
 use crate::model::cluster::{
-    ClusterOptions, ClusterStatus, DaemonRequest, ForwardStatus, HostState, HostStatus, LeaderRequest,
-    Leadership,
+    Assigned, ClusterOptions, ClusterStatus, DaemonRequest, ForwardStatus, HostState, HostStatus,
+    LeaderRequest, Leadership,
 };
 use crate::model::hint::Hint;
 use crate::model::route::SinkName;
@@ -40,6 +40,10 @@ use crate::transport::HintCallback;
 
 /// Setting that names the state directory.
 const INSTANCE: &str = "cluster.instance";
+/// Setting that holds the shards that this host was assigned last.
+const ASSIGNED: &str = "cluster.assigned";
+/// Pause after a store that could not be written.
+const STORE_PAUSE: Duration = Duration::from_secs(5);
 /// Time in which a lease can be given up.
 const RESIGN: Duration = Duration::from_secs(1);
 /// Time in which other hosts are expected to have bound the shards of this one, which are read on for two seconds then.
@@ -74,6 +78,42 @@ pub(super) struct ClusterTask {
     links: ShardLinks,
     /// Name of this host.
     host: Arc<str>,
+    assigned: Remembering,
+}
+
+/// Keeps the shards that this host is assigned in its store, for a start while NATS is away.
+#[derive(Debug)]
+struct Remembering {
+    store: Store,
+    assigned: watch::Receiver<Assigned>,
+    /// Names of the cluster and of this host.
+    names: (String, String),
+    /// The text in the store.
+    stored: Option<String>,
+}
+
+impl Remembering {
+    /// Runs until dropped.
+    async fn run(mut self) {
+        loop {
+            let (cluster, host) = &self.names;
+            let known = RememberedShards::of(&self.assigned.borrow_and_update(), cluster, host);
+            let text = known.map(|known| known.text());
+            let mut retry = None;
+            if text.is_some() && text != self.stored {
+                // A failing disk is reported by the writer.
+                match self.store.set_settings(vec![(ASSIGNED.to_owned(), text.clone())]).await {
+                    Ok(()) => self.stored = text,
+                    Err(_) => retry = Some(STORE_PAUSE),
+                }
+            }
+            tokio::select! {
+                Ok(()) = self.assigned.changed() => {}
+                () = tokio::time::sleep(retry.unwrap_or_default()), if retry.is_some() => {}
+                else => std::future::pending().await,
+            }
+        }
+    }
 }
 
 /// The task that copies events to the shared log.
@@ -105,8 +145,11 @@ pub(super) async fn join(
             new
         }
     };
-    let acknowledged = known.iter().find(|(name, _)| name == ACKNOWLEDGED);
-    let acknowledged = acknowledged.and_then(|(_, text)| serde_json::from_str(text).ok());
+    let setting = |wanted: &str| known.iter().find(|(name, _)| name == wanted).map(|(_, text)| text.clone());
+    let acknowledged = setting(ACKNOWLEDGED).and_then(|text| serde_json::from_str(&text).ok());
+    let stored = setting(ASSIGNED);
+    let remembered =
+        stored.as_ref().and_then(|text| RememberedShards::read(text, &options.name, &options.host));
     let limits = LogLimits { retain: config.store.retain, max_size: config.store.max_size.as_u64() };
     let log = SharedLog::new(options.clone(), (**outward.tls()).clone(), limits, acknowledged);
     known.retain(|(name, _)| OF_HOSTS.iter().any(|prefix| name.starts_with(prefix)));
@@ -117,9 +160,11 @@ pub(super) async fn join(
     let (daemon, asked) = mpsc::channel(4);
     let inputs = Inputs { facts: told, work: assigned_work, daemon };
     let (task, cluster, hints) = cluster(options.clone(), (**outward.tls()).clone(), instance, inputs, known);
-    let (links, shards) = ShardLinks::new(cluster.clone());
+    let (links, shards) = ShardLinks::new(cluster.clone(), remembered);
+    let names = (options.name.clone(), options.host.clone());
+    let assigned = Remembering { store: store.clone(), assigned: cluster.assigned.clone(), names, stored };
     let link = ClusterLink { cluster, log, options, shards };
-    Ok(Some((ClusterTask { task, facts, work, hints, asked, links, host }, link)))
+    Ok(Some((ClusterTask { task, facts, work, hints, asked, links, host, assigned }, link)))
 }
 
 impl ClusterTask {
@@ -130,7 +175,7 @@ impl ClusterTask {
         control: Arc<dyn Control>,
         cancel: CancellationToken,
     ) {
-        let Self { task, facts, work, mut hints, asked, links, host } = self;
+        let Self { task, facts, work, mut hints, asked, links, host, assigned } = self;
         let local = sources.local.clone();
         let work_sources = WorkSources {
             host,
@@ -152,6 +197,7 @@ impl ClusterTask {
             () = work_sources.publish(work) => {}
             () = carry_out(asked, control) => {}
             () = tell(sources, facts) => {}
+            () = assigned.run() => {}
         }
     }
 }
@@ -260,6 +306,12 @@ impl ClusterLink {
     /// Whether requests may go to Twitch from here.
     pub(super) fn may_send(&self) -> MaySend {
         let gate = self.cluster.gate.clone();
+        MaySend(Arc::new(move || gate.is_open()))
+    }
+
+    /// Whether this host may bind its own shards itself.
+    pub(super) fn may_bind_own(&self) -> MaySend {
+        let gate = self.cluster.self_binding_gate();
         MaySend(Arc::new(move || gate.is_open()))
     }
 

@@ -15,7 +15,9 @@ use crate::helix::MaySend;
 use crate::model::cluster::{ClusterStatus, ForwardStatus, LeaderRequest, Leadership};
 use crate::model::hint::Hint;
 use crate::model::route::SinkName;
-use crate::model::shard::{Bindings, Lives, Sessions, ShardBindings, ShardId, ShardTarget};
+use crate::model::shard::{
+    Bindings, Lives, OwnShards, Sessions, ShardBindings, ShardId, ShardSet, ShardTarget,
+};
 use crate::model::status::{ReconcileStatus, ShardStatus, SinkStatus};
 use crate::reconcile::Memory;
 use crate::store::{Store, StoreError};
@@ -44,6 +46,8 @@ pub(super) struct LocalShards {
     pub(super) lives: watch::Receiver<Lives>,
     pub(super) bindings: watch::Receiver<Bindings>,
     pub(super) target: watch::Receiver<Option<ShardTarget>>,
+    pub(super) alone_bindings: watch::Receiver<Bindings>,
+    pub(super) alone_free: watch::Receiver<ShardSet>,
 }
 
 #[derive(Clone, Debug)]
@@ -52,6 +56,7 @@ pub(super) struct ShardEnds {
     pub(super) lives: watch::Receiver<Lives>,
     pub(super) target: watch::Receiver<Option<ShardTarget>>,
     pub(super) bindings: watch::Receiver<Bindings>,
+    pub(super) own: watch::Receiver<Option<OwnShards>>,
 }
 
 #[derive(Debug)]
@@ -109,6 +114,10 @@ impl ClusterLink {
     }
 
     pub(super) fn hint(&self, _hint: Hint) {
+        match *self {}
+    }
+
+    pub(super) fn may_bind_own(&self) -> MaySend {
         match *self {}
     }
 

@@ -20,8 +20,15 @@ impl Memory for StoreMemory {
 }
 
 /// Names, or how they begin, of what is remembered of Twitch beyond users.
-const OF_TWITCH: [&str; 6] =
-    ["callback_urls:", "compared:", "conduit_id:", "conduit_intent:", "deletes_held:", "gaps."];
+const OF_TWITCH: [&str; 7] = [
+    "callback_urls:",
+    "cluster.assigned",
+    "compared:",
+    "conduit_id:",
+    "conduit_intent:",
+    "deletes_held:",
+    "gaps.",
+];
 
 /// Names, or how they begin, of what the hosts of a cluster share.
 #[cfg(feature = "nats")]

@@ -66,7 +66,7 @@ use crate::gaps::{CatchUpTimings, Gaps};
 use crate::helix::HelixOptions;
 use crate::invite::{InviteError, InviteListener};
 use crate::model::invocation::Invocation;
-use crate::reconcile::{ReconcileOptions, Reconciler};
+use crate::reconcile::{AloneBinder, ReconcileOptions, Reconciler};
 use crate::store::{Store, StoreError};
 use crate::telemetry::LogHandle;
 use crate::transport::webhook::{Sockets, Webhook};
@@ -206,6 +206,8 @@ pub struct Daemon {
     webhook: Webhook,
     /// Copies events to the shared log of the cluster.
     forwarder: Option<ForwardTask>,
+    /// Binds the shards of this host while no host of the cluster can lead.
+    alone: Option<AloneBinder>,
     /// The cluster, if the configuration has one.
     cluster: Option<(ClusterTask, ClusterLink, FactSources)>,
     reload_requests: mpsc::Receiver<Request>,

@@ -35,6 +35,9 @@ impl Daemon {
         intake_tasks.spawn("webhook listener", self.webhook.run(intake.clone()));
         api_tasks.spawn("token keeper", self.keeper.run(api.clone()));
         api_tasks.spawn("reconciler", self.reconciler.run(api.clone()));
+        if let Some(alone) = self.alone {
+            api_tasks.spawn("binder without a leader", alone.run(api.clone()));
+        }
         rest_tasks.spawn("delivery", self.delivery.run(rest.clone()));
         if let Some(forwarder) = self.forwarder {
             rest_tasks.spawn("forwarder", forwarder.run(rest.clone()));

@@ -9,11 +9,11 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::HelixOptions;
 use super::error::HelixError;
 use super::pacer::{Decision, Headers, Pacer, PacerOptions, Permit, Priority};
 use super::request::{Call, Request, Verb};
 use super::status::{NO_ANSWER, classify, status_label, without_token};
+use super::{HelixOptions, MaySend};
 use crate::auth::{AccessToken, BodyError, Outward, Rejected, Tokens, read_bounded, read_start};
 use crate::model::pulse::Pulse;
 use crate::model::status::ApiStatus;
@@ -50,6 +50,17 @@ impl Background {
     fn is_over(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+/// What one user of the client has for itself.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Caller {
+    /// Beats as requests move.
+    pub(super) pulse: Pulse,
+    /// `None` for ordinary requests.
+    pub(super) background: Option<Background>,
+    /// Asked right before each request, in place of the one in the options.
+    pub(super) may_send: Option<MaySend>,
 }
 
 /// Shared by all clones of the client. The lock is held for arithmetic only, never over an await.
@@ -156,15 +167,9 @@ impl Sender {
     }
 
     /// The body of a good answer. The pulse beats while this moves.
-    pub(super) async fn send(
-        &self,
-        request: &Request,
-        pulse: &Pulse,
-        background: Option<&Background>,
-    ) -> Result<Vec<u8>, HelixError> {
-        let outcome =
-            self.attempts(request, pulse, background).await.map_err(|error| self.with_url(request, error));
-        pulse.beat();
+    pub(super) async fn send(&self, request: &Request, caller: &Caller) -> Result<Vec<u8>, HelixError> {
+        let outcome = self.attempts(request, caller).await.map_err(|error| self.with_url(request, error));
+        caller.pulse.beat();
         if matches!(outcome, Err(HelixError::StandingBy)) {
             return outcome;
         }
@@ -179,16 +184,11 @@ impl Sender {
         outcome
     }
 
-    async fn attempts(
-        &self,
-        request: &Request,
-        pulse: &Pulse,
-        background: Option<&Background>,
-    ) -> Result<Vec<u8>, HelixError> {
+    async fn attempts(&self, request: &Request, caller: &Caller) -> Result<Vec<u8>, HelixError> {
         let mut token = self.tokens.get().await.map_err(HelixError::Token)?;
         let (mut renewed, mut repeated, mut limited) = (false, false, 0);
         loop {
-            match self.attempt(request, &token, pulse, background).await {
+            match self.attempt(request, &token, caller).await {
                 Err(HelixError::Unauthorized { message }) if !renewed => {
                     renewed = true;
                     match self.tokens.reject(&token).await.map_err(HelixError::Token)? {
@@ -210,12 +210,12 @@ impl Sender {
         &self,
         request: &Request,
         token: &AccessToken,
-        pulse: &Pulse,
-        background: Option<&Background>,
+        caller: &Caller,
     ) -> Result<Vec<u8>, HelixError> {
-        let flight = self.pace(request.call, pulse, background).await;
+        let flight = self.pace(request.call, &caller.pulse, caller.background.as_ref()).await;
         // After all waiting: a process that was stopped meanwhile must not send what another host does by now.
-        if self.options.may_send.as_ref().is_some_and(|may_send| !(may_send.0)()) {
+        let may_send = caller.may_send.as_ref().or(self.options.may_send.as_ref());
+        if may_send.is_some_and(|may_send| !(may_send.0)()) {
             return Err(HelixError::StandingBy);
         }
         let answer = tokio::time::timeout(self.options.timeout, self.exchange(request, token)).await;

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use self::answer::{Bound, Page, PageRows};
 pub use self::client::Background;
-use self::client::Sender;
+use self::client::{Caller, Sender};
 pub use self::error::{HelixError, HelixErrorKind};
 pub use self::options::{HelixOptions, MaySend};
 use self::request::{Call, Request};
@@ -47,31 +47,35 @@ const MAX_EMPTY_PAGES: usize = 20;
 #[derive(Clone, Debug)]
 pub struct Helix {
     sender: Arc<Sender>,
-    pulse: Pulse,
-    /// `None` for ordinary requests.
-    background: Option<Background>,
+    caller: Caller,
 }
 
 impl Helix {
     /// A client that uses these tokens.
     pub fn new(http: Outward, options: HelixOptions, tokens: Tokens) -> Self {
-        Self { sender: Sender::new(http, options, tokens), pulse: Pulse::default(), background: None }
+        Self { sender: Sender::new(http, options, tokens), caller: Caller::default() }
     }
 
     /// The same client for somebody whose sign of life beats with every request, and while one waits for its turn.
     #[must_use]
     pub fn with_pulse(&self, pulse: Pulse) -> Self {
-        Self { sender: Arc::clone(&self.sender), pulse, background: self.background.clone() }
+        self.with(Caller { pulse, ..self.caller.clone() })
     }
 
     /// The same client for background work, which leaves half of the rate limit to others until it is over.
     #[must_use]
     pub fn in_background(&self, background: &Background) -> Self {
-        Self {
-            sender: Arc::clone(&self.sender),
-            pulse: self.pulse.clone(),
-            background: Some(background.clone()),
-        }
+        self.with(Caller { background: Some(background.clone()), ..self.caller.clone() })
+    }
+
+    /// The same client for somebody whose requests may be sent at other times than those of the others.
+    #[must_use]
+    pub fn with_may_send(&self, may_send: MaySend) -> Self {
+        self.with(Caller { may_send: Some(may_send), ..self.caller.clone() })
+    }
+
+    fn with(&self, caller: Caller) -> Self {
+        Self { sender: Arc::clone(&self.sender), caller }
     }
 
     /// Number of requests that may be in flight now. More than that wait for their turn.
@@ -80,7 +84,7 @@ impl Helix {
     }
 
     async fn send(&self, request: &Request) -> Result<Vec<u8>, HelixError> {
-        self.sender.send(request, &self.pulse, self.background.as_ref()).await
+        self.sender.send(request, &self.caller).await
     }
 
     /// How the client is.

@@ -53,6 +53,13 @@ pub struct ShardTarget {
 /// Numbers of shards.
 pub type ShardSet = Arc<BTreeSet<ShardId>>;
 
+/// The shards of one host of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnShards {
+    pub conduit_id: Arc<str>,
+    pub shards: ShardSet,
+}
+
 /// Returns the first `count` shards.
 pub fn first_shards(count: u32) -> ShardSet {
     Arc::new((0..count).map(ShardId).collect())

@@ -43,6 +43,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub use self::bind::alone_binder::{AloneBinder, AloneEnds, AloneInputs, alone_binder};
 pub use self::bind::reach::Reach;
 pub use self::decide::action::{Action, Blocked, DeleteReason, Plan};
 pub use self::decide::park::{Obstacle, RetryTimes};

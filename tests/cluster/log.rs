@@ -18,10 +18,10 @@ use super::servers::{NEWEST, OLDEST, Servers};
 use super::{FILE, arrives, hosts};
 
 /// An event in the log, or in the file of a sink: the id of the message, and of the broadcaster.
-type Entry = (String, String);
+pub(super) type Entry = (String, String);
 
 /// The log, oldest first, each with the host that brought it.
-async fn log(servers: &Servers) -> Vec<(String, Entry)> {
+pub(super) async fn log(servers: &Servers) -> Vec<(String, Entry)> {
     let urls = servers.urls();
     let urls: Vec<&str> = urls.split(',').collect();
     let begun = Instant::now();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
 mod assignment;
+mod away;
 #[path = "../common/mod.rs"]
 mod common;
 mod faults;
@@ -14,6 +15,7 @@ mod restart;
 mod servers;
 mod swallower;
 mod webhooks;
+mod whole;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

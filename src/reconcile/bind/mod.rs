@@ -1,5 +1,7 @@
 //! Binding shards: to the sessions that we have, or to our callback.
 
+mod alone;
+pub(super) mod alone_binder;
 pub(super) mod binder;
 pub(super) mod hooks;
 pub(super) mod reach;
