@@ -163,6 +163,7 @@ const PURE: &[&str] = &[
     "cluster/log/letter",
     "cluster/log/message",
     "cluster/offset",
+    "cluster/parts",
     "cluster/presence",
     "cluster/remembered",
     "cluster/sessions",

@@ -23,6 +23,7 @@ mod links;
 mod log;
 mod nats;
 mod offset;
+mod parts;
 mod presence;
 mod remembered;
 mod run;

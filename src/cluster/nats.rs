@@ -370,6 +370,13 @@ impl Bucket {
         self.publish(&key, headers, value, expected).await
     }
 
+    /// Writes a key that nobody else writes, with a time to live; returns whether that is acknowledged.
+    pub(super) async fn put_own(&self, key: String, value: Bytes, ttl: Duration) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::NATS_MESSAGE_TTL, format!("{}s", ttl.as_secs()).as_str());
+        matches!(self.send(&key, headers, value).await, Answer::Done(_))
+    }
+
     /// Ends a key if its last revision is the expected one.
     pub(super) async fn purge(&self, key: String, expected: u64) -> Answer {
         let mut headers = HeaderMap::new();
@@ -381,6 +388,10 @@ impl Bucket {
 
     async fn publish(&self, key: &str, mut headers: HeaderMap, value: Bytes, expected: u64) -> Answer {
         headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string().as_str());
+        self.send(key, headers, value).await
+    }
+
+    async fn send(&self, key: &str, headers: HeaderMap, value: Bytes) -> Answer {
         let sent =
             async { self.context.publish_with_headers(self.subject(key), headers, value).await?.await };
         match tokio::time::timeout(ANSWER_LIMIT, sent).await {

@@ -210,6 +210,11 @@ impl Hosts {
         self.alive().any(|name| !self.known[name].value.knows_assignments())
     }
 
+    /// Whether every host that is alive knows this format of the bucket.
+    pub(super) fn all_know(&self, format: &str) -> bool {
+        self.alive().all(|name| self.known[name].value.formats.iter().any(|known| known == format))
+    }
+
     /// Takes the end of a host's key.
     pub(super) fn handle_end(&mut self, name: &str, revision: u64) {
         if let Some(known) = self.known.get_mut(name)

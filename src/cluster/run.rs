@@ -22,13 +22,14 @@ use super::gate::Gate;
 use super::hints::{HintExchange, HintSender, hints};
 use super::lease::{Answer, Holder, Lease, Moment, Seen, Times, Write};
 use super::nats::{Bucket, ClusterError, Connection, KeyChange, KeyState, change};
+use super::parts::{self, PARTED, PartWriter};
 use super::presence::{ASSIGN, HostValue, Hosts};
 use super::self_binding::{SelfBinding, SelfBindingIn, self_binding};
-use super::sessions::{HostSockets, SocketsValue};
+use super::sessions::{HostSockets, PartValue, SocketsValue};
 use super::shared::{Shared, SharedIn, shared};
 use super::sight::Sight;
 use super::term::Terms;
-use super::values::{BOUND, GAPS, Group, GroupWrite, PLACES, SharedValues};
+use super::values::{GAPS, Group, GroupWrite, PLACES, SharedValues};
 use crate::model::cluster::{
     Assigned, ClusterOptions, ClusterStatus, DaemonRequest, ForwardStatus, HostRequest, LeaderRequest,
     Leadership, Role,
@@ -325,6 +326,8 @@ enum Done {
     AssignmentRead(Option<KeyState>, u64),
     /// A request of this host was answered by the leader, or not.
     PassedOn,
+    /// A further key with sockets of this host was written, or not.
+    PartWritten(bool),
 }
 
 /// The writes of one [`Request::Save`], or of a claim.
@@ -373,6 +376,8 @@ struct Driver {
     /// Whether all keys that there were at the start are known.
     is_synced: bool,
     host: Lease,
+    /// Further keys with sockets of this host.
+    parts: PartWriter,
     leader: Lease,
     hosts: Hosts,
     assigner: Assigner,
@@ -443,6 +448,7 @@ impl Driver {
             told,
             is_synced: false,
             host,
+            parts: PartWriter::default(),
             leader,
             hosts: Hosts::default(),
             assigner,
@@ -534,6 +540,7 @@ impl Driver {
         (self.is_synced, self.hosts, self.values) = (false, Hosts::default(), SharedValues::default());
         self.gap_age = Age::default();
         self.assigner.handle_new_bucket();
+        self.parts.handle_new_bucket();
         (self.host, self.leader) = (self.host.anew(at), self.leader.anew(at));
         self.leader.resign(at);
         self.open_bucket(Duration::ZERO);
@@ -571,6 +578,7 @@ impl Driver {
             let value = self.host_value();
             self.start(&bucket, Which::Host, write, value);
         }
+        self.write_part(&bucket, at);
         if let Some(write) = self.leader.poll(at) {
             let value = json(&self.holder);
             self.start(&bucket, Which::Leader, write, value);
@@ -720,8 +728,30 @@ impl Driver {
         });
     }
 
-    fn host_value(&self) -> Bytes {
+    /// Writes the next of the further keys with sockets of this host, if one is due.
+    fn write_part(&mut self, bucket: &Arc<Bucket>, at: Moment) {
+        if self.host.epoch(at).is_none() {
+            return;
+        }
+        let all = Arc::clone(&self.inputs.facts.borrow().sockets);
+        let Some(part) = self.parts.poll(&all, at) else { return };
+        let sockets = SocketsValue::of(&parts::share(&all, part), (at, std::time::Instant::now()));
+        let value = json(&PartValue { run: self.holder.run.clone(), sockets });
+        let (bucket, key) = (Arc::clone(bucket), parts::key(&self.options.host, part));
+        self.spawn(async move { Done::PartWritten(bucket.put_own(key, value, parts::TTL).await) });
+    }
+
+    fn host_value(&mut self) -> Bytes {
         let facts = self.inputs.facts.borrow();
+        // A host of an earlier release knows one key for each host.
+        let named =
+            if self.hosts.all_know(PARTED) { parts::parts(&facts.sockets) } else { Default::default() };
+        let times = (now(), std::time::Instant::now());
+        let sockets = match named.is_empty() {
+            true => SocketsValue::of(&facts.sockets, times),
+            false => SocketsValue::of(&parts::share(&facts.sockets, 0), times).with_parts(named.clone()),
+        };
+        self.parts.handle_naming(named);
         json(&HostValue {
             holder: self.holder.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -731,9 +761,9 @@ impl Driver {
             blind: self.is_blind,
             shards: facts.shards.clone(),
             sinks: facts.sinks.clone(),
-            formats: vec![ASSIGN.to_owned()],
+            formats: [ASSIGN, PARTED].map(str::to_owned).into(),
             forward_lag: facts.forward_lag,
-            sockets: SocketsValue::of(&facts.sockets, (now(), std::time::Instant::now())),
+            sockets,
         })
     }
 
@@ -767,6 +797,9 @@ impl Driver {
                 if answer != Answer::Unknown {
                     self.self_binding.handle_answer(at);
                 }
+                if let (Which::Host, Answer::Done(_)) = (which, answer) {
+                    self.parts.handle_named();
+                }
                 self.lease(which).handle_answer(answer, at);
                 if answer == Answer::Refused
                     && let Some(bucket) = self.bucket.clone()
@@ -790,6 +823,7 @@ impl Driver {
                 self.assigner.handle_answer(answer, now());
             }
             Done::PassedOn => {}
+            Done::PartWritten(is_written) => self.parts.handle_answer(is_written, now()),
             Done::AssignmentRead(state, epoch) => {
                 self.assigner.handle_read(state.as_ref().map(assignment), epoch);
             }
@@ -821,6 +855,11 @@ impl Driver {
                     self.hosts.handle_end(name, revision);
                 }
             }
+        } else if let Some((name, part)) = parts::read_key(&key) {
+            let value = state.1.as_deref().and_then(|value| serde_json::from_slice::<PartValue>(value).ok());
+            if let Some(value) = value {
+                self.shards.handle_part(name, part, revision, &value, at);
+            }
         } else if key == ASSIGNMENT {
             self.assigner.handle_change(assignment(&state));
         } else if SharedValues::has(&key) {
@@ -830,7 +869,7 @@ impl Driver {
 
     fn take_group(&mut self, key: &str, (revision, value): &KeyState) {
         let group = value.as_deref().and_then(|value| serde_json::from_slice::<Group>(value).ok());
-        if self.values.insert(key, *revision, group.unwrap_or_default()) && key != GAPS && key != BOUND {
+        if self.values.insert(key, *revision, group.unwrap_or_default()) && !SharedValues::is_busy(key) {
             self.known += 1;
         }
     }

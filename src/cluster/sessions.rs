@@ -3,7 +3,7 @@
 //! The word of another host is taken with care: it is bounded, and a socket for a shard that the host was not given counts
 //! only if Twitch is known to deliver to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,8 @@ use crate::model::signs::Signs;
 const MOST: usize = 20_000;
 /// The longest id of a session. Twitch's have 36 characters or more.
 const LONGEST_ID: usize = 256;
+/// Shards of one key.
+pub(super) const SHARE: u32 = 1_000;
 /// Time for which the sockets of a host whose key has ended are kept: NATS may have lost the key, and the host may live.
 const KEPT: Duration = Duration::from_secs(60);
 
@@ -66,6 +68,9 @@ pub(super) struct SocketsValue {
     /// Time of writing.
     clock: u64,
     open: Vec<SocketValue>,
+    /// Numbers of further keys that have sockets as well.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    parts: BTreeSet<u32>,
 }
 
 impl SocketsValue {
@@ -80,12 +85,31 @@ impl SocketsValue {
                 event: socket.signs.event(),
             }
         };
-        Self { clock: millis(now), open: sockets.iter().map(value).collect() }
+        Self { clock: millis(now), open: sockets.iter().map(value).collect(), parts: BTreeSet::new() }
+    }
+
+    /// Says that further keys have sockets as well.
+    pub(super) fn with_parts(self, parts: BTreeSet<u32>) -> Self {
+        Self { parts, ..self }
     }
 }
 
 fn millis(moment: Moment) -> u64 {
     u64::try_from(moment.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The number of the key that has the socket of a shard; 0 is the key of the host.
+pub(super) fn part_of(shard: ShardId) -> u32 {
+    shard.0 / SHARE
+}
+
+/// Value of a further key of a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct PartValue {
+    /// Name of the process.
+    pub(super) run: String,
+    #[serde(flatten)]
+    pub(super) sockets: SocketsValue,
 }
 
 #[derive(Clone, Debug)]
@@ -94,38 +118,43 @@ struct RemoteHost {
     /// Name of its process.
     run: String,
     offset: Offset,
+    /// Numbers of the further keys that its key names.
+    named: BTreeSet<u32>,
+    /// The sockets of its key and of further ones, each with the revision, by the number of the key.
+    parts: BTreeMap<u32, (u64, HostSockets)>,
+    /// All of them that count.
     sockets: Arc<HostSockets>,
     ended: Option<Moment>,
 }
 
-/// The sockets of the other hosts, as far as they are known.
-#[derive(Clone, Debug, Default)]
-pub(super) struct RemoteHosts {
-    hosts: BTreeMap<Arc<str>, RemoteHost>,
-}
-
-impl RemoteHosts {
-    /// Takes the value of a host's key. Returns whether it has other sockets now.
-    pub(super) fn handle_value(
-        &mut self,
-        name: &str,
-        revision: u64,
-        run: &str,
-        value: &SocketsValue,
-        (now, here): (Moment, Instant),
-    ) -> bool {
-        let known = self.hosts.get(name);
-        if known.is_some_and(|known| known.revision >= revision) {
-            return false;
+impl RemoteHost {
+    /// Puts the sockets together. Returns whether there are other ones now.
+    fn merge(&mut self) -> bool {
+        let named = &self.named;
+        self.parts.retain(|part, _| *part == 0 || named.contains(part));
+        let all = self.parts.values().flat_map(|(_, sockets)| sockets);
+        let all: HostSockets = all.map(|(shard, socket)| (*shard, socket.clone())).collect();
+        let changed = *self.sockets != all;
+        if changed {
+            self.sockets = Arc::new(all);
         }
-        let others = self.hosts.iter().filter(|(other, _)| &***other != name);
-        let room = MOST.saturating_sub(others.map(|(_, host)| host.sockets.len()).sum());
-        let before = known.filter(|known| known.run == run);
-        let mut offset = before.map_or_else(Offset::default, |known| known.offset);
-        offset.handle_value(value.clock, millis(now));
+        changed
+    }
+
+    /// The sockets that a value tells of one key, at most so many.
+    fn read(
+        &self,
+        part: u32,
+        value: &SocketsValue,
+        room: usize,
+        (now, here): (Moment, Instant),
+    ) -> HostSockets {
         let mut sockets = HostSockets::new();
-        for socket in value.open.iter().filter(|socket| is_plausible(socket)).take(room) {
-            let known = before.and_then(|known| known.sockets.get(&socket.shard));
+        // A host of an earlier release has all sockets in its key.
+        let is_here = |socket: &&SocketValue| part == 0 || part_of(socket.shard) == part;
+        let told = value.open.iter().filter(|socket| is_plausible(socket)).filter(is_here).take(room);
+        for socket in told {
+            let known = self.parts.get(&part).and_then(|(_, sockets)| sockets.get(&socket.shard));
             let known = known.filter(|known| known.live.session_id == socket.session_id).cloned();
             let socket_here = known.unwrap_or_else(|| HostSocket {
                 live: LiveSession {
@@ -143,20 +172,85 @@ impl RemoteHosts {
                 (socket.event, Signs::record_event as fn(&Signs, u64)),
             ] {
                 // 0 stands for none, and nothing was heard after the value was written.
-                if let Some(at) = offset.here(at.min(value.clock)).filter(|_| at > 0) {
+                if let Some(at) = self.offset.here(at.min(value.clock)).filter(|_| at > 0) {
                     record(&socket_here.signs, at.min(millis(now)));
                 }
             }
             sockets.insert(socket.shard, socket_here);
         }
-        let changed = known.is_none_or(|known| *known.sockets != sockets);
-        let sockets = match known {
-            Some(known) if !changed => Arc::clone(&known.sockets),
-            _ => Arc::new(sockets),
-        };
-        let host = RemoteHost { revision, run: run.to_owned(), offset, sockets, ended: None };
+        sockets
+    }
+}
+
+/// The sockets of the other hosts, as far as they are known.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RemoteHosts {
+    hosts: BTreeMap<Arc<str>, RemoteHost>,
+}
+
+impl RemoteHosts {
+    /// Sockets that one key of a host may have, beside those of all other keys.
+    fn room(&self, name: &str, part: u32) -> usize {
+        let parts = self.hosts.iter().flat_map(|(host, known)| {
+            let is_other = move |number: &u32| &**host != name || *number != part;
+            known.parts.iter().filter(move |(number, _)| is_other(number))
+        });
+        MOST.saturating_sub(parts.map(|(_, (_, sockets))| sockets.len()).sum())
+    }
+
+    /// Takes the value of a host's key. Returns whether it has other sockets now.
+    pub(super) fn handle_value(
+        &mut self,
+        name: &str,
+        revision: u64,
+        run: &str,
+        value: &SocketsValue,
+        (now, here): (Moment, Instant),
+    ) -> bool {
+        let known = self.hosts.get(name);
+        if known.is_some_and(|known| known.revision >= revision) {
+            return false;
+        }
+        let (is_new, room) = (known.is_none(), self.room(name, 0));
+        let before = self.hosts.remove(name).filter(|known| known.run == run);
+        let is_other_run = before.is_none();
+        let mut host = before.unwrap_or_else(|| RemoteHost {
+            revision,
+            run: run.to_owned(),
+            offset: Offset::default(),
+            named: BTreeSet::new(),
+            parts: BTreeMap::new(),
+            sockets: Arc::default(),
+            ended: None,
+        });
+        host.offset.handle_value(value.clock, millis(now));
+        let sockets = host.read(0, value, room, (now, here));
+        host.parts.insert(0, (revision, sockets));
+        (host.revision, host.ended) = (revision, None);
+        host.named.clone_from(&value.parts);
+        let changed = host.merge();
         self.hosts.insert(name.into(), host);
-        changed
+        changed || is_new || is_other_run
+    }
+
+    /// Takes the value of a further key of a host, whose own key has to be known. Returns whether it has other sockets now.
+    pub(super) fn handle_part(
+        &mut self,
+        name: &str,
+        part: u32,
+        revision: u64,
+        value: &PartValue,
+        at: (Moment, Instant),
+    ) -> bool {
+        let room = self.room(name, part);
+        let is_named = |host: &&mut RemoteHost| host.run == value.run && host.named.contains(&part);
+        let Some(host) = self.hosts.get_mut(name).filter(is_named) else { return false };
+        if host.parts.get(&part).is_some_and(|(known, _)| *known >= revision) {
+            return false;
+        }
+        let sockets = host.read(part, &value.sockets, room, at);
+        host.parts.insert(part, (revision, sockets));
+        host.merge()
     }
 
     /// Takes the end of a host's key.

@@ -7,8 +7,8 @@ use tokio::sync::watch;
 use super::bound::{Bound, PREFIX};
 use super::lease::Moment;
 use super::presence::HostValue;
-use super::sessions::{RemoteHosts, RemoteSockets};
-use super::values::{BOUND, SharedValues};
+use super::sessions::{PartValue, RemoteHosts, RemoteSockets};
+use super::values::SharedValues;
 
 /// The shards of all hosts, as far as they are known.
 #[derive(Clone, Debug)]
@@ -58,6 +58,21 @@ impl SharedIn {
         }
     }
 
+    /// Takes the value of a further key of a host.
+    pub(super) fn handle_part(
+        &mut self,
+        name: &str,
+        part: u32,
+        revision: u64,
+        value: &PartValue,
+        at: Moment,
+    ) {
+        let here = std::time::Instant::now();
+        if *name != *self.host && self.hosts.handle_part(name, part, revision, value, (at, here)) {
+            self.remote.send_replace(Arc::new(self.hosts.sockets()));
+        }
+    }
+
     /// Takes the end of a host's key.
     pub(super) fn handle_end(&mut self, name: &str, revision: u64, at: Moment) {
         self.hosts.handle_end(name, revision, at);
@@ -68,7 +83,7 @@ impl SharedIn {
         if self.hosts.expire(at) {
             self.remote.send_replace(Arc::new(self.hosts.sockets()));
         }
-        let revision = values.get(BOUND).map_or(0, |(revision, _)| revision);
+        let revision = values.bound_revision();
         if revision != self.revision {
             self.revision = revision;
             self.bound.send_replace(Arc::new(Bound::read(&values.load(PREFIX))));

@@ -16,8 +16,11 @@ pub(super) const PLACES: &str = "set.places";
 pub(super) const GAPS: &str = "set.gaps";
 /// How the names in it begin.
 const GAP: &str = "gaps.";
-/// The key of what the leader has learned of the sessions of all hosts.
-pub(super) const BOUND: &str = "set.bound";
+/// The key of what the leader has learned of the sessions of all hosts, for the first thousand shards. Other keys that begin
+/// with it have a thousand more each, as NATS carries messages of up to 1 MiB.
+const BOUND: &str = "set.bound";
+/// Shards of one such key.
+const BOUND_SHARE: u32 = 1_000;
 /// How the keys of logins begin.
 const LOGINS: &str = "set.logins.";
 /// How the names of logins begin.
@@ -74,14 +77,28 @@ impl SharedValues {
         }
     }
 
+    /// Whether the key is written anew every few seconds, or with each session.
+    pub(super) fn is_busy(key: &str) -> bool {
+        key == GAPS || key.starts_with(BOUND)
+    }
+
+    /// The newest revision of what the leader has learned of the sessions of all hosts; 0 if there is none.
+    pub(super) fn bound_revision(&self) -> u64 {
+        let of = self.groups.range(BOUND.to_owned()..).take_while(|(key, _)| key.starts_with(BOUND));
+        of.map(|(_, (revision, _))| *revision).max().unwrap_or(0)
+    }
+
     /// The group of a key with its revision.
     pub(super) fn get(&self, key: &str) -> Option<(u64, &Group)> {
         self.groups.get(key).map(|(revision, group)| (*revision, group))
     }
 
-    /// All names that begin with `prefix`, with their values.
+    /// All names that begin with `prefix`, with their values, those written last at the end: a leader of an earlier release
+    /// has one key for all shards.
     pub(super) fn load(&self, prefix: &str) -> Vec<(String, String)> {
-        let all = self.groups.values().flat_map(|(_, group)| &group.values);
+        let mut groups: Vec<&(u64, Group)> = self.groups.values().collect();
+        groups.sort_by_key(|(revision, _)| *revision);
+        let all = groups.into_iter().flat_map(|(_, group)| &group.values);
         all.filter(|(name, _)| name.starts_with(prefix))
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect()
@@ -111,13 +128,23 @@ impl SharedValues {
     }
 }
 
+/// The key of what was learned of a shard's session.
+fn bound_key(shard: &str) -> String {
+    match shard.parse::<u32>().map_or(0, |shard| shard / BOUND_SHARE) {
+        0 => BOUND.to_owned(),
+        share => format!("{BOUND}.{share}"),
+    }
+}
+
 /// The key that has this name.
 fn key_of(name: &str) -> String {
     let Some(login) = name.strip_prefix(LOGIN) else {
         let key = match name {
             _ if name.starts_with(GAP) => GAPS,
-            _ if name.starts_with(bound::PREFIX) => BOUND,
-            _ => PLACES,
+            _ => match name.strip_prefix(bound::PREFIX) {
+                Some(shard) => return bound_key(shard),
+                None => PLACES,
+            },
         };
         return key.to_owned();
     };
@@ -167,12 +194,30 @@ mod tests {
         assert_eq!(values.load("conduit_id:"), [("conduit_id:c".to_owned(), "new".to_owned())]);
     }
 
+    #[test]
+    fn the_sessions_of_all_shards_fit_into_messages_of_nats() {
+        let mut values = SharedValues::default();
+        let changes =
+            (0..20_000).map(|shard| (format!("bound.{shard}"), Some(format!("bound {shard:0>256}"))));
+        let writes = values.writes(changes.collect(), 1, "f");
+        assert_eq!(writes.len(), 20);
+        for (nth, write) in writes.into_iter().enumerate() {
+            assert!(
+                SharedValues::is_busy(&write.key)
+                    && serde_json::to_vec(&write.group).unwrap().len() < 1 << 19
+            );
+            values.insert(&write.key, nth as u64 + 1, write.group);
+        }
+        assert_eq!((values.load("bound.").len(), values.bound_revision()), (20_000, 20));
+        assert!(!SharedValues::is_busy(PLACES));
+    }
+
     proptest! {
         /// Written and read back, all changes are there, whatever they are and however they are divided.
         #[test]
         fn changes_are_read_back(
             changes in prop::collection::vec(
-                ("(login|conduit_id|compared):[a-d]{1,2}", prop::option::of("[a-z]{0,3}")), 0..60),
+                ("((login|conduit_id|compared):[a-d]{1,2}|bound\\.[0-9]{1,5})", prop::option::of("[a-z]{0,3}")), 0..60),
             size in 1_usize..10,
         ) {
             let (mut values, mut expected, mut revision) = (SharedValues::default(), BTreeMap::new(), 0);
