@@ -1,5 +1,7 @@
 //! Further faults: a bucket that is deleted, ways that swallow everything, programs that stand still.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use eventsubd::model::cluster::{HostState, Role};
@@ -11,6 +13,7 @@ use super::common::{WAIT, quick};
 use super::host::{Host, role};
 use super::servers::{NEWEST, OLDEST, Servers};
 use super::swallower::Swallower;
+use super::whole::{Before, trickle};
 use super::{FILE, arrives, hosts, made_and_deleted};
 
 /// Waits until one of these hosts leads and Twitch matches the file; returns which.
@@ -95,9 +98,10 @@ async fn a_leader_without_a_way_to_nats_is_followed_and_keeps_nothing_bound() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_stands_still_leaves_one_leader_and_nothing_is_made_anew() {
     let servers = Servers::start(OLDEST, 1);
-    let sandbox = Sandbox::start(quick()).await.unwrap();
+    let sandbox = Arc::new(Sandbox::start(quick()).await.unwrap());
     let [first, second] = hosts(&sandbox, &servers.urls()).await;
-    let (hosts, before) = ([&first, &second], made_and_deleted(&sandbox));
+    let (hosts, before) = ([&first, &second], Before::new(&sandbox));
+    let stop = trickle(&sandbox);
     for seconds in [2, 5, 20] {
         let leads = leader(&hosts).await;
         hosts[leads].signal(Signal::STOP);
@@ -106,28 +110,50 @@ async fn a_leader_that_stands_still_leaves_one_leader_and_nothing_is_made_anew()
         let next = leader(&hosts).await;
         assert!(seconds < 4 || next != leads, "nobody took over within {seconds} s");
         hosts[1 - next].stands_by().await;
-        arrives(&sandbox, &hosts).await;
     }
-    assert_eq!(made_and_deleted(&sandbox), before, "{}{}", first.log(), second.log());
+    stop.store(true, Ordering::Relaxed);
+    before.holds(&sandbox, &servers, &[("web-1", &first), ("web-2", &second)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_stands_still_for_long_loses_nothing_that_has_arrived() {
+    let servers = Servers::start(OLDEST, 1);
+    let sandbox = Arc::new(Sandbox::start(quick()).await.unwrap());
+    let all: [Host; 3] = hosts(&sandbox, &servers.urls()).await;
+    let before = Before::new(&sandbox);
+    let stop = trickle(&sandbox);
+    let leads = leader(&all.each_ref()).await;
+    let takeovers = all[leads].status().await.unwrap().cluster.unwrap().takeovers;
+    for member in (0..all.len()).filter(|nth| *nth != leads) {
+        all[member].signal(Signal::STOP);
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        all[member].signal(Signal::CONT);
+        all[member].stands_by().await;
+    }
+    let status = all[leads].leads().await;
+    assert_eq!(status.cluster.unwrap().takeovers, takeovers, "the lead has not changed");
+    stop.store(true, Ordering::Relaxed);
+    let named: Vec<(&str, &Host)> = ["web-1", "web-2", "web-3"].into_iter().zip(&all).collect();
+    before.holds(&sandbox, &servers, &named).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_nats_server_that_stands_still_takes_no_event() {
     let servers = Servers::start(NEWEST, 3);
-    let sandbox = Sandbox::start(quick()).await.unwrap();
+    let sandbox = Arc::new(Sandbox::start(quick()).await.unwrap());
     let [first, second] = hosts(&sandbox, &servers.urls()).await;
-    let (hosts, before) = ([&first, &second], made_and_deleted(&sandbox));
+    let (hosts, before) = ([&first, &second], Before::new(&sandbox));
+    let stop = trickle(&sandbox);
     // One of them leads the bucket, and each daemon is connected to one.
-    for (index, seconds) in [(0, 2), (1, 2), (2, 2), (0, 5), (1, 5), (2, 10)] {
+    for (index, seconds) in [(0, 2), (1, 2), (2, 2), (0, 5), (1, 5), (2, 20)] {
         servers.signal(index, Signal::STOP);
-        arrives(&sandbox, &hosts).await;
         tokio::time::sleep(Duration::from_secs(seconds)).await;
         servers.signal(index, Signal::CONT);
         let leads = leader(&hosts).await;
         hosts[1 - leads].stands_by().await;
-        arrives(&sandbox, &hosts).await;
     }
-    assert_eq!(made_and_deleted(&sandbox), before, "{}{}", first.log(), second.log());
+    stop.store(true, Ordering::Relaxed);
+    before.holds(&sandbox, &servers, &[("web-1", &first), ("web-2", &second)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -135,7 +161,7 @@ async fn a_nats_server_with_older_data_changes_nothing() {
     let mut servers = Servers::start(OLDEST, 3);
     let sandbox = Sandbox::start(quick()).await.unwrap();
     let [mut first, second] = hosts(&sandbox, &servers.urls()).await;
-    let before = made_and_deleted(&sandbox);
+    let before = Before::new(&sandbox);
     servers.kill(0);
     servers.save(0);
     servers.run(0);
@@ -160,7 +186,7 @@ async fn a_nats_server_with_older_data_changes_nothing() {
         hosts[1 - leads].stands_by().await;
         arrives(&sandbox, &hosts).await;
     }
-    assert_eq!(made_and_deleted(&sandbox), before, "{}{}", first.log(), second.log());
+    before.holds(&sandbox, &servers, &[("web-1", &first), ("web-2", &second)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -168,7 +194,8 @@ async fn a_host_may_get_another_name_and_may_go_for_good() {
     let servers = Servers::start(OLDEST, 1);
     let sandbox = Sandbox::start(quick()).await.unwrap();
     let [mut first, mut second] = hosts(&sandbox, &servers.urls()).await;
-    let before = made_and_deleted(&sandbox);
+    let before = Before::new(&sandbox);
+    arrives(&sandbox, &[&first, &second]).await;
     let states = |status: &Status| -> Vec<(String, HostState)> {
         let hosts = &status.cluster.as_ref().unwrap().hosts;
         hosts.iter().map(|host| (host.name.clone(), host.state)).collect()
@@ -183,11 +210,12 @@ async fn a_host_may_get_another_name_and_may_go_for_good() {
         ("web-9".to_owned(), HostState::Up),
     ];
     first.until("the new name is known, the old one down", |status| states(status) == renamed).await;
+    before.holds(&sandbox, &servers, &[("web-1", &first), ("web-9", &second)]).await;
     first.kill();
     second.leads().await;
     second.until("the first is down", |status| states(status)[0].1 == HostState::Down).await;
     arrives(&sandbox, &[&second]).await;
-    assert_eq!(made_and_deleted(&sandbox), before);
+    before.holds(&sandbox, &servers, &[("web-9", &second)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

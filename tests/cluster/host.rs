@@ -20,13 +20,18 @@ pub(super) struct Host {
     pub(super) child: Option<Child>,
     /// More variables of its environment.
     pub(super) environment: Vec<(String, String)>,
+    /// Whether its state directory is a file system of its own, of a few megabytes.
+    pub(super) has_small_disk: bool,
 }
+
+/// Size of a small disk.
+const SMALL: &str = "size=24M,mode=700";
 
 impl Host {
     /// Writes its file; nothing is started.
     pub(super) fn new(sandbox: &Sandbox, nats: &str, name: &str, file: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let host = Self { folder, child: None, environment: Vec::new() };
+        let host = Self { folder, child: None, environment: Vec::new(), has_small_disk: false };
         host.configure(sandbox, nats, name, file);
         host
     }
@@ -54,6 +59,16 @@ impl Host {
         }
     }
 
+    /// The state directory as this process sees it: a small disk is seen by the daemon alone, and from here through it.
+    pub(super) fn state(&self) -> PathBuf {
+        match self.child.as_ref().filter(|_| self.has_small_disk) {
+            Some(child) => {
+                PathBuf::from(format!("/proc/{}/root{}", child.id(), self.path("state").display()))
+            }
+            None => self.path("state"),
+        }
+    }
+
     /// Replaces a part of its file.
     pub(super) fn edit(&self, from: &str, to: &str) {
         let path = self.path("config.toml");
@@ -63,16 +78,43 @@ impl Host {
     }
 
     pub(super) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(EXE);
+        let mut command = match self.child.as_ref().filter(|_| self.has_small_disk) {
+            Some(child) => {
+                let mut command = Command::new("nsenter");
+                let pid = child.id().to_string();
+                command.args(["--target", &pid, "--user", "--mount", "--preserve-credentials", EXE]);
+                command
+            }
+            None => Command::new(EXE),
+        };
         command.args(arguments).arg("--config").arg(self.path("config.toml"));
-        command.arg("--state-dir").arg(self.path("state")).env_clear().env("PATH", "/usr/bin:/bin");
+        command.arg("--state-dir").arg(self.path("state"));
+        self.set_environment(&mut command);
+        command
+    }
+
+    fn set_environment(&self, command: &mut Command) {
+        command.env_clear().env("PATH", "/usr/bin:/bin");
         command.stdin(Stdio::null()).envs(self.environment.iter().cloned());
+    }
+
+    /// The command in a namespace of its own, in which the state directory is a small disk.
+    fn on_small_disk(&self, daemon: &Command) -> Command {
+        fs::create_dir_all(self.path("state")).unwrap();
+        let mut command = Command::new("unshare");
+        let mount = format!("mount -t tmpfs -o {SMALL} small \"$0\" && exec \"$@\"");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &mount]).arg(self.path("state"));
+        command.arg(daemon.get_program()).args(daemon.get_args());
+        self.set_environment(&mut command);
         command
     }
 
     pub(super) fn start(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
         let mut command = self.command(&["run"]);
+        if self.has_small_disk {
+            command = self.on_small_disk(&command);
+        }
         self.child = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
     }
 

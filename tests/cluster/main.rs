@@ -6,11 +6,13 @@ mod assignment;
 mod away;
 #[path = "../common/mod.rs"]
 mod common;
+mod disk;
 mod faults;
 mod host;
 mod letters;
 mod log;
 mod logins;
+mod mixed;
 mod restart;
 mod servers;
 mod swallower;
