@@ -18,8 +18,8 @@ const GENERATION: Duration = Duration::from_secs(600);
 /// Size at which the hash set of new ids is merged into the sorted ids, which take less memory.
 const YOUNG: usize = 32_768;
 
-/// The first step from the place where a mark is looked for: what one line of the processor's cache holds.
-const NEAR: usize = 8;
+/// Marks of one part of a generation, about: what one line of the processor's cache holds.
+const PART: usize = 8;
 
 /// Hash of an id, with a random key of this process. With a million known ids, one new event in 2⁴⁴ is taken for a
 /// duplicate; without the key, such ids cannot be searched for.
@@ -56,35 +56,49 @@ impl Hasher for Same {
     }
 }
 
-/// Ids that were stored within a generation, ascending.
+/// Ids that were stored within a generation.
+///
+/// Marks are spread evenly over all numbers. So equal ranges of numbers hold about [`PART`] marks each, and looking a mark up
+/// reads few lines of the processor's cache.
 #[derive(Debug, Default)]
 struct Generation {
     ended: Option<Instant>,
+    /// Ascending.
     marks: Vec<Mark>,
+    /// Where the marks of each range begin, and where those of the last one end.
+    ranges: Vec<u32>,
 }
 
 impl Generation {
-    /// Marks are spread evenly, so that a mark lies near the place that its value says, and few places are looked at.
     fn knows(&self, mark: Mark) -> bool {
-        let length = self.marks.len();
-        let guess = (u128::from(mark.0) * length as u128) >> u64::BITS;
-        let guess = usize::try_from(guess).unwrap_or(0);
-        // From the guess in growing steps until the mark lies in between.
-        let (mut low, mut high, mut step) = (guess, guess, NEAR);
-        while low > 0 && self.marks[low] > mark {
-            low = low.saturating_sub(step);
-            step *= 2;
+        let range = self.range(mark);
+        let Some(&[begin, end]) = self.ranges.get(range..range + 2) else { return false };
+        self.marks.get(begin as usize..end as usize).is_some_and(|marks| marks.binary_search(&mark).is_ok())
+    }
+
+    /// Returns the range that a mark belongs to.
+    fn range(&self, mark: Mark) -> usize {
+        let ranges = self.ranges.len().saturating_sub(1) as u128;
+        usize::try_from((u128::from(mark.0) * ranges) >> u64::BITS).unwrap_or(0)
+    }
+
+    fn add(&mut self, young: Vec<Mark>) {
+        self.merge(young);
+        let ranges = (self.marks.len() / PART).max(1);
+        let place = |place: usize| u32::try_from(place).unwrap_or(u32::MAX);
+        self.ranges = vec![place(self.marks.len()); ranges + 1];
+        let mut found = 0;
+        for (nth, mark) in self.marks.iter().enumerate() {
+            let range = self.range(*mark);
+            if range >= found {
+                self.ranges[found..=range].fill(place(nth));
+                found = range + 1;
+            }
         }
-        step = NEAR;
-        while high < length && self.marks[high] < mark {
-            high += step;
-            step *= 2;
-        }
-        self.marks[low..length.min(high + 1)].binary_search(&mark).is_ok()
     }
 
     /// Merges from the back, so that it takes no more room than the result.
-    fn add(&mut self, mut young: Vec<Mark>) {
+    fn merge(&mut self, mut young: Vec<Mark>) {
         young.sort_unstable();
         let mut old = self.marks.len();
         self.marks.resize(old + young.len(), Mark(0));
@@ -101,7 +115,7 @@ impl Generation {
     }
 }
 
-/// The ids of the last half hour: 8 bytes each, but for the youngest.
+/// The ids of the last half hour: about 9 bytes each, but for the youngest.
 #[derive(Debug)]
 pub(super) struct Ids {
     marker: Marker,
@@ -197,7 +211,9 @@ mod tests {
         ) {
             let crowded = crowded.into_iter().map(|(high, low)| (u64::from(high) << 56) + low);
             let marks: std::collections::BTreeSet<u64> = even.into_iter().chain(crowded).collect();
-            let generation = Generation { ended: None, marks: marks.iter().copied().map(Mark).collect() };
+            let mut generation = Generation::default();
+            prop_assert!(!generation.knows(Mark(asked[0])), "nothing is known yet");
+            generation.add(marks.iter().copied().map(Mark).collect());
             for mark in marks.iter().flat_map(|mark| [mark.wrapping_sub(1), *mark, mark.wrapping_add(1)]).chain(asked) {
                 prop_assert_eq!(generation.knows(Mark(mark)), marks.contains(&mark));
             }
