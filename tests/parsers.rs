@@ -7,7 +7,12 @@ mod parsers_harness;
 use std::fs;
 use std::path::PathBuf;
 
-use eventsubd::transport::websocket::frame::Message;
+use eventsubd::model::arrival::Arrival;
+use eventsubd::model::catalog;
+use eventsubd::model::subscription::Condition;
+use eventsubd::model::time::Timestamp;
+use eventsubd::samples::{self, SampleRequest, SampleUser};
+use eventsubd::transport::websocket::frame::{self, Message};
 
 /// Name and bytes of every seed of a target.
 fn seeds(target: &str, least: usize) -> Vec<(String, Vec<u8>)> {
@@ -118,4 +123,57 @@ fn bytes_cut_or_changed_anywhere_are_survived() {
             let _ = parsers_harness::helix_answer(&bytes[..at]);
         }
     }
+}
+
+/// Each sample of each type, as a frame and as a message of its own.
+#[test]
+fn a_frame_says_the_same_as_the_payload_alone() {
+    let user = |id: &str| SampleUser { id: id.to_owned(), login: "ann".to_owned(), name: "Ann".to_owned() };
+    let (mut frames, mut identities) = (0, 0);
+    for row in catalog::all() {
+        let condition = Condition::from_pairs(row.condition.keys().map(|field| (field.as_str(), "7")));
+        let request = SampleRequest {
+            subscription_type: &row.name,
+            version: &row.version,
+            condition: &condition,
+            user: &user,
+            now: Timestamp::from_unix_millis(1_793_610_000_000),
+            serial: 1,
+            happening: None,
+        };
+        for text in samples::every_variant(&request) {
+            let event = samples::message(&request, &text);
+            let metadata = serde_json::json!({"message_id": event.message_id.as_str(), "message_type": "notification",
+                "message_timestamp": event.message_timestamp, "subscription_type": row.name,
+                "subscription_version": row.version});
+            let payload = std::str::from_utf8(&event.payload).unwrap();
+            // As Twitch writes it, and otherwise.
+            for frame in [
+                format!(r#"{{"metadata":{metadata},"payload":{payload}}}"#),
+                format!(r#"{{"metadata":{metadata},"payload": {payload} }}"#),
+                format!(r#"{{ "payload":{payload},"metadata":{metadata}}}"#),
+                format!(r#"{{"metadata":{metadata},"payload":{payload},"more":{payload}}}"#),
+            ] {
+                let Ok(Message::Notification(arrival)) = frame::parse(frame.as_bytes()) else {
+                    panic!("{frame}")
+                };
+                assert_eq!(arrival, Arrival::from(event.clone()), "{frame}");
+                frames += 1;
+            }
+            for broken in [
+                format!(r#"{{"metadata":{metadata},"payload":{payload},"payload":{payload}}}"#),
+                format!(r#"{{"metadata":{metadata},"payload":{payload}}}}}"#),
+                format!(r#"{{"metadata":[{metadata}],"payload":{payload}}}"#),
+                format!(r#"{{"metadata":{metadata},"payload":{payload}"#),
+                format!(r#"{{"metadata":{metadata},"payload":{payload}]"#),
+                format!("{{\"metadata\":{metadata},\"payload\":\u{c}{payload}}}"),
+            ] {
+                assert!(frame::parse(broken.as_bytes()).is_err(), "{broken}");
+            }
+            let (_, identity, _) = Arrival::from(event).into_parts();
+            assert_eq!(identity.is_some(), !row.identity.is_empty(), "{} {}: {text}", row.name, row.version);
+            identities += usize::from(identity.is_some());
+        }
+    }
+    assert!(frames > 4 * 89 && identities > 45, "{frames} {identities}");
 }

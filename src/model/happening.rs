@@ -5,131 +5,69 @@
 //! their own name it in the catalogue; of others nothing is guessed.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::iter;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::catalog;
 use super::event::Event;
-use super::json_text::{JsonText, TextOrNothing};
+use super::members::Members;
+use super::payload::Payload;
 use super::subscription::ConditionFields;
 
 /// Members that make an identity at most.
 const MEMBERS: usize = 3;
 
-/// The identity of an event among those of its type. It borrows from the event, since every event passes here and the store
-/// keeps a hash only.
+/// The identity of an event among those of its type. The store keeps a hash only.
 ///
 /// The condition belongs to it: two subscriptions of one type may see the same happening, each for its sinks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Identity<'a> {
-    subscription_type: &'a str,
-    condition: ConditionFields<'a>,
-    values: [Option<Cow<'a, str>>; MEMBERS],
+pub struct Identity(Box<[u8]>);
+
+impl Identity {
+    /// Puts the length before each part, so that parts do not run together.
+    fn new<'t>(parts: impl Iterator<Item = &'t str> + Clone) -> Self {
+        let mut text = Vec::with_capacity(parts.clone().map(|part| part.len() + size_of::<u64>()).sum());
+        for part in parts {
+            text.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            text.extend_from_slice(part.as_bytes());
+        }
+        Self(text.into())
+    }
 }
 
 /// Returns the identity of an event; `None` if its type has no identity, or the event lacks a part of it.
-pub fn identity(event: &Event) -> Option<Identity<'_>> {
-    let members = catalog::identity(&event.subscription_type, &event.subscription_version)?;
-    let mut found = Found { members, values: Default::default(), condition: None };
-    let mut json = serde_json::Deserializer::from_slice(&event.payload);
-    // The rest is not read once everything is found, which ends in an error.
-    let _ = Payload(&mut found).deserialize(&mut json);
-    let Found { values, condition, .. } = found;
-    let is_whole = values.get(..members.len())?.iter().all(Option::is_some);
-    let subscription_type = &*event.subscription_type;
-    condition.filter(|_| is_whole).map(|condition| Identity { subscription_type, condition, values })
+pub fn identity(event: &Event) -> Option<Identity> {
+    catalog::identity(&event.subscription_type, &event.subscription_version)?;
+    identity_in(event, &Payload::read(&event.payload).ok()?)
 }
 
-struct Found<'a, 'de> {
-    members: &'a [String],
-    values: [Option<Cow<'de, str>>; MEMBERS],
-    condition: Option<ConditionFields<'de>>,
+/// As [`identity`], with the payload of the event, which was read already.
+pub fn identity_in(event: &Event, payload: &Payload<'_>) -> Option<Identity> {
+    let wanted = catalog::identity(&event.subscription_type, &event.subscription_version)?;
+    let texts = texts(payload.about()?, wanted)?;
+    let condition = ConditionFields::read(payload.subscription.condition?)?;
+    let texts = texts.iter().flatten().map(|text| &**text);
+    let condition = condition.iter().flat_map(|(name, value)| [name, value]);
+    Some(Identity::new(iter::once(&*event.subscription_type).chain(texts).chain(condition)))
 }
 
-/// Reads a payload up to the last member that is wanted.
-struct Payload<'f, 'a, 'de>(&'f mut Found<'a, 'de>);
-/// The same with `subscription`.
-struct Subscription<'f, 'a, 'de>(&'f mut Found<'a, 'de>);
-/// The same with `event`.
-struct Members<'f, 'a, 'de>(&'f mut Found<'a, 'de>);
-
-impl<'de> DeserializeSeed<'de> for Payload<'_, '_, 'de> {
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Payload<'_, '_, 'de> {
-    type Value = ();
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a payload")
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(name) = map.next_key::<JsonText<'de>>()? {
-            match &*name {
-                "subscription" => map.next_value_seed(Subscription(&mut *self.0))?,
-                "event" => map.next_value_seed(Members(&mut *self.0))?,
-                _ => drop(map.next_value::<IgnoredAny>()?),
-            }
+/// Returns the members that are wanted, the first text of each; `None` if there is none of one.
+fn texts<'a>(about: &'a RawValue, wanted: &[String]) -> Option<[Option<Cow<'a, str>>; MEMBERS]> {
+    let mut texts = [const { None }; MEMBERS];
+    let mut left = wanted.len();
+    for member in Members::of(about)? {
+        let name = member.name()?;
+        let place = wanted.iter().position(|wanted| **wanted == *name);
+        let text = place.and_then(|place| texts.get_mut(place));
+        let Some(text) = text.filter(|text| text.is_none()) else { continue };
+        *text = member.text().filter(|text| !text.is_empty());
+        left -= usize::from(text.is_some());
+        if left == 0 {
+            return Some(texts);
         }
-        Ok(())
     }
-}
-
-impl<'de> DeserializeSeed<'de> for Subscription<'_, '_, 'de> {
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Subscription<'_, '_, 'de> {
-    type Value = ();
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a subscription")
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(name) = map.next_key::<JsonText<'de>>()? {
-            if &*name == "condition" {
-                self.0.condition = Some(map.next_value()?);
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Members<'_, '_, 'de> {
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Members<'_, '_, 'de> {
-    type Value = ();
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an event")
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut left = self.0.members.len();
-        while let Some(name) = map.next_key::<JsonText<'de>>()? {
-            let Some(place) = self.0.members.iter().position(|member| *member == *name) else {
-                map.next_value::<IgnoredAny>()?;
-                continue;
-            };
-            self.0.values[place] =
-                map.next_value::<TextOrNothing<'de>>()?.0.filter(|value| !value.is_empty());
-            left -= 1;
-            if left == 0 && self.0.condition.is_some() {
-                return Err(serde::de::Error::custom("everything is found"));
-            }
-        }
-        Ok(())
-    }
+    None
 }
 
 #[cfg(test)]

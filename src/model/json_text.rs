@@ -7,6 +7,7 @@ use std::fmt;
 use std::ops::Deref;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 /// A text that is copied only if it has escapes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize)]
@@ -30,6 +31,29 @@ impl Borrow<str> for JsonText<'_> {
     fn borrow(&self) -> &str {
         &self.0
     }
+}
+
+/// Returns the text that a value is; `None` if it is none, or not one of Unicode.
+pub fn text_of(raw: &RawValue) -> Option<Cow<'_, str>> {
+    text_in(raw.get())
+}
+
+/// As [`text_of`], with a value of JSON as it stands there.
+pub fn text_in(json: &str) -> Option<Cow<'_, str>> {
+    let inside = json.strip_prefix('"')?.strip_suffix('"')?;
+    // Most texts have no escapes, and are as they stand there.
+    if !inside.as_bytes().contains(&b'\\') {
+        return Some(inside.into());
+    }
+    serde_json::from_str::<JsonText<'_>>(json).ok().map(|text| text.0)
+}
+
+/// Returns a text, or a number as it stands there; anything else counts as empty.
+pub fn text_or_number(raw: &RawValue) -> Cow<'_, str> {
+    if raw.get().starts_with(|c: char| c == '-' || c.is_ascii_digit()) {
+        return Cow::Borrowed(raw.get());
+    }
+    text_of(raw).unwrap_or_default()
 }
 
 /// A text, or nothing for every other kind of value.

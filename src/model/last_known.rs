@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::event::Event;
 use super::json_text::JsonText;
+use super::payload::Payload;
 use super::time::Timestamp;
 
 pub const ONLINE: &str = "stream.online";
@@ -187,12 +188,6 @@ impl LastKnown {
 }
 
 #[derive(Deserialize)]
-struct Payload<'a> {
-    #[serde(borrow)]
-    event: Members<'a>,
-}
-
-#[derive(Deserialize)]
 struct Members<'a> {
     #[serde(borrow)]
     broadcaster_user_id: Cow<'a, str>,
@@ -212,11 +207,16 @@ struct Members<'a> {
 
 /// Returns what an event says of its channel; `None` for all other types, and for events that lack a part of it.
 pub fn news(event: &Event) -> Option<News> {
+    news_in(event, &Payload::read(&event.payload).ok()?)
+}
+
+/// As [`news`], with the payload of the event, which was read already.
+pub fn news_in(event: &Event, payload: &Payload<'_>) -> Option<News> {
     let kind = &*event.subscription_type;
-    if !matches!(kind, ONLINE | OFFLINE | CHANNEL) || event.is_revocation() {
+    if !matches!(kind, ONLINE | OFFLINE | CHANNEL) {
         return None;
     }
-    let Payload { event: members } = serde_json::from_slice(&event.payload).ok()?;
+    let members: Members<'_> = serde_json::from_str(payload.about()?.get()).ok()?;
     let is_caught_up = event.is_caught_up();
     let sent = Timestamp::parse(&event.message_timestamp).map(Timestamp::unix_millis);
     let id = members.id.as_deref().filter(|id| !id.is_empty());

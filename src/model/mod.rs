@@ -2,6 +2,7 @@
 //!
 //! Pure data: no runtime, no clock, no I/O, no logging. Imports no other room.
 
+pub mod arrival;
 pub mod backoff;
 pub mod broadcaster;
 pub mod catalog;
@@ -22,8 +23,10 @@ pub mod json_text;
 pub mod lapse;
 pub mod last_known;
 pub mod masking;
+pub mod members;
 pub mod mode;
 pub mod obstacle;
+pub mod payload;
 pub mod pulse;
 pub mod rate;
 pub mod readable;

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::catalog;
 use super::json_text::JsonText;
+use super::members::{Member, Members};
 use super::sink::SinkName;
 
 /// A condition in its normal form: fields sorted by name, fields with empty values left out.
@@ -77,6 +79,26 @@ impl<'a> ConditionFields<'a> {
         }
         fields.sort_unstable();
         Self(fields)
+    }
+
+    /// Reads an object of strings. Treats null as empty; `None` if there are other values.
+    pub fn read(raw: &'a RawValue) -> Option<Self> {
+        let field = |member: Member<'a>| {
+            let value = if member.is_null() { Cow::default() } else { member.text()? };
+            Some((member.name()?, value))
+        };
+        let mut are_strings = true;
+        let fields = Members::of(raw)?.map(field).map_while(|field| {
+            are_strings = field.is_some();
+            field
+        });
+        let fields = Self::new(fields);
+        are_strings.then_some(fields)
+    }
+
+    /// Returns the fields, sorted by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
+        self.0.iter().map(|(name, value)| (&**name, &**value))
     }
 }
 

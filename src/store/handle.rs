@@ -21,9 +21,9 @@ use super::{
     Activity, Appended, DeadLetter, DeadLetterFilter, GivenUp, IntakeCounts, Keep, Loss, ReplayPart,
     SinkRecord, StartAt, StoreOptions, TypeCount, guard, retention, schema,
 };
+use crate::model::arrival::Arrival;
 use crate::model::event::{Event, Seq, StoredEvent};
-use crate::model::happening;
-use crate::model::last_known::{self, LastKnown, News};
+use crate::model::last_known::{LastKnown, News};
 use crate::model::pulse::Pulse;
 use crate::model::route::SinkName;
 use crate::model::status::StoreStatus;
@@ -126,7 +126,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Failing`], [`StoreError::Full`], [`StoreError::Closed`].
-    pub async fn append(&self, event: Event) -> Result<Appended, StoreError> {
+    pub async fn append(&self, event: impl Into<Arrival>) -> Result<Appended, StoreError> {
+        let event = event.into();
         if let Some(problem) = &*self.inner.published.refusing.borrow() {
             return Err(StoreError::Failing(Arc::clone(problem)));
         }
@@ -146,9 +147,9 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Closed`].
-    pub async fn push(&self, event: Event) -> Result<Receipt, StoreError> {
+    pub async fn push(&self, event: impl Into<Arrival>) -> Result<Receipt, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.enqueue(event, Some(reply)).await?;
+        self.enqueue(event.into(), Some(reply)).await?;
         Ok(Receipt(answer))
     }
 
@@ -156,13 +157,13 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Closed`].
-    pub async fn push_detached(&self, event: Event) -> Result<(), StoreError> {
-        self.enqueue(event, None).await
+    pub async fn push_detached(&self, event: impl Into<Arrival>) -> Result<(), StoreError> {
+        self.enqueue(event.into(), None).await
     }
 
     async fn enqueue(
         &self,
-        event: Event,
+        event: Arrival,
         reply: Option<oneshot::Sender<Result<Appended, StoreError>>>,
     ) -> Result<(), StoreError> {
         let permits = self.byte_permits(&event);
@@ -174,18 +175,17 @@ impl Store {
         self.send(self.append_job(event, reply, true, bytes), place)
     }
 
-    /// Reads from the payload what the writer, which all events have to pass, does not read.
     fn append_job(
         &self,
-        event: Event,
+        arrival: Arrival,
         reply: Option<Reply<Appended>>,
         held: bool,
         bytes: OwnedSemaphorePermit,
     ) -> Job {
+        let (event, identity, news) = arrival.into_parts();
         let marker = &self.inner.marker;
         let mark = marker.mark(event.message_id.as_str());
-        let happening = happening::identity(&event).map(|identity| marker.mark(identity));
-        let news = last_known::news(&event).map(Box::new);
+        let happening = identity.map(|identity| marker.mark(identity));
         Job::Append { event, mark, happening, news, reply, held, _bytes: bytes }
     }
 

@@ -1,5 +1,5 @@
-//! The part that messages of both transports have in common: the subscription in a payload, and the event that is
-//! made of it. ◆
+//! Parts that messages of both transports have in common: kinds of members, revocations, and the event that is made of a
+//! payload. ◆
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,32 +12,15 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::model::event::{Event, MessageId};
-use crate::model::json_text::JsonText;
+use crate::model::json_text::text_or_number;
+use crate::model::payload::SubscriptionPart;
 
 /// The longest excerpt of a foreign text that is kept or repeated, in characters.
 const EXCERPT: usize = 100;
 
-/// The fields of `subscription` that are read.
-#[derive(Deserialize)]
-pub(super) struct SubscriptionPart<'a> {
-    /// Empty if it is missing.
-    #[serde(borrow, default, deserialize_with = "text_or_nothing")]
-    pub(super) id: Cow<'a, str>,
-    #[serde(borrow, default, deserialize_with = "text_or_nothing")]
-    pub(super) status: Cow<'a, str>,
-    #[serde(borrow, default, rename = "type", deserialize_with = "text_or_nothing")]
-    pub(super) subscription_type: Cow<'a, str>,
-    #[serde(borrow, default, deserialize_with = "text_or_nothing")]
-    pub(super) version: Cow<'a, str>,
-}
-
 /// A text or a number; anything else counts as empty. An event must not be lost for a member that is only shown.
 pub(super) fn text_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cow<'de, str>, D::Error> {
-    let raw = <&RawValue>::deserialize(deserializer)?;
-    if raw.get().starts_with(|c: char| c == '-' || c.is_ascii_digit()) {
-        return Ok(Cow::Borrowed(raw.get()));
-    }
-    Ok(text_of(raw).unwrap_or_default())
+    <&RawValue>::deserialize(deserializer).map(text_or_number)
 }
 
 /// An object; a list is none, though serde would take its elements for the members.
@@ -57,16 +40,6 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
         T::deserialize(MapAccessDeserializer::new(map))
     }
-}
-
-/// The text that a value is.
-pub(super) fn text_of(raw: &RawValue) -> Option<Cow<'_, str>> {
-    let inside = raw.get().strip_prefix('"').and_then(|text| text.strip_suffix('"'));
-    // Most texts have no escapes, and are as they stand there.
-    if let Some(text) = inside.filter(|text| !text.contains('\\')) {
-        return Some(text.into());
-    }
-    serde_json::from_str::<JsonText<'_>>(raw.get()).ok().map(|text| text.0)
 }
 
 /// A subscription that Twitch has ended.

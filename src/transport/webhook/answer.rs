@@ -21,7 +21,7 @@ use super::refusal::Refusal;
 use super::shared::{Live, Shared};
 use super::verify::{Challenged, Head, Message, Revocation, Signed};
 use crate::admission::{Connection, Phase};
-use crate::model::event::Event;
+use crate::model::arrival::Arrival;
 use crate::model::hint::{self, Hint};
 
 /// When to come again, in seconds, as told with a 503.
@@ -129,7 +129,7 @@ async fn act_on(shared: &Shared, live: &Live, signed: Signed, here: Instant) -> 
             shared.counters.revocations.add(1);
             (shared.on_hint.0)(Hint::Ended { id: (*subscription_id).into(), status });
             match event {
-                Some(event) => store(shared, live, event).await,
+                Some(event) => store(shared, live, event.into()).await,
                 None => empty(StatusCode::NO_CONTENT),
             }
         }
@@ -148,7 +148,7 @@ async fn act_on(shared: &Shared, live: &Live, signed: Signed, here: Instant) -> 
 }
 
 /// Stores an event, in time or not at all as far as Twitch is told.
-async fn store(shared: &Shared, live: &Live, event: Event) -> Answer {
+async fn store(shared: &Shared, live: &Live, event: Arrival) -> Answer {
     let hint = hint::of(&event);
     match tokio::time::timeout(live.options.limits.answer, shared.store.append(event)).await {
         Ok(Ok(_)) => {

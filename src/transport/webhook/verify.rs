@@ -9,16 +9,16 @@ use std::time::{Duration, SystemTime};
 
 use http::header::{HeaderMap, HeaderName};
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny};
 use serde_json::value::RawValue;
 
 pub use crate::transport::notification::Revocation;
 
-use crate::model::event::Event;
+use crate::model::arrival::Arrival;
+use crate::model::payload::{Payload, SubscriptionPart};
 use crate::model::shard::ShardId;
 use crate::model::time::Timestamp;
 use crate::model::webhook::{KeyId, WebhookKeys, parse_query};
-use crate::transport::notification::{Names, SubscriptionPart, excerpt, object, text_or_nothing};
+use crate::transport::notification::{Names, excerpt, text_or_nothing};
 
 /// A message that is older is not listened to (Twitch: "Handling Webhook Events", guarding against replays).
 /// The same holds for one from the future, which only a wrong clock can bring.
@@ -55,7 +55,7 @@ pub enum Message {
         /// The subscription that is challenged.
         about: Challenged,
     },
-    Notification(Event),
+    Notification(Arrival),
     /// A subscription has ended.
     Revocation(Revocation),
     /// A type that this release does not know.
@@ -159,10 +159,11 @@ impl<'a> Head<'a> {
         let json = text(body, "JSON")?;
         match self.message_type {
             b"notification" => {
-                let Notification { subscription, event, events } = parse(json, "subscription and event")?;
-                if !event && !events {
+                let payload: Payload<'_> = parse(json, "subscription and event")?;
+                if payload.is_ambiguous || payload.event.is_none() && !payload.has_events {
                     return Err(Rejection::Unreadable("event"));
                 }
+                let subscription = &payload.subscription;
                 if subscription.id.is_empty() {
                     return Err(Rejection::Unreadable("subscription id"));
                 }
@@ -178,7 +179,7 @@ impl<'a> Head<'a> {
                 };
                 names
                     .event(json.trim_ascii().as_bytes())
-                    .map(Message::Notification)
+                    .map(|event| Message::Notification(Arrival::new(event, &payload)))
                     .map_err(Rejection::Unreadable)
             }
             b"webhook_callback_verification" => {
@@ -192,7 +193,7 @@ impl<'a> Head<'a> {
                 })
             }
             b"revocation" => {
-                let Subscribed { subscription } = parse(json, "subscription")?;
+                let Payload { subscription, .. } = parse(json, "subscription")?;
                 let event = text(self.message_id, "usable message_id").and_then(|message_id| {
                     let names = Names {
                         message_id,
@@ -224,23 +225,6 @@ pub fn verify(
     now: SystemTime,
 ) -> Result<Signed, Rejection> {
     Head::read(headers)?.verify(query, body, keys, now)
-}
-
-#[derive(Deserialize)]
-struct Notification<'a> {
-    #[serde(borrow, deserialize_with = "object")]
-    subscription: SubscriptionPart<'a>,
-    #[serde(default, deserialize_with = "present")]
-    event: bool,
-    /// Instead of `event` in batches (`drop.entitlement.grant`).
-    #[serde(default, deserialize_with = "present")]
-    events: bool,
-}
-
-#[derive(Deserialize)]
-struct Subscribed<'a> {
-    #[serde(borrow, deserialize_with = "object")]
-    subscription: SubscriptionPart<'a>,
 }
 
 #[derive(Deserialize)]
@@ -276,11 +260,6 @@ struct ConduitShard<'a> {
     conduit_id: Cow<'a, str>,
     #[serde(borrow, default, deserialize_with = "text_or_nothing")]
     shard: Cow<'a, str>,
-}
-
-/// Accepts any value; records only that the field is present.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    IgnoredAny::deserialize(deserializer).map(|_| true)
 }
 
 fn text<'a>(bytes: &'a [u8], what: &'static str) -> Result<&'a str, Rejection> {

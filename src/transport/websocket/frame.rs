@@ -8,11 +8,11 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::model::event::Event;
+use crate::model::arrival::Arrival;
+use crate::model::json_text::text_of;
+use crate::model::payload::Payload;
 use crate::model::shard::SessionId;
-use crate::transport::notification::{
-    Names, Revocation, SubscriptionPart, excerpt, object, text_of, text_or_nothing,
-};
+use crate::transport::notification::{Names, Revocation, excerpt, object, text_or_nothing};
 
 /// Keepalive timeout of a welcome that names none: Twitch's default.
 const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ pub enum Message {
     },
     /// Nothing happened, and the connection is alive.
     Keepalive,
-    Notification(Event),
+    Notification(Arrival),
     /// Twitch wants us on another host.
     Reconnect {
         /// Where, exactly as given.
@@ -114,28 +114,37 @@ impl SessionPart<'_> {
     }
 }
 
+/// The beginning of a frame as Twitch writes it, up to the payload.
 #[derive(Deserialize)]
-struct SubscriptionPayload<'a> {
-    #[serde(borrow, deserialize_with = "object")]
-    subscription: SubscriptionPart<'a>,
-}
+struct Head<'a>(#[serde(borrow, deserialize_with = "object")] Metadata<'a>);
 
 /// Reads one text frame.
 ///
 /// # Errors
 /// The frame is not a message. Unknown types and fields are no errors.
 pub fn parse(frame: &[u8]) -> Result<Message, FrameError> {
-    parse_dated(frame, |_| ())
+    let text = str::from_utf8(frame).map_err(|error| FrameError::Json(serde::de::Error::custom(error)))?;
+    parse_dated(text, |_| ())
 }
 
 /// As [`parse`]; `date` gets the time at which Twitch sent it, as Twitch wrote it.
-pub(super) fn parse_dated(frame: &[u8], date: impl FnOnce(&str)) -> Result<Message, FrameError> {
-    let envelope: Envelope<'_> = serde_json::from_slice(frame).map_err(FrameError::Json)?;
+pub(super) fn parse_dated(frame: &str, date: impl FnOnce(&str)) -> Result<Message, FrameError> {
+    if let Some((metadata, json)) = split(frame)
+        && metadata.message_type == "notification"
+        && let Ok(payload) = serde_json::from_str(json)
+    {
+        date(&metadata.message_timestamp);
+        return notification(&metadata, json, &payload);
+    }
+    let envelope: Envelope<'_> = serde_json::from_str(frame).map_err(FrameError::Json)?;
     let metadata = &envelope.metadata;
     date(&metadata.message_timestamp);
     match &*metadata.message_type {
         "session_keepalive" => Ok(Message::Keepalive),
-        "notification" => notification(metadata, envelope.payload),
+        "notification" => {
+            let (json, payload) = payload(envelope.payload, "notification")?;
+            notification(metadata, json, &payload)
+        }
         "session_welcome" => {
             let session = session(envelope.payload, "session_welcome")?;
             let keepalive = session.keepalive();
@@ -150,49 +159,53 @@ pub(super) fn parse_dated(frame: &[u8], date: impl FnOnce(&str)) -> Result<Messa
             Ok(Message::Reconnect { url: url.map(|url| url.into_owned().into()) })
         }
         "revocation" => {
-            let part = subscription(envelope.payload, "revocation")?;
-            let event = envelope.payload.and_then(|payload| {
-                let names = Names {
-                    message_id: &metadata.message_id,
-                    message_timestamp: &metadata.message_timestamp,
-                    subscription_type: &part.subscription_type,
-                    subscription_version: &part.version,
-                    subscription_id: &part.id,
-                };
-                names.event(payload.get().as_bytes()).ok()
-            });
-            Ok(Message::Revocation(Revocation::new(&part, event)))
+            let (json, Payload { subscription: part, .. }) = payload(envelope.payload, "revocation")?;
+            let names = Names {
+                message_id: &metadata.message_id,
+                message_timestamp: &metadata.message_timestamp,
+                subscription_type: &part.subscription_type,
+                subscription_version: &part.version,
+                subscription_id: &part.id,
+            };
+            Ok(Message::Revocation(Revocation::new(&part, names.event(json.as_bytes()).ok())))
         }
         "" => Err(FrameError::Incomplete { message_type: "text", field: "message_type" }),
         other => Ok(Message::Unknown { message_type: excerpt(other) }),
     }
 }
 
-fn notification(metadata: &Metadata<'_>, payload: Option<&RawValue>) -> Result<Message, FrameError> {
+/// Finds the payload of a frame that is written as Twitch writes it. The payload is JSON only if it can be read; then the
+/// frame is whole, too. Reading the frame first and the payload then would be twice the work.
+fn split(frame: &str) -> Option<(Metadata<'_>, &str)> {
+    let rest = frame.strip_prefix(r#"{"metadata":"#)?;
+    let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Head<'_>>();
+    let Head(metadata) = values.next()?.ok()?;
+    let rest = rest.get(values.byte_offset()..)?;
+    let json = rest.strip_prefix(r#","payload":"#)?.strip_suffix('}')?;
+    Some((metadata, json.trim_matches([' ', '\t', '\r', '\n'])))
+}
+
+fn notification(metadata: &Metadata<'_>, json: &str, payload: &Payload<'_>) -> Result<Message, FrameError> {
     let incomplete = |field| FrameError::Incomplete { message_type: "notification", field };
     for (value, field) in [
         (&metadata.message_timestamp, "message_timestamp"),
         (&metadata.subscription_type, "subscription_type"),
         (&metadata.subscription_version, "subscription_version"),
+        (&payload.subscription.id, "subscription id"),
     ] {
         if value.is_empty() {
             return Err(incomplete(field));
         }
     }
-    let subscription_id = subscription(payload, "notification")?.id;
-    if subscription_id.is_empty() {
-        return Err(incomplete("subscription id"));
-    }
-    let payload = payload.ok_or_else(|| incomplete("payload"))?;
     let names = Names {
         message_id: &metadata.message_id,
         message_timestamp: &metadata.message_timestamp,
         subscription_type: &metadata.subscription_type,
         subscription_version: &metadata.subscription_version,
-        subscription_id: &subscription_id,
+        subscription_id: &payload.subscription.id,
     };
-    let event = names.event(payload.get().as_bytes()).map_err(incomplete)?;
-    Ok(Message::Notification(event))
+    let event = names.event(json.as_bytes()).map_err(incomplete)?;
+    Ok(Message::Notification(Arrival::new(event, payload)))
 }
 
 fn session<'a>(
@@ -204,13 +217,14 @@ fn session<'a>(
     Ok(payload.session)
 }
 
-fn subscription<'a>(
-    payload: Option<&'a RawValue>,
+/// The payload as it stands there, and what is read of it.
+fn payload<'a>(
+    raw: Option<&'a RawValue>,
     message_type: &'static str,
-) -> Result<SubscriptionPart<'a>, FrameError> {
-    let payload = payload.ok_or(FrameError::Incomplete { message_type, field: "payload" })?;
-    let payload: SubscriptionPayload<'a> = serde_json::from_str(payload.get()).map_err(FrameError::Json)?;
-    Ok(payload.subscription)
+) -> Result<(&'a str, Payload<'a>), FrameError> {
+    let json = raw.ok_or(FrameError::Incomplete { message_type, field: "payload" })?.get();
+    let payload = serde_json::from_str(json).map_err(FrameError::Json)?;
+    Ok((json, payload))
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use super::dating::{Dating, Stamp};
 use super::frame::{self, Message};
 use super::session::SocketId;
 use crate::auth::{Connection, Outward};
+use crate::model::arrival::Arrival;
 use crate::model::connect::{address, cannot_connect, place, reason};
 use crate::model::hint::{self, Hint};
 use crate::model::shard::SessionId;
@@ -192,7 +193,7 @@ impl Socket {
             };
             match message {
                 Some(Ok(WsMessage::Text(text))) => {
-                    if let Err(why) = self.take(text.as_bytes(), seen).await {
+                    if let Err(why) = self.take(&text, seen).await {
                         return (ReconnectCause::Store, why);
                     }
                 }
@@ -226,7 +227,7 @@ impl Socket {
         }
     }
 
-    async fn take(&self, text: &[u8], seen: &mut Unreported) -> Result<(), Box<str>> {
+    async fn take(&self, text: &str, seen: &mut Unreported) -> Result<(), Box<str>> {
         trace!(bytes = text.len(), "frame");
         let mut stamp = None;
         let message = frame::parse_dated(text, |sent| stamp = Stamp::new(sent));
@@ -258,7 +259,7 @@ impl Socket {
                 self.shared.intake.send_modify(|intake| intake.revocations += 1);
                 (self.shared.on_hint.0)(Hint::Ended { id: (*subscription_id).into(), status });
                 if let Some(event) = event {
-                    self.store(event, seen).await?;
+                    self.store(event.into(), seen).await?;
                 }
             }
             Ok(Message::Unknown { message_type }) => {
@@ -284,7 +285,7 @@ impl Socket {
 
     /// Hands an event to the store. While the store has no room, the connection is not to blame for the
     /// silence, and the shard hears so.
-    async fn store(&self, event: crate::model::event::Event, seen: &mut Unreported) -> Result<(), Box<str>> {
+    async fn store(&self, event: Arrival, seen: &mut Unreported) -> Result<(), Box<str>> {
         let mut push = pin!(self.shared.store.push_detached(event));
         let first = std::future::poll_fn(|context| Poll::Ready(push.as_mut().poll(context))).await;
         let stored = match first {
