@@ -232,7 +232,7 @@ impl Driver {
         if role != Role::Standby {
             self.publish_chosen(picture.choose(), &lives);
         }
-        self.open_sockets(&own, &assigned, &sessions, &bindings, free);
+        self.open_sockets(&own, &assigned, &sessions, &bindings, &free);
         let own = own_shards(&assigned, &own)
             .or_else(|| self.links.remembered.clone().filter(|_| assigned.epoch == 0));
         let shards = own.as_ref().map(|own| Arc::clone(&own.shards)).unwrap_or_default();
@@ -271,7 +271,7 @@ impl Driver {
         assigned: &Assigned,
         sessions: &Sessions,
         bindings: &Bindings,
-        free: ShardSet,
+        free: &ShardSet,
     ) {
         self.next = None;
         let Some(conduit_id) = &assigned.conduit_id else {
@@ -279,7 +279,7 @@ impl Driver {
             if assigned.epoch > 0 {
                 self.links.target.publish(None);
             } else {
-                self.open_remembered(&free);
+                self.open_remembered(free);
             }
             return;
         };

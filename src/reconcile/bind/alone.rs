@@ -124,7 +124,7 @@ impl AloneShards {
         &mut self,
         shard: ShardId,
         session_id: SessionId,
-        answer: Option<Result<(), Refused>>,
+        answer: Option<&Result<(), Refused>>,
     ) {
         let outcome = match answer {
             Some(Ok(())) => BindOutcome::Bound,

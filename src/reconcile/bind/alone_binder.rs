@@ -54,10 +54,13 @@ pub fn alone_binder(helix: &Helix, may_send: MaySend, inputs: AloneInputs) -> (A
     (task, AloneEnds { bindings: bindings_out, free: free_out })
 }
 
+/// The answer about one session; `None` if there was none.
+type Answered = (ShardId, SessionId, Option<Result<(), Refused>>);
+
 /// The end of a request.
 enum Done {
     Listed(Arc<str>, Result<Rows<ShardRow>, HelixError>),
-    Bound(Vec<(ShardId, SessionId, Option<Result<(), Refused>>)>, Option<HelixError>),
+    Bound(Vec<Answered>, Option<HelixError>),
 }
 
 impl AloneBinder {
@@ -125,7 +128,7 @@ impl AloneBinder {
                     if answer == Some(Ok(())) {
                         info!(shard = shard.0, "without a leader, this host has bound its shard itself");
                     }
-                    core.handle_answer(shard, session, answer);
+                    core.handle_answer(shard, session, answer.as_ref());
                 }
                 None
             }

@@ -37,7 +37,7 @@ fn a_session_is_bound_if_twitch_lists_its_shard_as_not_enabled() {
     let rows = [row(0, "websocket_disconnected", Some("x")), row(1, "enabled", Some("another's"))];
     let due = core.handle_list("c", Some(&rows), true, now);
     assert_eq!(due, [(ShardId(0), SessionId::new("a"))]);
-    core.handle_answer(ShardId(0), SessionId::new("a"), Some(Ok(())));
+    core.handle_answer(ShardId(0), SessionId::new("a"), Some(&Ok(())));
     assert_eq!(core.bindings()[&ShardId(0)].outcome, BindOutcome::Bound);
     let later = now + Duration::from_secs(60);
     assert_eq!(
@@ -147,7 +147,7 @@ proptest! {
                             prop_assert_eq!(&live[&shard.0], session.as_str());
                             twitch.insert(shard.0, (session.to_string(), true));
                             bound.insert(shard.0, session.to_string());
-                            core.handle_answer(shard, session, Some(Ok(())));
+                            core.handle_answer(shard, session, Some(&Ok(())));
                         }
                     }
                 }
