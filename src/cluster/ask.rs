@@ -1,6 +1,7 @@
-//! Requests to the leader, from any host: as requests over NATS, so that a lost one is told to the person.
+//! Requests to the leader, or to the host that works a sink, from any host: as requests over NATS, so that a lost one is
+//! told to the person.
 //!
-//! Every host takes them on a subject of its own, and refuses them if it does not lead.
+//! Every host takes them on a subject of its own, and refuses them if it is not the one.
 
 use std::time::Duration;
 
@@ -62,7 +63,23 @@ pub(super) async fn hand_in(
     // One that is passed on has a limit of its own, which ends first.
     match tokio::time::timeout(LIMIT + PAUSE, answer).await {
         Ok(answer) => answer.map_err(|_| stopping())?,
-        Err(_) => Err(no_answer("the leader")),
+        Err(_) => Err(no_answer("the cluster")),
+    }
+}
+
+/// What makes a host the one that a request is for.
+fn standing(request: &LeaderRequest) -> String {
+    match request.sink() {
+        Some(sink) => format!("which works sink {sink}"),
+        None => "which leads".to_owned(),
+    }
+}
+
+/// Says that a host is not the one for a request any more.
+pub(super) fn moved_on(request: &LeaderRequest, host: &str) -> String {
+    match request.sink() {
+        Some(sink) => format!("{host} does not work sink {sink} any more"),
+        None => format!("{host} does not lead any more"),
     }
 }
 
@@ -73,14 +90,14 @@ fn no_answer(who: &str) -> String {
     )
 }
 
-/// Sends a request to the host that leads.
+/// Sends a request to the host that it is for.
 pub(super) async fn pass_on(
     connection: Connection,
     cluster: String,
-    leader: String,
+    host: String,
     request: LeaderRequest,
 ) -> Reply {
-    let subject = subject(&cluster, &leader);
+    let (subject, standing) = (subject(&cluster, &host), standing(&request));
     let text = serde_json::to_vec(&request).expect("texts and flags always make JSON");
     let client = connection.client();
     let sent = client.request(subject.clone(), text.into());
@@ -88,13 +105,13 @@ pub(super) async fn pass_on(
         Ok(Ok(message)) => match serde_json::from_slice(&message.payload) {
             Ok(Answer::Done(text)) => Ok(text),
             Ok(Answer::Refused(why)) => Err(why),
-            Err(_) => Err(format!("{leader}, which leads, runs another version: run the command there")),
+            Err(_) => Err(format!("{host}, {standing}, runs another version: run the command there")),
         },
         Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => Err(format!(
-            "{leader}, which leads, takes no requests from other hosts: run the command there. Its release is older, or \
+            "{host}, {standing}, takes no requests from other hosts: run the command there. Its release is older, or \
              its user in NATS may not subscribe to `{subject}`"
         )),
-        Ok(Err(_)) | Err(_) => Err(no_answer(&leader)),
+        Ok(Err(_)) | Err(_) => Err(no_answer(&host)),
     }
 }
 
@@ -131,11 +148,11 @@ async fn answer(client: &Client, message: Message, asked: &mpsc::Sender<Asked<Le
     };
     let answer = match request {
         Some(request) => hand_in(asked, request, true).await,
-        None => Err("the leader runs another version: run the command there".to_owned()),
+        None => Err("the other host runs another version: run the command there".to_owned()),
     };
     let answer = match answer {
         Ok(text) if text.len() > LARGEST_ANSWER => {
-            Answer::Refused("the answer is too long for NATS: run the command on the leader".to_owned())
+            Answer::Refused("the answer is too long for NATS: run the command on that host".to_owned())
         }
         Ok(text) => Answer::Done(text),
         Err(why) => Answer::Refused(why),

@@ -522,7 +522,9 @@ fn a_person_drains_and_forgets_hosts() {
     };
 
     let (outcome, edited, value) = ask(&mut world, HostRequest::Drain { host: host(1) });
-    assert!(outcome.is_ok_and(|said| said.starts_with("web-1 hands its shards and the lead over")));
+    assert!(
+        outcome.is_ok_and(|said| said.starts_with("web-1 hands its shards, its sinks and the lead over"))
+    );
     assert_eq!((edited, has(&value, 1)), (1, 1), "the sink that is pinned to it stays: {value:?}");
     // The last host that is not drained has all; then nothing moves any more.
     let (_, _, value) = ask(&mut world, HostRequest::Drain { host: host(2) });

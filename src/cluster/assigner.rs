@@ -150,8 +150,8 @@ impl Assigner {
                     "; no other host can have them now, so it keeps them until one can"
                 };
                 let said = format!(
-                    "{host} hands its shards and the lead over, and gets neither until `eventsubd hosts drain --undo \
-                     {host}` or a restart of its daemon{waits}"
+                    "{host} hands its shards, its sinks and the lead over, and gets none of them until `eventsubd hosts drain \
+                     --undo {host}` or a restart of its daemon{waits}"
                 );
                 (Edit::Drain(name, value.holder.run.clone()), said)
             }
@@ -159,7 +159,7 @@ impl Assigner {
                 return Err(format!("{host} is not drained"));
             }
             (HostRequest::Undrain { .. }, _) => {
-                (Edit::Undrain(name), format!("{host} may have shards and lead again"))
+                (Edit::Undrain(name), format!("{host} may have shards and sinks and lead again"))
             }
             (HostRequest::Forget { .. }, Some(_)) => {
                 return Err(format!("{host} is up: stop its daemon first, and wait for three seconds"));

@@ -24,6 +24,8 @@ mod log;
 mod nats;
 mod offset;
 mod parts;
+mod place;
+mod places;
 mod presence;
 mod remembered;
 mod run;
@@ -39,10 +41,12 @@ pub use self::assign::{ShardWork, Work};
 pub use self::gate::Gate;
 pub use self::links::{LocalShards, ShardEnds, ShardLinks};
 pub use self::log::{
-    Acknowledged, LetterPage, LettersError, LogBatch, LogError, LogLimits, LogReader, ReadError,
-    SharedLetters, SharedLog, Unreadable, is_shared,
+    Acknowledged, Feed, FeedState, FeedTask, Following, LetterPage, LettersError, LogBatch, LogError,
+    LogLimits, LogReader, ReadError, SharedLetters, SharedLog, Unreadable, feed, is_shared,
 };
 pub use self::nats::{ClusterError, NatsReport, examine_nats};
+pub use self::place::{Mark, PlaceValue, Progress};
+pub use self::places::{PlaceKeeper, Places};
 pub use self::remembered::RememberedShards;
 pub use self::run::{Cluster, ClusterHandle, HostFacts, Inputs, SaveError, cluster};
 pub use self::sessions::{HostSocket, HostSockets};

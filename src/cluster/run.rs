@@ -23,6 +23,7 @@ use super::hints::{HintExchange, HintSender, hints};
 use super::lease::{Answer, Holder, Lease, Moment, Seen, Times, Write};
 use super::nats::{Bucket, ClusterError, Connection, KeyChange, KeyState, change};
 use super::parts::{self, PARTED, PartWriter};
+use super::places::{Places, PlacesIn, places};
 use super::presence::{ASSIGN, HostValue, Hosts};
 use super::self_binding::{SelfBinding, SelfBindingIn, self_binding};
 use super::sessions::{HostSockets, PartValue, SocketsValue};
@@ -125,6 +126,8 @@ pub struct ClusterHandle {
     /// Which host has which work.
     pub assigned: watch::Receiver<Assigned>,
     pub gate: Gate,
+    /// The places of sinks.
+    pub places: Places,
     hints: HintSender,
     pub(super) shards: Shared,
     pub(super) self_binding: SelfBinding,
@@ -210,6 +213,7 @@ pub struct Cluster {
     assigned: watch::Sender<Assigned>,
     gate: Gate,
     hints: HintExchange,
+    places: PlacesIn,
     shards: SharedIn,
     self_binding: SelfBindingIn,
 }
@@ -236,6 +240,7 @@ pub fn cluster(
     let (hints, sender, heard) = hints();
     let (shards, shared) = shared(options.host.clone());
     let (self_binding_in, self_binding) = self_binding();
+    let (places_in, places) = places(&options.host, status_out.clone(), assigned_out.clone());
     let run = uuid::Uuid::new_v4().to_string();
     let holder = Holder { instance, run };
     let handle = ClusterHandle {
@@ -243,6 +248,7 @@ pub fn cluster(
         status: status_out,
         assigned: assigned_out,
         gate: gate.clone(),
+        places,
         hints: sender,
         shards: shared,
         self_binding,
@@ -263,6 +269,7 @@ pub fn cluster(
         assigned,
         gate,
         hints,
+        places: places_in,
         shards,
         self_binding: self_binding_in,
     };
@@ -364,6 +371,7 @@ struct Driver {
     status: watch::Sender<ClusterStatus>,
     assigned: watch::Sender<Assigned>,
     gate: Gate,
+    places: PlacesIn,
     shards: SharedIn,
     self_binding: SelfBindingIn,
     connection: Result<Connection, ClusterError>,
@@ -414,6 +422,7 @@ impl Driver {
             assigned,
             gate,
             hints,
+            places,
             shards,
             self_binding,
             ..
@@ -439,6 +448,7 @@ impl Driver {
             status,
             assigned,
             gate,
+            places,
             shards,
             self_binding,
             connection,
@@ -536,6 +546,7 @@ impl Driver {
         }
         self.end_save(Err(SaveError::NoAnswer));
         (self.bucket, self.watching, self.failure) = (None, None, Some(failure));
+        self.places.handle_gone();
         (_, self.told) = mpsc::channel(1);
         (self.is_synced, self.hosts, self.values) = (false, Hosts::default(), SharedValues::default());
         self.gap_age = Age::default();
@@ -640,7 +651,11 @@ impl Driver {
     fn handle_asked(&mut self, asked: Asked<LeaderRequest>) {
         let Asked { request, is_passed_on, reply } = asked;
         let at = now();
-        if self.leads(at).is_none() {
+        let is_here = match request.sink() {
+            Some(sink) => self.assigned.borrow().has_sink(&self.options.host, sink),
+            None => self.leads(at).is_some(),
+        };
+        if !is_here {
             return self.pass_on(request, is_passed_on, reply);
         }
         let refused = match request {
@@ -651,7 +666,7 @@ impl Driver {
             LeaderRequest::Daemon(request) => {
                 let asked = Asked { request, is_passed_on, reply };
                 let busy = self.inputs.daemon.try_send(asked).err();
-                busy.map(|error| (error.into_inner().reply, "the leader is busy: try again".to_owned()))
+                busy.map(|error| (error.into_inner().reply, "that host is busy: try again".to_owned()))
             }
         };
         if let Some((reply, why)) = refused {
@@ -666,24 +681,30 @@ impl Driver {
         Ok(said)
     }
 
-    /// Passes a request on to the host that leads.
+    /// Passes a request on to the host that leads, or that works its sink.
     fn pass_on(&self, request: LeaderRequest, is_passed_on: bool, reply: oneshot::Sender<Reply>) {
         let host = &self.options.host;
-        let leader = self.status.borrow().leader.clone().filter(|leader| leader != host);
-        let refused = match (leader, &self.connection) {
+        let to = match request.sink() {
+            Some(sink) => self.assigned.borrow().sinks.get(sink).map(ToString::to_string),
+            None => self.status.borrow().leader.clone(),
+        };
+        let refused = match (to.filter(|to| to != host), &self.connection) {
             _ if is_passed_on => {
-                format!("{host} does not lead any more: see `eventsubd hosts`, and try again")
+                format!("{}: see `eventsubd hosts`, and try again", ask::moved_on(&request, host))
             }
-            (Some(leader), Ok(connection)) => {
+            (Some(to), Ok(connection)) => {
                 let (connection, cluster) = (connection.clone(), self.options.name.clone());
                 self.spawn(async move {
                     // The person may have given up waiting.
-                    let _ = reply.send(ask::pass_on(connection, cluster, leader, request).await);
+                    let _ = reply.send(ask::pass_on(connection, cluster, to, request).await);
                     Done::PassedOn
                 });
                 return;
             }
-            _ => "no host leads now: see `eventsubd hosts`".to_owned(),
+            _ => match request.sink() {
+                Some(sink) => format!("no host works sink {sink} now: see `eventsubd hosts`"),
+                None => "no host leads now: see `eventsubd hosts`".to_owned(),
+            },
         };
         let _ = reply.send(Err(refused));
     }
@@ -773,6 +794,7 @@ impl Driver {
                 info!(bucket = self.options.name, host = self.options.host, "joined the cluster");
                 let (made, age) = bucket.made();
                 self.era.handle_opened(made, age, self.terms.role() != Role::Standby, now());
+                self.places.handle_opened(&bucket);
                 self.bucket = Some(bucket);
                 self.failure = None;
             }
@@ -862,6 +884,8 @@ impl Driver {
             }
         } else if key == ASSIGNMENT {
             self.assigner.handle_change(assignment(&state));
+        } else if PlacesIn::has(&key) {
+            self.places.handle_change(&key, revision, state.1.as_deref());
         } else if SharedValues::has(&key) {
             self.take_group(&key, &state);
         }
@@ -1018,6 +1042,7 @@ impl Driver {
         self.shards.publish(&self.values, at);
         self.self_binding.publish(!self.is_leaving && !self.host.is_taken(), at);
         self.gate.open_until(self.leader.good_until().filter(|_| leads));
+        self.places.publish_presence(self.host.good_until().filter(|_| !self.host.is_taken()));
         let no_deletes = self.no_deletes(at);
         let leader = if leads {
             Some(self.options.host.clone())

@@ -55,12 +55,12 @@ impl Daemon {
             memory::forget_twitch(&store).await.map_err(BuildError::Store)?;
         }
         let joined = cluster::join(&config, &store, &http).await.map_err(BuildError::Store)?;
-        let (forwarder, forward) = match &joined {
+        let log = match &joined {
             Some((_, link)) => Some(link.forwarder(store.clone()).await.map_err(BuildError::Store)?),
             None => None,
-        }
-        .unzip();
-        delivery_options.forwards = joined.is_some();
+        };
+        delivery_options.shared = log.as_ref().map(|(_, _, shared)| shared.clone());
+        let (forwarder, forward) = log.map(|(forwarder, status, _)| (forwarder, status)).unzip();
         let (webhook_tx, webhook_options) = watch::channel(None);
         let retire_after = options.tuning.retire_after.unwrap_or(webhooks::RETIRE_AFTER);
         let file = SecretFile::new(&config.state_directory);
@@ -164,6 +164,7 @@ impl Daemon {
                     alone_free: alone.free,
                 },
                 reconcile: reconcile.status.clone(),
+                delivery: delivery_handle.clone(),
             };
             (task, link, sources)
         });

@@ -13,21 +13,25 @@ use tracing::{info, warn};
 use super::cluster_work::WorkSources;
 use super::memory::{OF_HOSTS, StoreMemory};
 use super::options;
-use crate::admin::Control;
+use crate::admin::{Control, Retried, SkippedEvent};
 use crate::auth::Outward;
 use crate::cluster::{
-    Asked, Cluster, ClusterError, ClusterHandle, HostFacts, HostSocket, HostSockets, Inputs, LogLimits,
-    LogReader, NatsReport, RememberedShards, ShardLinks, SharedLog, Work, cluster, examine_nats,
+    Asked, Cluster, ClusterError, ClusterHandle, Feed, FeedTask, HostFacts, HostSocket, HostSockets, Inputs,
+    LogLimits, LogReader, NatsReport, RememberedShards, ShardLinks, SharedLog, Work, cluster, examine_nats,
+    feed,
 };
 pub(super) use crate::cluster::{LocalShards, ShardEnds};
 use crate::config::Config;
-use crate::delivery::{ACKNOWLEDGED, Forwarder, SinkOptions, forwarder};
+use crate::delivery::{
+    ACKNOWLEDGED, DeliveryHandle, Forwarder, SharedWork, SinkOptions, Skipped, forwarder, skip_to,
+};
 use crate::gaps::{GapHosts, SharedText};
 use crate::helix::MaySend;
 use crate::model::cluster::{
     Assigned, ClusterOptions, ClusterStatus, DaemonRequest, ForwardStatus, HostState, HostStatus,
-    LeaderRequest, Leadership,
+    LeaderRequest, Leadership, SinkRequest,
 };
+use crate::model::event::Seq;
 use crate::model::hint::Hint;
 use crate::model::route::SinkName;
 use crate::model::shard::{LiveSession, Lives, Sessions, ShardBindings, ShardId, ShardTarget};
@@ -38,6 +42,8 @@ use crate::store::{Store, StoreError};
 use crate::telemetry::Publish;
 use crate::transport::HintCallback;
 
+/// Setting that holds the last event that was stored before this host joined the cluster.
+const JOINED: &str = "cluster.joined";
 /// Setting that names the state directory.
 const INSTANCE: &str = "cluster.instance";
 /// Setting that holds the shards that this host was assigned last.
@@ -48,6 +54,9 @@ const STORE_PAUSE: Duration = Duration::from_secs(5);
 const RESIGN: Duration = Duration::from_secs(1);
 /// Time in which other hosts are expected to have bound the shards of this one, which are read on for two seconds then.
 const HANDOVER: Duration = Duration::from_millis(4_500);
+
+/// Time in which the leader is expected to assign the sinks of this host to others.
+const SINKS_OVER: Duration = Duration::from_secs(2);
 
 /// Evidence of what this host has.
 #[derive(Clone, Debug)]
@@ -65,6 +74,8 @@ pub(super) struct FactSources {
     /// The sockets of this host, and the answers about those of all hosts.
     pub(super) local: LocalShards,
     pub(super) reconcile: watch::Receiver<ReconcileStatus>,
+    /// Takes requests to the workers of sinks.
+    pub(super) delivery: DeliveryHandle,
 }
 
 /// The task of the cluster, with what this host tells of itself.
@@ -76,6 +87,7 @@ pub(super) struct ClusterTask {
     hints: mpsc::Receiver<Hint>,
     asked: mpsc::Receiver<Asked<DaemonRequest>>,
     links: ShardLinks,
+    feed: FeedTask,
     /// Name of this host.
     host: Arc<str>,
     assigned: Remembering,
@@ -124,6 +136,9 @@ pub(super) type ForwardTask = Forwarder;
 pub(super) struct ClusterLink {
     cluster: ClusterHandle,
     log: SharedLog,
+    feed: Feed,
+    /// The last event that was stored before this host joined.
+    joined: Seq,
     options: ClusterOptions,
     shards: ShardEnds,
 }
@@ -134,8 +149,15 @@ pub(super) async fn join(
     store: &Store,
     outward: &Outward,
 ) -> Result<Option<(ClusterTask, ClusterLink)>, StoreError> {
-    let Some(options) = options::cluster(config) else { return Ok(None) };
+    let Some(options) = options::cluster(config) else {
+        if !store.settings(JOINED).await?.is_empty() {
+            // Joining again begins with what is stored then.
+            store.set_settings(vec![(JOINED.to_owned(), None)]).await?;
+        }
+        return Ok(None);
+    };
     let mut known = store.settings("").await?;
+    let joined = joined(&known, store).await?;
     let instance = known.iter().find(|(name, _)| name == INSTANCE).map(|(_, value)| value.clone());
     let instance = match instance {
         Some(instance) => instance,
@@ -163,8 +185,21 @@ pub(super) async fn join(
     let (links, shards) = ShardLinks::new(cluster.clone(), remembered);
     let names = (options.name.clone(), options.host.clone());
     let assigned = Remembering { store: store.clone(), assigned: cluster.assigned.clone(), names, stored };
-    let link = ClusterLink { cluster, log, options, shards };
-    Ok(Some((ClusterTask { task, facts, work, hints, asked, links, host, assigned }, link)))
+    let (feed_task, feed) = feed(log.clone());
+    let link = ClusterLink { cluster, log, feed, joined, options, shards };
+    Ok(Some((ClusterTask { task, facts, work, hints, asked, links, feed: feed_task, host, assigned }, link)))
+}
+
+/// The last event that was stored before this host joined the cluster.
+async fn joined(known: &[(String, String)], store: &Store) -> Result<Seq, StoreError> {
+    let remembered = known.iter().find(|(name, _)| name == JOINED).and_then(|(_, seq)| seq.parse().ok());
+    if let Some(seq) = remembered {
+        return Ok(Seq(seq));
+    }
+    let last = *store.last_seq().borrow();
+    skip_to(store, last).await?;
+    store.set_settings(vec![(JOINED.to_owned(), Some(last.0.to_string()))]).await?;
+    Ok(last)
 }
 
 impl ClusterTask {
@@ -175,7 +210,7 @@ impl ClusterTask {
         control: Arc<dyn Control>,
         cancel: CancellationToken,
     ) {
-        let Self { task, facts, work, mut hints, asked, links, host, assigned } = self;
+        let Self { task, facts, work, mut hints, asked, links, feed, host, assigned } = self;
         let local = sources.local.clone();
         let work_sources = WorkSources {
             host,
@@ -193,25 +228,48 @@ impl ClusterTask {
         tokio::select! {
             () = hear => {}
             () = task.run(cancel.clone()) => {}
-            () = links.run(local, cancel) => {}
+            () = links.run(local, cancel.clone()) => {}
+            () = feed.run(cancel) => {}
             () = work_sources.publish(work) => {}
-            () = carry_out(asked, control) => {}
+            () = carry_out(asked, control, sources.delivery.clone()) => {}
             () = tell(sources, facts) => {}
             () = assigned.run() => {}
         }
     }
 }
 
-/// Carries out what other hosts ask of the leader.
-async fn carry_out(mut asked: mpsc::Receiver<Asked<DaemonRequest>>, control: Arc<dyn Control>) {
+/// Carries out what is asked of the leader, or of the host that works a sink.
+async fn carry_out(
+    mut asked: mpsc::Receiver<Asked<DaemonRequest>>,
+    control: Arc<dyn Control>,
+    delivery: DeliveryHandle,
+) {
     while let Some(Asked { request, reply, .. }) = asked.recv().await {
         let text = match request {
-            DaemonRequest::Apply { allow_deletes } => serde_json::to_string(&control.apply(allow_deletes)),
-            DaemonRequest::Status => serde_json::to_string(&control.status()),
+            DaemonRequest::Apply { allow_deletes } => json(&control.apply(allow_deletes)),
+            DaemonRequest::Status => json(&control.status()),
+            DaemonRequest::Sink(request) => carry_out_here(request, &delivery).await,
         };
         // The other host may have given up waiting.
-        let _ = reply.send(text.map_err(|error| error.to_string()));
+        let _ = reply.send(text);
     }
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, String> {
+    serde_json::to_string(value).map_err(|error| error.to_string())
+}
+
+/// Carries out a request to a worker of this host.
+async fn carry_out_here(request: SinkRequest, delivery: &DeliveryHandle) -> Result<String, String> {
+    let done = match &request {
+        SinkRequest::Skip { sink } => delivery
+            .skip(sink)
+            .await
+            .map(|Skipped { seq, subscription_type }| json(&SkippedEvent { seq, subscription_type })),
+        SinkRequest::Retry { sink } => delivery.retry_now(sink).await.map(|()| json(&Retried {})),
+        SinkRequest::Resend { sink } => delivery.look_again(sink).await.map(|()| json(&())),
+    };
+    done.map_err(|error| error.to_string())?
 }
 
 /// Keeps up to date what this host tells of itself.
@@ -290,12 +348,19 @@ impl ClusterLink {
         self.cluster.status.clone()
     }
 
-    /// Copies the events of this host to the shared log.
+    /// Copies the events of this host to the shared log. The last value is that log, for the sinks of this host.
     pub(super) async fn forwarder(
         &self,
         store: Store,
-    ) -> Result<(ForwardTask, watch::Receiver<ForwardStatus>), StoreError> {
-        forwarder(store, self.log.clone(), &self.options).await
+    ) -> Result<(ForwardTask, watch::Receiver<ForwardStatus>, SharedWork), StoreError> {
+        let (task, status) = forwarder(store, self.log.clone(), &self.options).await?;
+        let shared = SharedWork {
+            places: self.cluster.places.clone(),
+            feed: self.feed.clone(),
+            joined: self.joined,
+            forwarded: task.forwarded(),
+        };
+        Ok((task, status, shared))
     }
 
     /// Tells the other hosts a hint that has reached this one.
@@ -326,8 +391,8 @@ impl ClusterLink {
         GapHosts { leadership: self.leadership(), memory: Arc::new(GapText(memory)) }
     }
 
-    /// Has other hosts take over the shards of this one, if there are any, and waits until they have. The leader binds them
-    /// meanwhile, also if it is this host.
+    /// Has other hosts take over the shards and the sinks of this one, if there are any, and waits until they have. The leader
+    /// binds the shards meanwhile, also if it is this host.
     pub(super) async fn hand_over(&self) {
         self.cluster.leave().await;
         let (is_alone, shards) = {
@@ -336,7 +401,14 @@ impl ClusterLink {
             let is_alone = !status.connected || status.leader.is_none() || !status.hosts.iter().any(is_other);
             (is_alone, self.shards.target.borrow().as_ref().map_or(0, |target| target.sockets.len()))
         };
-        if is_alone || shards == 0 {
+        if is_alone {
+            return;
+        }
+        tokio::join!(self.shards_are_over(shards), self.sinks_are_over());
+    }
+
+    async fn shards_are_over(&self, shards: usize) {
+        if shards == 0 {
             return;
         }
         let mut target = self.shards.target.clone();
@@ -346,6 +418,15 @@ impl ClusterLink {
             Ok(_) => info!(shards, "handed over"),
             Err(_) => warn!(shards, "other hosts have not bound all shards of this one yet"),
         }
+    }
+
+    /// Waits until the sinks are assigned to others, but for those that are pinned here. Their workers end then.
+    async fn sinks_are_over(&self) {
+        let mut assigned = self.cluster.assigned.clone();
+        let host = self.options.host.as_str();
+        let is_over = |assigned: &Assigned| assigned.sinks.values().all(|of| **of != *host);
+        // The next worker waits for the end of this one.
+        let _ = timeout(SINKS_OVER, assigned.wait_for(is_over)).await;
     }
 
     /// Gives the lease up, if this host has it.

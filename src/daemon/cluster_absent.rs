@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::Control;
 use crate::auth::Outward;
 use crate::config::Config;
-use crate::delivery::SinkOptions;
+use crate::delivery::{DeliveryHandle, SharedWork, SinkOptions};
 use crate::gaps::GapHosts;
 use crate::helix::MaySend;
 use crate::model::cluster::{ClusterStatus, ForwardStatus, LeaderRequest, Leadership};
@@ -37,6 +37,7 @@ pub(super) struct FactSources {
     pub(super) forward: watch::Receiver<ForwardStatus>,
     pub(super) on_hint: HintCallback,
     pub(super) local: LocalShards,
+    pub(super) delivery: DeliveryHandle,
 }
 
 #[derive(Clone, Debug)]
@@ -109,7 +110,7 @@ impl ClusterLink {
     pub(super) async fn forwarder(
         &self,
         _store: Store,
-    ) -> Result<(ForwardTask, watch::Receiver<ForwardStatus>), StoreError> {
+    ) -> Result<(ForwardTask, watch::Receiver<ForwardStatus>, SharedWork), StoreError> {
         match *self {}
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
 use tracing::info;
 
@@ -14,7 +15,7 @@ use crate::admin::{
 };
 use crate::config;
 use crate::delivery::{DeliveryHandle, ResendError, Skipped};
-use crate::model::cluster::LeaderRequest;
+use crate::model::cluster::{DaemonRequest, LeaderRequest, SinkRequest};
 use crate::model::event::Since;
 use crate::model::hint::Hint;
 use crate::model::route::SinkName;
@@ -139,11 +140,19 @@ impl Control for DaemonHandle {
     }
 
     fn retry_sink(&self, sink: SinkName) -> ControlFuture<'_, Result<Retried, Refused>> {
-        Box::pin(async move { self.delivery.retry_now(&sink).await.map(|()| Retried {}).map_err(not_done) })
+        Box::pin(async move {
+            match &self.cluster {
+                Some(cluster) => ask(cluster, SinkRequest::Retry { sink }).await,
+                None => self.delivery.retry_now(&sink).await.map(|()| Retried {}).map_err(not_done),
+            }
+        })
     }
 
     fn skip_event(&self, sink: SinkName) -> ControlFuture<'_, Result<SkippedEvent, Refused>> {
         Box::pin(async move {
+            if let Some(cluster) = &self.cluster {
+                return ask(cluster, SinkRequest::Skip { sink }).await;
+            }
             let Skipped { seq, subscription_type } = self.delivery.skip(&sink).await.map_err(not_done)?;
             Ok(SkippedEvent { seq, subscription_type })
         })
@@ -156,6 +165,13 @@ impl Control for DaemonHandle {
     fn drop_dead_letters(&self, filter: DeadLetterFilter) -> ControlFuture<'_, Result<Count, Refused>> {
         Box::pin(async move { counted(self.delivery.drop_dead_letters(filter).await) })
     }
+}
+
+/// Asks the host that works the sink.
+async fn ask<T: DeserializeOwned>(cluster: &ClusterLink, request: SinkRequest) -> Result<T, Refused> {
+    let request = LeaderRequest::Daemon(DaemonRequest::Sink(request));
+    let text = cluster.ask(request).await.map_err(|error| Refused { error })?;
+    serde_json::from_str(&text).map_err(|error| Refused { error: error.to_string() })
 }
 
 fn no_log() -> Refused {

@@ -15,7 +15,7 @@ use tracing::{Span, debug, error, info, warn};
 
 use super::retry::{Decision, Failure, decide};
 use super::sink::Lines;
-use super::worker::{Command, Failures, Skipped, Worker};
+use super::worker::{Command, End, Failures, Skipped, Worker};
 use crate::model::event::{Seq, StoredEvent};
 use crate::model::status::SinkState;
 use crate::model::time::Timestamp;
@@ -72,22 +72,26 @@ enum Paused {
 }
 
 impl BatchWorker {
-    /// Runs until it is stopped.
-    pub(super) async fn run(mut self) {
-        let Some(record) = self.worker.start().await else { return };
+    /// Runs until it is stopped, or has delivered all that it was to deliver.
+    pub(super) async fn run(mut self) -> End {
+        let Some(record) = self.worker.start().await else { return End::Stopped };
         if self.resend_dead_letters(record.cursor).await.is_none() {
-            return;
+            return End::Stopped;
         }
-        let _ = self.follow(record.cursor).await;
+        self.follow(record.cursor).await.unwrap_or(End::Stopped)
     }
 
     /// Delivers the events after the cursor. Returns `None` when it is stopped.
-    async fn follow(&mut self, mut cursor: Seq) -> Option<()> {
-        let mut newest = self.worker.store.last_seq();
+    async fn follow(&mut self, mut cursor: Seq) -> Option<End> {
+        let mut newest = self.worker.log.changes();
         let mut batch = Batch::default();
         let stop = self.worker.stop.clone();
         loop {
-            if *newest.borrow_and_update() <= cursor {
+            let to = self.worker.log.clip(*newest.borrow_and_update());
+            if to <= cursor {
+                if self.worker.log.is_through(cursor) {
+                    return Some(End::Through);
+                }
                 self.worker.progress(cursor, 0);
                 self.worker.show(|status| status.state = SinkState::Idle, cursor);
                 tokio::select! {
@@ -104,12 +108,12 @@ impl BatchWorker {
                 biased;
                 () = stop.soon.cancelled() => return None,
                 events = self.worker.insist("reading events", || {
-                    self.worker.store.read_for(&self.worker.follower, cursor, BATCH, BATCH_BYTES)
+                    self.worker.log.read_for(&self.worker.follower, cursor, BATCH, BATCH_BYTES)
                 }) => events?,
             };
             if events.is_empty() {
-                // Retention removed everything up to the newest event.
-                cursor = *newest.borrow();
+                // Nothing is left up to the newest event.
+                cursor = to;
                 continue;
             }
             self.fill(&mut batch, events);
@@ -309,6 +313,10 @@ impl BatchWorker {
 
     /// Makes one attempt, on a thread that may block.
     async fn write(&mut self, batch: &mut Batch) -> Written {
+        if !self.worker.log.may_send() {
+            self.worker.stop.end_now();
+            return Written::Stopped;
+        }
         let reopen = self.worker.reopen.has_changed().unwrap_or(false);
         self.worker.reopen.mark_unchanged();
         let mut lines = std::mem::replace(&mut self.lines, Box::new(Nowhere));

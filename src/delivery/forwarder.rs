@@ -12,6 +12,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error_span, info, warn};
 
+use super::log::{LocalLog, Log};
+use super::returning::Forwarded;
 use super::select::Selector;
 use super::single::SingleWorker;
 use super::sink::Forward;
@@ -19,10 +21,11 @@ use super::worker::{Statuses, Stop, Waiting, Worker, follower};
 use super::{FORWARDER, SinkKind, SinkOptions};
 use crate::cluster::{Acknowledged, SharedLog};
 use crate::model::cluster::{ClusterOptions, ForwardStatus};
+use crate::model::event::Seq;
 use crate::model::route::SinkName;
 use crate::model::sink::{Format, NatsOptions};
 use crate::model::time::Timestamp;
-use crate::store::{DeadLetterFilter, StartAt, Store, StoreError};
+use crate::store::{DeadLetterFilter, Keep, StartAt, Store, StoreError};
 use crate::telemetry::{Lasting, Outage, Publish};
 
 /// Setting that holds the last event that the log has acknowledged.
@@ -44,6 +47,7 @@ pub struct Forwarder {
     options: SinkOptions,
     statuses: Arc<watch::Sender<Statuses>>,
     status: watch::Sender<ForwardStatus>,
+    forwarded: watch::Sender<Forwarded>,
 }
 
 /// Builds the task; nothing is forwarded until it is run.
@@ -77,10 +81,28 @@ pub async fn forwarder(
     store.sink(&options.name, options.start).await?;
     let (status, status_out) = watch::channel(ForwardStatus::default());
     let statuses = Arc::new(watch::Sender::new(Statuses::new()));
-    Ok((Forwarder { store, log, options, statuses, status }, status_out))
+    let forwarded = watch::Sender::new(Forwarded::default());
+    Ok((Forwarder { store, log, options, statuses, status, forwarded }, status_out))
+}
+
+/// Has the forwarder leave out what is stored up to here: the sinks of this host deliver that by themselves.
+///
+/// # Errors
+/// The database cannot be written at present.
+pub async fn skip_to(store: &Store, joined: Seq) -> Result<(), StoreError> {
+    let name = SinkName::new(FORWARDER);
+    store.sink(&name, StartAt::Present).await?;
+    store.keep_place(&name, joined, Vec::new(), Keep::Soon);
+    // The writer stores the places that it was given before.
+    store.sink(&name, StartAt::Present).await.map(drop)
 }
 
 impl Forwarder {
+    /// How much of the store the log has.
+    pub fn forwarded(&self) -> watch::Receiver<Forwarded> {
+        self.forwarded.subscribe()
+    }
+
     /// Runs until cancelled; forwards what is stored by then, in little time.
     pub async fn run(self, cancel: CancellationToken) {
         let stop = CancellationToken::new();
@@ -146,7 +168,7 @@ impl Forwarder {
                 follower: follower(&selector, &routes),
                 waiting: Waiting::default(),
                 selector,
-                store: self.store.clone(),
+                log: Log::Local(LocalLog { store: self.store.clone(), until: None }),
                 routes: routes.clone(),
                 reopen: reopen.clone(),
                 statuses: Arc::clone(&self.statuses),
@@ -157,7 +179,7 @@ impl Forwarder {
             let sink = Arc::new(Forward(self.log.clone()));
             let mut worker = std::pin::pin!(SingleWorker { worker, sink }.run());
             tokio::select! {
-                () = &mut worker => break,
+                _ = &mut worker => break,
                 last = self.log.lost_tail() => {
                     end.soon.cancel();
                     end.now.cancel();
@@ -208,10 +230,15 @@ impl Forwarder {
     async fn tell(&self) {
         let mut statuses = self.statuses.subscribe();
         let mut lost = self.store.lost();
-        let (mut saved, mut saved_at) = (self.log.acknowledged(), Instant::now());
+        // What was acknowledged after this one before a crash is not known.
+        let first = self.log.acknowledged();
+        let (mut saved, mut saved_at) = (first.clone(), Instant::now());
         loop {
             self.show(&statuses.borrow_and_update(), &lost.borrow_and_update());
             let last = self.log.acknowledged();
+            if first != last {
+                self.show_forwarded();
+            }
             if saved != last && (saved.is_none() || saved_at.elapsed() >= SAVE) {
                 // A failing disk is reported by the writer.
                 let _ = self.save(last.clone()).await;
@@ -223,6 +250,13 @@ impl Forwarder {
                 () = tokio::time::sleep(SAVE) => {}
             }
         }
+    }
+
+    /// Publishes how much the log has. The cursor comes first: what it has passed is acknowledged by then.
+    fn show_forwarded(&self) {
+        let cursor = self.statuses.borrow().get(&self.options.name).map(|status| status.cursor);
+        let (Some(cursor), Some(last)) = (cursor, self.log.acknowledged()) else { return };
+        self.forwarded.publish(Forwarded { cursor, position: Seq(last.position) });
     }
 
     fn show(&self, statuses: &Statuses, lost: &BTreeMap<SinkName, u64>) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::shared::SharedWork;
 use super::worker::{Command, Skipped};
 use super::{SinkOptions, make};
 use crate::model::event::{Event, Seq, Since};
@@ -27,6 +28,9 @@ pub enum ResendError {
     /// The sink has no worker now.
     #[error("sink {0} is just being started; try again in some seconds")]
     NotRunning(SinkName),
+    /// The shared log of the cluster cannot be used, or the place of the sink.
+    #[error("{0}")]
+    Shared(String),
     /// There is nothing to skip.
     #[error("nothing holds up sink {0}: no event of it has failed")]
     NothingFailed(SinkName),
@@ -62,6 +66,7 @@ pub struct DeliveryHandle {
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) routes: watch::Receiver<Option<Arc<Routes>>>,
     pub(super) sinks: watch::Receiver<Arc<[SinkOptions]>>,
+    pub(super) shared: Option<SharedWork>,
 }
 
 impl DeliveryHandle {
@@ -102,6 +107,12 @@ impl DeliveryHandle {
     /// # Errors
     /// [`ResendError`].
     pub async fn replay(&self, sink: &SinkName, since: Since) -> Result<u64, ResendError> {
+        if let Some(shared) = &self.shared {
+            if !self.sinks.borrow().iter().any(|options| options.name == *sink) {
+                return Err(ResendError::Unknown(sink.clone()));
+            }
+            return shared.replay(sink, since).await.map_err(ResendError::Shared);
+        }
         let after = match since {
             Since::Seq(seq) => Seq(seq.0.saturating_sub(1)),
             Since::Time(time) => self.store.before(time).await?,
@@ -124,6 +135,10 @@ impl DeliveryHandle {
         until: Option<Timestamp>,
         types: Option<String>,
     ) -> Result<u64, ResendError> {
+        if self.shared.is_some() {
+            let why = "a part of the shared log cannot be sent again: leave out --until and --type";
+            return Err(ResendError::Shared(why.to_owned()));
+        }
         if !self.status.borrow().contains_key(sink) {
             return Err(ResendError::Unknown(sink.clone()));
         }
@@ -192,6 +207,15 @@ impl DeliveryHandle {
             self.ask(|reply| Request::Resend { sinks, reply }).await?;
         }
         Ok(many)
+    }
+
+    /// Has the worker of a sink look for dead letters that are to be sent again.
+    ///
+    /// # Errors
+    /// [`ResendError`].
+    pub async fn look_again(&self, sink: &SinkName) -> Result<(), ResendError> {
+        let sinks = vec![sink.clone()];
+        self.ask(|reply| Request::Resend { sinks, reply }).await
     }
 
     /// Removes dead letters for good. Returns their number.

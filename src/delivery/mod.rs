@@ -13,6 +13,8 @@ pub mod format;
 mod forwarder;
 pub mod gate;
 mod handle;
+mod log;
+mod log_failure;
 mod make;
 mod options;
 pub mod outgoing;
@@ -20,8 +22,20 @@ mod preview;
 mod printer;
 mod receiver;
 pub mod retry;
+#[cfg(feature = "nats")]
+mod returning;
 pub mod select;
 mod sending;
+#[cfg(feature = "nats")]
+mod shared;
+#[cfg(not(feature = "nats"))]
+#[path = "shared_absent.rs"]
+mod shared;
+#[cfg(feature = "nats")]
+mod shared_sink;
+#[cfg(not(feature = "nats"))]
+#[path = "shared_sink_absent.rs"]
+mod shared_sink;
 mod single;
 mod sink;
 mod supervisor;
@@ -40,11 +54,12 @@ use tokio::time::Instant;
 pub use self::check::{check_sinks, try_connections};
 pub use self::children::Children;
 #[cfg(feature = "nats")]
-pub use self::forwarder::{ACKNOWLEDGED, Forwarder, forwarder};
+pub use self::forwarder::{ACKNOWLEDGED, Forwarder, forwarder, skip_to};
 pub use self::handle::{DeliveryHandle, ResendError};
 pub use self::make::SinkError;
 pub use self::options::DeliveryOptions;
 pub use self::preview::{preview, try_out};
+pub use self::shared::SharedWork;
 pub use self::sink::OpenStdout;
 pub use self::supervisor::Delivery;
 pub use self::worker::Skipped;
@@ -78,6 +93,7 @@ pub fn delivery(
         requests: asks,
         routes: routes.clone(),
         sinks: sinks.clone(),
+        shared: options.shared.clone(),
     };
     (Delivery { store, routes, sinks, options, reopen, statuses: Arc::new(statuses), requests }, handle)
 }

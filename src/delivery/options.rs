@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::children::Children;
+use super::shared::SharedWork;
 use super::sink::OpenStdout;
 use crate::auth::Proxies;
 
@@ -19,8 +20,8 @@ pub struct DeliveryOptions {
     pub children: Children,
     /// Print what sinks that reach outside would get, instead of sending it.
     pub print: bool,
-    /// Whether a forwarder reads the store as well; see [`fn@super::forwarder`].
-    pub forwards: bool,
+    /// The shared log of the cluster, if there is one: sinks are worked from it, each by one host.
+    pub shared: Option<SharedWork>,
     /// The proxies that HTTP sinks go through, for messages; NATS sinks connect directly.
     pub proxies: Proxies,
 }
@@ -30,7 +31,7 @@ impl DeliveryOptions {
     pub fn new(http: reqwest::Client, tls: rustls::ClientConfig) -> Self {
         let stdout: OpenStdout = Arc::new(|| Box::new(std::io::stdout()));
         let (children, proxies) = (Children::default(), Proxies::default());
-        Self { stdout, http, tls, children, print: false, forwards: false, proxies }
+        Self { stdout, http, tls, children, print: false, shared: None, proxies }
     }
 }
 

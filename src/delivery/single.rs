@@ -18,7 +18,7 @@ use super::sending::{AttemptId, Sending};
 use super::sink::Single;
 use super::sleep_until;
 use super::window::{Cause, Origin, Place, Ticket, Window};
-use super::worker::{Command, DEAD_LETTERS, Failures, Skipped, Worker};
+use super::worker::{Command, DEAD_LETTERS, End, Failures, Skipped, Worker};
 use crate::model::event::{MessageId, Seq, StoredEvent};
 use crate::model::status::SinkState;
 use crate::model::time::Timestamp;
@@ -83,15 +83,15 @@ struct News {
 }
 
 /// The end of an event in this worker.
-enum End {
+enum Close {
     Delivered,
     GivenUp(GivenUp),
 }
 
 impl SingleWorker {
-    /// Runs until it is stopped.
-    pub(super) async fn run(mut self) {
-        let Some(record) = self.worker.start().await else { return };
+    /// Runs until it is stopped, or has delivered all that it was to deliver.
+    pub(super) async fn run(mut self) -> End {
+        let Some(record) = self.worker.start().await else { return End::Stopped };
         let place = Place { cursor: record.cursor, done: record.done.clone() };
         let mut run = Run {
             kept: place.clone(),
@@ -109,20 +109,21 @@ impl SingleWorker {
             log: LogLimit::default(),
             news: News::default(),
         };
-        if self.work(&mut run).await.is_some() && !run.sending.is_empty() {
-            let stop = self.worker.stop.clone();
-            if stop.finish(self.finish(&mut run), LAST_SEND).await.is_none() {
-                warn!(
-                    events = run.sending.len(),
-                    "stopped while events were being sent; they are sent again at the next start"
-                );
-            }
+        let Some(end) = self.work(&mut run).await else { return End::Stopped };
+        let stop = self.worker.stop.clone();
+        if !run.sending.is_empty() && stop.finish(self.finish(&mut run), LAST_SEND).await.is_none() {
+            warn!(
+                events = run.sending.len(),
+                "stopped while events were being sent; they are sent again at the next start"
+            );
         }
+        self.keep_place(&mut run);
+        end
     }
 
-    /// Sends until stopped. `None` means that the store is closed.
-    async fn work(&mut self, run: &mut Run) -> Option<()> {
-        let mut newest = self.worker.store.last_seq();
+    /// Sends until it is stopped or through. `None` means that the store is closed.
+    async fn work(&mut self, run: &mut Run) -> Option<End> {
+        let mut newest = self.worker.log.changes();
         let mut reopen = self.worker.reopen.clone();
         let mut pause = self.worker.pause.subscribe();
         pause.mark_changed();
@@ -130,10 +131,13 @@ impl SingleWorker {
         let mut shown = Instant::now();
         loop {
             if stop.soon.is_cancelled() {
-                return Some(());
+                return Some(End::Stopped);
             }
-            let to = *newest.borrow_and_update();
+            let to = self.worker.log.clip(*newest.borrow_and_update());
             self.refill(run, to).await?;
+            if run.window.is_empty() && !run.dead_letters.1 && self.worker.log.is_through(run.window.read()) {
+                return Some(End::Through);
+            }
             self.send(run);
             self.worker.progress(run.window.read(), run.window.open());
             run.sending.during(self.worker.count_backlog()).await;
@@ -142,7 +146,7 @@ impl SingleWorker {
             let due = run.window.poll_timeout(run.begun.elapsed()).map(|due| run.begun + due);
             tokio::select! {
                 biased;
-                () = stop.soon.cancelled() => return Some(()),
+                () = stop.soon.cancelled() => return Some(End::Stopped),
                 Some(command) = self.worker.commands.recv() => self.carry_out(run, command).await?,
                 Some((ticket, outcome)) = run.sending.next(), if !run.sending.is_empty() => {
                     self.act_on(run, ticket, outcome).await?;
@@ -200,10 +204,10 @@ impl SingleWorker {
         while run.window.read() < newest && run.window.len() + READ <= WINDOW && run.bytes < WINDOW_BYTES {
             let from = run.window.read();
             let read =
-                || self.worker.store.read_for(&self.worker.follower, from, READ, WINDOW_BYTES - run.bytes);
+                || self.worker.log.read_for(&self.worker.follower, from, READ, WINDOW_BYTES - run.bytes);
             let events = run.sending.during(self.worker.insist("reading events", read)).await?;
             let Some(last) = events.last().map(|event| event.seq) else {
-                // Retention removed everything up to the newest event.
+                // Nothing is left up to the newest event.
                 run.window.read_to(newest);
                 break;
             };
@@ -224,6 +228,9 @@ impl SingleWorker {
     }
 
     fn send(&self, run: &mut Run) {
+        if !self.worker.log.may_send() {
+            return self.worker.stop.end_now();
+        }
         while let Some(ticket) = run.window.poll_next(run.begun.elapsed()) {
             let failures = run.window.failures(ticket);
             let Some(held) = run.events.get_mut(&ticket) else { continue };
@@ -245,12 +252,12 @@ impl SingleWorker {
         let end = match outcome {
             Outcome::Done => {
                 run.window.handle_proof(ticket);
-                Some(End::Delivered)
+                Some(Close::Delivered)
             }
             Outcome::DoneWithin(allowance) => {
                 run.window.handle_proof(ticket);
                 run.window.handle_allowance(allowance, now);
-                Some(End::Delivered)
+                Some(Close::Delivered)
             }
             Outcome::Rejected(failure) => {
                 run.window.handle_proof(ticket);
@@ -288,7 +295,7 @@ impl SingleWorker {
     }
 
     /// Handles a failed attempt. Returns `None` if the event is tried again.
-    fn failed(&self, run: &mut Run, ticket: Ticket, cause: Cause, failure: Failure) -> Option<End> {
+    fn failed(&self, run: &mut Run, ticket: Ticket, cause: Cause, failure: Failure) -> Option<Close> {
         let held = run.events.get(&ticket)?;
         let id = &held.event.event.message_id;
         let error = &failure.message;
@@ -339,28 +346,28 @@ impl SingleWorker {
     }
 
     /// Stores the end of an event, and forgets it.
-    async fn close(&self, run: &mut Run, ticket: Ticket, end: End) -> Option<()> {
+    async fn close(&self, run: &mut Run, ticket: Ticket, end: Close) -> Option<()> {
         let (Some(origin), Some(held)) = (run.window.origin(ticket), run.events.get(&ticket)) else {
             return Some(());
         };
         let event = Arc::clone(&held.event);
         let sending = &mut run.sending;
         match (origin, &end) {
-            (Origin::Stored(_), End::Delivered) => {}
-            (Origin::Stored(_), End::GivenUp(why)) => {
+            (Origin::Stored(_), Close::Delivered) => {}
+            (Origin::Stored(_), Close::GivenUp(why)) => {
                 sending.during(self.worker.to_dead_letters(&event, why)).await?;
             }
-            (Origin::DeadLetter(id), End::Delivered) => {
+            (Origin::DeadLetter(id), Close::Delivered) => {
                 sending.during(self.worker.resent(id, Ok(()))).await?;
             }
-            (Origin::DeadLetter(id), End::GivenUp(why)) => {
+            (Origin::DeadLetter(id), Close::GivenUp(why)) => {
                 sending.during(self.worker.resent(id, Err(why))).await?;
             }
         }
         run.window.handle_done(ticket);
         run.close(ticket);
         run.is_progress = true;
-        let is_delivered = matches!(end, End::Delivered);
+        let is_delivered = matches!(end, Close::Delivered);
         run.news.delivered += u64::from(is_delivered);
         if run.is_failing && !run.window.failing() {
             run.is_failing = false;
@@ -398,7 +405,7 @@ impl SingleWorker {
                     message_id = %id, seq = event.seq.0,
                     "an event was skipped by hand; it is in the sink's dead letters"
                 );
-                self.close(run, ticket, End::GivenUp(why)).await?;
+                self.close(run, ticket, Close::GivenUp(why)).await?;
                 run.window.retry_now(false);
                 let subscription_type = event.event.subscription_type.to_string();
                 let _ = reply.send(Some(Skipped { seq: event.seq, subscription_type }));
@@ -457,10 +464,10 @@ impl Run {
     }
 
     /// Returns the end of an event that is given up, with its failures so far.
-    fn give_up(&mut self, ticket: Ticket, failure: Failure) -> Option<End> {
+    fn give_up(&mut self, ticket: Ticket, failure: Failure) -> Option<Close> {
         let mut failures = self.events.get_mut(&ticket)?.failures.take();
         Failures::add(&mut failures, failure);
-        failures.map(|failures| End::GivenUp(failures.given_up()))
+        failures.map(|failures| Close::GivenUp(failures.given_up()))
     }
 
     fn close(&mut self, ticket: Ticket) {

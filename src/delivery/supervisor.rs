@@ -1,9 +1,11 @@
 //! The supervisor: starts a worker for each sink of the configuration, and replaces a worker to restart its sink.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
@@ -12,14 +14,18 @@ use tracing::{Instrument, error, error_span, info, warn};
 
 use super::batch::BatchWorker;
 use super::handle::{Request, ResendError, Rewind};
+use super::log::{LocalLog, Log};
 use super::make::{Made, SinkError, make_or_print, selector};
 use super::receiver::Receiver;
+use super::shared::{Returns, SharedWork, WorkChanges};
+use super::shared_sink::Assignment;
 use super::single::SingleWorker;
-use super::worker::{Command, SharedPause, Statuses, Stop, Waiting, Worker, follower};
+use super::worker::{Command, End, SharedPause, Statuses, Stop, Waiting, Worker, follower};
 use super::{DeliveryOptions, FORWARDER, SinkOptions, sleep_until};
+use crate::model::event::Seq;
 use crate::model::route::{Routes, SinkName};
 use crate::model::status::SinkState;
-use crate::store::Store;
+use crate::store::{Follower, Keep, Store};
 
 /// Pause before a worker that failed is started again.
 const RESTART: Duration = Duration::from_secs(5);
@@ -43,7 +49,7 @@ pub struct Delivery {
 /// The workers.
 #[derive(Default)]
 struct Workers {
-    tasks: JoinSet<()>,
+    tasks: JoinSet<End>,
     running: BTreeMap<SinkName, Running>,
     /// Workers that are ending. A changed sink starts again once its old worker has ended.
     ending: HashMap<Id, SinkName>,
@@ -52,13 +58,49 @@ struct Workers {
     rewinds: Vec<Rewind>,
     /// The pauses that receivers have asked for, by receiver.
     pauses: HashMap<Receiver, SharedPause>,
+    /// Sinks that have everything which this host stored before it joined the cluster.
+    through: BTreeSet<SinkName>,
+    /// When each sink was added.
+    since: BTreeMap<SinkName, Instant>,
+}
+
+/// The events that a worker delivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// What this host stores.
+    Local,
+    /// What this host stored before it joined the cluster.
+    Before,
+    /// What all hosts store.
+    Shared,
 }
 
 struct Running {
     options: SinkOptions,
+    source: Source,
     stop: Stop,
     task: Id,
     commands: mpsc::Sender<Command>,
+}
+
+/// See [`SharedWork::found_places`]; never returns without a cluster.
+async fn found_places(
+    shared: Option<&SharedWork>,
+    sinks: watch::Receiver<Arc<[SinkOptions]>>,
+    cancel: &CancellationToken,
+) {
+    match shared {
+        Some(shared) => shared.found_places(sinks, cancel).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until other sinks are assigned to this host; for ever without a cluster.
+async fn changed(work: &mut Option<WorkChanges>) {
+    match work {
+        Some(work) => work.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 impl Workers {
@@ -98,6 +140,10 @@ impl Delivery {
         let mut retire = tokio::time::interval(RETIRE);
         let mut known: Option<Arc<[SinkOptions]>> = None;
         let mut lost = self.store.lost();
+        let shared = self.options.shared.clone();
+        let mut work = shared.as_ref().map(SharedWork::changes);
+        let mut returns = Returns::default();
+        let mut founding = pin!(found_places(shared.as_ref(), self.sinks.clone(), &cancel));
         loop {
             let sinks = Arc::clone(&self.sinks.borrow_and_update());
             if known.as_ref() != Some(&sinks) {
@@ -110,12 +156,15 @@ impl Delivery {
                 biased;
                 () = cancel.cancelled() => break,
                 Ok(()) = self.sinks.changed() => {}
+                () = changed(&mut work) => {}
+                () = &mut founding => {}
+                cursors = returns.next(shared.as_ref()) => self.keep_cursors(cursors, &workers),
                 Ok(()) = lost.changed() => self.show_losses(&lost.borrow_and_update()),
                 () = sleep_until(restart) => {}
                 Some(ended) = workers.tasks.join_next_with_id() => self.ended(ended, &mut workers).await,
                 Some(request) = self.requests.recv() => self.handle_request(request, &mut workers).await,
                 _ = retire.tick() => {
-                    let forwarder = self.options.forwards.then(|| SinkName::new(FORWARDER));
+                    let forwarder = shared.is_some().then(|| SinkName::new(FORWARDER));
                     let names = sinks.iter().map(|sink| sink.name.clone()).chain(forwarder).collect();
                     if let Err(error) = self.store.retire_sinks(names).await {
                         warn!(%error, "the names of the sinks could not be stored");
@@ -131,7 +180,10 @@ impl Delivery {
         let changed: Vec<SinkName> = workers
             .running
             .iter()
-            .filter(|(_, worker)| !sinks.contains(&worker.options))
+            .filter(|(name, worker)| {
+                let is_moved = worker.source == Source::Shared && !self.is_assigned(name);
+                is_moved || !sinks.contains(&worker.options)
+            })
             .map(|(name, _)| name.clone())
             .collect();
         for name in changed {
@@ -140,24 +192,36 @@ impl Delivery {
         let now = Instant::now();
         workers.failed.retain(|name, at| sinks.iter().any(|sink| &sink.name == name) && *at > now);
         for sink in sinks {
+            workers.since.entry(sink.name.clone()).or_insert(now);
             if workers.is_busy(&sink.name) {
                 continue;
             }
+            let Some(source) = self.source(&sink.name, workers) else { continue };
             let stop = Stop { soon: cancel.child_token(), now: cancel.child_token() };
             let (commands, receiver) = mpsc::channel(COMMANDS);
-            let worker = match self.worker(sink, stop.clone(), receiver, &mut workers.pauses) {
+            let worker = match self.worker(sink, source, stop.clone(), receiver, workers) {
                 Ok(worker) => worker,
                 Err(error) => {
                     error!(%error, "sink cannot start");
                     continue;
                 }
             };
-            info!(sink = %sink.name, kind = sink.kind.name(), "sink started");
+            if source == Source::Local {
+                info!(sink = %sink.name, kind = sink.kind.name(), "sink started");
+            }
             let span = error_span!("sink", sink = %sink.name);
             let task = workers.tasks.spawn(worker.instrument(span)).id();
-            workers
-                .running
-                .insert(sink.name.clone(), Running { options: sink.clone(), stop, task, commands });
+            let running = Running { options: sink.clone(), source, stop, task, commands };
+            workers.running.insert(sink.name.clone(), running);
+        }
+        workers.since.retain(|name, _| sinks.iter().any(|sink| &sink.name == name));
+        if self.options.shared.is_some() {
+            // Sinks that other hosts work are shown there.
+            self.statuses.send_if_modified(|statuses| {
+                let before = statuses.len();
+                statuses.retain(|name, _| workers.is_busy(name));
+                statuses.len() < before
+            });
         }
         // A pause lasts over a change of the sink; without a sink it can be forgotten once it is over.
         workers.pauses.retain(|_, pause| {
@@ -165,56 +229,118 @@ impl Delivery {
         });
     }
 
+    /// The events that a new worker of the sink delivers; `None` if another host works it.
+    fn source(&self, name: &SinkName, workers: &Workers) -> Option<Source> {
+        match self.options.shared {
+            None => Some(Source::Local),
+            Some(_) if !workers.through.contains(name) => Some(Source::Before),
+            Some(_) => self.is_assigned(name).then_some(Source::Shared),
+        }
+    }
+
+    fn is_assigned(&self, name: &SinkName) -> bool {
+        self.options.shared.as_ref().is_some_and(|shared| shared.is_assigned(name))
+    }
+
     fn worker(
         &self,
         sink: &SinkOptions,
+        source: Source,
         stop: Stop,
         commands: mpsc::Receiver<Command>,
-        pauses: &mut HashMap<Receiver, SharedPause>,
-    ) -> Result<futures_util::future::BoxFuture<'static, ()>, SinkError> {
+        workers: &mut Workers,
+    ) -> Result<BoxFuture<'static, End>, SinkError> {
         let made = make_or_print(sink, &self.options)?;
         let pause = match &made {
             Made::Single(single) => single.receiver(),
             Made::Lines(_) => None,
         };
         let pause = match pause {
-            Some(receiver) => Arc::clone(pauses.entry(receiver).or_default()),
+            Some(receiver) => Arc::clone(workers.pauses.entry(receiver).or_default()),
             None => SharedPause::default(),
         };
         let selector = selector(sink)?;
-        let worker = Worker {
+        let assignment = Assignment {
             options: sink.clone(),
-            follower: follower(&selector, &self.routes),
-            waiting: Waiting::default(),
-            selector,
-            store: self.store.clone(),
+            selector: selector.clone(),
             routes: self.routes.clone(),
-            reopen: self.reopen.clone(),
-            statuses: Arc::clone(&self.statuses),
-            stop,
-            commands,
-            pause,
+            store: self.store.clone(),
+            since: workers.since.get(&sink.name).copied().unwrap_or_else(Instant::now),
         };
-        Ok(match made {
-            Made::Lines(lines) => Box::pin(BatchWorker { worker, lines }.run()),
-            Made::Single(sink) => Box::pin(SingleWorker { worker, sink }.run()),
+        let (options, store) = (sink.clone(), self.store.clone());
+        let (routes, reopen, statuses) =
+            (self.routes.clone(), self.reopen.clone(), Arc::clone(&self.statuses));
+        let worker_stop = stop.clone();
+        let build = move |log: Log| -> BoxFuture<'static, End> {
+            let follower = follower(&selector, &routes);
+            let waiting = Waiting::default();
+            let worker = Worker {
+                options,
+                selector,
+                log,
+                routes,
+                reopen,
+                statuses,
+                stop: worker_stop,
+                follower,
+                waiting,
+                commands,
+                pause,
+            };
+            match made {
+                Made::Lines(lines) => Box::pin(BatchWorker { worker, lines }.run()),
+                Made::Single(sink) => Box::pin(SingleWorker { worker, sink }.run()),
+            }
+        };
+        let until = self.options.shared.as_ref().map(SharedWork::joined);
+        Ok(match (source, self.options.shared.clone()) {
+            (Source::Shared, Some(shared)) => Box::pin(shared.work(assignment, stop, build)),
+            _ => build(Log::Local(LocalLog { store, until })),
         })
     }
 
-    async fn ended(&mut self, ended: Result<(Id, ()), tokio::task::JoinError>, workers: &mut Workers) {
-        let (id, problem) = match ended {
-            Ok((id, ())) => (id, "the worker ended by itself".to_owned()),
-            Err(error) => (error.id(), error.to_string()),
+    async fn ended(&mut self, ended: Result<(Id, End), tokio::task::JoinError>, workers: &mut Workers) {
+        let (id, outcome) = match ended {
+            Ok((id, end)) => (id, Ok(end)),
+            Err(error) => (error.id(), Err(error.to_string())),
         };
+        let running = workers.running.iter().find(|(_, running)| running.task == id);
         if let Some(name) = workers.ending.remove(&id) {
             self.forget(&name);
-        } else if let Some(name) = workers.running.iter().find(|(_, r)| r.task == id).map(|(n, _)| n.clone())
-        {
+        } else if let Some(name) = running.map(|(name, _)| name.clone()) {
             workers.running.remove(&name);
-            self.broke(&name, &problem);
-            workers.failed.insert(name, Instant::now() + RESTART);
+            let problem = match outcome {
+                Ok(End::Through) => self.finish_joining(&name, workers).await,
+                Ok(End::Again) => None,
+                Ok(End::Stopped) => Some("the worker ended by itself".to_owned()),
+                Err(problem) => Some(problem),
+            };
+            if let Some(problem) = problem {
+                self.broke(&name, &problem);
+                workers.failed.insert(name, Instant::now() + RESTART);
+            }
         }
         self.do_rewinds(workers).await;
+    }
+
+    /// Records that a sink has what this host stored before it joined the cluster. What it stores from now on is delivered from
+    /// the shared log, so that retention takes nothing from the sink here. Returns the problem if that fails.
+    async fn finish_joining(&self, name: &SinkName, workers: &mut Workers) -> Option<String> {
+        let start = self.sinks.borrow().iter().find(|sink| sink.name == *name)?.start;
+        let error = self.store.start_sink(name, start, &Follower::nothing()).await.err();
+        if error.is_none() {
+            workers.through.insert(name.clone());
+        }
+        error.map(|error| error.to_string())
+    }
+
+    /// Stores where sinks would go on here if this host left the cluster.
+    fn keep_cursors(&self, cursors: Vec<(SinkName, Seq)>, workers: &Workers) {
+        for (sink, cursor) in cursors {
+            if workers.through.contains(&sink) {
+                self.store.keep_place(&sink, cursor, Vec::new(), Keep::Lazily);
+            }
+        }
     }
 
     async fn handle_request(&mut self, request: Request, workers: &mut Workers) {
@@ -233,6 +359,7 @@ impl Delivery {
             Request::Resend { sinks, reply } => {
                 for sink in &sinks {
                     // A worker reads its dead letters when it starts.
+                    workers.through.remove(sink);
                     workers.end(sink, false);
                 }
                 let _ = reply.send(());

@@ -11,6 +11,8 @@ use tracing::{info, warn};
 
 use super::SinkOptions;
 use super::backlog::Backlog;
+use super::log::Log;
+use super::log_failure::LogFailure;
 use super::retry::{Failure, RetryLimits};
 use super::select::Selector;
 use super::window::Place;
@@ -20,10 +22,10 @@ use crate::model::route::{Routes, SinkName};
 use crate::model::status::{SinkState, SinkStatus};
 use crate::model::text::duration;
 use crate::model::time::Timestamp;
-use crate::store::{DeadLetter, FailureRecord, Follower, GivenUp, Keep, SinkRecord, Store, StoreError};
+use crate::store::{DeadLetter, FailureRecord, Follower, GivenUp, Keep, SinkRecord};
 use crate::telemetry::{Lasting, Outage};
 
-/// Pause after a failure of the store.
+/// Pause after a failure of the log.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// Most events of one count of the backlog, and the least time between two counts.
 const COUNT: (usize, Duration) = (50_000, Duration::from_secs(1));
@@ -43,7 +45,13 @@ pub(super) struct Stop {
 }
 
 impl Stop {
-    /// Waits for the pause after a failure of the store. Returns `false` if the worker is stopped.
+    /// Ends the worker, whose events are another one's by now.
+    pub(super) fn end_now(&self) {
+        self.soon.cancel();
+        self.now.cancel();
+    }
+
+    /// Waits for the pause after a failure of the log. Returns `false` if the worker is stopped.
     async fn pause(&self) -> bool {
         tokio::select! {
             () = self.soon.cancelled() => false,
@@ -61,6 +69,18 @@ impl Stop {
         }
         tokio::time::timeout(limit, work).await.ok()
     }
+}
+
+/// The end of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The worker was stopped, or the store is closed.
+    Stopped,
+    /// Everything up to the last event that the worker was to deliver is done.
+    Through,
+    /// Another worker may begin where this one was.
+    #[cfg_attr(not(feature = "nats"), expect(dead_code, reason = "no log is shared without NATS"))]
+    Again,
 }
 
 /// An event that a person had skipped.
@@ -151,7 +171,7 @@ impl Waiting {
 pub(super) struct Worker {
     pub(super) options: SinkOptions,
     pub(super) selector: Selector,
-    pub(super) store: Store,
+    pub(super) log: Log,
     pub(super) routes: watch::Receiver<Option<Arc<Routes>>>,
     pub(super) reopen: watch::Receiver<u64>,
     pub(super) statuses: Arc<watch::Sender<Statuses>>,
@@ -171,10 +191,10 @@ impl Worker {
         RetryLimits { retry_max: self.options.retry_max, give_up_after: self.options.give_up_after }
     }
 
-    /// Repeats a request to the store until it succeeds. `None` means that the worker is stopped.
+    /// Repeats a request to the log until it succeeds. `None` means that the worker is stopped.
     pub(super) async fn insist<T, F>(&self, what: &'static str, work: impl Fn() -> F) -> Option<T>
     where
-        F: Future<Output = Result<T, StoreError>>,
+        F: Future<Output = Result<T, LogFailure>>,
     {
         let mut outage = Outage::default();
         loop {
@@ -186,7 +206,7 @@ impl Worker {
                     }
                     return Some(done);
                 }
-                Err(StoreError::Closed) => return None,
+                Err(error) if error.is_final() => return None,
                 Err(error) => {
                     if let Some(Lasting { failures, .. }) = outage.handle_failure(Instant::now().into_std()) {
                         warn!(%error, failures, "{what} failed; trying again every second");
@@ -202,9 +222,8 @@ impl Worker {
     /// Returns the sink's record once the routes are known.
     pub(super) async fn start(&mut self) -> Option<SinkRecord> {
         let (name, start) = (self.options.name.clone(), self.options.start);
-        let record = self
-            .insist("finding the sink's place", || self.store.start_sink(&name, start, &self.follower))
-            .await?;
+        let record =
+            self.insist("finding the sink's place", || self.log.start(&name, start, &self.follower)).await?;
         self.waiting.backlog.reset(record.cursor);
         let fresh = SinkStatus {
             name,
@@ -246,7 +265,7 @@ impl Worker {
     /// Reads the next dead letters to be sent again.
     pub(super) async fn dead_letters(&self, after: i64) -> Option<Vec<DeadLetter>> {
         self.insist("reading dead letters", || {
-            self.store.dead_letters_to_replay(self.name(), after, DEAD_LETTERS)
+            self.log.dead_letters_to_replay(self.name(), after, DEAD_LETTERS)
         })
         .await
     }
@@ -254,7 +273,7 @@ impl Worker {
     /// Moves an event to the dead letters.
     pub(super) async fn to_dead_letters(&self, event: &StoredEvent, why: &GivenUp) -> Option<()> {
         let record = self
-            .insist("storing a dead letter", || self.store.dead_letter(self.name(), event, why.clone()))
+            .insist("storing a dead letter", || self.log.dead_letter(self.name(), event, why.clone()))
             .await?;
         self.show_record(&record);
         Some(())
@@ -264,7 +283,7 @@ impl Worker {
     pub(super) async fn resent(&self, id: i64, outcome: Result<(), &GivenUp>) -> Option<()> {
         let record = self
             .insist("storing the outcome of a dead letter", || {
-                self.store.resent(self.name(), id, outcome.map_err(GivenUp::clone))
+                self.log.resent(self.name(), id, outcome.map_err(GivenUp::clone))
             })
             .await?;
         self.show_record(&record);
@@ -286,7 +305,7 @@ impl Worker {
     pub(super) fn progress(&mut self, read: Seq, open: u64) {
         self.waiting.backlog.forget(read);
         self.waiting.open = open;
-        if self.waiting.events() == 0 && *self.store.last_seq().borrow() <= self.waiting.backlog.looked() {
+        if self.waiting.events() == 0 && self.log.newest() <= self.waiting.backlog.looked() {
             self.waiting.idle_at = Some(Instant::now());
         }
     }
@@ -296,21 +315,19 @@ impl Worker {
     pub(super) async fn count_backlog(&mut self) {
         if self.routes.has_changed().unwrap_or(false) {
             self.routes.mark_unchanged();
-            let removed = self.store.status().borrow().first_seq.0.saturating_sub(1);
-            self.waiting.backlog.reset(Seq(removed));
+            self.waiting.backlog.reset(self.log.removed());
         }
         let (limit, pause) = COUNT;
         let from = self.waiting.backlog.looked();
-        let is_new = *self.store.last_seq().borrow() > from;
+        let is_new = self.log.newest() > from;
         if !is_new || self.waiting.looked_at.is_some_and(|at| at.elapsed() < pause) {
             return;
         }
         self.waiting.looked_at = Some(Instant::now());
-        // A failing store is reported by the next read of events.
-        if let Ok((wanted, looked)) = self.store.wanted_after(&self.follower, from, limit).await {
+        // A failing log is reported by the next read of events.
+        if let Ok((wanted, looked)) = self.log.wanted_after(&self.follower, from, limit).await {
             self.waiting.backlog.add(&wanted, looked);
-            let removed = self.store.status().borrow().first_seq.0.saturating_sub(1);
-            self.waiting.backlog.forget(Seq(removed));
+            self.waiting.backlog.forget(self.log.removed());
         }
     }
 
@@ -323,7 +340,7 @@ impl Worker {
 
     /// Has the place stored. If a crash loses it, the sink gets the events since again.
     pub(super) fn keep_place(&self, place: Place, keep: Keep) {
-        self.store.keep_place(self.name(), place.cursor, place.done, keep);
+        self.log.keep_place(self.name(), place, keep);
     }
 
     /// Counts events that the receiver has acknowledged.
@@ -338,6 +355,7 @@ impl Worker {
             let Some(status) = statuses.get_mut(&self.options.name) else { return false };
             let before = status.clone();
             change(status);
+            status.lost = self.log.lost().unwrap_or(status.lost);
             status.cursor = status.cursor.max(cursor);
             status.lag_events = waiting;
             if status.lag_events == 0 {

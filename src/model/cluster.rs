@@ -83,12 +83,22 @@ impl Assigned {
     }
 }
 
-/// A request to the leader of the cluster, from any host.
+/// A request to the leader of the cluster, or to the host that works a sink, from any host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LeaderRequest {
     Host(HostRequest),
     Daemon(DaemonRequest),
+}
+
+impl LeaderRequest {
+    /// The sink whose host the request is for. `None` means that it is for the leader.
+    pub fn sink(&self) -> Option<&SinkName> {
+        match self {
+            Self::Daemon(DaemonRequest::Sink(request)) => Some(request.sink()),
+            Self::Daemon(DaemonRequest::Apply { .. } | DaemonRequest::Status) | Self::Host(_) => None,
+        }
+    }
 }
 
 /// A request about one host, which the leader writes down for all.
@@ -103,14 +113,37 @@ pub enum HostRequest {
     Forget { host: String },
 }
 
-/// A request that the daemon of the leader carries out.
+/// A request that the daemon of the leader carries out, or that of the host which works a sink.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DaemonRequest {
     /// Compares the file with Twitch now.
-    Apply { allow_deletes: bool },
+    Apply {
+        allow_deletes: bool,
+    },
     /// Returns the status.
     Status,
+    Sink(SinkRequest),
+}
+
+/// A request to the worker of a sink.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SinkRequest {
+    /// Moves the event that holds up the sink to its dead letters.
+    Skip { sink: SinkName },
+    /// Retries the waiting events now.
+    Retry { sink: SinkName },
+    /// Has the worker look for dead letters that are to be sent again.
+    Resend { sink: SinkName },
+}
+
+impl SinkRequest {
+    pub fn sink(&self) -> &SinkName {
+        match self {
+            Self::Skip { sink } | Self::Retry { sink } | Self::Resend { sink } => sink,
+        }
+    }
 }
 
 /// State of a host.

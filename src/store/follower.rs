@@ -34,6 +34,11 @@ impl Follower {
         Self { wants: Arc::new(wants), turn: Arc::default(), read: Arc::default() }
     }
 
+    /// A worker whose events are delivered from elsewhere: retention takes none from it.
+    pub fn nothing() -> Self {
+        Self::new(|_, _, _| false)
+    }
+
     pub(super) fn wants(&self, subscription_type: &str, version: &str, payload: &[u8]) -> bool {
         (self.wants)(subscription_type, version, payload)
     }

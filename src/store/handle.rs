@@ -500,6 +500,15 @@ impl Store {
         Ok(found.into_iter().filter_map(read).collect())
     }
 
+    /// Records a loss that the store has not caused, until it is reported. `seq` is the first event that was left.
+    ///
+    /// # Errors
+    /// The database cannot be written at present, or the store was closed.
+    pub async fn remember_loss(&self, loss: &Loss, seq: Seq) -> Result<(), StoreError> {
+        let text = serde_json::to_string(loss).unwrap_or_default();
+        self.set_settings(vec![(format!("{LOSS}{}.shared.{seq}", loss.sink), Some(text))]).await
+    }
+
     /// Deletes losses that were reported.
     ///
     /// # Errors

@@ -71,7 +71,7 @@ async fn a_host_is_drained_and_a_host_that_is_down_is_forgotten() {
 
     // The leader is drained from another host, and leads no more.
     let (done, said) = says(&second, &["hosts", "drain", "web-1"]).await;
-    assert!(done && said.contains("web-1 hands its shards and the lead over"), "{said}");
+    assert!(done && said.contains("web-1 hands its shards, its sinks and the lead over"), "{said}");
     first
         .until("another host leads", |status| {
             role(status) == Role::Standby
@@ -95,7 +95,7 @@ async fn a_host_is_drained_and_a_host_that_is_down_is_forgotten() {
     assert!(table.contains("web-1  drained"), "{table}");
 
     let (done, said) = says(&first, &["hosts", "drain", "--undo"]).await;
-    assert!(done && said.contains("web-1 may have shards and lead again"), "{said}");
+    assert!(done && said.contains("web-1 may have shards and sinks and lead again"), "{said}");
     third.until("every host knows", drained("web-1", false)).await;
     let (done, said) = says(&first, &["hosts", "drain", "--undo"]).await;
     assert!(!done && said.contains("web-1 is not drained"), "{said}");

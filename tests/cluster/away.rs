@@ -51,6 +51,11 @@ async fn a_minute_without_nats_leaves_no_shard_dark_and_loses_nothing_that_was_s
     // A socket breaks.
     let session = first_session(&sandbox);
     sandbox.kill_session(&session);
+    let begun = Instant::now();
+    while sandbox.sessions().contains(&session) {
+        assert!(begun.elapsed() < WAIT, "the session stays");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     bound(&sandbox, &hosts.each_ref()).await;
     assert_ne!(first_session(&sandbox), session);
     // A host starts anew, and knows what it was assigned.

@@ -14,9 +14,21 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::common::{EXE, SECRET, WAIT, ids, output};
 
+thread_local! {
+    /// The file of the sink of all hosts of a test: each test has a thread of its own.
+    static SINK: PathBuf = {
+        let name = format!("cluster-{}-{:?}.jsonl", std::process::id(), std::thread::current().id());
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = fs::remove_file(&path);
+        path
+    };
+}
+
 /// A host: a folder with a file, a state directory, and a daemon while it runs.
 pub(super) struct Host {
     folder: tempfile::TempDir,
+    /// The file that the sink writes, whichever host works it.
+    sink: PathBuf,
     pub(super) child: Option<Child>,
     /// More variables of its environment.
     pub(super) environment: Vec<(String, String)>,
@@ -31,7 +43,8 @@ impl Host {
     /// Writes its file; nothing is started.
     pub(super) fn new(sandbox: &Sandbox, nats: &str, name: &str, file: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let host = Self { folder, child: None, environment: Vec::new(), has_small_disk: false };
+        let sink = SINK.with(Clone::clone);
+        let host = Self { folder, sink, child: None, environment: Vec::new(), has_small_disk: false };
         host.configure(sandbox, nats, name, file);
         host
     }
@@ -49,7 +62,7 @@ impl Host {
             config,
             "\n[transport.conduit]\nshards = 2\nkeepalive = \"10s\"\n\n[cluster]\nnats = \"{nats}\"\nhost = \"{name}\"\n\n\
              {file}\n[sink.log]\ntype = \"file\"\npath = \"{}\"",
-            self.path("events.jsonl").display()
+            self.sink.display()
         )
         .unwrap();
         fs::write(self.path("config.toml"), config).unwrap();
@@ -176,9 +189,16 @@ impl Host {
         .await
     }
 
-    /// The ids of the events that its sink has written.
+    /// The lines that the sink has written, on whichever host.
+    pub(super) fn lines(&self) -> String {
+        let text = fs::read_to_string(&self.sink).unwrap_or_default();
+        // A line may be half written.
+        text.rfind('\n').map_or_else(String::new, |end| text[..=end].to_owned())
+    }
+
+    /// The ids of the events that the sink has written.
     pub(super) fn events(&self) -> Vec<String> {
-        ids(&fs::read(self.path("events.jsonl")).unwrap_or_default())
+        ids(self.lines().as_bytes())
     }
 }
 

@@ -26,6 +26,8 @@ pub enum ReadError {
     NoAnswer,
     #[error("NATS answered: {0}")]
     Refused(String),
+    #[error("NATS does not say what time it is")]
+    NoTime,
 }
 
 /// A request for the messages from a number or from a time on.

@@ -211,6 +211,15 @@ impl SharedLog {
         &self.inner.options
     }
 
+    pub(super) fn tls(&self) -> rustls::ClientConfig {
+        self.inner.tls.clone()
+    }
+
+    /// Makes the stream if there is none, over another connection.
+    pub(super) async fn make(&self, connection: &Connection) -> Result<(), ClusterError> {
+        self.open(connection, &connection.context()).await.map(drop)
+    }
+
     pub(super) fn limits(&self) -> LogLimits {
         self.inner.limits
     }

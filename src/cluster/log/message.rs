@@ -93,7 +93,9 @@ pub(super) fn read<'a>(
         seq: Seq(position),
         stored_at: Timestamp::parse(&stored_at).ok_or(Unreadable::Header(STORED_AT))?,
         event: Event {
-            message_id: MessageId::new(&text(id)?).map_err(|_| Unreadable::Header(id))?,
+            message_id: header(id)
+                .and_then(|text| MessageId::new(text).ok())
+                .ok_or(Unreadable::Header(id))?,
             message_timestamp: text(TIMESTAMP)?,
             subscription_type: text(TYPE)?,
             subscription_version: text(VERSION)?,

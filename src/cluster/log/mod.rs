@@ -5,15 +5,18 @@
 
 mod batches;
 mod events;
+mod feed;
 mod letter;
 mod letter_stream;
 mod letters;
 mod message;
 mod opening;
 mod reading;
+mod ring;
 
 pub use self::batches::ReadError;
 pub use self::events::{Acknowledged, LogError, LogLimits, SharedLog};
+pub use self::feed::{Feed, FeedState, FeedTask, Following, feed};
 pub use self::letter_stream::{LetterPage, LettersError, is_shared};
 pub use self::letters::SharedLetters;
 pub use self::message::Unreadable;

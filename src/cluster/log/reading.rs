@@ -1,10 +1,13 @@
 //! Reading the shared log.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use async_nats::jetstream::stream::Stream;
+use async_nats::header::NATS_MESSAGE_ID;
+use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 
-use super::super::nats::{ClusterError, Connection};
+use super::super::nats::{ANSWER_LIMIT, ClusterError, Connection};
+use super::super::place::Mark;
 use super::batches::{self, ReadError, Request};
 use super::events::stream_name;
 use super::message::{self, Unreadable};
@@ -12,6 +15,15 @@ use crate::model::cluster::ClusterOptions;
 use crate::model::event::{Seq, StoredEvent};
 use crate::model::text::chain;
 use crate::model::time::Timestamp;
+
+/// Header with the time at which the log got a message.
+const PUBLISHED: &str = "Nats-Time-Stamp";
+
+/// A time of the servers in milliseconds since 1970.
+fn millis(text: &str) -> Option<u64> {
+    let time: jiff::Timestamp = text.parse().ok()?;
+    u64::try_from(time.as_millisecond()).ok()
+}
 
 /// Events of the log.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -22,6 +34,8 @@ pub struct LogBatch {
     pub read: Option<Seq>,
     /// Messages that are no events.
     pub unreadable: Vec<(Seq, Unreadable)>,
+    /// When the log got each event, in milliseconds since 1970 by the servers' clock.
+    pub published: Vec<u64>,
 }
 
 /// The shared log, for reading.
@@ -53,14 +67,44 @@ impl LogReader {
         Ok(Self { connection, stream, name })
     }
 
+    /// The stream as it was when this was made.
+    pub(super) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
     /// The number of the newest event.
     ///
     /// # Errors
     /// NATS does not answer.
     pub async fn newest(&self) -> Result<Seq, ReadError> {
-        let info = self.stream.get_info().await;
-        info.map(|info| Seq(info.state.last_sequence))
-            .map_err(|error| batches::refused(&self.connection, &chain(&error)))
+        self.bounds().await.map(|(_, last)| last)
+    }
+
+    /// The numbers of the oldest and of the newest event.
+    ///
+    /// # Errors
+    /// NATS does not answer.
+    pub async fn bounds(&self) -> Result<(Seq, Seq), ReadError> {
+        match tokio::time::timeout(ANSWER_LIMIT, self.stream.get_info()).await {
+            Ok(Ok(info)) => Ok((Seq(info.state.first_sequence), Seq(info.state.last_sequence))),
+            Ok(Err(error)) => Err(self.refused(&chain(&error))),
+            Err(_) => Err(ReadError::NoAnswer),
+        }
+    }
+
+    /// Whether the log still has this event.
+    ///
+    /// # Errors
+    /// NATS does not answer.
+    pub(super) async fn has(&self, mark: &Mark) -> Result<bool, ReadError> {
+        match tokio::time::timeout(ANSWER_LIMIT, self.stream.get_raw_message(mark.seq.0)).await {
+            Ok(Ok(message)) => {
+                Ok(message.headers.get(NATS_MESSAGE_ID).is_some_and(|id| id.as_str() == mark.message_id))
+            }
+            Ok(Err(error)) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => Ok(false),
+            Ok(Err(error)) => Err(self.refused(&chain(&error))),
+            Err(_) => Err(ReadError::NoAnswer),
+        }
     }
 
     /// The events after this one, at most `limit`.
@@ -74,7 +118,10 @@ impl LogReader {
             let header = |name: &str| headers.get(name).map(async_nats::HeaderValue::as_str);
             batch.read = Some(position);
             match message::read(position.0, message::MESSAGE_ID, header, message.payload) {
-                Ok(event) => batch.events.push(event),
+                Ok(event) => {
+                    batch.published.push(header(PUBLISHED).and_then(millis).unwrap_or(0));
+                    batch.events.push(event);
+                }
                 Err(error) => batch.unreadable.push((position, error)),
             }
         }
@@ -90,6 +137,31 @@ impl LogReader {
             Some((first, _)) => Ok(Seq(first.0.saturating_sub(1))),
             None => self.newest().await,
         }
+    }
+
+    /// Like [`Self::before`], for a time by the servers' clock in milliseconds since 1970.
+    pub(super) async fn published_before(&self, millis: u64) -> Result<Seq, ReadError> {
+        self.before(Timestamp::from_unix_millis(millis)).await
+    }
+
+    /// The number of the last event that came `age` ago or earlier, by the servers' clock.
+    ///
+    /// # Errors
+    /// NATS does not answer.
+    pub async fn before_age(&self, age: Duration) -> Result<Seq, ReadError> {
+        let info: serde_json::Value = self
+            .connection
+            .context()
+            .request(format!("STREAM.INFO.{}", self.name), &())
+            .await
+            .map_err(|error| self.refused(&chain(&error)))?;
+        let now = info["ts"].as_str().and_then(millis).ok_or(ReadError::NoTime)?;
+        let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        self.published_before(now.saturating_sub(age)).await
+    }
+
+    fn refused(&self, text: &str) -> ReadError {
+        batches::refused(&self.connection, text)
     }
 
     async fn ask(&self, request: &Request) -> Result<Vec<(Seq, async_nats::Message)>, ReadError> {

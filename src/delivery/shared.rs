@@ -1,0 +1,266 @@
+//! Sinks that are worked from the shared log of a cluster, each by one host at a time.
+//!
+//! A worker gets hold of the sink's place in the bucket first, and ends as soon as anybody else writes it. What it has delivered
+//! and not written down by then comes again from the next worker.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::SinkOptions;
+use super::log::Log;
+use super::log_failure::LogFailure;
+use super::returning::{Forwarded, Returning};
+use super::shared_sink::{Assignment, SharedSink};
+use super::worker::{End, Stop};
+use crate::cluster::{Feed, FeedState, PlaceValue, Places, ReadError};
+use crate::model::cluster::Assigned;
+use crate::model::event::{Seq, Since};
+use crate::model::route::SinkName;
+use crate::store::StartAt;
+
+/// Period of noting how much of the store the log has.
+const NOTE: Duration = Duration::from_secs(1);
+/// Pause after a failure of NATS.
+const RETRY: Duration = Duration::from_millis(500);
+/// A new sink begins so much before it was added: the servers have to agree on the time to half a second.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// The shared log, for the delivery of one host; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct SharedWork {
+    pub places: Places,
+    pub feed: Feed,
+    /// The last event that this host had stored when it joined the cluster: its sinks deliver those up to here by themselves.
+    pub joined: Seq,
+    /// How much of the store the shared log has.
+    pub forwarded: watch::Receiver<Forwarded>,
+}
+
+/// Changes when other sinks may be worked here.
+pub(super) struct WorkChanges {
+    assigned: watch::Receiver<Assigned>,
+    presence: watch::Receiver<bool>,
+}
+
+impl WorkChanges {
+    pub(super) async fn next(&mut self) {
+        tokio::select! {
+            Ok(()) = self.assigned.changed() => {}
+            Ok(()) = self.presence.changed() => {}
+            else => std::future::pending().await,
+        }
+    }
+}
+
+/// The places in the store of this host where sinks would go on without the cluster.
+#[derive(Debug, Default)]
+pub(super) struct Returns {
+    notes: Returning,
+    kept: BTreeMap<SinkName, Seq>,
+}
+
+impl Returns {
+    /// Waits for a while, and returns the places that have moved.
+    pub(super) async fn next(&mut self, shared: Option<&SharedWork>) -> Vec<(SinkName, Seq)> {
+        let Some(shared) = shared else { return std::future::pending().await };
+        tokio::time::sleep(NOTE).await;
+        self.notes.note(*shared.forwarded.borrow());
+        let places = shared.places.cursors();
+        let mut moved = Vec::new();
+        for (sink, cursor) in &places {
+            let local = self.notes.local_cursor(*cursor);
+            if let Some(local) = local.filter(|local| self.kept.get(sink) != Some(local)) {
+                self.kept.insert(sink.clone(), local);
+                moved.push((sink.clone(), local));
+            }
+        }
+        if let Some(slowest) = places.values().min() {
+            self.notes.forget(*slowest);
+        }
+        moved
+    }
+}
+
+impl SharedWork {
+    /// See the field.
+    pub(super) fn joined(&self) -> Seq {
+        self.joined
+    }
+
+    /// Whether this host has to work the sink, and may.
+    pub(super) fn is_assigned(&self, sink: &SinkName) -> bool {
+        self.places.is_assigned(sink) && *self.places.presence().borrow()
+    }
+
+    pub(super) fn changes(&self) -> WorkChanges {
+        WorkChanges { assigned: self.places.assigned(), presence: self.places.presence() }
+    }
+
+    /// The place of a sink that never had one.
+    async fn first(
+        &self,
+        state: &FeedState,
+        start: StartAt,
+        since: Instant,
+    ) -> Result<PlaceValue, ReadError> {
+        let (first, _) = state.reader.bounds().await?;
+        let oldest = Seq(first.0.saturating_sub(1));
+        let cursor = match start {
+            StartAt::Beginning => oldest,
+            StartAt::Present => oldest.max(state.reader.before_age(since.elapsed() + SLACK).await?),
+        };
+        Ok(PlaceValue { cursor, stream: state.made, ..PlaceValue::default() })
+    }
+
+    /// Waits until the log was opened; `None` if `stop` comes first.
+    async fn opened(&self, stop: &CancellationToken) -> Option<FeedState> {
+        let mut state = self.feed.state();
+        tokio::select! {
+            () = stop.cancelled() => None,
+            state = state.wait_for(Option::is_some) => state.ok()?.clone(),
+        }
+    }
+
+    /// Gives every sink a place that has none, so that it begins where it was added, whoever works it later.
+    pub(super) async fn found_places(
+        &self,
+        mut sinks: watch::Receiver<Arc<[SinkOptions]>>,
+        stop: &CancellationToken,
+    ) {
+        let mut since: BTreeMap<SinkName, Instant> = BTreeMap::new();
+        while !stop.is_cancelled() {
+            let all = Arc::clone(&sinks.borrow_and_update());
+            let now = Instant::now();
+            for sink in all.iter() {
+                since.entry(sink.name.clone()).or_insert(now);
+            }
+            since.retain(|name, _| all.iter().any(|sink| sink.name == *name));
+            let mut is_done = true;
+            for sink in all.iter() {
+                let since = since.get(&sink.name).copied().unwrap_or(now);
+                is_done &= self.places.known(&sink.name).is_some() || self.found(sink, since, stop).await;
+            }
+            let pause = if is_done { Duration::MAX } else { RETRY };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                Ok(()) = sinks.changed() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn found(&self, sink: &SinkOptions, since: Instant, stop: &CancellationToken) -> bool {
+        let _following = self.feed.follow();
+        let Some(state) = self.opened(stop).await else { return false };
+        match self.first(&state, sink.start, since).await {
+            Ok(place) => self.places.found(&sink.name, &place).await,
+            Err(_) => false,
+        }
+    }
+
+    /// Works a sink until it is stopped, or until another host has its place.
+    pub(super) async fn work(
+        self,
+        work: Assignment,
+        stop: Stop,
+        build: impl FnOnce(Log) -> BoxFuture<'static, End>,
+    ) -> End {
+        let following = self.feed.follow();
+        let Some(state) = self.opened(&stop.soon).await else { return End::Stopped };
+        let mut keeper = self.places.keeper(&work.options.name);
+        let first = || async { self.first(&state, work.options.start, work.since).await.ok() };
+        let begun = match keeper.claim(&stop.soon, first).await {
+            Some(claimed) => settle(&state, claimed, &stop.soon).await,
+            None => None,
+        };
+        let Some(begun) = begun else {
+            keeper.release().await;
+            return End::Stopped;
+        };
+        info!(cursor = begun.cursor.0, "the sink is worked here");
+        let era = state.era;
+        let shared = (self.places.clone(), self.feed.clone());
+        let (log, progress) = SharedSink::new(&work, shared, (state, following), begun);
+        let ended = CancellationToken::new();
+        let worker = build(Log::Shared(Box::new(log)));
+        let work = async {
+            worker.await;
+            ended.cancel();
+        };
+        let keep = async {
+            keeper.keep(progress, &ended).await;
+            if !ended.is_cancelled() {
+                info!("the sink's place was moved, or is another host's by now; this worker ends");
+                stop.end_now();
+            }
+        };
+        tokio::join!(work, keep, self.watch_log(era, &stop, &ended));
+        keeper.release().await;
+        End::Again
+    }
+
+    /// Ends a worker whose events may have other numbers by now.
+    async fn watch_log(&self, era: u64, stop: &Stop, ended: &CancellationToken) {
+        let mut states = self.feed.state();
+        let is_other = |state: &Option<FeedState>| state.as_ref().is_some_and(|state| state.era != era);
+        tokio::select! {
+            () = ended.cancelled() => {}
+            _ = states.wait_for(is_other) => stop.end_now(),
+        }
+    }
+
+    /// Has a sink get the events since then again. Returns their number, of all types.
+    pub(super) async fn replay(&self, sink: &SinkName, since: Since) -> Result<u64, String> {
+        let _following = self.feed.follow();
+        let limit = CancellationToken::new();
+        let opened = tokio::time::timeout(Duration::from_secs(5), self.opened(&limit)).await;
+        let away = "this host does not reach the shared log: see `eventsubd status`";
+        let state = opened.ok().flatten().ok_or(away)?;
+        let failed = |error: ReadError| LogFailure::from(error).to_string();
+        let after = match since {
+            Since::Seq(seq) => Seq(seq.0.saturating_sub(1)),
+            Since::Time(time) => state.reader.before(time).await.map_err(failed)?,
+        };
+        let (first, last) = state.reader.bounds().await.map_err(failed)?;
+        let after = after.max(Seq(first.0.saturating_sub(1)));
+        self.places.set_back(sink, after).await?;
+        Ok(last.0.saturating_sub(after.0))
+    }
+}
+
+/// Brings a place in line with the log as it is now: the log may be another one, or have lost its tail.
+async fn settle(state: &FeedState, place: PlaceValue, stop: &CancellationToken) -> Option<PlaceValue> {
+    if place.stream != state.made {
+        let is_new = place.stream == 0;
+        if !is_new {
+            warn!("the shared log is another one than before; the sink begins at its first event");
+        }
+        let cursor = if is_new { place.cursor } else { Seq(0) };
+        return Some(PlaceValue { stream: state.made, cursor, done: Vec::new(), read: None, ..place });
+    }
+    let Some(read) = place.read.clone() else { return Some(place) };
+    loop {
+        match state.lost_since(&read).await {
+            Ok(None) => return Some(place),
+            Ok(Some(to)) => {
+                warn!(
+                    position = to.0,
+                    "the shared log has lost events that the sink had; it gets again what came after"
+                );
+                let cursor = place.cursor.min(to);
+                return Some(PlaceValue { cursor, done: Vec::new(), read: None, ..place });
+            }
+            Err(_) => tokio::select! {
+                () = stop.cancelled() => return None,
+                () = tokio::time::sleep(RETRY) => {}
+            },
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! A build without NATS has no shared log, and no worker of one.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::SinkOptions;
+use super::log_failure::LogFailure;
+use super::select::Selector;
+use super::window::Place;
+use crate::model::event::{Seq, StoredEvent};
+use crate::model::route::{Routes, SinkName};
+use crate::store::{Keep, SinkRecord, StartAt, Store};
+
+#[expect(dead_code, reason = "only a worker of the shared log reads them")]
+pub(super) struct Assignment {
+    pub(super) options: SinkOptions,
+    pub(super) selector: Selector,
+    pub(super) routes: watch::Receiver<Option<Arc<Routes>>>,
+    pub(super) store: Store,
+    pub(super) since: Instant,
+}
+
+#[derive(Debug)]
+pub(super) enum SharedSink {}
+
+impl SharedSink {
+    pub(super) fn changes(&self) -> watch::Receiver<Seq> {
+        match *self {}
+    }
+
+    pub(super) fn may_send(&self) -> bool {
+        match *self {}
+    }
+
+    pub(super) fn read_to(&self) -> Seq {
+        match *self {}
+    }
+
+    pub(super) fn lost(&self) -> u64 {
+        match *self {}
+    }
+
+    pub(super) async fn record(&self, _name: &SinkName, _start: StartAt) -> Result<SinkRecord, LogFailure> {
+        match *self {}
+    }
+
+    pub(super) async fn read(
+        &self,
+        _after: Seq,
+        _limit: usize,
+        _max_bytes: usize,
+    ) -> Result<Vec<Arc<StoredEvent>>, LogFailure> {
+        match *self {}
+    }
+
+    pub(super) async fn wanted_after(&self, _after: Seq) -> Result<(Vec<Seq>, Seq), LogFailure> {
+        match *self {}
+    }
+
+    pub(super) fn keep_place(&self, _place: Place, _keep: Keep) {
+        match *self {}
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        match *self {}
+    }
+}
