@@ -1,10 +1,11 @@
-//! Several hosts: how long a change of leader takes, what it asks of Twitch, and what a cluster costs when nothing happens.
+//! Several hosts: how long a change of leader takes, what it asks of Twitch, what a cluster costs when nothing happens, how soon
+//! events are in the shared log and how many it takes.
 //! Three daemons, three NATS servers and the stand-in, all on this machine. Run by hand; `tests/run --test cluster` installs
 //! the NATS servers.
 //!
 //! ```sh
 //! cargo bench --bench cluster                          # everything, about twenty minutes
-//! cargo bench --bench cluster -- kills --kills=30      # one part: kills, large, idle
+//! cargo bench --bench cluster -- kills --kills=30      # one part: kills, large, idle, lag, sustained
 //! ```
 //!
 //! Each part prints figures; nothing is asserted about time.
@@ -21,6 +22,8 @@ mod common;
 #[path = "../tests/cluster/host.rs"]
 #[allow(dead_code, reason = "the tests use all of it")]
 mod host;
+#[path = "cluster/log.rs"]
+mod log;
 mod measure;
 #[path = "../tests/cluster/servers.rs"]
 #[allow(dead_code, reason = "the tests use all of it")]
@@ -66,6 +69,12 @@ fn main() {
         }
         if wants("idle") {
             idle().await;
+        }
+        if wants("lag") {
+            log::lag().await;
+        }
+        if wants("sustained") {
+            log::sustained().await;
         }
     });
     runtime.shutdown_background();
