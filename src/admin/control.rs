@@ -12,7 +12,7 @@ use crate::model::route::SinkName;
 use crate::model::status::{ConfigStatus, Status};
 use crate::model::subscription::SubscriptionKey;
 use crate::model::time::Timestamp;
-use crate::store::DeadLetterFilter;
+use crate::store::{DeadLetter, DeadLetterFilter, LetterPage};
 
 /// Operations of the daemon that the socket offers.
 pub trait Control: Send + Sync + 'static {
@@ -64,6 +64,20 @@ pub trait Control: Send + Sync + 'static {
     /// Delivers dead letters again.
     fn resend(&self, filter: DeadLetterFilter) -> ControlFuture<'_, Result<Count, Refused>>;
     fn drop_dead_letters(&self, filter: DeadLetterFilter) -> ControlFuture<'_, Result<Count, Refused>>;
+    /// Returns a page of the dead letters that the hosts of a cluster share, oldest first; `None` without a cluster.
+    fn shared_letters(
+        &self,
+        filter: DeadLetterFilter,
+        after: i64,
+        limit: usize,
+    ) -> ControlFuture<'_, Result<Option<LetterPage>, Refused>>;
+    /// Returns the newest dead letters of a sink with numbers below `before`, newest first.
+    fn newest_letters(
+        &self,
+        sink: SinkName,
+        before: i64,
+        limit: usize,
+    ) -> ControlFuture<'_, Result<Vec<DeadLetter>, Refused>>;
 }
 
 /// Names the sinks that get the events of a subscription.
@@ -73,9 +87,12 @@ pub type SinksOf = Box<dyn Fn(&SubscriptionKey) -> Vec<SinkName> + Send + Sync>;
 pub type ControlFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Number of events or dead letters affected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Count {
     pub count: u64,
+    /// Remark about what is still to be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// The sink retries now.

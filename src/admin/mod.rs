@@ -15,6 +15,7 @@ mod endpoint;
 mod events;
 mod filter;
 mod guard;
+mod letters;
 mod metrics;
 mod page;
 mod reading;
@@ -34,6 +35,7 @@ pub use control::{
 };
 pub use endpoint::{Endpoint, EndpointError, EndpointOptions, bind as bind_endpoint};
 pub use filter::SinkFilter;
+pub use letters::SharedLetterPage;
 pub use server::serve;
 pub use socket::{ControlSocket, SocketError};
 pub use subscriptions::SubscriptionPage;

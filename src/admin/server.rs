@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::control::{Control, Count, Refused};
+use super::letters::SharedLetterPage;
 use super::reading;
 use super::socket::ControlSocket;
 use super::state::ReadState;
@@ -56,6 +57,18 @@ struct LettersQuery {
     until: Option<Timestamp>,
     #[serde(rename = "type")]
     types: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct PageQuery {
+    sink: Option<String>,
+    id: Option<i64>,
+    until: Option<Timestamp>,
+    #[serde(rename = "type")]
+    types: Option<String>,
+    after: i64,
+    limit: usize,
+    payload: bool,
 }
 
 impl From<LettersQuery> for DeadLetterFilter {
@@ -172,6 +185,22 @@ async fn resend(State(control): State<Shared>, Query(query): Query<LettersQuery>
     answer(control.resend(query.into()).await)
 }
 
+/// Most dead letters of one page.
+const LETTERS: usize = 500;
+
+async fn shared_letters(State(control): State<Shared>, Query(query): Query<PageQuery>) -> Response {
+    let filter = DeadLetterFilter {
+        sink: query.sink.map(SinkName::new),
+        id: query.id,
+        types: query.types,
+        until: query.until,
+    };
+    let limit = query.limit.min(LETTERS);
+    let host = control.status().cluster.map(|cluster| cluster.host).unwrap_or_default();
+    let found = control.shared_letters(filter, query.after, limit).await;
+    answer(found.map(|page| page.map(|page| SharedLetterPage::new(host, page, query.payload))))
+}
+
 async fn drop_dead_letters(State(control): State<Shared>, Query(query): Query<LettersQuery>) -> Response {
     answer(control.drop_dead_letters(query.into()).await)
 }
@@ -202,6 +231,7 @@ pub async fn serve(
         .route("/replay", post(replay))
         .route("/sinks/retry", post(retry_sink))
         .route("/sinks/skip", post(skip_event))
+        .route("/dead-letters", get(shared_letters))
         .route("/dead-letters/replay", post(resend))
         .route("/dead-letters/drop", post(drop_dead_letters))
         .with_state(control)

@@ -11,6 +11,8 @@ use serde_json::value::RawValue;
 use super::args::{Args, Consent, LettersArgs, LettersCommand, LettersFilter, LettersListArgs, ReplayArgs};
 use super::control::{Connection, block_on, parse};
 use super::events::time;
+use super::shared_letters::{Place, Wish, query, visit};
+use super::source::{Source, is_in_cluster, open_log};
 use super::target::open_store;
 use super::term::{self, Failure, masked};
 use crate::admin::{Count, Refused};
@@ -20,10 +22,7 @@ use crate::model::readable::readable;
 use crate::model::route::SinkName;
 use crate::model::text::counted;
 use crate::model::time::Timestamp;
-use crate::store::{DeadLetter, DeadLetterFilter, FailureRecord, StoreError};
-
-/// Number of dead letters read at once.
-const BATCH: usize = 200;
+use crate::store::{DeadLetter, DeadLetterFilter, FailureRecord};
 
 pub(super) fn run(args: &Args, command: &LettersCommand) -> Result<u8, Failure> {
     let now = Timestamp(SystemTime::now());
@@ -72,21 +71,14 @@ fn is_agreed(
     if yes || !(dry_run || io::stdin().is_terminal()) {
         return Ok(true);
     }
-    let reader = open_store(args, false)?;
-    let broken = |error: StoreError| Failure::new("cannot read the dead letters").caused_by(&error);
-    let (mut after, mut count) = (0, 0_u64);
-    loop {
-        let letters = reader.chosen_letters(filter, after, BATCH).map_err(broken)?;
-        for letter in &letters {
-            (after, count) = (letter.id, count + 1);
-            if dry_run {
-                args.print(&lines(letter, false))?;
-            }
+    let mut count = 0_u64;
+    visit(args, filter, false, |letters, place| {
+        count += letters.len() as u64;
+        for letter in letters.iter().filter(|_| dry_run) {
+            args.print(&lines(letter, place, false))?;
         }
-        if letters.len() < BATCH {
-            break;
-        }
-    }
+        Ok(Wish::More)
+    })?;
     let these = counted(count, "dead letter");
     if dry_run {
         args.say(&format!("dry run: would {what} {these}"));
@@ -149,7 +141,10 @@ pub(super) fn replay(args: &Args, flags: &ReplayArgs) -> Result<u8, Failure> {
 fn check_sink(args: &Args, name: &str) -> Result<(), Failure> {
     let status = block_on(async { Connection::reopen(args).await?.status().await });
     match status {
-        Ok(status) if status.sinks.iter().all(|sink| sink.name.as_str() != name) => {
+        // A host of a cluster shows the sinks that it works.
+        Ok(status)
+            if status.cluster.is_none() && status.sinks.iter().all(|sink| sink.name.as_str() != name) =>
+        {
             Err(no_such_sink(format!("there is no sink {name} in the configuration")))
         }
         _ => Ok(()),
@@ -167,21 +162,20 @@ fn meant(
     until: Option<Timestamp>,
     types: Option<&str>,
 ) -> Result<String, Failure> {
-    let reader = open_store(args, false)?;
-    let broken = |error: StoreError| Failure::new("cannot read the event store").caused_by(&error);
+    let source = if is_in_cluster(args) { open_log(args)? } else { Source::Store(open_store(args, false)?) };
     let glob = types.unwrap_or("*");
     let glob = Glob::new(glob)
         .map_err(|error| Failure::new("--type is not a valid glob").caused_by(&error).code(2))?
         .compile_matcher();
     let mut cursor = match since {
         Since::Seq(seq) => Seq(seq.0.saturating_sub(1)),
-        Since::Time(time) => reader.before(time).map_err(broken)?,
+        Since::Time(time) => source.before(time)?,
     };
-    let end = until.map_or_else(|| reader.newest(), |time| reader.before(time)).map_err(broken)?;
+    let end = until.map_or_else(|| source.newest(), |time| source.before(time))?;
     let (mut count, mut first, mut last) = (0_u64, None, None);
     while cursor < end {
-        let events = reader.read_after(cursor, BATCH).map_err(broken)?;
-        let Some(newest) = events.last().map(|stored| stored.seq) else { break };
+        let (events, read) = source.read_after(cursor)?;
+        let Some(newest) = read else { break };
         cursor = newest;
         let is_meant =
             |stored: &&StoredEvent| stored.seq <= end && glob.is_match(&*stored.event.subscription_type);
@@ -205,27 +199,14 @@ fn sentence(count: u64, what: &str) -> String {
     }
 }
 
-fn query(filter: &DeadLetterFilter) -> String {
-    let mut query = form_urlencoded::Serializer::new(String::new());
-    if let Some(sink) = &filter.sink {
-        query.append_pair("sink", sink.as_str());
-    }
-    if let Some(id) = filter.id {
-        query.append_pair("id", &id.to_string());
-    }
-    if let Some(types) = &filter.types {
-        query.append_pair("type", types);
-    }
-    if let Some(until) = filter.until {
-        query.append_pair("until", &until.to_string());
-    }
-    query.finish()
-}
-
 fn ask(args: &Args, path: &str) -> Result<u64, Failure> {
     let (status, body) = block_on(async { Connection::open(args).await?.post(path).await })?;
     if status.is_success() {
-        return Ok(parse::<Count>(&body)?.count);
+        let Count { count, note } = parse(&body)?;
+        if let Some(note) = note {
+            args.say(&format!("warning: {note}"));
+        }
+        return Ok(count);
     }
     let refused: Refused = parse(&body)?;
     Err(no_such_sink(refused.error))
@@ -236,6 +217,9 @@ fn ask(args: &Args, path: &str) -> Result<u64, Failure> {
 struct LetterJson<'a> {
     id: i64,
     sink: &'a SinkName,
+    /// The host of a cluster whose store has it; absent for one that all hosts share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<&'a str>,
     seq: Seq,
     stored_at: Timestamp,
     failed_at: Timestamp,
@@ -257,39 +241,37 @@ struct LetterJson<'a> {
 
 fn list(args: &Args, flags: &LettersListArgs, filter: &DeadLetterFilter) -> Result<u8, Failure> {
     let LettersListArgs { json, verbose, .. } = *flags;
-    let reader = open_store(args, false)?;
-    let broken = |error: StoreError| Failure::new("cannot read the dead letters").caused_by(&error);
     let mut out = io::BufWriter::new(io::stdout().lock());
     let invocation = args.invocation();
-    let (mut after, mut count, mut has_words) = (0, 0_u64, false);
-    loop {
-        let letters = reader.chosen_letters(filter, after, BATCH).map_err(broken)?;
+    let (mut count, mut has_words, mut is_open) = (0_u64, false, true);
+    let mut write =
+        |text: &str, is_open: &mut bool| match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            // The reader of the pipe has closed it, as `head` does.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                *is_open = false;
+                Ok(Wish::Enough)
+            }
+            Err(error) => Err(Failure::new("cannot write to stdout").caused_by(&error)),
+            Ok(()) => Ok(Wish::More),
+        };
+    let visited = visit(args, filter, json, |letters, place| {
         let mut text = String::new();
-        for letter in &letters {
-            after = letter.id;
+        for letter in letters {
             has_words |= letter.last.said.is_some();
             if json {
                 text.push_str(if count == 0 { "[\n" } else { ",\n" });
-                text.push_str(&shown(letter, verbose)?);
+                text.push_str(&shown(letter, place, verbose)?);
             } else {
-                text.push_str(&invocation.complete(&lines(letter, verbose)));
+                text.push_str(&invocation.complete(&lines(letter, place, verbose)));
             }
             count += 1;
         }
-        let last = letters.len() < BATCH;
-        if last && json {
-            text.push_str(if count == 0 { "[]\n" } else { "\n]\n" });
-        }
-        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-            // The reader of the pipe has closed it, as `head` does.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(0),
-            Err(error) => return Err(Failure::new("cannot write to stdout").caused_by(&error)),
-            Ok(()) => {}
-        }
-        if last {
-            break;
-        }
+        write(&text, &mut is_open)
+    });
+    if json && is_open {
+        write(if count == 0 { "[]\n" } else { "\n]\n" }, &mut is_open)?;
     }
+    visited?;
     if count == 0 && !json {
         args.say("there are no dead letters");
     }
@@ -299,13 +281,14 @@ fn list(args: &Args, flags: &LettersListArgs, filter: &DeadLetterFilter) -> Resu
     Ok(0)
 }
 
-fn shown(letter: &DeadLetter, verbose: bool) -> Result<String, Failure> {
+fn shown(letter: &DeadLetter, place: Place<'_>, verbose: bool) -> Result<String, Failure> {
     let failed = |error: serde_json::Error| Failure::new("a dead letter cannot be shown").caused_by(&error);
     let mut message = Vec::new();
     eventsub_line(&letter.event.event, &mut message);
     let shown = LetterJson {
         id: letter.id,
         sink: &letter.sink,
+        host: place.host(),
         seq: letter.event.seq,
         stored_at: letter.event.stored_at,
         failed_at: letter.last.at,
@@ -321,13 +304,14 @@ fn shown(letter: &DeadLetter, verbose: bool) -> Result<String, Failure> {
 }
 
 /// Formats a dead letter for people: a line, then the first failure and the receiver's words.
-fn lines(letter: &DeadLetter, verbose: bool) -> String {
+fn lines(letter: &DeadLetter, place: Place<'_>, verbose: bool) -> String {
     let mut text = String::new();
     let again = if letter.replay { ", about to be sent again" } else { "" };
+    let of = place.host().map(|host| format!(" in the store of {host}")).unwrap_or_default();
     let FailureRecord { at, error, .. } = &letter.last;
     let _ = writeln!(
         text,
-        "{} {at} {} {} (event {}{again}): {}",
+        "{} {at} {} {} (event {}{of}{again}): {}",
         letter.id,
         letter.sink,
         masked(&letter.event.event.subscription_type),
@@ -387,19 +371,20 @@ mod tests {
             7 1970-01-01T00:00:02.000Z web stream.online (event 12): host answered 400 Bad Request
                 first failure 1970-01-01T00:00:01.000Z: host answered 500 Internal Server Error
         "#]]
-        .assert_eq(&lines(&letter(), false));
+        .assert_eq(&lines(&letter(), Place::Store, false));
         let once = DeadLetter { first: None, ..letter() };
-        assert_eq!(lines(&once, false).lines().count(), 1);
+        assert_eq!(lines(&once, Place::Shared, false).lines().count(), 1);
     }
 
     #[test]
     fn the_words_of_the_receiver_are_shown_only_with_verbose() {
-        let (quiet, verbose) = (shown(&letter(), false).unwrap(), shown(&letter(), true).unwrap());
+        let (quiet, verbose) =
+            (shown(&letter(), Place::Store, false).unwrap(), shown(&letter(), Place::Store, true).unwrap());
         assert!(!quiet.contains("oops") && !quiet.contains("no such field"), "{quiet}");
         let json: serde_json::Value = serde_json::from_str(&verbose).unwrap();
         assert_eq!((&json["said"], &json["first_said"]), (&"no such field".into(), &"oops".into()));
         assert_eq!(json["first_error"], "host answered 500 Internal Server Error");
-        let text = lines(&letter(), true);
+        let text = lines(&letter(), Place::Store, true);
         assert!(text.contains("answer: no such field") && text.contains("answer: oops"), "{text}");
     }
 }

@@ -29,6 +29,7 @@ mod progress;
 mod run;
 mod sandbox;
 mod service;
+mod shared_letters;
 #[cfg(feature = "nats")]
 mod shared_log;
 mod short;

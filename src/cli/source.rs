@@ -3,7 +3,9 @@
 use super::args::Args;
 #[cfg(feature = "nats")]
 use super::shared_log::Log;
+use super::target::load_options;
 use super::term::Failure;
+use crate::config;
 use crate::model::event::{Seq, StoredEvent};
 use crate::model::time::Timestamp;
 use crate::store::{Reader, StoreError};
@@ -77,6 +79,11 @@ impl Source {
             }
         }
     }
+}
+
+/// Whether the configuration has a `[cluster]`. One that cannot be read has none.
+pub(super) fn is_in_cluster(args: &Args) -> bool {
+    config::load(&load_options(args)).is_ok_and(|loaded| loaded.config.cluster.is_some())
 }
 
 /// Opens the log that all hosts share.

@@ -58,6 +58,12 @@ impl Failure {
         self.temporary
     }
 
+    /// Adds before the message what has failed by it.
+    pub(super) fn about(mut self, what: &str) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
     /// Adds the chain of causes.
     pub(super) fn caused_by(mut self, source: &dyn Error) -> Self {
         let _ = write!(self.message, ": {}", chain(source));

@@ -41,8 +41,8 @@ pub use self::assign::{ShardWork, Work};
 pub use self::gate::Gate;
 pub use self::links::{LocalShards, ShardEnds, ShardLinks};
 pub use self::log::{
-    Acknowledged, Feed, FeedState, FeedTask, Following, LetterPage, LettersError, LogBatch, LogError,
-    LogLimits, LogReader, ReadError, SharedLetters, SharedLog, Unreadable, feed, is_shared,
+    Acknowledged, Feed, FeedState, FeedTask, Following, LettersError, LogBatch, LogError, LogLimits,
+    LogReader, ReadError, SharedLetters, SharedLog, Unreadable, feed, is_shared,
 };
 pub use self::nats::{ClusterError, NatsReport, examine_nats};
 pub use self::place::{Mark, PlaceValue, Progress};

@@ -17,8 +17,8 @@ use crate::admin::{Control, Retried, SkippedEvent};
 use crate::auth::Outward;
 use crate::cluster::{
     Asked, Cluster, ClusterError, ClusterHandle, Feed, FeedTask, HostFacts, HostSocket, HostSockets, Inputs,
-    LogLimits, LogReader, NatsReport, RememberedShards, ShardLinks, SharedLog, Work, cluster, examine_nats,
-    feed,
+    LogLimits, LogReader, NatsReport, RememberedShards, ShardLinks, SharedLetters, SharedLog, Work, cluster,
+    examine_nats, feed,
 };
 pub(super) use crate::cluster::{LocalShards, ShardEnds};
 use crate::config::Config;
@@ -137,6 +137,7 @@ pub(super) struct ClusterLink {
     cluster: ClusterHandle,
     log: SharedLog,
     feed: Feed,
+    letters: SharedLetters,
     /// The last event that was stored before this host joined.
     joined: Seq,
     options: ClusterOptions,
@@ -186,7 +187,8 @@ pub(super) async fn join(
     let names = (options.name.clone(), options.host.clone());
     let assigned = Remembering { store: store.clone(), assigned: cluster.assigned.clone(), names, stored };
     let (feed_task, feed) = feed(log.clone());
-    let link = ClusterLink { cluster, log, feed, joined, options, shards };
+    let letters = SharedLetters::new(log.clone());
+    let link = ClusterLink { cluster, log, feed, letters, joined, options, shards };
     Ok(Some((ClusterTask { task, facts, work, hints, asked, links, feed: feed_task, host, assigned }, link)))
 }
 
@@ -357,6 +359,7 @@ impl ClusterLink {
         let shared = SharedWork {
             places: self.cluster.places.clone(),
             feed: self.feed.clone(),
+            letters: self.letters.clone(),
             joined: self.joined,
             forwarded: task.forwarded(),
         };

@@ -14,7 +14,7 @@ use crate::admin::{
     SecretRotated, SinkFilter, SinksOf, SkippedEvent,
 };
 use crate::config;
-use crate::delivery::{DeliveryHandle, ResendError, Skipped};
+use crate::delivery::{DeliveryHandle, ResendError, Resent, Skipped};
 use crate::model::cluster::{DaemonRequest, LeaderRequest, SinkRequest};
 use crate::model::event::Since;
 use crate::model::hint::Hint;
@@ -22,7 +22,7 @@ use crate::model::route::SinkName;
 use crate::model::status::{ConfigStatus, Status};
 use crate::model::time::Timestamp;
 use crate::reconcile::ReconcileHandle;
-use crate::store::DeadLetterFilter;
+use crate::store::{DeadLetter, DeadLetterFilter, LetterPage};
 use crate::telemetry::{LogError, LogHandle};
 use crate::transport::HintCallback;
 
@@ -45,6 +45,24 @@ impl DaemonHandle {
         self.delivery.reopen();
         // A full queue means that a reload is pending anyway.
         let _ = self.requests.try_send(Request::Reload(None));
+    }
+
+    /// Has the hosts that work these sinks send what was marked. A host that does not hear of it does so when its worker starts
+    /// the next time.
+    async fn have_sent(&self, resent: Resent) -> Result<Count, Refused> {
+        let mut notes = Vec::new();
+        for sink in resent.sinks {
+            let Some(cluster) = &self.cluster else { continue };
+            if let Err(Refused { error }) =
+                ask::<()>(cluster, SinkRequest::Resend { sink: sink.clone() }).await
+            {
+                notes.push(format!(
+                    "those of sink {sink} are sent later, when a host begins to work it ({error})"
+                ));
+            }
+        }
+        let note = (!notes.is_empty()).then(|| notes.join("; "));
+        Ok(Count { count: resent.count, note })
     }
 }
 
@@ -136,7 +154,10 @@ impl Control for DaemonHandle {
         until: Option<Timestamp>,
         types: Option<String>,
     ) -> ControlFuture<'_, Result<Count, Refused>> {
-        Box::pin(async move { counted(self.delivery.replay_part(&sink, since, until, types).await) })
+        Box::pin(async move {
+            let resent = self.delivery.replay_part(&sink, since, until, types).await;
+            self.have_sent(resent.map_err(not_done)?).await
+        })
     }
 
     fn retry_sink(&self, sink: SinkName) -> ControlFuture<'_, Result<Retried, Refused>> {
@@ -159,11 +180,32 @@ impl Control for DaemonHandle {
     }
 
     fn resend(&self, filter: DeadLetterFilter) -> ControlFuture<'_, Result<Count, Refused>> {
-        Box::pin(async move { counted(self.delivery.resend(filter).await) })
+        Box::pin(async move {
+            let resent = self.delivery.resend(filter).await;
+            self.have_sent(resent.map_err(not_done)?).await
+        })
     }
 
     fn drop_dead_letters(&self, filter: DeadLetterFilter) -> ControlFuture<'_, Result<Count, Refused>> {
         Box::pin(async move { counted(self.delivery.drop_dead_letters(filter).await) })
+    }
+
+    fn shared_letters(
+        &self,
+        filter: DeadLetterFilter,
+        after: i64,
+        limit: usize,
+    ) -> ControlFuture<'_, Result<Option<LetterPage>, Refused>> {
+        Box::pin(async move { self.delivery.shared_letters(&filter, after, limit).await.map_err(not_done) })
+    }
+
+    fn newest_letters(
+        &self,
+        sink: SinkName,
+        before: i64,
+        limit: usize,
+    ) -> ControlFuture<'_, Result<Vec<DeadLetter>, Refused>> {
+        Box::pin(async move { self.delivery.newest_letters(&sink, before, limit).await.map_err(not_done) })
     }
 }
 
@@ -188,5 +230,5 @@ fn not_done(error: ResendError) -> Refused {
 }
 
 fn counted(outcome: Result<u64, ResendError>) -> Result<Count, Refused> {
-    outcome.map(|count| Count { count }).map_err(not_done)
+    outcome.map(|count| Count { count, note: None }).map_err(not_done)
 }

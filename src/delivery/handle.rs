@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::log_failure::LogFailure;
 use super::shared::SharedWork;
+use super::shared_letters::{Part, means_local};
 use super::worker::{Command, Skipped};
 use super::{SinkOptions, make};
 use crate::model::event::{Event, Seq, Since};
@@ -13,7 +15,7 @@ use crate::model::route::{Routes, SinkName};
 use crate::model::status::SinkStatus;
 use crate::model::subscription::SubscriptionKey;
 use crate::model::time::Timestamp;
-use crate::store::{DeadLetterFilter, ReplayPart, Store, StoreError};
+use crate::store::{DeadLetter, DeadLetterFilter, LetterPage, ReplayPart, Store, StoreError};
 
 /// The reason for which a request cannot be carried out.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -34,6 +36,19 @@ pub enum ResendError {
     /// There is nothing to skip.
     #[error("nothing holds up sink {0}: no event of it has failed")]
     NothingFailed(SinkName),
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn shared_failure(failure: LogFailure) -> ResendError {
+    ResendError::Shared(failure.to_string())
+}
+
+/// Events that are sent again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resent {
+    pub count: u64,
+    /// The sinks whose workers have to look for them: those of the hosts of a cluster.
+    pub sinks: Vec<SinkName>,
 }
 
 /// A request to the supervisor.
@@ -108,9 +123,7 @@ impl DeliveryHandle {
     /// [`ResendError`].
     pub async fn replay(&self, sink: &SinkName, since: Since) -> Result<u64, ResendError> {
         if let Some(shared) = &self.shared {
-            if !self.sinks.borrow().iter().any(|options| options.name == *sink) {
-                return Err(ResendError::Unknown(sink.clone()));
-            }
+            self.check(sink)?;
             return shared.replay(sink, since).await.map_err(ResendError::Shared);
         }
         let after = match since {
@@ -134,13 +147,14 @@ impl DeliveryHandle {
         since: Since,
         until: Option<Timestamp>,
         types: Option<String>,
-    ) -> Result<u64, ResendError> {
-        if self.shared.is_some() {
-            let why = "a part of the shared log cannot be sent again: leave out --until and --type";
-            return Err(ResendError::Shared(why.to_owned()));
-        }
-        if !self.status.borrow().contains_key(sink) {
-            return Err(ResendError::Unknown(sink.clone()));
+    ) -> Result<Resent, ResendError> {
+        self.check(sink)?;
+        let sinks = vec![sink.clone()];
+        if let Some(shared) = &self.shared {
+            let wants = self.filter(sink).ok_or_else(|| ResendError::Unknown(sink.clone()))?;
+            let part = Part { sink: sink.clone(), since, until, types, wants };
+            let count = shared.replay_part(part).await.map_err(shared_failure)?;
+            return Ok(Resent { count, sinks });
         }
         let after = match since {
             Since::Seq(seq) => Seq(seq.0.saturating_sub(1)),
@@ -152,10 +166,9 @@ impl DeliveryHandle {
         };
         let copied = self.store.copy_for_replay(sink, ReplayPart { after, last, types }).await?;
         if copied > 0 {
-            let sinks = vec![sink.clone()];
             self.ask(|reply| Request::Resend { sinks, reply }).await?;
         }
-        Ok(copied)
+        Ok(Resent { count: copied, sinks: Vec::new() })
     }
 
     /// Retries a sink's waiting events now, even if its receiver has asked for a pause.
@@ -186,20 +199,40 @@ impl DeliveryHandle {
         outcome.await.map_err(|_| ResendError::NotRunning(name))
     }
 
-    /// Sends dead letters again. Returns their number.
+    /// Refuses a sink that the configuration does not have.
+    fn check(&self, sink: &SinkName) -> Result<(), ResendError> {
+        let is_known = self.sinks.borrow().iter().any(|options| options.name == *sink);
+        if is_known { Ok(()) } else { Err(ResendError::Unknown(sink.clone())) }
+    }
+
+    /// Sends dead letters again: those that the hosts of a cluster share, and those in the store of this host.
     ///
     /// # Errors
     /// [`ResendError`].
-    pub async fn resend(&self, filter: DeadLetterFilter) -> Result<u64, ResendError> {
+    pub async fn resend(&self, filter: DeadLetterFilter) -> Result<Resent, ResendError> {
+        if let Some(sink) = &filter.sink {
+            self.check(sink)?;
+        }
+        let Some(shared) = &self.shared else {
+            let count = self.resend_own(filter).await?;
+            return Ok(Resent { count, sinks: Vec::new() });
+        };
+        let own = if means_local(&filter) { self.resend_own(filter.clone()).await? } else { 0 };
+        let (count, sinks) = shared.mark_letters(&filter).await.map_err(shared_failure)?;
+        Ok(Resent { count: own + count, sinks: sinks.into_iter().collect() })
+    }
+
+    async fn resend_own(&self, filter: DeadLetterFilter) -> Result<u64, ResendError> {
         let sinks: Vec<SinkName> = match &filter.sink {
-            Some(sink) if self.status.borrow().contains_key(sink) => vec![sink.clone()],
-            Some(sink) => return Err(ResendError::Unknown(sink.clone())),
+            Some(sink) => vec![sink.clone()],
+            // The status of a sink that another host works is not here.
+            None if self.shared.is_some() => {
+                self.sinks.borrow().iter().map(|options| options.name.clone()).collect()
+            }
             None => {
                 let all = self.status.borrow();
-                all.values()
-                    .filter(|status| status.dead_letters > 0)
-                    .map(|status| status.name.clone())
-                    .collect()
+                let with = all.values().filter(|status| status.dead_letters > 0);
+                with.map(|status| status.name.clone()).collect()
             }
         };
         let many = self.store.mark_dead_letters(filter).await?;
@@ -207,6 +240,42 @@ impl DeliveryHandle {
             self.ask(|reply| Request::Resend { sinks, reply }).await?;
         }
         Ok(many)
+    }
+
+    /// A page of the dead letters that the hosts of a cluster share, oldest first; `None` without a cluster.
+    ///
+    /// # Errors
+    /// [`ResendError`].
+    pub async fn shared_letters(
+        &self,
+        filter: &DeadLetterFilter,
+        after: i64,
+        limit: usize,
+    ) -> Result<Option<LetterPage>, ResendError> {
+        let Some(shared) = &self.shared else { return Ok(None) };
+        shared.letters(filter, after, limit).await.map(Some).map_err(shared_failure)
+    }
+
+    /// The dead letters of a sink before a number, newest first, at most `limit`: those that hosts share, then those in the
+    /// store of this host.
+    ///
+    /// # Errors
+    /// [`ResendError`].
+    pub async fn newest_letters(
+        &self,
+        sink: &SinkName,
+        before: i64,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, ResendError> {
+        let mut letters = match &self.shared {
+            Some(shared) => shared.newest_letters(sink, before, limit).await.map_err(shared_failure)?,
+            None => Vec::new(),
+        };
+        if letters.len() < limit {
+            let before = letters.last().map_or(before, |last| last.id);
+            letters.extend(self.store.dead_letters(sink, before, limit - letters.len()).await?);
+        }
+        Ok(letters)
     }
 
     /// Has the worker of a sink look for dead letters that are to be sent again.
@@ -223,7 +292,11 @@ impl DeliveryHandle {
     /// # Errors
     /// [`ResendError`].
     pub async fn drop_dead_letters(&self, filter: DeadLetterFilter) -> Result<u64, ResendError> {
-        let many = self.store.drop_dead_letters(filter).await?;
+        let shared = match &self.shared {
+            Some(shared) => shared.drop_letters(&filter).await.map_err(shared_failure)?,
+            None => 0,
+        };
+        let many = shared + self.store.drop_dead_letters(filter).await?;
         self.ask(|reply| Request::Recount { reply }).await?;
         Ok(many)
     }

@@ -97,7 +97,7 @@ impl Log {
     ) -> Result<SinkRecord, LogFailure> {
         match self {
             Self::Local(log) => Ok(log.store.start_sink(name, start, follower).await?),
-            Self::Shared(log) => log.record(name, start).await,
+            Self::Shared(log) => log.record().await,
         }
     }
 
@@ -148,6 +148,8 @@ impl Log {
         }
     }
 
+    // Futures for dead letters of a cluster are large, and dead letters are rare: they are boxed.
+
     /// Copies an event to the dead letters of the sink.
     pub(super) async fn dead_letter(
         &self,
@@ -155,7 +157,10 @@ impl Log {
         event: &StoredEvent,
         why: GivenUp,
     ) -> Result<SinkRecord, LogFailure> {
-        Ok(self.store().dead_letter(name, event, why).await?)
+        match self {
+            Self::Local(log) => Ok(log.store.dead_letter(name, event, why).await?),
+            Self::Shared(log) => Box::pin(log.letters().dead_letter(event, &why)).await,
+        }
     }
 
     /// The dead letters that wait to be sent again, with ids after `after`, oldest first.
@@ -165,7 +170,10 @@ impl Log {
         after: i64,
         limit: usize,
     ) -> Result<Vec<DeadLetter>, LogFailure> {
-        Ok(self.store().dead_letters_to_replay(name, after, limit).await?)
+        match self {
+            Self::Local(log) => Ok(log.store.dead_letters_to_replay(name, after, limit).await?),
+            Self::Shared(log) => Box::pin(log.letters().to_replay(after, limit)).await,
+        }
     }
 
     /// Stores the outcome of sending a dead letter again.
@@ -175,14 +183,9 @@ impl Log {
         id: i64,
         outcome: Result<(), GivenUp>,
     ) -> Result<SinkRecord, LogFailure> {
-        Ok(self.store().resent(name, id, outcome).await?)
-    }
-
-    /// The store that has the dead letters of the worker.
-    fn store(&self) -> &Store {
         match self {
-            Self::Local(log) => &log.store,
-            Self::Shared(log) => log.store(),
+            Self::Local(log) => Ok(log.store.resent(name, id, outcome).await?),
+            Self::Shared(log) => Box::pin(log.letters().resent(id, outcome)).await,
         }
     }
 }

@@ -32,12 +32,19 @@ mod shared;
 #[path = "shared_absent.rs"]
 mod shared;
 #[cfg(feature = "nats")]
+mod shared_letters;
+#[cfg(not(feature = "nats"))]
+#[path = "shared_letters_absent.rs"]
+mod shared_letters;
+#[cfg(feature = "nats")]
 mod shared_sink;
 #[cfg(not(feature = "nats"))]
 #[path = "shared_sink_absent.rs"]
 mod shared_sink;
 mod single;
 mod sink;
+#[cfg(feature = "nats")]
+mod sink_letters;
 mod supervisor;
 pub mod verdict;
 pub mod window;
@@ -55,7 +62,7 @@ pub use self::check::{check_sinks, try_connections};
 pub use self::children::Children;
 #[cfg(feature = "nats")]
 pub use self::forwarder::{ACKNOWLEDGED, Forwarder, forwarder, skip_to};
-pub use self::handle::{DeliveryHandle, ResendError};
+pub use self::handle::{DeliveryHandle, ResendError, Resent};
 pub use self::make::SinkError;
 pub use self::options::DeliveryOptions;
 pub use self::preview::{preview, try_out};

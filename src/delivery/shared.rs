@@ -18,8 +18,9 @@ use super::log::Log;
 use super::log_failure::LogFailure;
 use super::returning::{Forwarded, Returning};
 use super::shared_sink::{Assignment, SharedSink};
+use super::sink_letters::SinkLetters;
 use super::worker::{End, Stop};
-use crate::cluster::{Feed, FeedState, PlaceValue, Places, ReadError};
+use crate::cluster::{Feed, FeedState, PlaceValue, Places, ReadError, SharedLetters};
 use crate::model::cluster::Assigned;
 use crate::model::event::{Seq, Since};
 use crate::model::route::SinkName;
@@ -37,6 +38,7 @@ const SLACK: Duration = Duration::from_secs(1);
 pub struct SharedWork {
     pub places: Places,
     pub feed: Feed,
+    pub letters: SharedLetters,
     /// The last event that this host had stored when it joined the cluster: its sinks deliver those up to here by themselves.
     pub joined: Seq,
     /// How much of the store the shared log has.
@@ -170,6 +172,7 @@ impl SharedWork {
         self,
         work: Assignment,
         stop: Stop,
+        show_letters: impl Fn(u64),
         build: impl FnOnce(Log) -> BoxFuture<'static, End>,
     ) -> End {
         let following = self.feed.follow();
@@ -187,7 +190,8 @@ impl SharedWork {
         info!(cursor = begun.cursor.0, "the sink is worked here");
         let era = state.era;
         let shared = (self.places.clone(), self.feed.clone());
-        let (log, progress) = SharedSink::new(&work, shared, (state, following), begun);
+        let letters = SinkLetters::new(self.letters.clone(), work.store.clone(), work.options.clone());
+        let (log, progress) = SharedSink::new(&work, (shared, letters.clone()), (state, following), begun);
         let ended = CancellationToken::new();
         let worker = build(Log::Shared(Box::new(log)));
         let work = async {
@@ -201,7 +205,13 @@ impl SharedWork {
                 stop.end_now();
             }
         };
-        tokio::join!(work, keep, self.watch_log(era, &stop, &ended));
+        let count = async {
+            tokio::select! {
+                () = ended.cancelled() => {}
+                () = letters.watch_count(show_letters) => {}
+            }
+        };
+        tokio::join!(work, keep, count, self.watch_log(era, &stop, &ended));
         keeper.release().await;
         End::Again
     }
@@ -216,13 +226,18 @@ impl SharedWork {
         }
     }
 
-    /// Has a sink get the events since then again. Returns their number, of all types.
-    pub(super) async fn replay(&self, sink: &SinkName, since: Since) -> Result<u64, String> {
+    /// The shared log, or why it cannot be read.
+    pub(super) async fn reached(&self) -> Result<FeedState, String> {
         let _following = self.feed.follow();
         let limit = CancellationToken::new();
         let opened = tokio::time::timeout(Duration::from_secs(5), self.opened(&limit)).await;
         let away = "this host does not reach the shared log: see `eventsubd status`";
-        let state = opened.ok().flatten().ok_or(away)?;
+        Ok(opened.ok().flatten().ok_or(away)?)
+    }
+
+    /// Has a sink get the events since then again. Returns their number, of all types.
+    pub(super) async fn replay(&self, sink: &SinkName, since: Since) -> Result<u64, String> {
+        let state = self.reached().await?;
         let failed = |error: ReadError| LogFailure::from(error).to_string();
         let after = match since {
             Since::Seq(seq) => Seq(seq.0.saturating_sub(1)),

@@ -58,6 +58,7 @@ impl SharedWork {
         self,
         _work: Assignment,
         _stop: Stop,
+        _show_letters: impl Fn(u64),
         _build: impl FnOnce(Log) -> BoxFuture<'static, End>,
     ) -> End {
         match self {}

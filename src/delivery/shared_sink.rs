@@ -11,12 +11,13 @@ use tracing::warn;
 use super::SinkOptions;
 use super::log_failure::LogFailure;
 use super::select::Selector;
+use super::sink_letters::SinkLetters;
 use super::window::Place;
 use crate::cluster::{Feed, FeedState, Following, Mark, PlaceValue, Places, Progress};
 use crate::model::event::{Seq, StoredEvent};
 use crate::model::route::{Routes, SinkName};
 use crate::model::time::Timestamp;
-use crate::store::{Keep, Loss, SinkRecord, StartAt, Store};
+use crate::store::{Keep, Loss, SinkRecord, Store};
 
 /// Most events of one read of the log, and of one count of the backlog.
 const READ: usize = 1_000;
@@ -49,8 +50,9 @@ pub(super) struct SharedSink {
     feed: Feed,
     state: FeedState,
     _following: Following,
-    /// Keeps dead letters, and losses until they are told.
+    /// Keeps losses until they are told.
     store: Store,
+    letters: SinkLetters,
     selector: Selector,
     routes: watch::Receiver<Option<Arc<Routes>>>,
     begun: PlaceValue,
@@ -62,7 +64,7 @@ impl SharedSink {
     /// A worker of this sink, which has its place. Returns what it writes down as well.
     pub(super) fn new(
         work: &Assignment,
-        (places, feed): (Places, Feed),
+        ((places, feed), letters): ((Places, Feed), SinkLetters),
         (state, following): (FeedState, Following),
         begun: PlaceValue,
     ) -> (Self, watch::Receiver<Progress>) {
@@ -87,6 +89,7 @@ impl SharedSink {
             state,
             _following: following,
             store: work.store.clone(),
+            letters,
             selector: work.selector.clone(),
             routes: work.routes.clone(),
             begun,
@@ -104,8 +107,8 @@ impl SharedSink {
         self.places.may_work()
     }
 
-    pub(super) fn store(&self) -> &Store {
-        &self.store
+    pub(super) fn letters(&self) -> &SinkLetters {
+        &self.letters
     }
 
     fn reading(&self) -> MutexGuard<'_, Reading> {
@@ -120,11 +123,11 @@ impl SharedSink {
         self.reading().lost
     }
 
-    /// The place, with what this host's store knows of dead letters.
-    pub(super) async fn record(&self, name: &SinkName, start: StartAt) -> Result<SinkRecord, LogFailure> {
-        let local = self.store.sink(name, start).await?;
+    /// The place, with the number of dead letters.
+    pub(super) async fn record(&self) -> Result<SinkRecord, LogFailure> {
+        let dead_letters = Box::pin(self.letters.count()).await?;
         let PlaceValue { cursor, done, replays, replay_until, lost, .. } = self.begun.clone();
-        Ok(SinkRecord { cursor, done, replays, replay_until, lost, ..local })
+        Ok(SinkRecord { cursor, done, dead_letters, replays, replay_until, lost })
     }
 
     fn note(&self, mark: Option<Mark>) {

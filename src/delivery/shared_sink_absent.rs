@@ -10,8 +10,8 @@ use super::log_failure::LogFailure;
 use super::select::Selector;
 use super::window::Place;
 use crate::model::event::{Seq, StoredEvent};
-use crate::model::route::{Routes, SinkName};
-use crate::store::{Keep, SinkRecord, StartAt, Store};
+use crate::model::route::Routes;
+use crate::store::{DeadLetter, GivenUp, Keep, SinkRecord, Store};
 
 #[expect(dead_code, reason = "only a worker of the shared log reads them")]
 pub(super) struct Assignment {
@@ -42,7 +42,7 @@ impl SharedSink {
         match *self {}
     }
 
-    pub(super) async fn record(&self, _name: &SinkName, _start: StartAt) -> Result<SinkRecord, LogFailure> {
+    pub(super) async fn record(&self) -> Result<SinkRecord, LogFailure> {
         match *self {}
     }
 
@@ -63,7 +63,31 @@ impl SharedSink {
         match *self {}
     }
 
-    pub(super) fn store(&self) -> &Store {
+    pub(super) fn letters(&self) -> &SinkLetters {
+        match *self {}
+    }
+}
+
+pub(super) enum SinkLetters {}
+
+impl SinkLetters {
+    pub(super) async fn dead_letter(
+        &self,
+        _event: &StoredEvent,
+        _why: &GivenUp,
+    ) -> Result<SinkRecord, LogFailure> {
+        match *self {}
+    }
+
+    pub(super) async fn to_replay(&self, _after: i64, _limit: usize) -> Result<Vec<DeadLetter>, LogFailure> {
+        match *self {}
+    }
+
+    pub(super) async fn resent(
+        &self,
+        _id: i64,
+        _outcome: Result<(), GivenUp>,
+    ) -> Result<SinkRecord, LogFailure> {
         match *self {}
     }
 }

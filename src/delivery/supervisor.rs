@@ -103,6 +103,14 @@ async fn changed(work: &mut Option<WorkChanges>) {
     }
 }
 
+/// Publishes the number of dead letters of a sink.
+fn show_letters(statuses: &watch::Sender<Statuses>, sink: &SinkName, letters: u64) {
+    statuses.send_if_modified(|statuses| {
+        let Some(status) = statuses.get_mut(sink) else { return false };
+        std::mem::replace(&mut status.dead_letters, letters) != letters
+    });
+}
+
 impl Workers {
     fn is_busy(&self, name: &SinkName) -> bool {
         self.running.contains_key(name)
@@ -294,7 +302,11 @@ impl Delivery {
         };
         let until = self.options.shared.as_ref().map(SharedWork::joined);
         Ok(match (source, self.options.shared.clone()) {
-            (Source::Shared, Some(shared)) => Box::pin(shared.work(assignment, stop, build)),
+            (Source::Shared, Some(shared)) => {
+                let (name, statuses) = (sink.name.clone(), Arc::clone(&self.statuses));
+                let show_letters = move |letters| show_letters(&statuses, &name, letters);
+                Box::pin(shared.work(assignment, stop, show_letters, build))
+            }
             _ => build(Log::Local(LocalLog { store, until })),
         })
     }
@@ -404,12 +416,12 @@ impl Delivery {
     async fn recount(&self) {
         let sinks = Arc::clone(&self.sinks.borrow());
         for sink in sinks.iter() {
-            let Ok(record) = self.store.sink(&sink.name, sink.start).await else { continue };
-            self.statuses.send_modify(|statuses| {
-                if let Some(status) = statuses.get_mut(&sink.name) {
-                    status.dead_letters = record.dead_letters;
-                }
-            });
+            let count = match &self.options.shared {
+                Some(shared) => shared.count_letters(sink, &self.store).await,
+                None => self.store.sink(&sink.name, sink.start).await.ok().map(|record| record.dead_letters),
+            };
+            let Some(count) = count else { continue };
+            show_letters(&self.statuses, &sink.name, count);
         }
     }
 

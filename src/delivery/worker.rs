@@ -196,7 +196,7 @@ impl Worker {
     where
         F: Future<Output = Result<T, LogFailure>>,
     {
-        let mut outage = Outage::default();
+        let (mut outage, mut shown) = (Outage::default(), None);
         loop {
             match work().await {
                 Ok(done) => {
@@ -204,12 +204,22 @@ impl Worker {
                     {
                         info!(failures, lasted = duration(time), "{what} works again");
                     }
+                    if let Some(shown) = shown {
+                        self.show(
+                            |status| status.problem = status.problem.take().filter(|now| *now != shown),
+                            Seq(0),
+                        );
+                    }
                     return Some(done);
                 }
                 Err(error) if error.is_final() => return None,
                 Err(error) => {
                     if let Some(Lasting { failures, .. }) = outage.handle_failure(Instant::now().into_std()) {
                         warn!(%error, failures, "{what} failed; trying again every second");
+                    }
+                    if let LogFailure::Shared(problem) = error {
+                        self.show(|status| status.problem = Some(problem.clone()), Seq(0));
+                        shown = Some(problem);
                     }
                     if !self.stop.pause().await {
                         return None;

@@ -44,6 +44,8 @@ pub use self::loss::Loss;
 pub use self::machine::{Clock, Ticks, since_boot, ticks};
 pub use self::reader::Reader;
 use self::retention::Retention;
+use serde::{Deserialize, Serialize};
+
 use crate::model::event::{Seq, StoredEvent};
 use crate::model::route::SinkName;
 pub use crate::model::sink::StartAt;
@@ -163,14 +165,26 @@ pub struct DeadLetter {
     pub replays: u64,
 }
 
+/// A part of the dead letters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LetterPage {
+    /// Oldest first.
+    pub letters: Vec<DeadLetter>,
+    /// Where the next page begins: after this number. `None` at the end.
+    pub next: Option<i64>,
+    /// Number of messages that are no dead letters.
+    pub unreadable: u64,
+}
+
 /// A failed attempt to deliver an event.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureRecord {
     /// The time of the failure.
     pub at: Timestamp,
     /// The failure in words, free of secrets.
     pub error: String,
     /// The receiver's own words, masked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub said: Option<String>,
 }
 

@@ -6,6 +6,7 @@ mod assignment;
 mod away;
 #[path = "../common/mod.rs"]
 mod common;
+mod dead_letters;
 mod disk;
 mod faults;
 mod host;

@@ -182,11 +182,12 @@ async fn dead_letters(
     sink: &str,
     before: Option<i64>,
 ) -> Option<Letters> {
+    let before = before.unwrap_or(i64::MAX);
     let read = state
-        .store
-        .dead_letters(&SinkName::new(sink), before.unwrap_or(i64::MAX), letters::SHOWN + 1)
+        .control
+        .newest_letters(SinkName::new(sink), before, letters::SHOWN + 1)
         .await
-        .inspect_err(|error| debug!(%error, "dead letters cannot be read for the page"));
+        .inspect_err(|refused| debug!(error = refused.error, "dead letters cannot be read for the page"));
     let all = status.sinks.iter().find(|each| each.name.as_str() == sink).map_or(0, |sink| sink.dead_letters);
     read.ok().map(|read| letters::letters(sink, all, &read, status.now))
 }

@@ -53,45 +53,22 @@ fn token(sink: &SinkName) -> String {
     format!("={}", hex::encode(&Sha256::digest(name.as_bytes())[..16]))
 }
 
-/// A failure in a header.
-#[derive(Debug, Serialize, Deserialize)]
-struct Failure {
-    at: Timestamp,
-    error: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    said: Option<String>,
-}
-
 /// The part of a dead letter that is no event.
 #[derive(Debug, Serialize, Deserialize)]
 struct Failures {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    first: Option<Failure>,
-    last: Failure,
+    first: Option<FailureRecord>,
+    last: FailureRecord,
     replay: bool,
     replays: u64,
-}
-
-impl From<&FailureRecord> for Failure {
-    fn from(record: &FailureRecord) -> Self {
-        let FailureRecord { at, error, said } = record.clone();
-        Self { at, error, said }
-    }
-}
-
-impl From<Failure> for FailureRecord {
-    fn from(failure: Failure) -> Self {
-        let Failure { at, error, said } = failure;
-        Self { at, error, said }
-    }
 }
 
 /// The headers of a dead letter that `host` writes. `has_words` is false for a letter that is too large with the
 /// receiver's own words.
 pub(super) fn headers(letter: &DeadLetter, host: &str, has_words: bool) -> Vec<(&'static str, String)> {
     let mut failures = Failures {
-        first: letter.first.as_ref().map(Failure::from),
-        last: Failure::from(&letter.last),
+        first: letter.first.clone(),
+        last: letter.last.clone(),
         replay: letter.replay,
         replays: letter.replays,
     };
@@ -132,8 +109,8 @@ pub(super) fn read<'a>(
         id: i64::try_from(position).map_err(|_| Unreadable::Header(SEQ))?,
         sink,
         event,
-        first: first.map(FailureRecord::from),
-        last: last.into(),
+        first,
+        last,
         replay,
         replays,
     })

@@ -26,7 +26,7 @@ use crate::model::cluster::ClusterOptions;
 use crate::model::event::Seq;
 use crate::model::sink::SinkName;
 use crate::model::text::{chain, size};
-use crate::store::{DeadLetter, DeadLetterFilter};
+use crate::store::{DeadLetter, DeadLetterFilter, LetterPage};
 
 /// Time limit of an acknowledgement.
 const ACK_LIMIT: Duration = Duration::from_secs(5);
@@ -65,7 +65,9 @@ pub enum LettersError {
          dead-letters list`, then `eventsubd dead-letters replay` or `eventsubd dead-letters drop`"
     )]
     Full(String),
-    #[error("the dead letter is larger than `max_payload` of the NATS servers allows")]
+    #[error(
+        "a dead letter is larger than `max_payload` allows; raise it in the configuration of the NATS servers"
+    )]
     TooLarge,
     #[error("`{0}` is not a pattern of types")]
     Pattern(String),
@@ -75,17 +77,6 @@ impl From<ClusterError> for LettersError {
     fn from(error: ClusterError) -> Self {
         Self::Log(LogError::Cluster(error))
     }
-}
-
-/// A part of the letters.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct LetterPage {
-    /// Oldest first.
-    pub letters: Vec<DeadLetter>,
-    /// Where the next page begins: after this number. `None` at the end.
-    pub next: Option<i64>,
-    /// Messages that are no letters.
-    pub unreadable: u64,
 }
 
 /// The end of an attempt to write.

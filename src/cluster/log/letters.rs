@@ -12,12 +12,12 @@ use tracing::error;
 
 use super::events::{LogError, SharedLog};
 use super::letter;
-use super::letter_stream::{Choice, End, LetterPage, LetterStream, LettersError, Pages, Written, position};
+use super::letter_stream::{Choice, End, LetterStream, LettersError, Pages, Written, position};
 use crate::model::event::StoredEvent;
 use crate::model::sink::SinkName;
 use crate::model::text::chain;
 use crate::model::time::Timestamp;
-use crate::store::{DeadLetter, DeadLetterFilter, GivenUp};
+use crate::store::{DeadLetter, DeadLetterFilter, GivenUp, LetterPage};
 
 /// Attempts to write on top of what other hosts write meanwhile.
 const TRIES: usize = 10;

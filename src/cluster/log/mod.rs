@@ -17,7 +17,7 @@ mod ring;
 pub use self::batches::ReadError;
 pub use self::events::{Acknowledged, LogError, LogLimits, SharedLog};
 pub use self::feed::{Feed, FeedState, FeedTask, Following, feed};
-pub use self::letter_stream::{LetterPage, LettersError, is_shared};
+pub use self::letter_stream::{LettersError, is_shared};
 pub use self::letters::SharedLetters;
 pub use self::message::Unreadable;
 pub use self::reading::{LogBatch, LogReader};

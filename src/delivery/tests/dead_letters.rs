@@ -22,7 +22,7 @@ async fn dead_letters_are_sent_again_or_dropped() {
     bench.status("out", |status| status.dead_letters == 3).await;
 
     // While the sink still fails they stay.
-    assert_eq!(bench.handle.resend(DeadLetterFilter::default()).await.unwrap(), 3);
+    assert_eq!(bench.handle.resend(DeadLetterFilter::default()).await.unwrap().count, 3);
     let begun = std::time::Instant::now();
     while list().iter().any(|letter| letter.replay) {
         assert!(begun.elapsed() < WAIT, "they are tried");
@@ -31,7 +31,7 @@ async fn dead_letters_are_sent_again_or_dropped() {
     assert_eq!(list().len(), 3);
 
     *tap.broken.lock().unwrap() = false;
-    assert_eq!(bench.handle.resend(DeadLetterFilter::default()).await.unwrap(), 3);
+    assert_eq!(bench.handle.resend(DeadLetterFilter::default()).await.unwrap().count, 3);
     bench.status("out", |status| status.dead_letters == 0).await;
     assert_eq!(tap.ids(), numbers(1..4));
     assert!(list().is_empty());

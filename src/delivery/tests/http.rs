@@ -270,7 +270,7 @@ async fn late_events_are_signed_with_a_fresh_timestamp_and_replayed_ones_have_a_
     bench.store.append(fresh.clone()).await.unwrap();
     bench.caught_up("web").await;
     let name = SinkName::new("web");
-    assert_eq!(bench.handle.resend(crate::store::DeadLetterFilter::default()).await.unwrap(), 1);
+    assert_eq!(bench.handle.resend(crate::store::DeadLetterFilter::default()).await.unwrap().count, 1);
     bench.status("web", |status| status.delivered == 2).await;
     bench.handle.replay(&name, crate::model::event::Since::Seq(Seq(1))).await.unwrap();
     bench.push(2..3, "stream.online").await;
