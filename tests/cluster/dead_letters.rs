@@ -176,9 +176,9 @@ async fn dead_letters_are_listed_replayed_and_dropped_on_any_host() {
     // The host that works the sink dies, and the letters are there.
     let is_first = std::ptr::eq(worker, &raw const first);
     if is_first {
-        first.kill()
+        first.kill();
     } else {
-        second.kill()
+        second.kill();
     }
     let rest = if is_first { &second } else { &first };
     assert_eq!(letters(rest).await.len(), 2);
