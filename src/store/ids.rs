@@ -15,11 +15,13 @@ pub(super) const WINDOW: Duration = Duration::from_secs(1_800);
 /// Ids are forgotten a generation at a time.
 const GENERATION: Duration = Duration::from_secs(600);
 
-/// Size at which the hash set of new ids is merged into the sorted ids, which take less memory.
+/// Size at which the hash set of new ids is merged into the sorted ids, which take less memory: at least this many, and at
+/// least this part of those in order. Each merge goes through all of them.
 const YOUNG: usize = 32_768;
+const YOUNG_PART: usize = 8;
 
-/// Marks of one part of a generation, about: what one line of the processor's cache holds.
-const PART: usize = 8;
+/// Most marks of a range, on average: what one line of the processor's cache holds.
+const RANGE: usize = 8;
 
 /// Hash of an id, with a random key of this process. With a million known ids, one new event in 2⁴⁴ is taken for a
 /// duplicate; without the key, such ids cannot be searched for.
@@ -58,7 +60,7 @@ impl Hasher for Same {
 
 /// Ids that were stored within a generation.
 ///
-/// Marks are spread evenly over all numbers. So equal ranges of numbers hold about [`PART`] marks each, and looking a mark up
+/// Marks are spread evenly over all numbers. So each of many equal ranges of numbers holds a few of them, and looking a mark up
 /// reads few lines of the processor's cache.
 #[derive(Debug, Default)]
 struct Generation {
@@ -67,6 +69,8 @@ struct Generation {
     marks: Vec<Mark>,
     /// Where the marks of each range begin, and where those of the last one end.
     ranges: Vec<u32>,
+    /// Number of the highest bits of a mark, which number its range.
+    bits: u32,
 }
 
 impl Generation {
@@ -78,21 +82,23 @@ impl Generation {
 
     /// Returns the range that a mark belongs to.
     fn range(&self, mark: Mark) -> usize {
-        let ranges = self.ranges.len().saturating_sub(1) as u128;
-        usize::try_from((u128::from(mark.0) * ranges) >> u64::BITS).unwrap_or(0)
+        let number = mark.0.checked_shr(u64::BITS - self.bits).unwrap_or(0);
+        usize::try_from(number).unwrap_or(0)
     }
 
     fn add(&mut self, young: Vec<Mark>) {
         self.merge(young);
-        let ranges = (self.marks.len() / PART).max(1);
+        let ranges = (self.marks.len() / RANGE).max(1).next_power_of_two();
+        self.bits = ranges.trailing_zeros();
         let place = |place: usize| u32::try_from(place).unwrap_or(u32::MAX);
         self.ranges = vec![place(self.marks.len()); ranges + 1];
-        let mut found = 0;
+        let (mut found, mut next) = (0, 0);
         for (nth, mark) in self.marks.iter().enumerate() {
-            let range = self.range(*mark);
-            if range >= found {
+            if u128::from(mark.0) >= next {
+                let range = self.range(*mark);
                 self.ranges[found..=range].fill(place(nth));
                 found = range + 1;
+                next = (found as u128) << (u64::BITS - self.bits);
             }
         }
     }
@@ -102,20 +108,16 @@ impl Generation {
         young.sort_unstable();
         let mut old = self.marks.len();
         self.marks.resize(old + young.len(), Mark(0));
-        for place in (0..self.marks.len()).rev() {
-            let Some(last) = young.last() else { break };
-            if old > 0 && self.marks[old - 1] > *last {
-                old -= 1;
-                self.marks[place] = self.marks[old];
-            } else {
-                self.marks[place] = *last;
-                young.pop();
-            }
+        for (before, mark) in young.iter().enumerate().rev() {
+            let greater = self.marks[..old].iter().rev().take_while(|known| *known > mark).count();
+            self.marks.copy_within(old - greater..old, old - greater + before + 1);
+            old -= greater;
+            self.marks[old + before] = *mark;
         }
     }
 }
 
-/// The ids of the last half hour: about 9 bytes each, but for the youngest.
+/// The ids of the last half hour: about 9 bytes each, and 11 to 22 for the youngest.
 #[derive(Debug)]
 pub(super) struct Ids {
     marker: Marker,
@@ -158,10 +160,12 @@ impl Ids {
     pub(super) fn compact(&mut self, now: Instant) {
         let since = |then: Instant| now.saturating_duration_since(then);
         let is_over = since(self.begun) >= GENERATION;
-        if self.young.len() >= YOUNG || is_over && !self.young.is_empty() {
-            self.present.add(std::mem::take(&mut self.young).into_iter().collect());
+        let is_large = self.young.len() >= YOUNG.max(self.present.marks.len() / YOUNG_PART);
+        if is_large || is_over && !self.young.is_empty() {
+            self.present.add(self.young.drain().collect());
         }
         if is_over {
+            self.young.shrink_to_fit();
             self.begun = now;
             let present = std::mem::take(&mut self.present);
             if !present.marks.is_empty() {
