@@ -27,10 +27,10 @@ pub const DATABASE: &str = "events.db";
 
 /// Client secret for the sandbox, which needs none from the file.
 pub const SANDBOX_SECRET: &str = "sandbox-secret";
-/// Capacity of the store's write queue, in events.
-const QUEUE_EVENTS: usize = 8_192;
+/// Capacity of the store's write queue, in events. At full speed the queue is full, and the daemon keeps its memory.
+const QUEUE_EVENTS: usize = 4_096;
 /// Capacity of the store's write queue, in bytes of payload.
-const QUEUE_BYTES: usize = 16 << 20;
+const QUEUE_BYTES: usize = 8 << 20;
 
 pub(super) fn store(config: &Config) -> StoreOptions {
     StoreOptions::new(
