@@ -16,6 +16,7 @@ use super::target::{load_options, own_options};
 use super::term::{self, Failure, masked};
 use crate::config::{self, Config, Diagnostic, Listen, LoadOptions, Method, ShardTransport};
 use crate::daemon::{self, Owner};
+use crate::delivery::BEHIND;
 use crate::model::catalog::CHAT_WITH_NOTICES;
 use crate::model::grants::{self, Scopes};
 use crate::model::mode::ShardCount;
@@ -42,6 +43,7 @@ pub(super) fn run(args: &Args, flags: &CheckArgs) -> Result<u8, Failure> {
         Ok(loaded) => {
             let mut parts = parts(&loaded.config);
             parts.extend(owner(&options, &loaded.config));
+            parts.extend(left_behind(&loaded.config));
             // Within the service everything has been tried already.
             if own_options(args).env.get("STATE_DIRECTORY").is_none() {
                 parts.extend(service::remarks(&options.path, &loaded));
@@ -86,6 +88,20 @@ fn owner(options: &LoadOptions, config: &Config) -> Option<Line> {
     let reader = Reader::open(&daemon::database(config)).ok()?;
     let owned = Owner::of(options).check(&config.state_directory, &reader).ok()?.err()?;
     Some(line("state", Mark::Bad, format!("{owned}: {}", owned.advice())))
+}
+
+/// Reports events that are still in the shared log of a cluster, if the file is without one.
+fn left_behind(config: &Config) -> Option<Line> {
+    if config.cluster.is_some() {
+        return None;
+    }
+    let reader = Reader::open(&daemon::database(config)).ok()?;
+    let (_, sinks) = reader.settings(BEHIND).ok()?.pop()?;
+    let text = format!(
+        "without `[cluster]` these sinks miss events that are still in the shared log: {sinks}. Put the section back, let \
+         `eventsubd run` deliver them, and see `eventsubd status`"
+    );
+    Some(line("cluster", Mark::Bad, text))
 }
 
 /// A line for each part of a file that has no errors.

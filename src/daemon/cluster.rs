@@ -23,7 +23,7 @@ use crate::cluster::{
 pub(super) use crate::cluster::{LocalShards, ShardEnds};
 use crate::config::Config;
 use crate::delivery::{
-    ACKNOWLEDGED, DeliveryHandle, Forwarder, SharedWork, SinkOptions, Skipped, forwarder, skip_to,
+    ACKNOWLEDGED, BEHIND, DeliveryHandle, Forwarder, SharedWork, SinkOptions, Skipped, forwarder, skip_to,
 };
 use crate::gaps::{GapHosts, SharedText};
 use crate::helix::MaySend;
@@ -153,7 +153,8 @@ pub(super) async fn join(
     let Some(options) = options::cluster(config) else {
         if !store.settings(JOINED).await?.is_empty() {
             // Joining again begins with what is stored then.
-            store.set_settings(vec![(JOINED.to_owned(), None)]).await?;
+            let gone = [JOINED, BEHIND].map(|name| (name.to_owned(), None));
+            store.set_settings(gone.to_vec()).await?;
         }
         return Ok(None);
     };

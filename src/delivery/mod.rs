@@ -68,7 +68,7 @@ pub use self::options::DeliveryOptions;
 pub use self::preview::{preview, try_out};
 pub use self::shared::SharedWork;
 pub use self::sink::OpenStdout;
-pub use self::supervisor::Delivery;
+pub use self::supervisor::{BEHIND, Delivery};
 pub use self::worker::Skipped;
 use self::worker::Statuses;
 use crate::model::route::Routes;

@@ -28,6 +28,8 @@ use crate::store::StartAt;
 
 /// Period of noting how much of the store the log has.
 const NOTE: Duration = Duration::from_secs(1);
+/// Looks after which a sink that is behind counts as being behind.
+const LASTING: u32 = 3;
 /// Pause after a failure of NATS.
 const RETRY: Duration = Duration::from_millis(500);
 /// A new sink begins so much before it was added: the servers have to agree on the time to half a second.
@@ -66,15 +68,32 @@ impl WorkChanges {
 pub(super) struct Returns {
     notes: Returning,
     kept: BTreeMap<SinkName, Seq>,
+    /// Sinks that are behind, as they were found last, with the count of looks that found the same.
+    behind: (Vec<SinkName>, u32),
+    /// Those that were told last.
+    told: Option<Vec<SinkName>>,
+}
+
+/// News for the store of this host about the shared log.
+#[derive(Debug, Default)]
+pub(super) struct ReturnNews {
+    /// Places that have moved.
+    pub(super) cursors: Vec<(SinkName, Seq)>,
+    /// Sinks that have not had everything in the shared log for a while, if they are others than before.
+    pub(super) behind: Option<Vec<SinkName>>,
 }
 
 impl Returns {
-    /// Waits for a while, and returns the places that have moved.
-    pub(super) async fn next(&mut self, shared: Option<&SharedWork>) -> Vec<(SinkName, Seq)> {
+    /// Waits for a while, and returns what has changed.
+    pub(super) async fn next(&mut self, shared: Option<&SharedWork>) -> ReturnNews {
         let Some(shared) = shared else { return std::future::pending().await };
         tokio::time::sleep(NOTE).await;
-        self.notes.note(*shared.forwarded.borrow());
+        let forwarded = *shared.forwarded.borrow();
+        self.notes.note(forwarded);
         let places = shared.places.cursors();
+        let newest = forwarded.position.max(*shared.feed.newest().borrow());
+        let behind = places.iter().filter(|(_, cursor)| **cursor < newest);
+        let behind = self.behind(behind.map(|(sink, _)| sink.clone()).collect(), places.is_empty());
         let mut moved = Vec::new();
         for (sink, cursor) in &places {
             let local = self.notes.local_cursor(*cursor);
@@ -86,7 +105,22 @@ impl Returns {
         if let Some(slowest) = places.values().min() {
             self.notes.forget(*slowest);
         }
-        moved
+        ReturnNews { cursors: moved, behind }
+    }
+
+    /// Returns the sinks that are behind, once that has lasted: under load some always are for a moment.
+    fn behind(&mut self, found: Vec<SinkName>, is_unknown: bool) -> Option<Vec<SinkName>> {
+        if is_unknown {
+            return None;
+        }
+        if self.behind.0 == found {
+            self.behind.1 += 1;
+        } else {
+            self.behind = (found, 0);
+        }
+        let (found, looks) = &self.behind;
+        let is_due = (found.is_empty() || *looks >= LASTING) && self.told.as_ref() != Some(found);
+        is_due.then(|| self.told.insert(found.clone()).clone())
     }
 }
 

@@ -28,9 +28,14 @@ impl WorkChanges {
 pub(super) struct Returns;
 
 impl Returns {
-    pub(super) async fn next(&mut self, _shared: Option<&SharedWork>) -> Vec<(SinkName, Seq)> {
+    pub(super) async fn next(&mut self, _shared: Option<&SharedWork>) -> ReturnNews {
         std::future::pending().await
     }
+}
+
+pub(super) struct ReturnNews {
+    pub(super) cursors: Vec<(SinkName, Seq)>,
+    pub(super) behind: Option<Vec<SinkName>>,
 }
 
 impl SharedWork {

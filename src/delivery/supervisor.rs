@@ -17,16 +17,17 @@ use super::handle::{Request, ResendError, Rewind};
 use super::log::{LocalLog, Log};
 use super::make::{Made, SinkError, make_or_print, selector};
 use super::receiver::Receiver;
-use super::shared::{Returns, SharedWork, WorkChanges};
+use super::shared::{ReturnNews, Returns, SharedWork, WorkChanges};
 use super::shared_sink::Assignment;
 use super::single::SingleWorker;
 use super::worker::{Command, End, SharedPause, Statuses, Stop, Waiting, Worker, follower};
 use super::{DeliveryOptions, FORWARDER, SinkOptions, sleep_until};
-use crate::model::event::Seq;
 use crate::model::route::{Routes, SinkName};
 use crate::model::status::SinkState;
 use crate::store::{Follower, Keep, Store};
 
+/// Setting with the names of the sinks that have not had everything in the shared log.
+pub const BEHIND: &str = "cluster.behind";
 /// Pause before a worker that failed is started again.
 const RESTART: Duration = Duration::from_secs(5);
 /// Requests that may wait for a worker.
@@ -166,7 +167,7 @@ impl Delivery {
                 Ok(()) = self.sinks.changed() => {}
                 () = changed(&mut work) => {}
                 () = &mut founding => {}
-                cursors = returns.next(shared.as_ref()) => self.keep_cursors(cursors, &workers),
+                news = returns.next(shared.as_ref()) => self.keep_returns(news, &workers).await,
                 Ok(()) = lost.changed() => self.show_losses(&lost.borrow_and_update()),
                 () = sleep_until(restart) => {}
                 Some(ended) = workers.tasks.join_next_with_id() => self.ended(ended, &mut workers).await,
@@ -346,12 +347,18 @@ impl Delivery {
         error.map(|error| error.to_string())
     }
 
-    /// Stores where sinks would go on here if this host left the cluster.
-    fn keep_cursors(&self, cursors: Vec<(SinkName, Seq)>, workers: &Workers) {
+    /// Stores where sinks would go on here if this host left the cluster, and which would miss events.
+    async fn keep_returns(&self, ReturnNews { cursors, behind }: ReturnNews, workers: &Workers) {
         for (sink, cursor) in cursors {
             if workers.through.contains(&sink) {
                 self.store.keep_place(&sink, cursor, Vec::new(), Keep::Lazily);
             }
+        }
+        if let Some(behind) = behind {
+            let names: Vec<&str> = behind.iter().map(SinkName::as_str).collect();
+            let text = (!names.is_empty()).then(|| names.join(", "));
+            // A failing disk is reported by the writer.
+            let _ = self.store.set_settings(vec![(BEHIND.to_owned(), text)]).await;
         }
     }
 

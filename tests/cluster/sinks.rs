@@ -228,6 +228,21 @@ async fn skip_retry_and_replay_work_on_any_host() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     arrives(&sandbox, &[first]).await;
+
+    // The other sink still waits: its events would be missed without the cluster.
+    let with = fs::read_to_string(first.path("config.toml")).unwrap();
+    let (before, rest) = with.split_once("[cluster]").unwrap();
+    let (_, after) = rest.split_once("\n\n").unwrap();
+    fs::write(first.path("config.toml"), format!("{before}{after}")).unwrap();
+    let begun = Instant::now();
+    loop {
+        let (done, said) = says(first, &["check"]).await;
+        if !done && said.contains("these sinks miss events that are still in the shared log: down.") {
+            break;
+        }
+        assert!(begun.elapsed() < WAIT, "{said}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
