@@ -138,7 +138,7 @@ impl SharedSink {
         }
     }
 
-    /// See [`Log::read_for`].
+    /// See `Log::read_for`.
     pub(super) async fn read(
         &self,
         after: Seq,
@@ -234,7 +234,7 @@ impl SharedSink {
         Ok(())
     }
 
-    /// See [`Log::wanted_after`].
+    /// See `Log::wanted_after`.
     pub(super) async fn wanted_after(&self, after: Seq) -> Result<(Vec<Seq>, Seq), LogFailure> {
         let events = match self.feed.recent(after, usize::MAX, usize::MAX) {
             Some((events, _)) => events,
