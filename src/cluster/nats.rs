@@ -14,7 +14,7 @@ use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{self, DiscardPolicy, LastRawMessageErrorKind};
 use async_nats::{Client, ClientError, ConnectOptions, Event, HeaderMap, ServerError, header};
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::era::{Look, first_revision};
 use super::lease::Answer;
@@ -103,6 +103,8 @@ pub struct NatsReport {
 struct Link {
     masking: Masking,
     problem: Mutex<Option<String>>,
+    /// Whether the first attempt to connect is over.
+    is_tried: watch::Sender<bool>,
     changed: Arc<Notify>,
 }
 
@@ -119,6 +121,7 @@ impl Link {
             _ => return,
         };
         *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+        self.is_tried.send_replace(true);
         self.changed.notify_one();
     }
 
@@ -161,7 +164,12 @@ impl Connection {
         let credentials = options.credentials.as_ref();
         let servers = NatsServers::new(&options.nats, credentials).map_err(ClusterError::Settings)?;
         let masking = nats_masking(&options.nats, credentials);
-        let link = Arc::new(Link { masking, problem: Mutex::default(), changed });
+        let link = Arc::new(Link {
+            masking,
+            problem: Mutex::default(),
+            is_tried: watch::Sender::new(false),
+            changed,
+        });
         let events = Arc::clone(&link);
         let connect = ConnectOptions::new()
             .name(format!("eventsubd {}", options.host))
@@ -183,6 +191,12 @@ impl Connection {
 
     pub(super) fn client(&self) -> Client {
         self.client.clone()
+    }
+
+    /// Waits until the first attempt to connect is over, but not for longer than it may take.
+    pub(super) async fn tried(&self) {
+        let mut is_tried = self.link.is_tried.subscribe();
+        let _ = tokio::time::timeout(CONNECT_LIMIT, is_tried.wait_for(|is_tried| *is_tried)).await;
     }
 
     /// Why NATS does not answer; `None` while it is connected.

@@ -517,6 +517,7 @@ impl Driver {
         let (connection, options, newest) = (connection.clone(), self.options.clone(), self.era.newest());
         self.spawn(async move {
             tokio::time::sleep(pause).await;
+            connection.tried().await;
             Done::Opened(Bucket::open(connection, options, newest).await.map(Arc::new))
         });
     }

@@ -92,6 +92,9 @@ async fn a_killed_leader_is_followed_and_nothing_is_made_anew() {
     arrives(&sandbox, &[&first]).await;
     let before = made_and_deleted(&sandbox);
     assert_eq!(before.0, 4);
+    for host in [&first, &second, &third] {
+        assert!(!host.log().contains("cannot connect to NATS"), "a start is no failure: {}", host.log());
+    }
 
     let answer = output(third.command(&["hosts"])).await;
     let table = text(&answer.stdout);
