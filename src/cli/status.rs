@@ -12,7 +12,7 @@ use super::args::{Args, StatusArgs};
 use super::control::{Connection, block_on};
 use super::exit::exit_code;
 use super::term::{self, Failure, masked};
-use crate::model::cluster::{ClusterStatus, HostState, Role};
+use crate::model::cluster::{ClusterStatus, HostState, HostStatus, Role};
 use crate::model::grants;
 use crate::model::status::{
     GrantStatus, Health, InviteStatus, ShardStatus, SinkStatus, Status, SubscriptionEntry, SubscriptionState,
@@ -159,6 +159,9 @@ fn render(status: &Status, colour: bool, listed: &[SubscriptionEntry]) -> String
             status.shards.len() - LISTED
         ));
     }
+    if let Some(shards) = status.cluster.as_ref().and_then(shards_elsewhere) {
+        line(format!("elsewhere      {shards}"));
+    }
     if let Some(reconnects) = reconnects(status) {
         line(format!("reconnects     {reconnects}"));
     }
@@ -225,6 +228,17 @@ fn render(status: &Status, colour: bool, listed: &[SubscriptionEntry]) -> String
         line("  `eventsubd status --subscriptions` lists all of them".to_owned());
     }
     out.into_inner()
+}
+
+/// The shards of the other hosts of the cluster; `None` if they have none.
+fn shards_elsewhere(cluster: &ClusterStatus) -> Option<String> {
+    let is_other = |host: &&HostStatus| {
+        host.name != cluster.host && host.state != HostState::Down && !host.shards.is_empty()
+    };
+    let others = cluster.hosts.iter().filter(is_other).take(LISTED);
+    let shards: Vec<String> =
+        others.map(|host| format!("shards {} on {}", host.shards_in_words(), host.name)).collect();
+    (!shards.is_empty()).then(|| shards.join("; "))
 }
 
 /// The cluster in one line; `eventsubd hosts` has the table.

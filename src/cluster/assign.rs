@@ -68,6 +68,8 @@ pub(super) enum Fitness {
     /// Anything.
     Stable,
     /// Work that has no host. Others' work is not moved to it yet, as it may go again.
+    /// It does not reach Twitch.
+    Blind,
     Fresh,
     Draining,
     Leaving,

@@ -37,6 +37,7 @@ fn fitness() -> impl Strategy<Value = Fitness> {
     prop_oneof![
         3 => Just(Fitness::Stable),
         1 => Just(Fitness::Fresh),
+        1 => Just(Fitness::Blind),
         1 => Just(Fitness::Draining),
         1 => Just(Fitness::Leaving),
     ]
@@ -56,7 +57,8 @@ fn takers(fits: &Fits) -> BTreeSet<Arc<str>> {
     let kind = |fitness: &Fitness| match fitness {
         Fitness::Stable | Fitness::Fresh => 0,
         Fitness::Draining => 1,
-        Fitness::Leaving => 2,
+        Fitness::Blind => 2,
+        Fitness::Leaving => 3,
     };
     let best = fits.values().map(kind).min();
     fits.iter().filter(|(_, fitness)| Some(kind(fitness)) == best).map(|(name, _)| Arc::clone(name)).collect()

@@ -301,6 +301,11 @@ impl Assigner {
         Some(&self.applied.1).filter(|_| self.applied.0 > 0)
     }
 
+    /// Whether any shard is this host's.
+    pub(super) fn has_shards(&self, name: &str) -> bool {
+        self.applied.1.shards.values().any(|host| **host == *name)
+    }
+
     /// Number of hosts that count for the number of shards.
     pub(super) fn host_count(&self) -> u32 {
         let count = self.applied.1.members.values().filter(|member| member.counts).count();

@@ -46,7 +46,7 @@ pub(super) struct HostValue {
     /// Start of its process.
     pub(super) since: Timestamp,
     pub(super) leaving: bool,
-    /// Whether it has led, and could not reach Twitch.
+    /// Whether it has led or had shards, and could not reach Twitch.
     #[serde(default)]
     pub(super) blind: bool,
     pub(super) shards: Vec<u32>,
@@ -103,6 +103,7 @@ impl Known {
     fn fitness(&self, now: Moment, draining: Option<&String>) -> Fitness {
         match draining {
             _ if self.value.leaving => Fitness::Leaving,
+            _ if self.value.blind => Fitness::Blind,
             Some(run) if *run == self.value.holder.run => Fitness::Draining,
             _ if now.saturating_sub(self.alive_since) >= STABLE => Fitness::Stable,
             _ => Fitness::Fresh,
@@ -169,13 +170,10 @@ impl Hosts {
         now: Moment,
     ) -> Fits {
         let mut fits = Fits::new();
-        let one_sees = self.alive().any(|name| !self.known[name].value.blind);
         for name in self.alive() {
             let known = &self.known[name];
             let is_lost = have_lost.contains(name) && known.is_lost(self.ticks, now);
-            // Without Twitch it has no socket; if no host has a way there, it may as well keep its shards.
-            let is_blind = one_sees && known.value.blind;
-            if known.value.knows_assignments() && !is_lost && !is_blind {
+            if known.value.knows_assignments() && !is_lost {
                 fits.insert(Arc::clone(name), known.fitness(now, draining.get(name)));
             }
         }

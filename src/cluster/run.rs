@@ -711,17 +711,22 @@ impl Driver {
     }
 
     fn look_at_twitch(&mut self, at: Moment) {
-        let leads = self.terms.role() == Role::Leader;
-        let is_blind = self.sight.update(leads.then(|| self.inputs.facts.borrow().is_failing), at);
+        // Without a leader nobody binds a socket, and it closes: that is no fault of the way to Twitch.
+        let is_led = self.host.epoch(at).is_some() && self.leader.is_taken();
+        let has_shards = is_led && self.assigner.has_shards(&self.options.host);
+        let is_needed = self.terms.role() == Role::Leader || has_shards;
+        let is_blind = self.sight.update(is_needed.then(|| self.inputs.facts.borrow().is_failing), at);
         if is_blind == self.is_blind {
             return;
         }
         self.is_blind = is_blind;
         self.host.renew_now(at);
         if is_blind {
-            warn!("this host leads and cannot reach Twitch; it makes room for another host, if there is one");
+            warn!(
+                "this host cannot reach Twitch; it leaves the lead and its shards to another host, if there is one"
+            );
         } else {
-            info!("this host may lead again");
+            info!("this host may lead and have shards again");
         }
     }
 
@@ -1125,7 +1130,7 @@ impl Driver {
     /// The problem of a host that has made room for another one.
     fn blindness(&self) -> Option<(String, String)> {
         let text =
-            "this host has led and could not reach Twitch, so it leaves the lead to others for 5 minutes";
+            "this host could not reach Twitch, so it leaves the lead and its shards to others for 5 minutes";
         let hint = "see whether this machine reaches api.twitch.tv and eventsub.wss.twitch.tv";
         (self.is_blind && self.terms.role() != Role::Leader).then(|| (text.to_owned(), hint.to_owned()))
     }

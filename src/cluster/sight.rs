@@ -1,13 +1,13 @@
-//! Whether this host reaches Twitch, from what it met with while it led. ◆
+//! Whether this host reaches Twitch, from what it met with while it led or had shards. ◆
 //!
-//! A host that stands by has no evidence: it counts as reaching Twitch until it has led in vain, and again some time
-//! after that.
+//! A host that does neither has no evidence: it counts as reaching Twitch until it has tried in vain, and again some
+//! time after that.
 
 use std::time::Duration;
 
 use super::lease::Moment;
 
-/// Time without a shard that delivers after which a leader makes room for another host.
+/// Time without a shard that delivers after which a host makes room for another one.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Time after which a host may try again.
 const AGAIN: Duration = Duration::from_secs(300);
@@ -15,12 +15,13 @@ const AGAIN: Duration = Duration::from_secs(300);
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sight {
     failing_since: Option<Moment>,
-    /// When it last led in vain for long.
+    /// When it last tried in vain for long.
     blind_at: Option<Moment>,
 }
 
 impl Sight {
-    /// Takes note of how things are: `None` if this host does not lead, else whether Twitch is out of reach. Returns whether
+    /// Takes note of how things are: `None` if this host neither leads nor has shards, else whether Twitch is out of
+    /// reach. Returns whether
     /// it counts as out of reach.
     pub(super) fn update(&mut self, is_failing: Option<bool>, now: Moment) -> bool {
         match is_failing {

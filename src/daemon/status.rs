@@ -1,6 +1,6 @@
 //! The whole status, put together from what each part publishes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -177,7 +177,7 @@ fn judge(status: &mut Status, called: bool, hanging: &Hanging) {
     };
     status.ready = status.not_ready.is_empty();
     let target = status.reconcile.conduit.as_ref().map_or(0, |c| c.shard_count as usize);
-    let bound_shards = delivering(status);
+    let bound_shards = status.delivering_shards();
     let reconciled = status.reconcile.generation == status.config.generation;
     let matches = reconciled && status.reconcile.converged && bound_shards >= target;
     // Whether Twitch matches the file is the leader's to tell.
@@ -237,13 +237,6 @@ fn forward_problems(cluster: &ClusterStatus, now: Timestamp) -> Vec<(String, &'s
     found
 }
 
-/// Returns the number of shards that deliver, here or on another host.
-fn delivering(status: &Status) -> usize {
-    let here = status.shards.iter().filter(|shard| shard.state.delivers()).map(|shard| shard.shard.0);
-    let hosts = status.cluster.iter().flat_map(|cluster| &cluster.hosts);
-    here.chain(hosts.flat_map(|host| host.shards.iter().copied())).collect::<BTreeSet<u32>>().len()
-}
-
 fn has_token(status: &Status) -> bool {
     matches!(status.token.state, TokenState::Valid | TokenState::Renewing)
 }
@@ -254,7 +247,7 @@ fn not_ready(status: &Status, called: bool) -> Vec<String> {
     if !has_token(status) {
         found.push(NO_TOKEN.to_owned());
     }
-    if !called && delivering(status) == 0 {
+    if !called && status.delivering_shards() == 0 {
         found.push("no shard delivers events".to_owned());
     }
     if status.reconcile.generation == 0 && status.reconcile.remembered.is_none() {
@@ -337,9 +330,19 @@ fn problems(status: &Status, hanging: &Hanging) -> Vec<Problem> {
     match &down[..] {
         [] => {}
         [(_, problem), ..] if down.len() == all => {
-            let hint = "it reconnects by itself; no event comes in meanwhile, and after 72 hours Twitch deletes the conduit \
-                        with all subscriptions";
-            add("shards", &format!("none of {all} is connected: {problem}"), hint);
+            let (whose, hint) = if status.cluster.is_some() {
+                (
+                    " of this host",
+                    "it reconnects by itself; after 10 seconds its shards go to another host that reaches Twitch, if there is one",
+                )
+            } else {
+                (
+                    "",
+                    "it reconnects by itself; no event comes in meanwhile, and after 72 hours Twitch deletes the conduit \
+                     with all subscriptions",
+                )
+            };
+            add("shards", &format!("none of {all}{whose} is connected: {problem}"), hint);
         }
         [(first, problem), ..] if down.len() > LISTED_SHARDS => {
             let message = format!("{} of {all} are not connected; shard {first}: {problem}", down.len());

@@ -5,7 +5,7 @@
 
 #![warn(missing_docs)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
@@ -114,6 +114,13 @@ impl Status {
     /// Whether another host of the cluster does the work at Twitch, or shall.
     pub fn stands_by(&self) -> bool {
         self.cluster.as_ref().is_some_and(|cluster| cluster.role != Role::Leader)
+    }
+
+    /// Number of shards that deliver, here or on another host of the cluster.
+    pub fn delivering_shards(&self) -> usize {
+        let here = self.shards.iter().filter(|shard| shard.state.delivers()).map(|shard| shard.shard.0);
+        let hosts = self.cluster.iter().flat_map(|cluster| &cluster.hosts);
+        here.chain(hosts.flat_map(|host| host.shards.iter().copied())).collect::<BTreeSet<u32>>().len()
     }
 
     /// The verdict on the whole, with a sentence that the command line and the page show.

@@ -261,7 +261,7 @@ fn tiles(status: &Status) -> Vec<Tile> {
         note,
     ));
 
-    let deliver = status.shards.iter().filter(|shard| shard.state.delivers()).count() as u64;
+    let deliver = status.delivering_shards() as u64;
     let wanted = status.reconcile.conduit.as_ref().map_or(0, |conduit| u64::from(conduit.shard_count));
     let wanted = wanted.max(status.shards.len() as u64);
     if wanted > 0 || status.webhook.is_none() {

@@ -48,6 +48,7 @@ fn problems_come_first_and_every_field_is_shown() {
         conduit        5b1f2c7a, 2 shards
         shard 1        waiting for 20 s, 1 event, lost its connection 2 times
         shard 0        bound for 2 h 1 min, 12 events, moved once as Twitch asked
+        elsewhere      shards 0, 1 on web-2
         reconnects     2 keepalive, 1 requested
         webhook        https://example.org/eventsub, listening on 127.0.0.1:8080
                        14 requests, 1 challenge, 3 connections open, Twitch's clock 2 s behind ours

@@ -21,8 +21,8 @@ pub(in crate::cli) fn reasons(status: &Status) -> Vec<String> {
         TokenState::Unavailable => found.push("there is no token: Twitch did not issue one".to_owned()),
     }
     match &status.reconcile.conduit {
-        Some(conduit) if !status.shards.is_empty() => {
-            let bound = status.shards.iter().filter(|shard| shard.state.delivers()).count();
+        Some(conduit) if !status.shards.is_empty() || status.cluster.is_some() => {
+            let bound = status.delivering_shards();
             if bound < conduit.shard_count as usize {
                 found.push(format!("{bound} of {} deliver", counted(conduit.shard_count.into(), "shard")));
             }
