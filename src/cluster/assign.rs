@@ -28,8 +28,6 @@ pub struct Work {
     pub shards: Option<ShardWork>,
     /// Every sink, with the host that it is pinned to.
     pub sinks: BTreeMap<SinkName, Option<Arc<str>>>,
-    /// Host that all shards go to if none has any: they stay together. `None` spreads them over the hosts.
-    pub together_at: Option<Arc<str>>,
 }
 
 /// A host that belongs to the cluster until a person forgets it.
@@ -68,10 +66,10 @@ pub(super) enum Fitness {
     /// Anything.
     Stable,
     /// Work that has no host. Others' work is not moved to it yet, as it may go again.
-    /// It does not reach Twitch.
-    Blind,
     Fresh,
     Draining,
+    /// It does not reach Twitch.
+    Blind,
     Leaving,
 }
 
@@ -97,9 +95,7 @@ pub(super) fn assign(fits: &Fits, work: &Work, last: &Assignment) -> Assignment 
         Some(shards) => shards.numbers.iter().map(|number| (*number, None)).collect(),
         None => last.shards.keys().map(|number| (*number, None)).collect(),
     };
-    let one = work.together_at.as_ref().and_then(|home| together(home, &takers, &last.shards));
-    let shard_takers = one.map_or_else(|| takers.clone(), |one| BTreeMap::from([one]));
-    let shards = spread(&numbers, &last.shards, fits, &shard_takers, &BTreeMap::new());
+    let shards = spread(&numbers, &last.shards, fits, &takers, &BTreeMap::new());
     let loads = loads(shards.values());
     let sinks = spread(&work.sinks, &last.sinks, fits, &takers, &loads);
     if let Some(work) = &work.shards {
@@ -111,17 +107,6 @@ pub(super) fn assign(fits: &Fits, work: &Work, last: &Assignment) -> Assignment 
 }
 
 type Takers<'a> = BTreeMap<&'a Arc<str>, Fitness>;
-
-/// The host that has all shards: the one that has most of them now.
-fn together<'a>(
-    home: &Arc<str>,
-    takers: &Takers<'a>,
-    last: &BTreeMap<u32, Arc<str>>,
-) -> Option<(&'a Arc<str>, Fitness)> {
-    let loads = loads(last.values());
-    let weight = |name: &Arc<str>| (loads.get(name).copied().unwrap_or(0), name == home);
-    takers.iter().max_by_key(|(name, _)| weight(name)).map(|(name, fitness)| (*name, *fitness))
-}
 
 fn loads<'a>(hosts: impl Iterator<Item = &'a Arc<str>>) -> BTreeMap<Arc<str>, usize> {
     let mut loads = BTreeMap::new();

@@ -29,7 +29,6 @@ fn work(shards: u32, sinks: &[Option<usize>]) -> Work {
             lost: BTreeSet::new(),
         }),
         sinks: sinks.iter().enumerate().map(sink).collect(),
-        together_at: None,
     }
 }
 
@@ -37,8 +36,8 @@ fn fitness() -> impl Strategy<Value = Fitness> {
     prop_oneof![
         3 => Just(Fitness::Stable),
         1 => Just(Fitness::Fresh),
-        1 => Just(Fitness::Blind),
         1 => Just(Fitness::Draining),
+        1 => Just(Fitness::Blind),
         1 => Just(Fitness::Leaving),
     ]
 }
@@ -147,27 +146,6 @@ proptest! {
         fits.insert(name(ended), Fitness::Fresh);
         let back = assign(&fits, &work, &new);
         prop_assert_eq!(&back.shards, &new.shards, "nothing moves to a host that has just come");
-    }
-}
-
-proptest! {
-    /// Shards that are to stay together have one host, which does not change while it may have them.
-    #[test]
-    fn shards_stay_together_at_a_live_host(before in fits(), after in fits(), shards in 1_u32..12, home in 0_usize..5) {
-        let work = Work { together_at: Some(name(home)), ..work(shards, &[]) };
-        let last = assign(&before, &work, &Assignment::default());
-        let new = assign(&after, &work, &last);
-        let hosts = |of: &Assignment| of.shards.values().cloned().collect::<BTreeSet<_>>();
-        for (of, fits) in [(&last, &before), (&new, &after)] {
-            prop_assert!(fits.is_empty() || hosts(of).len() == 1);
-            prop_assert!(fits.is_empty() || hosts(of).is_subset(&takers(fits)));
-        }
-        if takers(&before).contains(&name(home)) {
-            prop_assert_eq!(hosts(&last), BTreeSet::from([name(home)]));
-        }
-        if hosts(&last).is_subset(&takers(&after)) {
-            prop_assert!(before.is_empty() || new.shards == last.shards);
-        }
     }
 }
 

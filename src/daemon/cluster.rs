@@ -88,8 +88,6 @@ pub(super) struct ClusterTask {
     asked: mpsc::Receiver<Asked<DaemonRequest>>,
     links: ShardLinks,
     feed: FeedTask,
-    /// Name of this host.
-    host: Arc<str>,
     assigned: Remembering,
 }
 
@@ -179,7 +177,6 @@ pub(super) async fn join(
     known.retain(|(name, _)| OF_HOSTS.iter().any(|prefix| name.starts_with(prefix)));
     let facts = HostFacts { fingerprint: options::fingerprint(config), ..HostFacts::default() };
     let (facts, told) = watch::channel(facts);
-    let host = Arc::from(options.host.as_str());
     let (work, assigned_work) = watch::channel(Work::default());
     let (daemon, asked) = mpsc::channel(4);
     let inputs = Inputs { facts: told, work: assigned_work, daemon };
@@ -190,7 +187,7 @@ pub(super) async fn join(
     let (feed_task, feed) = feed(log.clone());
     let letters = SharedLetters::new(log.clone());
     let link = ClusterLink { cluster, log, feed, letters, joined, options, shards };
-    Ok(Some((ClusterTask { task, facts, work, hints, asked, links, feed: feed_task, host, assigned }, link)))
+    Ok(Some((ClusterTask { task, facts, work, hints, asked, links, feed: feed_task, assigned }, link)))
 }
 
 /// The last event that was stored before this host joined the cluster.
@@ -213,10 +210,9 @@ impl ClusterTask {
         control: Arc<dyn Control>,
         cancel: CancellationToken,
     ) {
-        let Self { task, facts, work, mut hints, asked, links, feed, host, assigned } = self;
+        let Self { task, facts, work, mut hints, asked, links, feed, assigned } = self;
         let local = sources.local.clone();
         let work_sources = WorkSources {
-            host,
             target: sources.target.clone(),
             bindings: sources.bindings.clone(),
             sinks: sources.sink_options.clone(),

@@ -12,8 +12,6 @@ use crate::telemetry::Publish;
 /// The values that the work is made of.
 #[derive(Clone, Debug)]
 pub(super) struct WorkSources {
-    /// Name of this host.
-    pub(super) host: Arc<str>,
     pub(super) target: watch::Receiver<Option<ShardTarget>>,
     pub(super) bindings: watch::Receiver<ShardBindings>,
     pub(super) sinks: watch::Receiver<Arc<[SinkOptions]>>,
@@ -29,12 +27,7 @@ impl WorkSources {
             numbers: target.sockets.iter().map(|shard| shard.0).collect(),
             lost: lost(&bindings).collect(),
         });
-        Work {
-            shards,
-            sinks: sinks.iter().map(|sink| (sink.name.clone(), sink.host.clone())).collect(),
-            // Sinks work what their own host has stored.
-            together_at: Some(Arc::clone(&self.host)),
-        }
+        Work { shards, sinks: sinks.iter().map(|sink| (sink.name.clone(), sink.host.clone())).collect() }
     }
 
     /// Keeps the work up to date.

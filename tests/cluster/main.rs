@@ -17,6 +17,7 @@ mod mixed;
 mod restart;
 mod servers;
 mod sinks;
+mod spread;
 mod swallower;
 mod webhooks;
 mod whole;
