@@ -272,6 +272,7 @@ impl World {
             sinks: Vec::new(),
             forward_lag: 0,
             sockets: SocketsValue::default(),
+            handed_over: Vec::new(),
             formats: vec![ASSIGN.to_owned()],
         };
         self.write(Change::Host(index, value));

@@ -8,10 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::lease::Moment;
-use crate::model::shard::{BindOutcome, Bindings, SessionId, Sessions, ShardId, ShardTarget};
+use crate::model::shard::{
+    BindOutcome, Bindings, Closed, HandedOver, SessionId, Sessions, ShardId, ShardTarget,
+};
 
 /// Time for which a socket is read on once Twitch delivers to its successor.
 const LINGER: Duration = Duration::from_secs(2);
+/// Time for which the leader is told that a replaced session was read to its end.
+const TOLD: Duration = Duration::from_secs(30);
+/// Most sessions that it is told of at a time, as they stand in the key of the host. A gap is told for the others.
+const MOST_TOLD: usize = 500;
 
 /// The share of this host in the shards.
 #[derive(Clone, Copy, Debug)]
@@ -28,9 +34,32 @@ pub(super) struct Share<'a> {
 pub(super) struct Handover {
     /// When Twitch was first known to deliver to another session, and which one of ours it replaces.
     replaced: BTreeMap<ShardId, (SessionId, Moment)>,
+    /// The sessions whose sockets were closed after that.
+    closing: BTreeMap<ShardId, SessionId>,
+    /// Those of them that were read to Twitch's answer, and since when that is known.
+    done: BTreeMap<SessionId, Moment>,
 }
 
 impl Handover {
+    /// Returns the sessions that were replaced and read to their end lately. `closed` has the last one of each shard that was.
+    pub(super) fn poll_done(&mut self, closed: &Closed, now: Moment) -> HandedOver {
+        for (shard, session) in &**closed {
+            if self.closing.get(shard) == Some(session) {
+                self.closing.remove(shard);
+                if self.done.len() < MOST_TOLD {
+                    self.done.insert(session.clone(), now);
+                }
+            }
+        }
+        self.done.retain(|_, at| now < *at + TOLD);
+        Arc::new(self.done.keys().cloned().collect())
+    }
+
+    /// Whether a session that was replaced is not read to its end yet.
+    pub(super) fn is_closing(&self) -> bool {
+        !self.closing.is_empty()
+    }
+
     /// Returns the sockets to have, and when to ask again.
     pub(super) fn poll(
         &mut self,
@@ -61,7 +90,9 @@ impl Handover {
                 None => {}
             }
             let is_over = self.replaced.get(&shard).is_some_and(|(_, at)| now >= *at + LINGER);
-            if !is_over {
+            if is_over {
+                self.closing.insert(shard, session.clone());
+            } else {
                 sockets.insert(shard);
             }
         }
@@ -92,7 +123,7 @@ mod tests {
 
     fn sessions(of: &[(u32, &str)]) -> Sessions {
         let welcomed_at = Instant::now();
-        let live = |id: &str| LiveSession { session_id: SessionId::new(id), welcomed_at, is_bound: false };
+        let live = |id: &str| LiveSession::new(SessionId::new(id), welcomed_at);
         Arc::new(of.iter().map(|(shard, id)| (ShardId(*shard), live(id))).collect())
     }
 

@@ -22,8 +22,8 @@ use super::run::{ClusterHandle, SaveError};
 use super::sessions::{Chosen, Picture};
 use crate::model::cluster::{Assigned, Role};
 use crate::model::shard::{
-    BindOutcome, Binding, Bindings, Life, Lives, OwnShards, SessionId, Sessions, ShardId, ShardSet,
-    ShardTarget,
+    BindOutcome, Binding, Bindings, Closed, HandedOver, Life, Lives, OwnShards, SessionId, Sessions, ShardId,
+    ShardSet, ShardTarget,
 };
 use crate::store::since_boot;
 use crate::telemetry::{Lasting, Outage, Publish};
@@ -38,6 +38,8 @@ pub struct LocalShards {
     pub sessions: watch::Receiver<Sessions>,
     /// The connections of the pool.
     pub lives: watch::Receiver<Lives>,
+    /// The sessions that the pool has closed and read to their end.
+    pub closed: watch::Receiver<Closed>,
     /// The reconciler's answers about the sessions of all hosts.
     pub bindings: watch::Receiver<Bindings>,
     /// The shards that the reconciler wants.
@@ -61,6 +63,10 @@ pub struct ShardEnds {
     pub bindings: watch::Receiver<Bindings>,
     /// The shards of this host while it has to bind them itself.
     pub own: watch::Receiver<Option<OwnShards>>,
+    /// Replaced sessions of all hosts that were read to their end, for the watch over gaps.
+    pub handed_over: watch::Receiver<HandedOver>,
+    /// Whether a replaced session of this host is not read to its end yet, or the others were not told.
+    pub is_closing: watch::Receiver<bool>,
 }
 
 /// The task; see [`ShardLinks::new`].
@@ -74,6 +80,9 @@ pub struct ShardLinks {
     own: watch::Sender<Option<OwnShards>>,
     /// The shards that this host was assigned last, as far as it remembers.
     remembered: Option<OwnShards>,
+    handed_over: watch::Sender<HandedOver>,
+    handed_over_here: watch::Sender<HandedOver>,
+    is_closing: watch::Sender<bool>,
 }
 
 impl ShardLinks {
@@ -84,7 +93,10 @@ impl ShardLinks {
         let (target_in, target) = watch::channel(None);
         let (bindings_in, bindings) = watch::channel(Bindings::default());
         let (own_in, own) = watch::channel(None);
-        let ends = ShardEnds { sessions, lives, target, bindings, own };
+        let (handed_over_in, handed_over) = watch::channel(HandedOver::default());
+        let (here_in, _) = watch::channel(HandedOver::default());
+        let (closing_in, is_closing) = watch::channel(false);
+        let ends = ShardEnds { sessions, lives, target, bindings, own, handed_over, is_closing };
         let task = Self {
             cluster,
             sessions: sessions_in,
@@ -93,8 +105,16 @@ impl ShardLinks {
             bindings: bindings_in,
             own: own_in,
             remembered,
+            handed_over: handed_over_in,
+            handed_over_here: here_in,
+            is_closing: closing_in,
         };
         (task, ends)
+    }
+
+    /// The replaced sessions of this host that were read to their end.
+    pub fn handed_over_here(&self) -> watch::Receiver<HandedOver> {
+        self.handed_over_here.subscribe()
     }
 
     /// Runs until cancelled.
@@ -181,6 +201,7 @@ impl Driver {
         tokio::select! {
             Ok(()) = local.sessions.changed() => {}
             Ok(()) = local.lives.changed() => {}
+            Ok(()) = local.closed.changed() => {}
             Ok(()) = local.bindings.changed() => {}
             Ok(()) = local.target.changed() => {}
             Ok(()) = local.alone_bindings.changed() => {}
@@ -190,6 +211,7 @@ impl Driver {
             Ok(()) = cluster.assigned.changed() => {}
             Ok(()) = cluster.shards.remote.changed() => {}
             Ok(()) = cluster.shards.bound.changed() => {}
+            Ok(()) = cluster.shards.handed_over.changed() => {}
             else => std::future::pending().await,
         }
     }
@@ -287,6 +309,7 @@ impl Driver {
         let opened = self.links.target.borrow().clone();
         let (target, next) = self.handover.poll(share, opened.as_ref(), sessions, bindings, now());
         self.next = next;
+        self.publish_handed_over();
         self.links.target.publish(Some(target));
     }
 
@@ -302,6 +325,16 @@ impl Driver {
             sockets,
             webhook: None,
         }));
+    }
+
+    /// Publishes which replaced sessions were read to their end, here and on all hosts.
+    fn publish_handed_over(&mut self) {
+        let here = self.handover.poll_done(&self.local.closed.borrow_and_update(), now());
+        let told = self.links.cluster.shards.handed_over.borrow_and_update().clone();
+        self.links.handed_over_here.publish(Arc::clone(&here));
+        let is_closing = self.handover.is_closing() || !here.is_subset(&told);
+        self.links.handed_over.publish(Arc::new(here.union(&told).cloned().collect()));
+        self.links.is_closing.publish(is_closing);
     }
 
     /// Takes the outcome of a write. Returns when it is tried again.

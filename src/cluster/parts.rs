@@ -130,11 +130,7 @@ mod tests {
             let signs = Signs::default();
             signs.record_heard(u64::MAX >> 12);
             signs.record_event(u64::MAX >> 12);
-            let live = LiveSession {
-                session_id: SessionId::new(id(shard)),
-                welcomed_at: Instant::now(),
-                is_bound: false,
-            };
+            let live = LiveSession::new(SessionId::new(id(shard)), Instant::now());
             (ShardId(shard), HostSocket { live, signs })
         };
         shards.map(socket).collect()

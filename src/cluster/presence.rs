@@ -10,6 +10,7 @@ use super::assign::{Assignment, Fitness, Fits};
 use super::lease::{Holder, Moment};
 use super::sessions::SocketsValue;
 use crate::model::cluster::{HostState, HostStatus};
+use crate::model::shard::SessionId;
 use crate::model::time::Timestamp;
 
 /// Time without a sign of life after which a host counts as down even if the end of its key was not seen.
@@ -54,6 +55,9 @@ pub(super) struct HostValue {
     /// The sockets that it reads.
     #[serde(default)]
     pub(super) sockets: SocketsValue,
+    /// Sessions that were replaced by others' and that it has read to their end, for half a minute.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) handed_over: Vec<SessionId>,
     /// Formats of the bucket that its release knows; the first release named none.
     #[serde(default)]
     pub(super) formats: Vec<String>,
@@ -315,6 +319,7 @@ mod tests {
             formats: vec![ASSIGN.into()],
             forward_lag: 0,
             sockets: SocketsValue::default(),
+            handed_over: Vec::new(),
         }
     }
 

@@ -36,6 +36,7 @@ use crate::model::cluster::{
     Leadership, Role,
 };
 use crate::model::hint::Hint;
+use crate::model::shard::HandedOver;
 use crate::model::text::{chain, duration};
 use crate::model::time::Timestamp;
 use crate::store::since_boot;
@@ -65,6 +66,8 @@ pub struct HostFacts {
     pub forward_lag: u64,
     /// The sockets that are read here.
     pub sockets: Arc<HostSockets>,
+    /// Sessions that were replaced by others' and that were read to their end here.
+    pub handed_over: HandedOver,
     /// Whether no shard delivers here, and Twitch cannot be reached for it.
     pub is_failing: bool,
 }
@@ -791,6 +794,7 @@ impl Driver {
             formats: [ASSIGN, PARTED].map(str::to_owned).into(),
             forward_lag: facts.forward_lag,
             sockets,
+            handed_over: facts.handed_over.iter().cloned().collect(),
         })
     }
 

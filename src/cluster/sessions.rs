@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lease::Moment;
 use super::offset::Offset;
-use crate::model::shard::{LiveSession, SessionId, Sessions, ShardId};
+use crate::model::shard::{HandedOver, LiveSession, SessionId, Sessions, ShardId};
 use crate::model::signs::Signs;
 
 /// Most shards that Twitch allows (Twitch: "Create Conduits"); no more sockets of all hosts are taken.
@@ -157,14 +157,12 @@ impl RemoteHost {
             let known = self.parts.get(&part).and_then(|(_, sockets)| sockets.get(&socket.shard));
             let known = known.filter(|known| known.live.session_id == socket.session_id).cloned();
             let socket_here = known.unwrap_or_else(|| HostSocket {
-                live: LiveSession {
-                    session_id: socket.session_id.clone(),
+                live: LiveSession::new(
+                    socket.session_id.clone(),
                     // Later than true by the way of the value: it only tells how soon a failed binding is tried again.
-                    welcomed_at: here
-                        .checked_sub(Duration::from_millis(value.clock.saturating_sub(socket.welcomed)))
+                    here.checked_sub(Duration::from_millis(value.clock.saturating_sub(socket.welcomed)))
                         .unwrap_or(here),
-                    is_bound: false,
-                },
+                ),
                 signs: Signs::default(),
             });
             for (at, record) in [
@@ -186,6 +184,8 @@ impl RemoteHost {
 #[derive(Clone, Debug, Default)]
 pub(super) struct RemoteHosts {
     hosts: BTreeMap<Arc<str>, RemoteHost>,
+    /// Replaced sessions that were read to their end, and when a host told so.
+    handed_over: BTreeMap<SessionId, Moment>,
 }
 
 impl RemoteHosts {
@@ -253,6 +253,22 @@ impl RemoteHosts {
         host.merge()
     }
 
+    /// Takes the replaced sessions that a host has read to their end. Returns whether any is new.
+    pub(super) fn handle_handed_over(&mut self, sessions: &[SessionId], now: Moment) -> bool {
+        let before = self.handed_over.len();
+        for session in sessions.iter().filter(|session| is_plausible_id(session)) {
+            if self.handed_over.len() < MOST {
+                self.handed_over.entry(session.clone()).or_insert(now);
+            }
+        }
+        self.handed_over.len() != before
+    }
+
+    /// The replaced sessions that were read to their end lately.
+    pub(super) fn handed_over(&self) -> HandedOver {
+        Arc::new(self.handed_over.keys().cloned().collect())
+    }
+
     /// Takes the end of a host's key.
     pub(super) fn handle_end(&mut self, name: &str, revision: u64, now: Moment) {
         if let Some(host) = self.hosts.get_mut(name)
@@ -267,6 +283,7 @@ impl RemoteHosts {
     pub(super) fn expire(&mut self, now: Moment) -> bool {
         let before = self.hosts.len();
         self.hosts.retain(|_, host| host.ended.is_none_or(|ended| now < ended + KEPT));
+        self.handed_over.retain(|_, told| now < *told + KEPT);
         self.hosts.len() != before
     }
 
@@ -277,10 +294,12 @@ impl RemoteHosts {
 }
 
 fn is_plausible(socket: &SocketValue) -> bool {
-    let id = socket.session_id.as_str();
-    (socket.shard.0 as usize) < MOST
-        && (1..=LONGEST_ID).contains(&id.len())
-        && id.bytes().all(|byte| byte.is_ascii_graphic())
+    (socket.shard.0 as usize) < MOST && is_plausible_id(&socket.session_id)
+}
+
+fn is_plausible_id(id: &SessionId) -> bool {
+    let id = id.as_str();
+    (1..=LONGEST_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Everything that decides which socket counts for a shard.
@@ -310,9 +329,13 @@ impl Picture<'_> {
     /// that a shard which moves is not without any.
     pub(super) fn choose(&self) -> BTreeMap<ShardId, Chosen> {
         let mut chosen: BTreeMap<ShardId, (bool, Chosen)> = BTreeMap::new();
+        let mut delivered_to: BTreeMap<ShardId, SessionId> = BTreeMap::new();
         let mut offer = |host: &str, shard: ShardId, live: &LiveSession, signs: Option<&Signs>| {
             let is_own = self.assigned.get(&shard.0).is_some_and(|assigned| **assigned == *host);
             let is_bound = self.bound.get(&shard) == Some(&live.session_id);
+            if is_bound {
+                delivered_to.insert(shard, live.session_id.clone());
+            }
             let is_better = chosen.get(&shard).is_none_or(|(other_is_own, _)| is_own && !other_is_own);
             if (is_own || is_bound) && is_better {
                 let live = LiveSession { is_bound, ..live.clone() };
@@ -327,7 +350,12 @@ impl Picture<'_> {
                 offer(host, *shard, &socket.live, Some(&socket.signs));
             }
         }
-        chosen.into_iter().map(|(shard, (_, chosen))| (shard, chosen)).collect()
+        let with_old = |(shard, (_, mut chosen)): (ShardId, (bool, Chosen))| {
+            let old = delivered_to.remove(&shard);
+            chosen.live.replaces = old.filter(|old| *old != chosen.live.session_id);
+            (shard, chosen)
+        };
+        chosen.into_iter().map(with_old).collect()
     }
 }
 

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn live(id: &str, welcomed_at: Instant) -> LiveSession {
-    LiveSession { session_id: SessionId::new(id), welcomed_at, is_bound: false }
+    LiveSession::new(SessionId::new(id), welcomed_at)
 }
 
 fn sockets(of: &[(u32, &str)], welcomed_at: Instant) -> HostSockets {

@@ -9,6 +9,7 @@ use super::lease::Moment;
 use super::presence::HostValue;
 use super::sessions::{PartValue, RemoteHosts, RemoteSockets};
 use super::values::SharedValues;
+use crate::model::shard::HandedOver;
 
 /// The shards of all hosts, as far as they are known.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub(super) struct Shared {
     pub(super) remote: watch::Receiver<Arc<RemoteSockets>>,
     /// Twitch's answers to the leader about the sessions of all hosts.
     pub(super) bound: watch::Receiver<Arc<Bound>>,
+    /// Replaced sessions that were read to their end, as the keys of all hosts have them, this one's among them.
+    pub(super) handed_over: watch::Receiver<HandedOver>,
 }
 
 /// The end of the task.
@@ -28,6 +31,7 @@ pub(super) struct SharedIn {
     hosts: RemoteHosts,
     remote: watch::Sender<Arc<RemoteSockets>>,
     bound: watch::Sender<Arc<Bound>>,
+    handed_over: watch::Sender<HandedOver>,
     /// Revision of the key that was last read.
     revision: u64,
 }
@@ -37,19 +41,24 @@ pub(super) fn shared(host: String) -> (SharedIn, Shared) {
     let host: Arc<str> = host.into();
     let (remote_in, remote) = watch::channel(Arc::default());
     let (bound_in, bound) = watch::channel(Arc::default());
+    let (handed_over_in, handed_over) = watch::channel(HandedOver::default());
     let task = SharedIn {
         host: Arc::clone(&host),
         hosts: RemoteHosts::default(),
         remote: remote_in,
         bound: bound_in,
+        handed_over: handed_over_in,
         revision: 0,
     };
-    (task, Shared { host, remote, bound })
+    (task, Shared { host, remote, bound, handed_over })
 }
 
 impl SharedIn {
     /// Takes the value of a host's key.
     pub(super) fn handle_host(&mut self, name: &str, revision: u64, value: &HostValue, at: Moment) {
+        if self.hosts.handle_handed_over(&value.handed_over, at) {
+            self.handed_over.send_replace(self.hosts.handed_over());
+        }
         let here = std::time::Instant::now();
         if *name != *self.host
             && self.hosts.handle_value(name, revision, &value.holder.run, &value.sockets, (at, here))

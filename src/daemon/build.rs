@@ -124,7 +124,9 @@ impl Daemon {
         let (delivery, delivery_handle) =
             delivery(store.clone(), reconcile.routes.clone(), inputs.sinks.clone(), delivery_options.clone());
 
+        let handed_over = links.as_ref().map(|links| links.handed_over.clone());
         let gap_sources = GapSources {
+            handed_over: handed_over.unwrap_or_else(|| watch::channel(Default::default()).1),
             lives: links.map_or_else(|| pool_handle.lives.clone(), |links| links.lives),
             bindings: reconcile.tenures.clone(),
             target: reconcile.target.clone(),
@@ -139,7 +141,7 @@ impl Daemon {
             catch_up: inputs.catch_up,
         };
         let catch_up = options.tuning.catch_up.unwrap_or_default();
-        let (gaps, gaps_status) = gaps(store.clone(), &helix, gap_sources, catch_up);
+        let (gaps, gaps_handle, gaps_status) = gaps(store.clone(), &helix, gap_sources, catch_up);
 
         let sink_options = inputs.sinks.clone();
         let cluster_status = joined.as_ref().map(|(_, link)| link.status());
@@ -158,6 +160,7 @@ impl Daemon {
                 local: LocalShards {
                     sessions,
                     lives: pool_handle.lives,
+                    closed: pool_handle.closed,
                     bindings: reconcile.bindings.clone(),
                     target: reconcile.target.clone(),
                     alone_bindings: alone.bindings,
@@ -215,6 +218,7 @@ impl Daemon {
             delivery,
             forwarder,
             gaps,
+            gaps_handle,
             reloader,
             webhook,
             cluster,

@@ -34,7 +34,7 @@ use crate::model::cluster::{
 use crate::model::event::Seq;
 use crate::model::hint::Hint;
 use crate::model::route::SinkName;
-use crate::model::shard::{LiveSession, Lives, Sessions, ShardBindings, ShardId, ShardTarget};
+use crate::model::shard::{HandedOver, LiveSession, Lives, Sessions, ShardBindings, ShardId, ShardTarget};
 use crate::model::status::{ProblemKind, ReconcileStatus, ShardStatus, SinkStatus};
 use crate::model::text::chain;
 use crate::reconcile::{Memory, MemoryError};
@@ -52,6 +52,8 @@ const ASSIGNED: &str = "cluster.assigned";
 const STORE_PAUSE: Duration = Duration::from_secs(5);
 /// Time in which a lease can be given up.
 const RESIGN: Duration = Duration::from_secs(1);
+/// Time in which the sockets of shards that were handed over close, and the other hosts know.
+const CLOSE: Duration = Duration::from_secs(1);
 /// Time in which other hosts are expected to have bound the shards of this one, which are read on for two seconds then.
 const HANDOVER: Duration = Duration::from_millis(4_500);
 
@@ -212,6 +214,7 @@ impl ClusterTask {
     ) {
         let Self { task, facts, work, mut hints, asked, links, feed, assigned } = self;
         let local = sources.local.clone();
+        let handed_over = links.handed_over_here();
         let work_sources = WorkSources {
             target: sources.target.clone(),
             bindings: sources.bindings.clone(),
@@ -231,7 +234,7 @@ impl ClusterTask {
             () = feed.run(cancel) => {}
             () = work_sources.publish(work) => {}
             () = carry_out(asked, control, sources.delivery.clone()) => {}
-            () = tell(sources, facts) => {}
+            () = tell(sources, handed_over, facts) => {}
             () = assigned.run() => {}
         }
     }
@@ -272,7 +275,11 @@ async fn carry_out_here(request: SinkRequest, delivery: &DeliveryHandle) -> Resu
 }
 
 /// Keeps up to date what this host tells of itself.
-async fn tell(mut sources: FactSources, facts: watch::Sender<HostFacts>) {
+async fn tell(
+    mut sources: FactSources,
+    mut handed_over: watch::Receiver<HandedOver>,
+    facts: watch::Sender<HostFacts>,
+) {
     loop {
         let shards: BTreeSet<u32> = delivering(&sources.shards.borrow_and_update());
         let hooks: BTreeSet<u32> = delivering(&sources.hooks.borrow_and_update());
@@ -293,6 +300,7 @@ async fn tell(mut sources: FactSources, facts: watch::Sender<HostFacts>) {
             sinks,
             forward_lag,
             sockets: Arc::new(sockets(&sessions, &lives)),
+            handed_over: handed_over.borrow_and_update().clone(),
         };
         facts.publish(new);
         tokio::select! {
@@ -303,6 +311,7 @@ async fn tell(mut sources: FactSources, facts: watch::Sender<HostFacts>) {
             Ok(()) = sources.forward.changed() => {}
             Ok(()) = sources.local.sessions.changed() => {}
             Ok(()) = sources.local.lives.changed() => {}
+            Ok(()) = handed_over.changed() => {}
             Ok(()) = sources.reconcile.changed() => {}
             else => std::future::pending().await,
         }
@@ -414,10 +423,14 @@ impl ClusterLink {
         let mut target = self.shards.target.clone();
         let is_over =
             |target: &Option<ShardTarget>| target.as_ref().is_none_or(|target| target.sockets.is_empty());
-        match timeout(HANDOVER, target.wait_for(is_over)).await {
-            Ok(_) => info!(shards, "handed over"),
-            Err(_) => warn!(shards, "other hosts have not bound all shards of this one yet"),
+        if timeout(HANDOVER, target.wait_for(is_over)).await.is_err() {
+            warn!(shards, "other hosts have not bound all shards of this one yet");
+            return;
         }
+        info!(shards, "handed over");
+        let mut is_closing = self.shards.is_closing.clone();
+        // Without it a gap is told that may not have been one.
+        let _ = timeout(CLOSE, is_closing.wait_for(|is_closing| !is_closing)).await;
     }
 
     /// Waits until the sinks are assigned to others, but for those that are pinned here. Their workers end then.

@@ -16,7 +16,7 @@ use crate::model::cluster::{ClusterStatus, ForwardStatus, LeaderRequest, Leaders
 use crate::model::hint::Hint;
 use crate::model::route::SinkName;
 use crate::model::shard::{
-    Bindings, Lives, OwnShards, Sessions, ShardBindings, ShardId, ShardSet, ShardTarget,
+    Bindings, Closed, HandedOver, Lives, OwnShards, Sessions, ShardBindings, ShardId, ShardSet, ShardTarget,
 };
 use crate::model::status::{ReconcileStatus, ShardStatus, SinkStatus};
 use crate::reconcile::Memory;
@@ -45,6 +45,7 @@ pub(super) struct FactSources {
 pub(super) struct LocalShards {
     pub(super) sessions: watch::Receiver<Sessions>,
     pub(super) lives: watch::Receiver<Lives>,
+    pub(super) closed: watch::Receiver<Closed>,
     pub(super) bindings: watch::Receiver<Bindings>,
     pub(super) target: watch::Receiver<Option<ShardTarget>>,
     pub(super) alone_bindings: watch::Receiver<Bindings>,
@@ -58,6 +59,7 @@ pub(super) struct ShardEnds {
     pub(super) target: watch::Receiver<Option<ShardTarget>>,
     pub(super) bindings: watch::Receiver<Bindings>,
     pub(super) own: watch::Receiver<Option<OwnShards>>,
+    pub(super) handed_over: watch::Receiver<HandedOver>,
 }
 
 #[derive(Debug)]

@@ -62,7 +62,7 @@ use crate::admin::{ControlSocket, Endpoint, EndpointError, SocketError};
 use crate::auth::{HttpError, Keeper};
 use crate::config::{ConfigErrors, LoadOptions, Loaded};
 use crate::delivery::{Children, Delivery};
-use crate::gaps::{CatchUpTimings, Gaps};
+use crate::gaps::{CatchUpTimings, Gaps, GapsHandle};
 use crate::helix::HelixOptions;
 use crate::invite::{InviteError, InviteListener};
 use crate::model::invocation::Invocation;
@@ -202,6 +202,7 @@ pub struct Daemon {
     pool: Pool,
     delivery: Delivery,
     gaps: Gaps,
+    gaps_handle: GapsHandle,
     reloader: Reloader,
     webhook: Webhook,
     /// Copies events to the shared log of the cluster.

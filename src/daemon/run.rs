@@ -81,6 +81,7 @@ impl Daemon {
             api,
             api_tasks,
             cluster,
+            gaps: self.gaps_handle,
             cluster_end,
             cluster_tasks,
             rest,

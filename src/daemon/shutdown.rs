@@ -8,12 +8,15 @@ use tracing::{info, warn};
 
 use super::cluster::ClusterLink;
 use super::tasks::Tasks;
+use crate::gaps::GapsHandle;
 use crate::store::Store;
 
 /// How long stopping may take before what is left is cut off; systemd's limit is longer.
 const STOP_LIMIT: Duration = Duration::from_secs(8);
 /// How long the sockets may take to close, within that.
 const INTAKE_LIMIT: Duration = Duration::from_secs(3);
+/// How long what is known of gaps may take to be shared, within that.
+const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 /// How long the reconciler of a cluster may take for its requests in hand, within that.
 const API_LIMIT: Duration = Duration::from_secs(2);
 
@@ -25,6 +28,7 @@ pub(super) struct Stopping {
     pub(super) api_tasks: Tasks,
     /// The cluster, if there is one.
     pub(super) cluster: Option<ClusterLink>,
+    pub(super) gaps: GapsHandle,
     pub(super) cluster_end: CancellationToken,
     pub(super) cluster_tasks: Tasks,
     pub(super) rest: CancellationToken,
@@ -60,6 +64,8 @@ impl Stopping {
             // Other hosts take the shards from the open sockets, so that nothing is missed. If this host leads, it has to
             // bind them.
             cluster.hand_over().await;
+            // The next leader goes on from it. What it does not know makes a gap longer.
+            let _ = tokio::time::timeout(FLUSH_LIMIT, self.gaps.flush()).await;
             self.api.cancel();
             cut.extend(self.api_tasks.join(Instant::now() + API_LIMIT).await);
             cluster.resign().await;

@@ -133,7 +133,7 @@ impl World {
         let memory = self.saved.as_ref().map(|(_, memory)| memory.clone());
         let here = self.instant();
         self.process = Some(Process {
-            sights: Sights::new(memory.as_ref().map_or(&[], |memory| &memory.signed)),
+            sights: memory.as_ref().map_or_else(Sights::default, Sights::new),
             watcher: Watcher::new(memory),
             line: Timeline::new(here, BEFORE_BOOT + self.now),
             signs: CallbackSigns::default(),
@@ -217,6 +217,7 @@ impl World {
             shards: None,
             lives: &BTreeMap::new().into(),
             bindings: &BTreeMap::new().into(),
+            handed_over: &Default::default(),
             signs: &process.signs,
             listens: process.listens,
             called: process.called.then_some(true),

@@ -42,7 +42,7 @@ impl Row {
         let place = |moment: Moment| alive.saturating_sub(memory.alive.saturating_sub(moment));
         let signed = memory.signed.iter().map(|signed| place(*signed)).collect();
         let (known, accepted) = (place(memory.known), place(memory.accepted));
-        let memory = Memory { known, alive, accepted, signed, conduit: memory.conduit };
+        let memory = Memory { known, alive, accepted, signed, ..memory };
         Recalled { memory, known_at }
     }
 }
@@ -50,16 +50,24 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::shard::SessionId;
 
     #[test]
     fn a_memory_has_its_place_on_the_clock_of_any_boot() {
         let conduit = Some("c".to_owned());
-        let memory = Memory { known: 7_000, alive: 10_000, accepted: 9_000, signed: vec![8_000], conduit };
+        let memory = Memory {
+            known: 7_000,
+            alive: 10_000,
+            accepted: 9_000,
+            signed: vec![8_000],
+            sessions: vec![(3, SessionId::new("s"))],
+            conduit,
+        };
         let row = Row { boot: "a".to_owned(), wall: 1_000_000, memory: memory.clone() };
         let text = serde_json::to_string(&row).expect("JSON");
         assert_eq!(
             text,
-            r#"{"boot":"a","wall":1000000,"known":7000,"alive":10000,"accepted":9000,"signed":[8000],"conduit":"c"}"#
+            r#"{"boot":"a","wall":1000000,"known":7000,"alive":10000,"accepted":9000,"signed":[8000],"sessions":[[3,"s"]],"conduit":"c"}"#
         );
         let row: Row = serde_json::from_str(&text).expect("the same");
         let same = row.clone().recall("a", 50_000, 1_040_000, None);

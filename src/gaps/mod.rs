@@ -16,4 +16,4 @@ mod timeline;
 mod watcher;
 
 pub use self::catch_up::{CatchUpOptions, CatchUpTimings};
-pub use self::run::{GapHosts, GapSources, Gaps, SharedText, gaps};
+pub use self::run::{GapHosts, GapSources, Gaps, GapsHandle, SharedText, gaps};

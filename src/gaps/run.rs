@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::{BoxFuture, OptionFuture};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -21,7 +21,7 @@ use crate::model::cluster::{Leadership, Role};
 use crate::model::event::{Event, GAP};
 use crate::model::lapse::Lapses;
 use crate::model::route::SinkName;
-use crate::model::shard::{Lives, ShardBindings, ShardTarget};
+use crate::model::shard::{HandedOver, Lives, ShardBindings, ShardTarget};
 use crate::model::signs::CallbackSigns;
 use crate::model::status::{GapReason, GapsStatus, OpenGap, ReconcileStatus, ToldGap, WebhookStatus};
 use crate::model::subscriptions::Subscriptions;
@@ -41,6 +41,8 @@ const LOSSES: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct GapSources {
     pub lives: watch::Receiver<Lives>,
+    /// Replaced sessions that were read to their end, by any host.
+    pub handed_over: watch::Receiver<HandedOver>,
     pub bindings: watch::Receiver<ShardBindings>,
     pub target: watch::Receiver<Option<ShardTarget>>,
     pub callback: CallbackSigns,
@@ -87,6 +89,24 @@ pub struct Gaps {
     catch_up: CatchUp,
     to_mend: mpsc::Sender<Due>,
     mended: watch::Receiver<Published>,
+    requests: mpsc::Receiver<oneshot::Sender<()>>,
+}
+
+/// Asks the task.
+#[derive(Debug)]
+pub struct GapsHandle {
+    requests: mpsc::Sender<oneshot::Sender<()>>,
+}
+
+impl GapsHandle {
+    /// Has everything stored that the next leader goes on from; returns once it is.
+    pub async fn flush(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.requests.send(reply).await.is_ok() {
+            // An error is the end of the task, which stores it as well.
+            let _ = answer.await;
+        }
+    }
 }
 
 /// Builds the task; nothing happens until it is run.
@@ -95,7 +115,8 @@ pub fn gaps(
     helix: &Helix,
     sources: GapSources,
     timings: CatchUpTimings,
-) -> (Gaps, watch::Receiver<GapsStatus>) {
+) -> (Gaps, GapsHandle, watch::Receiver<GapsStatus>) {
+    let (requests_in, requests) = mpsc::channel(1);
     let (status, published) = watch::channel(GapsStatus::default());
     let (to_mend, due) = mpsc::channel(TO_MEND);
     let read = catch_up::Sources {
@@ -106,7 +127,8 @@ pub fn gaps(
         subscriptions: sources.subscriptions.clone(),
     };
     let (catch_up, mended) = CatchUp::new(store.clone(), helix, read, due, timings);
-    (Gaps { store, sources, status, catch_up, to_mend, mended }, published)
+    let gaps = Gaps { store, sources, status, catch_up, to_mend, mended, requests };
+    (gaps, GapsHandle { requests: requests_in }, published)
 }
 
 impl Gaps {
@@ -138,6 +160,8 @@ enum Job {
     FindLosses,
     /// Forgets losses that were told.
     ForgetLosses(Vec<String>),
+    /// Answers a request once everything before it is done.
+    Answer(oneshot::Sender<()>),
 }
 
 enum Done {
@@ -189,21 +213,21 @@ fn wall() -> u64 {
 }
 
 fn sights_after(recalled: Option<&Recalled>) -> Sights {
-    Sights::new(recalled.map_or(&[], |recalled| &recalled.memory.signed))
+    recalled.map_or_else(Sights::default, |recalled| Sights::new(&recalled.memory))
 }
 
 async fn run(gaps: Gaps, cancel: CancellationToken) {
-    let Gaps { store, sources, status: publish, catch_up, to_mend, mended } = gaps;
+    let Gaps { store, sources, status: publish, catch_up, to_mend, mended, requests } = gaps;
     let catch_up = catch_up.run(cancel.clone());
-    tokio::join!(catch_up, watch(store, sources, publish, to_mend, mended, cancel));
+    tokio::join!(catch_up, watch(store, sources, publish, (to_mend, mended), requests, cancel));
 }
 
 async fn watch(
     store: Store,
     sources: GapSources,
     publish: watch::Sender<GapsStatus>,
-    to_mend: mpsc::Sender<Due>,
-    mended: watch::Receiver<Published>,
+    (to_mend, mended): (mpsc::Sender<Due>, watch::Receiver<Published>),
+    mut requests: mpsc::Receiver<oneshot::Sender<()>>,
     cancel: CancellationToken,
 ) {
     let recalled = match &sources.hosts {
@@ -238,6 +262,7 @@ async fn watch(
     loop {
         driver.follow_leadership();
         driver.observe();
+        driver.keep_for_next_leader();
         driver.publish(&publish);
         if !is_busy && let Some(next) = driver.jobs.pop_front() {
             job = Some(driver.start(next)).into();
@@ -254,6 +279,7 @@ async fn watch(
                 }
             }
             Ok(()) = sources.lives.changed() => {}
+            Ok(()) = sources.handed_over.changed() => {}
             Ok(()) = sources.bindings.changed() => {}
             Ok(()) = sources.target.changed() => {}
             Ok(()) = sources.listening.changed() => {}
@@ -261,14 +287,14 @@ async fn watch(
             Ok(()) = sources.reconcile.changed() => {}
             () = changed(sources.hosts.as_mut()) => {}
             Ok(()) = driver.mended.changed() => {}
+            Some(reply) = requests.recv() => {
+                driver.observe();
+                driver.keep();
+                driver.jobs.push_back(Job::Answer(reply));
+            }
             _ = losses.tick() => driver.jobs.push_back(Job::FindLosses),
             _ = keep.tick() => driver.keep(),
-            _ = look.tick() => {
-                // The next leader may have to go on from here at any time.
-                if driver.sources.hosts.is_some() && driver.kept.is_none() {
-                    driver.keep();
-                }
-            }
+            _ = look.tick() => {}
         }
     }
     if is_busy && let Some(done) = job.await {
@@ -360,12 +386,14 @@ impl Driver {
         };
         let lives = self.sources.lives.borrow_and_update().clone();
         let bindings = self.sources.bindings.borrow_and_update().clone();
+        let handed_over = self.sources.handed_over.borrow_and_update().clone();
         let listens = *self.sources.listening.borrow_and_update();
         let called = self.sources.in_use.borrow_and_update().as_ref().map(|in_use| in_use.subscriptions);
         let published = sights::Published {
             shards,
             lives: &lives,
             bindings: &bindings,
+            handed_over: &handed_over,
             signs: &self.sources.callback,
             listens,
             called,
@@ -435,8 +463,19 @@ impl Driver {
     }
 
     fn memory(&self) -> Option<Memory> {
-        let signed = self.sights.signed_to_keep();
-        self.watcher.memory().map(|memory| Memory { signed, ..memory })
+        self.sights.memory(&self.watcher)
+    }
+
+    /// Has the memory stored at once if the next leader, which may have to go on from here at any time, would not know which
+    /// shards deliver.
+    fn keep_for_next_leader(&mut self) {
+        if self.watch != Watch::Here || self.sources.hosts.is_none() {
+            return;
+        }
+        let sessions = self.memory().map(|memory| memory.sessions);
+        if self.kept.as_ref().map(|kept| &kept.sessions) != sessions.as_ref() {
+            self.keep();
+        }
     }
 
     /// Has the memory stored if it says something new.
@@ -491,6 +530,11 @@ impl Driver {
                     kept => Done::Kept(kept.map(|()| row)),
                 },
                 Job::FindLosses => find_losses(&store).await,
+                Job::Answer(reply) => {
+                    // The other side may have given up waiting.
+                    let _ = reply.send(());
+                    Done::Told
+                }
                 Job::ForgetLosses(names) => {
                     if let Err(error) = store.losses_told(names).await {
                         warn!(%error, "lost events may be reported a second time");

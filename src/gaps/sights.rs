@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use super::timeline::Timeline;
-use super::watcher::{Moment, Sight, Stretch, UNANSWERED, View, Way};
-use crate::model::shard::{Life, Lives, SessionId, ShardBinding, ShardBindings, ShardId, Tenure, Unbound};
+use super::watcher::{Between, Memory, Moment, Sight, Stretch, UNANSWERED, View, Watcher, Way};
+use crate::model::shard::{
+    HandedOver, Life, Lives, SessionId, ShardBinding, ShardBindings, ShardId, Tenure, Unbound,
+};
 use crate::model::signs::{CallbackSigns, Signs};
 use crate::model::status::GapReason;
 
@@ -15,6 +17,8 @@ pub(super) const BEFORE_BOOT: Moment = 1 << 42;
 const SIGNED: usize = 4_096;
 /// Times of signed requests that a restart goes on from: up to about an hour old.
 const KEPT: u32 = 12;
+/// Sessions that are remembered for the next leader: as many as fit into a value of the cluster many times.
+const SESSIONS: usize = 1_000;
 
 /// Evidence that the parts publish.
 #[derive(Clone, Debug)]
@@ -23,6 +27,8 @@ pub(super) struct Published<'a> {
     pub(super) shards: Option<u32>,
     pub(super) lives: &'a Lives,
     pub(super) bindings: &'a ShardBindings,
+    /// Replaced sessions that were read to their end.
+    pub(super) handed_over: &'a HandedOver,
     pub(super) signs: &'a CallbackSigns,
     /// Whether connections to the callback are accepted.
     pub(super) listens: bool,
@@ -71,6 +77,8 @@ struct Shard {
     past: Option<(SessionId, Last)>,
     /// The last state of the binding while it was in force.
     in_force: Option<(Instant, Last)>,
+    /// The session that Twitch delivers to.
+    bound: Option<SessionId>,
 }
 
 impl Shard {
@@ -120,12 +128,45 @@ pub(super) struct Sights {
     callback_before: Option<Stretch>,
     /// The beginning of the listener, and signed requests since.
     signed: VecDeque<Moment>,
+    /// The sessions of shards that delivered when the memory was made that this process goes on from.
+    recalled: BTreeMap<u32, SessionId>,
 }
 
 impl Sights {
-    /// Goes on from the signed requests that the process before knew, in order.
-    pub(super) fn new(signed: &[Moment]) -> Self {
-        Self { signed: signed.iter().copied().collect(), ..Self::default() }
+    /// Goes on from what another process knew: the signed requests, in order, and the sessions of shards.
+    pub(super) fn new(memory: &Memory) -> Self {
+        let signed = memory.signed.iter().copied().collect();
+        Self { signed, recalled: memory.sessions.iter().cloned().collect(), ..Self::default() }
+    }
+
+    /// The memory that the next process goes on from; `None` before anything has ever delivered.
+    pub(super) fn memory(&self, watcher: &Watcher) -> Option<Memory> {
+        let steady = self.shards.iter().filter(|(shard, _)| watcher.is_steady(**shard));
+        let sessions = steady.filter_map(|(shard, known)| Some((*shard, known.bound.clone()?)));
+        let sessions = sessions.take(SESSIONS).collect();
+        Some(Memory { signed: self.signed_to_keep(), sessions, ..watcher.memory()? })
+    }
+
+    /// What is known of the time before the present stretch of a shard.
+    fn between(
+        &self,
+        shard: u32,
+        binding: &ShardBinding,
+        tenure: &Tenure,
+        handed_over: &HandedOver,
+    ) -> Between {
+        let proof = |is_there| if is_there { Between::Whole } else { Between::Open };
+        match (&binding.past, &tenure.succeeds) {
+            // The old session had the shard until the new one got it, and was read to its end.
+            (Some(past), Some(old)) if past.session_id.as_ref() == Some(old) && binding.unbound.is_none() => {
+                proof(handed_over.contains(old))
+            }
+            // An earlier leader knew the session, and it still has the shard.
+            (None, _) if tenure.is_adopted && tenure.session_id.as_ref() == self.recalled.get(&shard) => {
+                proof(tenure.seen_at.is_some())
+            }
+            _ => Between::Unknown,
+        }
     }
 
     /// The signed requests that the next process is to know, in order: the last one, and older ones that are ever further
@@ -171,6 +212,7 @@ impl Sights {
                 published.lives.get(&id),
                 published.bindings.get(&id),
                 published.signs.of(id),
+                published.handed_over,
                 line,
             );
             ways.insert(Way::Shard(shard), sight);
@@ -213,13 +255,22 @@ impl Sights {
         life: Option<&Life>,
         binding: Option<&ShardBinding>,
         signed: u64,
+        handed_over: &HandedOver,
         line: &Timeline,
     ) -> Sight {
         let known = self.shards.entry(shard).or_default();
         known.follow(life);
+        known.bound = None;
         let Some(binding) = binding else {
             let reason = GapReason::ConnectionLost;
-            return Sight { present: None, past: None, reason, calls: false, found: false };
+            return Sight {
+                present: None,
+                past: None,
+                reason,
+                between: Between::Unknown,
+                calls: false,
+                found: false,
+            };
         };
         let signed = placed(signed);
         let past = |known: &Shard, tenure: &Tenure, unbound: Option<Unbound>| {
@@ -241,7 +292,14 @@ impl Sights {
         };
         let before = binding.past.as_ref().map(|tenure| past(known, tenure, binding.unbound));
         let Some(tenure) = &binding.present else {
-            return Sight { present: None, past: before, reason, calls: false, found: false };
+            return Sight {
+                present: None,
+                past: before,
+                reason,
+                between: Between::Unknown,
+                calls: false,
+                found: false,
+            };
         };
         let calls = tenure.session_id.is_none();
         if let Some(session) = &tenure.session_id
@@ -250,29 +308,41 @@ impl Sights {
             // The socket is gone; the binder has not taken note yet.
             let ended = Some(past(known, tenure, None));
             let reason = GapReason::ConnectionLost;
-            return Sight { present: None, past: ended, reason, calls, found: false };
+            return Sight {
+                present: None,
+                past: ended,
+                between: Between::Unknown,
+                reason,
+                calls,
+                found: false,
+            };
         }
         let last = match &tenure.session_id {
             Some(session) => known.last_of(session),
             None => Last { heard: signed, event: signed },
         };
         known.in_force = Some((tenure.bound_at, last));
+        known.bound.clone_from(&tenure.session_id);
         // A look at a callback says that it is ours, not that it answers.
         let present = stretch(tenure, last, !calls, line);
         let found = tenure.found;
         if !calls {
-            return Sight { present: Some(present), past: before, reason, calls, found };
+            let between = self.between(shard, binding, tenure, handed_over);
+            return Sight { present: Some(present), past: before, between, reason, calls, found };
         }
+        let between = Between::Unknown;
         let named = |since: Instant| Stretch { name: present.name.max(since), ..present };
         match (accepts, accepted) {
-            (Some(since), _) => Sight { present: Some(named(since)), past: before, reason, calls, found },
+            (Some(since), _) => {
+                Sight { present: Some(named(since)), past: before, between, reason, calls, found }
+            }
             // Until then the listener answered, and Twitch has not given the callback up.
             (None, Some(until)) => {
                 let known = present.known.max(until.known);
                 let ended = Some(Stretch { known, ..named(until.name) });
-                Sight { present: None, past: ended, reason, calls, found }
+                Sight { present: None, past: ended, between, reason, calls, found }
             }
-            (None, None) => Sight { present: None, past: before, reason, calls, found },
+            (None, None) => Sight { present: None, past: before, between, reason, calls, found },
         }
     }
 
@@ -284,7 +354,8 @@ impl Sights {
             self.callback.get_or_insert(here);
         }
         let present = self.callback.map(|name| Stretch { name, known: until });
-        let sight = |present, past| Sight { present, past, reason, calls: true, found: true };
+        let between = Between::Unknown;
+        let sight = |present, past| Sight { present, past, between, reason, calls: true, found: true };
         if serves {
             return (sight(present, self.callback_before), true);
         }
@@ -315,7 +386,8 @@ impl Sights {
 /// Returns up to when a tenure is known to have delivered. An event proves it; another message does so only if a look has
 /// shown the tenure since. Whether a look counts by itself depends on who ended the tenure.
 fn stretch(tenure: &Tenure, last: Last, looks_count: bool, line: &Timeline) -> Stretch {
-    let bound = line.of(tenure.bound_at);
+    // That a session was bound by an earlier leader does not tell whether its socket has delivered since.
+    let bound = if tenure.is_adopted { 0 } else { line.of(tenure.bound_at) };
     let seen = tenure.seen_at.map_or(0, |seen| line.of(seen));
     let confirmed = match (&tenure.session_id, looks_count) {
         (Some(_), _) => last.heard.min(seen),

@@ -5,12 +5,18 @@ use super::*;
 
 const NOW: Moment = BEFORE_BOOT;
 
+fn memory_with(signed: Vec<Moment>) -> Memory {
+    let conduit = Some("c".to_owned());
+    Memory { known: NOW, alive: NOW, accepted: NOW, signed, sessions: Vec::new(), conduit }
+}
+
 struct Bench {
     start: Instant,
     sights: Sights,
     lives: BTreeMap<ShardId, Life>,
     bindings: BTreeMap<ShardId, ShardBinding>,
     signs: CallbackSigns,
+    handed_over: HandedOver,
 }
 
 impl Bench {
@@ -21,6 +27,7 @@ impl Bench {
             lives: BTreeMap::new(),
             bindings: BTreeMap::new(),
             signs: CallbackSigns::default(),
+            handed_over: HandedOver::default(),
         }
     }
 
@@ -41,6 +48,8 @@ impl Bench {
             bound_at: self.at(bound),
             seen_at: seen.map(|seen| self.at(seen)),
             found: false,
+            is_adopted: false,
+            succeeds: None,
         }
     }
 
@@ -55,6 +64,7 @@ impl Bench {
             shards: Some(1),
             lives: &lives,
             bindings: &bindings,
+            handed_over: &self.handed_over,
             signs: &self.signs,
             listens: true,
             called: Some(false),
@@ -159,7 +169,7 @@ fn a_restart_knows_signed_requests_of_the_last_hour_ever_further_apart() {
     }
     let kept = bench.sights.signed_to_keep();
     assert!(kept.is_sorted() && kept.len() <= 12, "{kept:?}");
-    let next = Sights::new(&kept);
+    let next = Sights::new(&memory_with(kept.clone()));
     let last = NOW + 4_999_000;
     assert_eq!(next.signed_before(last), last);
     for age in [1_000, 10_000, 100_000, 1_000_000] {

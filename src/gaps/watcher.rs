@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::shard::SessionId;
 use crate::model::status::GapReason;
 use crate::model::subscription::SubscriptionKey;
 
@@ -23,6 +24,8 @@ const PAUSE: u64 = 5_000;
 pub(super) const UNANSWERED: u64 = 10_000;
 /// From the end of a break to its gap, so that what is learned late of its beginning still counts.
 const SETTLE: u64 = 2_000;
+/// Time for which a break waits for the proof that nothing was missed: a replaced socket is read for two seconds more.
+const PROOF: u64 = 8_000;
 /// The longest wait for other ways with the same cause, which make one gap together.
 const PATIENCE: u64 = 60_000;
 
@@ -43,12 +46,26 @@ pub(super) struct Stretch {
     pub(super) known: Moment,
 }
 
+/// Knowledge about the time from one stretch to the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Between {
+    /// Events may have been missed.
+    #[default]
+    Unknown,
+    /// It may yet turn out that none was missed.
+    Open,
+    /// Everything that Twitch sent came in: Twitch went from one to the other without a break, and both were read.
+    Whole,
+}
+
 /// Knowledge about a way at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sight {
     pub(super) present: Option<Stretch>,
     /// The stretch before it.
     pub(super) past: Option<Stretch>,
+    /// The time from that one to the present one.
+    pub(super) between: Between,
     /// Why that one ended.
     pub(super) reason: GapReason,
     /// Whether Twitch calls us, instead of being read.
@@ -82,6 +99,9 @@ pub(super) struct Memory {
     /// Some of the signed requests, in order.
     #[serde(default)]
     pub(super) signed: Vec<Moment>,
+    /// The sessions of shards that delivered without a break that is not told. Only other hosts' sockets outlive a process.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) sessions: Vec<(u32, SessionId)>,
     pub(super) conduit: Option<String>,
 }
 
@@ -123,6 +143,8 @@ struct Break {
     way: Way,
     /// The stretch that it ended. `None` if the stretch went on, or if there was none.
     name: Option<Instant>,
+    /// The stretch that ended it, while it may turn out that nothing was missed, and until when that is waited for.
+    open: Option<(Instant, Moment)>,
     from: Moment,
     to: Moment,
     reason: GapReason,
@@ -171,7 +193,8 @@ impl Watcher {
                 && !state.is_up
                 && let Some(from) = state.known
             {
-                self.add_break(Break { way, name: state.name, from, to: now, reason: state.reason });
+                let (name, reason) = (state.name, state.reason);
+                self.add_break(Break { way, name, open: None, from, to: now, reason });
             }
         }
         for (way, sight) in &view.ways {
@@ -240,7 +263,16 @@ impl Watcher {
         let calls = |way: &Way| self.ways.get(way).is_none_or(|state| state.calls);
         let untold = self.breaks.iter().filter(|over| calls(&over.way)).map(|over| over.from);
         let accepted = untold.fold(accepted, Moment::min);
-        Some(Memory { known, alive, accepted, signed: Vec::new(), conduit: self.conduit.clone() })
+        let (signed, sessions) = (Vec::new(), Vec::new());
+        Some(Memory { known, alive, accepted, signed, sessions, conduit: self.conduit.clone() })
+    }
+
+    /// Whether a shard delivers, and every break of it is told.
+    pub(super) fn is_steady(&self, shard: u32) -> bool {
+        let way = Way::Shard(shard);
+        self.replaced.is_none()
+            && self.ways.get(&way).is_some_and(|state| state.is_up)
+            && !self.breaks.iter().any(|over| over.way == way)
     }
 
     /// Whether Twitch calls us by any way.
@@ -267,6 +299,7 @@ impl Watcher {
                 way: *way,
                 // The stretch goes on: that it delivers later says nothing of the pause.
                 name: None,
+                open: None,
                 from: before,
                 to: now,
                 reason: GapReason::DaemonPaused,
@@ -315,16 +348,22 @@ impl Watcher {
         match sight.present {
             Some(present) if state.is_up && state.name == Some(present.name) => {
                 state.known = state.known.max(Some(present.known));
+                if sight.between == Between::Whole {
+                    let is_of = |over: &Break| over.open.is_some_and(|(next, _)| next == present.name);
+                    self.breaks.retain(|over| over.way != way || !is_of(over));
+                }
             }
             Some(present) => {
                 // A shard that is moved between a socket and a callback delivers all the while.
-                let is_moved = state.is_up && state.calls != sight.calls;
+                let is_moved = state.is_up && state.calls != sight.calls || sight.between == Between::Whole;
                 if let Some(known) = state.known.filter(|_| !is_moved) {
                     let accepted = stopped.filter(|_| sight.found).map_or(0, |memory| memory.accepted);
                     let from = known.max(accepted).min(now);
                     let is_first = state.reason == GapReason::DaemonStopped && !state.is_up;
                     let reason = if is_first { GapReason::DaemonStopped } else { sight.reason };
-                    self.add_break(Break { way, name: state.name, from, to: now, reason });
+                    let is_open = sight.between == Between::Open;
+                    let open = is_open.then_some((present.name, now.saturating_add(PROOF)));
+                    self.add_break(Break { way, name: state.name, open, from, to: now, reason });
                 }
                 state.known = state.known.max(Some(present.known));
                 state.name = Some(present.name);
@@ -366,6 +405,14 @@ impl Watcher {
 
     /// Makes gaps of the breaks for which nothing more is to be learned.
     fn group(&mut self, now: Moment, settle: u64) {
+        let waits = |over: &Break| settle > 0 && over.open.is_some_and(|(_, until)| now < until);
+        let (open, over) = std::mem::take(&mut self.breaks).into_iter().partition(waits);
+        self.breaks = over;
+        self.group_closed(now, settle);
+        self.breaks.extend::<Vec<Break>>(open);
+    }
+
+    fn group_closed(&mut self, now: Moment, settle: u64) {
         if self.breaks.is_empty() {
             return;
         }

@@ -1,4 +1,5 @@
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +35,9 @@ impl Bench {
         let past = past.filter(|past| Some(past.name) != present.map(|present| present.name));
         let reason = self.view.ways.get(&way).map_or(GapReason::ConnectionLost, |sight| sight.reason);
         let calls = way == Way::Callback;
-        self.view.ways.insert(way, Sight { present, past, reason, calls, found: calls });
+        self.view
+            .ways
+            .insert(way, Sight { present, past, between: Between::Unknown, reason, calls, found: calls });
     }
 
     fn down(&mut self, way: Way, known: Moment, reason: GapReason) {
@@ -127,12 +130,26 @@ fn a_restart_tells_one_gap_for_all_ways() {
     bench.until(10_000);
     let memory = bench.watcher.memory();
     let conduit = Some("c".to_owned());
-    let expected = Memory { known: 1_000, alive: 10_000, accepted: 10_000, signed: Vec::new(), conduit };
+    let expected = Memory {
+        known: 1_000,
+        alive: 10_000,
+        accepted: 10_000,
+        signed: Vec::new(),
+        sessions: Vec::new(),
+        conduit,
+    };
     assert_eq!(memory, Some(expected));
     let mut bench = Bench::new(memory);
     bench.view.ways.insert(
         Way::Shard(0),
-        Sight { present: None, past: None, reason: GapReason::ConnectionLost, calls: false, found: false },
+        Sight {
+            present: None,
+            past: None,
+            between: Between::Unknown,
+            reason: GapReason::ConnectionLost,
+            calls: false,
+            found: false,
+        },
     );
     bench.view.ways.insert(Way::Shard(1), bench.view.ways[&Way::Shard(0)]);
     bench.until(50_000);
@@ -156,7 +173,14 @@ fn a_first_start_has_missed_nothing() {
 
 #[test]
 fn a_callback_is_trusted_as_long_as_the_process_lived() {
-    let memory = Memory { known: 2_000, alive: 61_000, accepted: 60_000, signed: Vec::new(), conduit: None };
+    let memory = Memory {
+        known: 2_000,
+        alive: 61_000,
+        accepted: 60_000,
+        signed: Vec::new(),
+        sessions: Vec::new(),
+        conduit: None,
+    };
     let mut bench = Bench::new(Some(memory));
     bench.view.conduit = None;
     bench.up(Way::Callback, 70, 70_000);
@@ -253,6 +277,8 @@ struct Wire {
     /// The session that the shard is bound to; another one than ours after a theft.
     bound: Option<String>,
     socket: Option<Socket>,
+    /// The socket that was replaced by a planned move, which is read on, and when that was.
+    old: Option<(Socket, u64)>,
     spoke: u64,
     bad_since: Option<u64>,
 }
@@ -269,17 +295,32 @@ struct Socket {
     heard: u64,
 }
 
+impl Socket {
+    fn new(session: String, now: u64) -> Self {
+        let (unread, signs) = (Vec::new(), Signs::default());
+        Self { session, flows: true, closed: false, unread, signs, heard: now }
+    }
+}
+
+fn tenure_of(session: &str, bound_at: Instant) -> Tenure {
+    let session_id = Some(SessionId::new(session));
+    Tenure { session_id, bound_at, seen_at: None, found: false, is_adopted: false, succeeds: None }
+}
+
 struct Process {
     sights: Sights,
     watcher: Watcher,
     line: Timeline,
     bindings: BTreeMap<ShardId, ShardBinding>,
+    handed_over: BTreeSet<SessionId>,
     retry: [u64; 2],
 }
 
 /// The keepalive, and what is waited beyond it.
 const KEEPALIVE: u64 = 10_000;
 const GRACE: u64 = 5_000;
+/// Time for which a replaced socket is read on.
+const LINGER: u64 = 2_000;
 /// Twitch closes a socket that does not answer its pings for so long.
 const PONG: u64 = 10_000;
 
@@ -291,7 +332,14 @@ enum Step {
     Break(usize),
     Steal(usize),
     Look,
-    Sleep { millis: u64, clock_stands: bool },
+    /// Another socket takes the shard over, as at a planned move.
+    Move(usize),
+    /// Another process watches on, after a while without any; the sockets are those of other hosts and live on.
+    Succeed(u64),
+    Sleep {
+        millis: u64,
+        clock_stands: bool,
+    },
     Crash(u64),
     Stop(u64),
 }
@@ -304,6 +352,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0_usize..2).prop_map(Step::Break),
         2 => (0_usize..2).prop_map(Step::Steal),
         3 => Just(Step::Look),
+        3 => (0_usize..2).prop_map(Step::Move),
+        1 => (1_u64..20_000).prop_map(Step::Succeed),
         2 => (1_u64..60_000, any::<bool>())
             .prop_map(|(millis, clock_stands)| Step::Sleep { millis, clock_stands }),
         1 => (1_u64..60_000).prop_map(Step::Crash),
@@ -340,10 +390,11 @@ impl World {
     fn launch(&mut self) {
         let memory = self.saved.as_ref().map(|(_, memory)| memory.clone());
         self.process = Some(Process {
-            sights: Sights::default(),
+            sights: memory.as_ref().map_or_else(Sights::default, Sights::new),
             watcher: Watcher::new(memory),
             line: Timeline::new(self.instant(), BEFORE_BOOT + self.now),
             bindings: BTreeMap::new(),
+            handed_over: BTreeSet::new(),
             retry: [self.now + 300, self.now + 900],
         });
     }
@@ -398,9 +449,96 @@ impl World {
         }
     }
 
+    /// Two seconds after a move the old socket is closed; Twitch answers if the connection still works.
+    fn close_old(&mut self) {
+        for wire in &mut self.shards {
+            let Some((old, _)) = wire.old.take_if(|(_, at)| self.now >= *at + LINGER) else { continue };
+            if let Some(process) = &mut self.process
+                && old.flows
+                && !old.closed
+            {
+                process.handed_over.insert(SessionId::new(old.session));
+            }
+        }
+    }
+
+    fn move_shard(&mut self, shard: usize) {
+        let (looked, here) = (self.instant(), self.instant());
+        let wire = &mut self.shards[shard];
+        let Some(process) = &mut self.process else { return };
+        let Some(socket) = wire.socket.take_if(|_| wire.old.is_none()) else { return };
+        let binding = process.bindings.entry(ShardId(shard as u32)).or_default();
+        let Some(mut tenure) = binding.present.take() else {
+            wire.socket = Some(socket);
+            return;
+        };
+        let is_ours = wire.bound.as_deref() == Some(&*socket.session);
+        if is_ours {
+            tenure.seen_at = Some(looked);
+            self.proofs.push((shard, self.now));
+        }
+        (binding.past, binding.unbound) = (Some(tenure), None);
+        self.serial += 1;
+        let new = Socket::new(format!("s{}", self.serial), self.now);
+        binding.present = Some(Tenure {
+            succeeds: is_ours.then(|| SessionId::new(&*socket.session)),
+            ..tenure_of(&new.session, here)
+        });
+        // A gap is told if the proof is never complete: if the successor is lost meanwhile, or the process ends.
+        self.truth.push((self.now, self.now));
+        (wire.bound, wire.spoke) = (Some(new.session.clone()), self.now);
+        (wire.socket, wire.old) = (Some(new), Some((socket, self.now)));
+        self.proofs.push((shard, self.now));
+        self.work();
+    }
+
+    fn succeed(&mut self, away: u64) {
+        let Some(process) = self.process.take() else { return };
+        let end = self.now + away;
+        while self.now < end {
+            self.now = (self.now + 250).min(end);
+            self.twitch(None);
+            (0..2).for_each(|shard| self.read(shard));
+            self.record();
+        }
+        self.launch();
+        let here = self.instant();
+        for shard in 0..2_u32 {
+            let wire = &mut self.shards[shard as usize];
+            // Nobody learns whether the rest was read.
+            if let Some((_, moved_at)) = wire.old.take() {
+                self.truth.push((moved_at, self.now));
+            }
+            // Nor does the next process know when a gap that is not told yet was over.
+            if self
+                .saved
+                .as_ref()
+                .is_none_or(|(_, memory)| memory.sessions.iter().all(|(known, _)| *known != shard))
+            {
+                self.truth.push((self.now, self.now));
+            }
+            let known = process.bindings.get(&ShardId(shard)).and_then(|binding| binding.present.as_ref());
+            let is_read = wire.socket.as_ref().is_some_and(|socket| {
+                known.is_some_and(|known| known.session_id == Some(SessionId::new(&*socket.session)))
+            });
+            if let Some(socket) = wire.socket.as_mut().filter(|_| is_read) {
+                let present = Tenure { is_adopted: true, ..tenure_of(&socket.session, here) };
+                let new = self.process.as_mut().expect("launched");
+                new.bindings.entry(ShardId(shard)).or_default().present = Some(present);
+            }
+        }
+        self.observe();
+        self.look();
+    }
+
     /// Twitch's keepalives and time-outs.
     fn twitch(&mut self, asleep_since: Option<u64>) {
         for wire in &mut self.shards {
+            if let Some((old, _)) = &mut wire.old
+                && asleep_since.is_some_and(|since| self.now >= since + PONG)
+            {
+                old.closed = true;
+            }
             let Some(socket) = &mut wire.socket else { continue };
             if asleep_since.is_some_and(|since| self.now >= since + PONG) {
                 socket.closed = true;
@@ -416,6 +554,7 @@ impl World {
 
     /// The process's own work: time-outs, new connections, the watch.
     fn work(&mut self) {
+        self.close_old();
         let here = self.instant();
         for shard in 0..2 {
             self.read(shard);
@@ -445,25 +584,13 @@ impl World {
                     None => {
                         self.serial += 1;
                         let session = format!("s{}", self.serial);
-                        wire.socket = Some(Socket {
-                            session: session.clone(),
-                            flows: true,
-                            closed: false,
-                            unread: Vec::new(),
-                            signs: Signs::default(),
-                            heard: self.now,
-                        });
+                        wire.socket = Some(Socket::new(session.clone(), self.now));
                         wire.spoke = self.now;
                         session
                     }
                 };
                 wire.bound = Some(session.clone());
-                let tenure = Tenure {
-                    session_id: Some(SessionId::new(session)),
-                    bound_at: here,
-                    seen_at: None,
-                    found: false,
-                };
+                let tenure = tenure_of(&session, here);
                 process.bindings.entry(id).or_default().present = Some(tenure);
                 self.proofs.push((shard, self.now));
             }
@@ -488,6 +615,7 @@ impl World {
             shards: Some(2),
             lives: &lives,
             bindings: &bindings,
+            handed_over: &Arc::new(process.handed_over.clone()),
             signs: &signs,
             listens: false,
             called: Some(false),
@@ -497,8 +625,10 @@ impl World {
         let view = process.sights.view(&published, &process.line, here, moment);
         process.watcher.observe(&view, moment);
         self.gaps.extend(process.watcher.take());
-        let memory = process.watcher.memory();
-        let is_due = self.saved.as_ref().is_none_or(|(at, _)| self.now >= at + 5_000);
+        let memory = process.sights.memory(&process.watcher);
+        let is_due = self.saved.as_ref().is_none_or(|(at, saved)| {
+            self.now >= at + 5_000 || memory.as_ref().is_some_and(|memory| memory.sessions != saved.sessions)
+        });
         if let Some(memory) = memory.filter(|_| is_due) {
             self.saved = Some((self.now, memory));
         }
@@ -573,11 +703,14 @@ impl World {
             self.observe();
             process = self.process.take().expect("it ran");
             self.gaps.extend(process.watcher.finish(BEFORE_BOOT + self.now));
-            if let Some(memory) = process.watcher.memory() {
+            if let Some(memory) = process.sights.memory(&process.watcher) {
                 self.saved = Some((self.now, memory));
             }
         }
         for wire in &mut self.shards {
+            if let Some((old, _)) = wire.old.take() {
+                self.lost.extend(old.unread.into_iter().filter(|(_, is_event)| *is_event).map(|(at, _)| at));
+            }
             // Unread messages are lost with the process.
             let unread = wire.socket.take().map(|socket| socket.unread).unwrap_or_default();
             self.lost.extend(unread.into_iter().filter(|(_, is_event)| *is_event).map(|(at, _)| at));
@@ -601,6 +734,8 @@ impl World {
             }
             Step::Steal(shard) => self.shards[shard].bound = Some("foreign".to_owned()),
             Step::Look => self.look(),
+            Step::Move(shard) => self.move_shard(shard),
+            Step::Succeed(away) => self.succeed(away),
             Step::Sleep { millis, clock_stands } => self.sleep(millis, clock_stands),
             Step::Crash(away) | Step::Stop(away) => {
                 self.end_process(matches!(step, Step::Stop(_)));
@@ -655,7 +790,7 @@ fn check(steps: &[Step]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    /// For any interleaving of losses, looks, sleeps and restarts: every event that did not arrive lies within a gap, and
+    /// For any interleaving of losses, looks, sleeps, planned moves, restarts and changes of leader: every event that did not arrive lies within a gap, and
     /// no gap begins before what was known, less the keepalive and what a crash forgets.
     #[test]
     fn no_lost_event_lies_outside_a_gap(steps in prop::collection::vec(step(), 1..60)) {
@@ -667,6 +802,35 @@ proptest! {
 fn assert_told(steps: &[Step]) {
     if let Err(error) = check(steps) {
         panic!("{error}\nsteps: {steps:?}");
+    }
+}
+
+#[test]
+fn a_planned_move_that_is_proved_is_no_gap_and_no_change_of_leader_after_it_is() {
+    let mut world = World::new();
+    for step in [
+        Step::Move(0),
+        Step::Event(0),
+        Step::Pass(9_000),
+        Step::Move(1),
+        Step::Pass(3_000),
+        Step::Succeed(4_000),
+        Step::Event(1),
+        Step::Pass(30_000),
+    ] {
+        world.apply(&step);
+    }
+    assert_eq!((world.gaps, world.lost), (vec![], vec![]));
+}
+
+#[test]
+fn a_move_from_a_silent_socket_or_a_stolen_shard_is_a_gap() {
+    for before in [Step::Silence(0), Step::Steal(0)] {
+        let mut world = World::new();
+        for step in [before, Step::Event(0), Step::Move(0), Step::Pass(30_000)] {
+            world.apply(&step);
+        }
+        assert_eq!((world.gaps.len(), world.lost.len()), (1, 1));
     }
 }
 

@@ -81,6 +81,15 @@ pub struct LiveSession {
     pub welcomed_at: Instant,
     /// Whether Twitch delivers to it already: an earlier leader of the cluster has bound it.
     pub is_bound: bool,
+    /// The session that it is to replace while that one is still read, by another host of the cluster.
+    pub replaces: Option<SessionId>,
+}
+
+impl LiveSession {
+    /// A session that is not bound yet.
+    pub fn new(session_id: SessionId, welcomed_at: Instant) -> Self {
+        Self { session_id, welcomed_at, is_bound: false, replaces: None }
+    }
 }
 
 /// The live session of each shard that has one.
@@ -114,6 +123,13 @@ pub struct Life {
     pub signs: Signs,
 }
 
+/// The last session of each shard that we closed and read to Twitch's answer.
+pub type Closed = Arc<BTreeMap<ShardId, SessionId>>;
+
+/// Sessions that were replaced by others, and then closed by us and read to Twitch's answer: everything that Twitch sent to
+/// them came in.
+pub type HandedOver = Arc<BTreeSet<SessionId>>;
+
 /// The connection of each shard that has one.
 pub type Lives = Arc<BTreeMap<ShardId, Life>>;
 
@@ -128,6 +144,11 @@ pub struct Tenure {
     pub seen_at: Option<Instant>,
     /// Whether Twitch was found to have it, instead of being asked for it: then it never ended.
     pub found: bool,
+    /// Whether an earlier leader of the cluster has bound it, and it was not bound anew since.
+    pub is_adopted: bool,
+    /// The session that Twitch delivered to until then, as a look right before the binding has shown. `None` if nobody
+    /// looked, or it did not.
+    pub succeeds: Option<SessionId>,
 }
 
 /// Why a shard is not bound to us any more, as far as Twitch's list says.

@@ -138,6 +138,8 @@ impl<S: Sessions> Socket<'_, S> {
                 return 1006;
             }
             if let Some(code) = self.machine.ended() {
+                // The answer to a close frame of the client waits to be sent.
+                let _ = timeout(CLOSING, self.stream.flush()).await;
                 return code;
             }
             let deadline = Instant::from_std(self.machine.poll_timeout());

@@ -616,7 +616,7 @@ async fn pool(
             serial += 1;
             let session_id = SessionId::new(format!("session-{serial}"));
             let welcomed_at = tokio::time::Instant::now().into_std();
-            next.insert(shard, LiveSession { session_id, welcomed_at, is_bound: false });
+            next.insert(shard, LiveSession::new(session_id, welcomed_at));
         }
         if next != **sessions.borrow() {
             sessions.send_replace(Arc::new(next));

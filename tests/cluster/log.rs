@@ -194,7 +194,7 @@ async fn events_wait_for_nats_and_a_log_that_has_lost_its_tail_gets_it_again() {
             assert_eq!(log(&servers).await.len(), 20);
             host.start();
         }
-        host.until("it leads again", |status| role(status) == Role::Leader).await;
+        host.until("it leads again", |status| role(status) == Role::Leader && status.ready).await;
         arrives(&sandbox, &[&host]).await;
         let status = host.until("it has noticed", |status| forward(status).tail_lost.is_some()).await;
         let is_told = |status: &Status| {

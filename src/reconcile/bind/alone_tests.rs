@@ -9,7 +9,7 @@ fn own(shards: &[u32]) -> OwnShards {
 
 fn sessions(of: &[(u32, &str)]) -> Sessions {
     let welcomed_at = Instant::now();
-    let live = |id: &str| LiveSession { session_id: SessionId::new(id), welcomed_at, is_bound: false };
+    let live = |id: &str| LiveSession::new(SessionId::new(id), welcomed_at);
     Arc::new(of.iter().map(|(shard, id)| (ShardId(*shard), live(id))).collect())
 }
 

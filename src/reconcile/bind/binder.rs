@@ -170,6 +170,9 @@ impl<A: Api> Binder<A> {
         if changes.is_lost {
             schedule.handle_lost_session(now());
         }
+        if changes.is_moving {
+            schedule.handle_moving_session(now());
+        }
         if changes.is_adopted {
             schedule.handle_adopted_session(now());
         }

@@ -290,7 +290,14 @@ fn record(slot: &mut Slot, state: &State, asked_at: Instant) -> Option<(Tenure, 
     let unbound = match (&slot.state, state) {
         (was, State::Enabled) => {
             let found = matches!(was, State::Unknown { .. });
-            let new = || Tenure { session_id: None, bound_at: asked_at, seen_at: None, found };
+            let new = || Tenure {
+                session_id: None,
+                bound_at: asked_at,
+                seen_at: None,
+                found,
+                is_adopted: false,
+                succeeds: None,
+            };
             slot.tenure.get_or_insert_with(new).seen_at = Some(asked_at);
             return None;
         }

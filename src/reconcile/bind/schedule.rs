@@ -67,6 +67,11 @@ impl Schedule {
         }
     }
 
+    /// Handles a session that waits for a look before it is bound.
+    pub(in crate::reconcile) fn handle_moving_session(&mut self, now: Instant) {
+        self.look_by(now);
+    }
+
     /// Handles a session that an earlier leader of the cluster has bound: it is looked up at once, and once more soon.
     pub(in crate::reconcile) fn handle_adopted_session(&mut self, now: Instant) {
         self.confirm = true;

@@ -13,6 +13,13 @@ use crate::model::shard::{
 };
 use crate::reconcile::api::Refused;
 
+/// Longest time that a planned move waits for the look which shows that the old session still had the shard.
+const MOVE_WAIT: Duration = Duration::from_secs(1);
+/// From that look to the answer about the new binding, at most.
+const MOVE_TIME: Duration = Duration::from_secs(5);
+/// Shards of a conduit for which a move is looked up first: a list of more takes too long.
+const MOST_LOOKED_UP: u32 = 1_000;
+
 /// After a binding Twitch's list may be behind for some seconds.
 const LIST_LAG: Duration = Duration::from_secs(10);
 
@@ -38,13 +45,17 @@ struct Slot {
     seen_at: Option<Instant>,
     /// Whether an earlier leader of the cluster has bound it. Twitch's list is not behind such a binding.
     is_adopted: bool,
+    /// The look right before the binding that showed the shard with the previous session.
+    succeeds_at: Option<Instant>,
 }
 
 impl Slot {
     fn tenure(&self) -> Option<Tenure> {
         let State::Bound { since } = self.state else { return None };
         let (session_id, seen_at) = (Some(self.session.clone()), self.seen_at);
-        Some(Tenure { session_id, bound_at: since, seen_at, found: false })
+        let succeeds = self.previous.clone().filter(|_| self.succeeds_at.is_some());
+        let is_adopted = self.is_adopted;
+        Some(Tenure { session_id, bound_at: since, seen_at, found: false, is_adopted, succeeds })
     }
 }
 
@@ -58,10 +69,19 @@ struct Past {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     Unbound,
+    /// Waits for a look, as the session is to replace another one that is still read.
+    Moving {
+        since: Instant,
+    },
     Asked,
-    Bound { since: Instant },
+    Bound {
+        since: Instant,
+    },
     Gone,
-    Failed { why: Box<str>, retry_at: Instant },
+    Failed {
+        why: Box<str>,
+        retry_at: Instant,
+    },
 }
 
 /// A bound shard that Twitch shows otherwise.
@@ -82,6 +102,8 @@ pub(in crate::reconcile) struct Changes {
     pub(in crate::reconcile) is_lost: bool,
     /// A session counts as bound because an earlier leader has bound it.
     pub(in crate::reconcile) is_adopted: bool,
+    /// A session waits for a look.
+    pub(in crate::reconcile) is_moving: bool,
 }
 
 /// The table of them.
@@ -118,11 +140,20 @@ impl Shards {
         self.target = target.cloned();
         let count = target.map_or(0, |target| target.shards);
         let mut changes = Changes::default();
+        let mut moving = BTreeSet::new();
         for (shard, slot) in &mut self.slots {
-            if sessions.get(shard).is_none_or(|live| live.session_id != slot.session) {
-                changes.is_lost |= end(&mut self.past, *shard, slot, State::Gone, None);
+            let live = sessions.get(shard);
+            if live.is_some_and(|live| live.session_id == slot.session) {
+                continue;
             }
+            let is_read_on = live.is_some_and(|live| live.replaces.as_ref() == Some(&slot.session));
+            let was_bound = end(&mut self.past, *shard, slot, State::Gone, None);
+            if was_bound && is_read_on && count <= MOST_LOOKED_UP {
+                moving.insert(*shard);
+            }
+            changes.is_lost |= was_bound;
         }
+        changes.is_moving = !moving.is_empty();
         self.slots.retain(|shard, _| shard.0 < count && sessions.contains_key(shard));
         self.past.retain(|shard, _| target.is_none() || shard.0 < count);
         for (shard, live) in sessions.range(..ShardId(count)) {
@@ -134,11 +165,20 @@ impl Shards {
                 session: live.session_id.clone(),
                 welcomed_at: live.welcomed_at,
                 previous,
-                state: if live.is_bound { State::Bound { since: now } } else { State::Unbound },
+                state: match live.is_bound {
+                    true => State::Bound { since: now },
+                    false if moving.contains(shard) => State::Moving { since: now },
+                    false => State::Unbound,
+                },
                 seen_at: None,
                 is_adopted: live.is_bound,
+                succeeds_at: None,
             };
             changes.is_adopted |= live.is_bound;
+            if live.is_bound && !self.slots.contains_key(shard) {
+                // Another leader has had the shard since.
+                self.past.remove(shard);
+            }
             self.slots.insert(*shard, slot);
         }
         changes
@@ -150,6 +190,7 @@ impl Shards {
         for (shard, slot) in &mut self.slots {
             let now_due = match &slot.state {
                 State::Unbound => true,
+                State::Moving { since } => *since + MOVE_WAIT <= now,
                 State::Failed { retry_at, .. } => *retry_at <= now,
                 State::Asked | State::Bound { .. } | State::Gone => false,
             };
@@ -161,12 +202,13 @@ impl Shards {
         due
     }
 
-    /// When the next retry is due.
+    /// When the next retry is due, or the next move that has waited long enough.
     pub(in crate::reconcile) fn poll_timeout(&self) -> Option<Instant> {
         self.slots
             .values()
             .filter_map(|slot| match slot.state {
                 State::Failed { retry_at, .. } => Some(retry_at),
+                State::Moving { since } => Some(since + MOVE_WAIT),
                 _ => None,
             })
             .min()
@@ -203,6 +245,9 @@ impl Shards {
             && slot.session == *session
             && slot.state == State::Asked
         {
+            let bound_at = if let State::Bound { since } = state { Some(since) } else { None };
+            slot.succeeds_at =
+                slot.succeeds_at.filter(|at| bound_at.is_some_and(|bound_at| bound_at <= *at + MOVE_TIME));
             slot.state = state;
             slot.is_adopted = false;
         }
@@ -229,9 +274,17 @@ impl Shards {
         }
         let mut found = Vec::new();
         for (shard, slot) in &mut self.slots {
-            let State::Bound { since } = slot.state else { continue };
             let row = rows.get(shard);
             let session = row.and_then(|row| row.session_id.as_ref());
+            if let State::Moving { since } = slot.state
+                && since <= asked_at
+            {
+                let is_connected = row.is_some_and(|row| &*row.status == "enabled") && session.is_some();
+                let is_proved = is_connected && session == slot.previous.as_ref();
+                slot.succeeds_at = is_proved.then_some(asked_at);
+                slot.state = State::Unbound;
+            }
+            let State::Bound { since } = slot.state else { continue };
             if session == Some(&slot.session) && since <= asked_at {
                 slot.seen_at = Some(asked_at);
             }
@@ -283,7 +336,7 @@ impl Shards {
     pub(in crate::reconcile) fn bindings(&self) -> Bindings {
         let told = self.slots.iter().filter_map(|(shard, slot)| {
             let outcome = match &slot.state {
-                State::Unbound | State::Asked => return None,
+                State::Unbound | State::Moving { .. } | State::Asked => return None,
                 State::Bound { .. } => BindOutcome::Bound,
                 State::Gone => BindOutcome::SessionGone,
                 State::Failed { why, .. } => BindOutcome::Failed(why.clone()),
@@ -326,7 +379,7 @@ mod tests {
     }
 
     fn sessions(of: &[(u32, &str)], welcomed_at: Instant) -> Sessions {
-        let live = |id: &str| LiveSession { session_id: SessionId::new(id), welcomed_at, is_bound: false };
+        let live = |id: &str| LiveSession::new(SessionId::new(id), welcomed_at);
         Arc::new(of.iter().map(|(shard, id)| (ShardId(*shard), live(id))).collect())
     }
 
@@ -452,6 +505,62 @@ mod tests {
         let found = shards.handle_list("c", &[row(0, "enabled", Some("a"))], now + Duration::from_secs(60));
         assert_eq!(found, [Mismatch::Lost(ShardId(0))]);
     }
+
+    /// The sessions of one shard, the second of which is to replace the first.
+    fn move_one(shards: &mut Shards, now: Instant) -> Changes {
+        let mut live = LiveSession::new(SessionId::new("b"), now);
+        live.replaces = Some(SessionId::new("a"));
+        let sessions: Sessions = Arc::new([(ShardId(0), live)].into());
+        shards.handle_target(Some(&target("c", 1)), &sessions, now)
+    }
+
+    fn succeeds(shards: &Shards) -> Option<SessionId> {
+        shards.tenures().next().expect("known").1.present.expect("bound").succeeds
+    }
+
+    #[test]
+    fn a_planned_move_is_bound_after_a_look_that_shows_the_old_session() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(60);
+        let bind = |shards: &mut Shards, at: Instant| {
+            assert_eq!(shards.poll_due(at), [(ShardId(0), SessionId::new("b"))]);
+            shards.handle_answer("c", ShardId(0), &SessionId::new("b"), Ok(()), at);
+        };
+        let mut shards = bound(&[(0, "a")], now);
+        assert!(move_one(&mut shards, later).is_moving);
+        assert!(shards.poll_due(later).is_empty(), "it waits for the look");
+        shards.handle_list("c", &[row(0, "enabled", Some("a"))], now);
+        assert!(shards.poll_due(later).is_empty(), "an older look does not count");
+        assert_eq!(shards.poll_timeout(), Some(later + MOVE_WAIT));
+        let mut late = shards.clone();
+        let taken = shards.clone();
+        shards.handle_list("c", &[row(0, "enabled", Some("a"))], later);
+        let mut failed = shards.clone();
+        bind(&mut shards, later);
+        assert_eq!(succeeds(&shards), Some(SessionId::new("a")));
+        assert_eq!(shards.tenures().next().expect("known").1.past.expect("before").seen_at, Some(later));
+
+        // Without the look it is bound all the same, without a proof.
+        bind(&mut late, later + MOVE_WAIT);
+        assert_eq!(succeeds(&late), None);
+        for rows in [row(0, "enabled", Some("thief")), row(0, "websocket_disconnected", Some("a"))] {
+            let mut taken = taken.clone();
+            taken.handle_list("c", &[rows], later);
+            bind(&mut taken, later);
+            assert_eq!(succeeds(&taken), None);
+        }
+        // An attempt that failed is too long after the look.
+        assert_eq!(failed.poll_due(later).len(), 1);
+        let why = Refused::Other("no network".into());
+        failed.handle_answer("c", ShardId(0), &SessionId::new("b"), Err(&why), later);
+        bind(&mut failed, later + TIMES.retry);
+        assert_eq!(succeeds(&failed), None);
+        // The successor of a session that has ended is bound at once.
+        let mut ended = bound(&[(0, "a")], now);
+        let changes = ended.handle_target(Some(&target("c", 1)), &sessions(&[(0, "b")], later), later);
+        assert!(!changes.is_moving && changes.is_lost && ended.poll_due(later).len() == 1);
+    }
+
     #[test]
     fn a_session_that_an_earlier_leader_has_bound_is_checked_and_not_bound_again() {
         let now = Instant::now();
@@ -460,7 +569,7 @@ mod tests {
         live.values_mut().take(2).for_each(|live| live.is_bound = true);
         let live = Arc::new(live);
         let changes = shards.handle_target(Some(&target("c", 3)), &live, now);
-        assert_eq!(changes, Changes { is_lost: false, is_adopted: true });
+        assert_eq!(changes, Changes { is_adopted: true, ..Changes::default() });
         assert_eq!(shards.bound(), 2);
         assert_eq!(shards.poll_due(now), [(ShardId(2), SessionId::new("c"))]);
         // The list counts at once.

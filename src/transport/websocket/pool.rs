@@ -11,7 +11,7 @@ use tracing::{Instrument, error, error_span};
 use super::options::PoolOptions;
 use super::shard::{Shard, Statuses};
 use super::socket::Shared;
-use crate::model::shard::{Bindings, Lives, Sessions, ShardId, ShardTarget};
+use crate::model::shard::{Bindings, Closed, Lives, Sessions, ShardId, ShardTarget};
 use crate::model::status::{IntakeStatus, ShardStatus};
 use crate::store::Store;
 use crate::telemetry::LogLimit;
@@ -30,6 +30,8 @@ pub struct PoolHandle {
     pub intake: watch::Receiver<IntakeStatus>,
     /// The connection of each shard.
     pub lives: watch::Receiver<Lives>,
+    /// The sessions that were closed and read to their end.
+    pub closed: watch::Receiver<Closed>,
 }
 
 /// The task; see [`pool`].
@@ -42,6 +44,7 @@ pub struct Pool {
     sessions: Arc<watch::Sender<Sessions>>,
     statuses: Arc<watch::Sender<Statuses>>,
     lives: Arc<watch::Sender<Lives>>,
+    closed: Arc<watch::Sender<Closed>>,
     intake: Arc<watch::Sender<IntakeStatus>>,
     on_hint: HintCallback,
     log: Arc<LogLimit>,
@@ -62,6 +65,7 @@ pub fn pool(
     let (statuses, shards) = watch::channel(BTreeMap::new());
     let (intake_in, intake) = watch::channel(IntakeStatus::default());
     let (lives_in, lives) = watch::channel(Lives::default());
+    let (closed_in, closed) = watch::channel(Closed::default());
     let pool = Pool {
         options,
         store,
@@ -70,11 +74,12 @@ pub fn pool(
         sessions: Arc::new(sessions),
         statuses: Arc::new(statuses),
         lives: Arc::new(lives_in),
+        closed: Arc::new(closed_in),
         intake: Arc::new(intake_in),
         on_hint,
         log: Arc::default(),
     };
-    (pool, PoolHandle { shards, intake, lives })
+    (pool, PoolHandle { shards, intake, lives, closed })
 }
 
 impl Pool {
@@ -144,6 +149,7 @@ impl Pool {
             sessions: Arc::clone(&self.sessions),
             statuses: Arc::clone(&self.statuses),
             lives: Arc::clone(&self.lives),
+            closed: Arc::clone(&self.closed),
         })
     }
 }

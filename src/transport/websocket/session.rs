@@ -248,6 +248,11 @@ impl Session {
         matches!(self.state, State::Opening(_))
     }
 
+    /// Returns whether a connection is being opened.
+    pub fn is_switching(&self) -> bool {
+        matches!(self.state, State::Opening(_) | State::Reconnecting { .. })
+    }
+
     pub fn shard_state(&self) -> ShardState {
         match &self.state {
             State::Waiting => ShardState::Waiting,

@@ -1,6 +1,6 @@
 //! One shard: the machine of [`super::session`] and the sockets that it asks for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -14,7 +14,7 @@ use tracing::{Instrument, info, warn};
 use super::options::PoolOptions;
 use super::session::{Event, Output, Session, SocketId, Timings};
 use super::socket::{News, Shared, Socket};
-use crate::model::shard::{Bindings, Life, Lives, Sessions, ShardId, ShardTarget};
+use crate::model::shard::{Bindings, Closed, Life, Lives, Sessions, ShardId, ShardTarget};
 use crate::model::signs::Signs;
 use crate::model::status::{ShardState, ShardStatus};
 use crate::model::time::Timestamp;
@@ -36,6 +36,7 @@ pub(super) struct Shard {
     pub(super) sessions: Arc<watch::Sender<Sessions>>,
     pub(super) statuses: Arc<watch::Sender<Statuses>>,
     pub(super) lives: Arc<watch::Sender<Lives>>,
+    pub(super) closed: Arc<watch::Sender<Closed>>,
 }
 
 struct Running {
@@ -101,15 +102,38 @@ impl Shard {
                 self.shared.intake.send_modify(|intake| *intake.reconnects.entry(cause).or_default() += 1);
             }
         }
-        for (close, _) in running.sockets.values() {
-            close.cancel();
-        }
-        // Sockets store what they still read; what they report is of no use any more.
-        news.close();
-        while running.tasks.join_next().await.is_some() {}
+        self.close(&mut running, news).await;
         publish_entry(&self.sessions, self.id, None);
         publish_entry(&self.lives, self.id, None);
         self.statuses.send_modify(|statuses| drop(statuses.remove(&self.id)));
+    }
+
+    /// Closes all sockets, which store what they still read, and says whether everything that Twitch sent was read.
+    async fn close(&self, running: &mut Running, mut news: mpsc::Receiver<(SocketId, News)>) {
+        while running.tasks.try_join_next().is_some() {}
+        // A socket on the way to its welcome, or one that is closed already, may miss something.
+        let is_settled = !running.session.is_switching() && running.tasks.len() == running.sockets.len();
+        let session = running.session.session().cloned().filter(|_| is_settled);
+        for (close, _) in running.sockets.values() {
+            close.cancel();
+        }
+        let mut whole = BTreeSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                Some((socket, news)) = news.recv() => {
+                    if let News::Ended { is_whole: true, .. } = news {
+                        whole.insert(socket);
+                    }
+                }
+                ended = running.tasks.join_next() => if ended.is_none() { break },
+            }
+        }
+        let is_whole =
+            !running.sockets.is_empty() && running.sockets.keys().all(|socket| whole.contains(socket));
+        if let Some(session) = session.filter(|_| is_whole) {
+            publish_entry(&self.closed, self.id, Some(session));
+        }
     }
 
     fn read(&self, running: &mut Running, socket: SocketId, news: News) -> Event {
@@ -125,7 +149,7 @@ impl Shard {
                 }
                 Event::Reconnect { socket, url }
             }
-            News::Ended { events, cause, why } => {
+            News::Ended { events, cause, why, .. } => {
                 running.events += events;
                 let expected = running.sockets.remove(&socket).is_none();
                 if !expected {

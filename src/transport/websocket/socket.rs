@@ -44,6 +44,8 @@ const READ: usize = 16 << 10;
 const MAX_UNSENT: usize = 64 << 10;
 /// Pings within one second that are still answered; Twitch sends one in several seconds.
 const MAX_PINGS: u32 = 100;
+/// The code of an ordinary end (RFC 6455, 7.4.1).
+const NORMAL: u16 = 1000;
 /// How often a sign of life is reported, at most.
 const REPORT: Duration = Duration::from_secs(1);
 
@@ -68,6 +70,8 @@ pub(super) enum News {
         cause: ReconnectCause,
         /// Why, for a person.
         why: Box<str>,
+        /// Whether Twitch has answered our close frame: everything that it sent was read.
+        is_whole: bool,
     },
 }
 
@@ -159,21 +163,27 @@ impl Socket {
             () = close.cancelled() => return,
             opened = self.open() => opened,
         };
-        let (cause, why) = match opened {
+        let ((cause, why), is_whole) = match opened {
             Ok(stream) => self.read(stream, &close, &mut seen).await,
-            Err(end) => end,
+            Err(end) => (end, false),
         };
         self.count(&mut seen);
         self.record_events(&mut seen);
         // The shard may be gone already: then nobody needs to know.
-        let _ = self.news.send((self.id, News::Ended { events: seen.events, cause, why })).await;
+        let _ = self.news.send((self.id, News::Ended { events: seen.events, cause, why, is_whole })).await;
     }
 
     async fn open(&self) -> Result<Stream, End> {
         open(&self.shared.outward, &self.uri).await
     }
 
-    async fn read(&self, mut stream: Stream, close: &CancellationToken, seen: &mut Unreported) -> End {
+    /// Returns why it is over, and whether everything that Twitch sent was read.
+    async fn read(
+        &self,
+        mut stream: Stream,
+        close: &CancellationToken,
+        seen: &mut Unreported,
+    ) -> (End, bool) {
         let mut end = pin!(None::<tokio::time::Sleep>);
         let mut closing = false;
         loop {
@@ -188,18 +198,23 @@ impl Socket {
                 }
                 message = next(&mut stream, || self.count(seen)) => message,
                 () = async { match end.as_mut().as_pin_mut() { Some(end) => end.await, None => std::future::pending().await } } => {
-                    return (ReconnectCause::OtherClose, "we closed it".into());
+                    return ((ReconnectCause::OtherClose, "we closed it".into()), false);
                 }
             };
             match message {
                 Some(Ok(WsMessage::Text(text))) => {
                     if let Err(why) = self.take(&text, seen).await {
-                        return (ReconnectCause::Store, why);
+                        return ((ReconnectCause::Store, why), false);
                     }
                 }
                 Some(Ok(WsMessage::Close(frame))) => {
                     let code = frame.as_ref().map_or(0, |frame| u16::from(frame.code));
-                    return (ReconnectCause::of_close_code(code), describe_close(frame.as_ref()));
+                    // A close of Twitch's own, with a code that says why, may have crossed ours: then it is no answer.
+                    let is_answer = closing && matches!(code, 0 | NORMAL);
+                    return (
+                        (ReconnectCause::of_close_code(code), describe_close(frame.as_ref())),
+                        is_answer,
+                    );
                 }
                 Some(Ok(WsMessage::Binary(bytes))) => {
                     if let Some(left_out) = self.permit("binary") {
@@ -212,16 +227,16 @@ impl Socket {
                 Some(Ok(WsMessage::Ping(_) | WsMessage::Pong(_) | WsMessage::Frame(_))) => {
                     if seen.too_many_pings(Instant::now()) {
                         let why = "the connection was closed: Twitch sent more than 100 pings in a second";
-                        return (ReconnectCause::Broken, why.into());
+                        return ((ReconnectCause::Broken, why.into()), false);
                     }
                 }
                 Some(Err(WsError::ConnectionClosed | WsError::AlreadyClosed)) | None => {
                     let why = "the connection ended without a close frame";
-                    return (ReconnectCause::Broken, why.into());
+                    return ((ReconnectCause::Broken, why.into()), false);
                 }
                 Some(Err(error)) => {
                     let why = format!("the connection broke: {}", reason(&error));
-                    return (ReconnectCause::Broken, why.into());
+                    return ((ReconnectCause::Broken, why.into()), false);
                 }
             }
         }

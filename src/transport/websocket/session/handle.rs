@@ -26,7 +26,7 @@ impl Session {
                 }
             }
             Event::Welcome { socket, session_id, keepalive } => {
-                let session = LiveSession { session_id, welcomed_at: now, is_bound: false };
+                let session = LiveSession::new(session_id, now);
                 self.handle_welcome(Live { socket, session, keepalive }, now);
             }
             Event::Received(socket) => {
