@@ -5,7 +5,7 @@
 //!
 //! ```sh
 //! cargo bench --bench cluster                          # everything, about twenty minutes
-//! cargo bench --bench cluster -- kills --kills=30      # one part: kills, large, idle, lag, sustained
+//! cargo bench --bench cluster -- kills --kills=30      # one part: kills, large, rolling, idle, lag, sustained
 //! ```
 //!
 //! Each part prints figures; nothing is asserted about time.
@@ -29,8 +29,11 @@ mod measure;
 #[allow(dead_code, reason = "the tests use all of it")]
 mod servers;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{WAIT, quick};
@@ -38,6 +41,7 @@ use eventsubd::model::cluster::Role;
 use eventsubd::sandbox::{Sandbox, SandboxOptions};
 use host::{Host, role};
 use measure::Account;
+use rustix::process::Signal;
 use servers::{OLDEST, Servers};
 
 /// Kills of the leader, unless `--kills=N` says otherwise.
@@ -48,6 +52,8 @@ const CHANNELS: usize = 65_000;
 const LATENCY: Duration = Duration::from_millis(40);
 /// Longest wait for the first comparison of a long list.
 const PATIENCE: Duration = Duration::from_secs(240);
+/// From one event to the next in the rolling restart.
+const PACE: Duration = Duration::from_millis(2);
 /// Time for which idle daemons are watched.
 const IDLE: Duration = Duration::from_secs(20);
 /// Time after a change of leader in which requests are counted: looks at the shards come up to 5 s after it.
@@ -66,6 +72,9 @@ fn main() {
         }
         if wants("large") {
             large().await;
+        }
+        if wants("rolling") {
+            rolling().await;
         }
         if wants("idle") {
             idle().await;
@@ -233,6 +242,63 @@ async fn large() {
         let account = Account::of(host.child.as_ref().unwrap());
         println!("resident {:.1} MiB, peak {:.1}", account.resident_mib(), account.peak_mib());
     }
+}
+
+/// Triggers 500 events a second until it is stopped; returns their ids.
+async fn load(sandbox: Arc<Sandbox>, stop: Arc<AtomicBool>) -> BTreeSet<String> {
+    let (mut sent, mut pace) = (BTreeSet::new(), tokio::time::interval(PACE));
+    while !stop.load(Ordering::Relaxed) {
+        pace.tick().await;
+        let channel = login(sent.len() % 2);
+        sent.insert(sandbox.trigger("stream.online", Some(&channel)).await.unwrap());
+    }
+    sent
+}
+
+/// Restarts one host after the other under load.
+async fn rolling() {
+    let servers = Servers::start(OLDEST, 3);
+    let sandbox = Arc::new(Sandbox::start(quick()).await.unwrap());
+    let mut hosts = hosts(&sandbox, &servers.urls(), 2, None).await;
+    let (before, stop) = (sandbox.stats(), Arc::new(AtomicBool::new(false)));
+    let load = tokio::spawn(load(Arc::clone(&sandbox), Arc::clone(&stop)));
+    let begun = Instant::now();
+    for host in &mut hosts {
+        host.signal(Signal::TERM);
+        let stopped = Instant::now();
+        while host.child.as_mut().unwrap().try_wait().unwrap().is_none() {
+            assert!(stopped.elapsed() < WAIT, "the daemon does not end: {}", host.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        host.start();
+        host.until("it is back, and a host leads", |status| {
+            status.ready && status.cluster.as_ref().is_some_and(|cluster| cluster.leader.is_some())
+        })
+        .await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let (sent, took) = (load.await.unwrap(), begun.elapsed());
+    let ended = Instant::now();
+    let missing = loop {
+        let arrived: BTreeSet<String> = hosts.iter().flat_map(Host::events).collect();
+        let missing = sent.difference(&arrived).count();
+        if missing == 0 || ended.elapsed() > WAIT {
+            break missing;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    let gaps =
+        hosts.iter().map(|host| host.log().matches("events may have been missed").count()).sum::<usize>();
+    let after = sandbox.stats();
+    println!(
+        "\nrolling restart of 3 hosts in {:.1} s under {:.0} events a second: {} sent, {missing} lost, {} undeliverable, {gaps} \
+         gaps told, {} subscriptions made or deleted",
+        took.as_secs_f64(),
+        sent.len() as f64 / took.as_secs_f64(),
+        sent.len(),
+        after.undeliverable - before.undeliverable,
+        after.creates - before.creates + after.deletes - before.deletes,
+    );
 }
 
 /// The number of a process's TCP connections to these ports.
