@@ -98,11 +98,13 @@ impl PlacesIn {
         });
     }
 
-    /// Takes a change of a key. Its end changes nothing.
+    /// Takes a change of a key. A person may delete one, to have the sink begin anew.
     pub(super) fn handle_change(&self, key: &str, revision: u64, value: Option<&[u8]>) {
-        let Some(value) = value.and_then(|value| serde_json::from_slice::<PlaceValue>(value).ok()) else {
+        let Some(value) = value else {
+            self.known.send_modify(|known| drop(Arc::make_mut(known).remove(key)));
             return;
         };
+        let Ok(value) = serde_json::from_slice::<PlaceValue>(value) else { return };
         self.known.send_if_modified(|known| {
             let is_newer = known.get(key).is_none_or(|(before, _)| *before < revision);
             if is_newer {
@@ -348,6 +350,27 @@ impl PlaceKeeper {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn places_outlive_their_bucket_and_not_their_deletion() {
+        let (_status, status) = watch::channel(ClusterStatus::default());
+        let (_assigned, assigned) = watch::channel(Assigned::default());
+        let (task, places) = places("web-1", status, assigned);
+        let sink = SinkName::new("log");
+        let cursor = || places.known(&sink).map(|place| place.cursor.0);
+        let value = |cursor: u64| format!("{{\"cursor\":{cursor}}}").into_bytes();
+        task.handle_change("place.log", 7, Some(&value(5)));
+        task.handle_change("place.log", 6, Some(&value(4)));
+        assert_eq!(cursor(), Some(5), "an older revision changes nothing");
+        task.handle_change("place.log", 8, Some(b"no place"));
+        assert_eq!(cursor(), Some(5));
+        task.handle_gone();
+        assert_eq!(cursor(), Some(5));
+        task.handle_change("place.log", 2, Some(&value(9)));
+        assert_eq!(cursor(), Some(9), "the next bucket counts anew");
+        task.handle_change("place.log", 3, None);
+        assert_eq!(cursor(), None);
+    }
 
     #[test]
     fn every_name_of_a_sink_makes_a_key() {
