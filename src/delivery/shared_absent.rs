@@ -25,7 +25,7 @@ impl WorkChanges {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Returns;
+pub(super) struct Returns(());
 
 impl Returns {
     pub(super) async fn next(&mut self, _shared: Option<&SharedWork>) -> ReturnNews {
