@@ -169,7 +169,7 @@ fn a_restart_knows_signed_requests_of_the_last_hour_ever_further_apart() {
     }
     let kept = bench.sights.signed_to_keep();
     assert!(kept.is_sorted() && kept.len() <= 12, "{kept:?}");
-    let next = Sights::new(&memory_with(kept.clone()));
+    let next = Sights::new(&memory_with(kept));
     let last = NOW + 4_999_000;
     assert_eq!(next.signed_before(last), last);
     for age in [1_000, 10_000, 100_000, 1_000_000] {
