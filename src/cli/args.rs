@@ -298,7 +298,7 @@ pub struct HostsArgs {
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,
-    /// What to do with a host; the list of hosts when left out
+    /// Command for a host; the list of hosts when left out
     #[command(subcommand)]
     pub command: Option<HostsCommand>,
 }

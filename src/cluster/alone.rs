@@ -80,7 +80,7 @@ mod tests {
             let (mut alone, mut answered, mut revision, mut open_until) = (Alone::default(), now, 0, None);
             for (pause, answer) in steps {
                 now += Duration::from_millis(pause);
-                // What was decided before the pause holds until the next look.
+                // The decision before the pause holds until the next look.
                 let is_open = |until: Option<Moment>| until.is_some_and(|until| now < until);
                 prop_assert!(!(is_open(open_until) && lease.epoch(now).is_some()));
                 let is_asked = lease.next_poll().is_none();

@@ -67,7 +67,7 @@ pub(super) async fn hand_in(
     }
 }
 
-/// What makes a host the one that a request is for.
+/// The reason why a host is the one that a request is for.
 fn standing(request: &LeaderRequest) -> String {
     match request.sink() {
         Some(sink) => format!("which works sink {sink}"),

@@ -68,7 +68,7 @@ pub(super) enum Fitness {
     /// Work that has no host. Others' work is not moved to it yet, as it may go again.
     Fresh,
     Draining,
-    /// It does not reach Twitch.
+    /// The host does not reach Twitch.
     Blind,
     Leaving,
 }

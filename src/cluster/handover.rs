@@ -36,7 +36,7 @@ pub(super) struct Handover {
     replaced: BTreeMap<ShardId, (SessionId, Moment)>,
     /// The sessions whose sockets were closed after that.
     closing: BTreeMap<ShardId, SessionId>,
-    /// Those of them that were read to Twitch's answer, and since when that is known.
+    /// The sessions among them that were read to Twitch's answer, and since when that is known.
     done: BTreeMap<SessionId, Moment>,
 }
 

@@ -83,7 +83,7 @@ struct World {
     delivered: Vec<u64>,
     /// Replays: from which delivery on the events after a number have to come.
     replays: Vec<(usize, u64)>,
-    /// What was delivered and not written when a worker was killed, lost the place, or was cut off.
+    /// Events that were delivered and not written when a worker was killed, lost the place, or was cut off.
     excess: u64,
 }
 
@@ -213,7 +213,7 @@ impl World {
             Action::Replay(to) => {
                 if let (revision, Some(value)) = self.key.clone() {
                     let value = value.set_back(Seq(to));
-                    // What comes after the place now comes anyhow.
+                    // Events after the present place come anyhow.
                     self.replays.push((self.delivered.len(), value.cursor.0));
                     self.write(revision, value);
                 }

@@ -184,7 +184,7 @@ impl Places {
     /// Sets the place of a sink back, so that it gets the events after `to` again. Its worker begins anew.
     ///
     /// # Errors
-    /// What is wrong, as a sentence.
+    /// The problem, as a sentence.
     pub async fn set_back(&self, sink: &SinkName, to: Seq) -> Result<(), String> {
         for _ in 0..ATTEMPTS {
             match self.read(sink).await {

@@ -230,7 +230,7 @@ impl Forwarder {
     async fn tell(&self) {
         let mut statuses = self.statuses.subscribe();
         let mut lost = self.store.lost();
-        // What was acknowledged after this one before a crash is not known.
+        // Acknowledgements between this one and a crash are not known.
         let first = self.log.acknowledged();
         let (mut saved, mut saved_at) = (first.clone(), Instant::now());
         loop {

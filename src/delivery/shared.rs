@@ -70,7 +70,7 @@ pub(super) struct Returns {
     kept: BTreeMap<SinkName, Seq>,
     /// Sinks that are behind, as they were found last, with the count of looks that found the same.
     behind: (Vec<SinkName>, u32),
-    /// Those that were told last.
+    /// The sinks that were told last.
     told: Option<Vec<SinkName>>,
 }
 

@@ -68,11 +68,11 @@ struct Workers {
 /// The events that a worker delivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
-    /// What this host stores.
+    /// Events of this host's store.
     Local,
-    /// What this host stored before it joined the cluster.
+    /// Events that this host stored before it joined the cluster.
     Before,
-    /// What all hosts store.
+    /// Events of all hosts, from the shared log.
     Shared,
 }
 

@@ -147,7 +147,7 @@ impl Sights {
         Some(Memory { signed: self.signed_to_keep(), sessions, ..watcher.memory()? })
     }
 
-    /// What is known of the time before the present stretch of a shard.
+    /// Knowledge of the time before the present stretch of a shard.
     fn between(
         &self,
         shard: u32,
@@ -386,7 +386,7 @@ impl Sights {
 /// Returns up to when a tenure is known to have delivered. An event proves it; another message does so only if a look has
 /// shown the tenure since. Whether a look counts by itself depends on who ended the tenure.
 fn stretch(tenure: &Tenure, last: Last, looks_count: bool, line: &Timeline) -> Stretch {
-    // That a session was bound by an earlier leader does not tell whether its socket has delivered since.
+    // A session that an earlier leader bound may have had a silent socket since.
     let bound = if tenure.is_adopted { 0 } else { line.of(tenure.bound_at) };
     let seen = tenure.seen_at.map_or(0, |seen| line.of(seen));
     let confirmed = match (&tenure.session_id, looks_count) {

@@ -52,7 +52,7 @@ pub(super) enum Between {
     /// Events may have been missed.
     #[default]
     Unknown,
-    /// It may yet turn out that none was missed.
+    /// A proof may yet show that no event was missed.
     Open,
     /// Everything that Twitch sent came in: Twitch went from one to the other without a break, and both were read.
     Whole,

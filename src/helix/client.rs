@@ -52,7 +52,7 @@ impl Background {
     }
 }
 
-/// What one user of the client has for itself.
+/// The part of the client that each of its users has for itself.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Caller {
     /// Beats as requests move.

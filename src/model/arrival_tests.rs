@@ -73,7 +73,7 @@ const EVENT: &[(&str, &str)] = &[
 
 const CONDITION: &[(&str, &str)] = &[("user_id", "user_id"), ("user_id", r"user\u005fid"), ("b", "b")];
 
-/// What the identity should be made of: the first texts of `event`, and the last values of the condition.
+/// Parts that the identity should be made of: the first texts of `event`, and the last values of the condition.
 fn expected(
     wanted: &[&str],
     event: &[(String, String, Spelled)],

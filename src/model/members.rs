@@ -106,7 +106,7 @@ mod tests {
 
     use super::*;
 
-    /// What a deserializer makes of the object.
+    /// The members as a deserializer reads them.
     fn read(json: &str) -> Vec<(String, Value)> {
         let Ok(Value::Object(object)) = serde_json::from_str(json) else { panic!("an object: {json}") };
         object.into_iter().collect()

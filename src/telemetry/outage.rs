@@ -1,4 +1,4 @@
-//! What is logged of a failure that lasts: its beginning, now and then that it goes on, and its end. ◆
+//! Log lines about a failure that lasts: its beginning, now and then that it goes on, and its end. ◆
 
 use std::time::{Duration, Instant};
 

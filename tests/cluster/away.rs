@@ -93,7 +93,7 @@ async fn a_host_that_starts_without_nats_takes_no_shard_from_another_one() {
     servers.kill(0);
     hosts[other].until("it is cut off", |status| role(status) == Role::CutOff).await;
     hosts[first].start();
-    // It looks at once when it is alone, and again after fifteen seconds.
+    // The host looks at once when it is alone, and again after fifteen seconds.
     let looks = sandbox.stats().shards;
     let begun = Instant::now();
     while sandbox.stats().shards < looks + 2 {

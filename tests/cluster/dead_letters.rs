@@ -35,7 +35,7 @@ impl Receiver {
         let shared = receiver.clone();
         let handle = async move |headers: HeaderMap| {
             let code = StatusCode::from_u16(shared.answer.load(Ordering::Relaxed)).unwrap();
-            // What is replayed has a new id, and the original one beside it.
+            // A replayed event has a new id, and the original one beside it.
             let names = ["eventsubd-original-message-id", "twitch-eventsub-message-id"];
             let id = names.iter().find_map(|name| headers.get(*name)).expect("an id");
             if code.is_success() {
@@ -158,7 +158,7 @@ async fn dead_letters_are_listed_replayed_and_dropped_on_any_host() {
     let (printed, said) = run(other, &["dead-letters", "drop", "--sink", "web", "--dry-run"]).await;
     assert!(printed.lines().count() == 4 && said.contains("4 dead letters"), "{printed}{said}");
 
-    // It is refused once more, and accepted at last.
+    // The event is refused once more, and accepted at last.
     run(other, &["dead-letters", "replay", "--id", &id(0), "--yes"]).await;
     let begun = Instant::now();
     while !letters(other).await.iter().any(|letter| letter["first_error"].is_string()) {

@@ -127,7 +127,7 @@ async fn hosts_share_dead_letters_and_cannot_undo_each_other() {
     assert_eq!(seqs(&one.to_replay(&log, marked[9].id, 1).await.unwrap()), [18]);
     assert_eq!(other.mark(&types).await.unwrap().0, 0, "nothing is marked twice");
 
-    // It fails again, and is delivered.
+    // The letter fails again, and is delivered.
     one.resent(&log, marked[0].id, Err(GivenUp::from("gone"))).await.unwrap();
     one.resent(&log, marked[1].id, Ok(())).await.unwrap();
     one.resent(&log, marked[1].id, Ok(())).await.unwrap();
@@ -136,7 +136,7 @@ async fn hosts_share_dead_letters_and_cannot_undo_each_other() {
     let failed = now.iter().find(|letter| letter.event.seq == Seq(3)).unwrap();
     assert_eq!((failed.last.error.as_str(), failed.replay, failed.replays), ("gone", false, 1));
     assert_eq!(failed.first.as_ref().unwrap().error, "host answered 400");
-    // What a worker says of a letter that was marked again meanwhile is too late.
+    // A worker's word on a letter that was marked again meanwhile is too late.
     other.mark(&DeadLetterFilter { id: Some(failed.id), ..of("log") }).await.unwrap();
     one.resent(&log, failed.id, Err(GivenUp::from("late"))).await.unwrap();
     one.resent(&log, failed.id, Ok(())).await.unwrap();
@@ -183,7 +183,7 @@ async fn a_full_stream_refuses_letters_and_loses_none() {
         assert!(put > 5 && matches!(error, LettersError::Full(_)), "{put}: {error}");
         assert!(error.to_string().contains("eventsubd dead-letters drop"), "{error}");
         assert_eq!(listed(&letters, &of("log")).await.len() as u64, put);
-        // They can be sent again all the same, and make room.
+        // Letters can be sent again all the same, and make room.
         assert_eq!(letters.mark(&of("log")).await.unwrap().0, put);
         let first = letters.to_replay(&log, 0, 1).await.unwrap().remove(0);
         assert_eq!(first.event.seq, Seq(1));

@@ -70,7 +70,7 @@ async fn a_host_of_an_old_release_gets_no_work_and_disturbs_nothing() {
     let answer = output(all[0].command(&["hosts", "drain", "web-0"])).await;
     let said = text(&answer.stderr);
     assert!(!answer.status.success() && said.contains("runs a release that cannot be drained"), "{said}");
-    // Whoever leads gives it nothing, also after a change.
+    // The leader gives it nothing, also after a change.
     for _ in 0..2 {
         let leads = faults::leader(&all.each_ref()).await;
         let assigned = read(&bucket, "assign").await;

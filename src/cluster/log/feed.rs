@@ -241,7 +241,7 @@ impl FeedTask {
             info!("the shared log is another one; sinks begin at its first event");
         } else if let Some(newest) = &newest {
             if newest.seq < Seq(info.state.first_sequence) || reader.has(newest).await? {
-                // What came while nobody read, or NATS was away, is read by those who are behind.
+                // Events that came while nobody read, or NATS was away, are read by workers that are behind.
                 from = if newest.seq.0 + FAR < last.0 { last } else { newest.seq };
             } else {
                 era += 1;
@@ -252,14 +252,14 @@ impl FeedTask {
                 );
             }
         }
-        // Who reads from memory afterwards sees the era that it belongs to.
+        // A worker that reads from memory afterwards sees the era that it belongs to.
         let mut ring = self.feed.0.ring();
         if newest.is_none_or(|newest| newest.seq != from) {
             ring.reset(from);
         }
         let state = FeedState { made, era, intact, reader: Arc::clone(reader) };
         self.feed.0.state.send_replace(Some(state));
-        // What came since is in memory only once it was pushed.
+        // Newer events are in memory only once they were pushed.
         self.feed.0.newest.send_if_modified(|newest| std::mem::replace(newest, from) != from);
         Ok(from)
     }

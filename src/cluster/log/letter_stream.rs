@@ -32,7 +32,7 @@ use crate::store::{DeadLetter, DeadLetterFilter, LetterPage};
 const ACK_LIMIT: Duration = Duration::from_secs(5);
 /// Size of the stream: this part of the limit of the store.
 const PART: u64 = 4;
-/// This part of it is not for new letters: one that changes needs room for both.
+/// One part in so many is not for new letters: one that changes needs room for both.
 const RESERVE: u64 = 8;
 /// Time for which the size of the stream is not asked again while there is much room.
 const SIZE_AGE: Duration = Duration::from_secs(1);
@@ -115,7 +115,7 @@ impl<'a> Choice<'a> {
     }
 }
 
-/// What is known of the end of the stream, over all connections.
+/// Knowledge of the end of the stream, over all connections.
 #[derive(Debug, Default)]
 pub(super) struct End {
     /// The highest number that was acknowledged.

@@ -179,7 +179,7 @@ impl SharedLetters {
     /// Stores the outcome of sending a letter again.
     ///
     /// # Errors
-    /// It is not known to be stored.
+    /// Fails unless the outcome is known to be stored.
     pub async fn resent(
         &self,
         sink: &SinkName,

@@ -22,7 +22,7 @@ pub struct AloneInputs {
     pub own: watch::Receiver<Option<OwnShards>>,
     /// The sessions of this host.
     pub sessions: watch::Receiver<Sessions>,
-    /// What is known of the bindings of those sessions.
+    /// Known bindings of those sessions.
     pub bindings: watch::Receiver<Bindings>,
     /// The sockets of this host.
     pub target: watch::Receiver<Option<ShardTarget>>,

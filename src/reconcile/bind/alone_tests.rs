@@ -45,7 +45,7 @@ fn a_session_is_bound_if_twitch_lists_its_shard_as_not_enabled() {
         None,
         "the other shard is enabled, and its session was looked for"
     );
-    // That session ends, and the socket is opened anew.
+    // The session ends, and the socket is opened anew.
     core.handle_state(Some(&own(&[0, 1, 2])), &sessions(&[(0, "a"), (1, "b2"), (2, "c")]), &bindings);
     assert!(core.poll_look(&opened, later).is_some());
 }

@@ -297,7 +297,7 @@ impl<A: Api> Binder<A> {
         let report = state.report(self.options.unbound_warning);
         self.report.send_if_modified(|published| {
             let changed = *published != report;
-            // These are for the loop to act on.
+            // The loop acts on these.
             let secrets = |report: &ShardReport| report.keys.clone().unwrap_or_default();
             if (published.wants_stand_in, published.all_call) != (report.wants_stand_in, report.all_call)
                 || secrets(published) != secrets(&report)
