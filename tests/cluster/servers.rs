@@ -4,12 +4,15 @@ use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::common::WAIT;
 use super::common::certificate::certificate;
+
+/// Longer than servers take to choose a leader, unless something is wrong.
+const AGREE: Duration = Duration::from_secs(20);
 
 /// The oldest server that is allowed.
 pub(super) const OLDEST: &str = "oldest/site-packages/bin/nats-server";
@@ -71,18 +74,40 @@ impl Servers {
         let folder = tempfile::tempdir().unwrap();
         certificate(folder.path());
         let mut servers = Self { folder, program, ports: Vec::new(), children: Vec::new(), config };
-        // Another process may take a port meanwhile: then other ones are tried.
+        // Another process may take a port meanwhile, one for the routes as well: then other ones are tried.
         let begun = Instant::now();
         loop {
             servers.ports = free_ports(number);
             servers.children = (0..number).map(|_| None).collect();
             (0..number).for_each(|index| servers.run(index));
-            if (0..number).all(|index| servers.listens(index)) {
+            if (0..number).all(|index| servers.listens(index)) && servers.agree() {
                 return servers;
             }
             (0..number).for_each(|index| servers.kill(index));
-            assert!(begun.elapsed() < WAIT, "the NATS servers do not start");
+            let logs: Vec<String> = (0..number).map(|index| servers.log(index)).collect();
+            assert!(begun.elapsed() < WAIT, "the NATS servers do not start: {logs:#?}");
+            for index in 0..number {
+                let _ = fs::remove_dir_all(servers.store(index));
+            }
         }
+    }
+
+    fn log(&self, index: usize) -> String {
+        let bytes = fs::read(self.path(&format!("log-{index}"))).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Waits until each of several servers knows the leader; returns whether they do.
+    fn agree(&self) -> bool {
+        let begun = Instant::now();
+        let know_leader = || (0..self.count()).all(|index| self.log(index).contains("metadata leader"));
+        while self.count() > 1 && !know_leader() {
+            if begun.elapsed() > AGREE {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        true
     }
 
     /// Starts a server, with what it had stored.
@@ -130,7 +155,7 @@ impl Servers {
             if TcpStream::connect(("127.0.0.1", self.ports[index].0)).is_ok() {
                 return true;
             }
-            std::thread::sleep(std::time::Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 
