@@ -25,14 +25,15 @@ use crate::config::Config;
 use crate::delivery::{
     ACKNOWLEDGED, BEHIND, DeliveryHandle, Forwarder, SharedWork, SinkOptions, Skipped, forwarder, skip_to,
 };
-use crate::gaps::{GapHosts, SharedText};
+use crate::gaps::{GapHosts, LatestEvents, SharedText};
 use crate::helix::MaySend;
 use crate::model::cluster::{
     Assigned, ClusterOptions, ClusterStatus, DaemonRequest, ForwardStatus, HostState, HostStatus,
     LeaderRequest, Leadership, SinkRequest,
 };
-use crate::model::event::Seq;
+use crate::model::event::{Event, Seq};
 use crate::model::hint::Hint;
+use crate::model::last_known::{CHANNEL, OFFLINE, ONLINE};
 use crate::model::route::SinkName;
 use crate::model::shard::{HandedOver, LiveSession, Lives, Sessions, ShardBindings, ShardId, ShardTarget};
 use crate::model::status::{ProblemKind, ReconcileStatus, ShardStatus, SinkStatus};
@@ -397,7 +398,11 @@ impl ClusterLink {
     /// The other hosts, for the watch over gaps.
     pub(super) fn gap_hosts(&self, store: Store) -> GapHosts {
         let memory = Arc::new(SharedMemory { cluster: self.cluster.clone(), local: StoreMemory(store) });
-        GapHosts { leadership: self.leadership(), memory: Arc::new(GapText(memory)) }
+        GapHosts {
+            leadership: self.leadership(),
+            memory: Arc::new(GapText(memory)),
+            latest: Arc::new(Latest(self.log.clone())),
+        }
     }
 
     /// Has other hosts take over the shards and the sinks of this one, if there are any, and waits until they have. The leader
@@ -518,6 +523,19 @@ impl SharedText for GapText {
     fn save(&self, text: String) -> BoxFuture<'static, bool> {
         let memory = Arc::clone(&self.0);
         Box::pin(async move { memory.save(vec![(GAPS.to_owned(), Some(text))]).await.is_ok() })
+    }
+}
+
+/// The newest events of channels, from the shared log.
+#[derive(Debug)]
+struct Latest(SharedLog);
+
+impl LatestEvents for Latest {
+    fn read(&self, channels: Vec<Box<str>>) -> BoxFuture<'static, Result<Vec<Event>, String>> {
+        let log = self.0.clone();
+        Box::pin(async move {
+            log.latest(&[ONLINE, OFFLINE, CHANNEL], &channels).await.map_err(|error| error.to_string())
+        })
     }
 }
 

@@ -15,5 +15,5 @@ mod sights;
 mod timeline;
 mod watcher;
 
-pub use self::catch_up::{CatchUpOptions, CatchUpTimings};
+pub use self::catch_up::{CatchUpOptions, CatchUpTimings, LatestEvents};
 pub use self::run::{GapHosts, GapSources, Gaps, GapsHandle, SharedText, gaps};

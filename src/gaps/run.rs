@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::catch_up::{self, CatchUp, CatchUpOptions, CatchUpTimings, Due, Published};
+use super::catch_up::{self, CatchUp, CatchUpOptions, CatchUpTimings, Due, LatestEvents, Published};
 use super::event::{Told, ToldScope, event};
 use super::memory::{NAME, Recalled, Row};
 use super::sights::{self, BEFORE_BOOT, Sights};
@@ -63,6 +63,7 @@ pub struct GapSources {
 pub struct GapHosts {
     pub leadership: watch::Receiver<Leadership>,
     pub memory: Arc<dyn SharedText>,
+    pub latest: Arc<dyn LatestEvents>,
 }
 
 /// A text that all hosts share.
@@ -126,7 +127,8 @@ pub fn gaps(
         in_use: sources.in_use.clone(),
         subscriptions: sources.subscriptions.clone(),
     };
-    let (catch_up, mended) = CatchUp::new(store.clone(), helix, read, due, timings);
+    let latest = sources.hosts.as_ref().map(|hosts| Arc::clone(&hosts.latest));
+    let (catch_up, mended) = CatchUp::new(store.clone(), helix, read, latest, due, timings);
     let gaps = Gaps { store, sources, status, catch_up, to_mend, mended, requests };
     (gaps, GapsHandle { requests: requests_in }, published)
 }

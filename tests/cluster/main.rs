@@ -10,6 +10,7 @@ mod dead_letters;
 mod disk;
 mod faults;
 mod host;
+mod latest;
 mod letters;
 mod log;
 mod logins;

@@ -30,14 +30,17 @@ pub enum ReadError {
     NoTime,
 }
 
-/// A request for the messages from a number or from a time on.
+/// A request for the messages from a number or from a time on, or for the last one of each of some subjects.
 #[derive(Debug, Serialize)]
 pub(super) struct Request {
     #[serde(skip_serializing_if = "Option::is_none")]
     seq: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     start_time: Option<String>,
-    next_by_subj: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_by_subj: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    multi_last: Vec<String>,
     batch: usize,
     max_bytes: usize,
 }
@@ -46,7 +49,21 @@ impl Request {
     /// At most `batch` messages after this one, whose subjects match.
     pub(super) fn after(position: Seq, subjects: impl Into<String>, batch: usize) -> Self {
         let seq = Some(position.0.saturating_add(1));
-        Self { seq, start_time: None, next_by_subj: subjects.into(), batch, max_bytes: BATCH_BYTES }
+        let next_by_subj = Some(subjects.into());
+        Self { seq, start_time: None, next_by_subj, multi_last: Vec::new(), batch, max_bytes: BATCH_BYTES }
+    }
+
+    /// The last message of each of these subjects, of which there may be 1,024.
+    pub(super) fn last_of(subjects: Vec<String>) -> Self {
+        let batch = subjects.len();
+        Self {
+            seq: None,
+            start_time: None,
+            next_by_subj: None,
+            multi_last: subjects,
+            batch,
+            max_bytes: BATCH_BYTES,
+        }
     }
 
     /// The first message that came at this time or later.

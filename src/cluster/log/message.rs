@@ -34,9 +34,13 @@ pub(super) fn subjects(name: &str) -> String {
 
 /// `NAME.ev.PART.TYPE.BROADCASTER`, such as `eventsubd.ev.3.channel-follow.1234`.
 pub(super) fn subject(name: &str, event: &Event) -> String {
-    let broadcaster = Broadcaster::of(&event.payload).id;
+    subject_of(name, &event.subscription_type, &Broadcaster::of(&event.payload).id)
+}
+
+/// The subject of the events of one type for one broadcaster.
+pub(super) fn subject_of(name: &str, subscription_type: &str, broadcaster: &str) -> String {
     let part = Sha256::digest(broadcaster.as_bytes()).first().copied().unwrap_or(0) % PARTS;
-    format!("{name}.ev.{part}.{}.{}", token(&event.subscription_type), token(&broadcaster))
+    format!("{name}.ev.{part}.{}.{}", token(subscription_type), token(broadcaster))
 }
 
 /// A token of a subject: what it may not have is `-`, and an empty one is `_`.

@@ -6,6 +6,7 @@
 mod batches;
 mod events;
 mod feed;
+mod latest;
 mod letter;
 mod letter_stream;
 mod letters;

@@ -27,7 +27,7 @@ pub(super) enum Conclusion {
 }
 
 /// Whether so little time has passed since something was stored that answers may not show it.
-fn is_young(stored_at: u64, now: u64, cache: u64) -> bool {
+pub(super) fn is_young(stored_at: u64, now: u64, cache: u64) -> bool {
     now.saturating_sub(stored_at) < cache
 }
 

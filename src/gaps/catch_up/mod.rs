@@ -6,7 +6,9 @@
 
 mod ask;
 mod decide;
+mod elsewhere;
 mod findings;
+mod latest;
 mod list;
 mod make;
 mod options;
@@ -15,6 +17,7 @@ mod schedule;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
@@ -25,6 +28,7 @@ use tracing::{info, warn};
 use self::ask::{Asked, Asker, Names};
 use self::decide::Conclusion;
 use self::findings::Findings;
+pub use self::latest::LatestEvents;
 use self::list::Target;
 use self::make::{Happened, TYPES, Transport};
 pub use self::options::{CatchUpOptions, CatchUpTimings};
@@ -68,6 +72,9 @@ const FORGET_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// Channels that are removed in one transaction.
 const FORGET_AT_ONCE: usize = 1_000;
 
+/// Attempts to read what other hosts have stored.
+const READS: usize = 3;
+
 /// Difference up to which the time of the next look is the same.
 const WAVER: Duration = Duration::from_millis(100);
 
@@ -87,6 +94,8 @@ pub(super) struct CatchUp {
     store: Store,
     asker: Asker,
     sources: Sources,
+    /// What other hosts have stored, if there are any.
+    latest: Option<Arc<dyn LatestEvents>>,
     due: mpsc::Receiver<Due>,
     progress: Progress,
     schedule: Schedule,
@@ -118,6 +127,7 @@ impl CatchUp {
         store: Store,
         helix: &Helix,
         sources: Sources,
+        latest: Option<Arc<dyn LatestEvents>>,
         due: mpsc::Receiver<Due>,
         timings: CatchUpTimings,
     ) -> (Self, watch::Receiver<Published>) {
@@ -127,6 +137,7 @@ impl CatchUp {
             store,
             asker: Asker::new(helix.in_background(&Background::default())),
             sources,
+            latest,
             due,
             progress,
             schedule: Schedule::new(timings.looks.map(millis)),
@@ -317,6 +328,7 @@ impl CatchUp {
     ) -> Outcome {
         let ids = targets.iter().map(|target| target.id.clone()).collect();
         let mut known = self.known(ids).await?;
+        self.learn_elsewhere(&mut known).await?;
         let options = self.options();
         if look.number == 0 {
             // A first look is for channels of which something is unknown.
@@ -451,9 +463,10 @@ impl CatchUp {
                 self.progress.count_event();
             }
         }
-        if news.is_empty() {
-            return Ok(());
-        }
+        if news.is_empty() { Ok(()) } else { self.learn(news).await }
+    }
+
+    async fn learn(&self, news: Vec<News>) -> Outcome {
         loop {
             match self.store.learn(news.clone()).await {
                 Ok(()) => return Ok(()),
@@ -461,6 +474,32 @@ impl CatchUp {
                 Err(_) => tokio::time::sleep(ask::PAUSE.first).await,
             }
         }
+    }
+
+    /// Learns what other hosts have stored of these channels, so that nothing is told which they have told.
+    async fn learn_elsewhere(&self, known: &mut Known) -> Outcome {
+        let Some(latest) = &self.latest else { return Ok(()) };
+        let ids: Vec<Box<str>> = known.channels.keys().cloned().collect();
+        for attempt in 1..=READS {
+            match latest.read(ids.clone()).await {
+                Ok(events) => {
+                    let news = elsewhere::newer(&known.channels, &events, known.now, self.cache);
+                    if !news.is_empty() {
+                        self.learn(news).await?;
+                        *known = self.known(ids).await?;
+                    }
+                    return Ok(());
+                }
+                Err(error) if attempt == READS => {
+                    warn!(
+                        error,
+                        "what other hosts have told of channels cannot be read, and may be told again"
+                    );
+                }
+                Err(_) => tokio::time::sleep(ask::PAUSE.first).await,
+            }
+        }
+        Ok(())
     }
 
     async fn known(&self, ids: Vec<Box<str>>) -> Outcome<Known> {

@@ -1,0 +1,76 @@
+//! The newest events of channels in the shared log of real servers, for catch-ups.
+
+use std::time::{Duration, Instant};
+
+use eventsubd::cluster::{LogLimits, SharedLog};
+use eventsubd::daemon;
+use eventsubd::model::cluster::ClusterOptions;
+use eventsubd::model::event::{Event, MessageId, Seq, StoredEvent};
+use eventsubd::model::secret::Secret;
+use eventsubd::model::time::Timestamp;
+
+use super::common::WAIT;
+use super::servers::{OLDEST, Servers};
+
+fn event(number: u64, kind: &str, broadcaster: &str) -> StoredEvent {
+    let payload =
+        format!(r#"{{"subscription":{{}},"event":{{"broadcaster_user_id":"{broadcaster}","n":{number}}}}}"#);
+    let event = Event {
+        message_id: MessageId::new(&format!("m-{number}")).unwrap(),
+        message_timestamp: "2026-11-02T09:00:01Z".into(),
+        subscription_type: kind.into(),
+        subscription_version: "1".into(),
+        subscription_id: "s".into(),
+        payload: payload.into_bytes().into(),
+    };
+    StoredEvent { seq: Seq(number), stored_at: Timestamp::from_unix_millis(1_000), event }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_newest_events_of_channels_are_read_whichever_host_stored_them() {
+    let servers = Servers::start(OLDEST, 3);
+    let log = |host: &str| {
+        let options = ClusterOptions {
+            nats: Secret::new(servers.urls()),
+            credentials: None,
+            name: "eventsubd".to_owned(),
+            host: host.to_owned(),
+            replicas: None,
+        };
+        let tls = (**daemon::connections().unwrap().tls()).clone();
+        let limits = LogLimits { retain: Duration::from_secs(3600), max_size: 1 << 30 };
+        SharedLog::new(options, tls, limits, None)
+    };
+    let (one, two) = (log("web-1"), log("web-2"));
+    let begun = Instant::now();
+    // The servers have to agree on a leader first.
+    while let Err(error) = one.publish(&event(1, "stream.online", "7")).await {
+        assert!(begun.elapsed() < WAIT, "{error}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for (log, number, kind, broadcaster) in [
+        (&one, 2, "stream.offline", "7"),
+        (&one, 3, "channel.update", "8"),
+        (&two, 4, "stream.online", "7"),
+        (&two, 5, "channel.follow", "7"),
+        (&two, 6, "stream.online", "9"),
+    ] {
+        log.publish(&event(number, kind, broadcaster)).await.unwrap();
+    }
+
+    let types = ["stream.online", "stream.offline", "channel.update"];
+    let channels: Vec<Box<str>> =
+        (0..100).filter(|id| *id != 9).map(|id: u32| id.to_string().into()).collect();
+    // Any copy of the stream may answer, and may be behind.
+    let begun = Instant::now();
+    let ids = loop {
+        let events = one.latest(&types, &channels).await.unwrap();
+        let ids: Vec<String> = events.iter().map(|event| event.message_id.to_string()).collect();
+        if ids == ["m-2", "m-3", "m-4"] || begun.elapsed() > WAIT {
+            break ids;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(ids, ["m-2", "m-3", "m-4"], "in the order of the log");
+    assert_eq!(two.latest(&types, &["10".into()]).await.unwrap(), []);
+}
