@@ -69,8 +69,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever NATS answers and however late, and whenever the process is stopped: a host never counts as alone while
-        /// it holds the lease of the leader, nor within six seconds after an answer.
+        /// For any answers of NATS, however late, and any stops of the process: a host never counts as alone while it holds
+        /// the lease of the leader, nor within six seconds after an answer.
         #[test]
         fn a_host_that_may_lead_is_not_alone(steps in steps()) {
             let holder = Holder { instance: "i".into(), run: "r".into() };

@@ -216,7 +216,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever sockets come and go, and whichever writes fail: the others end up with exactly what there is.
+        /// For any sockets that come and go, and any writes that fail, the other hosts end up with exactly what there is.
         #[test]
         fn the_others_know_all_sockets(
             steps in prop::collection::vec((prop::collection::btree_map(0_u32..6_000, 0_u32..4, 0..9), any::<bool>()), 1..12),

@@ -112,7 +112,7 @@ enum State {
     /// Another worker had it last, or none.
     Foreign,
     Held,
-    /// Somebody else has written it after this worker had it.
+    /// Another writer has changed the place after this worker had it.
     Lost,
     /// Given up by this worker.
     Released,

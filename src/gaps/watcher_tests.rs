@@ -505,7 +505,7 @@ impl World {
         let here = self.instant();
         for shard in 0..2_u32 {
             let wire = &mut self.shards[shard as usize];
-            // Nobody learns whether the rest was read.
+            // Whether the rest was read is never known.
             if let Some((_, moved_at)) = wire.old.take() {
                 self.truth.push((moved_at, self.now));
             }

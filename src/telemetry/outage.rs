@@ -71,7 +71,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the pauses: each outage has a first line and an end with all its failures, and few lines between.
+        /// For any pauses, each outage has a first line and an end with all its failures, and few lines between.
         #[test]
         fn every_failure_is_counted_once(steps in prop::collection::vec((any::<bool>(), 0_u64..200_000), 1..200)) {
             let (mut now, mut outage, mut failures) = (Instant::now(), Outage::default(), 0);

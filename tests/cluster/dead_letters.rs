@@ -14,10 +14,10 @@ use eventsubd::sandbox::Sandbox;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::FILE;
 use super::common::{WAIT, output, quick, text};
 use super::host::Host;
 use super::servers::{OLDEST, Servers};
+use super::{FILE, hosts_with};
 
 /// A receiver that answers what it is told to, and remembers the ids of the events that it has accepted.
 #[derive(Clone)]
@@ -74,19 +74,6 @@ impl Receiver {
     }
 }
 
-async fn start<const N: usize>(sandbox: &Sandbox, nats: &str, file: &str) -> [Host; N] {
-    let mut hosts = std::array::from_fn(|n| Host::new(sandbox, nats, &format!("web-{}", n + 1), file));
-    for (n, host) in hosts.iter_mut().enumerate() {
-        host.start();
-        if n == 0 {
-            host.leads().await
-        } else {
-            host.stands_by().await
-        };
-    }
-    hosts
-}
-
 /// The sink, as each host shows it that works it.
 async fn sinks(hosts: &[&Host]) -> Vec<(usize, SinkStatus)> {
     let mut found = Vec::new();
@@ -141,7 +128,7 @@ async fn dead_letters_are_listed_replayed_and_dropped_on_any_host() {
     let sandbox = Sandbox::start(quick()).await.unwrap();
     let receiver = Receiver::start().await;
     receiver.answers(400);
-    let [mut first, mut second] = start(&sandbox, &servers.urls(), &receiver.file()).await;
+    let [mut first, mut second] = hosts_with(&sandbox, &servers.urls(), &receiver.file()).await;
     trigger(&sandbox, 4).await;
     let (worker, other) = worked(&[&first, &second], |sink| sink.dead_letters == 4).await;
 
@@ -199,7 +186,7 @@ async fn an_event_is_skipped_and_a_part_is_replayed_from_any_host() {
     let servers = Servers::start(OLDEST, 1);
     let sandbox = Sandbox::start(quick()).await.unwrap();
     let receiver = Receiver::start().await;
-    let [first, second] = start(&sandbox, &servers.urls(), &receiver.file()).await;
+    let [first, second] = hosts_with(&sandbox, &servers.urls(), &receiver.file()).await;
     trigger(&sandbox, 2).await;
     receiver.has(2).await;
     receiver.answers(500);
@@ -293,7 +280,7 @@ async fn a_sink_waits_while_the_dead_letters_are_full() {
     let receiver = Receiver::start().await;
     receiver.answers(400);
     let file = format!("[store]\nmax_size = \"16MiB\"\n\n{}", receiver.file());
-    let [first, second] = start(&sandbox, &servers.urls(), &file).await;
+    let [first, second] = hosts_with(&sandbox, &servers.urls(), &file).await;
     let subscription = sandbox.subscriptions()[0].id.clone();
     // A quarter of 16 MiB is theirs.
     let sent = sandbox.flood(&subscription, 60, 100_000).await.len();

@@ -2,46 +2,22 @@
 
 use std::time::{Duration, Instant};
 
-use eventsubd::cluster::{LogLimits, SharedLog};
-use eventsubd::daemon;
-use eventsubd::model::cluster::ClusterOptions;
-use eventsubd::model::event::{Event, MessageId, Seq, StoredEvent};
-use eventsubd::model::secret::Secret;
-use eventsubd::model::time::Timestamp;
+use eventsubd::model::event::StoredEvent;
 
 use super::common::WAIT;
+use super::letters::{event_with, log};
 use super::servers::{OLDEST, Servers};
 
 fn event(number: u64, kind: &str, broadcaster: &str) -> StoredEvent {
     let payload =
         format!(r#"{{"subscription":{{}},"event":{{"broadcaster_user_id":"{broadcaster}","n":{number}}}}}"#);
-    let event = Event {
-        message_id: MessageId::new(&format!("m-{number}")).unwrap(),
-        message_timestamp: "2026-11-02T09:00:01Z".into(),
-        subscription_type: kind.into(),
-        subscription_version: "1".into(),
-        subscription_id: "s".into(),
-        payload: payload.into_bytes().into(),
-    };
-    StoredEvent { seq: Seq(number), stored_at: Timestamp::from_unix_millis(1_000), event }
+    event_with(number, kind, payload)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_newest_events_of_channels_are_read_whichever_host_stored_them() {
     let servers = Servers::start(OLDEST, 3);
-    let log = |host: &str| {
-        let options = ClusterOptions {
-            nats: Secret::new(servers.urls()),
-            credentials: None,
-            name: "eventsubd".to_owned(),
-            host: host.to_owned(),
-            replicas: None,
-        };
-        let tls = (**daemon::connections().unwrap().tls()).clone();
-        let limits = LogLimits { retain: Duration::from_secs(3600), max_size: 1 << 30 };
-        SharedLog::new(options, tls, limits, None)
-    };
-    let (one, two) = (log("web-1"), log("web-2"));
+    let (one, two) = (log(&servers, "web-1", 1 << 30), log(&servers, "web-2", 1 << 30));
     let begun = Instant::now();
     // The servers have to agree on a leader first.
     while let Err(error) = one.publish(&event(1, "stream.online", "7")).await {

@@ -15,8 +15,8 @@ use eventsubd::store::{DeadLetter, DeadLetterFilter, GivenUp};
 use super::common::WAIT;
 use super::servers::{NEWEST, OLDEST, Servers};
 
-/// The letters, as a host has them.
-fn letters(servers: &Servers, host: &str, max_size: u64) -> SharedLetters {
+/// The log, as a host has it.
+pub(super) fn log(servers: &Servers, host: &str, max_size: u64) -> SharedLog {
     let options = ClusterOptions {
         nats: Secret::new(servers.urls()),
         credentials: None,
@@ -26,11 +26,20 @@ fn letters(servers: &Servers, host: &str, max_size: u64) -> SharedLetters {
     };
     let tls = (**daemon::connections().unwrap().tls()).clone();
     let limits = LogLimits { retain: Duration::from_secs(3600), max_size };
-    SharedLetters::new(SharedLog::new(options, tls, limits, None))
+    SharedLog::new(options, tls, limits, None)
+}
+
+/// The letters, as a host has them.
+fn letters(servers: &Servers, host: &str, max_size: u64) -> SharedLetters {
+    SharedLetters::new(log(servers, host, max_size))
 }
 
 fn event(seq: u64, kind: &str, size: usize) -> StoredEvent {
-    let payload = format!("{{\"event\": {{ \"text\" : \"{}\"}}}}", "x".repeat(size));
+    event_with(seq, kind, format!("{{\"event\": {{ \"text\" : \"{}\"}}}}", "x".repeat(size)))
+}
+
+/// An event with this payload.
+pub(super) fn event_with(seq: u64, kind: &str, payload: String) -> StoredEvent {
     let event = Event {
         message_id: MessageId::new(&format!("m-{seq}")).unwrap(),
         message_timestamp: "2026-11-02T09:00:01Z".into(),

@@ -74,7 +74,16 @@ async fn is_stored(sandbox: &Sandbox, hosts: &[&Host]) {
 
 /// A leader, and hosts that stand by.
 async fn hosts<const N: usize>(sandbox: &Sandbox, nats: &str) -> [Host; N] {
-    let mut hosts = std::array::from_fn(|n| Host::new(sandbox, nats, &format!("web-{}", n + 1), FILE));
+    hosts_with(sandbox, nats, FILE).await
+}
+
+/// The same with another file.
+async fn hosts_with<const N: usize>(sandbox: &Sandbox, nats: &str, file: &str) -> [Host; N] {
+    started(std::array::from_fn(|n| Host::new(sandbox, nats, &format!("web-{}", n + 1), file))).await
+}
+
+/// Starts hosts one after the other, so that the first one leads.
+async fn started<const N: usize>(mut hosts: [Host; N]) -> [Host; N] {
     for (n, host) in hosts.iter_mut().enumerate() {
         host.start();
         if n == 0 {

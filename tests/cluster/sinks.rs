@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use super::common::{WAIT, output, quick, text};
 use super::host::Host;
 use super::servers::{NEWEST, OLDEST, Servers};
-use super::{FILE, arrives, hosts};
+use super::{FILE, arrives, hosts, started};
 
 /// Sends events; returns their ids with the channels.
 async fn send(sandbox: &Sandbox, number: usize) -> Vec<(String, &'static str)> {
@@ -107,17 +107,9 @@ async fn each_event_comes_once_and_a_drained_host_hands_its_sinks_over() {
 
 /// A leader, and hosts that stand by, with one shard for all.
 async fn one_shard<const N: usize>(sandbox: &Sandbox, nats: &str) -> [Host; N] {
-    let mut hosts = std::array::from_fn(|n| Host::new(sandbox, nats, &format!("web-{}", n + 1), FILE));
-    for (n, host) in hosts.iter_mut().enumerate() {
-        host.edit("shards = 2", "shards = 1");
-        host.start();
-        if n == 0 {
-            host.leads().await
-        } else {
-            host.stands_by().await
-        };
-    }
-    hosts
+    let hosts = std::array::from_fn(|n| Host::new(sandbox, nats, &format!("web-{}", n + 1), FILE));
+    hosts.iter().for_each(|host| host.edit("shards = 2", "shards = 1"));
+    started(hosts).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

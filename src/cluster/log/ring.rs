@@ -117,7 +117,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the sizes and the gaps are, a read gives all events after a number up to a limit, or says that it cannot.
+        /// For any sizes and gaps, a read gives all events after a number up to a limit, or says that it cannot.
         #[test]
         fn a_read_is_complete_or_refused(
             steps in prop::collection::vec((1_u64..4, 0_usize..600), 1..60),

@@ -95,7 +95,7 @@ fn any_event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    /// Whatever is read, reading it once more changes nothing, at any time.
+    /// Events that are read once more change nothing, at any time.
     #[test]
     fn news_are_learned_once(
         before in prop::collection::vec(any_event(), 0..6),

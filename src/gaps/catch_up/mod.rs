@@ -94,7 +94,7 @@ pub(super) struct CatchUp {
     store: Store,
     asker: Asker,
     sources: Sources,
-    /// What other hosts have stored, if there are any.
+    /// The events of all hosts; `None` if there is only this one.
     latest: Option<Arc<dyn LatestEvents>>,
     due: mpsc::Receiver<Due>,
     progress: Progress,

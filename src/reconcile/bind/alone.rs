@@ -1,6 +1,6 @@
 //! Shards that a host of a cluster binds itself, as no leader can. ◆
 //!
-//! Nobody is robbed: a shard is bound only right after Twitch's list has shown it as not enabled.
+//! No shard is taken from another session: it is bound only right after Twitch's list has shown it as not enabled.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -89,7 +89,7 @@ enum Happening {
     Breaks(u32),
     /// Another host binds a shard.
     Takes(u32),
-    /// Somebody may lead, or nobody can.
+    /// Whether this host is alone, so that no host can lead.
     Alone(bool),
     /// Twitch answers the list, or not.
     Lists(bool),
@@ -108,7 +108,7 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
 }
 
 proptest! {
-    /// Whatever breaks and whoever binds: a shard is bound only while this host is alone, only its own, and only if the list
+    /// For any failures and any bindings by others: a shard is bound only while this host is alone, only its own, and only if the list
     /// right before shows it as not enabled. Once all is quiet, every shard that is free has a session that is bound.
     #[test]
     fn nobody_is_robbed_and_nothing_stays_dark(happenings in happenings()) {
