@@ -15,17 +15,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::bound::Bound;
+use super::clock::now;
 use super::handover::{Handover, Share};
 use super::lease::Moment;
 use super::remembered::own_shards;
-use super::run::{ClusterHandle, SaveError};
+use super::run::ClusterHandle;
+use super::saving::SaveError;
 use super::sessions::{Chosen, Picture};
 use crate::model::cluster::{Assigned, Role};
 use crate::model::shard::{
     BindOutcome, Binding, Bindings, Closed, HandedOver, Life, Lives, OwnShards, SessionId, Sessions, ShardId,
     ShardSet, ShardTarget,
 };
-use crate::store::since_boot;
 use crate::telemetry::{Lasting, Outage, Publish};
 
 /// Pause after answers that could not be written.
@@ -150,10 +151,6 @@ impl ShardLinks {
             }
         }
     }
-}
-
-fn now() -> Moment {
-    Duration::from_millis(since_boot())
 }
 
 async fn sleep(pause: Option<Duration>) {

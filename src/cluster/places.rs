@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::clock::now;
 use super::gate::Gate;
 use super::lease::{Answer, Moment};
 use super::nats::Bucket;
@@ -16,7 +17,6 @@ use super::place::{Ownership, PlaceStep, PlaceValue, Progress};
 use crate::model::cluster::{Assigned, ClusterStatus, HostState};
 use crate::model::event::Seq;
 use crate::model::route::SinkName;
-use crate::store::since_boot;
 use crate::telemetry::Publish;
 
 /// How the keys begin.
@@ -215,10 +215,6 @@ impl Places {
         let core = Ownership::new(Arc::clone(&self.host), worker, revision);
         PlaceKeeper { places: self.clone(), sink: sink.clone(), core }
     }
-}
-
-fn now() -> Moment {
-    Duration::from_millis(since_boot())
 }
 
 /// The driver of one worker's place.
