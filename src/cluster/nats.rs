@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::context::{Context, GetStreamErrorKind, PublishErrorKind};
+use async_nats::jetstream::context::{Context, GetStreamErrorKind, PublishError, PublishErrorKind};
 use async_nats::jetstream::kv::{self, Operation, Store, Watch};
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{self, DiscardPolicy, LastRawMessageErrorKind};
+use async_nats::jetstream::{self, ErrorCode};
 use async_nats::{Client, ClientError, ConnectOptions, Event, HeaderMap, ServerError, header};
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
@@ -410,7 +410,7 @@ impl Bucket {
             async { self.context.publish_with_headers(self.subject(key), headers, value).await?.await };
         match tokio::time::timeout(ANSWER_LIMIT, sent).await {
             Ok(Ok(ack)) => Answer::Done(ack.sequence),
-            Ok(Err(error)) if error.kind() == PublishErrorKind::WrongLastSequence => Answer::Refused,
+            Ok(Err(error)) if is_overtaken(&error) => Answer::Refused,
             Ok(Err(error)) => {
                 tracing::debug!(key, %error, "a key could not be written");
                 Answer::Unknown
@@ -437,6 +437,22 @@ impl Bucket {
     pub(super) async fn watch(&self) -> Option<Watch> {
         let watch = self.store.watch_with_history(">");
         tokio::time::timeout(ANSWER_LIMIT, watch).await.ok()?.ok()
+    }
+}
+
+/// The code of JetStream in an error of a write.
+pub(super) fn code_of(error: &PublishError) -> Option<ErrorCode> {
+    let source = std::error::Error::source(error)?.downcast_ref::<jetstream::Error>()?;
+    Some(source.error_code())
+}
+
+/// Whether a write was refused as the last message of its subject is not the expected one, or as another message is just
+/// being written to it.
+pub(super) fn is_overtaken(error: &PublishError) -> bool {
+    match error.kind() {
+        PublishErrorKind::WrongLastSequence => true,
+        PublishErrorKind::Other => code_of(error) == Some(ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT),
+        _ => false,
     }
 }
 
@@ -490,4 +506,23 @@ async fn clock_ahead(context: &Context, bucket: &str) -> Option<i64> {
     let ours = before + after.duration_since(before).ok()? / 2;
     let ours = jiff::Timestamp::try_from(ours).ok()?;
     Some(i64::try_from(theirs).ok()? - ours.as_millisecond())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_another_one_precedes_is_refused_and_not_without_answer() {
+        let said = |code: u64| {
+            let error =
+                serde_json::json!({ "code": 400, "err_code": code, "description": "wrong last sequence" });
+            let error: jetstream::Error = serde_json::from_value(error).unwrap();
+            PublishError::with_source(PublishErrorKind::Other, error)
+        };
+        assert!(is_overtaken(&PublishErrorKind::WrongLastSequence.into()));
+        assert!(is_overtaken(&said(10164)), "another write of that key is under way");
+        assert!(!is_overtaken(&said(10077)), "no room");
+        assert!(!is_overtaken(&PublishErrorKind::TimedOut.into()));
+    }
 }

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::{Context, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{self, DiscardPolicy, LastRawMessageErrorKind, RawMessageError, Stream};
-use async_nats::jetstream::{self, ErrorCode};
 use globset::{Glob, GlobMatcher};
 use tracing::warn;
 
-use super::super::nats::{ANSWER_LIMIT, ClusterError, Connection};
+use super::super::nats::{ANSWER_LIMIT, ClusterError, Connection, code_of, is_overtaken};
 use super::batches::{self, ReadError, Request};
 use super::events::{LogError, LogLimits};
 use super::letter;
@@ -48,9 +48,8 @@ const LOOK: Duration = Duration::from_millis(20);
 const FIRST: u64 = 1_000_000_000;
 /// Numbers between those of an earlier stream, as far as they are known, and of a new one.
 const AHEAD: u64 = 1_000;
-/// A refusal for want of room, as the servers put it, and the one for a subject that another message is just being written to.
+/// A refusal for want of room, as the servers put it.
 const NO_ROOM: &str = "maximum bytes";
-const BUSY: ErrorCode = ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT;
 
 /// Dead letters could not be read or written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -306,18 +305,14 @@ impl LetterStream {
 
     /// The meaning of a refusal.
     fn refusal(&self, error: &PublishError) -> Result<Written, LettersError> {
-        let source =
-            std::error::Error::source(error).and_then(|source| source.downcast_ref::<jetstream::Error>());
-        let code = source.map(jetstream::Error::error_code);
         match error.kind() {
-            PublishErrorKind::WrongLastSequence => return Ok(Written::Refused),
-            PublishErrorKind::Other if code == Some(BUSY) => return Ok(Written::Refused),
+            _ if is_overtaken(error) => return Ok(Written::Refused),
             PublishErrorKind::MaxPayloadExceeded => return Err(LettersError::TooLarge),
             PublishErrorKind::StreamNotFound => self.end.is_gone.store(true, Ordering::Relaxed),
             _ => {}
         }
         let said = self.connection.said(&chain(error));
-        if code == Some(ErrorCode::STREAM_STORE_FAILED) && said.contains(NO_ROOM) {
+        if code_of(error) == Some(ErrorCode::STREAM_STORE_FAILED) && said.contains(NO_ROOM) {
             return Err(self.full());
         }
         Err(LogError::NotAcknowledged(said).into())
