@@ -476,6 +476,25 @@ async fn without_shards_it_waits_a_little_goes_on_and_warns() {
     bench.end().await;
 }
 
+/// A host that is cut off from the others binds its shards in another way, or another host does.
+#[tokio::test(start_paused = true)]
+async fn a_host_that_may_send_nothing_does_not_warn_of_unbound_shards() {
+    let fake = fake();
+    for call in ["bind", "shards"] {
+        fake.fault(call, usize::MAX, HelixError::StandingBy, false);
+    }
+    let bench = Bench::start(&fake, &Arc::default(), desired(&three()));
+    bench.converged().await;
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(bench.handle.status.borrow().warnings, [""; 0]);
+    assert!(fake.world().count("bind") > 5);
+    fake.clear_faults();
+    let mut bindings = bench.handle.bindings.clone();
+    let all_bound = bindings.wait_for(|bindings| bindings.values().all(|b| b.outcome == BindOutcome::Bound));
+    all_bound.await.unwrap();
+    bench.end().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_emptied_file_deletes_nothing_until_it_is_allowed() {
     let bench = settled(&many(30)).await;

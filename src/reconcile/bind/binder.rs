@@ -88,6 +88,13 @@ enum BindError {
     Api(HelixError),
 }
 
+impl BindError {
+    /// Whether nothing was sent, as this host does not lead.
+    fn stands_by(&self) -> bool {
+        matches!(self, Self::Api(HelixError::StandingBy))
+    }
+}
+
 type Asked = Vec<(ShardId, Transport)>;
 type Call = (Arc<str>, Asked, Result<BindAnswers, BindError>);
 type Look = (Arc<str>, Instant, Result<Vec<ShardRow>, HelixError>);
@@ -105,6 +112,7 @@ impl<A: Api> Binder<A> {
             hooks: Hooks::new(self.options.retry),
             unbound_since: None,
             unbound_logged: None,
+            stands_by: false,
             taken: Vec::new(),
         };
         let mut calls: FuturesUnordered<BoxFuture<'static, Call>> = FuturesUnordered::new();
@@ -180,6 +188,7 @@ impl<A: Api> Binder<A> {
 
     fn handle_answers(&self, state: &mut State, (conduit, asked, answers): Call) {
         let now = Instant::now().into_std();
+        state.stands_by = answers.as_ref().is_err_and(BindError::stands_by);
         match answers {
             Ok(answers) => {
                 let mut answers: std::collections::BTreeMap<_, _> = answers.into_iter().collect();
@@ -216,12 +225,16 @@ impl<A: Api> Binder<A> {
             }
             Err(failure) => {
                 let text = chain(&failure);
-                tracing::warn!(
-                    error = text,
-                    conduit_id = &*conduit,
-                    shards = asked.len(),
-                    "shards could not be bound"
-                );
+                if failure.stands_by() {
+                    tracing::debug!(shards = asked.len(), "shards are left to the host that may bind them");
+                } else {
+                    tracing::warn!(
+                        error = text,
+                        conduit_id = &*conduit,
+                        shards = asked.len(),
+                        "shards could not be bound"
+                    );
+                }
                 let refused = Refused::Other(text.into());
                 for (shard, transport) in &asked {
                     state.handle_answer(&conduit, *shard, transport, Err(&refused), now);
@@ -234,8 +247,10 @@ impl<A: Api> Binder<A> {
     }
 
     fn handle_list(&self, state: &mut State, (conduit, asked_at, rows): Look) {
+        state.stands_by = matches!(rows, Err(HelixError::StandingBy));
         let rows = match rows {
             Ok(rows) => rows,
+            Err(HelixError::StandingBy) => return,
             Err(failure) => {
                 tracing::info!(
                     error = chain(&failure),
@@ -341,6 +356,9 @@ struct State {
     hooks: Hooks,
     unbound_since: Option<Instant>,
     unbound_logged: Option<Instant>,
+    /// Whether the last request was not sent, as this host does not lead: another one may bind the shards, or this one does
+    /// so by itself.
+    stands_by: bool,
     taken: Vec<(ShardId, Instant)>,
 }
 
@@ -408,7 +426,7 @@ impl State {
     fn report(&mut self, warning: Duration) -> ShardReport {
         let now = Instant::now();
         let bound = if self.hooks.is_active() { self.hooks.delivering() } else { self.shards.bound() };
-        let is_unbound = self.shards.target().is_some() && bound == 0;
+        let is_unbound = self.shards.target().is_some() && bound == 0 && !self.stands_by;
         if !is_unbound {
             self.unbound_since = None;
             self.unbound_logged = None;
