@@ -1,32 +1,18 @@
 use proptest::prelude::*;
 
+use super::super::samples::{row, sessions};
 use super::*;
-use crate::model::shard::{LiveSession, first_shards};
+use crate::model::shard::first_shards;
 
 fn own(shards: &[u32]) -> OwnShards {
     OwnShards { conduit_id: "c".into(), shards: Arc::new(shards.iter().copied().map(ShardId).collect()) }
-}
-
-fn sessions(of: &[(u32, &str)]) -> Sessions {
-    let welcomed_at = Instant::now();
-    let live = |id: &str| LiveSession::new(SessionId::new(id), welcomed_at);
-    Arc::new(of.iter().map(|(shard, id)| (ShardId(*shard), live(id))).collect())
-}
-
-fn row(shard: u32, status: &str, session: Option<&str>) -> ShardRow {
-    ShardRow {
-        id: ShardId(shard),
-        status: status.into(),
-        session_id: session.map(SessionId::new),
-        callback: None,
-    }
 }
 
 #[test]
 fn a_session_is_bound_if_twitch_lists_its_shard_as_not_enabled() {
     let (mut core, now, none) = (AloneShards::default(), Instant::now(), Bindings::default());
     let opened = first_shards(3);
-    let live = sessions(&[(0, "a"), (1, "b"), (2, "c")]);
+    let live = sessions(&[(0, "a"), (1, "b"), (2, "c")], now);
     core.handle_state(None, &live, &none);
     assert_eq!(core.poll_look(&opened, now), None, "somebody may lead");
     let bound = Binding { session_id: SessionId::new("c"), outcome: BindOutcome::Bound };
@@ -46,7 +32,11 @@ fn a_session_is_bound_if_twitch_lists_its_shard_as_not_enabled() {
         "the other shard is enabled, and its session was looked for"
     );
     // The session ends, and the socket is opened anew.
-    core.handle_state(Some(&own(&[0, 1, 2])), &sessions(&[(0, "a"), (1, "b2"), (2, "c")]), &bindings);
+    core.handle_state(
+        Some(&own(&[0, 1, 2])),
+        &sessions(&[(0, "a"), (1, "b2"), (2, "c")], Instant::now()),
+        &bindings,
+    );
     assert!(core.poll_look(&opened, later).is_some());
 }
 
@@ -73,7 +63,7 @@ fn a_host_that_starts_opens_sockets_for_free_shards_only() {
     assert!(unread.free().is_empty(), "the row that cannot be read may be of shard 2");
     assert!(core.handle_list("c", Some(&rows), true, later).is_empty(), "there are no sessions yet");
     assert_eq!(*core.free(), [ShardId(2)].into());
-    core.handle_state(Some(&own(&[1, 2, 3])), &sessions(&[(2, "s")]), &none);
+    core.handle_state(Some(&own(&[1, 2, 3])), &sessions(&[(2, "s")], Instant::now()), &none);
     let soon = later + PAUSE;
     assert!(core.poll_look(&core.free(), later).is_none() && core.poll_look(&core.free(), soon).is_some());
     assert_eq!(core.handle_list("c", Some(&rows), true, soon), [(ShardId(2), SessionId::new("s"))]);
@@ -155,7 +145,7 @@ proptest! {
             let pairs: Vec<(u32, &str)> = live.iter().map(|(shard, id)| (*shard, id.as_str())).collect();
             let binding = |id: &String| Binding { session_id: SessionId::new(id.as_str()), outcome: BindOutcome::Bound };
             let known: Bindings = Arc::new(bound.iter().map(|(shard, id)| (ShardId(*shard), binding(id))).collect());
-            core.handle_state(Some(&mine).filter(|_| is_alone), &sessions(&pairs), &known);
+            core.handle_state(Some(&mine).filter(|_| is_alone), &sessions(&pairs, now), &known);
             if let Some(conduit) = core.poll_look(&opened, now) {
                 prop_assert!(is_alone);
                 looks = Some(conduit);

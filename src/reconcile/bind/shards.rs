@@ -365,6 +365,7 @@ fn end(
 
 #[cfg(test)]
 mod tests {
+    use super::super::samples::{row, sessions};
     use super::*;
     use crate::model::shard::{LiveSession, first_shards};
 
@@ -378,11 +379,6 @@ mod tests {
         ShardTarget { conduit_id: conduit.into(), shards, sockets: first_shards(shards), webhook: None }
     }
 
-    fn sessions(of: &[(u32, &str)], welcomed_at: Instant) -> Sessions {
-        let live = |id: &str| LiveSession::new(SessionId::new(id), welcomed_at);
-        Arc::new(of.iter().map(|(shard, id)| (ShardId(*shard), live(id))).collect())
-    }
-
     fn bound(of: &[(u32, &str)], now: Instant) -> Shards {
         let mut shards = Shards::new(TIMES);
         shards.handle_target(Some(&target("c", 9)), &sessions(of, now), now);
@@ -391,15 +387,6 @@ mod tests {
         }
         assert_eq!(shards.bound() as usize, of.len());
         shards
-    }
-
-    fn row(shard: u32, status: &str, session: Option<&str>) -> ShardRow {
-        ShardRow {
-            id: ShardId(shard),
-            status: status.into(),
-            session_id: session.map(SessionId::new),
-            callback: None,
-        }
     }
 
     #[test]
