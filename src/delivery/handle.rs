@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::assignment::Part;
 use super::log_failure::LogFailure;
 use super::shared::SharedWork;
-use super::shared_letters::{Part, means_local};
+use super::shared_letters::means_local;
 use super::worker::{Command, Skipped};
 use super::{SinkOptions, make};
 use crate::model::event::{Event, Seq, Since};

@@ -4,6 +4,7 @@
 //! storing, or the event ends in its dead letters. A slow or failing sink does not hold up the others. After a crash each
 //! sink continues at its stored place, so that the last events come again.
 
+mod assignment;
 mod backlog;
 mod batch;
 mod check;

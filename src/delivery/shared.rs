@@ -14,10 +14,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::SinkOptions;
+use super::assignment::Assignment;
 use super::log::Log;
 use super::log_failure::LogFailure;
 use super::returning::{Forwarded, Returning};
-use super::shared_sink::{Assignment, SharedSink};
+use super::shared_sink::SharedSink;
 use super::sink_letters::SinkLetters;
 use super::worker::{End, Stop};
 use crate::cluster::{Feed, FeedState, PlaceValue, Places, ReadError, SharedLetters};

@@ -7,8 +7,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::SinkOptions;
+use super::assignment::Assignment;
 use super::log::Log;
-use super::shared_sink::Assignment;
 use super::worker::{End, Stop};
 use crate::model::event::{Seq, Since};
 use crate::model::route::SinkName;

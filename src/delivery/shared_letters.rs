@@ -9,6 +9,7 @@ use futures_util::stream;
 use globset::Glob;
 
 use super::SinkOptions;
+use super::assignment::Part;
 use super::log_failure::LogFailure;
 use super::shared::SharedWork;
 use super::sink_letters::SinkLetters;
@@ -16,12 +17,12 @@ use crate::cluster::{LettersError, is_shared};
 use crate::model::broadcaster::Broadcaster;
 use crate::model::event::{Event, Seq, Since, StoredEvent};
 use crate::model::route::SinkName;
-use crate::model::time::Timestamp;
 use crate::store::{DeadLetter, DeadLetterFilter, LetterPage, Store};
 
 /// Events of one read when a part of the log is sent again, and channels that are written at once.
 const READ: usize = 1_000;
 const CHANNELS: usize = 64;
+
 /// Whether the filter can mean letters that all hosts share.
 fn means_shared(filter: &DeadLetterFilter) -> bool {
     filter.id.is_none_or(is_shared)
@@ -30,16 +31,6 @@ fn means_shared(filter: &DeadLetterFilter) -> bool {
 /// Whether the filter can mean letters in the store of a host.
 pub(super) fn means_local(filter: &DeadLetterFilter) -> bool {
     filter.id.is_none_or(|id| !is_shared(id))
-}
-
-/// A part of the shared log that a sink gets again.
-pub(super) struct Part<W> {
-    pub(super) sink: SinkName,
-    pub(super) since: Since,
-    pub(super) until: Option<Timestamp>,
-    pub(super) types: Option<String>,
-    /// Whether the sink gets an event at all.
-    pub(super) wants: W,
 }
 
 impl SharedWork {

@@ -3,25 +3,16 @@
 use std::collections::BTreeSet;
 
 use super::SinkOptions;
+use super::assignment::Part;
 use super::log_failure::LogFailure;
 use super::shared::SharedWork;
-use crate::model::event::{Event, Since};
+use crate::model::event::Event;
 use crate::model::route::SinkName;
-use crate::model::time::Timestamp;
 use crate::store::{DeadLetter, DeadLetterFilter, LetterPage, Store};
 
 /// Whether the filter can mean letters in the store of a host.
 pub(super) fn means_local(_filter: &DeadLetterFilter) -> bool {
     true
-}
-
-#[expect(dead_code, reason = "only a cluster reads them")]
-pub(super) struct Part<W> {
-    pub(super) sink: SinkName,
-    pub(super) since: Since,
-    pub(super) until: Option<Timestamp>,
-    pub(super) types: Option<String>,
-    pub(super) wants: W,
 }
 
 impl SharedWork {

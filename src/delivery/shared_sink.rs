@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tracing::warn;
 
-use super::SinkOptions;
+use super::assignment::Assignment;
 use super::log_failure::LogFailure;
 use super::select::Selector;
 use super::sink_letters::SinkLetters;
@@ -21,16 +20,6 @@ use crate::store::{Keep, Loss, SinkRecord, Store};
 
 /// Most events of one read of the log, and of one count of the backlog.
 const READ: usize = 1_000;
-
-/// A sink to be worked here, from the shared log or not.
-pub(super) struct Assignment {
-    pub(super) options: SinkOptions,
-    pub(super) selector: Selector,
-    pub(super) routes: watch::Receiver<Option<Arc<Routes>>>,
-    pub(super) store: Store,
-    /// When the sink was added to the configuration of this process, or when that began.
-    pub(super) since: Instant,
-}
 
 /// The part of the log that was read so far.
 #[derive(Debug)]

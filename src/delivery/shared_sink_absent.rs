@@ -3,24 +3,11 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
 
-use super::SinkOptions;
 use super::log_failure::LogFailure;
-use super::select::Selector;
 use super::window::Place;
 use crate::model::event::{Seq, StoredEvent};
-use crate::model::route::Routes;
-use crate::store::{DeadLetter, GivenUp, Keep, SinkRecord, Store};
-
-#[expect(dead_code, reason = "only a worker of the shared log reads them")]
-pub(super) struct Assignment {
-    pub(super) options: SinkOptions,
-    pub(super) selector: Selector,
-    pub(super) routes: watch::Receiver<Option<Arc<Routes>>>,
-    pub(super) store: Store,
-    pub(super) since: Instant,
-}
+use crate::store::{DeadLetter, GivenUp, Keep, SinkRecord};
 
 #[derive(Debug)]
 pub(super) enum SharedSink {}

@@ -12,13 +12,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, error_span, info, warn};
 
+use super::assignment::Assignment;
 use super::batch::BatchWorker;
 use super::handle::{Request, ResendError, Rewind};
 use super::log::{LocalLog, Log};
 use super::make::{Made, SinkError, make_or_print, selector};
 use super::receiver::Receiver;
 use super::shared::{ReturnNews, Returns, SharedWork, WorkChanges};
-use super::shared_sink::Assignment;
 use super::single::SingleWorker;
 use super::worker::{Command, End, SharedPause, Statuses, Stop, Waiting, Worker, follower};
 use super::{DeliveryOptions, FORWARDER, SinkOptions, sleep_until};
