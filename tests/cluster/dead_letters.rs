@@ -226,10 +226,7 @@ async fn dead_letters_from_before_the_cluster_stay_with_their_host() {
     let receiver = Receiver::start().await;
     receiver.answers(400);
     let mut host = Host::new(&sandbox, &servers.urls(), "web-1", &receiver.file());
-    let with = fs::read_to_string(host.path("config.toml")).unwrap();
-    let (before, rest) = with.split_once("[cluster]").unwrap();
-    let (_, after) = rest.split_once("\n\n").unwrap();
-    fs::write(host.path("config.toml"), format!("{before}{after}")).unwrap();
+    let with = host.leave_cluster();
     host.start();
     host.until("it is ready", |status| status.converged && status.cluster.is_none()).await;
     trigger(&sandbox, 2).await;

@@ -90,6 +90,16 @@ impl Host {
         fs::write(path, text.replace(from, to)).unwrap();
     }
 
+    /// Takes `[cluster]` out of its file. Returns the file as it was.
+    pub(super) fn leave_cluster(&self) -> String {
+        let path = self.path("config.toml");
+        let with = fs::read_to_string(&path).unwrap();
+        let (before, rest) = with.split_once("[cluster]").unwrap();
+        let (_, after) = rest.split_once("\n\n").unwrap();
+        fs::write(path, format!("{before}{after}")).unwrap();
+        with
+    }
+
     pub(super) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = match self.child.as_ref().filter(|_| self.has_small_disk) {
             Some(child) => {

@@ -214,10 +214,7 @@ async fn what_was_stored_before_the_cluster_is_not_forwarded() {
     let servers = Servers::start(OLDEST, 1);
     let sandbox = Sandbox::start(quick()).await.unwrap();
     let mut host = Host::new(&sandbox, &servers.urls(), "web-1", FILE);
-    let with = fs::read_to_string(host.path("config.toml")).unwrap();
-    let (before, rest) = with.split_once("[cluster]").unwrap();
-    let (_, after) = rest.split_once("\n\n").unwrap();
-    fs::write(host.path("config.toml"), format!("{before}{after}")).unwrap();
+    let with = host.leave_cluster();
     host.start();
     host.until("it is ready", |status| status.converged && status.cluster.is_none()).await;
     arrives(&sandbox, &[&host]).await;

@@ -237,10 +237,7 @@ async fn skip_retry_and_replay_work_on_any_host() {
     arrives(&sandbox, &[first]).await;
 
     // The other sink still waits: its events would be missed without the cluster.
-    let with = fs::read_to_string(first.path("config.toml")).unwrap();
-    let (before, rest) = with.split_once("[cluster]").unwrap();
-    let (_, after) = rest.split_once("\n\n").unwrap();
-    fs::write(first.path("config.toml"), format!("{before}{after}")).unwrap();
+    first.leave_cluster();
     let begun = Instant::now();
     loop {
         let (done, said) = says(first, &["check"]).await;
@@ -257,10 +254,8 @@ async fn a_host_joins_a_cluster_and_leaves_it_without_a_loss() {
     let servers = Servers::start(OLDEST, 1);
     let sandbox = Sandbox::start(quick()).await.unwrap();
     let mut host = Host::new(&sandbox, &servers.urls(), "web-1", FILE);
-    let with = fs::read_to_string(host.path("config.toml")).unwrap();
-    let (before, rest) = with.split_once("[cluster]").unwrap();
-    let (_, after) = rest.split_once("\n\n").unwrap();
-    let without = format!("{before}{after}");
+    let with = host.leave_cluster();
+    let without = fs::read_to_string(host.path("config.toml")).unwrap();
     let mut sent = Vec::new();
     for (nth, config) in [&without, &with, &without, &with].into_iter().enumerate() {
         fs::write(host.path("config.toml"), config).unwrap();
