@@ -6,6 +6,7 @@ use futures_util::StreamExt;
 use serde::Serialize;
 
 use super::super::nats::{ANSWER_LIMIT, Connection};
+use super::publishing::once_known;
 use crate::model::event::Seq;
 use crate::model::text::chain;
 use crate::model::time::Timestamp;
@@ -18,6 +19,8 @@ const LEFT: &str = "Nats-Num-Pending";
 /// The server's answer after the last message of a batch, and when there is none.
 const END: u16 = 204;
 const NONE: u16 = 404;
+/// The server's answer if no server that it knows of has the stream.
+const NOBODY: u16 = 503;
 
 /// The stream cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +29,8 @@ pub enum ReadError {
     NoAnswer,
     #[error("NATS answered: {0}")]
     Refused(String),
+    #[error("no NATS server has the stream: it was deleted, or those that have it are away")]
+    NoStream,
     #[error("NATS does not say what time it is")]
     NoTime,
 }
@@ -88,6 +93,11 @@ pub(super) async fn ask(
     stream: &str,
     request: &Request,
 ) -> Result<Batch, ReadError> {
+    let is_unknown = |error: &ReadError| *error == ReadError::NoStream;
+    once_known(|| ask_once(connection, stream, request), is_unknown).await
+}
+
+async fn ask_once(connection: &Connection, stream: &str, request: &Request) -> Result<Batch, ReadError> {
     let mut answers = send(connection, stream, request).await?;
     let (mut batch, mut bytes, mut last) = (Batch::default(), 0, 0);
     while batch.messages.len() < request.batch && bytes < 2 * BATCH_BYTES {
@@ -96,6 +106,7 @@ pub(super) async fn ask(
         match message.status.map(|status| status.as_u16()) {
             None => {}
             Some(END | NONE) => break,
+            Some(NOBODY) => return Err(ReadError::NoStream),
             Some(status) => {
                 let text = message.description.as_deref().unwrap_or("no reason given");
                 return Err(refused(connection, &format!("{status} {text}")));

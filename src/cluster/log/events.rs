@@ -14,13 +14,12 @@ use tokio::sync::{Notify, OnceCell};
 use super::super::nats::{ANSWER_LIMIT, ClusterError, Connection};
 use super::message;
 use super::opening::open_stream;
+use super::publishing::publish;
 use crate::model::cluster::ClusterOptions;
 use crate::model::event::{Seq, StoredEvent};
 use crate::model::text::chain;
 use crate::model::time::Timestamp;
 
-/// Time limit of an acknowledgement.
-const ACK_LIMIT: Duration = Duration::from_secs(5);
 /// Time for which the first event waits for the connection.
 const CONNECTING: Duration = Duration::from_secs(3);
 /// Time for which the stream knows message ids.
@@ -128,9 +127,7 @@ impl SharedLog {
         for (name, value) in message::headers(message::MESSAGE_ID, event, &self.inner.options.host) {
             headers.insert(name, value);
         }
-        let payload = event.event.payload.clone();
-        let sent = async { context.publish_with_headers(subject, headers, payload).await?.await };
-        let ack = match tokio::time::timeout(ACK_LIMIT, sent).await {
+        let ack = match publish(&context, subject, headers, event.event.payload.clone()).await {
             Ok(Ok(ack)) => ack,
             Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
                 return Err(LogError::TooLarge);

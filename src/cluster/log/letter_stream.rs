@@ -22,14 +22,13 @@ use super::events::{LogError, LogLimits};
 use super::letter;
 use super::message::Unreadable;
 use super::opening::open_stream;
+use super::publishing;
 use crate::model::cluster::ClusterOptions;
 use crate::model::event::Seq;
 use crate::model::sink::SinkName;
 use crate::model::text::{chain, size};
 use crate::store::{DeadLetter, DeadLetterFilter, LetterPage};
 
-/// Time limit of an acknowledgement.
-const ACK_LIMIT: Duration = Duration::from_secs(5);
 /// Size of the stream: this part of the limit of the store.
 const PART: u64 = 4;
 /// One part in so many is not for new letters: one that changes needs room for both.
@@ -269,8 +268,7 @@ impl LetterStream {
         }
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string().as_str());
         let payload = letter.event.event.payload.clone();
-        let sent = async { self.context.publish_with_headers(subject, headers, payload).await?.await };
-        let ack = match tokio::time::timeout(ACK_LIMIT, sent).await {
+        let ack = match publishing::publish(&self.context, subject, headers, payload).await {
             Ok(Ok(ack)) => ack,
             Ok(Err(error)) => return self.refusal(&error),
             Err(_) => return Err(LogError::NotAcknowledged("no answer in time".to_owned()).into()),

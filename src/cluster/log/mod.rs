@@ -12,6 +12,7 @@ mod letter_stream;
 mod letters;
 mod message;
 mod opening;
+mod publishing;
 mod reading;
 mod ring;
 
