@@ -35,7 +35,7 @@ async fn start_all<const N: usize>(sandbox: &Sandbox, servers: &Servers) -> [Hos
 }
 
 /// The session of each shard that Twitch delivers to.
-fn bound(sandbox: &Sandbox) -> BTreeMap<String, String> {
+pub(super) fn bound(sandbox: &Sandbox) -> BTreeMap<String, String> {
     let (conduit, _) = sandbox.conduits().pop().expect("a conduit");
     let live: BTreeSet<String> = sandbox.sessions().into_iter().collect();
     let shards = sandbox.shards(&conduit).into_iter();
@@ -45,8 +45,8 @@ fn bound(sandbox: &Sandbox) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Waits until these hosts deliver so many shards each, and Twitch delivers to all six.
-async fn spread(sandbox: &Sandbox, hosts: &[(&Host, usize)]) {
+/// Waits until these hosts deliver so many shards each, and Twitch delivers to all of them.
+pub(super) async fn spread(sandbox: &Sandbox, hosts: &[(&Host, usize)]) {
     for (host, count) in hosts {
         host.until("it has its part of the shards", |status| {
             let delivering = status.shards.iter().filter(|shard| shard.state.delivers()).count();
@@ -54,9 +54,10 @@ async fn spread(sandbox: &Sandbox, hosts: &[(&Host, usize)]) {
         })
         .await;
     }
-    let begun = Instant::now();
-    while bound(sandbox).len() < 6 {
-        assert!(begun.elapsed() < WAIT, "not all are bound: {:?}", bound(sandbox));
+    let (begun, all) = (Instant::now(), hosts.iter().map(|(_, count)| count).sum());
+    while bound(sandbox).len() < all {
+        let logs: Vec<String> = hosts.iter().map(|(host, _)| host.log()).collect();
+        assert!(begun.elapsed() < WAIT, "not all are bound: {:?} {logs:#?}", bound(sandbox));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
