@@ -9,20 +9,24 @@ use crate::model::catalog;
 use crate::model::event::{Event, MessageId, Seq, StoredEvent};
 use crate::model::time::Timestamp;
 
+/// Returns the statement for [`insert`], which a transaction looks up once for all of its events.
+pub(super) fn insertion(connection: &Connection) -> rusqlite::Result<CachedStatement<'_>> {
+    connection.prepare_cached(
+        "INSERT INTO events (seq, message_id, message_timestamp, type, version, subscription_id, stored_at, payload,
+                             elapsed)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )
+}
+
 /// Inserts an event under `seq`, stored `now` by the wall clock and at `elapsed` by the store's.
 pub(super) fn insert(
-    connection: &Connection,
+    insertion: &mut CachedStatement<'_>,
     seq: u64,
     event: &Event,
     now: u64,
     elapsed: u64,
 ) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached(
-        "INSERT INTO events (seq, message_id, message_timestamp, type, version, subscription_id, stored_at, payload,
-                             elapsed)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-    )?;
-    statement.execute(params![
+    insertion.execute(params![
         seq,
         event.message_id.as_str(),
         event.message_timestamp,

@@ -102,11 +102,9 @@ impl Recent {
     }
 
     /// Adds committed events, in order. To be called before their numbers are published.
-    pub(super) fn push(&self, events: impl IntoIterator<Item = StoredEvent>) {
+    pub(super) fn push(&self, events: impl IntoIterator<Item = Arc<StoredEvent>>) {
         let mut inner = self.lock();
-        for event in events {
-            inner.tail.push(Arc::new(event));
-        }
+        events.into_iter().for_each(|event| inner.tail.push(event));
         inner.trim();
     }
 

@@ -15,8 +15,8 @@ use crate::model::time::Timestamp;
 
 const LIMIT: usize = 6_000;
 
-fn event(seq: u64, size: usize) -> StoredEvent {
-    StoredEvent {
+fn event(seq: u64, size: usize) -> Arc<StoredEvent> {
+    Arc::new(StoredEvent {
         seq: Seq(seq),
         stored_at: Timestamp::from_unix_millis(1_000 + seq),
         event: Event {
@@ -27,7 +27,7 @@ fn event(seq: u64, size: usize) -> StoredEvent {
             subscription_id: "s".into(),
             payload: Bytes::from(vec![b'x'; size]),
         },
-    }
+    })
 }
 
 fn seqs(events: &[Arc<StoredEvent>]) -> Vec<u64> {
@@ -172,7 +172,8 @@ proptest! {
                     for size in sizes {
                         newest += 1;
                         let stored = event(newest, size);
-                        events::insert(&connection, newest, &stored.event, 1_000 + newest, newest).unwrap();
+                        let mut insertion = events::insertion(&connection).unwrap();
+                        events::insert(&mut insertion, newest, &stored.event, 1_000 + newest, newest).unwrap();
                         visible.insert(newest);
                         fresh.push(stored);
                     }

@@ -58,7 +58,8 @@ fn lost_is_what_the_sink_wanted_and_neither_had_nor_has_in_hand() {
     let mut connection = schema::open(&folder.path().join("events.db"), 1 << 30).unwrap();
     for seq in 1..=20 {
         let kind = if seq % 2 == 0 { "even" } else { "odd" };
-        events::insert(&connection, seq, &event(seq, kind), 1_000 + seq, 100).unwrap();
+        let mut insertion = events::insertion(&connection).unwrap();
+        events::insert(&mut insertion, seq, &event(seq, kind), 1_000 + seq, 100).unwrap();
     }
     let sink = SinkName::new("log");
     sinks::register(&connection, &sink, Seq(0)).unwrap();
@@ -157,7 +158,8 @@ proptest! {
                     }
                     let elapsed = clock.elapsed(&now);
                     let kind = if matching { "even" } else { "odd" };
-                    events::insert(&connection, seq, &event(seq, kind), now.wall, elapsed).unwrap();
+                    let mut insertion = events::insertion(&connection).unwrap();
+                    events::insert(&mut insertion, seq, &event(seq, kind), now.wall, elapsed).unwrap();
                     stored.insert(seq, (world.truth, matching));
                     witness = Some(Witness { elapsed, wall: now.wall, sent: world.wall_without_faults() });
                 }

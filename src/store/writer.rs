@@ -507,12 +507,13 @@ impl Writer {
 
     /// Publishes committed events to the workers of sinks, and sends the results to the callers.
     fn confirm(&mut self, batch: &mut Vec<Command>, done: Vec<Done>, stored_at: Timestamp) {
-        let (mut fresh, mut appended, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut fresh, mut others) = (Vec::with_capacity(batch.len()), Vec::new());
+        let mut appended = Vec::with_capacity(batch.len());
         for (command, outcome) in batch.drain(..).zip(done) {
             match (command.job, outcome) {
                 (Job::Append { event, reply, .. }, Done::Appended(outcome)) => {
                     match outcome {
-                        Appended::Stored(seq) => fresh.push(StoredEvent { seq, stored_at, event }),
+                        Appended::Stored(seq) => fresh.push(Arc::new(StoredEvent { seq, stored_at, event })),
                         Appended::Duplicate => self.counts.duplicates += 1,
                         Appended::Double => self.counts.doubles += 1,
                     }
@@ -534,9 +535,10 @@ impl Writer {
         self.counts_tx.send_replace(self.counts);
     }
 
-    fn count(&self, stored: &[StoredEvent]) {
+    fn count(&self, stored: &[Arc<StoredEvent>]) {
         let (now, mut pending) = (Instant::now(), self.lock_pending());
-        for StoredEvent { seq, stored_at, event } in stored {
+        for stored in stored {
+            let StoredEvent { seq, stored_at, event } = &**stored;
             let at = stored_at.unix_millis();
             pending.add(*seq, &event.subscription_type, &event.subscription_id, at, now);
             pending.add_minute(&event.subscription_type, at);
@@ -565,6 +567,7 @@ impl Writer {
                 counts::prune(&transaction)?;
             }
         }
+        let mut insertion = events::insertion(&transaction)?;
         for command in batch {
             done.push(match &command.job {
                 Job::Append { event, mark, happening, news, .. } => {
@@ -572,7 +575,7 @@ impl Writer {
                     let outcome = match is_new {
                         Ok(()) if is_told(&transaction, news.as_deref(), elapsed)? => Appended::Double,
                         Ok(()) => {
-                            events::insert(&transaction, self.next, event, now.wall, elapsed)?;
+                            events::insert(&mut insertion, self.next, event, now.wall, elapsed)?;
                             self.next += 1;
                             Appended::Stored(Seq(self.next - 1))
                         }
@@ -634,6 +637,7 @@ impl Writer {
                 Job::Close { .. } | Job::Wake => Done::Unit,
             });
         }
+        drop(insertion);
         transaction.commit()
     }
 
