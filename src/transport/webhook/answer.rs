@@ -13,7 +13,7 @@ use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use tracing::{debug, warn};
+use tracing::{Instrument, debug, warn};
 
 use super::body;
 use super::counters::Reason;
@@ -57,6 +57,7 @@ pub(super) async fn answer(
         None => Ok(unavailable()),
     };
     let answer = answer.unwrap_or_else(|refusal| {
+        let _entered = shared.span.enter();
         shared.counters.log(refusal.reason, &refusal.error, connection.peer(), Instant::now());
         shared.counters.reject(refusal.reason, 1);
         let mut answer = empty(refusal.status);
@@ -81,7 +82,8 @@ async fn handle(
     if let Some(guest) = shared.guest(live, parts.uri.path()) {
         let body = body::read(body, GUEST_BODY, connection).await?;
         connection.enter(Phase::Answer);
-        return Ok((guest.0)(Request::from_parts(parts, body)).await.map(Full::new));
+        let answer = (guest.0)(Request::from_parts(parts, body)).instrument(shared.span.clone());
+        return Ok(answer.await.map(Full::new));
     }
     if *parts.uri.path() != *live.path {
         return Err(Refusal::new(StatusCode::NOT_FOUND, Reason::Path, "it is not for the callback's path"));
@@ -123,11 +125,13 @@ async fn act_on(shared: &Shared, live: &Live, signed: Signed, here: Instant) -> 
             }
             store(shared, live, event).await
         }
-        Message::Challenge { text, about } => challenge(shared, text, &about),
+        Message::Challenge { text, about } => shared.span.in_scope(|| challenge(shared, text, &about)),
         Message::Revocation(Revocation { subscription_id, subscription_type, status, event }) => {
-            warn!(%subscription_id, subscription_type, status, "Twitch has ended a subscription");
             shared.counters.revocations.add(1);
-            (shared.on_hint.0)(Hint::Ended { id: (*subscription_id).into(), status });
+            shared.span.in_scope(|| {
+                warn!(%subscription_id, subscription_type, status, "Twitch has ended a subscription");
+                (shared.on_hint.0)(Hint::Ended { id: (*subscription_id).into(), status });
+            });
             match event {
                 Some(event) => store(shared, live, event.into()).await,
                 None => empty(StatusCode::NO_CONTENT),
@@ -136,14 +140,15 @@ async fn act_on(shared: &Shared, live: &Live, signed: Signed, here: Instant) -> 
         Message::Unknown { message_type } => {
             shared.counters.unknown.add(1);
             if shared.is_new(&message_type) {
-                warn!(message_type, "ignored a message of an unknown type");
+                shared.span.in_scope(|| warn!(message_type, "ignored a message of an unknown type"));
             }
             empty(StatusCode::NO_CONTENT)
         }
-        Message::Stale if shared.counters.off_time(signed.skew_millis, here, (live.options.clock)()) => {
-            empty(StatusCode::NO_CONTENT)
+        Message::Stale => {
+            let now = (live.options.clock)();
+            let off_time = || shared.counters.off_time(signed.skew_millis, here, now);
+            if shared.span.in_scope(off_time) { empty(StatusCode::NO_CONTENT) } else { unavailable() }
         }
-        Message::Stale => unavailable(),
     }
 }
 
@@ -153,7 +158,7 @@ async fn store(shared: &Shared, live: &Live, event: Arrival) -> Answer {
     match tokio::time::timeout(live.options.limits.answer, shared.store.append(event)).await {
         Ok(Ok(_)) => {
             if let Some(hint) = hint {
-                (shared.on_hint.0)(hint);
+                shared.span.in_scope(|| (shared.on_hint.0)(hint));
             }
             empty(StatusCode::NO_CONTENT)
         }

@@ -36,7 +36,7 @@ where
             connection.enter(Phase::Idle);
             http(shared, &connection, stream).await;
         }
-        Err(error) => debug!(%error, "a TLS handshake failed"),
+        Err(error) => shared.span.in_scope(|| debug!(%error, "a TLS handshake failed")),
     }
 }
 
@@ -53,6 +53,6 @@ where
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
     if let Err(error) = connection.attend(serving).await {
-        debug!(%error, "a webhook connection ended");
+        shared.span.in_scope(|| debug!(%error, "a webhook connection ended"));
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, error, error_span, info, warn};
+use tracing::{Instrument, error, info, warn};
 
 use super::accept::{Accepted, Listening, accept};
 use super::counters::Reason;
@@ -75,7 +75,8 @@ struct Running {
 impl Webhook {
     /// Runs until cancelled; then finishes the requests in hand.
     pub async fn run(self, cancel: CancellationToken) {
-        self.listen(cancel).instrument(error_span!("webhook", transport = "webhook")).await;
+        let span = self.shared.span.clone();
+        self.listen(cancel).instrument(span).await;
     }
 
     async fn listen(mut self, cancel: CancellationToken) {
@@ -219,10 +220,10 @@ impl Webhook {
             Accepted::Tcp(tcp) => {
                 // Answers are small and must not wait.
                 let _ = tcp.set_nodelay(true);
-                running.tasks.spawn(serve(shared, connection, tcp, tls).in_current_span());
+                running.tasks.spawn(serve(shared, connection, tcp, tls));
             }
             Accepted::Unix(unix) => {
-                drop(running.tasks.spawn(serve(shared, connection, unix, tls).in_current_span()));
+                drop(running.tasks.spawn(serve(shared, connection, unix, tls)));
             }
         }
     }
