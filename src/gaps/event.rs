@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::watcher::Scope;
+use super::gap::Scope;
 use crate::model::event::{CAUGHT_UP, Event, GAP, MessageId};
 use crate::model::route::SinkName;
 use crate::model::status::GapReason;

@@ -1,12 +1,32 @@
-//! The row in the store that the next start goes on from. ◆
+//! The memory of the watch, and the row in the store that the next start goes on from. ◆
 
 use serde::{Deserialize, Serialize};
 
-use super::watcher::{Memory, Moment};
+use super::timeline::Moment;
+use crate::model::shard::SessionId;
 use crate::model::time::Timestamp;
 
 /// The name of the setting.
 pub(super) const NAME: &str = "gaps.memory";
+
+/// State that the next start continues from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Memory {
+    /// Everything that Twitch sent up to here came in, and is told if not.
+    pub(super) known: Moment,
+    /// Last moment at which the process was known to be alive.
+    pub(super) alive: Moment,
+    /// The listener accepted requests up to here, and every gap of what calls is told.
+    #[serde(default)]
+    pub(super) accepted: Moment,
+    /// Some of the signed requests, in order.
+    #[serde(default)]
+    pub(super) signed: Vec<Moment>,
+    /// The sessions of shards that delivered without a break that is not told. Only other hosts' sockets outlive a process.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) sessions: Vec<(u32, SessionId)>,
+    pub(super) conduit: Option<String>,
+}
 
 /// [`Memory`] with what places its moments on the clock of another boot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +70,6 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::shard::SessionId;
 
     #[test]
     fn a_memory_has_its_place_on_the_clock_of_any_boot() {

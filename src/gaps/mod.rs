@@ -7,13 +7,19 @@
 //!
 //! `catch_up` mends what can be mended: it asks Twitch for the state of channels, and stores what has changed.
 
+mod breaks;
 mod catch_up;
 mod event;
+mod gap;
+mod jobs;
 mod memory;
 mod run;
 mod sights;
+mod sources;
 mod timeline;
+mod view;
 mod watcher;
 
 pub use self::catch_up::{CatchUpOptions, CatchUpTimings, LatestEvents};
-pub use self::run::{GapHosts, GapSources, Gaps, GapsHandle, SharedText, gaps};
+pub use self::run::{Gaps, GapsHandle, gaps};
+pub use self::sources::{GapHosts, GapSources, SharedText};

@@ -1,32 +1,27 @@
 //! The driver: watches, tells the store, keeps the memory.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use futures_util::future::{BoxFuture, OptionFuture};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::catch_up::{self, CatchUp, CatchUpOptions, CatchUpTimings, Due, LatestEvents, Published};
+use super::catch_up::{self, CatchUp, CatchUpTimings, Due, Published};
 use super::event::{Told, ToldScope, event};
-use super::memory::{NAME, Recalled, Row};
+use super::gap::Gap;
+use super::jobs::{Done, Job, Jobs, keep};
+use super::memory::{Memory, NAME, Recalled, Row};
 use super::sights::{self, BEFORE_BOOT, Sights};
-use super::timeline::Timeline;
-use super::watcher::{Gap, Memory, Moment, Watcher};
+use super::sources::{GapHosts, GapSources};
+use super::timeline::{Moment, Timeline};
+use super::watcher::Watcher;
 use crate::helix::Helix;
-use crate::model::cluster::{Leadership, Role};
-use crate::model::event::{Event, GAP};
-use crate::model::lapse::Lapses;
-use crate::model::route::SinkName;
-use crate::model::shard::{HandedOver, Lives, ShardBindings, ShardTarget};
-use crate::model::signs::CallbackSigns;
-use crate::model::status::{GapReason, GapsStatus, OpenGap, ReconcileStatus, ToldGap, WebhookStatus};
-use crate::model::subscriptions::Subscriptions;
+use crate::model::cluster::Role;
+use crate::model::event::GAP;
+use crate::model::status::{GapsStatus, OpenGap, ToldGap};
 use crate::model::time::Timestamp;
-use crate::model::webhook::InUse;
 use crate::store::{Store, StoreError, Ticks, since_boot, ticks};
 use crate::telemetry::Publish;
 
@@ -36,50 +31,6 @@ const KEEP: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_secs(1);
 /// How often losses by retention are looked for: many small ones become one event.
 const LOSSES: Duration = Duration::from_secs(60);
-
-/// Evidence that the parts publish.
-#[derive(Clone, Debug)]
-pub struct GapSources {
-    pub lives: watch::Receiver<Lives>,
-    /// Replaced sessions that were read to their end, by any host.
-    pub handed_over: watch::Receiver<HandedOver>,
-    pub bindings: watch::Receiver<ShardBindings>,
-    pub target: watch::Receiver<Option<ShardTarget>>,
-    pub callback: CallbackSigns,
-    pub webhook: watch::Receiver<Option<WebhookStatus>>,
-    /// Whether connections to the callback are accepted.
-    pub listening: watch::Receiver<bool>,
-    pub in_use: watch::Receiver<Option<InUse>>,
-    pub reconcile: watch::Receiver<ReconcileStatus>,
-    pub subscriptions: watch::Receiver<Subscriptions>,
-    pub lapses: Lapses,
-    pub catch_up: watch::Receiver<CatchUpOptions>,
-    /// The other hosts; `None` without a cluster.
-    pub hosts: Option<GapHosts>,
-}
-
-/// Several hosts: only the one that leads watches, and the next one goes on from what it knew.
-#[derive(Clone)]
-pub struct GapHosts {
-    pub leadership: watch::Receiver<Leadership>,
-    pub memory: Arc<dyn SharedText>,
-    pub latest: Arc<dyn LatestEvents>,
-}
-
-/// A text that all hosts share.
-pub trait SharedText: Send + Sync {
-    /// Reads it, with the time since a host wrote it, if that is known; `None` if there is none, or it cannot be read.
-    fn load(&self) -> BoxFuture<'static, Option<(String, Option<Duration>)>>;
-
-    /// Replaces it; returns whether it is stored.
-    fn save(&self, text: String) -> BoxFuture<'static, bool>;
-}
-
-impl std::fmt::Debug for GapHosts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GapHosts").field("leadership", &self.leadership).finish_non_exhaustive()
-    }
-}
 
 /// The task; see [`gaps`].
 #[derive(Debug)]
@@ -151,33 +102,6 @@ const ALLOWANCE: Duration = Duration::from_secs(1);
 /// Gaps that the status shows.
 const RECENT: usize = 20;
 
-/// A task for the store. The driver has one at a time and does not wait for it: a disk that hangs must not look like a
-/// gap in delivery.
-enum Job {
-    /// Stores the event of a gap, and has it mended.
-    Tell(Event, Option<Due>),
-    Keep(Row),
-    /// Reads what the leader before this host knew.
-    Recall,
-    FindLosses,
-    /// Forgets losses that were told.
-    ForgetLosses(Vec<String>),
-    /// Answers a request once everything before it is done.
-    Answer(oneshot::Sender<()>),
-}
-
-enum Done {
-    Told,
-    Kept(Result<Row, StoreError>),
-    /// The other hosts may not have it: this one does not lead now, or NATS does not answer.
-    NotShared,
-    /// The row, and the time since a host wrote it, if that is known.
-    Recalled(Option<(Row, Option<Duration>)>),
-    /// The losses, and their names.
-    Losses(Vec<Told>, Vec<String>),
-    Closed,
-}
-
 /// Whether this host watches, or another one does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Watch {
@@ -199,10 +123,9 @@ struct Driver {
     recalled: Option<(Moment, Timestamp)>,
     /// The last complete run, and when it was noticed.
     matched: (Option<Timestamp>, Option<Moment>),
-    jobs: VecDeque<Job>,
+    jobs: Jobs,
     kept: Option<Memory>,
     status: GapsStatus,
-    to_mend: mpsc::Sender<Due>,
     mended: watch::Receiver<Published>,
 }
 
@@ -239,6 +162,7 @@ async fn watch(
             None => return,
         },
     };
+    let shared = sources.hosts.as_ref().map(|hosts| Arc::clone(&hosts.memory));
     let mut driver = Driver {
         watch: if sources.hosts.is_some() { Watch::Elsewhere } else { Watch::Here },
         watcher: Watcher::new(recalled.as_ref().map(|recalled| recalled.memory.clone())),
@@ -247,35 +171,26 @@ async fn watch(
         line: Timeline::new(Instant::now().into_std(), moment(since_boot())),
         ticks: ticks(),
         matched: (None, None),
-        jobs: VecDeque::new(),
+        jobs: Jobs::new(store.clone(), shared, to_mend),
         kept: None,
         status: GapsStatus::default(),
         store,
         sources,
-        to_mend,
         mended,
     };
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut keep = tokio::time::interval(KEEP);
     let mut losses = tokio::time::interval(LOSSES);
-    let mut job: OptionFuture<BoxFuture<'static, Done>> = None.into();
-    let mut is_busy = false;
     loop {
         driver.follow_leadership();
         driver.observe();
         driver.keep_for_next_leader();
         driver.publish(&publish);
-        if !is_busy && let Some(next) = driver.jobs.pop_front() {
-            job = Some(driver.start(next)).into();
-            is_busy = true;
-        }
         let sources = &mut driver.sources;
         tokio::select! {
             () = cancel.cancelled() => break,
-            Some(done) = &mut job, if is_busy => {
-                is_busy = false;
-                job = None.into();
+            done = driver.jobs.next() => {
                 if !driver.handle(done) {
                     return;
                 }
@@ -292,14 +207,15 @@ async fn watch(
             Some(reply) = requests.recv() => {
                 driver.observe();
                 driver.keep();
-                driver.jobs.push_back(Job::Answer(reply));
+                driver.jobs.push(Job::Answer(reply));
             }
-            _ = losses.tick() => driver.jobs.push_back(Job::FindLosses),
+            _ = losses.tick() => driver.jobs.push(Job::FindLosses),
             _ = keep.tick() => driver.keep(),
             _ = look.tick() => {}
         }
     }
-    if is_busy && let Some(done) = job.await {
+    if driver.jobs.is_running() {
+        let done = driver.jobs.next().await;
         driver.handle(done);
     }
     driver.end().await;
@@ -461,7 +377,9 @@ impl Driver {
             ToldScope::Sink(..) => None,
         };
         let event = event(told, &id, conduit.as_deref(), &entries);
-        self.jobs.extend(event.map(|event| Job::Tell(event, due)));
+        if let Some(event) = event {
+            self.jobs.push(Job::Tell(event, due));
+        }
     }
 
     fn memory(&self) -> Option<Memory> {
@@ -492,59 +410,16 @@ impl Driver {
             };
             *kept != Memory { alive, accepted, ..memory.clone() }
         });
-        if !is_new || self.jobs.iter().any(|job| matches!(job, Job::Keep(_))) {
+        if !is_new || self.jobs.has_memory() {
             return;
         }
         let row = self.row(memory);
-        self.jobs.push_back(Job::Keep(row));
+        self.jobs.push(Job::Keep(row));
     }
 
     fn row(&self, memory: Memory) -> Row {
         let since = moment(since_boot()).saturating_sub(memory.alive);
         Row { boot: (self.ticks)().boot.to_string(), wall: wall().saturating_sub(since), memory }
-    }
-
-    fn start(&self, job: Job) -> BoxFuture<'static, Done> {
-        let (store, to_mend) = (self.store.clone(), self.to_mend.clone());
-        let shared = self.sources.hosts.as_ref().map(|hosts| Arc::clone(&hosts.memory));
-        Box::pin(async move {
-            match job {
-                Job::Recall => {
-                    let text = match shared {
-                        Some(shared) => shared.load().await,
-                        None => None,
-                    };
-                    Done::Recalled(
-                        text.and_then(|(text, age)| Some((serde_json::from_str(&text).ok()?, age))),
-                    )
-                }
-                Job::Keep(row) if shared.is_some() => {
-                    let text = serde_json::to_string(&row).unwrap_or_default();
-                    let is_saved = match shared {
-                        Some(shared) => shared.save(text).await,
-                        None => false,
-                    };
-                    if is_saved { Done::Kept(Ok(row)) } else { Done::NotShared }
-                }
-                Job::Tell(event, due) => tell(&store, event, due, &to_mend).await,
-                Job::Keep(row) => match keep(&store, &row).await {
-                    Err(StoreError::Closed) => Done::Closed,
-                    kept => Done::Kept(kept.map(|()| row)),
-                },
-                Job::FindLosses => find_losses(&store).await,
-                Job::Answer(reply) => {
-                    // The other side may have given up waiting.
-                    let _ = reply.send(());
-                    Done::Told
-                }
-                Job::ForgetLosses(names) => {
-                    if let Err(error) = store.losses_told(names).await {
-                        warn!(%error, "lost events may be reported a second time");
-                    }
-                    Done::Told
-                }
-            }
-        })
     }
 
     /// False once the store has gone.
@@ -571,7 +446,7 @@ impl Driver {
                     self.tell_event(told);
                 }
                 if !names.is_empty() {
-                    self.jobs.push_back(Job::ForgetLosses(names));
+                    self.jobs.push(Job::ForgetLosses(names));
                 }
             }
             Done::Closed => return false,
@@ -589,8 +464,8 @@ impl Driver {
         for gap in self.watcher.finish(now) {
             self.tell(gap, now);
         }
-        while let Some(job) = self.jobs.pop_front() {
-            let done = self.start(job).await;
+        while !self.jobs.is_idle() {
+            let done = self.jobs.next().await;
             if !self.handle(done) {
                 return;
             }
@@ -624,48 +499,4 @@ impl Driver {
         self.status.open = open;
         publish.publish_copy(&self.status);
     }
-}
-
-/// The gap stands before what mends it.
-async fn tell(store: &Store, event: Event, due: Option<Due>, to_mend: &mpsc::Sender<Due>) -> Done {
-    let Ok(receipt) = store.push(event).await else { return Done::Closed };
-    if receipt.stored().await.is_err() {
-        return Done::Closed;
-    }
-    if let Some(due) = due {
-        // At the end nobody mends any more: the next start has a gap of its own.
-        let _ = to_mend.send(due).await;
-    }
-    Done::Told
-}
-
-async fn keep(store: &Store, row: &Row) -> Result<(), StoreError> {
-    let text = serde_json::to_string(row).unwrap_or_default();
-    store.set_settings(vec![(NAME.to_owned(), Some(text))]).await
-}
-
-/// One gap a sink for what retention took from it.
-async fn find_losses(store: &Store) -> Done {
-    let losses = match store.losses().await {
-        Ok(losses) => losses,
-        Err(StoreError::Closed) => return Done::Closed,
-        Err(error) => {
-            warn!(%error, "losses cannot be read; trying again");
-            return Done::Losses(Vec::new(), Vec::new());
-        }
-    };
-    let mut sinks: BTreeMap<&SinkName, (Told, u64)> = BTreeMap::new();
-    for (_, loss) in &losses {
-        let scope = ToldScope::Sink(loss.sink.clone(), 0);
-        let told = Told { from: loss.from, to: loss.to, reason: GapReason::Retention, scope };
-        let (sum, events) = sinks.entry(&loss.sink).or_insert((told, 0));
-        sum.from = sum.from.min(loss.from);
-        sum.to = sum.to.max(loss.to);
-        *events += loss.events;
-    }
-    let told = sinks
-        .into_iter()
-        .map(|(sink, (told, events))| Told { scope: ToldScope::Sink(sink.clone(), events), ..told })
-        .collect();
-    Done::Losses(told, losses.into_iter().map(|(name, _)| name).collect())
 }

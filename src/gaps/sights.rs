@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use super::timeline::Timeline;
-use super::watcher::{Between, Memory, Moment, Sight, Stretch, UNANSWERED, View, Watcher, Way};
+use super::memory::Memory;
+use super::timeline::{Moment, Timeline};
+use super::view::{Between, Sight, Stretch, UNANSWERED, View, Way};
+use super::watcher::Watcher;
 use crate::model::shard::{
     HandedOver, Life, Lives, SessionId, ShardBinding, ShardBindings, ShardId, Tenure, Unbound,
 };

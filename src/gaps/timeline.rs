@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::watcher::Moment;
+/// Milliseconds of a clock that goes on while the machine sleeps and cannot be set.
+pub(super) type Moment = u64;
 
 /// Sleeps that are remembered.
 const SLEEPS: usize = 64;

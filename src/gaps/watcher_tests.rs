@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::gaps::sights::{BEFORE_BOOT, Published, Sights};
 use crate::gaps::timeline::Timeline;
+use crate::gaps::view::Stretch;
 use crate::model::shard::{Life, SessionId, ShardBinding, ShardId, Tenure, Unbound};
 use crate::model::signs::{CallbackSigns, Signs};
 use crate::model::subscription::Condition;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::watcher::Moment;
+use super::super::timeline::Moment;
 
 /// Up to so many channels the second look is at all of them: ten requests.
 const FEW: u64 = 1_000;
