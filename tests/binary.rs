@@ -296,6 +296,9 @@ async fn exit_codes_say_what_is_wrong() {
     home.sandbox.stop();
     let answer = output(command(&home, &["plan"])).await;
     assert_eq!(answer.status.code(), Some(75), "{}", text(&answer.stderr));
+    let answer = output(command(&home, &["check", "--online"])).await;
+    assert_eq!(answer.status.code(), Some(75), "{}", text(&answer.stdout));
+    assert!(text(&answer.stdout).contains("could not be checked with Twitch"), "{}", text(&answer.stdout));
     let answer = output(command(&home, &["status"])).await;
     assert_eq!(answer.status.code(), Some(1));
     assert!(text(&answer.stderr).contains("hint:"), "{}", text(&answer.stderr));

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::args::{Args, CheckArgs};
 use super::catch_up;
 use super::control::block_on;
-use super::exit::BAD_CONFIG;
+use super::exit::{BAD_CONFIG, TEMPORARY};
 use super::lines::{Line, Mark, line};
 use super::online::online;
 use super::service;
@@ -29,6 +29,9 @@ use crate::store::Reader;
 struct Report {
     path: String,
     valid: bool,
+    /// Whether Twitch could not be asked: that says nothing of the file.
+    #[serde(skip)]
+    is_unfinished: bool,
     parts: Vec<Line>,
     errors: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
@@ -50,12 +53,14 @@ pub(super) fn run(args: &Args, flags: &CheckArgs) -> Result<u8, Failure> {
             }
             let valid = parts.iter().all(|line| line.mark != Mark::Bad);
             let (errors, warnings, hints) = (vec![], loaded.warnings, hints(&loaded.config));
-            (Report { path, valid, parts, errors, warnings, hints }, Some(loaded.config))
+            let report = Report { path, valid, is_unfinished: false, parts, errors, warnings, hints };
+            (report, Some(loaded.config))
         }
         Err(found) => {
             let report = Report {
                 path,
                 valid: false,
+                is_unfinished: false,
                 parts: vec![],
                 errors: found.errors,
                 warnings: found.warnings,
@@ -72,6 +77,7 @@ pub(super) fn run(args: &Args, flags: &CheckArgs) -> Result<u8, Failure> {
         let (lines, online_code) = block_on(async { Ok(online(config, &options).await) })?;
         report.valid = lines.iter().all(|line| line.mark != Mark::Bad);
         report.parts.extend(lines);
+        report.is_unfinished = online_code == TEMPORARY;
         code = online_code;
     }
     if flags.json {
@@ -267,7 +273,11 @@ fn render(report: &Report, colour: bool) -> String {
         text.push_str(&format!("hint: {}\n", masked(hint)));
     }
     let bad = report.errors.len() + report.parts.iter().filter(|l| l.mark == Mark::Bad).count();
-    let verdict = if report.valid { "is valid" } else { "cannot be used" };
+    let verdict = match (report.valid, report.is_unfinished) {
+        (true, _) => "is valid",
+        (false, true) => "could not be checked with Twitch",
+        (false, false) => "cannot be used",
+    };
     text.push_str(&format!(
         "{} {verdict}: {}, {}\n",
         masked(&report.path),

@@ -45,7 +45,7 @@ impl Stopping {
                 if !cut.is_empty() {
                     warn!(parts = cut.join(", "), "these parts did not stop in time and were cut off");
                 }
-                info!(seconds = begun.elapsed().as_secs_f64(), "stopped");
+                info!(milliseconds = begun.elapsed().as_millis(), "stopped");
                 true
             }
             () = at_once.cancelled() => {
