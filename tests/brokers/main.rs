@@ -13,6 +13,9 @@ mod certificate;
 mod delivery;
 mod mqtt;
 mod nats;
+#[path = "../common/port.rs"]
+#[allow(unreachable_pub, reason = "the other tests use it too")]
+mod port;
 mod redis;
 #[path = "../common/nats.rs"]
 #[allow(unreachable_pub, reason = "the other tests use it too")]

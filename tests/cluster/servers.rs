@@ -1,15 +1,15 @@
 //! NATS servers of a cluster, from the packages that `tests/run` installs.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::common::WAIT;
 use super::common::certificate::certificate;
+use super::common::{WAIT, port};
 
 /// Longer than servers take to choose a leader, unless something is wrong.
 const AGREE: Duration = Duration::from_secs(20);
@@ -44,12 +44,6 @@ pub(super) struct Servers {
     children: Vec<Option<Child>>,
 }
 
-fn free_ports(number: usize) -> Vec<(u16, u16)> {
-    let listeners: Vec<_> = (0..2 * number).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
-    listeners.chunks(2).map(|pair| (port(&pair[0]), port(&pair[1]))).collect()
-}
-
 impl Servers {
     /// So many servers of this release.
     pub(super) fn start(program: &str, number: usize) -> Self {
@@ -74,10 +68,10 @@ impl Servers {
         let folder = tempfile::tempdir().unwrap();
         certificate(folder.path());
         let mut servers = Self { folder, program, ports: Vec::new(), children: Vec::new(), config };
-        // Another process may take a port meanwhile, one for the routes as well: then other ones are tried.
+        // Servers that do not find to each other in time are started anew.
         let begun = Instant::now();
         loop {
-            servers.ports = free_ports(number);
+            servers.ports = (0..number).map(|_| (port(), port())).collect();
             servers.children = (0..number).map(|_| None).collect();
             (0..number).for_each(|index| servers.run(index));
             if (0..number).all(|index| servers.listens(index)) && servers.agree() {

@@ -1,6 +1,6 @@
 //! Brokers for a test: real servers on a loopback port that is free.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -63,11 +63,7 @@ impl Broker {
     fn start(port: u16, command: impl Fn(u16) -> Command) -> Self {
         let begun = Instant::now();
         loop {
-            // Another process may take the port before the server does: then another one is tried.
-            let free = || {
-                TcpListener::bind(("127.0.0.1", 0)).expect("a free port").local_addr().expect("bound").port()
-            };
-            let port = if port == 0 { free() } else { port };
+            let port = if port == 0 { super::port::port() } else { port };
             let mut child = command(port)
                 .env("PATH", "/usr/local/sbin:/usr/sbin:/usr/local/bin:/usr/bin")
                 .stdin(Stdio::null())

@@ -1,9 +1,16 @@
 //! A daemon in this process, against a stand-in for Twitch in this process.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses its part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    clippy::unwrap_used,
+    reason = "each test file uses its part"
+)]
 
 pub mod browser;
 pub mod certificate;
 pub mod nats;
+pub mod port;
 pub mod strangers;
 
 use std::ffi::OsStr;
@@ -26,6 +33,7 @@ use eventsubd::model::backoff::Backoff;
 use eventsubd::model::status::{Status, SubscriptionEntry};
 use eventsubd::sandbox::{Sandbox, SandboxOptions};
 use eventsubd::transport::websocket::Timings;
+pub use port::port;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -257,11 +265,6 @@ pub fn all_bytes(folder: &Path) -> Vec<u8> {
     bytes
 }
 
-/// A port that nobody listens on.
-pub fn port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 /// The program.
 pub const EXE: &str = env!("CARGO_BIN_EXE_eventsubd");
 
@@ -359,7 +362,7 @@ pub async fn converged(home: &Home) {
         assert!(begun.elapsed() < WAIT, "no daemon answers: {}", log());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let answer = output(command(home, &["status", "--wait", "--timeout", "30s"])).await;
+    let answer = output(command(home, &["status", "--wait", "--timeout", "60s"])).await;
     assert!(answer.status.success(), "{}{}", text(&answer.stdout), text(&answer.stderr));
 }
 

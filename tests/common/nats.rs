@@ -16,8 +16,7 @@ pub struct NatsServer {
 }
 
 impl NatsServer {
-    /// Starts it with its files in a folder, where it finds again what an earlier one stored. Port 0 lets the
-    /// system pick one.
+    /// Starts it with its files in a folder, where it finds again what an earlier one stored. Port 0 stands for any.
     pub fn start(folder: &Path, port: u16) -> Self {
         Self::with(folder, port, &[])
     }
@@ -27,7 +26,7 @@ impl NatsServer {
         let ports = folder.join("ports");
         let _ = fs::remove_dir_all(&ports);
         fs::create_dir(&ports).expect("a folder");
-        let listen = if port == 0 { "-1".to_owned() } else { port.to_string() };
+        let listen = if port == 0 { super::port::port() } else { port }.to_string();
         let child = Command::new("nats-server")
             .args(["--jetstream", "--addr", "127.0.0.1", "--port", &listen])
             .args(arguments)
