@@ -15,7 +15,7 @@ use eventsubd::store::{StartAt, Store, StoreOptions};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub const WAIT: Duration = Duration::from_secs(20);
+pub const WAIT: Duration = Duration::from_secs(60);
 /// Number of channels that events are about, in turn.
 pub const CHANNELS: usize = 7;
 
