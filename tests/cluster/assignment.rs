@@ -9,14 +9,16 @@ use serde_json::Value;
 
 use super::common::{WAIT, output, quick, text};
 use super::host::{Host, role};
+use super::letters::until;
 use super::servers::{NEWEST, OLDEST, Servers};
-use super::{hosts, made_and_deleted};
+use super::{FILE, hosts, made_and_deleted};
 
 /// The assignment in the bucket, once it is like this.
 async fn assignment(servers: &Servers, what: &str, mut like: impl FnMut(&Value) -> bool) -> Value {
     let begun = Instant::now();
     let client = async_nats::connect(servers.urls()).await.unwrap();
-    let bucket = async_nats::jetstream::new(client).get_key_value("eventsubd").await.unwrap();
+    let jetstream = async_nats::jetstream::new(client);
+    let bucket = until(async || jetstream.get_key_value("eventsubd").await).await;
     loop {
         let value = bucket.get("assign").await.ok().flatten();
         let value: Value = value.map(|value| serde_json::from_slice(&value).unwrap()).unwrap_or_default();
@@ -28,16 +30,15 @@ async fn assignment(servers: &Servers, what: &str, mut like: impl FnMut(&Value) 
     }
 }
 
-async fn says(host: &Host, arguments: &[&str]) -> (bool, String) {
-    let answer = output(host.command(arguments)).await;
-    (answer.status.success(), text(&answer.stderr))
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_assignment_survives_the_end_and_the_return_of_a_host() {
     let servers = Servers::start(OLDEST, 1);
     let sandbox = Sandbox::start(quick()).await.unwrap();
-    let [mut first, _second, _third] = hosts(&sandbox, &servers.urls()).await;
+    let urls = servers.urls();
+    let [mut first, mut second, mut third] =
+        ["web-1", "web-2", "web-3"].map(|name| Host::new(&sandbox, &urls, name, FILE));
+    first.start();
+    first.leads().await;
     let are_all = |value: &Value, like: fn(&Value) -> bool| {
         let shards = value["shards"].as_object().filter(|shards| shards.len() == 2);
         shards.is_some_and(|shards| shards.values().all(like))
@@ -45,6 +46,10 @@ async fn an_assignment_survives_the_end_and_the_return_of_a_host() {
     let before =
         assignment(&servers, "the leader has all at first", |value| are_all(value, |host| host == "web-1"))
             .await;
+    for host in [&mut second, &mut third] {
+        host.start();
+        host.stands_by().await;
+    }
     first.kill();
     let moved =
         assignment(&servers, "other hosts have them", |value| are_all(value, |host| host != "web-1")).await;
@@ -67,7 +72,7 @@ async fn a_host_is_drained_and_a_host_that_is_down_is_forgotten() {
     let before = made_and_deleted(&sandbox);
 
     // The leader is drained from another host, and leads no more.
-    let (done, said) = says(&second, &["hosts", "drain", "web-1"]).await;
+    let (done, said) = second.says(&["hosts", "drain", "web-1"]).await;
     assert!(done && said.contains("web-1 hands its shards, its sinks and the lead over"), "{said}");
     first
         .until("another host leads", |status| {
@@ -91,19 +96,19 @@ async fn a_host_is_drained_and_a_host_that_is_down_is_forgotten() {
     let table = text(&output(third.command(&["hosts"])).await.stdout);
     assert!(table.contains("web-1  drained"), "{table}");
 
-    let (done, said) = says(&first, &["hosts", "drain", "--undo"]).await;
+    let (done, said) = first.says(&["hosts", "drain", "--undo"]).await;
     assert!(done && said.contains("web-1 may have shards and sinks and lead again"), "{said}");
     third.until("every host knows", drained("web-1", false)).await;
-    let (done, said) = says(&first, &["hosts", "drain", "--undo"]).await;
+    let (done, said) = first.says(&["hosts", "drain", "--undo"]).await;
     assert!(!done && said.contains("web-1 is not drained"), "{said}");
 
-    let (done, said) = says(&first, &["hosts", "forget", "web-3"]).await;
+    let (done, said) = first.says(&["hosts", "forget", "web-3"]).await;
     assert!(!done && said.contains("web-3 is up"), "{said}");
-    let (done, said) = says(&first, &["hosts", "forget", "web-9"]).await;
+    let (done, said) = first.says(&["hosts", "forget", "web-9"]).await;
     assert!(!done && said.contains("no host is called web-9"), "{said}");
     third.kill();
     assignment(&servers, "it is dead", |value| value["members"]["web-3"]["down_since"].is_string()).await;
-    let (done, said) = says(&first, &["hosts", "forget", "web-3"]).await;
+    let (done, said) = first.says(&["hosts", "forget", "web-3"]).await;
     assert!(done && said.contains("web-3 is forgotten"), "{said}");
     for host in [&first, &second] {
         host.until("it is not listed any more", |status| {
@@ -111,7 +116,7 @@ async fn a_host_is_drained_and_a_host_that_is_down_is_forgotten() {
         })
         .await;
     }
-    let all = second.status().await.unwrap().cluster.unwrap().hosts;
+    let all = second.answer().await.cluster.unwrap().hosts;
     assert!(all.iter().all(|host| host.state == HostState::Up), "{all:?}");
     assert_eq!(made_and_deleted(&sandbox), before);
 }
@@ -121,11 +126,12 @@ async fn apply_on_a_host_that_stands_by_is_carried_out_by_the_leader() {
     let servers = Servers::start(OLDEST, 1);
     let sandbox = Sandbox::start(quick()).await.unwrap();
     let [first, second] = hosts(&sandbox, &servers.urls()).await;
-    let (done, said) = says(&second, &["apply"]).await;
+    let (done, said) = second.says(&["apply"]).await;
     assert!(done && said.contains("passed on to web-1, which leads"), "{said}");
     // A leader that does not answer is told.
     first.signal(Signal::STOP);
-    let (done, said) = says(&second, &["apply"]).await;
+    let answer = output(second.command(&["apply"])).await;
+    let (done, said) = (answer.status.success(), text(&answer.stderr));
     assert!(!done && (said.contains("no answer from web-1") || said.contains("no host leads now")), "{said}");
     first.signal(Signal::CONT);
 }

@@ -12,7 +12,7 @@ use eventsubd::model::status::Status;
 use eventsubd::sandbox::Sandbox;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::common::{EXE, SECRET, WAIT, ids, output};
+use super::common::{EXE, SECRET, WAIT, ids, output, text};
 
 thread_local! {
     /// The file of the sink of all hosts of a test: each test has a thread of its own.
@@ -160,6 +160,26 @@ impl Host {
     pub(super) async fn status(&self) -> Option<Status> {
         let answer = output(self.command(&["status", "--json"])).await;
         answer.status.success().then(|| serde_json::from_slice(&answer.stdout).expect("a status"))
+    }
+
+    /// Runs a command; returns whether it succeeds, and what it says. While no host leads, or none takes it, it is run again: on
+    /// a busy machine the lead may change at any time.
+    pub(super) async fn says(&self, arguments: &[&str]) -> (bool, String) {
+        let begun = Instant::now();
+        loop {
+            let answer = output(self.command(arguments)).await;
+            let (done, said) = (answer.status.success(), text(&answer.stderr) + &text(&answer.stdout));
+            let passes = ["no host leads now", "no host works sink", "no answer from", "try again"];
+            if done || begun.elapsed() > WAIT || !passes.iter().any(|passes| said.contains(passes)) {
+                return (done, said);
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// The status of a daemon that runs, however long it takes to answer.
+    pub(super) async fn answer(&self) -> Status {
+        self.until("it answers", |_| true).await
     }
 
     pub(super) async fn until(&self, what: &str, mut like: impl FnMut(&Status) -> bool) -> Status {

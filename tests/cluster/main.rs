@@ -60,7 +60,7 @@ async fn is_stored(sandbox: &Sandbox, hosts: &[&Host]) {
     let stored = async || {
         let mut sum = 0;
         for host in hosts {
-            sum += host.status().await.expect("the daemon runs").store.last_seq.0;
+            sum += host.answer().await.store.last_seq.0;
         }
         sum
     };
@@ -196,7 +196,7 @@ async fn a_leader_that_stops_hands_over_without_losing_an_event() {
 
 /// The sessions of the sockets of a host.
 async fn sessions(host: &Host) -> Vec<String> {
-    let shards = host.status().await.expect("the daemon runs").shards;
+    let shards = host.answer().await.shards;
     shards.iter().filter_map(|shard| Some(shard.session_id.as_ref()?.to_string())).collect()
 }
 
@@ -208,7 +208,7 @@ async fn cut_off<'a>(servers: &mut Servers, hosts: [&'a Host; 2]) -> (&'a Host, 
     let begun = Instant::now();
     loop {
         let leader = hosts[faults::leader(&hosts).await];
-        let takeovers = leader.status().await.unwrap().cluster.unwrap().takeovers;
+        let takeovers = leader.answer().await.cluster.unwrap().takeovers;
         (0..servers.count()).for_each(|index| servers.kill(index));
         let status = leader
             .until("it does not lead without NATS", |status| {
@@ -238,7 +238,7 @@ async fn nats_may_lose_a_server_and_may_be_away() {
         servers.run(index);
         let begun = Instant::now();
         loop {
-            let all = [first.status().await.unwrap(), second.status().await.unwrap()];
+            let all = [first.answer().await, second.answer().await];
             let leaders =
                 all.iter().filter(|status| role(status) == Role::Leader && status.converged).count();
             let connected = all.iter().all(|status| status.cluster.as_ref().unwrap().connected);
@@ -260,7 +260,7 @@ async fn nats_may_lose_a_server_and_may_be_away() {
     (0..servers.count()).for_each(|index| servers.run(index));
     let begun = Instant::now();
     let next = loop {
-        let all = [first.status().await.unwrap(), second.status().await.unwrap()];
+        let all = [first.answer().await, second.answer().await];
         match all.map(|status| role(&status)) {
             [Role::Leader, _] => break &first,
             [_, Role::Leader] => break &second,

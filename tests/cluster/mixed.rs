@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::kv::Store;
 use async_nats::{HeaderMap, header};
@@ -12,7 +12,7 @@ use eventsubd::sandbox::Sandbox;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use super::common::{output, quick, text};
+use super::common::{WAIT, output, quick, text};
 use super::host::Host;
 use super::servers::{OLDEST, Servers};
 use super::whole::{Before, trickle};
@@ -73,12 +73,19 @@ async fn a_host_of_an_old_release_gets_no_work_and_disturbs_nothing() {
     // The leader gives it nothing, also after a change.
     for _ in 0..2 {
         let leads = faults::leader(&all.each_ref()).await;
-        let assigned = read(&bucket, "assign").await;
+        let begun = Instant::now();
+        let assigned = loop {
+            let assigned = read(&bucket, "assign").await;
+            if assigned["members"]["web-0"].is_object() {
+                break assigned;
+            }
+            assert!(begun.elapsed() < WAIT, "the old host is no member: {assigned:#}{}", all[leads].log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
         for work in ["shards", "sinks"] {
             let hosts = assigned[work].as_object().expect("work");
             assert!(hosts.values().all(|host| *host != json!("web-0")), "{assigned:#}");
         }
-        assert!(assigned["members"]["web-0"].is_object(), "{assigned:#}");
         all[leads].kill();
         all[1 - leads].leads().await;
         all[leads].start();

@@ -8,7 +8,7 @@ use eventsubd::model::status::Status;
 use eventsubd::sandbox::Sandbox;
 use rustix::process::Signal;
 
-use super::common::{WAIT, output, quick, text};
+use super::common::{WAIT, quick};
 use super::host::Host;
 use super::servers::{NEWEST, OLDEST, Servers};
 use super::{FILE, arrives, hosts, started};
@@ -73,11 +73,6 @@ async fn worker(hosts: &[&Host]) -> usize {
     }
 }
 
-async fn says(host: &Host, arguments: &[&str]) -> (bool, String) {
-    let answer = output(host.command(arguments)).await;
-    (answer.status.success(), text(&answer.stderr) + &text(&answer.stdout))
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_event_comes_once_and_a_drained_host_hands_its_sinks_over() {
     let servers = Servers::start(OLDEST, 1);
@@ -89,7 +84,7 @@ async fn each_event_comes_once_and_a_drained_host_hands_its_sinks_over() {
     has_all(&all, &sent).await;
 
     // Events come while the sink and the shards move.
-    let (done, said) = says(&second, &["hosts", "drain", "web-1"]).await;
+    let (done, said) = second.says(&["hosts", "drain", "web-1"]).await;
     assert!(done, "{said}");
     let begun = Instant::now();
     while first.status().await.is_none_or(|status| works(&status)) {
@@ -118,7 +113,7 @@ async fn a_killed_host_is_followed_at_the_place_of_its_sink() {
     let sandbox = Sandbox::start(quick()).await.unwrap();
     let mut all = one_shard::<3>(&sandbox, &servers.urls()).await;
     // The shard and the sink go to different hosts.
-    let (done, said) = says(&all[0], &["hosts", "drain", "web-1"]).await;
+    let (done, said) = all[0].says(&["hosts", "drain", "web-1"]).await;
     assert!(done, "{said}");
     let begun = Instant::now();
     let (killed, shards) = loop {
@@ -212,18 +207,18 @@ async fn skip_retry_and_replay_work_on_any_host() {
     };
     first.until("the other sink fails", down).await;
 
-    let (done, said) = says(second, &["sink", "retry", "down"]).await;
+    let (done, said) = second.says(&["sink", "retry", "down"]).await;
     assert!(done, "{said}");
-    let (done, said) = says(second, &["sink", "skip", "down"]).await;
+    let (done, said) = second.says(&["sink", "skip", "down"]).await;
     assert!(done && said.contains("stream.online"), "{said}");
     let has_letter = |status: &Status| {
         status.sinks.iter().any(|sink| sink.name.as_str() == "down" && sink.dead_letters == 1)
     };
     first.until("it is a dead letter", has_letter).await;
-    let (done, said) = says(second, &["sink", "skip", "log"]).await;
+    let (done, said) = second.says(&["sink", "skip", "log"]).await;
     assert!(!done && said.contains("nothing holds up sink log"), "{said}");
 
-    let (done, said) = says(second, &["replay", "--sink", "log", "--since", "1h", "--yes"]).await;
+    let (done, said) = second.says(&["replay", "--sink", "log", "--since", "1h", "--yes"]).await;
     assert!(done && said.contains('4'), "{said}");
     let begun = Instant::now();
     loop {
@@ -240,7 +235,7 @@ async fn skip_retry_and_replay_work_on_any_host() {
     first.leave_cluster();
     let begun = Instant::now();
     loop {
-        let (done, said) = says(first, &["check"]).await;
+        let (done, said) = first.says(&["check"]).await;
         if !done && said.contains("these sinks miss events that are still in the shared log: down.") {
             break;
         }

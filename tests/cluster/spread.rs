@@ -111,7 +111,7 @@ async fn a_killed_leaders_part_goes_to_the_others_and_a_drained_host_hands_its_p
     let two = bound(&sandbox);
     assert_eq!(same(&all, &two), 4, "what the others have stays bound: {all:?} {two:?}");
     let leads = |status: &Status| role(status) == Role::Leader;
-    let statuses = [second.status().await.unwrap(), third.status().await.unwrap()];
+    let statuses = [second.answer().await, third.answer().await];
     assert_eq!(statuses.iter().filter(|status| leads(status)).count(), 1);
 
     let drained = output(second.command(&["hosts", "drain", "web-3"])).await;

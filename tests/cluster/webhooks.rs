@@ -138,7 +138,7 @@ async fn shards_that_call_may_reach_any_host() {
     balancer.send_to(ports[1]);
     arrives(&sandbox, &[&second]).await;
     let before = made_and_deleted(&sandbox);
-    assert_eq!(role(&first.status().await.unwrap()), Role::Leader);
+    assert_eq!(role(&first.answer().await), Role::Leader);
     first.kill();
     balancer.send_to(ports[1]);
     arrives(&sandbox, &[&second]).await;
