@@ -165,6 +165,7 @@ const PURE: &[&str] = &[
     "cluster/bound",
     "cluster/era",
     "cluster/handover",
+    "cluster/health",
     "cluster/lease",
     "cluster/log/letter",
     "cluster/log/message",

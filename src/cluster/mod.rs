@@ -16,6 +16,7 @@ mod clock;
 mod era;
 mod gate;
 mod handover;
+mod health;
 mod hints;
 mod lease;
 #[cfg(test)]

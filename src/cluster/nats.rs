@@ -2,8 +2,8 @@
 //!
 //! A key is written with a plain publish, as the library's own update of a key drops its time to live.
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -12,16 +12,22 @@ use async_nats::jetstream::kv::{self, Operation, Store, Watch};
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{self, DiscardPolicy, LastRawMessageErrorKind};
 use async_nats::jetstream::{self, ErrorCode};
-use async_nats::{Client, ClientError, ConnectOptions, Event, HeaderMap, ServerError, header};
+use async_nats::{
+    Client, ClientError, ConnectOptions, Event, HeaderMap, ReconnectToServer, Server, ServerAddr,
+    ServerError, ServerInfo, header,
+};
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
+use tracing::{debug, warn};
 
 use super::era::{Look, first_revision};
+use super::health::Health;
 use super::lease::Answer;
 use crate::auth::{NatsServers, NatsServersError, explain_nats, nats_masking};
 use crate::model::cluster::ClusterOptions;
 use crate::model::masking::Masking;
 use crate::model::text::one_line;
+use crate::store::since_boot;
 
 /// The oldest server: times to live of single keys, and what later steps need.
 const OLDEST: (u32, u32) = (2, 12);
@@ -106,9 +112,37 @@ struct Link {
     /// Whether the first attempt to connect is over.
     is_tried: watch::Sender<bool>,
     changed: Arc<Notify>,
+    health: Mutex<Health>,
+    /// Whether the next attempt to connect goes to another server.
+    leaves: AtomicBool,
+    /// Servers that were chosen since one has answered.
+    chosen: Mutex<Vec<ServerAddr>>,
+}
+
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Link {
+    /// Chooses another server than the one that does not answer; `None` leaves the choice to the library.
+    fn choose(&self, servers: &[Server], left: &ServerInfo) -> Option<ReconnectToServer> {
+        if !self.leaves.swap(false, Ordering::Relaxed) {
+            return None;
+        }
+        let mut chosen = lock(&self.chosen);
+        // A server that listens on all addresses does not say which one it is: then its turn comes, and passes.
+        let others = servers
+            .iter()
+            .filter(|server| (server.addr.host(), server.addr.port()) != (left.host.as_str(), left.port));
+        let turn = |server: &&Server| {
+            let times = chosen.iter().filter(|addr| **addr == server.addr).count();
+            (times, server.failed_attempts)
+        };
+        let addr = others.min_by_key(turn)?.addr.clone();
+        chosen.push(addr.clone());
+        Some(ReconnectToServer { addr, delay: Some(Duration::ZERO) })
+    }
+
     fn handle(&self, event: &Event) {
         let problem = match event {
             Event::Connected => None,
@@ -120,7 +154,7 @@ impl Link {
             Event::ClientError(ClientError::Other(text)) => Some(self.said(&explain_nats(text))),
             _ => return,
         };
-        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+        *lock(&self.problem) = problem;
         self.is_tried.send_replace(true);
         self.changed.notify_one();
     }
@@ -131,7 +165,7 @@ impl Link {
     }
 
     fn problem(&self) -> Option<String> {
-        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.problem).clone()
     }
 }
 
@@ -139,6 +173,8 @@ impl Link {
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
     client: Client,
+    /// Making one starts a task, so there is one for the connection.
+    context: Context,
     link: Arc<Link>,
     servers: String,
     count: usize,
@@ -169,7 +205,11 @@ impl Connection {
             problem: Mutex::default(),
             is_tried: watch::Sender::new(false),
             changed,
+            health: Mutex::default(),
+            leaves: AtomicBool::new(false),
+            chosen: Mutex::default(),
         });
+        let choosing = Arc::clone(&link);
         let events = Arc::clone(&link);
         let connect = ConnectOptions::new()
             .name(format!("eventsubd {}", options.host))
@@ -177,6 +217,9 @@ impl Connection {
             .connection_timeout(CONNECT_LIMIT)
             .reconnect_delay_callback(|attempts| RECONNECT.mul_f64((attempts as f64 / 10.0).min(1.0)))
             .tls_client_config(tls)
+            .reconnect_to_server_callback(move |servers, left| {
+                std::future::ready(choosing.choose(&servers, &left))
+            })
             .event_callback(move |event| {
                 events.handle(&event);
                 async {}
@@ -186,7 +229,9 @@ impl Connection {
         let client = connect.connect(servers.addresses().to_vec()).await.map_err(|error| {
             ClusterError::Away { servers: names.clone(), why: link.said(&explain_nats(&error.to_string())) }
         })?;
-        Ok(Self { client, link, servers: names, count: servers.addresses().len() })
+        let mut context = async_nats::jetstream::new(client.clone());
+        context.set_timeout(ANSWER_LIMIT);
+        Ok(Self { client, context, link, servers: names, count: servers.addresses().len() })
     }
 
     pub(super) fn client(&self) -> Client {
@@ -219,11 +264,32 @@ impl Connection {
         self.client.statistics().connects.load(Ordering::Relaxed)
     }
 
+    /// Takes note of a request that was answered, or not, and connects to another server when it is time for that.
+    pub(super) async fn record(&self, is_answered: bool) {
+        if is_answered {
+            lock(&self.link.chosen).clear();
+            return lock(&self.link.health).handle_answer();
+        }
+        if self.problem().is_some() || self.server_count() < 2 {
+            return;
+        }
+        let now = Duration::from_millis(since_boot());
+        if lock(&self.link.health).handle_failure(self.generation(), now) {
+            warn!("the NATS server does not answer requests; connecting to another one");
+            self.link.leaves.store(true, Ordering::Relaxed);
+            // Fails only once the connection has ended for good.
+            let _ = self.client.force_reconnect().await;
+        }
+    }
+
+    /// Number of servers that are known.
+    fn server_count(&self) -> usize {
+        self.count.max(self.client.server_info().connect_urls.len())
+    }
+
     /// For requests to JetStream.
-    pub(super) fn context(&self) -> Context {
-        let mut context = async_nats::jetstream::new(self.client.clone());
-        context.set_timeout(ANSWER_LIMIT);
-        context
+    pub(super) fn context(&self) -> &Context {
+        &self.context
     }
 
     /// A server's words, fit for a message.
@@ -244,8 +310,7 @@ impl Connection {
 
     /// Copies of what is made.
     pub(super) fn replicas(&self, options: &ClusterOptions) -> usize {
-        let servers = self.count.max(self.client.server_info().connect_urls.len());
-        options.replicas.unwrap_or(if servers >= 3 { 3 } else { 1 })
+        options.replicas.unwrap_or(if self.server_count() >= 3 { 3 } else { 1 })
     }
 }
 
@@ -268,7 +333,7 @@ pub(super) type KeyState = (u64, Option<Bytes>);
 /// The bucket of the cluster.
 #[derive(Clone, Debug)]
 pub(super) struct Bucket {
-    context: Context,
+    connection: Connection,
     store: Store,
     made: u64,
     age: Duration,
@@ -331,14 +396,24 @@ impl Bucket {
             return Err(away);
         }
         connection.check_version()?;
+        let opened = Self::open_checked(&connection, &options, newest).await;
+        connection.record(opened.is_ok()).await;
+        opened
+    }
+
+    async fn open_checked(
+        connection: &Connection,
+        options: &ClusterOptions,
+        newest: u64,
+    ) -> Result<Self, ClusterError> {
         let context = connection.context();
         let failed = |why: String| ClusterError::Bucket {
             bucket: options.name.clone(),
             why: connection.link.said(&why),
         };
         let mut unmade = None;
-        if look(&context, &options.name).await == Look::Gone {
-            let config = config(&options, connection.replicas(&options), newest);
+        if look(context, &options.name).await == Look::Gone {
+            let config = config(options, connection.replicas(options), newest);
             unmade = context.create_stream(config).await.err().map(|error| chain(&error));
         }
         // Another host may have made it meanwhile.
@@ -348,10 +423,10 @@ impl Bucket {
         if !config.allow_message_ttl || config.subject_delete_marker_ttl.is_none() {
             return Err(failed("it was made by another program; choose another `cluster.name`".to_owned()));
         }
-        let times = times(&context, &options.name).await;
+        let times = times(context, &options.name).await;
         let (made, now) = times.ok_or_else(|| failed("it does not say when it was made".to_owned()))?;
         let age = Duration::from_millis(now.saturating_sub(made));
-        Ok(Self { context, store, made, age })
+        Ok(Self { connection: connection.clone(), store, made, age })
     }
 
     /// When it was made, in milliseconds since 1970, and how long ago that was when it was opened; both by the servers'
@@ -362,7 +437,19 @@ impl Bucket {
 
     /// Looks whether the bucket is still there.
     pub(super) async fn look(&self) -> Look {
-        look(&self.context, &self.store.name).await
+        look(self.connection.context(), &self.store.name).await
+    }
+
+    /// Deletes the bucket, if it is still there.
+    pub(super) async fn remove(&self) -> Look {
+        let found = self.look().await;
+        if found != Look::There(self.made) {
+            return found;
+        }
+        match self.connection.context().delete_stream(format!("KV_{}", self.store.name)).await {
+            Ok(_) => Look::Gone,
+            Err(_) => self.look().await,
+        }
     }
 
     fn subject(&self, key: &str) -> String {
@@ -406,17 +493,19 @@ impl Bucket {
     }
 
     async fn send(&self, key: &str, headers: HeaderMap, value: Bytes) -> Answer {
-        let sent =
-            async { self.context.publish_with_headers(self.subject(key), headers, value).await?.await };
-        match tokio::time::timeout(ANSWER_LIMIT, sent).await {
+        let context = self.connection.context();
+        let sent = async { context.publish_with_headers(self.subject(key), headers, value).await?.await };
+        let answer = match tokio::time::timeout(ANSWER_LIMIT, sent).await {
             Ok(Ok(ack)) => Answer::Done(ack.sequence),
             Ok(Err(error)) if is_overtaken(&error) => Answer::Refused,
             Ok(Err(error)) => {
-                tracing::debug!(key, %error, "a key could not be written");
+                debug!(key, %error, "a key could not be written");
                 Answer::Unknown
             }
             Err(_) => Answer::Unknown,
-        }
+        };
+        self.connection.record(answer != Answer::Unknown).await;
+        answer
     }
 
     /// Reads a key from the leader of the stream; `None` if it does not answer.
@@ -494,7 +583,7 @@ pub async fn examine_nats(
         Ok(stream) => Some(stream.cached_info().config.num_replicas),
         Err(_) => None,
     };
-    let clock_ahead = clock_ahead(&context, &options.name).await;
+    let clock_ahead = clock_ahead(context, &options.name).await;
     Ok(NatsReport { servers: connection.servers.clone(), version, replicas, clock_ahead })
 }
 

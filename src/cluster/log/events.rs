@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
-use async_nats::header::NATS_MESSAGE_ID;
+use async_nats::header::{HeaderName, IntoHeaderValue, NATS_MESSAGE_ID};
 use async_nats::jetstream::context::{Context, PublishErrorKind};
 use async_nats::jetstream::stream::{self, LastRawMessageErrorKind, Stream};
 use serde::{Deserialize, Serialize};
@@ -120,14 +120,24 @@ impl SharedLog {
     /// # Errors
     /// See [`LogError`].
     pub async fn publish(&self, event: &StoredEvent) -> Result<(), LogError> {
+        let published = self.publish_once(event).await;
+        if let Some(connection) = self.inner.connection.get() {
+            let is_answered = !matches!(published, Err(LogError::Cluster(_) | LogError::NotAcknowledged(_)));
+            connection.record(is_answered).await;
+        }
+        published
+    }
+
+    async fn publish_once(&self, event: &StoredEvent) -> Result<(), LogError> {
         let context = self.context().await?;
         let before = self.tail().last.as_ref().map_or(0, |last| last.position);
-        let subject = self.subject(event);
-        let mut headers = HeaderMap::new();
-        for (name, value) in message::headers(message::MESSAGE_ID, event, &self.inner.options.host) {
-            headers.insert(name, value);
-        }
-        let ack = match publish(&context, subject, headers, event.event.payload.clone()).await {
+        let message = || {
+            let headers = message::headers(message::MESSAGE_ID, event, &self.inner.options.host);
+            let headers =
+                headers.map(|(name, value)| (HeaderName::from_static(name), value.into_header_value()));
+            (self.subject(event), HeaderMap::from_iter(headers), event.event.payload.clone())
+        };
+        let ack = match publish(context, message).await {
             Ok(Ok(ack)) => ack,
             Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
                 return Err(LogError::TooLarge);
@@ -214,7 +224,7 @@ impl SharedLog {
 
     /// Makes the stream if there is none, over another connection.
     pub(super) async fn make(&self, connection: &Connection) -> Result<(), ClusterError> {
-        self.open(connection, &connection.context()).await.map(drop)
+        self.open(connection, connection.context()).await.map(drop)
     }
 
     pub(super) fn limits(&self) -> LogLimits {
@@ -236,7 +246,7 @@ impl SharedLog {
     }
 
     /// The connection, once the stream was looked at over it.
-    async fn context(&self) -> Result<Context, LogError> {
+    async fn context(&self) -> Result<&Context, LogError> {
         let connection = self.connection().await?;
         if let Some(away) = connection.problem() {
             return Err(away.into());
@@ -247,7 +257,7 @@ impl SharedLog {
             let generation = connection.generation();
             if self.inner.checked.load(Ordering::Relaxed) != generation {
                 connection.check_version()?;
-                let stream = self.open(connection, &context).await?;
+                let stream = self.open(connection, context).await?;
                 self.check_tail(&stream).await?;
                 self.inner.checked.store(generation, Ordering::Relaxed);
             }

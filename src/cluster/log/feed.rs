@@ -6,8 +6,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use async_nats::header::HeaderName;
 use async_nats::jetstream::consumer::DeliverPolicy;
-use async_nats::jetstream::consumer::push::OrderedConfig;
+use async_nats::jetstream::consumer::push::{OrderedConfig, OrderedError};
 use async_nats::jetstream::message::Message;
 use futures_util::StreamExt;
 use tokio::sync::{Notify, watch};
@@ -31,6 +32,8 @@ const BYTES: usize = 4 << 20;
 const RETRY: Duration = Duration::from_secs(1);
 /// Events that are left to those who are behind when the log is followed again.
 const FAR: u64 = 10_000;
+/// Messages that are taken together, if so many have come.
+const CHUNK: usize = 256;
 /// How far a worker goes back when it cannot tell which events the log has lost: what the log knows the ids of.
 const BACK: u64 = 30 * 60 * 1_000;
 
@@ -189,15 +192,9 @@ impl FeedTask {
         let generation = connection.generation();
         let name = stream_name(options);
         let failed = |why: &str| ClusterError::Stream { stream: name.clone(), why: connection.said(why) };
-        let reader = match LogReader::over(connection.clone(), options).await {
-            Ok(reader) => reader,
-            Err(_) => {
-                self.log.make(connection).await?;
-                LogReader::over(connection.clone(), options).await?
-            }
-        };
-        let reader = Arc::new(reader);
-        let from = self.begin(&reader).await.map_err(|error| failed(&chain(&error)))?;
+        let opened = self.open(connection).await;
+        connection.record(opened.is_ok()).await;
+        let (reader, from) = opened?;
         let config = OrderedConfig {
             deliver_subject: connection.client().new_inbox(),
             description: Some(format!("eventsubd {}", options.host)),
@@ -206,14 +203,14 @@ impl FeedTask {
         };
         let consumer =
             reader.stream().create_consumer(config).await.map_err(|error| failed(&chain(&error)))?;
-        let mut messages = consumer.messages().await.map_err(|error| failed(&chain(&error)))?;
+        let messages = consumer.messages().await.map_err(|error| failed(&chain(&error)))?;
+        let mut messages = messages.ready_chunks(CHUNK);
         loop {
             tokio::select! {
-                message = messages.next() => match message {
+                chunk = messages.next() => match chunk {
                     // The library reads on over another connection, where the log may have lost its tail.
                     _ if connection.generation() != generation => return Ok(()),
-                    Some(Ok(message)) => self.push(&message),
-                    Some(Err(error)) => return Err(failed(&chain(&error))),
+                    Some(chunk) => self.push(chunk).map_err(|error| failed(&chain(&error)))?,
                     None => return Ok(()),
                 },
                 () = changed.notified() => if connection.generation() != generation {
@@ -224,6 +221,25 @@ impl FeedTask {
                 },
             }
         }
+    }
+
+    /// Opens the log, or makes it. Returns the event to read on after.
+    async fn open(&self, connection: &Connection) -> Result<(Arc<LogReader>, Seq), ClusterError> {
+        let options = self.log.options();
+        let reader = match LogReader::over(connection.clone(), options).await {
+            Ok(reader) => reader,
+            Err(_) => {
+                self.log.make(connection).await?;
+                LogReader::over(connection.clone(), options).await?
+            }
+        };
+        let reader = Arc::new(reader);
+        let begun = self.begin(&reader).await;
+        let from = begun.map_err(|error| ClusterError::Stream {
+            stream: stream_name(options),
+            why: connection.said(&chain(&error)),
+        })?;
+        Ok((reader, from))
     }
 
     /// Compares the stream with what was read of it, and publishes it. Returns the event to read on after.
@@ -279,20 +295,32 @@ impl FeedTask {
         Ok(marks.get(low).map(|mark| mark.seq))
     }
 
-    fn push(&self, message: &Message) {
-        let Ok(facts) = message.info() else { return };
+    /// Takes messages that have come together: workers are woken once for all of them. An error ends the reading.
+    fn push(&self, chunk: Vec<Result<Message, OrderedError>>) -> Result<(), OrderedError> {
+        let mut newest = None;
+        let read = chunk.into_iter().try_for_each(|message| {
+            newest = self.push_one(&message?).max(newest);
+            Ok(())
+        });
+        if let Some(position) = newest {
+            self.feed.0.newest.send_if_modified(|newest| {
+                let is_newer = position > *newest;
+                *newest = position.max(*newest);
+                is_newer
+            });
+        }
+        read
+    }
+
+    fn push_one(&self, message: &Message) -> Option<Seq> {
+        let facts = message.info().ok()?;
         let position = Seq(facts.stream_sequence);
         let published = u64::try_from(facts.published.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
-        let headers = message.headers.clone().unwrap_or_default();
-        let header = |name: &str| headers.get(name).map(async_nats::HeaderValue::as_str);
+        let header = |name| Some(message.headers.as_ref()?.get(HeaderName::from_static(name))?.as_str());
         match message::read(position.0, message::MESSAGE_ID, header, message.payload.clone()) {
             Ok(event) => self.feed.0.ring().push(Entry { event: Arc::new(event), published }),
             Err(error) => warn!(position = position.0, %error, "a message of the shared log is no event"),
         }
-        self.feed.0.newest.send_if_modified(|newest| {
-            let is_newer = position > *newest;
-            *newest = position.max(*newest);
-            is_newer
-        });
+        Some(position)
     }
 }

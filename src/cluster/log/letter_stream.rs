@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use async_nats::HeaderMap;
 use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::context::{Context, PublishError, PublishErrorKind};
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{self, DiscardPolicy, LastRawMessageErrorKind, RawMessageError, Stream};
 use globset::{Glob, GlobMatcher};
@@ -163,7 +163,6 @@ impl End {
 pub(super) struct LetterStream {
     options: ClusterOptions,
     connection: Connection,
-    context: Context,
     stream: Stream,
     end: Arc<End>,
     /// Bytes of the stream, and when it was asked for them.
@@ -216,7 +215,6 @@ impl LetterStream {
         end: Arc<End>,
     ) -> Result<Self, ClusterError> {
         connection.check_version()?;
-        let context = connection.context();
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let wanted = stream::Config {
             name: stream_name(&options.name),
@@ -231,11 +229,11 @@ impl LetterStream {
             first_sequence: Some(wall.max(FIRST).max(end.newest.load(Ordering::Relaxed) + AHEAD)),
             ..stream::Config::default()
         };
-        let stream = open_stream(connection, &context, wanted).await?;
+        let stream = open_stream(connection, connection.context(), wanted).await?;
         end.handle_opened(&stream);
         let (options, connection) = (options.clone(), connection.clone());
         let size = Mutex::new((stream.cached_info().state.bytes, Instant::now()));
-        Ok(Self { options, connection, context, stream, end, size })
+        Ok(Self { options, connection, stream, end, size })
     }
 
     fn name(&self) -> &str {
@@ -268,7 +266,8 @@ impl LetterStream {
         }
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string().as_str());
         let payload = letter.event.event.payload.clone();
-        let ack = match publishing::publish(&self.context, subject, headers, payload).await {
+        let message = || (subject.clone(), headers.clone(), payload.clone());
+        let ack = match publishing::publish(self.connection.context(), message).await {
             Ok(Ok(ack)) => ack,
             Ok(Err(error)) => return self.refusal(&error),
             Err(_) => return Err(LogError::NotAcknowledged("no answer in time".to_owned()).into()),
@@ -320,7 +319,7 @@ impl LetterStream {
     pub(super) async fn delete(&self, id: i64) -> Result<bool, LettersError> {
         let request = serde_json::json!({ "seq": position(id), "no_erase": true });
         let subject = format!("STREAM.MSG.DELETE.{}", stream_name(self.name()));
-        let asked = self.context.request::<_, _, serde_json::Value>(subject, &request);
+        let asked = self.connection.context().request::<_, _, serde_json::Value>(subject, &request);
         let answer = match tokio::time::timeout(ANSWER_LIMIT, asked).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {

@@ -81,7 +81,7 @@ pub enum Unreadable {
 pub(super) fn read<'a>(
     position: u64,
     id: &'static str,
-    header: impl Fn(&str) -> Option<&'a str>,
+    header: impl Fn(&'static str) -> Option<&'a str>,
     payload: Bytes,
 ) -> Result<StoredEvent, Unreadable> {
     if payload.len() > PAYLOAD {

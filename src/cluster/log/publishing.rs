@@ -34,15 +34,15 @@ where
     }
 }
 
-/// Publishes a message, and waits for the acknowledgement.
+/// Publishes a message of this subject, these headers and this payload, and waits for the acknowledgement. The message is
+/// made anew for each attempt: mostly there is one, for which nothing has to be copied.
 pub(super) async fn publish(
     context: &Context,
-    subject: String,
-    headers: HeaderMap,
-    payload: Bytes,
+    message: impl Fn() -> (String, HeaderMap, Bytes),
 ) -> Result<Result<PublishAck, PublishError>, Elapsed> {
     let send = || {
-        let sent = context.publish_with_headers(subject.clone(), headers.clone(), payload.clone());
+        let (subject, headers, payload) = message();
+        let sent = context.publish_with_headers(subject, headers, payload);
         async { sent.await?.await }
     };
     let is_unknown = |error: &PublishError| error.kind() == PublishErrorKind::StreamNotFound;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::header::NATS_MESSAGE_ID;
+use async_nats::header::{HeaderName, NATS_MESSAGE_ID};
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 
 use super::super::nats::{ANSWER_LIMIT, ClusterError, Connection};
@@ -115,7 +115,8 @@ impl LogReader {
         let mut batch = LogBatch::default();
         for (position, message) in self.ask(&Request::after(after, ">", limit)).await? {
             let headers = message.headers.unwrap_or_default();
-            let header = |name: &str| headers.get(name).map(async_nats::HeaderValue::as_str);
+            let header =
+                |name| headers.get(HeaderName::from_static(name)).map(async_nats::HeaderValue::as_str);
             batch.read = Some(position);
             match message::read(position.0, message::MESSAGE_ID, header, message.payload) {
                 Ok(event) => {

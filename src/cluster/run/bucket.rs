@@ -40,7 +40,8 @@ const HOST: &str = "host.";
 pub(super) enum Done {
     Opened(Result<Arc<Bucket>, ClusterError>),
     Looked(Look),
-    Written(Which, Answer),
+    /// With the newest revision that was known when it was sent.
+    Written(Which, Answer, u64),
     /// A lease as it was read after a refused write, if there was an answer.
     Read(Which, Option<Seen>),
     /// A write of shared values; the state of its key if it was refused.
@@ -246,6 +247,17 @@ impl BucketDriver {
         Some(std::mem::take(&mut self.is_synced))
     }
 
+    /// Notes the answer to a write of a lease, with the newest revision that was known when it was sent. If the answer's own
+    /// is not above that, the bucket has older data than before, and is deleted: what the hosts remember is newer.
+    pub(super) fn record_written(&mut self, answer: Answer, newest: u64) {
+        self.record_answer(answer);
+        let is_older = matches!(answer, Answer::Done(revision) if revision <= newest);
+        if is_older && self.era.begin_look(now()) {
+            warn!("the bucket has lost its newest changes, or older data were restored; it is deleted");
+            self.spawn(|bucket| async move { Done::Looked(bucket.remove().await) });
+        }
+    }
+
     /// Notes the answer to a write of a lease or of the assignment.
     pub(super) fn record_answer(&mut self, answer: Answer) {
         match answer {
@@ -275,13 +287,13 @@ impl BucketDriver {
     }
 
     fn write(&self, which: Which, write: Write, value: Bytes) {
-        let key = self.key(which);
+        let (key, newest) = (self.key(which), self.era.newest());
         self.spawn(|bucket| async move {
             let answer = match write {
                 Write::Put { expected } => bucket.put(key, value, Some(Times::DEFAULT.ttl), expected).await,
                 Write::Purge { expected } => bucket.purge(key, expected).await,
             };
-            Done::Written(which, answer)
+            Done::Written(which, answer, newest)
         });
     }
 

@@ -272,7 +272,7 @@ impl Driver {
                     self.begin_anew(was_synced);
                 }
             }
-            Done::Written(which, answer) => self.handle_written(which, answer),
+            Done::Written(which, answer, newest) => self.handle_written(which, answer, newest),
             Done::Read(which, Some(seen)) => self.standing.handle_read(which, seen, now()),
             Done::Read(_, None) => {}
             Done::Saved(write, answer, state) => {
@@ -291,9 +291,9 @@ impl Driver {
     }
 
     /// Takes the answer to a write of a lease.
-    fn handle_written(&mut self, which: Which, answer: Answer) {
+    fn handle_written(&mut self, which: Which, answer: Answer, newest: u64) {
         let at = now();
-        self.bucket.record_answer(answer);
+        self.bucket.record_written(answer, newest);
         if answer != Answer::Unknown {
             self.outputs.self_binding.handle_answer(at);
         }
