@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 use tokio::task::JoinHandle;
 
 use super::common::{WAIT, quick};
+use super::host::Host;
 use super::measure::{self, Account};
 use super::servers::{OLDEST, Servers};
 
@@ -106,6 +107,36 @@ async fn in_the_log(stream: &jetstream::stream::Stream) -> u64 {
     stream.get_info().await.unwrap().state.last_sequence
 }
 
+/// Processor seconds of every process of a run, in the order of the names.
+struct Work {
+    accounts: Vec<(String, Account)>,
+    before: Vec<f64>,
+}
+
+impl Work {
+    fn begin(servers: &Servers, hosts: &[Host]) -> Self {
+        let own = ("stand-in".to_owned(), Account::own());
+        let hosts = hosts.iter().enumerate().map(|(nth, host)| {
+            let name =
+                if nth == 0 { "daemon that leads".to_owned() } else { "daemon that stands by".to_owned() };
+            (name, Account::of(host.child.as_ref().expect("it runs")))
+        });
+        let servers =
+            (0..servers.count()).map(|nth| (format!("NATS {nth}"), Account::of(servers.child(nth))));
+        let accounts: Vec<_> = hosts.chain(servers).chain([own]).collect();
+        let before = accounts.iter().map(|(_, account)| account.processor_seconds()).collect();
+        Self { accounts, before }
+    }
+
+    /// The seconds of each since then.
+    fn report(&self) -> String {
+        let one = |((name, account), before): (&(String, Account), &f64)| {
+            format!("{name} {:.1} s", account.processor_seconds() - before)
+        };
+        self.accounts.iter().zip(&self.before).map(one).collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// Twenty thousand events a second, for as long as the forwarder may keep up.
 pub(super) async fn sustained() {
     let servers = Servers::start(OLDEST, 3);
@@ -113,8 +144,7 @@ pub(super) async fn sustained() {
     let hosts = super::hosts(&sandbox, &servers.urls(), CHANNELS, None).await;
     send(&sandbox, 100, Duration::from_secs(2)).await;
     let stream = stream(&servers).await;
-    let account = Account::of(hosts[0].child.as_ref().unwrap());
-    let processor = account.processor_seconds();
+    let work = Work::begin(&servers, &hosts);
     let (before, begun) = (in_the_log(&stream).await, Instant::now());
     let sent = send(&sandbox, 20_000, Duration::from_secs(15)).await as u64;
     let (took, known) = (begun.elapsed().as_secs_f64(), in_the_log(&stream).await - before);
@@ -133,9 +163,9 @@ pub(super) async fn sustained() {
     }
     let took = begun.elapsed().as_secs_f64();
     println!(
-        "all {} in the log after {took:.1} s, {:.0} a second; the daemon worked {:.1} s for it",
+        "all {} in the log after {took:.1} s, {:.0} a second; work of the processors: {}",
         last.1,
         last.1 as f64 / took,
-        account.processor_seconds() - processor
+        work.report()
     );
 }

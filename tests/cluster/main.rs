@@ -14,12 +14,14 @@ mod latest;
 mod letters;
 mod log;
 mod logins;
+mod loss;
 mod mixed;
 mod restart;
 mod servers;
 mod sinks;
 mod spread;
 mod swallower;
+mod ways;
 mod webhooks;
 mod whole;
 

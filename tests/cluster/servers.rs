@@ -106,7 +106,19 @@ impl Servers {
 
     /// Starts a server, with what it had stored.
     pub(super) fn run(&mut self, index: usize) {
-        let (port, cluster) = self.ports[index];
+        let routes: Vec<u16> = self.ports.iter().map(|(_, cluster)| *cluster).collect();
+        self.run_with(index, routes[index], &routes);
+    }
+
+    /// The same, but it reaches no other server, and none reaches it.
+    pub(super) fn run_cut_off(&mut self, index: usize) {
+        let (nobody, hidden) = (self.ports[index].1, port());
+        self.run_with(index, hidden, &[nobody]);
+    }
+
+    /// Starts a server that listens for the others on this port, and connects to these.
+    fn run_with(&mut self, index: usize, cluster: u16, routes: &[u16]) {
+        let port = self.ports[index].0;
         let file = format!("nats-{index}.conf");
         let config = self.config.replace("0.0.0.0:6222", &format!("127.0.0.1:{cluster}"));
         // The server refuses a folder that is named twice.
@@ -125,13 +137,13 @@ impl Servers {
             .stderr(fs::File::create(self.folder.path().join(format!("log-{index}"))).unwrap());
         command.env("NATS_NAME", format!("n{index}"));
         command.env("NATS_PASSWORD", PASSWORD).env("NATS_ROUTES_PASSWORD", PASSWORD);
-        for (nth, (_, cluster)) in self.ports.iter().enumerate() {
-            let route = format!("nats://routes:{PASSWORD}@127.0.0.1:{cluster}");
+        for (nth, route) in routes.iter().enumerate() {
+            let route = format!("nats://routes:{PASSWORD}@127.0.0.1:{route}");
             command.env(format!("NATS_ROUTE{}", nth + 1), route);
         }
         if self.ports.len() > 1 && !self.config.contains("routes:") {
             let routes: Vec<String> =
-                self.ports.iter().map(|(_, cluster)| format!("nats://127.0.0.1:{cluster}")).collect();
+                routes.iter().map(|route| format!("nats://127.0.0.1:{route}")).collect();
             command
                 .args(["--cluster_name", "test", "--cluster", &format!("nats://127.0.0.1:{cluster}")])
                 .args(["--routes", &routes.join(",")]);
@@ -176,7 +188,7 @@ impl Servers {
     }
 
     pub(super) fn signal(&self, index: usize, signal: Signal) {
-        kill_process(Pid::from_child(self.children[index].as_ref().unwrap()), signal).unwrap();
+        kill_process(Pid::from_child(self.child(index)), signal).unwrap();
     }
 
     fn stream(&self, index: usize, stream: &str) -> PathBuf {
@@ -195,6 +207,11 @@ impl Servers {
         let folder = self.stream(index, stream);
         fs::remove_dir_all(&folder).unwrap();
         copy_folder(copy.path(), &folder);
+    }
+
+    /// The process of a server that runs.
+    pub(super) fn child(&self, index: usize) -> &Child {
+        self.children[index].as_ref().expect("it runs")
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {

@@ -14,7 +14,7 @@ use super::servers::{NEWEST, OLDEST, Servers};
 use super::{FILE, arrives, hosts, started};
 
 /// Sends events; returns their ids with the channels.
-async fn send(sandbox: &Sandbox, number: usize) -> Vec<(String, &'static str)> {
+pub(super) async fn send(sandbox: &Sandbox, number: usize) -> Vec<(String, &'static str)> {
     let mut sent = Vec::new();
     for nth in 0..number {
         let channel = if nth % 2 == 0 { "ann" } else { "bob" };
@@ -24,7 +24,7 @@ async fn send(sandbox: &Sandbox, number: usize) -> Vec<(String, &'static str)> {
 }
 
 /// Waits until the sink has all of these; returns how often it got each.
-async fn has_all(hosts: &[&Host], sent: &[(String, &str)]) -> BTreeMap<String, usize> {
+pub(super) async fn has_all(hosts: &[&Host], sent: &[(String, &str)]) -> BTreeMap<String, usize> {
     let begun = Instant::now();
     loop {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
@@ -41,7 +41,7 @@ async fn has_all(hosts: &[&Host], sent: &[(String, &str)]) -> BTreeMap<String, u
 }
 
 /// The first time that the sink got each event is in the order of sending, for each channel.
-fn is_in_order(host: &Host, sent: &[(String, &str)]) {
+pub(super) fn is_in_order(host: &Host, sent: &[(String, &str)]) {
     let (mut seen, all) = (BTreeSet::new(), host.events());
     let first: Vec<String> = all.into_iter().filter(|id| seen.insert(id.clone())).collect();
     for channel in ["ann", "bob"] {
