@@ -26,7 +26,7 @@ const BATCH: usize = 1_000;
 /// Size from which a batch is followed by a pause, and the length of the pause: events that come in such numbers share the
 /// next sync, instead of having one for each few.
 const GATHER_FROM: usize = 16;
-const GATHER: Duration = Duration::from_millis(2);
+const GATHER: Duration = Duration::from_millis(5);
 /// Approximate limit of the payload bytes of a batch.
 const BATCH_BYTES: usize = 1 << 20;
 /// Time for the current write after a stop of the daemon: a stalled reader of standard output must not hold up the end.
