@@ -381,7 +381,8 @@ async fn idle() {
     ));
     let program = Process::start(&home, "warn");
     converged(&home).await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    // Threads for blocking work end ten seconds after it, and would take their wake-ups out of the sum.
+    tokio::time::sleep(Duration::from_secs(15)).await;
     let daemon = Account::of(&program.child);
     let before = (daemon.wakeups(), daemon.threads());
     tokio::time::sleep(IDLE).await;

@@ -5,12 +5,14 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use tokio::net::UnixListener;
 
-/// Interval of checks that the socket's file still exists.
-const LOOK: Duration = Duration::from_secs(10);
+use crate::model::time::to_next;
+use crate::store::since_boot;
+
+/// Milliseconds between two checks that the socket's file still exists.
+const LOOK: u64 = 12_000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
@@ -51,7 +53,7 @@ impl SocketFile {
     /// Completes once the file is gone but its directory exists, for example after a clean-up of old files.
     pub(super) async fn removed(&self) {
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(to_next(LOOK, since_boot())).await;
             let gone = identity(&self.path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
             if gone && self.path.parent().is_some_and(Path::is_dir) {
                 return;
@@ -113,6 +115,8 @@ impl Drop for SocketFile {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test]
@@ -145,9 +149,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("control.sock");
         let socket = ControlSocket::bind(&path).unwrap();
-        assert!(tokio::time::timeout(LOOK * 3, socket.file.removed()).await.is_err(), "it is there");
+        let limit = Duration::from_millis(LOOK * 3);
+        assert!(tokio::time::timeout(limit, socket.file.removed()).await.is_err(), "it is there");
         fs::remove_file(&path).unwrap();
-        tokio::time::timeout(LOOK * 3, socket.file.removed()).await.expect("it is missed");
+        tokio::time::timeout(limit, socket.file.removed()).await.expect("it is missed");
         let other = ControlSocket::bind(&path).unwrap();
         drop(socket);
         assert!(path.exists());

@@ -18,12 +18,13 @@ use crate::auth::Tokens;
 use crate::model::pulse::Pulse;
 use crate::model::status::{Status, TokenState};
 use crate::model::text::one_line;
+use crate::model::time::to_next;
 use crate::reconcile::ReconcileHandle;
-use crate::store::Store;
+use crate::store::{Store, since_boot};
 
 /// How often things are looked at without a reason; more often when systemd wants to hear more often, and while somebody
 /// waits for the start.
-const PERIOD: Duration = Duration::from_secs(5);
+const PERIOD: Duration = Duration::from_secs(12);
 /// The same during the start.
 const START_PERIOD: Duration = Duration::from_millis(100);
 /// Extension that a long start asks for repeatedly.
@@ -182,6 +183,12 @@ fn status_line(status: &Status, up: bool) -> String {
     parts.join("; ")
 }
 
+/// The time to the next turn: all periods end together, so that an idle daemon sleeps in between.
+fn pause(period: Duration) -> Duration {
+    let period = u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
+    to_next(period, since_boot())
+}
+
 /// Notifies systemd, and publishes what hangs, until cancelled.
 pub(super) async fn notify_until_cancelled(
     notifier: Notifier,
@@ -232,7 +239,7 @@ pub(super) async fn notify_until_cancelled(
         }
         tokio::select! {
             () = cancel.cancelled() => {}
-            () = tokio::time::sleep(if up { period } else { period.min(START_PERIOD) }) => {}
+            () = tokio::time::sleep(pause(if up { period } else { period.min(START_PERIOD) })) => {}
             Ok(()) = sources.token.changed(), if up => {}
             Ok(()) = sources.reconcile.changed(), if up => {}
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 pub(super) type Hanging = Arc<[(Part, Duration)]>;
 
 /// Maximum time that one pause between two checks counts for: the watchdog may have been stopped itself.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(12);
 
 /// A part that only a restart can repair when it hangs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -41,6 +41,8 @@ pub(super) enum Done {
     Recalled(Option<(Row, Option<Duration>)>),
     /// The losses, and their names.
     Losses(Vec<Told>, Vec<String>),
+    /// The losses could not be read.
+    NoLosses,
     Closed,
 }
 
@@ -162,7 +164,7 @@ async fn find_losses(store: &Store) -> Done {
         Err(StoreError::Closed) => return Done::Closed,
         Err(error) => {
             warn!(%error, "losses cannot be read; trying again");
-            return Done::Losses(Vec::new(), Vec::new());
+            return Done::NoLosses;
         }
     };
     let mut sinks: BTreeMap<&SinkName, (Told, u64)> = BTreeMap::new();

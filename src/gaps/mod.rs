@@ -3,7 +3,7 @@
 //!
 //! Owns the memory of how long everything is known to have delivered, which a restart goes on from. After a crash that
 //! memory is up to a few seconds old, so a gap is told as longer than it was, never as shorter. It never asks how things
-//! are: it reads what the parts publish, once a second and at every change.
+//! are: it reads what the parts publish, at every change and every few seconds.
 //!
 //! `catch_up` mends what can be mended: it asks Twitch for the state of channels, and stores what has changed.
 

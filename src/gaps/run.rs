@@ -21,15 +21,13 @@ use crate::helix::Helix;
 use crate::model::cluster::Role;
 use crate::model::event::GAP;
 use crate::model::status::{GapsStatus, OpenGap, ToldGap};
-use crate::model::time::Timestamp;
+use crate::model::time::{Timestamp, to_next};
 use crate::store::{Store, StoreError, Ticks, since_boot, ticks};
 use crate::telemetry::Publish;
 
-/// How often the time up to which everything is known is stored at most.
-const KEEP: Duration = Duration::from_secs(5);
-/// How often everything is looked at.
-const LOOK: Duration = Duration::from_secs(1);
-/// How often losses by retention are looked for: many small ones become one event.
+/// Milliseconds between two times at which what is known is stored, if it is new.
+const KEEP: u64 = 6_000;
+/// Least time between two searches for losses by retention: many small ones become one event.
 const LOSSES: Duration = Duration::from_secs(60);
 
 /// The task; see [`gaps`].
@@ -125,6 +123,10 @@ struct Driver {
     matched: (Option<Timestamp>, Option<Moment>),
     jobs: Jobs,
     kept: Option<Memory>,
+    /// The time at which something was stored last, in units of [`KEEP`].
+    kept_at: u64,
+    /// When losses are looked for; `None` while there are none.
+    losses_at: Option<Instant>,
     status: GapsStatus,
     mended: watch::Receiver<Published>,
 }
@@ -173,20 +175,21 @@ async fn watch(
         matched: (None, None),
         jobs: Jobs::new(store.clone(), shared, to_mend),
         kept: None,
+        kept_at: 0,
+        losses_at: Some(Instant::now()),
         status: GapsStatus::default(),
         store,
         sources,
         mended,
     };
-    let mut look = tokio::time::interval(LOOK);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut keep = tokio::time::interval(KEEP);
-    let mut losses = tokio::time::interval(LOSSES);
+    let mut lost = driver.store.lost();
     loop {
         driver.follow_leadership();
         driver.observe();
         driver.keep_for_next_leader();
+        driver.keep_now_and_then();
         driver.publish(&publish);
+        let (look, losses_at) = (driver.next_look(), driver.losses_at);
         let sources = &mut driver.sources;
         tokio::select! {
             () = cancel.cancelled() => break,
@@ -209,9 +212,14 @@ async fn watch(
                 driver.keep();
                 driver.jobs.push(Job::Answer(reply));
             }
-            _ = losses.tick() => driver.jobs.push(Job::FindLosses),
-            _ = keep.tick() => driver.keep(),
-            _ = look.tick() => {}
+            Ok(()) = lost.changed() => {
+                driver.losses_at.get_or_insert_with(|| Instant::now() + LOSSES);
+            }
+            () = sleep_until(losses_at) => {
+                driver.losses_at = None;
+                driver.jobs.push(Job::FindLosses);
+            }
+            () = sleep_until(look) => {}
         }
     }
     if driver.jobs.is_running() {
@@ -226,6 +234,13 @@ async fn changed(hosts: Option<&mut GapHosts>) {
     let Some(hosts) = hosts else { return std::future::pending().await };
     if hosts.leadership.changed().await.is_err() {
         std::future::pending::<()>().await;
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -265,6 +280,21 @@ impl Driver {
                 self.forget(None);
             }
             _ => {}
+        }
+    }
+
+    /// When everything is looked at again; `None` while another host does it.
+    fn next_look(&self) -> Option<Instant> {
+        let pause = to_next(self.watcher.period(), since_boot());
+        (self.watch == Watch::Here).then(|| Instant::now() + pause)
+    }
+
+    /// Has the memory stored once in a while.
+    fn keep_now_and_then(&mut self) {
+        let now = since_boot() / KEEP;
+        if now != self.kept_at {
+            self.kept_at = now;
+            self.keep();
         }
     }
 
@@ -441,6 +471,7 @@ impl Driver {
             Done::Kept(Err(error)) => {
                 warn!(%error, "the time of the last known delivery could not be stored");
             }
+            Done::NoLosses => self.losses_at = Some(Instant::now() + LOSSES),
             Done::Losses(losses, names) => {
                 for told in &losses {
                     self.tell_event(told);

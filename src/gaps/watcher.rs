@@ -15,9 +15,16 @@ use super::view::{Between, Sight, UNANSWERED, View, Way};
 use crate::model::status::GapReason;
 use crate::model::subscription::SubscriptionKey;
 
-/// From one look at everything to the next there is no more than a second: so much more means that the process, or
-/// the machine, stood still.
+/// The period of looks while something is under way, while Twitch calls us, and while it is only read. Everything that a
+/// socket brings is dated by itself; only a process that stands still is seen by nothing but looks.
+const BUSY: u64 = 1_000;
+const CALLED: u64 = 2_000;
+const READING: u64 = 6_000;
+/// The least time between two looks that means that the process, or the machine, stood still, and by how much more than
+/// the period it is.
 const PAUSE: u64 = 5_000;
+const LATE: u64 = 1_000;
+
 #[derive(Clone, Copy, Debug)]
 struct State {
     /// The stretch that is followed, or was last.
@@ -61,7 +68,20 @@ impl Watcher {
         Self { stopped: memory, conduit, ..Self::default() }
     }
 
-    /// Takes note of how things are. To be called at every change, and at least once a second.
+    /// The longest time from one look to the next, in milliseconds.
+    pub(super) fn period(&self) -> u64 {
+        let is_waiting =
+            self.stopped.is_some() || self.replaced.is_some() || self.breaks.since(|_| true).is_some();
+        if is_waiting || self.ways.values().any(|state| !state.is_up) {
+            BUSY
+        } else if self.is_called() {
+            CALLED
+        } else {
+            READING
+        }
+    }
+
+    /// Takes note of how things are. To be called at every change, and after [`Self::period`].
     pub(super) fn observe(&mut self, view: &View, now: Moment) {
         self.note_pause(now);
         self.note_conduit(view, now);
@@ -164,7 +184,8 @@ impl Watcher {
     }
 
     fn note_pause(&mut self, now: Moment) {
-        let Some(before) = self.observed.filter(|before| now.saturating_sub(*before) >= PAUSE) else {
+        let least = PAUSE.max(self.period() + LATE);
+        let Some(before) = self.observed.filter(|before| now.saturating_sub(*before) >= least) else {
             return;
         };
         self.pause = Some((before, now));

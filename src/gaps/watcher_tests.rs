@@ -194,6 +194,40 @@ fn a_callback_is_trusted_as_long_as_the_process_lived() {
 }
 
 #[test]
+fn looks_are_seldom_while_nothing_is_under_way() {
+    let mut bench = Bench::new(None);
+    bench.up(Way::Shard(0), 0, 10_000);
+    assert_eq!(bench.until(10_000), []);
+    assert_eq!(bench.watcher.period(), READING);
+    bench.down(Way::Shard(0), 10_000, GapReason::ConnectionLost);
+    bench.observe(11_000);
+    assert_eq!(bench.watcher.period(), BUSY, "a way is down");
+    bench.up(Way::Shard(0), 12, 12_000);
+    bench.observe(12_000);
+    assert_eq!(bench.watcher.period(), BUSY, "the gap is not told yet");
+    assert_eq!(bench.until(20_000).len(), 1);
+    assert_eq!(bench.watcher.period(), READING);
+    bench.up(Way::Callback, 20, 20_000);
+    assert_eq!((bench.until(21_000), bench.watcher.period()), (vec![], CALLED));
+}
+
+#[test]
+fn a_process_that_only_reads_has_stood_still_if_a_look_is_a_second_late() {
+    for (pause, reason) in [(6_900, GapReason::ConnectionLost), (7_000, GapReason::DaemonPaused)] {
+        let mut bench = Bench::new(None);
+        bench.up(Way::Shard(0), 0, 10_000);
+        assert_eq!(bench.until(10_000), []);
+        let end = 10_000 + pause;
+        bench.observe(end);
+        bench.down(Way::Shard(0), 10_500, GapReason::ConnectionLost);
+        bench.observe(end + 100);
+        bench.up(Way::Shard(0), end + 500, end + 500);
+        bench.observe(end + 500);
+        assert_eq!(told(&bench.until(40_000)), [(10_500, end + 500, reason)]);
+    }
+}
+
+#[test]
 fn a_callback_that_ends_after_a_pause_does_not_hide_the_pause() {
     let mut bench = Bench::new(None);
     bench.view.conduit = None;

@@ -23,8 +23,10 @@ use crate::model::pulse::Pulse;
 use crate::model::route::SinkName;
 use crate::model::time::Timestamp;
 
-/// Pause after which the thread shows that it lives, a part of what the watchdog grants it.
+/// Pause after a request after which the thread gives the memory of its pages back.
 const IDLE: Duration = Duration::from_secs(20);
+/// Pause after which it shows that it lives, a part of what the watchdog grants it.
+const QUIET: Duration = Duration::from_secs(40);
 /// Requests that may wait for the reader thread.
 pub(super) const QUEUE: usize = 64;
 
@@ -94,7 +96,7 @@ pub(super) enum ReadRequest {
 pub(super) struct ReaderThread;
 
 impl ReaderThread {
-    /// Runs until the store's handles are gone; `pulse` beats with every request and every [`IDLE`], and rests in between.
+    /// Runs until the store's handles are gone; `pulse` beats with every request and now and then, and rests in between.
     pub(super) fn start(
         connection: Connection,
         requests: Receiver<ReadRequest>,
@@ -108,7 +110,7 @@ impl ReaderThread {
             let mut has_read = false;
             loop {
                 pulse.rest();
-                let request = requests.recv_timeout(IDLE);
+                let request = requests.recv_timeout(if has_read { IDLE } else { QUIET });
                 pulse.beat();
                 match request {
                     Ok(request) => {

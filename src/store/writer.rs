@@ -49,8 +49,10 @@ const BURST: u64 = 1_000;
 const SLICE: u64 = 500;
 /// Period of retention while events are written, and of all checks while something is wrong.
 const BUSY: Duration = Duration::from_secs(1);
-/// Period of the checks of an idle writer: the database file, and events that are too old.
+/// Longest time from a commit to the checks that follow it: the database file, events that are too old, memory to give back.
 const IDLE: Duration = Duration::from_secs(5);
+/// Period of the checks while nothing is written.
+const QUIET: Duration = Duration::from_secs(15);
 /// The first and the longest pause between tries while the disk fails.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// Least time between two publications of the status while nothing is wrong.
@@ -126,7 +128,8 @@ pub(super) struct Writer {
     recent: Recent,
     /// End of the time in which sinks are expected to move because of the last commit.
     grace: Option<Instant>,
-    /// Time of the next check without a request.
+    /// Time of the last commit, and of the next check without a request.
+    written_at: Instant,
     idle_at: Instant,
     /// The newest event when memory was last given back.
     shrunk_at: Seq,
@@ -228,6 +231,7 @@ impl Writer {
             is_closing: false,
             recent: Recent::new(newest, options.recent_bytes),
             grace: None,
+            written_at: opened,
             idle_at: opened + BUSY,
             shrunk_at: newest,
             _lock: lock,
@@ -490,6 +494,8 @@ impl Writer {
             self.lock_pending().written(counts.last);
         }
         self.status.commits.add(begun.elapsed());
+        self.written_at = begun;
+        self.idle_at = self.idle_at.min(begun + IDLE);
         let stored = self.next - first;
         self.counts.stored += stored;
         if stored > 0 {
@@ -666,8 +672,9 @@ impl Writer {
     fn idle(&mut self) {
         self.check();
         self.give_memory_back();
-        let is_quiet = self.status.problem.is_none() && self.retained_at.is_some();
-        self.idle_at = Instant::now() + if is_quiet { IDLE } else { BUSY };
+        let is_quiet =
+            self.status.problem.is_none() && self.retained_at.is_some_and(|at| at > self.written_at);
+        self.idle_at = Instant::now() + if is_quiet { QUIET } else { BUSY };
     }
 
     /// Frees the pages that a burst of events has left in memory, once it is over.

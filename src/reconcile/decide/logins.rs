@@ -163,9 +163,9 @@ impl Logins {
         changes
     }
 
-    /// Whether [`Self::stale`] has anything to return.
-    pub(in crate::reconcile) fn any_stale(&self, now: Instant) -> bool {
-        self.known.values().any(|known| known.refresh_at <= now)
+    /// From when on [`Self::stale`] has anything to return.
+    pub(in crate::reconcile) fn stale_at(&self) -> Option<Instant> {
+        self.known.values().map(|known| known.refresh_at).min()
     }
 
     /// Ids that should be looked at again, at most a call's worth, with their logins; logins that

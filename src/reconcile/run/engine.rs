@@ -209,7 +209,7 @@ impl<A: Api> Engine<A> {
         loop {
             self.pulse.beat();
             let wake = tokio::select! {
-                wake = self.wake_ups.wait(cancel, self.tables.has_unverified()) => wake,
+                wake = self.wake_ups.wait(cancel, self.tables.has_unverified(), self.tables.stale_at()) => wake,
                 read = self.lists.read_ahead() => {
                     match read {
                         Ok(()) => {

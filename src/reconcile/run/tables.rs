@@ -271,7 +271,7 @@ impl Tables {
         api: &A,
         specs: &[SubscriptionSpec],
     ) -> Result<bool, HelixError> {
-        if !self.logins.any_stale(now()) {
+        if self.logins.stale_at().is_none_or(|at| at > now()) {
             return Ok(false);
         }
         let (asked, forgotten) = self.logins.stale(&wanted::logins(specs), now());
@@ -287,6 +287,11 @@ impl Tables {
         }
         self.save_logins(changes).await;
         Ok(true)
+    }
+
+    /// From when on logins are to be looked at again.
+    pub(in crate::reconcile) fn stale_at(&self) -> Option<Instant> {
+        self.logins.stale_at().map(Instant::from_std)
     }
 
     /// A login that is not saved is looked up again after a restart, so a failure does no harm.

@@ -39,6 +39,9 @@ const VERIFIED_PAUSE: Duration = Duration::from_millis(300);
 /// Pause between two runs while subscriptions wait for their challenge, or are moved.
 const UNSETTLED_PAUSE: Duration = Duration::from_secs(3);
 
+/// Longest pause between two turns of the loop: the watchdog has to see that it lives.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
 /// Pause after a look at logins that failed.
 const REFRESH_FAILED: Duration = Duration::from_secs(60);
 
@@ -260,15 +263,18 @@ impl WakeUps {
     }
 
     /// Waits for a reason to do something. `has_unverified`: whether subscriptions wait for their challenge; else
-    /// an answered one is no news.
+    /// an answered one is no news. `stale_at`: from when on logins are to be looked at again.
     pub(in crate::reconcile) async fn wait(
         &mut self,
         cancel: &CancellationToken,
         has_unverified: bool,
+        stale_at: Option<Instant>,
     ) -> Wake {
         let asked_before = self.seen.1.asked;
         // While runs fail, the next one comes soon anyway, and must not come sooner.
         let is_failing = self.failures > 0;
+        let longest = Instant::now() + LONGEST_PAUSE;
+        let refresh_at = stale_at.map_or(longest, |at| at.max(self.next_refresh).min(longest));
         loop {
             let sources = &mut self.sources;
             let (share, least) = tokio::select! {
@@ -294,7 +300,7 @@ impl WakeUps {
                 Ok(()) = sources.report.changed() => return Wake::Shards,
                 () = sleep_until(self.next_run) => return Wake::Run,
                 () = sleep_until(self.next_compare) => return Wake::Compare,
-                () = sleep_until(self.next_refresh) => return Wake::RefreshLogins,
+                () = sleep_until(refresh_at) => return Wake::RefreshLogins,
             };
             if !is_failing {
                 self.hasten(share, least);
