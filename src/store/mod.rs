@@ -15,6 +15,7 @@ mod events;
 mod follower;
 mod guard;
 mod handle;
+mod heap;
 mod ids;
 mod job;
 mod last_known;

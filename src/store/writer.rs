@@ -26,8 +26,8 @@ use super::recent::Recent;
 use super::removals::{Removals, Summary};
 use super::retention::{self, Removed, Retention, SinkLoss};
 use super::{
-    Appended, Clock, IntakeCounts, StoreOptions, Ticks, counts, dead_letters, events, last_known, settings,
-    sinks,
+    Appended, Clock, IntakeCounts, StoreOptions, Ticks, counts, dead_letters, events, heap, last_known,
+    settings, sinks,
 };
 use crate::model::event::{Event, OWN, Seq, StoredEvent};
 use crate::model::happening;
@@ -43,7 +43,7 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Pages that the connection keeps, in KiB: those of a full transaction have to fit, as what does not is written to the log
 /// early, and again.
 const CACHE: i32 = 3_000;
-/// Number of stored events after which an idle writer gives the memory of its pages back.
+/// Most events between two looks that are no burst.
 const BURST: u64 = 1_000;
 /// Rows of one slice of retention while there is other work.
 const SLICE: u64 = 500;
@@ -131,8 +131,9 @@ pub(super) struct Writer {
     /// Time of the last commit, and of the next check without a request.
     written_at: Instant,
     idle_at: Instant,
-    /// The newest event when memory was last given back.
-    shrunk_at: Seq,
+    /// The newest event at the last look for memory to give back, and whether a burst came since some was.
+    looked_at: Seq,
+    is_swollen: bool,
     _lock: File,
 }
 
@@ -233,7 +234,8 @@ impl Writer {
             grace: None,
             written_at: opened,
             idle_at: opened + BUSY,
-            shrunk_at: newest,
+            looked_at: newest,
+            is_swollen: false,
             _lock: lock,
         };
         let pulse = writer.pulse.clone();
@@ -672,20 +674,26 @@ impl Writer {
     fn idle(&mut self) {
         self.check();
         self.give_memory_back();
-        let is_quiet =
-            self.status.problem.is_none() && self.retained_at.is_some_and(|at| at > self.written_at);
+        let is_quiet = self.status.problem.is_none()
+            && !self.is_swollen
+            && self.retained_at.is_some_and(|at| at > self.written_at);
         self.idle_at = Instant::now() + if is_quiet { QUIET } else { BUSY };
     }
 
-    /// Frees the pages that a burst of events has left in memory, once it is over.
+    /// Gives the memory back that a burst of events has left, once it is over: pages of the database, and free blocks
+    /// between others.
     fn give_memory_back(&mut self) {
         if self.grace.is_some() {
             return;
         }
-        if self.next > self.shrunk_at.0 + BURST {
+        let came = self.next - 1 - self.looked_at.0;
+        self.looked_at = Seq(self.next - 1);
+        if came > BURST {
+            self.is_swollen = true;
+        } else if std::mem::take(&mut self.is_swollen) {
             let _ = self.connection.execute_batch("PRAGMA shrink_memory");
+            heap::trim();
         }
-        self.shrunk_at = Seq(self.next - 1);
     }
 
     fn check(&mut self) {
