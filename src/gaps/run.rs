@@ -27,8 +27,10 @@ use crate::telemetry::Publish;
 
 /// Milliseconds between two times at which what is known is stored, if it is new.
 const KEEP: u64 = 6_000;
-/// Least time between two searches for losses by retention: many small ones become one event.
+/// Least time between two events about losses by retention, and the time for which the first ones gather: many small ones
+/// become one event.
 const LOSSES: Duration = Duration::from_secs(60);
+const GATHER: Duration = Duration::from_secs(5);
 
 /// The task; see [`gaps`].
 #[derive(Debug)]
@@ -127,6 +129,8 @@ struct Driver {
     kept_at: u64,
     /// When losses are looked for; `None` while there are none.
     losses_at: Option<Instant>,
+    /// When losses may be told again.
+    next_losses: Instant,
     status: GapsStatus,
     mended: watch::Receiver<Published>,
 }
@@ -177,12 +181,14 @@ async fn watch(
         kept: None,
         kept_at: 0,
         losses_at: Some(Instant::now()),
+        next_losses: Instant::now(),
         status: GapsStatus::default(),
         store,
         sources,
         mended,
     };
-    let mut lost = driver.store.lost();
+    let store = driver.store.clone();
+    let mut lost = store.lost();
     loop {
         driver.follow_leadership();
         driver.observe();
@@ -212,9 +218,8 @@ async fn watch(
                 driver.keep();
                 driver.jobs.push(Job::Answer(reply));
             }
-            Ok(()) = lost.changed() => {
-                driver.losses_at.get_or_insert_with(|| Instant::now() + LOSSES);
-            }
+            Ok(()) = lost.changed() => driver.handle_loss(),
+            () = store.loss_noted() => driver.handle_loss(),
             () = sleep_until(losses_at) => {
                 driver.losses_at = None;
                 driver.jobs.push(Job::FindLosses);
@@ -281,6 +286,12 @@ impl Driver {
             }
             _ => {}
         }
+    }
+
+    /// Has losses looked for, as there are some.
+    fn handle_loss(&mut self) {
+        let at = self.next_losses.max(Instant::now() + GATHER);
+        self.losses_at.get_or_insert(at);
     }
 
     /// When everything is looked at again; `None` while another host does it.
@@ -477,6 +488,7 @@ impl Driver {
                     self.tell_event(told);
                 }
                 if !names.is_empty() {
+                    self.next_losses = Instant::now() + LOSSES;
                     self.jobs.push(Job::ForgetLosses(names));
                 }
             }

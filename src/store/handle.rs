@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::error::StoreError;
 use super::follower::Follower;
@@ -71,6 +71,8 @@ struct Inner {
     recent: Recent,
     marker: Marker,
     published: Published,
+    /// Has a permit once a loss was noted by a caller.
+    loss_noted: Notify,
     reader_pulse: Pulse,
     died: watch::Receiver<Option<StoreError>>,
 }
@@ -115,6 +117,7 @@ impl Store {
                 recent,
                 marker,
                 published,
+                loss_noted: Notify::new(),
                 reader_pulse,
                 died,
             }),
@@ -506,7 +509,14 @@ impl Store {
     /// The database cannot be written at present, or the store was closed.
     pub async fn remember_loss(&self, loss: &Loss, seq: Seq) -> Result<(), StoreError> {
         let text = serde_json::to_string(loss).unwrap_or_default();
-        self.set_settings(vec![(format!("{LOSS}{}.shared.{seq}", loss.sink), Some(text))]).await
+        self.set_settings(vec![(format!("{LOSS}{}.shared.{seq}", loss.sink), Some(text))]).await?;
+        self.inner.loss_noted.notify_one();
+        Ok(())
+    }
+
+    /// Resolves once [`Self::remember_loss`] has noted a loss since the last time. For one caller.
+    pub async fn loss_noted(&self) {
+        self.inner.loss_noted.notified().await;
     }
 
     /// Deletes losses that were reported.

@@ -101,7 +101,7 @@ async fn events_that_the_log_removes_before_a_sink_has_them_are_counted_logged_a
         }
         let logs = [first.log(), second.log()];
         assert!(
-            begun.elapsed() < 2 * WAIT,
+            begun.elapsed() < WAIT,
             "{got} of {EVENTS} and {:?} lost: {logs:#?}",
             worker.map(|sink| sink.lost)
         );
@@ -118,7 +118,8 @@ async fn events_that_the_log_removes_before_a_sink_has_them_are_counted_logged_a
             break gaps;
         }
         let logs = [first.log(), second.log()];
-        assert!(begun.elapsed() < WAIT, "{lost} are lost and {told} told: {gaps:#?} {logs:#?}");
+        // What is lost after the first event about it is told a minute later.
+        assert!(begun.elapsed() < 2 * WAIT, "{lost} are lost and {told} told: {gaps:#?} {logs:#?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     };
     for gap in told {
