@@ -15,7 +15,8 @@ pub(super) fn trim() {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub(super) fn trim() {}
 
-#[cfg(all(test, target_os = "linux", target_env = "gnu"))]
+#[cfg(test)]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod tests {
     use std::fs;
 
