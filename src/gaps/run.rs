@@ -125,8 +125,8 @@ struct Driver {
     matched: (Option<Timestamp>, Option<Moment>),
     jobs: Jobs,
     kept: Option<Memory>,
-    /// The time at which something was stored last, in units of [`KEEP`].
-    kept_at: u64,
+    /// When the memory was last looked at for storing it, in units of [`KEEP`]; `None` before there was one.
+    kept_at: Option<u64>,
     /// When losses are looked for; `None` while there are none.
     losses_at: Option<Instant>,
     /// When losses may be told again.
@@ -179,7 +179,7 @@ async fn watch(
         matched: (None, None),
         jobs: Jobs::new(store.clone(), shared, to_mend),
         kept: None,
-        kept_at: 0,
+        kept_at: None,
         losses_at: Some(Instant::now()),
         next_losses: Instant::now(),
         status: GapsStatus::default(),
@@ -300,12 +300,11 @@ impl Driver {
         (self.watch == Watch::Here).then(|| Instant::now() + pause)
     }
 
-    /// Has the memory stored once in a while.
+    /// Has the memory stored as soon as there is one, as a crash may follow, and then once in a while.
     fn keep_now_and_then(&mut self) {
         let now = since_boot() / KEEP;
-        if now != self.kept_at {
-            self.kept_at = now;
-            self.keep();
+        if self.kept_at != Some(now) && self.keep() {
+            self.kept_at = Some(now);
         }
     }
 
@@ -440,8 +439,11 @@ impl Driver {
     }
 
     /// Has the memory stored if it says something new.
-    fn keep(&mut self) {
-        let Some(memory) = self.memory().filter(|_| self.watch == Watch::Here) else { return };
+    fn keep(&mut self) -> bool {
+        if self.watch != Watch::Here {
+            return false;
+        }
+        let Some(memory) = self.memory() else { return false };
         let is_new = self.kept.as_ref().is_none_or(|kept| {
             // Only what calls is taken for delivering as long as we lived.
             let (alive, accepted) = if self.watcher.is_called() {
@@ -451,11 +453,11 @@ impl Driver {
             };
             *kept != Memory { alive, accepted, ..memory.clone() }
         });
-        if !is_new || self.jobs.has_memory() {
-            return;
+        if is_new && !self.jobs.has_memory() {
+            let row = self.row(memory);
+            self.jobs.push(Job::Keep(row));
         }
-        let row = self.row(memory);
-        self.jobs.push(Job::Keep(row));
+        true
     }
 
     fn row(&self, memory: Memory) -> Row {
