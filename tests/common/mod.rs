@@ -407,8 +407,13 @@ pub struct Receiver {
 
 impl Receiver {
     pub async fn start() -> Self {
+        Self::start_slow(Duration::ZERO).await
+    }
+
+    /// A receiver that answers each request so long after it has got it.
+    pub async fn start_slow(delay: Duration) -> Self {
         async fn take(
-            State(requests): State<Arc<Mutex<Vec<Received>>>>,
+            State((requests, delay)): State<(Arc<Mutex<Vec<Received>>>, Duration)>,
             method: Method,
             uri: Uri,
             headers: HeaderMap,
@@ -416,11 +421,12 @@ impl Receiver {
         ) {
             let path = uri.path().to_owned();
             requests.lock().unwrap().push(Received { method, path, headers, body });
+            tokio::time::sleep(delay).await;
         }
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().unwrap().to_string();
         let requests = Arc::default();
-        let routes = axum::Router::new().fallback(take).with_state(Arc::clone(&requests));
+        let routes = axum::Router::new().fallback(take).with_state((Arc::clone(&requests), delay));
         tokio::spawn(async move { axum::serve(listener, routes).await });
         Self { address, requests }
     }
