@@ -91,8 +91,10 @@ async fn signals_do_what_they_say() {
         assert!(begun.elapsed() < WAIT, "logrotate's way works");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    let begun = Instant::now();
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.ended().await.code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(10));
     assert!(!home.path("state/control.sock").exists(), "it cleans up");
     assert_eq!(home.live(), 2, "stopping deletes nothing");
 }
