@@ -108,8 +108,9 @@ pub(super) async fn pass_on(
             Err(_) => Err(format!("{host}, {standing}, runs another version: run the command there")),
         },
         Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => Err(format!(
-            "{host}, {standing}, takes no requests from other hosts: run the command there. Its release is older, or \
-             its user in NATS may not subscribe to `{subject}`"
+            "{host}, {standing}, takes no requests from other hosts. If NATS has only just come back, try again in a few \
+             seconds; else run the command there: its release is older, or its user in NATS may not subscribe to \
+             `{subject}`"
         )),
         Ok(Err(_)) | Err(_) => Err(no_answer(&host)),
     }
