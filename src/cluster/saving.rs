@@ -266,7 +266,7 @@ mod tests {
         let claimed = saving.handle_answer(claim, Answer::Done(revision + 1), None);
         assert_eq!(claimed, Some(Claimed { epoch: 9, before: Some((7, false)) }));
         assert_eq!(saving.poll(Some(9)), Some(SaveStep::End(Ok(()))));
-        // What was known of a bucket is what the next one gets.
+        // The next bucket gets the values that were known of the last one.
         saving.handle_new_bucket(true);
         assert!(saving.is_idle() && saving.values().load("").is_empty());
         saving.claim(12, "g");
@@ -322,7 +322,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever NATS answers and whoever leads, a save ends, and one that succeeds is there.
+        /// A save ends for any answers of NATS and any leaders, and one that succeeds is there.
         #[test]
         fn every_save_ends(
             answers in prop::collection::vec((0_u8..5, any::<bool>()), 40),

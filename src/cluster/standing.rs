@@ -312,8 +312,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is answered and read, and however late: a host that leads has the lease and has claimed the values,
-        /// contends only with its own name, and never after it has resigned.
+        /// For any answers and reads, at any time: a host that leads has the lease and has claimed the values, contends
+        /// only with its own name, and never after it has resigned.
         #[test]
         fn leading_needs_everything(steps in prop::collection::vec((0_u8..9, 0_u64..1_500), 1..120)) {
             let (mut standing, mut revision, mut now) = (Standing::new(holder("a"), at(0)), 0_u64, at(0));

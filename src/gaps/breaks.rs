@@ -1,7 +1,6 @@
 //! Breaks of ways that are over, until they make gaps. ◆
 //!
-//! What is learned late of a break still counts, and breaks with the same cause make one gap together. So each waits for a
-//! while.
+//! Each break waits for a while: news of its beginning may come late, and breaks with the same cause make one gap together.
 
 use std::time::Instant;
 

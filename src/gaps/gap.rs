@@ -16,7 +16,7 @@ pub(super) enum Scope {
     Subscriptions(Vec<SubscriptionKey>),
 }
 
-/// Some time in which events may have been missed.
+/// A time in which events may have been missed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Gap {
     pub(super) from: Moment,

@@ -1,4 +1,4 @@
-//! What the watch over gaps reads of the other parts, and of the other hosts.
+//! Values of the other parts, and of the other hosts, that the watch over gaps reads.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What NATS no longer has: events that the shared log has removed before a sink had them, and a bucket with older data.
+//! Losses of NATS: events that the shared log has removed before a sink had them, and a bucket with older data.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -118,7 +118,7 @@ async fn events_that_the_log_removes_before_a_sink_has_them_are_counted_logged_a
             break gaps;
         }
         let logs = [first.log(), second.log()];
-        // What is lost after the first event about it is told a minute later.
+        // Losses after the first event about them are told a minute later.
         assert!(begun.elapsed() < 2 * WAIT, "{lost} are lost and {told} told: {gaps:#?} {logs:#?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     };
@@ -174,7 +174,7 @@ async fn a_bucket_with_older_data_costs_no_event_and_changes_nothing_at_twitch()
     has_all(&all, &sent).await;
     is_in_order(&first, &sent);
     before.holds(&sandbox, &servers, &[("web-1", &first), ("web-2", &second)]).await;
-    // Whoever works the sink goes on.
+    // The worker of the sink goes on, on any host.
     sent.extend(send(&sandbox, 50).await);
     has_all(&all, &sent).await;
 }

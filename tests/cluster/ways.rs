@@ -69,7 +69,7 @@ async fn a_nats_server_that_is_cut_off_from_the_others_is_left() {
     let sandbox = Sandbox::start(quick()).await.unwrap();
     let [first, second] = hosts(&sandbox, &servers.urls()).await;
     let (all, before) = ([&first, &second], Before::new(&sandbox));
-    // It is the only one for a moment, so that all hosts connect to it.
+    // A single server runs for a moment, so that all hosts connect to it.
     (0..servers.count()).for_each(|index| servers.kill(index));
     let is_connected = |status: &Status| status.cluster.as_ref().unwrap().connected;
     for host in all {

@@ -9,8 +9,8 @@ static HELD: Mutex<Vec<TcpSocket>> = Mutex::new(Vec::new());
 
 /// A port that nobody listens on.
 ///
-/// Nobody else is given it while the tests run, also between two starts of a program: a socket that does not listen holds it. A
-/// program may listen there all the same, as both set `SO_REUSEADDR`.
+/// A socket that does not listen holds the port while the tests run, also between two starts of a program, so that no other test
+/// gets it. A program may listen there all the same, as both set `SO_REUSEADDR`.
 pub fn port() -> u16 {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_reuseaddr(true).expect("an option of every socket");

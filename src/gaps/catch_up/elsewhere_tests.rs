@@ -1,4 +1,4 @@
-//! Which news of other hosts count.
+//! The news of other hosts that count.
 
 use bytes::Bytes;
 use proptest::prelude::*;
