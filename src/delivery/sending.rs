@@ -100,6 +100,8 @@ impl<T: Send + 'static> Sending<T> {
         }
     }
 
+    /// Adds an attempt. It begins when the worker waits for outcomes next: the worker's task runs now, and waking it would
+    /// only have it polled once more, by another thread.
     pub(super) fn start(&mut self, attempt: impl Future<Output = T> + Send + 'static) -> AttemptId {
         let number = self.next_number;
         self.next_number += 1;
@@ -119,7 +121,10 @@ impl<T: Send + 'static> Sending<T> {
             }
         };
         self.count += 1;
-        self.slots[slot].signal.wake_by_ref();
+        let signal = &self.slots[slot].signal;
+        if !signal.is_queued.swap(true, Ordering::AcqRel) {
+            self.wakeups.lock().slots.push_back(slot);
+        }
         AttemptId { slot, number }
     }
 
@@ -283,6 +288,9 @@ mod tests {
             assert_eq!(sending.poll(&mut context), Poll::Ready(nth));
             assert!(sending.is_empty() || sending.poll(&mut context).is_pending());
         }
+        sending.start(async { 3 });
+        assert_eq!(count.0.load(Ordering::Relaxed), 3, "the task that starts an attempt runs already");
+        assert_eq!(sending.poll(&mut context), Poll::Ready(3));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
