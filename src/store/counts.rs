@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn rows_are_bounded_by_hour_and_by_number() {
         let folder = tempfile::tempdir().unwrap();
-        let database = schema::open(&folder.path().join("events.db"), 1 << 30).unwrap();
+        let database = schema::open(&folder.path().join("events.db")).unwrap();
         for hour in 1..=HOURS + 10 {
             write(&database, &of_hour(hour, 0..2)).unwrap();
         }
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn reads_neither_miss_nor_double_counts_that_are_just_being_written() {
         let folder = tempfile::tempdir().unwrap();
-        let database = schema::open(&folder.path().join("events.db"), 1 << 30).unwrap();
+        let database = schema::open(&folder.path().join("events.db")).unwrap();
         let pending = Mutex::new(Pending::new(Seq(0)));
         pending.lock().unwrap().add(Seq(1), "stream.online", "a", 0, Instant::now());
         let total = || hours(&database, &pending, 0).unwrap().iter().map(|row| row.events).sum::<u64>();

@@ -86,7 +86,7 @@ impl Store {
     pub fn open(options: StoreOptions) -> Result<Self, StoreError> {
         let folder = options.path.parent().unwrap_or(Path::new(".")).to_owned();
         let lock = guard::lock(&folder)?;
-        let connection = schema::open(&options.path, options.max_size)?;
+        let connection = schema::open(&options.path)?;
         let read_connection = schema::open_read_only(&options.path)?;
 
         let places = options.queue_events.clamp(1, 1 << 20);

@@ -31,6 +31,7 @@ mod retention;
 mod schema;
 mod settings;
 mod sinks;
+mod write_ahead;
 mod writer;
 
 use std::path::PathBuf;

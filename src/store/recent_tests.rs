@@ -161,7 +161,7 @@ proptest! {
     #[test]
     fn a_worker_misses_nothing_wherever_it_reads(steps in prop::collection::vec(step(), 1..80)) {
         let folder = tempfile::tempdir().unwrap();
-        let mut connection = schema::open(&folder.path().join("events.db"), 1 << 30).unwrap();
+        let mut connection = schema::open(&folder.path().join("events.db")).unwrap();
         let mut recent = Recent::new(Seq(0), LIMIT);
         let mut readers: Vec<Reader> = (0..3).map(|_| Reader::new(&recent, Seq(0))).collect();
         let (mut newest, mut visible) = (0, BTreeSet::new());

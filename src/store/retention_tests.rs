@@ -55,7 +55,7 @@ fn follower(kind: &'static str, read: u64) -> Follower {
 #[test]
 fn lost_is_what_the_sink_wanted_and_neither_had_nor_has_in_hand() {
     let folder = tempfile::tempdir().unwrap();
-    let mut connection = schema::open(&folder.path().join("events.db"), 1 << 30).unwrap();
+    let mut connection = schema::open(&folder.path().join("events.db")).unwrap();
     for seq in 1..=20 {
         let kind = if seq % 2 == 0 { "even" } else { "odd" };
         let mut insertion = events::insertion(&connection).unwrap();
@@ -134,7 +134,7 @@ proptest! {
     #[test]
     fn no_jump_and_no_restart_removes_what_is_young(steps in prop::collection::vec(step(), 1..60)) {
         let folder = tempfile::tempdir().unwrap();
-        let mut connection = schema::open(&folder.path().join("events.db"), 1 << 30).unwrap();
+        let mut connection = schema::open(&folder.path().join("events.db")).unwrap();
         let mut world = World { truth: 0, ahead: 0, boot: 0, booted_at: 0 };
         let mut clock = AgeClock::open(None, 0, None, &world.reading());
         let mut witness = None;
@@ -223,7 +223,7 @@ proptest! {
 #[test]
 fn dead_letters_go_for_the_size_also_if_there_are_no_events() {
     let folder = tempfile::tempdir().unwrap();
-    let mut connection = schema::open(&folder.path().join("events.db"), 1 << 30).unwrap();
+    let mut connection = schema::open(&folder.path().join("events.db")).unwrap();
     let sink = SinkName::new("log");
     sinks::register(&connection, &sink, Seq(0)).unwrap();
     let event =

@@ -155,10 +155,10 @@ const ALWAYS_CHECK: u64 = 64 << 20;
 const READ_CACHE: i32 = 500;
 
 /// Bytes of a page, which is SQLite's default.
-const PAGE_SIZE: u64 = 4_096;
+pub(super) const PAGE_SIZE: u64 = 4_096;
 
-/// Opens the database for writing, making or migrating it. It is to have `max_size` bytes at most.
-pub(super) fn open(path: &Path, max_size: u64) -> Result<Connection, StoreError> {
+/// Opens the database for writing, making or migrating it.
+pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(StoreError::io(folder))?;
     // SQLite would make the file with the process's umask; events are nobody else's business.
@@ -176,7 +176,7 @@ pub(super) fn open(path: &Path, max_size: u64) -> Result<Connection, StoreError>
         }
         check(&connection, path)?;
     }
-    pragmas(&connection, max_size).map_err(|e| classify(path, e))?;
+    pragmas(&connection).map_err(|e| classify(path, e))?;
     migrate(&mut connection).map_err(|e| classify(path, e))?;
     Ok(connection)
 }
@@ -242,17 +242,10 @@ fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     Err(classify(path, source))
 }
 
-/// After how many pages of the log it is copied into the database. Each copy takes a page once, however often it was
-/// written since, and makes the writer wait: more pages are less work and longer waits. A small store has a small log.
-fn checkpoint_pages(max_size: u64) -> u64 {
-    (max_size / 4 / PAGE_SIZE).clamp(1_000, 14_000)
-}
-
-fn pragmas(connection: &Connection, max_size: u64) -> rusqlite::Result<()> {
+fn pragmas(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "wal_autocheckpoint", checkpoint_pages(max_size))?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.set_prepared_statement_cache_capacity(32);
@@ -338,8 +331,8 @@ mod tests {
             .unwrap();
             drop(old);
 
-            let new = open(&path, 1 << 30).unwrap();
-            let fresh = open(&folder.path().join("fresh.db"), 1 << 30).unwrap();
+            let new = open(&path).unwrap();
+            let fresh = open(&folder.path().join("fresh.db")).unwrap();
             let columns = |connection: &Connection| -> Vec<String> {
                 connection
                     .prepare(

@@ -25,6 +25,7 @@ use super::presence::Presence;
 use super::recent::Recent;
 use super::removals::{Removals, Summary};
 use super::retention::{self, Removed, Retention, SinkLoss};
+use super::write_ahead::WriteAhead;
 use super::{
     Appended, Clock, IntakeCounts, StoreOptions, Ticks, counts, dead_letters, events, heap, last_known,
     settings, sinks,
@@ -90,6 +91,7 @@ pub(super) struct Published {
 /// Owns the connection that writes.
 pub(super) struct Writer {
     connection: Connection,
+    log: WriteAhead,
     path: PathBuf,
     clock: Clock,
     ticks: Ticks,
@@ -192,6 +194,7 @@ impl Writer {
         let pending = counts::recount(&mut connection, opened).map_err(&read)?;
         // Now that everything was read once.
         connection.pragma_update(None, "cache_size", -CACHE).map_err(&read)?;
+        let log = WriteAhead::of(&mut connection, &options.path, options.max_size).map_err(&read)?;
         let (last_seq_tx, last_seq) = watch::channel(newest);
         let (status_tx, status_rx) = watch::channel(status.clone());
         let (refusing_tx, refusing) = watch::channel(None);
@@ -200,6 +203,7 @@ impl Writer {
         let (retention_tx, retention) = watch::channel(keep);
         let writer = Self {
             connection,
+            log,
             path: options.path.clone(),
             clock: Arc::clone(&options.clock),
             ticks: Arc::clone(&options.ticks),
@@ -298,14 +302,16 @@ impl Writer {
     fn run(&mut self, queue: &Receiver<Command>) -> Option<Reply<()>> {
         let mut batch = Vec::new();
         loop {
-            let pause = self.pause();
-            self.pulse.rest();
-            let received = queue.recv_timeout(pause);
-            self.pulse.beat();
-            match received {
-                Ok(command) => batch.push(command),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return None,
+            if batch.is_empty() {
+                let pause = self.pause();
+                self.pulse.rest();
+                let received = queue.recv_timeout(pause);
+                self.pulse.beat();
+                match received {
+                    Ok(command) => batch.push(command),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return None,
+                }
             }
             fill(&mut batch, queue);
             batch.retain(|command| !self.is_wake(command));
@@ -338,6 +344,9 @@ impl Writer {
             self.retain(SLICE.max(2 * batch.len() as u64));
             batch.clear();
             self.publish(false);
+            batch.extend(queue.try_recv());
+            self.log.copy(&self.connection, batch.is_empty());
+            self.pulse.beat();
         }
     }
 
@@ -380,6 +389,7 @@ impl Writer {
         if self.grace.take_if(|grace| *grace <= now).is_some() {
             self.publish(true);
         }
+        self.log.copy(&self.connection, true);
     }
 
     fn store_places(&mut self) {
