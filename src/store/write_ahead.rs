@@ -4,7 +4,7 @@
 //! third of the commit's work. So the log has room from the start, and is copied before that is full, in a moment in which
 //! no request waits; SQLite then begins at its start again.
 
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -15,8 +15,10 @@ use tracing::debug;
 
 use super::schema::PAGE_SIZE;
 
-/// Bytes of the file when the store is opened.
+/// Bytes of the file when the store is opened, and bytes of the disk that are free then: on a disk that is nearly full, the
+/// room is for events.
 const ROOM: u64 = 4 << 20;
+const FREE: u64 = 64 << 20;
 /// Pages after which the log is copied in a quiet moment: about half of the room.
 const FEW: u32 = 500;
 /// Pages after which it is copied while requests wait; each copy takes a page once, however often it was written since, and
@@ -71,11 +73,12 @@ impl WriteAhead {
 
 /// Fills the file with zeros, which SQLite takes for the end of the log.
 fn make_room(path: &Path) -> io::Result<()> {
-    let mut left = ROOM.saturating_sub(fs::metadata(path)?.len());
-    if left == 0 {
+    let mut file = OpenOptions::new().append(true).open(path)?;
+    let mut left = ROOM.saturating_sub(file.metadata()?.len());
+    let disk = rustix::fs::fstatvfs(&file)?;
+    if left == 0 || disk.f_bavail.saturating_mul(disk.f_frsize) < FREE {
         return Ok(());
     }
-    let mut file = OpenOptions::new().append(true).open(path)?;
     // Page by page: the kernel keeps a file in pieces of the size in which it was written, and handles each as a whole.
     let zeros = [0; PAGE_SIZE as usize];
     while left > 0 {
@@ -88,6 +91,7 @@ fn make_room(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::path::PathBuf;
 
     use tempfile::TempDir;
