@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::UnixListener;
 
-use crate::model::time::to_next;
-use crate::store::since_boot;
+use crate::model::rhythm::{BEAT, to_next};
+use crate::store::since_start;
 
 /// Milliseconds between two checks that the socket's file still exists.
-const LOOK: u64 = 12_000;
+const LOOK: u64 = 3 * BEAT;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
@@ -53,7 +53,7 @@ impl SocketFile {
     /// Completes once the file is gone but its directory exists, for example after a clean-up of old files.
     pub(super) async fn removed(&self) {
         loop {
-            tokio::time::sleep(to_next(LOOK, since_boot())).await;
+            tokio::time::sleep(to_next(LOOK, since_start())).await;
             let gone = identity(&self.path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
             if gone && self.path.parent().is_some_and(Path::is_dir) {
                 return;

@@ -22,6 +22,7 @@ use crate::config;
 use crate::daemon::{BuildError, Daemon, DaemonOptions, Exit};
 use crate::model::invocation::Invocation;
 use crate::model::text::chain;
+use crate::store::since_start;
 use crate::telemetry::{self, LogHandle, LogOptions};
 use crate::transport::webhook::Sockets;
 
@@ -34,6 +35,7 @@ pub(super) fn run(args: &Args, flags: &RunArgs) -> Result<u8, Failure> {
     // Before anything else, because it reads and clears the environment, which is safe only with a single thread.
     let sockets = Arc::new(Sockets::from_env());
     raise_descriptor_limit();
+    since_start();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -16,15 +16,15 @@ use super::status::Sources;
 use super::watchdog::{Hanging, Liveness, Part, Watchdog};
 use crate::auth::Tokens;
 use crate::model::pulse::Pulse;
+use crate::model::rhythm::{BEAT, to_next};
 use crate::model::status::{Status, TokenState};
 use crate::model::text::one_line;
-use crate::model::time::to_next;
 use crate::reconcile::ReconcileHandle;
-use crate::store::{Store, since_boot};
+use crate::store::{Store, since_start};
 
 /// How often things are looked at without a reason; more often when systemd wants to hear more often, and while somebody
 /// waits for the start.
-const PERIOD: Duration = Duration::from_secs(12);
+const PERIOD: Duration = Duration::from_millis(3 * BEAT);
 /// The same during the start.
 const START_PERIOD: Duration = Duration::from_millis(100);
 /// Extension that a long start asks for repeatedly.
@@ -185,8 +185,9 @@ fn status_line(status: &Status, up: bool) -> String {
 
 /// The time to the next turn: all periods end together, so that an idle daemon sleeps in between.
 fn pause(period: Duration) -> Duration {
-    let period = u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
-    to_next(period, since_boot())
+    let millis = u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
+    // Of a short one that is not in step there are many anyway.
+    if millis < BEAT { period } else { to_next(millis - millis % BEAT, since_start()) }
 }
 
 /// Notifies systemd, and publishes what hangs, until cancelled.

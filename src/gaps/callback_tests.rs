@@ -14,7 +14,7 @@ use crate::model::subscription::Condition;
 /// Pauses before a message is tried again. After the last one it is lost, and the subscription is disabled.
 const RETRIES: [u64; 3] = [1_000, 5_000, 9_000];
 /// How often the memory is stored.
-const KEEP: u64 = 6_000;
+const KEEP: u64 = 4_096;
 /// As in the driver.
 const ALLOWANCE: u64 = 1_000;
 

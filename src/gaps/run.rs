@@ -20,13 +20,12 @@ use super::watcher::Watcher;
 use crate::helix::Helix;
 use crate::model::cluster::Role;
 use crate::model::event::GAP;
+use crate::model::rhythm::{beat, to_next};
 use crate::model::status::{GapsStatus, OpenGap, ToldGap};
-use crate::model::time::{Timestamp, to_next};
-use crate::store::{Store, StoreError, Ticks, since_boot, ticks};
+use crate::model::time::Timestamp;
+use crate::store::{Store, StoreError, Ticks, since_boot, since_start, ticks};
 use crate::telemetry::Publish;
 
-/// Milliseconds between two times at which what is known is stored, if it is new.
-const KEEP: u64 = 6_000;
 /// Least time between two events about losses by retention, and the time for which the first ones gather: many small ones
 /// become one event.
 const LOSSES: Duration = Duration::from_secs(60);
@@ -125,8 +124,8 @@ struct Driver {
     matched: (Option<Timestamp>, Option<Moment>),
     jobs: Jobs,
     kept: Option<Memory>,
-    /// When the memory was last looked at for storing it, in units of [`KEEP`]; `None` before there was one.
-    kept_at: Option<u64>,
+    /// When the memory was last looked at for storing it, in beats; `None` before there was one.
+    kept_at: Option<u128>,
     /// When losses are looked for; `None` while there are none.
     losses_at: Option<Instant>,
     /// When losses may be told again.
@@ -296,13 +295,13 @@ impl Driver {
 
     /// When everything is looked at again; `None` while another host does it.
     fn next_look(&self) -> Option<Instant> {
-        let pause = to_next(self.watcher.period(), since_boot());
+        let pause = to_next(self.watcher.period(), since_start());
         (self.watch == Watch::Here).then(|| Instant::now() + pause)
     }
 
     /// Has the memory stored as soon as there is one, as a crash may follow, and then once in a while.
     fn keep_now_and_then(&mut self) {
-        let now = since_boot() / KEEP;
+        let now = beat(since_start());
         if self.kept_at != Some(now) && self.keep() {
             self.kept_at = Some(now);
         }

@@ -12,14 +12,15 @@ use super::gap::{Gap, Scope};
 use super::memory::Memory;
 use super::timeline::Moment;
 use super::view::{Between, Sight, UNANSWERED, View, Way};
+use crate::model::rhythm::BEAT;
 use crate::model::status::GapReason;
 use crate::model::subscription::SubscriptionKey;
 
 /// The period of looks while something is under way, while Twitch calls us, and while it is only read. Everything that a
 /// socket brings is dated by itself; only a process that stands still is seen by nothing but looks.
-const BUSY: u64 = 1_000;
-const CALLED: u64 = 2_000;
-const READING: u64 = 6_000;
+const BUSY: u64 = BEAT / 4;
+const CALLED: u64 = BEAT / 2;
+const READING: u64 = BEAT;
 /// The least time between two looks that means that the process, or the machine, stood still, and by how much more than
 /// the period it is.
 const PAUSE: u64 = 5_000;

@@ -213,7 +213,8 @@ fn looks_are_seldom_while_nothing_is_under_way() {
 
 #[test]
 fn a_process_that_only_reads_has_stood_still_if_a_look_is_a_second_late() {
-    for (pause, reason) in [(6_900, GapReason::ConnectionLost), (7_000, GapReason::DaemonPaused)] {
+    let late = READING + LATE;
+    for (pause, reason) in [(late - 1, GapReason::ConnectionLost), (late, GapReason::DaemonPaused)] {
         let mut bench = Bench::new(None);
         bench.up(Way::Shard(0), 0, 10_000);
         assert_eq!(bench.until(10_000), []);

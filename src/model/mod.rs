@@ -30,6 +30,7 @@ pub mod payload;
 pub mod pulse;
 pub mod rate;
 pub mod readable;
+pub mod rhythm;
 pub mod route;
 pub mod script;
 pub mod secret;

@@ -31,12 +31,6 @@ impl Timestamp {
     }
 }
 
-/// The time from `now` to the next multiple of a period, both in milliseconds. Tasks that wait for the multiples of one
-/// clock wake the processor together.
-pub fn to_next(period: u64, now: u64) -> Duration {
-    Duration::from_millis(period - now % period)
-}
-
 /// The end of the year 9999, the last one in RFC 3339, in milliseconds since the Unix epoch.
 const LAST: u64 = 253_402_300_799_999;
 

@@ -1,8 +1,8 @@
-//! Clock of the machine since boot.
+//! Clocks of the machine: since boot, and since the runtime began.
 
 use std::fs;
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -32,4 +32,10 @@ pub fn ticks() -> Ticks {
         Err(_) => uuid::Uuid::new_v4().to_string().into(),
     };
     Arc::new(move || Tick { boot: Arc::clone(&boot), since_boot: since_boot() })
+}
+
+/// Time since the first call, which is to be right before the runtime is made: see `model::rhythm`.
+pub fn since_start() -> Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
 }

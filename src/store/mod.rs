@@ -43,7 +43,7 @@ pub use self::error::StoreError;
 pub use self::follower::Follower;
 pub use self::handle::{Receipt, Store};
 pub use self::loss::Loss;
-pub use self::machine::{Clock, Ticks, since_boot, ticks};
+pub use self::machine::{Clock, Ticks, since_boot, since_start, ticks};
 pub use self::reader::Reader;
 use self::retention::Retention;
 use serde::{Deserialize, Serialize};
