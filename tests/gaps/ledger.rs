@@ -13,7 +13,7 @@ pub(crate) const CHANNELS: [&str; 6] = ["ann", "bob", "cat", "dan", "eva", "fay"
 /// The keepalive of [`quick`], how often its daemon looks at the shards, the allowance, and a busy machine.
 pub(crate) const SLACK: Duration = Duration::from_millis(1_000 + 600 + 1_000 + 1_000);
 /// How often the time of the last known delivery is stored.
-pub(crate) const KEEP: Duration = Duration::from_secs(6);
+pub(crate) const KEEP: Duration = Duration::from_millis(4_096);
 
 pub(crate) fn file() -> String {
     let names: Vec<String> = CHANNELS.iter().map(|name| format!("\"{name}\"")).collect();
