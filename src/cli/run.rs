@@ -35,6 +35,7 @@ pub(super) fn run(args: &Args, flags: &RunArgs) -> Result<u8, Failure> {
     // Before anything else, because it reads and clears the environment, which is safe only with a single thread.
     let sockets = Arc::new(Sockets::from_env());
     raise_descriptor_limit();
+    // The beats of `model::rhythm` begin with the runtime's timers.
     since_start();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -51,16 +51,6 @@ impl Wakeups {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn push(&self, slot: usize) {
-        let mut queue = self.lock();
-        queue.slots.push_back(slot);
-        let task = queue.task.take();
-        drop(queue);
-        if let Some(task) = task {
-            task.wake();
-        }
-    }
 }
 
 /// Waker of one slot.
@@ -70,14 +60,27 @@ struct Signal {
     wakeups: Arc<Wakeups>,
 }
 
+impl Signal {
+    /// Queues the slot unless it is queued already, and returns the queue then. Wakes nothing.
+    fn queue(&self) -> Option<MutexGuard<'_, Queue>> {
+        if self.is_queued.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        let mut queue = self.wakeups.lock();
+        queue.slots.push_back(self.slot);
+        Some(queue)
+    }
+}
+
 impl Wake for Signal {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if !self.is_queued.swap(true, Ordering::AcqRel) {
-            self.wakeups.push(self.slot);
+        let task = self.queue().and_then(|mut queue| queue.task.take());
+        if let Some(task) = task {
+            task.wake();
         }
     }
 }
@@ -121,10 +124,7 @@ impl<T: Send + 'static> Sending<T> {
             }
         };
         self.count += 1;
-        let signal = &self.slots[slot].signal;
-        if !signal.is_queued.swap(true, Ordering::AcqRel) {
-            self.wakeups.lock().slots.push_back(slot);
-        }
+        drop(self.slots[slot].signal.queue());
         AttemptId { slot, number }
     }
 

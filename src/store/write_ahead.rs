@@ -63,7 +63,7 @@ impl WriteAhead {
         if pages - self.copied < if is_quiet { FEW } else { self.many } {
             return;
         }
-        // What cannot be copied now is copied next time: a reader may be at work, and the next commit reports a bad disk.
+        // The next copy takes the rest: a reader may be at work, and the next commit reports a bad disk.
         self.copied = pages;
         if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
             debug!(%error, "the log of the event store could not be copied");

@@ -305,14 +305,13 @@ impl Writer {
             if batch.is_empty() {
                 let pause = self.pause();
                 self.pulse.rest();
-                let received = queue.recv_timeout(pause);
-                self.pulse.beat();
-                match received {
+                match queue.recv_timeout(pause) {
                     Ok(command) => batch.push(command),
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return None,
                 }
             }
+            self.pulse.beat();
             fill(&mut batch, queue);
             batch.retain(|command| !self.is_wake(command));
             if batch.is_empty() {
@@ -346,7 +345,6 @@ impl Writer {
             self.publish(false);
             batch.extend(queue.try_recv());
             self.log.copy(&self.connection, batch.is_empty());
-            self.pulse.beat();
         }
     }
 
